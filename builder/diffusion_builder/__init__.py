@@ -1,0 +1,1 @@
+"""Turns a diffusers checkpoint into engines and an unrolled Triton ensemble."""
