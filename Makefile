@@ -1,0 +1,65 @@
+# `make` alone lists what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+export DIFFUSION_OPERATOR_CACHE ?= $(HOME)/.cache/diffusion-operator
+UV := $(shell command -v uv 2>/dev/null || echo $(DIFFUSION_OPERATOR_CACHE)/uv/bin/uv)
+RUN := $(UV) run --frozen --no-sync
+EXTRAS := --extra operator --extra builder --extra serving --extra client
+DEVCLUSTER := $(RUN) python -m devcluster
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(DIFFUSION_OPERATOR_CACHE)/uv/bin/uv:
+	python3 -m venv $(DIFFUSION_OPERATOR_CACHE)/uv
+	$(DIFFUSION_OPERATOR_CACHE)/uv/bin/pip install --quiet uv
+
+.PHONY: venv
+venv: $(UV) ## Create or update the Python environment from the lock
+	@$(UV) sync --frozen --quiet $(EXTRAS)
+
+.PHONY: demo
+demo: venv ## From nothing to a picture on a real cluster (PROMPT=, SEED=, STEPS=)
+	@$(RUN) python examples/demo.py
+
+.PHONY: test
+test: check unit test-component test-cluster ## Everything CI runs
+
+.PHONY: unit
+unit: venv ## Unit tests (under 30 s)
+	@$(RUN) pytest tests/unit
+
+.PHONY: test-component
+test-component: venv ## Real export, real Triton, parity with diffusers
+	@$(RUN) pytest tests/component
+
+.PHONY: test-cluster
+test-cluster: venv ## The operator on the real embedded cluster
+	@$(RUN) pytest tests/cluster
+
+.PHONY: check
+check: venv ## ruff, mypy --strict, import layers, drift of generated files
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(RUN) lint-imports
+	@$(RUN) diffusion-operator crd --check crds/diffusionpipelines.yaml
+
+.PHONY: crds
+crds: venv ## Regenerate crds/ from the API
+	@$(RUN) diffusion-operator crd --write crds/diffusionpipelines.yaml
+
+.PHONY: cluster-up
+cluster-up: venv ## Start (or bring up to date) the embedded Kubernetes
+	@$(DEVCLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: venv ## Stop the embedded Kubernetes and leave nothing behind
+	@$(DEVCLUSTER) down
+
+.PHONY: clean
+clean: ## Remove build products of this checkout (the cache stays)
+	@rm -rf out dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
