@@ -1,0 +1,96 @@
+"""What the cluster tests say to the API server, through the same kubectl a user has."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Object = dict[str, Any]
+T = TypeVar("T")
+
+
+class KubectlError(AssertionError):
+    """kubectl refused; the text is what a user would have read."""
+
+
+@dataclass(frozen=True)
+class Kube:
+    """kubectl bound to one namespace."""
+
+    environment: Mapping[str, str]
+    namespace: str
+
+    def run(self, *arguments: str, stdin: str | None = None) -> str:
+        """Return standard output.
+
+        Raises:
+            KubectlError: with kubectl's own words.
+        """
+        done = subprocess.run(
+            ["kubectl", "--namespace", self.namespace, *arguments],
+            env=dict(self.environment),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+        )
+        if done.returncode != 0:
+            raise KubectlError(done.stderr.strip())
+        return done.stdout
+
+    def apply(self, *objects: Object) -> None:
+        """Apply server-side, as GitOps engines do, under a manager of the tests' own."""
+        body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        self.run(
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--field-manager=tests",
+            "--validate=strict",
+            "-f",
+            "-",
+            stdin=body,
+        )
+
+    def get(self, kind: str, name: str) -> Object | None:
+        """Return the object, or None where there is none."""
+        text = self.run("get", kind, name, "--ignore-not-found", "-o", "json")
+        return json.loads(text) if text.strip() else None
+
+    def list(self, kind: str, selector: str = "") -> list[Object]:
+        """Return all objects of a kind in the namespace."""
+        chosen = ["--selector", selector] if selector else []
+        found: list[Object] = json.loads(self.run("get", kind, *chosen, "-o", "json"))["items"]
+        return found
+
+    def delete(self, kind: str, name: str, *, wait: bool = True) -> None:
+        """Delete; an object that is not there is fine."""
+        self.run("delete", kind, name, "--ignore-not-found", f"--wait={str(wait).lower()}")
+
+
+def eventually(probe: Callable[[], T | None], deadline: float, what: str | Callable[[], str]) -> T:
+    """Return the probe's first truthy answer within `deadline` seconds.
+
+    Raises:
+        AssertionError: naming what did not happen.
+    """
+    end = time.monotonic() + deadline
+    while True:
+        answer = probe()
+        if answer:
+            return answer
+        if time.monotonic() >= end:
+            said = what() if callable(what) else what
+            raise AssertionError(f"not within {deadline:.0f} s: {said}")
+        time.sleep(0.5)
+
+
+def condition(resource: Object | None, kind: str) -> Object:
+    """Return one condition of a resource's status; empty where it has none of that type."""
+    conditions = ((resource or {}).get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c["type"] == kind), {})
