@@ -1,0 +1,1 @@
+"""Builds the project's container images with buildah, from nothing but package registries."""
