@@ -20,7 +20,7 @@ def run_logged(command: Sequence[str], log: Path, *, what: str) -> None:
     """Run to the end with all output appended to `log`; ImageError with the last lines where it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)  # noqa: S603 - our own commands
     if done.returncode != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
         raise ImageError(f"{what} failed (exit {done.returncode}).\n{tail}\nThe whole log: {log}")
@@ -28,7 +28,7 @@ def run_logged(command: Sequence[str], log: Path, *, what: str) -> None:
 
 def output_of(command: Sequence[str], *, what: str, cwd: Path | None = None) -> str:
     """Return what a short command prints; ImageError with its standard error where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)  # noqa: S603
     if done.returncode != 0:
         raise ImageError(f"{what} failed (exit {done.returncode}): {done.stderr.strip()[-2000:]}")
     return done.stdout
@@ -36,7 +36,7 @@ def output_of(command: Sequence[str], *, what: str, cwd: Path | None = None) -> 
 
 def succeeds(command: Sequence[str]) -> bool:
     """Whether a command exits with 0."""
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
 
 
 def need(program: str, package: str, log: Path) -> str:

@@ -1,4 +1,4 @@
-"""Tags by content: an image whose inputs did not change keeps its tag, and is neither built nor pushed again."""
+"""Tags by content: an image whose inputs did not change keeps its tag, and is not built or pushed again."""
 
 from __future__ import annotations
 

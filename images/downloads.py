@@ -30,7 +30,7 @@ def uv_program(paths: Paths) -> Path:
 
 
 def requirements(recipe: Recipe, paths: Paths) -> str:
-    """Return the recipe's packages with versions and hashes as the lock file has them; empty for no extras."""
+    """Return the recipe's packages, pinned and hashed as the lock file has them; empty for no extras."""
     if not recipe.extras:
         return ""
     options = [
@@ -54,7 +54,7 @@ def requirements(recipe: Recipe, paths: Paths) -> str:
 
 
 def server_wheel(paths: Paths) -> Path:
-    """Return the wheel that holds tritonserver; downloaded once, and only with the digest that is written here."""
+    """Return the wheel that holds tritonserver; downloaded once, refused with another digest than ours."""
     kept = paths.downloads / f"{PYTRITON.replace('==', '-')}.whl"
     if kept.exists() and _sha256(kept) == PYTRITON_SHA256:
         return kept

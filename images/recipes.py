@@ -8,7 +8,7 @@ from typing import Final
 BUILDER_CODE: Final = ("builder/diffusion_builder", "code/diffusion_builder")
 OPERATOR_CODE: Final = ("operator/diffusion_operator", "code/diffusion_operator")
 
-# PyPI's nvidia-pytriton carries tritonserver 2.51 with the Python backend: the one real Triton without NVIDIA's registry.
+# Carries tritonserver 2.51 with the Python backend: the one real Triton outside NVIDIA's registry.
 PYTRITON: Final = "nvidia-pytriton==0.7.0"
 PYTRITON_SHA256: Final = "21f063ff93bb426d0c06b7a55e7eb9efcfe62c0dddd9a908e9877e18710128df"
 
@@ -59,7 +59,7 @@ _SERVER_FILES: Final = (
     ("images/triton/tritonserver", "tritonserver"),
 )
 
-# The Containerfile's default, said once more: buildah before 1.30 looks for the stage before it applies defaults.
+# The Containerfile's default once more: buildah 1.28 looks for the stage before it applies defaults.
 _SERVER_ARGUMENTS: Final = ("SERVER=wheel",)
 
 RECIPES: Final = (

@@ -46,7 +46,7 @@ def _archive(paths: Paths) -> Path:
     if os.geteuid() != 0:
         raise ImageError(
             "Making the base image needs root (debootstrap).\n"
-            "Run this as root, or name a Debian image that you have: --root-image docker.io/library/debian:bookworm-slim"
+            "Run this as root, or name a Debian image: --root-image docker.io/library/debian:bookworm-slim"
         )
     log = paths.logs / "debootstrap.log"
     debootstrap = need("debootstrap", "debootstrap", log)

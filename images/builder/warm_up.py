@@ -1,4 +1,4 @@
-"""Exports a small Stable-Diffusion-shaped graph: proof that the image can, and byte code for its next start."""
+"""Exports a small graph: proof that the image can, and byte code for the next start."""  # noqa: INP001 - a script
 
 import tempfile
 from pathlib import Path

@@ -1,0 +1,101 @@
+"""Images are tagged by their inputs: the same inputs give the same tag, and every input counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from images.contexts import lay_out, source_files
+from images.digest import TAG_LENGTH, Inputs, files_below, fingerprint, tag_of
+from images.errors import ImageError
+from images.paths import Paths, default_paths
+from images.recipes import RECIPES, Recipe, by_name, lineage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INPUTS = Inputs(
+    containerfile="FROM scratch\n",
+    target="",
+    files={"code/a.py": "1" * 64},
+    requirements="click==8.0 --hash=sha256:00\n",
+    parent="0123456789abcdef",
+)
+
+
+def test_the_same_inputs_give_the_same_tag_and_it_is_a_valid_one() -> None:
+    tag = tag_of(INPUTS)
+    assert tag == tag_of(replace(INPUTS, files=dict(INPUTS.files)))
+    assert len(tag) == TAG_LENGTH
+    assert set(tag) <= set("0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(INPUTS, containerfile="FROM scratch\nUSER 1\n"),
+        replace(INPUTS, target="runtime"),
+        replace(INPUTS, files={"code/a.py": "2" * 64}),
+        replace(INPUTS, files={"code/b.py": "1" * 64}),
+        replace(INPUTS, files={}),
+        replace(INPUTS, requirements="click==8.1 --hash=sha256:00\n"),
+        replace(INPUTS, parent="f" * 16),
+        replace(INPUTS, arguments=("SERVER=base",)),
+    ],
+)
+def test_every_input_changes_the_tag(changed: Inputs) -> None:
+    assert tag_of(changed) != tag_of(INPUTS)
+
+
+def test_text_that_moves_from_one_input_to_the_next_changes_the_tag() -> None:
+    first = replace(INPUTS, containerfile="FROM a", target="b")
+    second = replace(INPUTS, containerfile="FROM ab", target="")
+    assert tag_of(first) != tag_of(second)
+
+
+def test_byte_code_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "package" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "package" / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"1")
+    (tmp_path / "package" / "a.py").write_text("a = 1\n")
+    assert list(files_below(tmp_path / "package", "code")) == ["code/a.py"]
+
+
+def test_being_executable_is_an_input(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o644)
+    plain = fingerprint(script)
+    script.chmod(0o755)
+    assert fingerprint(script) != plain
+
+
+def test_a_missing_source_is_named(tmp_path: Path) -> None:
+    recipe = Recipe(name="x", repository="x", files=(("not/there.py", "there.py"),))
+    with pytest.raises(ImageError, match=r"not/there\.py"):
+        source_files(recipe, Paths(root=tmp_path, cache=tmp_path / "cache"))
+
+
+def test_a_context_holds_the_files_with_a_fixed_time_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.py").write_text("a = 1\n")
+    recipe = Recipe(name="x", repository="x", files=(("code", "code"),))
+    context = tmp_path / "context"
+    context.mkdir()
+    lay_out(recipe, Paths(root=tmp_path, cache=tmp_path / "cache"), context)
+    (copied,) = [path for path in context.rglob("*") if path.is_file()]
+    assert copied.read_text() == "a = 1\n"
+    assert copied.stat().st_mtime == pytest.approx(1_577_836_800)
+
+
+def test_a_change_of_our_code_moves_neither_the_server_nor_torch() -> None:
+    code = {source for recipe in RECIPES for source, _ in recipe.files if source.endswith("_builder")}
+    below = [step for name in ("triton", "builder") for step in lineage(by_name(name))[:-1]]
+    assert code
+    assert not [step.name for step in below if code & {source for source, _ in step.files}]
+
+
+def test_every_recipe_has_its_containerfile() -> None:
+    root = default_paths().root
+    assert [recipe.name for recipe in RECIPES if not (root / recipe.containerfile).is_file()] == []
