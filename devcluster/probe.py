@@ -1,0 +1,38 @@
+"""Asking a component over HTTPS whether it is healthy."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from devcluster.pki import Pair
+
+_SECONDS = 5.0
+_OK = 200
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A health endpoint: who signed its certificate, and what we show to it, if anything."""
+
+    host: str
+    port: int
+    path: str
+    authority: Path
+    client: Pair | None = None
+
+    def healthy(self) -> bool:
+        """Return whether it answers 200."""
+        context = ssl.create_default_context(cafile=str(self.authority))
+        if self.client:
+            context.load_cert_chain(self.client.certificate, self.client.key)
+        connection = http.client.HTTPSConnection(self.host, self.port, timeout=_SECONDS, context=context)
+        try:
+            connection.request("GET", self.path)
+            return connection.getresponse().status == _OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
