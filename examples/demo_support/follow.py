@@ -1,0 +1,144 @@
+"""What the pipeline's status says, as rows; and waiting until it is served."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from diffusion_operator.conditions import PROGRESS
+from examples.demo_support.board import Row
+from examples.demo_support.errors import DemoError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from examples.demo_support.board import Board
+    from examples.demo_support.commands import Tools
+
+# Kubernetes retries much by itself: only what stays wrong this long is told as an error.
+PATIENCE_SECONDS = 60.0
+DEADLINE_SECONDS = 1800.0
+_POLL_SECONDS = 1.0
+
+Status = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How long it took from the apply, in seconds, and what was really built.
+
+    Attributes:
+        engines_seconds: Until all engines were there.
+        ready_seconds: Until the pipeline was served.
+        built: Engines that were compiled in this run.
+        reused: Engines that were there already.
+    """
+
+    engines_seconds: float
+    ready_seconds: float
+    built: int
+    reused: int
+
+
+def rows(status: Status, now: datetime) -> list[Row]:
+    """Return one row for the checkpoint, each component's export and engines, and each target."""
+    found = [_row("fetch checkpoint", status["source"], now)] if status.get("source") else []
+    for name, component in sorted(status.get("components", {}).items()):
+        found.append(_row(f"export  {name}", component, now))
+        found += [
+            _row(f"compile {name} · {sku}", one, now)
+            for sku, one in sorted(component.get("skus", {}).items())
+        ]
+    for target in status.get("targets", []):
+        found.append(_row(f"assemble · {target['name']}", target["repository"], now))
+        found.append(_serving(target))
+    return found
+
+
+def condition(status: Status, kind: str, generation: int) -> Mapping[str, Any]:
+    """Return a condition that was said about this generation; empty where there is none."""
+    of_kind = (one for one in status.get("conditions", []) if one["type"] == kind)
+    return next((one for one in of_kind if one.get("observedGeneration") == generation), {})
+
+
+def engines(status: Status, since: datetime) -> tuple[int, int]:
+    """Return how many engines were (compiled since then, there already)."""
+    all_engines = [
+        one for component in status.get("components", {}).values() for one in component["skus"].values()
+    ]
+    built = [one for one in all_engines if not one.get("cached") and _started(one) >= since]
+    return len(built), len(all_engines) - len(built)
+
+
+def wait_until_served(tools: Tools, board: Board, name: str, namespace: str, since: datetime) -> Outcome:
+    """Follow the pipeline until `Ready` is true for its generation.
+
+    Raises:
+        DemoError: With the condition's own message where something stays wrong, or at the deadline.
+    """
+    start = time.monotonic()
+    trouble = _Trouble()
+    engines_seconds: float | None = None
+    while time.monotonic() - start < DEADLINE_SECONDS:
+        found = tools.kubectl_json("get", "diffusionpipelines", name, "-n", namespace)
+        status, generation = found.get("status", {}), found.get("metadata", {}).get("generation", 0)
+        board.put(rows(status, datetime.now(UTC)))
+        elapsed = time.monotonic() - start
+        if engines_seconds is None and condition(status, "EnginesReady", generation).get("status") == "True":
+            engines_seconds = elapsed
+        ready = condition(status, "Ready", generation)
+        if ready.get("status") == "True":
+            return Outcome(engines_seconds or elapsed, elapsed, *engines(status, since))
+        trouble.look(ready, name, namespace)
+        time.sleep(_POLL_SECONDS)
+    raise DemoError(
+        f"The pipeline was not served within {DEADLINE_SECONDS:.0f} s. {_advice(name, namespace)}"
+    )
+
+
+class _Trouble:
+    """Remembers since when the same thing is wrong."""
+
+    def __init__(self) -> None:
+        self._said = ""
+        self._since = 0.0
+
+    def look(self, ready: Mapping[str, Any], name: str, namespace: str) -> None:
+        reason = str(ready.get("reason", ""))
+        said = "" if not reason or reason in PROGRESS else f"{reason}: {ready.get('message', '')}"
+        if said != self._said:
+            self._said, self._since = said, time.monotonic()
+        if said and time.monotonic() - self._since > PATIENCE_SECONDS:
+            raise DemoError(f"The pipeline {name} is not served. {said}\n{_advice(name, namespace)}")
+
+
+def _advice(name: str, namespace: str) -> str:
+    return f"Look closer: kubectl -n {namespace} describe dp {name}"
+
+
+def _row(name: str, build: Mapping[str, Any], now: datetime) -> Row:
+    seconds = build.get("seconds")
+    if build["state"] == "Running" and build.get("startedAt"):
+        seconds = max(0.0, (now - _started(build)).total_seconds())
+    detail = build.get("message") or (
+        "from the store" if build.get("cached") else _size(build.get("sizeBytes"))
+    )
+    return Row(name=name, state=build["state"], seconds=seconds, detail=detail)
+
+
+def _serving(target: Mapping[str, Any]) -> Row:
+    ready, wanted = target.get("readyReplicas", 0), target.get("replicas", 0)
+    state = "Ready" if wanted and ready >= wanted and not target.get("nextRevision") else "Waiting"
+    detail = target.get("message") or (f"{ready}/{wanted} pods · {target.get('url', '')}" if wanted else "")
+    return Row(name=f"serve · {target['name']}", state=state, detail=detail)
+
+
+def _started(build: Mapping[str, Any]) -> datetime:
+    text = build.get("startedAt")
+    return datetime.fromisoformat(text) if text else datetime.fromtimestamp(0, UTC)
+
+
+def _size(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:.1f} MB"

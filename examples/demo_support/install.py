@@ -1,0 +1,128 @@
+"""Bringing everything into the cluster: images, operator, hub, and the pipeline itself."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import yaml
+from examples.demo_hub import revision_of
+
+from examples.demo_support import hub
+from examples.demo_support.errors import DemoError
+from examples.demo_support.settings import IMAGE_VARIABLES, ROOT
+from images.build import Options, build_all
+from images.errors import ImageError
+from images.paths import default_paths
+from images.recipes import by_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from examples.demo_support.commands import Tools
+
+OPERATOR_NAMESPACE: Final = "diffusion-operator"
+PIPELINE_FILE: Final = ROOT / "examples" / "pipeline.yaml"
+CHECKPOINT: Final = ROOT / "examples" / "demo-checkpoint"
+_ROLLOUT_TIMEOUT: Final = "300s"
+
+Images = dict[str, str]
+
+
+def build_images(registry: str, tell: Callable[[str], None]) -> tuple[Images, list[str]]:
+    """Build what changed, and push it where a registry is given.
+
+    Returns:
+        Name → reference, and the names of those that changed.
+
+    Raises:
+        DemoError: An image cannot be built or pushed.
+    """
+    changed: list[str] = []
+
+    def report(name: str, what: str, seconds: float) -> None:
+        if what != "unchanged":
+            changed.append(name)
+        tell(f"{name} {what}" + (f" in {seconds:.0f} s" if seconds else ""))
+
+    try:
+        recipes = [by_name(name) for name in IMAGE_VARIABLES]
+        return build_all(recipes, default_paths(), Options(registry=registry, report=report)), changed
+    except ImageError as error:
+        raise DemoError(str(error)) from error
+
+
+def install_operator(tools: Tools, images: Mapping[str, str], namespace: str) -> None:
+    """Install or upgrade the chart and wait until the operator runs.
+
+    Raises:
+        DemoError: Helm refuses, or the operator does not start.
+    """
+    values = {f"hub.endpoint={hub.endpoint(namespace)}"}
+    for key, image in {"operator": "operator", "builder": "builder", "serving": "triton"}.items():
+        repository, tag = split_reference(images[image])
+        values |= {f"images.{key}.repository={repository}", f"images.{key}.tag={tag}"}
+    options = [part for value in sorted(values) for part in ("--set-string", value)]
+    where = ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--timeout", _ROLLOUT_TIMEOUT]
+    # --wait would hide why a pod does not start; the rollout below tells.
+    chart = str(ROOT / "charts" / "diffusion-operator")
+    tools.output(
+        "helm", "upgrade", "--install", "diffusion-operator", chart, *where, *options, what="helm upgrade"
+    )
+    wait_for_rollout(tools, "diffusion-operator", OPERATOR_NAMESPACE)
+
+
+def install_hub(tools: Tools, image: str, namespace: str) -> None:
+    """Apply the hub and wait until it answers; DemoError where it does not."""
+    tools.apply(hub.manifest(namespace, image))
+    wait_for_rollout(tools, hub.NAME, namespace)
+
+
+def wait_for_rollout(tools: Tools, deployment: str, namespace: str) -> None:
+    """Wait until a Deployment's new pods are ready; DemoError with the pods' own words where they are not."""
+    try:
+        where = ("-n", namespace, f"--timeout={_ROLLOUT_TIMEOUT}")
+        tools.output("kubectl", "rollout", "status", f"deployment/{deployment}", *where)
+    except DemoError as error:
+        pods = tools.output("kubectl", "get", "pods,events", "-n", namespace)
+        raise DemoError(f"{deployment} does not start.\n{error}\n{pods[-1500:]}") from error
+
+
+def apply_pipeline(tools: Tools, namespace: str) -> str:
+    """Apply examples/pipeline.yaml; return the pipeline's name.
+
+    Raises:
+        DemoError: The file names another revision than the checkpoint in this checkout has.
+    """
+    text = PIPELINE_FILE.read_text()
+    document = yaml.safe_load(text)
+    check_revision(document["spec"]["model"]["source"]["huggingFace"]["revision"], CHECKPOINT)
+    # Right after the chart's first install the API server may not serve the new kind yet.
+    for attempt in range(10):
+        try:
+            tools.output("kubectl", "apply", "-n", namespace, "-f", str(PIPELINE_FILE), what="kubectl apply")
+            break
+        except DemoError as error:
+            if "no matches for kind" not in str(error) or attempt == 9:  # noqa: PLR2004 - the last of range(10)
+                raise
+            time.sleep(1)
+    return str(document["metadata"]["name"])
+
+
+def check_revision(named: str, checkpoint: Path) -> None:
+    """Raise DemoError unless `named` is the revision that the hub gives to this checkpoint."""
+    actual = revision_of(checkpoint)
+    if named != actual:
+        raise DemoError(
+            f"examples/pipeline.yaml names revision {named}, but examples/demo-checkpoint is {actual}.\n"
+            f"Write {actual} into the file (it is a digest of the checkpoint's files)."
+        )
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Return (repository, tag) of an image reference; DemoError where it has no tag."""
+    repository, colon, tag = reference.rpartition(":")
+    if not colon or "/" in tag:
+        raise DemoError(f"The image {reference!r} has no tag. Name it as repository:tag.")
+    return repository, tag

@@ -1,0 +1,85 @@
+"""Asking for pictures through the API server, as any client outside the cluster would."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from tritonclient.utils import InferenceServerException
+
+from examples.client import Request, generate
+from examples.demo_support.errors import DemoError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from examples.demo_support.commands import Tools
+
+_REPEATS = 3
+_FORWARDING = re.compile(r"Forwarding from (127\.0\.0\.1:\d+)")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One tier's picture and what it costs.
+
+    Attributes:
+        path: Where it was written.
+        steps: The tier.
+        seconds: Median time of one request, alone on the server.
+    """
+
+    path: Path
+    steps: int
+    seconds: float
+
+
+def draw(url: str, steps: int, request: Request, path: Path) -> Picture:
+    """Ask for the same picture a few times, write it, and return the median time.
+
+    Raises:
+        DemoError: The server refused, or two answers to the same request differ.
+    """
+    answers, seconds = [], []
+    try:
+        for _ in range(_REPEATS):
+            start = time.monotonic()
+            answers.append(generate(url, steps, request))
+            seconds.append(time.monotonic() - start)
+    except (InferenceServerException, OSError) as error:
+        raise DemoError(f"The server did not make the picture with {steps} steps: {error}") from error
+    if len(set(answers)) != 1:
+        raise DemoError(
+            f"{_REPEATS} answers to the same request with {steps} steps differ; they must be equal."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(answers[0])
+    return Picture(path, steps, median(seconds))
+
+
+@contextmanager
+def port_forward(tools: Tools, service: str, namespace: str) -> Iterator[str]:
+    """Forward a free local port to a service's port 8000; yield host:port.
+
+    Raises:
+        DemoError: kubectl cannot forward.
+    """
+    command = ["kubectl", "port-forward", "-n", namespace, f"service/{service}", ":8000"]
+    process = subprocess.Popen(  # noqa: S603 - the demo's own command
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(tools.environment)
+    )
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+        match = _FORWARDING.search(line)
+        if not match:
+            raise DemoError(f"kubectl port-forward failed: {line.strip()}")
+        yield match[1]
+    finally:
+        process.terminate()
+        process.wait()

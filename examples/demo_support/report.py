@@ -1,0 +1,44 @@
+"""What the person reads at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from examples.demo_support.follow import Outcome
+    from examples.demo_support.picture import Picture
+    from examples.demo_support.settings import Settings
+
+
+def summary(settings: Settings, name: str, outcome: Outcome, pictures: Sequence[Picture]) -> str:
+    """Return the picture's path, the times, and how to go on."""
+    (best,) = (picture for picture in pictures if picture.steps == settings.steps)
+    each = " · ".join(f"{picture.seconds:.2f} s with {picture.steps} steps" for picture in pictures)
+    go_on = "\n".join(f"  {line}" for line in _go_on(settings, name))
+    return (
+        f"\n[bold green]{best.path}[/]  “{settings.prompt}”, seed {settings.seed}, {settings.steps} steps\n\n"
+        f"  engines          {outcome.engines_seconds:.1f} s after the apply: "
+        f"{outcome.built} built, {outcome.reused} reused\n"
+        f"  pipeline Ready   {outcome.ready_seconds:.1f} s after the apply\n"
+        f"  one picture      {each}\n\n"
+        f"Go on:\n{go_on}\n"
+    )
+
+
+def _go_on(settings: Settings, name: str) -> list[str]:
+    kubectl = f"kubectl -n {settings.namespace}"
+    euler = '{"spec":{"scheduler":{"type":"Euler"}}}'
+    lines = [
+        f"{kubectl} get dp,jobs,deployments,pods,services",
+        f"{kubectl} describe dp {name}",
+        f"{kubectl} port-forward service/{name} 8000 &",
+        '.venv/bin/python examples/client.py "a green star on a white background" --steps 20 --out star.png',
+        f"{kubectl} patch dp {name} --type merge -p '{euler}'  # builds no engine",
+        'PROMPT="a yellow square on a black background" SEED=3 STEPS=4 make demo',
+    ]
+    if settings.kubeconfig:
+        return lines
+    first = 'eval "$(.venv/bin/python -m devcluster env)"  # kubectl and helm'
+    return [first, *lines, "make cluster-down  # stops the cluster; the cache stays"]

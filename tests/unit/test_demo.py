@@ -1,0 +1,155 @@
+"""The demo tells what the status says, and answers bad input in one sentence."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from diffusion_operator.api.spec import DiffusionPipelineSpec
+from examples.client import Request
+from examples.demo_support import hub
+from examples.demo_support.board import Board, Row
+from examples.demo_support.cluster import exported
+from examples.demo_support.errors import DemoError
+from examples.demo_support.follow import condition, engines, rows
+from examples.demo_support.install import CHECKPOINT, PIPELINE_FILE, check_revision, split_reference
+from examples.demo_support.settings import IMAGE_VARIABLES, TIERS, from_environment
+
+OWN = Path("/cache/devcluster/kubeconfig")
+NOW = datetime(2026, 1, 2, 3, 4, 30, tzinfo=UTC)
+STATUS = {
+    "source": {"state": "Ready", "seconds": 1.5, "cached": True},
+    "components": {
+        "denoiser": {
+            "state": "Running",
+            "startedAt": "2026-01-02T03:04:05Z",
+            "skus": {"cpu": {"state": "Waiting", "message": "waits for the export"}},
+        },
+        "vae_decoder": {
+            "state": "Ready",
+            "seconds": 4.0,
+            "sizeBytes": 2_000_000,
+            "skus": {"cpu": {"state": "Ready", "cached": False, "startedAt": "2026-01-02T03:04:10Z"}},
+        },
+    },
+    "targets": [{"name": "cpu", "repository": {"state": "Waiting"}, "replicas": 1, "readyReplicas": 0}],
+    "conditions": [{"type": "Ready", "status": "False", "reason": "Exporting", "observedGeneration": 3}],
+}
+
+
+def test_every_stage_of_the_status_is_a_row_with_its_state_and_seconds() -> None:
+    found = {row.name: row for row in rows(STATUS, NOW)}
+    assert [row.state for row in found.values()] == [
+        "Ready",
+        "Running",
+        "Waiting",
+        "Ready",
+        "Ready",
+        "Waiting",
+        "Waiting",
+    ]
+    assert found["export  denoiser"].seconds == 25
+    assert found["export  vae_decoder"].detail == "2.0 MB"
+    assert found["fetch checkpoint"].detail == "from the store"
+    assert found["compile denoiser · cpu"].detail == "waits for the export"
+
+
+def test_an_empty_status_is_no_row_and_no_error() -> None:
+    assert rows({}, NOW) == []
+
+
+def test_a_condition_of_an_older_generation_says_nothing() -> None:
+    assert condition(STATUS, "Ready", 3)["reason"] == "Exporting"
+    assert condition(STATUS, "Ready", 4) == {}
+
+
+def test_only_engines_of_this_run_count_as_built() -> None:
+    assert engines(STATUS, datetime(2026, 1, 2, 3, 4, 0, tzinfo=UTC)) == (1, 1)
+    assert engines(STATUS, NOW) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"STEPS": "7"}, "4 or 20"),
+        ({"STEPS": "many"}, "whole number"),
+        ({"SEED": "-1"}, "0 upwards"),
+        ({"KUBECONFIG": "/home/me/.kube/config"}, "REGISTRY"),
+        ({"KUBECONFIG": "/home/me/.kube/config", "HUB_IMAGE": "r/hub:1"}, "SERVING_IMAGE"),
+    ],
+)
+def test_bad_input_is_answered_with_what_to_do(variables: dict[str, str], words: str) -> None:
+    with pytest.raises(DemoError, match=words):
+        from_environment(variables, OWN)
+
+
+def test_the_embedded_clusters_own_kubeconfig_means_the_embedded_cluster() -> None:
+    assert from_environment({"KUBECONFIG": str(OWN)}, OWN).kubeconfig is None
+
+
+def test_a_cluster_of_your_own_with_all_images_builds_none() -> None:
+    variables = {key: f"registry/{name}:1" for name, key in IMAGE_VARIABLES.items()}
+    settings = from_environment({"KUBECONFIG": "/k", **variables}, OWN)
+    assert settings.images["triton"] == "registry/triton:1"
+
+
+def test_shell_exports_are_read() -> None:
+    assert exported("export A='b c'\nexport PATH=/x:/y # comment\n") == {"A": "b c", "PATH": "/x:/y"}
+
+
+def test_an_image_without_a_tag_is_refused() -> None:
+    assert split_reference("127.0.0.1:15000/a:b") == ("127.0.0.1:15000/a", "b")
+    with pytest.raises(DemoError, match="no tag"):
+        split_reference("127.0.0.1:15000/a")
+
+
+def test_the_example_pipeline_is_what_the_api_accepts_and_serves_the_demos_tiers() -> None:
+    document = yaml.safe_load(PIPELINE_FILE.read_text())
+    spec = DiffusionPipelineSpec.model_validate(document["spec"])
+    assert tuple(spec.pipelines[0].steps) == TIERS
+
+
+def test_the_example_pipeline_names_the_revision_of_the_checkpoint_in_this_checkout() -> None:
+    document = yaml.safe_load(PIPELINE_FILE.read_text())
+    check_revision(document["spec"]["model"]["source"]["huggingFace"]["revision"], CHECKPOINT)
+    with pytest.raises(DemoError, match=r"0{40}"):
+        check_revision("0" * 40, CHECKPOINT)
+
+
+def test_the_hub_lives_with_the_strictest_pod_security_level() -> None:
+    namespace, deployment, _ = yaml.safe_load(hub.manifest("demo", "image:1"))["items"]
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_a_request_sends_only_what_is_set() -> None:
+    assert [tensor.name() for tensor in Request(prompt="x").inputs()] == ["prompt"]
+    assert {tensor.name() for tensor in Request(prompt="x", seed=0, width=64).inputs()} == {
+        "prompt",
+        "seed",
+        "width",
+    }
+
+
+def test_without_a_terminal_each_change_of_a_state_is_one_line() -> None:
+    output = io.StringIO()
+    with Board(Console(file=output, width=120)) as board:
+        board.put([Row(name="a", state="Waiting")])
+        board.put([Row(name="a", state="Waiting", detail="still")])
+        board.put([Row(name="a", state="Ready", seconds=1.25)])
+    lines = [line.split() for line in output.getvalue().splitlines()]
+    assert lines == [["a", "Waiting"], ["a", "Ready", "1.2", "s"]]
+
+
+def test_a_step_that_fails_is_shown_as_failed() -> None:
+    board = Board(Console(file=(output := io.StringIO()), width=120))
+    with pytest.raises(DemoError), board.step("cluster"):
+        raise DemoError("no")
+    assert "Failed" in output.getvalue()
