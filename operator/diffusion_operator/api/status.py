@@ -1,0 +1,100 @@
+"""`status` of a DiffusionPipeline: what is seen, never what is decided on."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from diffusion_operator.api.base import ApiModel
+
+State = Literal["Waiting", "Pending", "Running", "Ready", "Failed"]
+Digest = Annotated[str, Field(max_length=64)]
+
+
+class Condition(ApiModel):
+    """One aspect of the pipeline, as a Kubernetes condition."""
+
+    type: Annotated[str, Field(max_length=64)] = Field(description="Which aspect.")
+    status: Literal["True", "False", "Unknown"] = Field(description="True is good.")
+    reason: Annotated[str, Field(max_length=64)] = Field(description="Why, as one word.")
+    message: Annotated[str, Field(max_length=2048)] = Field(description="Why, and what to do about it.")
+    observed_generation: int = Field(description="Generation of the spec that this was said about.")
+    last_transition_time: str = Field(
+        description="When status last changed.", json_schema_extra={"format": "date-time"}
+    )
+
+
+class BuildStatus(ApiModel):
+    """One artifact on its way."""
+
+    state: State = Field(description="How far it is.")
+    digest: Digest | None = Field(default=None, description="Name of the artifact in the store.")
+    size_bytes: int | None = Field(default=None, description="Size of the artifact, bytes.")
+    seconds: float | None = Field(default=None, description="How long building it took.")
+    cached: bool | None = Field(default=None, description="True when the store already had it.")
+    job: Annotated[str, Field(max_length=63)] | None = Field(default=None, description="Job that builds it.")
+    started_at: str | None = Field(
+        default=None, description="When the Job started.", json_schema_extra={"format": "date-time"}
+    )
+    message: Annotated[str, Field(max_length=1024)] | None = Field(
+        default=None, description="What it waits for, or why it failed."
+    )
+
+
+class SourceStatus(BuildStatus):
+    """The checkpoint in the store."""
+
+    pipeline_class: Annotated[str, Field(max_length=128)] | None = Field(
+        default=None, description="Class that the checkpoint's model_index.json names."
+    )
+
+
+class ComponentStatus(BuildStatus):
+    """One exported component, and its engines."""
+
+    skus: dict[str, BuildStatus] = Field(
+        default={}, description="Engines of the component, by SKU (`cpu` or a GPU product)."
+    )
+
+
+class TargetStatus(ApiModel):
+    """What is served on one target."""
+
+    name: str = Field(description="Name of the target.")
+    repository: BuildStatus = Field(description="The Triton model repository.")
+    stable_revision: str | None = Field(default=None, description="Revision that has the traffic.")
+    next_revision: str | None = Field(default=None, description="Revision that is being started.")
+    replicas: int = Field(default=0, description="Pods of the stable revision that are wanted.")
+    ready_replicas: int = Field(default=0, description="Pods of the stable revision that are ready.")
+    url: str | None = Field(default=None, description="Address inside the cluster (HTTP).")
+    message: Annotated[str, Field(max_length=1024)] | None = Field(
+        default=None, description="What the serving pods wait for."
+    )
+
+
+class Summary(ApiModel):
+    """Columns of `kubectl get`."""
+
+    engines: str = Field(description="Engines that are ready, of all.")
+    targets: str = Field(description="Targets that serve, of all.")
+
+
+class DiffusionPipelineStatus(ApiModel):
+    """What is seen."""
+
+    observed_generation: int | None = Field(
+        default=None, description="Generation of the spec that this is about."
+    )
+    conditions: list[Condition] = Field(
+        default=[],
+        description="Aspects of the pipeline; all positive.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    summary: Summary | None = Field(default=None, description="Columns of `kubectl get`.")
+    source: SourceStatus | None = Field(default=None, description="The checkpoint in the store.")
+    components: dict[str, ComponentStatus] = Field(default={}, description="Exported components, by name.")
+    targets: list[TargetStatus] = Field(
+        default=[],
+        description="What is served.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    ensembles: list[str] = Field(default=[], description="Names of the models that a client asks for.")

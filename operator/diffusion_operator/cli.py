@@ -1,0 +1,123 @@
+"""The command line `diffusion-operator`."""
+
+import importlib
+import json
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+import click
+import yaml
+from pydantic import ValidationError
+
+from diffusion_operator import settings as operator_settings
+from diffusion_operator.api.crd import as_yaml, definition
+from diffusion_operator.api.spec import DiffusionPipelineSpec
+from diffusion_operator.errors import BadInputError, OperatorError
+from diffusion_operator.settings import LogFormat
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="diffusion-operator")
+def cli() -> None:
+    """Serve Stable Diffusion as an unrolled Triton ensemble, from one custom resource."""
+
+
+@cli.command()
+def run() -> None:
+    """Run the operator; settings come from DIFFUSION_OPERATOR_* variables."""
+    settings = operator_settings.from_environment(os.environ)
+    _configure_logging(settings.log_format)
+    # Only this command needs kopf and the Kubernetes client, which take a second to import.
+    importlib.import_module("diffusion_operator.handlers").run(settings)
+
+
+@cli.command()
+@click.option("--write", "target", type=click.Path(path_type=Path), help="Write the definition to this file.")
+@click.option(
+    "--check", "checked", type=click.Path(path_type=Path), help="Fail when this file is out of date."
+)
+def crd(target: Path | None, checked: Path | None) -> None:
+    """Print, write or check the CustomResourceDefinition."""
+    text = as_yaml(definition())
+    if target is not None:
+        target.write_text(text)
+    if checked is not None and (not checked.exists() or checked.read_text() != text):
+        raise BadInputError(f"{checked} is out of date: run `make crds`.")
+    if target is None and checked is None:
+        click.echo(text, nl=False)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def validate(file: Path) -> None:
+    """Check the fields of the pipelines in FILE; rules across fields need the API server."""
+    documents = [item for item in _documents(file) if item.get("kind") == "DiffusionPipeline"]
+    if not documents:
+        raise BadInputError(f"{file} holds no DiffusionPipeline.")
+    for document in documents:
+        _validate(file, document)
+        click.echo(f"{file}: {_name(document)} is valid")
+
+
+def _documents(file: Path) -> list[dict[str, object]]:
+    try:
+        return [item for item in yaml.safe_load_all(file.read_text()) if isinstance(item, dict)]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{file} is not YAML: {error}") from error
+
+
+def _name(document: dict[str, object]) -> str:
+    metadata = document.get("metadata")
+    return str(metadata.get("name", "(no name)")) if isinstance(metadata, dict) else "(no name)"
+
+
+def _validate(file: Path, document: dict[str, object]) -> None:
+    try:
+        DiffusionPipelineSpec.model_validate(document.get("spec"))
+    except ValidationError as error:
+        lines = [f"  spec.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise BadInputError("\n".join([f"{file} is not valid:", *lines])) from error
+
+
+def _configure_logging(log_format: LogFormat) -> None:
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # kopf tells every watched event; a person wants what was decided.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+
+
+def main() -> NoReturn:
+    """Entry point: an expected error is one readable block, never a traceback."""
+    try:
+        cli(standalone_mode=False)
+    except OperatorError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(BadInputError.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    sys.exit(0)

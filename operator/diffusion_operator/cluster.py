@@ -1,0 +1,312 @@
+"""All input and output with the API server: small verbs over plain objects."""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config.config_exception import ConfigException
+
+from diffusion_operator import digests, naming
+from diffusion_operator.api import API_VERSION, KIND
+from diffusion_operator.errors import BadInputError, OperatorError, UnavailableError
+
+JsonObject = dict[str, Any]
+log = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 30
+PAGE = 500
+APPLY = "application/apply-patch+yaml"
+STRATEGIC = "application/strategic-merge-patch+json"
+MERGE = "application/merge-patch+json"
+
+NOT_FOUND, CONFLICT, UNPROCESSABLE, BAD_REQUEST, FORBIDDEN, TOO_MANY = 404, 409, 422, 400, 403, 429
+SERVER_ERROR = 500
+
+COLLECTIONS: Mapping[str, tuple[str, str]] = {
+    KIND: (f"/apis/{API_VERSION}", "diffusionpipelines"),
+    "Job": ("/apis/batch/v1", "jobs"),
+    "Pod": ("/api/v1", "pods"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "Service": ("/api/v1", "services"),
+    "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    "Event": ("/api/v1", "events"),
+}
+
+
+class RefusedError(OperatorError):
+    """The API server understood and said no: asking again with the same object changes nothing."""
+
+
+class NameTakenError(OperatorError):
+    """An object of this name exists and belongs to somebody else."""
+
+
+class ConflictError(OperatorError):
+    """The object changed since it was seen: look again."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Kind, namespace and name of one object."""
+
+    kind: str
+    namespace: str
+    name: str = ""
+
+    def path(self, subresource: str = "") -> str:
+        """URL path of the object, or of its collection when it has no name."""
+        prefix, plural = COLLECTIONS[self.kind]
+        return "/".join(
+            filter(None, (f"{prefix}/namespaces/{self.namespace}/{plural}", self.name, subresource))
+        )
+
+
+def reference(body: JsonObject) -> Reference:
+    """Which object this is."""
+    return Reference(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator["Cluster"]:
+    """A client for the cluster that this process runs in, else for the one that kubectl would use.
+
+    Raises:
+        BadInputError: neither is configured.
+    """
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except ConfigException:
+        try:
+            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except ConfigException as error:
+            raise BadInputError(f"No cluster is configured: {error}. Set KUBECONFIG.") from error
+    async with client.ApiClient(configuration) as api:
+        yield Cluster(api)
+
+
+class Cluster:
+    """The API server."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+
+    async def get(self, target: Reference) -> JsonObject | None:
+        """The object, or None when there is none."""
+        return await self._request("GET", target.path(), missing_ok=True)
+
+    async def select(self, target: Reference, selector: str) -> list[JsonObject]:
+        """All objects of the kind and namespace with these labels."""
+        found: list[JsonObject] = []
+        query = [("labelSelector", selector), ("limit", str(PAGE))]
+        page: JsonObject = {"metadata": {"continue": ""}}
+        while page is not None:
+            page = await self._request("GET", target.path(), query=query) or {}
+            found += page.get("items", [])
+            following = page.get("metadata", {}).get("continue")
+            if not following:
+                break
+            query = [*query[:2], ("continue", following)]
+        return found
+
+    async def apply(self, body: JsonObject, observed: JsonObject | None) -> bool:
+        """Server-side apply, when the object as it was seen is not already so.
+
+        Args:
+            body: what is wanted.
+            observed: the object as it was seen, None when it was not.
+
+        Returns:
+            True when something was written.
+
+        Raises:
+            NameTakenError: the object exists and another owner controls it.
+            RefusedError: the API server does not accept the object.
+        """
+        target, digest = reference(body), digests.of(body)[: digests.SHORT_KEY]
+        if observed is None:
+            observed = await self.get(target)
+            _check_owner(body, observed)
+        if observed is not None and _is_applied(body, observed, digest):
+            return False
+        head = {**body["metadata"], "annotations": _annotations(body) | {naming.APPLIED: digest}}
+        query = [("fieldManager", naming.MANAGER), ("force", "true")]
+        await self._request("PATCH", target.path(), {**body, "metadata": head}, APPLY, query=query)
+        return True
+
+    async def create(self, body: JsonObject) -> bool:
+        """Create the object; False when one of its name exists."""
+        target = reference(body)
+        collection = Reference(target.kind, target.namespace)
+        query = [("fieldManager", naming.MANAGER)]
+        try:
+            await self._request("POST", collection.path(), body, query=query)
+        except ConflictError:
+            return False
+        return True
+
+    async def patch(
+        self, target: Reference, body: JsonObject, content_type: str = STRATEGIC
+    ) -> JsonObject | None:
+        """Patch the object; None when there is none."""
+        query = [("fieldManager", naming.MANAGER)]
+        return await self._request("PATCH", target.path(), body, content_type, query=query, missing_ok=True)
+
+    async def write_status(self, target: Reference, status: JsonObject) -> None:
+        """Replace the status by server-side apply; nothing happens when the object is gone."""
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": target.kind,
+            "metadata": {"name": target.name, "namespace": target.namespace},
+            "status": status,
+        }
+        query = [("fieldManager", naming.MANAGER), ("force", "true")]
+        await self._request("PATCH", target.path("status"), body, APPLY, query=query, missing_ok=True)
+
+    async def delete(self, target: Reference, uid: str, resource_version: str | None = None) -> None:
+        """Delete the object as it was seen; nothing happens when it is gone.
+
+        Raises:
+            ConflictError: it is another one by now, or changed when a resource version was given.
+        """
+        preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
+        body = {"propagationPolicy": "Background", "preconditions": preconditions}
+        await self._request("DELETE", target.path(), body, missing_ok=True)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: JsonObject | None = None,
+        content_type: str = "application/json",
+        *,
+        query: list[tuple[str, str]] | None = None,
+        missing_ok: bool = False,
+    ) -> JsonObject | None:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        try:
+            request = await self._api.param_serialize(
+                method,
+                path,
+                query_params=query or [],
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)
+            data = await response.read()  # type: ignore[no-untyped-call]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnavailableError(
+                f"The API server does not answer: {error or type(error).__name__}."
+            ) from error
+        except ApiException as error:
+            raise _error(method, path, int(error.status or 0), error.body) from error
+        if response.status == NOT_FOUND and missing_ok:
+            return None
+        if response.status >= BAD_REQUEST:
+            raise _error(method, path, response.status, data)
+        parsed: JsonObject = json.loads(data)
+        return parsed
+
+
+def _error(method: str, path: str, status: int, data: bytes | str | None) -> OperatorError:
+    message = _message(data)
+    text = f"{method} {path}: {message} (HTTP {status})."
+    if status == CONFLICT:
+        return ConflictError(text)
+    if status in {UNPROCESSABLE, BAD_REQUEST, FORBIDDEN}:
+        return RefusedError(text)
+    if status == TOO_MANY or status >= SERVER_ERROR:
+        return UnavailableError(text)
+    return OperatorError(text)
+
+
+def _message(data: bytes | str | None) -> str:
+    try:
+        return str(json.loads(data or "{}").get("message", "no message"))
+    except (ValueError, AttributeError):
+        return "no readable message"
+
+
+def _annotations(body: JsonObject) -> dict[str, str]:
+    return dict(body["metadata"].get("annotations", {}))
+
+
+def _check_owner(body: JsonObject, observed: JsonObject | None) -> None:
+    if observed is None:
+        return
+    mine = {owner["uid"] for owner in body["metadata"].get("ownerReferences", [])}
+    theirs = {owner["uid"] for owner in observed["metadata"].get("ownerReferences", [])}
+    if not mine & theirs:
+        target = reference(body)
+        if _names(body) & _names(observed):
+            raise ConflictError(
+                f"{target.kind} {target.name} of a deleted pipeline of this name is still going."
+            )
+        raise NameTakenError(
+            f"{target.kind} {target.name} exists in namespace {target.namespace} and is somebody else's: "
+            "delete it, or give the pipeline or its target another name."
+        )
+
+
+def _names(body: JsonObject) -> set[tuple[str, str]]:
+    return {(owner["kind"], owner["name"]) for owner in body["metadata"].get("ownerReferences", [])}
+
+
+def _is_applied(body: JsonObject, observed: JsonObject, digest: str) -> bool:
+    """True when we applied just this and nobody has changed it since; then nothing is written."""
+    annotations = observed["metadata"].get("annotations", {})
+    # Items of a list do not say what they are.
+    fields = {key: value for key, value in body.items() if key not in {"apiVersion", "kind"}}
+    return annotations.get(naming.APPLIED) == digest and contains(observed, fields)
+
+
+def contains(observed: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """True when everything that is wanted is there; the server may have added more fields."""
+    if isinstance(wanted, dict):
+        return isinstance(observed, dict) and all(
+            contains(observed.get(key), value) or _is_empty(value, observed.get(key))
+            for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        same_length = isinstance(observed, list) and len(observed) == len(wanted)
+        return same_length and all(map(contains, observed, wanted))
+    return bool(observed == wanted) or _same_quantity(observed, wanted)
+
+
+def _is_empty(wanted: Any, observed: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """The server leaves out what is empty, zero or false."""
+    return observed is None and not wanted
+
+
+def _same_quantity(observed: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """The server writes quantities in its own form: `1000m` becomes `1`."""
+    first, second = quantity(observed), quantity(wanted)
+    return first is not None and first == second
+
+
+SUFFIXES: Mapping[str, float] = {
+    "": 1,
+    "n": 1e-9,
+    "u": 1e-6,
+    "m": 1e-3,
+    "k": 1e3,
+    **{letter: 1000.0**power for power, letter in enumerate("MGTPE", start=2)},
+    **{f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", start=1)},
+}
+
+
+def quantity(value: Any) -> float | None:  # noqa: ANN401 - any JSON value
+    """Number of a Kubernetes quantity, or None when it is none."""
+    text = str(value)
+    number = text.rstrip("numkKMGTPEi")
+    try:
+        return float(number) * SUFFIXES[text.removeprefix(number)]
+    except (ValueError, KeyError):
+        return None

@@ -1,0 +1,119 @@
+"""A queue of things to look at: each waits at most once, and never two passes over one at a time."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from diffusion_operator.errors import OperatorError
+
+log = logging.getLogger(__name__)
+K = TypeVar("K", bound=Hashable)
+
+FIRST_BACKOFF_SECONDS = 0.5
+LAST_BACKOFF_SECONDS = 300.0
+
+
+class WorkQueue(Generic[K]):
+    """De-duplicates wishes, retries failures with growing pauses, and keeps one pass per key.
+
+    Args:
+        work: one pass; returns seconds after which to run again, or None.
+        workers: passes over different keys at the same time.
+    """
+
+    def __init__(self, work: Callable[[K], Awaitable[float | None]], workers: int = 4) -> None:
+        self._work = work
+        self._workers = workers
+        self._ready: asyncio.Queue[K | None] = asyncio.Queue()
+        self._queued: set[K] = set()
+        self._running: set[K] = set()
+        self._again: set[K] = set()
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+
+    def start(self) -> None:
+        """Start the workers in the running loop."""
+        names = (f"worker-{index}" for index in range(self._workers))
+        self._tasks = [asyncio.create_task(self._worker(), name=name) for name in names]
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Start no new pass; let running ones end, for at most the grace time."""
+        self._closing = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        if not self._tasks:
+            return
+        for _ in self._tasks:
+            self._ready.put_nowait(None)
+        _, late = await asyncio.wait(self._tasks, timeout=grace_seconds)
+        for task in late:
+            task.cancel()
+
+    def add(self, key: K) -> None:
+        """Look at the key soon; a wish during its pass leads to one more pass."""
+        self._cancel_timer(key)
+        if key in self._running:
+            self._again.add(key)
+        elif key not in self._queued and not self._closing:
+            self._queued.add(key)
+            self._ready.put_nowait(key)
+
+    def add_later(self, key: K, seconds: float) -> None:
+        """Look at the key after a while, unless something else asks for it earlier."""
+        if self._closing:
+            return
+        self._cancel_timer(key)
+        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self.add, key)
+
+    def forget(self, key: K) -> None:
+        """Nothing more is to be done for the key."""
+        self._cancel_timer(key)
+        self._failures.pop(key, None)
+        self._again.discard(key)
+
+    def is_alive(self) -> bool:
+        """True while every worker works or waits."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    async def _worker(self) -> None:
+        while (key := await self._ready.get()) is not None:
+            if self._closing:
+                continue
+            self._queued.discard(key)
+            self._running.add(key)
+            try:
+                await self._pass(key)
+            finally:
+                self._running.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+
+    async def _pass(self, key: K) -> None:
+        try:
+            again = await self._work(key)
+        except OperatorError as error:
+            log.warning("%s: %s", key, error)
+            self.add_later(key, self._backoff(key))
+        except Exception:
+            # A bug met by one object must not stop the others.
+            log.exception("%s: internal error", key)
+            self.add_later(key, self._backoff(key))
+        else:
+            self._failures.pop(key, None)
+            if again is not None:
+                self.add_later(key, again)
+
+    def _backoff(self, key: K) -> float:
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        return float(min(FIRST_BACKOFF_SECONDS * 2.0**failures, LAST_BACKOFF_SECONDS))
+
+    def _cancel_timer(self, key: K) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()

@@ -1,0 +1,1 @@
+"""Kubernetes objects as plain dictionaries from pure functions, one module per kind."""

@@ -1,0 +1,109 @@
+"""What several kinds share: owners, security, volumes, placement."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from diffusion_operator import naming
+from diffusion_operator.api import API_VERSION, KIND
+from diffusion_operator.api.base import Resources, Toleration
+from diffusion_operator.settings import Settings
+
+JsonObject = dict[str, Any]
+
+USER = 65532
+STORE_PATH = "/store"
+TERMINATION_LOG = "/dev/termination-log"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The pipeline that an object belongs to."""
+
+    name: str
+    namespace: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which nodes the pods may run on."""
+
+    node_selector: tuple[tuple[str, str], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+
+
+def owner_reference(owner: Owner, *, controller: bool) -> JsonObject:
+    """Reference that makes Kubernetes delete the object with its (last) owner."""
+    reference: JsonObject = {"apiVersion": API_VERSION, "kind": KIND, "name": owner.name, "uid": owner.uid}
+    return {**reference, "controller": True} if controller else reference
+
+
+def metadata(name: str, owner: Owner, labels: dict[str, str], *, controller: bool = True) -> JsonObject:
+    """Metadata of an object that the pipeline owns."""
+    return {
+        "name": name,
+        "namespace": owner.namespace,
+        "labels": labels,
+        "ownerReferences": [owner_reference(owner, controller=controller)],
+    }
+
+
+def pod_basics(settings: Settings, placement: Placement) -> JsonObject:
+    """Fields of every pod: Pod Security `restricted`, no API access, nodes."""
+    pod: JsonObject = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    if settings.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    if placement.node_selector:
+        pod["nodeSelector"] = dict(placement.node_selector)
+    if placement.tolerations:
+        pod["tolerations"] = [dumped(toleration) for toleration in placement.tolerations]
+    return pod
+
+
+def container_basics(name: str, image: str, pull_policy: str, resources: Resources) -> JsonObject:
+    """Fields of every container."""
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": pull_policy,
+        "resources": dumped(resources),
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+
+
+def store_volume(claim: str, *, read_only: bool) -> JsonObject:
+    """The store as a volume."""
+    source: JsonObject = {"claimName": claim}
+    return {
+        "name": naming.STORE,
+        "persistentVolumeClaim": {**source, "readOnly": True} if read_only else source,
+    }
+
+
+def store_mount(*, read_only: bool) -> JsonObject:
+    """The store inside a container."""
+    mount: JsonObject = {"name": naming.STORE, "mountPath": STORE_PATH}
+    return {**mount, "readOnly": True} if read_only else mount
+
+
+def dumped(model: Resources | Toleration) -> JsonObject:
+    """The model as Kubernetes writes it."""
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,0 +1,167 @@
+"""A build Job: one stage of the builder."""
+
+from dataclasses import dataclass, field
+
+from diffusion_operator import digests, naming
+from diffusion_operator.api.base import Resources
+from diffusion_operator.api.spec import SecretKey
+from diffusion_operator.manifests.common import (
+    STORE_PATH,
+    TERMINATION_LOG,
+    JsonObject,
+    Owner,
+    Placement,
+    container_basics,
+    metadata,
+    pod_basics,
+    store_mount,
+    store_volume,
+)
+from diffusion_operator.settings import Settings
+
+BAD_INPUT = 64
+RETRIES = 1
+SOURCE_PATH = "/source"
+TOKEN_FOLDER = "/var/run/secrets/huggingface"  # noqa: S105 - a path, not a secret
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """All that decides a build Job.
+
+    Attributes:
+        stage: of the builder: fetch, export, compile, assemble.
+        component: what is exported or compiled.
+        sku: what is compiled for.
+        key: digest of the inputs; equal keys are equal results.
+        arguments: of the builder, after the stage's name.
+        claim: that holds the store.
+        source_claim: that holds the checkpoint, when it comes from a claim.
+        token: access token of the hub; mounted as a file in this Job only.
+    """
+
+    stage: str
+    component: str | None
+    sku: str | None
+    key: str
+    arguments: tuple[str, ...]
+    resources: Resources
+    timeout_seconds: int
+    claim: str
+    placement: Placement = field(default_factory=Placement)
+    source_claim: str | None = None
+    token: SecretKey | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the Job."""
+        return naming.job(self.stage, self.component, self.key)
+
+
+def job(request: JobRequest, owner: Owner, settings: Settings, attempt: int = 0) -> JsonObject:
+    """The Job. Several pipelines may own it, so it names none of them as its controller.
+
+    Args:
+        request: what is built.
+        owner: the pipeline that asks for it.
+        settings: of the operator.
+        attempt: how often it was started anew before.
+    """
+    labels = _labels(request, owner)
+    template = {"metadata": {"labels": labels}, "spec": _pod(request, settings)}
+    head = metadata(request.name, owner, {**labels, naming.membership(owner.name): "true"}, controller=False)
+    head["annotations"] = {naming.ATTEMPT: str(attempt), naming.TEMPLATE: template_digest(request, settings)}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": head,
+        "spec": {
+            "backoffLimit": RETRIES,
+            "podFailurePolicy": _failure_policy(),
+            "template": template,
+        },
+    }
+
+
+def template_digest(request: JobRequest, settings: Settings) -> str:
+    """Digest of how the Job is run; when it changes, a failed Job gets a new chance at once."""
+    return digests.of(_pod(request, settings))[: digests.SHORT_KEY]
+
+
+def _labels(request: JobRequest, owner: Owner) -> dict[str, str]:
+    labels = {
+        **naming.common_labels(owner.name, naming.BUILD),
+        naming.STAGE: request.stage,
+        naming.KEY: request.key,
+    }
+    if request.component:
+        labels[naming.COMPONENT] = request.component
+    if request.sku:
+        labels[naming.TARGET] = request.sku
+    return labels
+
+
+def _failure_policy() -> JsonObject:
+    """A disruption costs no retry; bad input is never tried again."""
+    return {
+        "rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {
+                "action": "FailJob",
+                "onExitCodes": {"containerName": naming.BUILD, "operator": "In", "values": [BAD_INPUT]},
+            },
+        ]
+    }
+
+
+def _pod(request: JobRequest, settings: Settings) -> JsonObject:
+    container = container_basics(
+        naming.BUILD, settings.builder_image, settings.image_pull_policy, request.resources
+    )
+    container["args"] = [
+        "--progress",
+        "json",
+        request.stage,
+        "--store",
+        STORE_PATH,
+        *request.arguments,
+        "--result",
+        TERMINATION_LOG,
+    ]
+    container["env"] = _environment(request, settings)
+    volumes, mounts = _volumes(request)
+    container["volumeMounts"] = mounts
+    return {
+        **pod_basics(settings, request.placement),
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 10,
+        # On the pod, not on the Job: time spent waiting for a node is not the build's.
+        "activeDeadlineSeconds": request.timeout_seconds,
+        "containers": [container],
+        "volumes": volumes,
+    }
+
+
+def _environment(request: JobRequest, settings: Settings) -> list[JsonObject]:
+    environment = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
+    if request.stage == "fetch" and request.source_claim is None:
+        if settings.hub_endpoint:
+            environment.append({"name": "HF_ENDPOINT", "value": settings.hub_endpoint})
+        if request.token is not None:
+            environment.append({"name": "HF_TOKEN_PATH", "value": f"{TOKEN_FOLDER}/token"})
+    return environment
+
+
+def _volumes(request: JobRequest) -> tuple[list[JsonObject], list[JsonObject]]:
+    volumes = [{"name": "tmp", "emptyDir": {}}, store_volume(request.claim, read_only=False)]
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}, store_mount(read_only=False)]  # noqa: S108 - same
+    if request.source_claim is not None:
+        claim = {"claimName": request.source_claim, "readOnly": True}
+        volumes.append({"name": "source", "persistentVolumeClaim": claim})
+        mounts.append({"name": "source", "mountPath": SOURCE_PATH, "readOnly": True})
+    if request.token is not None:
+        items = [{"key": request.token.key, "path": "token"}]
+        secret = {"secretName": request.token.name, "items": items, "defaultMode": 0o440}
+        volumes.append({"name": "token", "secret": secret})
+        mounts.append({"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True})
+    return volumes, mounts

@@ -1,0 +1,69 @@
+"""Names and labels of everything that the operator creates."""
+
+from diffusion_operator.api import GROUP
+
+MANAGER = "diffusion-operator"
+
+NAME = "app.kubernetes.io/name"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+ROLE = "app.kubernetes.io/component"
+
+PIPELINE = f"{GROUP}/pipeline"
+TARGET = f"{GROUP}/target"
+REVISION = f"{GROUP}/revision"
+STAGE = f"{GROUP}/stage"
+COMPONENT = f"{GROUP}/component"
+KEY = f"{GROUP}/key"
+CLAIM = f"{GROUP}/claim"
+
+RESULT = f"{GROUP}/result"
+ATTEMPT = f"{GROUP}/attempt"
+TEMPLATE = f"{GROUP}/template"
+APPLIED = f"{GROUP}/applied"
+REPOSITORY = f"{GROUP}/repository"
+
+BUILD = "build"
+SERVING = "serving"
+STORE = "store"
+MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
+
+
+def common_labels(pipeline: str, role: str) -> dict[str, str]:
+    """Labels of everything that belongs to a pipeline."""
+    return {
+        NAME: "diffusion-pipeline",
+        MANAGED_BY: MANAGER,
+        ROLE: role,
+        PIPELINE: pipeline,
+    }
+
+
+def membership(pipeline: str) -> str:
+    """Label key that says: this shared object is needed by this pipeline too."""
+    return f"needed-by.{GROUP}/{pipeline}"
+
+
+def job(stage: str, component: str | None, key: str) -> str:
+    """Name of a build Job: `<stage>-<component>-<key>`."""
+    parts = [stage, *([component.replace("_", "-")] if component else []), key]
+    return "-".join(parts)
+
+
+def claim(pipeline: str) -> str:
+    """Name of the claim that is created with a pipeline."""
+    return f"{pipeline}-store"
+
+
+def target_service(pipeline: str, target: str) -> str:
+    """Name of the Service with the stable revision of one target."""
+    return f"{pipeline}-{target}"
+
+
+def revision(pipeline: str, target: str, revision_id: str) -> str:
+    """Name of a revision's Deployment and Service."""
+    return f"{pipeline}-{target}-{revision_id}"
+
+
+def url(service: str, namespace: str) -> str:
+    """HTTP address of a Service inside the cluster."""
+    return f"http://{service}.{namespace}.svc:8000"

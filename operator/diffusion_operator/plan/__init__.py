@@ -1,0 +1,129 @@
+"""Observed + spec -> what to do, status and Events; pure: same input, same plan."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from diffusion_operator import naming
+from diffusion_operator.api.status import DiffusionPipelineStatus
+from diffusion_operator.conditions import Finding, Reason, Type
+from diffusion_operator.manifests import pvc
+from diffusion_operator.manifests.event import EventNote
+from diffusion_operator.plan import findings, report, serving
+from diffusion_operator.plan.actions import Action, Apply, DeleteJob, LeaveJob
+from diffusion_operator.plan.builds import Builds, Store, chain
+from diffusion_operator.plan.observed import Observed, claim_name
+from diffusion_operator.plan.steps import Starter
+from diffusion_operator.settings import Settings
+
+JsonObject = dict[str, Any]
+
+POLL_SECONDS = 10.0
+SOON_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now.
+
+    Attributes:
+        actions: in the order in which they are carried out.
+        status: to write when it differs from what is there.
+        notes: Events to send.
+        again_seconds: look again after this time; None when only an event or the resync can change anything.
+    """
+
+    actions: tuple[Action, ...]
+    status: DiffusionPipelineStatus
+    notes: tuple[EventNote, ...]
+    again_seconds: float | None
+
+
+def rfc3339(time: datetime) -> str:
+    """The time as Kubernetes writes it, whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def plan(observed: Observed, settings: Settings, refused: Finding | None = None) -> Plan:
+    """Plan one pipeline.
+
+    Args:
+        observed: what was seen.
+        settings: of the operator.
+        refused: set when the API server refused an earlier plan's action: then `Accepted` is false.
+    """
+    builds = _builds(observed)
+    targets = serving.plan_targets(observed, builds, settings)
+    accepted = refused or Finding(
+        Type.ACCEPTED, ok=True, reason=Reason.VALID, message="The spec can be served."
+    )
+    found = report.with_ready(
+        (
+            accepted,
+            findings.engines(observed, builds),
+            findings.repository(observed, builds),
+            findings.available(observed, targets),
+            findings.rollout(observed, targets),
+        )
+    )
+    at = report.moment(observed.generation, rfc3339(observed.now), observed.status)
+    return Plan(
+        actions=tuple(_actions(observed, builds, targets, settings)),
+        status=report.full(at, found, observed, builds, targets),
+        notes=tuple(report.notes(at, found)),
+        again_seconds=_again(observed, builds, found),
+    )
+
+
+def rejected(generation: int, now: datetime, status: JsonObject, message: str) -> Plan:
+    """A plan for a spec that this version cannot read: say so, touch nothing."""
+    at = report.moment(generation, rfc3339(now), status)
+    found = report.with_ready([Finding(Type.ACCEPTED, ok=False, reason=Reason.INVALID_SPEC, message=message)])
+    return Plan((), report.only_conditions(at, found), tuple(report.notes(at, found)), None)
+
+
+def _builds(observed: Observed) -> Builds | None:
+    if findings.storage(observed) is not None or observed.claims.store is None:
+        return None
+    store = Store(claim_name(observed.spec, observed.owner.name), observed.claims.store["metadata"]["uid"])
+    return chain(observed.spec, store, {item.name: item for item in observed.jobs})
+
+
+def _actions(
+    observed: Observed, builds: Builds | None, targets: Sequence[serving.TargetPlan], settings: Settings
+) -> Iterator[Action]:
+    if observed.spec.storage.claim_name is None:
+        yield Apply(pvc.claim(observed.spec.storage, observed.owner))
+    if builds is not None:
+        starter = Starter(observed.owner, settings, observed.now, observed.spec.suspend)
+        wanted = {item.request.name: item for item in builds.steps()}
+        yield from filter(None, map(starter.action, wanted.values()))
+        yield from _obsolete_jobs(observed, builds, frozenset(wanted))
+    yield from serving.actions(observed, tuple(targets), settings)
+
+
+def _obsolete_jobs(observed: Observed, builds: Builds, wanted: frozenset[str]) -> Iterator[Action]:
+    """Jobs that an older spec needed, as soon as it is certain that this one does not need them."""
+    settled = builds.settled_stages()
+    for view in observed.jobs:
+        if view.name in wanted or view.terminating or view.stage not in settled:
+            continue
+        if set(view.owners) <= {observed.owner.uid}:
+            yield DeleteJob(view.name, view.uid, view.resource_version)
+        else:
+            yield LeaveJob(view.name, naming.membership(observed.owner.name), observed.owner.uid)
+
+
+def _again(observed: Observed, builds: Builds | None, found: Sequence[Finding]) -> float | None:
+    """Events wake a pipeline; the clock alone changes retries and how long trouble has lasted."""
+    if all(finding.ok for finding in found) or observed.spec.suspend:
+        return None
+    views = [item.view for item in builds.steps() if item.view is not None] if builds is not None else []
+    retries = [retry for view in views if view.phase == "Failed" and (retry := view.retry_at()) is not None]
+    waits = [max(SOON_SECONDS, (retry - observed.now).total_seconds()) for retry in retries]
+    hopeless = any(view.phase == "Failed" and view.retry_at() is None for view in views)
+    busy = any(view.phase in {"Pending", "Running", "Lost"} for view in views)
+    if not waits and hopeless and not busy:
+        return None
+    return min([*waits, POLL_SECONDS])

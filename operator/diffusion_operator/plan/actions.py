@@ -1,0 +1,76 @@
+"""What a plan asks for; the I/O layer carries it out in order."""
+
+from dataclasses import dataclass
+from typing import Any
+
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Server-side apply of an object that the pipeline controls."""
+
+    body: JsonObject
+
+
+@dataclass(frozen=True)
+class StartJob:
+    """Create a Job, or join the one that already has its name."""
+
+    body: JsonObject
+
+
+@dataclass(frozen=True)
+class RestartJob:
+    """Delete a Job as it was seen, then create it anew."""
+
+    name: str
+    uid: str
+    resource_version: str
+    body: JsonObject
+
+
+@dataclass(frozen=True)
+class KeepResult:
+    """Keep a Job's result on the Job, since its pod may go."""
+
+    name: str
+    result: str
+
+
+@dataclass(frozen=True)
+class LeaveJob:
+    """Others still need this Job: only this pipeline's claim on it goes."""
+
+    name: str
+    membership: str
+    owner_uid: str
+
+
+@dataclass(frozen=True)
+class DeleteJob:
+    """Delete a Job that only this pipeline needed, unless somebody joined since it was seen."""
+
+    name: str
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Set the number of pods of an older revision's Deployment."""
+
+    name: str
+    replicas: int
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Delete an object that this pipeline controls."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+Action = Apply | StartJob | RestartJob | KeepResult | LeaveJob | DeleteJob | Scale | Remove

@@ -1,0 +1,172 @@
+"""Conditions from what was seen and planned."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+
+from diffusion_operator import naming
+from diffusion_operator.conditions import Finding, Reason, Type
+from diffusion_operator.plan.builds import SOURCE_OF, Builds
+from diffusion_operator.plan.jobs import parse_time
+from diffusion_operator.plan.observed import Observed, claim_name
+from diffusion_operator.plan.pods import Trouble
+from diffusion_operator.plan.serving import TargetPlan
+from diffusion_operator.plan.steps import Step
+
+PATIENCE = timedelta(seconds=15)
+"""Pods of a healthy cluster pass through "unschedulable" and the like; only what lasts is told."""
+
+
+def storage(observed: Observed) -> Finding | None:
+    """What is wrong with the claims, or None."""
+    source = observed.spec.model.source.persistent_volume_claim
+    if source is not None and observed.claims.source is None:
+        return _missing_claim(
+            observed, "spec.model.source.persistentVolumeClaim.claimName", source.claim_name
+        )
+    given, claim = observed.spec.storage.claim_name, observed.claims.store
+    if given is not None and claim is None:
+        return _missing_claim(observed, "spec.storage.claimName", given)
+    name = claim_name(observed.spec, observed.owner.name)
+    if claim is None or "deletionTimestamp" in claim["metadata"]:
+        return _engines(Reason.WAITING_FOR_STORAGE, f"Claim {name} is being created.")
+    if claim.get("status", {}).get("phase") == "Lost":
+        text = (
+            f"The volume behind claim {name} is gone: delete the claim, it is then created and filled anew."
+        )
+        return _engines(Reason.STORAGE_NOT_FOUND, text)
+    return None
+
+
+def engines(observed: Observed, builds: Builds | None) -> Finding:
+    """Whether every engine is in the store."""
+    lacking = storage(observed)
+    if lacking is not None or builds is None:
+        return lacking or _engines(Reason.WAITING_FOR_STORAGE, "The store is not there yet.")
+    if builds.engines_done == builds.engines_wanted:
+        return _engines(Reason.ENGINES_BUILT, f"{builds.engines_wanted} engines are in the store.", ok=True)
+    stuck = _stuck(observed, builds.engine_steps())
+    if stuck is not None:
+        return _engines(*stuck)
+    if observed.spec.suspend:
+        return _engines(Reason.SUSPENDED, "No Job is started while spec.suspend is true.")
+    return _engines(*_engine_progress(builds))
+
+
+def repository(observed: Observed, builds: Builds | None) -> Finding:
+    """Whether the Triton model repository is in the store."""
+    if builds is None or len(builds.assembles) < len(builds.skus):
+        return _repository(Reason.WAITING_FOR_ENGINES, "The repository is made once all engines are there.")
+    steps = tuple(builds.assembles.values())
+    if all(item.done for item in steps):
+        digests = ", ".join(sorted({item.digest[:12] for item in steps}))
+        return _repository(
+            Reason.REPOSITORY_BUILT, f"The Triton model repository is in the store: {digests}.", ok=True
+        )
+    stuck = _stuck(observed, steps)
+    if stuck is not None:
+        return _repository(*stuck)
+    if observed.spec.suspend:
+        return _repository(Reason.SUSPENDED, "No Job is started while spec.suspend is true.")
+    return _repository(Reason.ASSEMBLING, "The Triton model repository is being assembled.")
+
+
+def available(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
+    """Whether every target answers requests."""
+    kind = Type.AVAILABLE
+    lacking = [plan for plan in plans if not plan.available]
+    if not lacking:
+        ready = sum(plan.serving.ready for plan in plans if plan.serving is not None)
+        name = naming.url(observed.owner.name, observed.owner.namespace)
+        return Finding(kind, ok=True, reason=Reason.SERVING, message=f"{ready} pods serve at {name}.")
+    if observed.spec.suspend:
+        return Finding(
+            kind, ok=False, reason=Reason.SUSPENDED, message="Nothing is served while spec.suspend is true."
+        )
+    found = _pod_trouble(observed, lacking)
+    if found is not None:
+        return Finding(kind, ok=False, reason=found.reason, message=found.message)
+    names = ", ".join(plan.target.name for plan in lacking)
+    if all(not plan.state.revisions for plan in lacking):
+        text = "Serving starts once the repository is there."
+        return Finding(kind, ok=False, reason=Reason.WAITING_FOR_REPOSITORY, message=text)
+    text = f"Target {names}: the server is starting; it is ready once every ensemble has answered a request."
+    return Finding(kind, ok=False, reason=Reason.STARTING, message=text)
+
+
+def rollout(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
+    """Whether every target serves the revision that the spec asks for, and nothing else."""
+    kind = Type.ROLLOUT_COMPLETE
+    open_plans = [plan for plan in plans if plan.step.progress != "Complete"]
+    if not open_plans:
+        names = ", ".join(f"{plan.target.name} serves {plan.state.stable}" for plan in plans)
+        return Finding(kind, ok=True, reason=Reason.COMPLETE, message=f"{names}.")
+    if observed.spec.suspend:
+        return Finding(
+            kind, ok=False, reason=Reason.SUSPENDED, message="Nothing is served while spec.suspend is true."
+        )
+    found = _pod_trouble(observed, open_plans)
+    if found is not None:
+        return Finding(kind, ok=False, reason=found.reason, message=found.message)
+    return _rollout_progress(kind, open_plans[0])
+
+
+def _rollout_progress(kind: Type, plan: TargetPlan) -> Finding:
+    name, state = plan.target.name, plan.state
+    if plan.step.progress == "Waiting":
+        old = f"{state.stable} goes on serving meanwhile" if plan.available else "nothing serves yet"
+        text = f"Target {name}: the new revision is being built; {old}."
+        return Finding(kind, ok=False, reason=Reason.WAITING_FOR_REPOSITORY, message=text)
+    if plan.step.progress == "Removing":
+        text = f"Target {name}: traffic goes to {state.desired}; older revisions are being removed."
+        return Finding(kind, ok=False, reason=Reason.REMOVING_OLD_REVISION, message=text)
+    candidate = state.find(state.desired)
+    ready = candidate.ready if candidate is not None else 0
+    text = f"Target {name}: revision {state.desired} has {ready} of {state.replicas} pods ready"
+    old = f"; {state.stable} serves meanwhile." if state.stable not in {None, state.desired} else "."
+    return Finding(kind, ok=False, reason=Reason.ROLLING_OUT, message=text + old)
+
+
+def _stuck(observed: Observed, steps: Iterable[Step]) -> tuple[str, str] | None:
+    """Reason and message of what keeps the steps from going on."""
+    items = tuple(steps)
+    for item in items:
+        if item.failed and item.view is not None and item.view.failure is not None:
+            return item.view.failure.reason, item.failure_text()
+    if any(item.running for item in items):
+        return None
+    for found in _lasting(observed, (item.view.trouble for item in items if item.view is not None)):
+        return found.reason, found.message
+    return None
+
+
+def _pod_trouble(observed: Observed, plans: Iterable[TargetPlan]) -> Trouble | None:
+    return next(_lasting(observed, (plan.trouble for plan in plans)), None)
+
+
+def _lasting(observed: Observed, troubles: Iterable[Trouble | None]) -> Iterator[Trouble]:
+    for found in troubles:
+        if found is not None and observed.now - parse_time(found.since) >= PATIENCE:
+            yield found
+
+
+def _engine_progress(builds: Builds) -> tuple[Reason, str]:
+    if not builds.fetch.done:
+        return Reason.FETCHING, "The checkpoint is being fetched into the store."
+    exported = sum(item.done for item in builds.exports.values())
+    if exported < len(SOURCE_OF):
+        return Reason.EXPORTING, f"{exported} of {len(SOURCE_OF)} components are exported."
+    return Reason.COMPILING, f"{builds.engines_done} of {builds.engines_wanted} engines are in the store."
+
+
+def _missing_claim(observed: Observed, field: str, name: str) -> Finding:
+    namespace = observed.owner.namespace
+    text = f"{field}: claim {name} does not exist in namespace {namespace}: create it, or name another."
+    return _engines(Reason.STORAGE_NOT_FOUND, text)
+
+
+def _engines(reason: str, message: str, *, ok: bool = False) -> Finding:
+    return Finding(Type.ENGINES_READY, ok=ok, reason=reason, message=message)
+
+
+def _repository(reason: str, message: str, *, ok: bool = False) -> Finding:
+    return Finding(Type.REPOSITORY_READY, ok=ok, reason=reason, message=message)

@@ -1,0 +1,207 @@
+"""What a Job and its pods say: state, result, and when a failed one may run again."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from diffusion_operator import naming
+from diffusion_operator.conditions import Reason
+from diffusion_operator.manifests.job import BAD_INPUT
+from diffusion_operator.plan import pods as pod_views
+from diffusion_operator.plan.pods import Trouble
+
+JsonObject = dict[str, Any]
+Phase = Literal["Pending", "Running", "Succeeded", "Failed", "Lost"]
+
+FIRST_RETRY_SECONDS = 30
+LAST_RETRY_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a Job failed; `permanent` means that the same inputs would fail again."""
+
+    reason: str
+    message: str
+    permanent: bool
+
+
+@dataclass(frozen=True)
+class JobView:
+    """One Job as the plan needs it.
+
+    Attributes:
+        phase: Lost means that it succeeded but nobody can say with which result: it has to run again.
+        record: result as JSON text that is not yet kept on the Job; None when it is kept or there is none.
+        creator: pipeline that created it.
+        template: digest of how it is run.
+        owners: UIDs of the pipelines that need it.
+    """
+
+    name: str
+    uid: str
+    resource_version: str
+    phase: Phase
+    stage: str
+    creator: str
+    template: str
+    attempt: int
+    owners: tuple[str, ...]
+    terminating: bool
+    started_at: str | None
+    finished_at: str | None
+    result: JsonObject = field(default_factory=dict)
+    failure: Failure | None = None
+    trouble: Trouble | None = None
+    record: str | None = None
+
+    def retry_at(self) -> datetime | None:
+        """When a failed Job may run again; None for never."""
+        if self.phase == "Lost":
+            return parse_time(self.finished_at)
+        if self.failure is None or self.failure.permanent:
+            return None
+        pause = min(FIRST_RETRY_SECONDS * 2**self.attempt, LAST_RETRY_SECONDS)
+        return parse_time(self.finished_at) + timedelta(seconds=pause)
+
+
+def parse_time(text: str | None) -> datetime:
+    """A Kubernetes time; the epoch when there is none."""
+    return datetime.fromisoformat(text) if text else datetime.fromtimestamp(0, UTC)
+
+
+def view(job: JsonObject, pods: Sequence[JsonObject]) -> JobView:
+    """What the Job and its pods say.
+
+    Args:
+        job: as the API server gives it.
+        pods: of this Job; may be empty once the result is kept on the Job.
+    """
+    head = job["metadata"]
+    labels, annotations = head.get("labels", {}), head.get("annotations", {})
+    outcome = _outcome(job, pod_views.newest_first(pods))
+    return JobView(
+        name=head["name"],
+        uid=head["uid"],
+        resource_version=head["resourceVersion"],
+        stage=labels.get(naming.STAGE, ""),
+        creator=labels.get(naming.PIPELINE, ""),
+        template=annotations.get(naming.TEMPLATE, ""),
+        attempt=_number(annotations.get(naming.ATTEMPT)),
+        owners=tuple(owner["uid"] for owner in head.get("ownerReferences", [])),
+        terminating="deletionTimestamp" in head,
+        started_at=job.get("status", {}).get("startTime"),
+        finished_at=_finished(job),
+        phase=outcome.phase,
+        result=outcome.result,
+        failure=outcome.failure,
+        trouble=outcome.trouble,
+        record=None if naming.RESULT in annotations else outcome.record,
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    phase: Phase
+    result: JsonObject = field(default_factory=dict)
+    failure: Failure | None = None
+    trouble: Trouble | None = None
+    record: str | None = None
+
+
+def is_finished(job: JsonObject) -> bool:
+    """True when the Job will not run another pod."""
+    return _condition(job) is not None
+
+
+def _outcome(job: JsonObject, pods: list[JsonObject]) -> _Outcome:
+    condition = _condition(job)
+    if condition is None:
+        return _unfinished(pods)
+    kept = job["metadata"].get("annotations", {}).get(naming.RESULT)
+    record = kept if kept is not None else _record(pods, want_success=condition["type"] == "Complete")
+    parsed = _parse(record)
+    if condition["type"] == "Complete":
+        if parsed.get("digest"):
+            return _Outcome("Succeeded", result=parsed, record=record)
+        return _Outcome("Lost")
+    return _Outcome("Failed", failure=_failure(parsed, condition, job), record=record)
+
+
+def _unfinished(pods: list[JsonObject]) -> _Outcome:
+    if any(pod_views.is_running(pod) for pod in pods):
+        return _Outcome("Running")
+    found = next(filter(None, (pod_views.trouble(pod) for pod in pods[:1])), None)
+    return _Outcome("Pending", trouble=found)
+
+
+def _record(pods: list[JsonObject], *, want_success: bool) -> str | None:
+    """The newest pod's last words as JSON text, with the exit code."""
+    for pod in pods:
+        ended = pod_views.termination(pod)
+        if ended is None or (ended.exit_code == 0) != want_success:
+            continue
+        said = _parse(ended.message)
+        if not want_success:
+            said = {
+                "error": said.get("error") or _unsaid(ended),
+                "exitCode": ended.exit_code,
+                "ended": ended.reason,
+            }
+        return json.dumps(said, separators=(",", ":"))
+    return None
+
+
+def _unsaid(ended: pod_views.Termination) -> JsonObject:
+    """For a builder that was killed before it could say why."""
+    if ended.reason == "OOMKilled":
+        message = "The Job ran out of memory: raise spec.engines.resources.limits.memory."
+        return {"reason": Reason.OUT_OF_MEMORY, "message": message}
+    if ended.reason == "DeadlineExceeded":
+        message = "The Job took longer than allowed: raise spec.engines.timeout."
+        return {"reason": Reason.TIMED_OUT, "message": message}
+    said = ended.message.strip() or ended.reason or "nothing more is known; read the Job's log"
+    return {
+        "reason": Reason.BUILD_FAILED,
+        "message": f"The builder ended with exit code {ended.exit_code}: {said}",
+    }
+
+
+def _failure(parsed: JsonObject, condition: JsonObject, job: JsonObject) -> Failure:
+    error = parsed.get("error")
+    if not isinstance(error, dict):
+        text = f"The Job failed and its pod is gone: {condition.get('message', 'no reason given')}"
+        return Failure(Reason.EVIDENCE_LOST, text, permanent=False)
+    reason = str(error.get("reason") or Reason.BUILD_FAILED)
+    ended = parsed.get("ended")
+    fetching = job["metadata"].get("labels", {}).get(naming.STAGE) == "fetch"
+    # A download goes on where it stopped; a compilation that was too slow or too big stays so.
+    hopeless = ended == "OOMKilled" or (ended == "DeadlineExceeded" and not fetching)
+    permanent = parsed.get("exitCode") == BAD_INPUT or hopeless
+    return Failure(reason, str(error.get("message") or "The builder gave no message."), permanent=permanent)
+
+
+def _condition(job: JsonObject) -> JsonObject | None:
+    for condition in job.get("status", {}).get("conditions", []):
+        if condition["type"] in {"Complete", "Failed"} and condition["status"] == "True":
+            return dict(condition)
+    return None
+
+
+def _finished(job: JsonObject) -> str | None:
+    condition = _condition(job)
+    return str(condition.get("lastTransitionTime", "")) or None if condition else None
+
+
+def _parse(text: str | None) -> JsonObject:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdigit() else 0

@@ -1,0 +1,68 @@
+"""What was seen of one pipeline in the cluster."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from diffusion_operator import naming
+from diffusion_operator.api.spec import DiffusionPipelineSpec
+from diffusion_operator.manifests.common import Owner
+from diffusion_operator.plan.jobs import JobView
+from diffusion_operator.plan.pods import Trouble, newest_first, trouble
+
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The claims that the spec names; None for one that does not exist.
+
+    Attributes:
+        store: that holds the artifacts.
+        source: that holds the checkpoint.
+    """
+
+    store: JsonObject | None = None
+    source: JsonObject | None = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One look at everything that belongs to a pipeline.
+
+    Attributes:
+        generation: of the spec.
+        status: present status, only to tell what is new.
+        deployments: of all targets and revisions.
+        services: of the pipeline, its targets and revisions.
+        serving_pods: of all revisions.
+        now: when this was seen.
+    """
+
+    owner: Owner
+    generation: int
+    spec: DiffusionPipelineSpec
+    now: datetime
+    status: JsonObject = field(default_factory=dict)
+    claims: Claims = Claims()
+    jobs: tuple[JobView, ...] = ()
+    deployments: tuple[JsonObject, ...] = ()
+    services: tuple[JsonObject, ...] = ()
+    serving_pods: tuple[JsonObject, ...] = ()
+
+    def service(self, name: str) -> JsonObject | None:
+        """The Service with this name."""
+        return next((item for item in self.services if item["metadata"]["name"] == name), None)
+
+    def pod_trouble(self, target: str, revision: str) -> Trouble | None:
+        """What keeps the newest pod of a revision from being ready."""
+        wanted = {naming.TARGET: target, naming.REVISION: revision}
+        pods = [
+            pod for pod in self.serving_pods if wanted.items() <= pod["metadata"].get("labels", {}).items()
+        ]
+        return next(filter(None, map(trouble, newest_first(pods))), None)
+
+
+def claim_name(spec: DiffusionPipelineSpec, pipeline: str) -> str:
+    """Name of the claim that holds the store."""
+    return spec.storage.claim_name or naming.claim(pipeline)

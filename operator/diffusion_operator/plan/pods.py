@@ -1,0 +1,121 @@
+"""What a pod says about itself, in words for a person."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from diffusion_operator.conditions import Reason
+
+JsonObject = dict[str, Any]
+
+WAITING = {
+    "ImagePullBackOff": Reason.IMAGE_PULL_BACK_OFF,
+    "ErrImagePull": Reason.IMAGE_PULL_BACK_OFF,
+    "InvalidImageName": Reason.IMAGE_PULL_BACK_OFF,
+    "ErrImageNeverPull": Reason.IMAGE_PULL_BACK_OFF,
+    "CreateContainerConfigError": Reason.CONTAINER_CONFIG_ERROR,
+    "CreateContainerError": Reason.CONTAINER_CONFIG_ERROR,
+    "RunContainerError": Reason.CONTAINER_CONFIG_ERROR,
+}
+VERIFY = "verify"
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a pod does not get on."""
+
+    reason: Reason
+    message: str
+    since: str
+
+
+@dataclass(frozen=True)
+class Termination:
+    """How the last run of a pod's container ended."""
+
+    exit_code: int
+    reason: str
+    message: str
+
+
+def trouble(pod: JsonObject) -> Trouble | None:
+    """The first thing that keeps the pod from running, or None."""
+    name = pod["metadata"]["name"]
+    return _unschedulable(pod, name) or _waiting(pod, name) or _crashing(pod, name)
+
+
+def is_running(pod: JsonObject) -> bool:
+    """True once a container of the pod has started."""
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    return any("running" in status.get("state", {}) for status in statuses)
+
+
+def termination(pod: JsonObject) -> Termination | None:
+    """How the pod's only container ended, or None while it has not."""
+    status = pod.get("status", {})
+    for item in status.get("containerStatuses", []):
+        ended = item.get("state", {}).get("terminated")
+        if ended is not None:
+            reason = status.get("reason") or ended.get("reason", "")
+            return Termination(int(ended.get("exitCode", 1)), reason, ended.get("message", ""))
+    if status.get("phase") == "Failed":
+        return Termination(-1, status.get("reason", ""), status.get("message", ""))
+    return None
+
+
+def last_words(ended: JsonObject) -> str:
+    """Message of a terminated container; of the builder's JSON only the sentence for a person."""
+    text = str(ended.get("message", "")).strip()
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return text
+
+
+def newest_first(pods: Iterable[JsonObject]) -> list[JsonObject]:
+    """The pods by creation time, newest first."""
+    return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
+
+
+def _unschedulable(pod: JsonObject, name: str) -> Trouble | None:
+    for condition in pod.get("status", {}).get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            text = f"No node can take pod {name}: {condition.get('message', 'no reason given')}"
+            return Trouble(Reason.UNSCHEDULABLE, text, str(condition.get("lastTransitionTime", "")))
+    return None
+
+
+def _waiting(pod: JsonObject, name: str) -> Trouble | None:
+    for status in _statuses(pod):
+        waiting = status.get("state", {}).get("waiting", {})
+        reason = WAITING.get(waiting.get("reason", ""))
+        if reason is not None:
+            text = f"Container {status['name']} of pod {name} cannot start: {waiting.get('message', reason)}"
+            return Trouble(reason, f"{text} (image {status.get('image', 'unknown')})", _started(pod))
+    return None
+
+
+def _crashing(pod: JsonObject, name: str) -> Trouble | None:
+    for status in _statuses(pod):
+        ended = status.get("lastState", {}).get("terminated") or status.get("state", {}).get("terminated")
+        if ended is None or status.get("ready") or not ended.get("exitCode"):
+            continue
+        where = f"container {status['name']} of pod {name}"
+        if ended.get("reason") == "OOMKilled":
+            text = f"The {where} ran out of memory: raise its memory limit."
+            return Trouble(Reason.OUT_OF_MEMORY, text, _started(pod))
+        said = last_words(ended) or f"see kubectl logs {name} -c {status['name']} --previous"
+        reason = Reason.VERIFY_FAILED if status["name"] == VERIFY else Reason.CRASH_LOOP_BACK_OFF
+        return Trouble(reason, f"The {where} ended with exit code {ended['exitCode']}: {said}", _started(pod))
+    return None
+
+
+def _statuses(pod: JsonObject) -> Iterator[JsonObject]:
+    status = pod.get("status", {})
+    yield from status.get("initContainerStatuses", [])
+    yield from status.get("containerStatuses", [])
+
+
+def _started(pod: JsonObject) -> str:
+    return str(pod.get("status", {}).get("startTime", pod["metadata"].get("creationTimestamp", "")))

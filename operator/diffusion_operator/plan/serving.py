@@ -1,0 +1,156 @@
+"""Deployments and Services of all targets."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from diffusion_operator import naming
+from diffusion_operator.api.spec import Target
+from diffusion_operator.manifests import deployment as deployments
+from diffusion_operator.manifests import service
+from diffusion_operator.manifests.deployment import ServingRequest
+from diffusion_operator.plan.actions import Action, Apply, Remove, Scale
+from diffusion_operator.plan.builds import Builds, sku_of
+from diffusion_operator.plan.observed import Observed, claim_name
+from diffusion_operator.plan.pods import Trouble
+from diffusion_operator.rollout import RevisionState, RolloutState, RolloutStep, next_step
+from diffusion_operator.settings import Settings
+
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """One target: what was seen, what comes next.
+
+    Attributes:
+        request: what is to be served; None while it is being built.
+        trouble: what keeps the newest wanted revision from being ready.
+    """
+
+    target: Target
+    state: RolloutState
+    step: RolloutStep
+    request: ServingRequest | None
+    trouble: Trouble | None
+
+    @property
+    def serving(self) -> RevisionState | None:
+        """The stable revision, when its Deployment exists."""
+        return self.state.find(self.state.stable)
+
+    @property
+    def available(self) -> bool:
+        """True when at least one pod answers."""
+        return self.serving is not None and self.serving.ready > 0
+
+
+def plan_targets(observed: Observed, builds: Builds | None, settings: Settings) -> tuple[TargetPlan, ...]:
+    """The next step of every target of the spec."""
+    return tuple(_plan_target(observed, target, builds, settings) for target in observed.spec.targets)
+
+
+def actions(observed: Observed, plans: tuple[TargetPlan, ...], settings: Settings) -> Iterator[Action]:
+    """What brings the cluster to the next steps: first what serves, then traffic, then what is to go."""
+    for plan in plans:
+        yield from _target_actions(observed, plan, settings)
+    stable = {plan.target.name: plan.step.traffic for plan in plans if plan.step.traffic is not None}
+    if stable:
+        yield Apply(service.for_pipeline(observed.owner, stable))
+    for plan in plans:
+        yield from _removals(observed, plan.target.name, frozenset(plan.step.remove))
+    yield from _dropped_targets(observed)
+
+
+def _plan_target(observed: Observed, target: Target, builds: Builds | None, settings: Settings) -> TargetPlan:
+    request = _request(observed, target, builds)
+    desired = deployments.revision(request, observed.owner, settings) if request is not None else None
+    state = RolloutState(
+        desired=desired,
+        stable=_stable(observed, target.name),
+        revisions=tuple(_revisions(observed, target.name)),
+        replicas=target.replicas,
+        suspended=observed.spec.suspend,
+    )
+    newest = desired or state.stable
+    trouble = observed.pod_trouble(target.name, newest) if newest is not None else None
+    return TargetPlan(target, state, next_step(state), request, trouble)
+
+
+def _request(observed: Observed, target: Target, builds: Builds | None) -> ServingRequest | None:
+    assemble = builds.assembles.get(sku_of(target)) if builds is not None else None
+    if assemble is None or not assemble.done:
+        return None
+    claim = claim_name(observed.spec, observed.owner.name)
+    return ServingRequest(target, observed.spec.serving, assemble.digest, claim)
+
+
+def _stable(observed: Observed, target: str) -> str | None:
+    live = observed.service(naming.target_service(observed.owner.name, target))
+    if live is None:
+        return None
+    revision = live.get("spec", {}).get("selector", {}).get(naming.REVISION)
+    return str(revision) if revision else None
+
+
+def _of_target(items: tuple[JsonObject, ...], target: str) -> Iterator[JsonObject]:
+    for item in items:
+        gone = "deletionTimestamp" in item["metadata"]
+        if item["metadata"].get("labels", {}).get(naming.TARGET) == target and not gone:
+            yield item
+
+
+def _revisions(observed: Observed, target: str) -> Iterator[RevisionState]:
+    for item in _of_target(observed.deployments, target):
+        yield _revision_state(item)
+
+
+def _revision_state(item: JsonObject) -> RevisionState:
+    status = item.get("status", {})
+    # A status about an older generation says nothing about the number of pods that is wanted now.
+    current = status.get("observedGeneration", 0) >= item["metadata"].get("generation", 0)
+    proven = any(
+        condition["type"] == "Progressing" and condition.get("reason") == "NewReplicaSetAvailable"
+        for condition in status.get("conditions", [])
+    )
+    return RevisionState(
+        name=item["metadata"]["labels"][naming.REVISION],
+        replicas=item.get("spec", {}).get("replicas", 1),
+        ready=status.get("readyReplicas", 0) if current else 0,
+        proven=proven,
+    )
+
+
+def _target_actions(observed: Observed, plan: TargetPlan, settings: Settings) -> Iterator[Action]:
+    owner, name = observed.owner, plan.target.name
+    if plan.request is not None and plan.step.desired_replicas is not None and plan.state.desired is not None:
+        yield Apply(deployments.deployment(plan.request, owner, settings, plan.step.desired_replicas))
+        yield Apply(service.for_revision(owner, name, plan.state.desired))
+    if plan.step.traffic is not None:
+        yield Apply(service.for_target(owner, name, plan.step.traffic))
+    for revision, replicas in plan.step.scale.items():
+        yield Scale(naming.revision(owner.name, name, revision), replicas)
+
+
+def _removals(observed: Observed, target: str, revisions: frozenset[str]) -> Iterator[Remove]:
+    for kind, items in _kinds(observed).items():
+        for item in _of_target(items, target):
+            if item["metadata"]["labels"].get(naming.REVISION) in revisions:
+                yield _remove(kind, item)
+
+
+def _dropped_targets(observed: Observed) -> Iterator[Remove]:
+    wanted = {target.name for target in observed.spec.targets}
+    for kind, items in _kinds(observed).items():
+        for item in items:
+            target = item["metadata"].get("labels", {}).get(naming.TARGET)
+            if target is not None and target not in wanted and "deletionTimestamp" not in item["metadata"]:
+                yield _remove(kind, item)
+
+
+def _kinds(observed: Observed) -> Mapping[str, tuple[JsonObject, ...]]:
+    return {"Service": observed.services, "Deployment": observed.deployments}
+
+
+def _remove(kind: str, item: JsonObject) -> Remove:
+    return Remove(kind, item["metadata"]["name"], item["metadata"]["uid"])

@@ -1,0 +1,144 @@
+"""One build step: what is wanted, what its Job says, what to do next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from diffusion_operator.api.status import BuildStatus, State
+from diffusion_operator.conditions import shortened
+from diffusion_operator.manifests.common import Owner
+from diffusion_operator.manifests.job import JobRequest, job, template_digest
+from diffusion_operator.plan.actions import Action, KeepResult, RestartJob, StartJob
+from diffusion_operator.plan.jobs import JobView
+from diffusion_operator.settings import Settings
+
+JsonObject = dict[str, Any]
+MAX_MESSAGE = 1000
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage for one component (and SKU), with what is known of its Job."""
+
+    request: JobRequest
+    view: JobView | None
+
+    @property
+    def done(self) -> bool:
+        """True when the artifact is in the store."""
+        return self.view is not None and self.view.phase == "Succeeded"
+
+    @property
+    def failed(self) -> bool:
+        """True when its Job failed, whether or not it will be tried again."""
+        return self.view is not None and self.view.phase == "Failed"
+
+    @property
+    def running(self) -> bool:
+        """True while the builder works."""
+        return self.view is not None and self.view.phase == "Running"
+
+    @property
+    def result(self) -> JsonObject:
+        """What the builder said; empty until done."""
+        return self.view.result if self.view is not None else {}
+
+    @property
+    def digest(self) -> str:
+        """Name of the artifact in the store; empty until done."""
+        return str(self.result.get("digest", ""))
+
+    @property
+    def title(self) -> str:
+        """What this step does, for messages."""
+        return " ".join(filter(None, (self.request.stage, self.request.component)))
+
+    def failure_text(self) -> str:
+        """Why it failed, where to read more and what happens next."""
+        if self.view is None or self.view.failure is None:
+            return ""
+        retry = self.view.retry_at()
+        if retry is None:
+            following = "It is not tried again until the spec changes."
+        else:
+            following = f"It is tried again at {retry:%H:%M:%S} UTC."
+        return (
+            f"{self.title}: {self.view.failure.message} {following} Log: kubectl logs job/{self.request.name}"
+        )
+
+
+def step(request: JobRequest, jobs: Mapping[str, JobView]) -> Step:
+    """The step, with its Job when there is one."""
+    return Step(request, jobs.get(request.name))
+
+
+@dataclass(frozen=True)
+class Starter:
+    """Decides about starting Jobs for one pipeline."""
+
+    owner: Owner
+    settings: Settings
+    now: datetime
+    suspended: bool
+
+    def action(self, item: Step) -> Action | None:
+        """What to do about the step now, or None."""
+        view = item.view
+        if view is not None and view.record is not None:
+            return KeepResult(view.name, view.record)
+        if self.suspended or (view is not None and view.terminating):
+            return None
+        if view is None:
+            return StartJob(job(item.request, self.owner, self.settings))
+        if not self._again(item, view):
+            return None
+        attempt = 0 if self._changed(item, view) else view.attempt + 1
+        body = job(item.request, self.owner, self.settings, attempt)
+        return RestartJob(view.name, view.uid, view.resource_version, body)
+
+    def _again(self, item: Step, view: JobView) -> bool:
+        if view.phase in {"Succeeded", "Running"}:
+            return False
+        if self._changed(item, view):
+            return True
+        retry = view.retry_at()
+        return retry is not None and retry <= self.now
+
+    def _changed(self, item: Step, view: JobView) -> bool:
+        """True when this pipeline started the Job in another way than it would now.
+
+        Only its creator replaces a Job for this: two pipelines with different resources would take turns
+        for ever.
+        """
+        mine = view.creator == self.owner.name
+        return mine and view.template != template_digest(item.request, self.settings)
+
+
+def status(item: Step | None) -> BuildStatus:
+    """The step as the status shows it."""
+    if item is None:
+        return BuildStatus(state="Waiting")
+    if item.view is None:
+        return BuildStatus(state="Pending", job=item.request.name)
+    return BuildStatus(
+        state=_state(item.view),
+        job=item.view.name,
+        digest=item.digest or None,
+        size_bytes=item.result.get("sizeBytes"),
+        seconds=item.result.get("seconds"),
+        cached=item.result.get("cached"),
+        started_at=item.view.started_at,
+        message=_message(item.view),
+    )
+
+
+def _state(view: JobView) -> State:
+    states: dict[str, State] = {"Succeeded": "Ready", "Running": "Running", "Failed": "Failed"}
+    return states.get(view.phase, "Pending")
+
+
+def _message(view: JobView) -> str | None:
+    if view.failure is not None:
+        return shortened(view.failure.message, MAX_MESSAGE)
+    return shortened(view.trouble.message, MAX_MESSAGE) if view.trouble is not None else None

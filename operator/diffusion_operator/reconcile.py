@@ -1,0 +1,215 @@
+"""One pass over one pipeline: observe, plan, act, write the status."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from diffusion_operator import cluster as clusters
+from diffusion_operator import naming
+from diffusion_operator.api import KIND
+from diffusion_operator.api.spec import DiffusionPipelineSpec
+from diffusion_operator.cluster import Cluster, NameTakenError, Reference, RefusedError
+from diffusion_operator.conditions import Finding, Reason, Type
+from diffusion_operator.manifests.common import Owner
+from diffusion_operator.manifests.event import event
+from diffusion_operator.plan import Plan, actions, plan, rejected, rfc3339
+from diffusion_operator.plan.jobs import is_finished, view
+from diffusion_operator.plan.observed import Claims, Observed, claim_name
+from diffusion_operator.settings import Settings
+
+JsonObject = dict[str, Any]
+log = logging.getLogger(__name__)
+
+JOB_NAME = "batch.kubernetes.io/job-name"
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which pipeline."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Reconciler:
+    """Brings pipelines to what their spec says, one pass at a time."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One pass.
+
+        Returns:
+            Seconds after which to look again, or None when an event will tell.
+
+        Raises:
+            UnavailableError: the API server cannot be reached now.
+            ConflictError: something changed in between.
+        """
+        resource = await self._cluster.get(Reference(KIND, key.namespace, key.name))
+        if resource is None or "deletionTimestamp" in resource["metadata"]:
+            return None
+        owner = Owner(key.name, key.namespace, resource["metadata"]["uid"])
+        try:
+            spec = DiffusionPipelineSpec.model_validate(resource.get("spec", {}))
+        except ValidationError as error:
+            made = _rejected(resource, error)
+        else:
+            made = await self._act(await self._observe(owner, resource, spec))
+        await self._report(owner, resource, made)
+        return made.again_seconds
+
+    async def _act(self, observed: Observed) -> Plan:
+        made = plan(observed, self._settings)
+        try:
+            for action in made.actions:
+                await self._carry_out(action, observed)
+        except (NameTakenError, RefusedError) as error:
+            reason = Reason.NAME_TAKEN if isinstance(error, NameTakenError) else Reason.OBJECT_REFUSED
+            refused = Finding(Type.ACCEPTED, ok=False, reason=reason, message=str(error))
+            return plan(observed, self._settings, refused)
+        return made
+
+    async def _observe(self, owner: Owner, resource: JsonObject, spec: DiffusionPipelineSpec) -> Observed:
+        namespace = owner.namespace
+        mine = f"{naming.MANAGED_SELECTOR},{naming.PIPELINE}={owner.name}"
+        member = f"{naming.MANAGED_SELECTOR},{naming.membership(owner.name)}"
+        serving = f"{mine},{naming.ROLE}={naming.SERVING}"
+        jobs, deployments, services, pods, claims = await asyncio.gather(
+            self._cluster.select(Reference("Job", namespace), member),
+            self._cluster.select(Reference("Deployment", namespace), mine),
+            self._cluster.select(Reference("Service", namespace), mine),
+            self._cluster.select(Reference("Pod", namespace), serving),
+            self._claims(owner, spec),
+        )
+        job_pods = await self._job_pods(namespace, jobs)
+        return Observed(
+            owner=owner,
+            generation=resource["metadata"]["generation"],
+            spec=spec,
+            now=datetime.now(UTC),
+            status=resource.get("status", {}),
+            claims=claims,
+            jobs=tuple(view(job, job_pods[job["metadata"]["name"]]) for job in jobs if _is_owned(job, owner)),
+            deployments=tuple(item for item in deployments if _is_owned(item, owner)),
+            services=tuple(item for item in services if _is_owned(item, owner)),
+            serving_pods=tuple(pods),
+        )
+
+    async def _claims(self, owner: Owner, spec: DiffusionPipelineSpec) -> Claims:
+        source = spec.model.source.persistent_volume_claim
+        kind = "PersistentVolumeClaim"
+        store = await self._cluster.get(Reference(kind, owner.namespace, claim_name(spec, owner.name)))
+        if store is not None and spec.storage.claim_name is None and not _is_owned(store, owner):
+            store = None
+        if source is None:
+            return Claims(store)
+        return Claims(store, await self._cluster.get(Reference(kind, owner.namespace, source.claim_name)))
+
+    async def _job_pods(self, namespace: str, jobs: Sequence[JsonObject]) -> dict[str, list[JsonObject]]:
+        """Pods of the Jobs whose own object does not yet say everything, by Job."""
+        names = [job["metadata"]["name"] for job in jobs if not _is_settled(job)]
+        found: dict[str, list[JsonObject]] = defaultdict(list)
+        if names:
+            selector = f"{JOB_NAME} in ({','.join(sorted(names))})"
+            for pod in await self._cluster.select(Reference("Pod", namespace), selector):
+                found[pod["metadata"]["labels"][JOB_NAME]].append(pod)
+        return found
+
+    async def _carry_out(self, action: actions.Action, observed: Observed) -> None:
+        match action:
+            case actions.Apply(body):
+                if await self._cluster.apply(body, _seen(body, observed)):
+                    log.info("%s: applied %s %s", observed.owner.name, body["kind"], body["metadata"]["name"])
+            case actions.Scale(name, replicas):
+                target = Reference("Deployment", observed.owner.namespace, name)
+                await self._cluster.patch(target, {"spec": {"replicas": replicas}})
+            case actions.Remove(kind, name, uid):
+                log.info("%s: removing %s %s", observed.owner.name, kind, name)
+                await self._cluster.delete(Reference(kind, observed.owner.namespace, name), uid)
+            case _:
+                await self._carry_out_job(action, observed.owner)
+
+    async def _carry_out_job(self, action: actions.Action, owner: Owner) -> None:
+        match action:
+            case actions.StartJob(body):
+                await self._start(body)
+            case actions.RestartJob(name, uid, version, body):
+                log.info("%s: starting Job %s anew", owner.name, name)
+                await self._cluster.delete(Reference("Job", owner.namespace, name), uid, version)
+                await self._start(body)
+            case actions.KeepResult(name, result):
+                annotations = {"metadata": {"annotations": {naming.RESULT: result}}}
+                await self._cluster.patch(Reference("Job", owner.namespace, name), annotations)
+            case actions.DeleteJob(name, uid, version):
+                log.info("%s: Job %s is not needed any more", owner.name, name)
+                await self._cluster.delete(Reference("Job", owner.namespace, name), uid, version)
+            case actions.LeaveJob(name, membership, uid):
+                leave = {"labels": {membership: None}, "ownerReferences": [{"$patch": "delete", "uid": uid}]}
+                await self._cluster.patch(Reference("Job", owner.namespace, name), {"metadata": leave})
+
+    async def _start(self, body: JsonObject) -> None:
+        """Create the Job, or join the one that another pipeline has started for the same artifact."""
+        name = body["metadata"]["name"]
+        if await self._cluster.create(body):
+            log.info("started Job %s", name)
+            return
+        head = {key: body["metadata"][key] for key in ("ownerReferences",)}
+        labels = {
+            key: value for key, value in body["metadata"]["labels"].items() if key.startswith("needed-by.")
+        }
+        await self._cluster.patch(clusters.reference(body), {"metadata": {**head, "labels": labels}})
+        log.info("joined Job %s", name)
+
+    async def _report(self, owner: Owner, resource: JsonObject, made: Plan) -> None:
+        """Events first: their names make them safe to send twice; a written status tells nothing twice."""
+        now = rfc3339(datetime.now(UTC))
+        for note in made.notes:
+            try:
+                await self._cluster.create(event(note, owner, resource["metadata"]["generation"], now))
+            except RefusedError as error:
+                # A namespace that is being deleted takes no Events; the status still goes.
+                log.warning("%s: an Event was refused: %s", owner.name, error)
+        wanted = made.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if wanted != resource.get("status"):
+            await self._cluster.write_status(Reference(KIND, owner.namespace, owner.name), wanted)
+
+
+def _rejected(resource: JsonObject, error: ValidationError) -> Plan:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = f"spec.{field}: {first['msg']}. Is the CRD older or newer than the operator?"
+    generation = resource["metadata"]["generation"]
+    return rejected(generation, datetime.now(UTC), resource.get("status", {}), message)
+
+
+def _is_settled(job: JsonObject) -> bool:
+    return is_finished(job) and naming.RESULT in job["metadata"].get("annotations", {})
+
+
+def _is_owned(item: JsonObject, owner: Owner) -> bool:
+    """False for what a deleted pipeline of the same name has left and Kubernetes has not yet collected."""
+    return any(reference["uid"] == owner.uid for reference in item["metadata"].get("ownerReferences", []))
+
+
+def _seen(body: JsonObject, observed: Observed) -> JsonObject | None:
+    """The object as this pass saw it, when it belongs to the pipeline."""
+    name, kind = body["metadata"]["name"], body["kind"]
+    claims = (observed.claims.store,) if observed.claims.store is not None else ()
+    items = {
+        "Deployment": observed.deployments,
+        "Service": observed.services,
+        "PersistentVolumeClaim": claims,
+    }
+    return next((item for item in items[kind] if item["metadata"]["name"] == name), None)

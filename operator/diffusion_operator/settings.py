@@ -1,0 +1,87 @@
+"""Settings of one operator process, read once from its environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from diffusion_operator.errors import BadInputError
+
+PREFIX = "DIFFUSION_OPERATOR_"
+LogFormat = Literal["text", "json"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an administrator decides for all pipelines.
+
+    Attributes:
+        builder_image: image of the build Jobs.
+        serving_image: image of the serving pods, unless a pipeline names its own.
+        image_pull_policy: of both.
+        image_pull_secrets: names of pull secrets in the pipelines' namespaces.
+        hub_endpoint: base URL of the model hub; empty means the hub library's own default.
+        resync_seconds: every pipeline is looked at this often even when nothing happens.
+        watch_namespaces: empty means all.
+        health_port: of the liveness endpoint.
+        log_format: `text` for people, `json` for log collectors.
+    """
+
+    builder_image: str
+    serving_image: str
+    image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+    hub_endpoint: str = ""
+    resync_seconds: float = 300.0
+    watch_namespaces: tuple[str, ...] = ()
+    health_port: int = 8080
+    log_format: LogFormat = "text"
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    Raises:
+        BadInputError: a required variable is missing or one has no usable value.
+    """
+    log_format = _get(environment, "LOG_FORMAT", "text")
+    if log_format not in {"text", "json"}:
+        raise BadInputError(f"{PREFIX}LOG_FORMAT is {log_format!r}; set it to text or json.")
+    return Settings(
+        builder_image=_required(environment, "BUILDER_IMAGE"),
+        serving_image=_required(environment, "SERVING_IMAGE"),
+        image_pull_policy=_get(environment, "IMAGE_PULL_POLICY", "IfNotPresent"),
+        image_pull_secrets=_names(environment, "IMAGE_PULL_SECRETS"),
+        hub_endpoint=environment.get("HF_ENDPOINT", "").strip(),
+        resync_seconds=_positive(environment, "RESYNC_SECONDS", 300.0),
+        watch_namespaces=_names(environment, "WATCH_NAMESPACES"),
+        health_port=int(_positive(environment, "HEALTH_PORT", 8080)),
+        log_format=cast("LogFormat", log_format),
+    )
+
+
+def _get(environment: Mapping[str, str], name: str, default: str) -> str:
+    return environment.get(PREFIX + name, "").strip() or default
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    value = _get(environment, name, "")
+    if not value:
+        raise BadInputError(
+            f"{PREFIX}{name} is not set; the chart sets it, outside a cluster set it yourself."
+        )
+    return value
+
+
+def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in _get(environment, name, "").split(",") if part.strip())
+
+
+def _positive(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = _get(environment, name, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value <= 0:
+        raise BadInputError(f"{PREFIX}{name} is {text!r}; set it to a number greater than 0.")
+    return value
