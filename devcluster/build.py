@@ -71,7 +71,7 @@ class Programs:
 
     @property
     def ctr(self) -> Path:
-        """containerd's client."""
+        """The client of containerd."""
         return self.runtime / "ctr"
 
     @property

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devcluster.cluster import Cluster
 from devcluster.errors import BAD_INPUT, DevclusterError, bad_input
 from devcluster.layout import Network, default_root, layout_at
 from devcluster.nodes import Node, parse_nodes
 from devcluster.report import environment, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _INTERRUPTED = 130
 

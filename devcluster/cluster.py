@@ -8,17 +8,20 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from devcluster import build, cgroups, control_plane, leftovers, network, preflight
 from devcluster.addons import addons
-from devcluster.errors import bad_input
+from devcluster.errors import DevclusterError, bad_input
 from devcluster.kubectl import Kubectl
-from devcluster.layout import Layout, Network
 from devcluster.node import Nodes
 from devcluster.nodes import DEFAULT_NODES, Node, PlacedNode, from_record, place, removed, to_record
 from devcluster.processes import Component, Processes
 from devcluster.shell import write
 from devcluster.wiring import Wiring
+
+if TYPE_CHECKING:
+    from devcluster.layout import Layout, Network
 
 Say = Callable[[str], None]
 
@@ -76,6 +79,11 @@ class Cluster:
             if self.layout.state.is_dir():
                 self._take_down()
             leftovers.remove_tree(self.layout.run)
+            left = leftovers.remaining(self.layout, self.network)
+        if left:
+            raise DevclusterError(
+                "not everything could be removed", detail="\n".join(left), do="run down again"
+            )
 
     def component(self, name: str) -> Component:
         """Return a component by name, such as ``kubelet@cpu-0``.
@@ -149,12 +157,13 @@ class Cluster:
             self.processes.stop(f"kubelet@{placed.node.name}", force=True)
         for name in self.processes.names():
             if not name.startswith("containerd@"):
-                self.processes.stop(name)
+                # By force: etcd's data is thrown away, and a graceful API server takes half a minute.
+                self.processes.stop(name, force=True)
         self.say("control plane stopped")
         manager = self._nodes(Wiring(self.layout, self.network, build.programs(self.layout)))
         for placed in nodes:
             manager.clear(placed)
-        leftovers.kill_shims(self.layout.run)
+        leftovers.kill_programs(self.layout)
         cgroups.remove()
         leftovers.remove_links(self.layout.state)
         network.remove(self.layout, self.network)

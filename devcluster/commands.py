@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from devcluster.configs import NodeFolders
-from devcluster.layout import Layout, Network
-from devcluster.nodes import PlacedNode
-from devcluster.pki import Pair
 from devcluster.processes import Component
+
+if TYPE_CHECKING:
+    from devcluster.configs import NodeFolders
+    from devcluster.layout import Layout, Network
+    from devcluster.nodes import PlacedNode
+    from devcluster.pki import Pair
 
 REGISTRY_PROGRAM = Path("/usr/bin/docker-registry")
 PROVISIONER = "diffusion-operator.io/devcluster"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from devcluster.layout import NAME, PAUSE_IMAGE, Network
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network
 
 CNI_PLUGINS = Path("/usr/lib/cni")
 
@@ -171,6 +173,8 @@ netns_mounts_under_state_dir = true
 cdi_spec_dirs = []
 
 [plugins."io.containerd.cri.v1.runtime".cni]
+# The plugin would leave a record per pod in /var/lib/cni.
+use_internal_loopback = true
 bin_dirs = [{quote(str(CNI_PLUGINS))}]
 conf_dir = {quote(str(folders.cni))}
 

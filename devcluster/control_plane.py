@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from devcluster.probe import Endpoint
-from devcluster.processes import Processes
-from devcluster.wiring import Wiring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devcluster.processes import Processes
+    from devcluster.wiring import Wiring
 
 _API_SECONDS = 60.0
 _CONTROLLER_SECONDS = 30.0

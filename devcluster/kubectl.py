@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devcluster.shell import attempt, run
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,12 @@ NAME = "diffusion-operator-devcluster"
 PAUSE_IMAGE = "devcluster.local/pause:1"
 STORAGE_CLASS = "shared"
 
+_CONTROL = IPv4Address("10.212.0.1")
+_FIRST_NODE = IPv4Address("10.212.0.10")
+_CLUSTER = IPv4Network("10.208.0.0/13")
+_PODS = IPv4Network("10.213.0.0/16")
+_SERVICES = IPv4Network("10.214.0.0/16")
+
 # A Unix socket's path ends at 107 bytes; the longest one below the root is a kubelet plugin's.
 _LONGEST_BELOW_ROOT = len("/state/n15/kubelet/device-plugins/kubelet.sock")
 _SOCKET_PATH_LIMIT = 107
@@ -92,11 +98,11 @@ class Network:
     """Addresses and ports, away from the defaults of kind, k3s and kubeadm on the same machine."""
 
     device: str = "dop-br0"
-    control: IPv4Address = IPv4Address("10.212.0.1")
-    first_node: IPv4Address = IPv4Address("10.212.0.10")
-    cluster: IPv4Network = IPv4Network("10.208.0.0/13")
-    pods: IPv4Network = IPv4Network("10.213.0.0/16")
-    services: IPv4Network = IPv4Network("10.214.0.0/16")
+    control: IPv4Address = _CONTROL
+    first_node: IPv4Address = _FIRST_NODE
+    cluster: IPv4Network = _CLUSTER
+    pods: IPv4Network = _PODS
+    services: IPv4Network = _SERVICES
     apiserver_port: int = 16443
     etcd_port: int = 12379
     etcd_peer_port: int = 12380

@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from pathlib import Path
 
+from devcluster import cgroups
 from devcluster.errors import DevclusterError
-from devcluster.layout import NAME
+from devcluster.layout import NAME, Layout, Network
+from devcluster.processes import kill_all, pids_of
 from devcluster.shell import attempt
 
+_PROGRAMS = ("devcluster-kube", "containerd", "containerd-shim-runc-v2")
 _CONTAINER_LOGS = Path("/var/log/containers")
 _CNI_RESULTS = Path("/var/lib/cni/results")
 
 
+def kill_programs(layout: Layout) -> None:
+    """Kill every program of the cluster that still runs, recorded or not, and the containers' shims."""
+    kill_all(_programs(layout))
+
+
 def kill_shims(folder: Path) -> None:
     """Kill the containerd shims whose sockets are below ``folder``."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue  # it went away
-        if "containerd-shim" in words[0] and any(word.startswith(f"{folder}/") for word in words):
-            _kill(int(process.name))
+
+    def ours(argv: tuple[str, ...]) -> bool:
+        return "containerd-shim" in argv[0] and any(word.startswith(f"{folder}/") for word in argv)
+
+    kill_all(pids_of(ours))
 
 
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+def remaining(layout: Layout, network: Network) -> list[str]:
+    """Return what is left of a cluster on this machine, one line per thing; empty after ``down``."""
+    mounts = mounts_below(layout.root, Path("/proc/self/mountinfo").read_text())
+    found = [f"process {pid}" for pid in _programs(layout)] + [f"mount {point}" for point in mounts]
+    found += [f"cgroup {top}" for top in (path / NAME for path in cgroups.hierarchies()) if top.exists()]
+    device = Path("/sys/class/net") / network.device
+    found += [f"network device {device.name}"] if device.exists() else []
+    for tool in ("iptables", "ip6tables"):
+        rules = attempt([f"{tool}-save"]).stdout.splitlines()
+        found += [f"{tool} rule {rule}" for rule in rules if NAME in rule or rule.startswith("-A KUBE-")]
+    return found + [f"folder {folder}" for folder in (layout.state, layout.run) if folder.exists()]
+
+
+def _programs(layout: Layout) -> list[int]:
+    def ours(argv: tuple[str, ...]) -> bool:
+        built = argv[0].startswith(f"{layout.bin}/") and Path(argv[0]).name in _PROGRAMS
+        registry = Path(argv[0]).name == "docker-registry" and any(f"{layout.root}/" in a for a in argv[1:])
+        return built or registry
+
+    return pids_of(ours)
 
 
 def mounts_below(folder: Path, mountinfo: str) -> list[str]:

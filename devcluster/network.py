@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devcluster.layout import NAME, Layout, Network
-from devcluster.nodes import PlacedNode
 from devcluster.shell import attempt, run, write
+
+if TYPE_CHECKING:
+    from devcluster.nodes import PlacedNode
 
 _SYSCTL = Path("/proc/sys")
 # Changed by us (forwarding) or by the kubelet (the rest): `down` puts them back.

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from devcluster import cgroups, leftovers, network
-from devcluster.configs import NodeFolders
 from devcluster.errors import DevclusterError
 from devcluster.images import pause_archive
-from devcluster.kubectl import Kubectl
 from devcluster.layout import PAUSE_IMAGE
-from devcluster.nodes import Node, PlacedNode
-from devcluster.processes import Processes
 from devcluster.shell import attempt, run, write
-from devcluster.wiring import Wiring
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from devcluster.configs import NodeFolders
+    from devcluster.kubectl import Kubectl
+    from devcluster.nodes import Node, PlacedNode
+    from devcluster.processes import Processes
+    from devcluster.wiring import Wiring
 
 _CONTAINERD_SECONDS = 30.0
 _READY_SECONDS = 90.0

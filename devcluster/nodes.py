@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from devcluster.errors import DevclusterError, bad_input
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 MAX_NODES = 16
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")

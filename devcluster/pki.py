@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,8 +14,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from devcluster.shell import write
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
 _DAYS = 365
-_SKEW = datetime.timedelta(hours=1)
+_SKEW = dt.timedelta(hours=1)
 _RSA_BITS = 2048
 
 
@@ -90,7 +93,7 @@ class Pki:
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -98,7 +101,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _SKEW)
-        .not_valid_after(now + datetime.timedelta(days=_DAYS))
+        .not_valid_after(now + dt.timedelta(days=_DAYS))
     )
 
 

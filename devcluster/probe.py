@@ -5,9 +5,12 @@ from __future__ import annotations
 import http.client
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from devcluster.pki import Pair
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from devcluster.pki import Pair
 
 _SECONDS = 5.0
 _OK = 200

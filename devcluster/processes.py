@@ -7,13 +7,17 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devcluster.errors import DevclusterError
-from devcluster.layout import Layout
 from devcluster.shell import tail, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from devcluster.layout import Layout
 
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 20.0
@@ -92,6 +96,8 @@ class Processes:
         if running and running.digest == digest:
             return False
         self.stop(component.name)
+        # A command that was killed between starting a component and recording it left one without record.
+        kill_all(pids_of(lambda argv: argv == component.argv))
         pid = self._spawn(component)
         record = {"pid": pid, "started": _start_time(pid), "digest": digest}
         write(self._record(component.name), json.dumps(record))
@@ -141,7 +147,29 @@ class Processes:
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
             setsid=True,
+            # Python ignores SIGPIPE; a container must not inherit that.
+            setsigdef=(signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ),
         )
+
+
+def pids_of(matches: Callable[[tuple[str, ...]], bool]) -> list[int]:
+    """Return the living processes whose command line matches."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            argv = (folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+        except OSError:
+            continue  # it went away
+        if matches(tuple(argv)):
+            found.append(int(folder.name))
+    return found
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """Send SIGKILL to processes and wait until they are gone."""
+    for running in [Running(pid, _start_time(pid), "") for pid in pids]:
+        if running.started:
+            _end(running, signal.SIGKILL)
 
 
 def _end(running: Running, first: signal.Signals) -> None:

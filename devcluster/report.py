@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from devcluster.cluster import Cluster
 from devcluster.errors import bad_input
 
-_MIB = 1 << 20
+if TYPE_CHECKING:
+    from devcluster.cluster import Cluster
+
+_KIB_PER_MIB = 1024
 
 
 def environment(cluster: Cluster) -> str:
@@ -33,7 +36,7 @@ def table(cluster: Cluster) -> str:
     total = 0.0
     for name in cluster.processes.names():
         running = cluster.processes.find(name)
-        used = _resident_mib(running.pid) if running else 0.0
+        used = _memory_mib(running.pid) if running else 0.0
         total += used
         rows.append(f"{name:32} {running.pid if running else 'stopped':>8} {used:6.0f}")
     rows.append(f"{'together':32} {'':>8} {total:6.0f}")
@@ -45,6 +48,7 @@ def table(cluster: Cluster) -> str:
     return "\n".join(rows)
 
 
-def _resident_mib(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / _MIB
+def _memory_mib(pid: int) -> float:
+    """Return the proportional set size: pages that components share are counted once in the sum."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / _KIB_PER_MIB

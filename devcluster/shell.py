@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devcluster.errors import DevclusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _TAIL_LINES = 25
 

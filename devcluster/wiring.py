@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devcluster import configs
 from devcluster.addons import DNS_USER, PROVISIONER_USER, PROXY_USER
-from devcluster.build import Programs
 from devcluster.commands import ApiServerKeys, Commands, Identity
 from devcluster.configs import KubeconfigParts, NodeFolders
 from devcluster.layout import STORAGE_CLASS, Layout, Network
-from devcluster.nodes import PlacedNode
 from devcluster.pki import Pair, Pki, Subject
-from devcluster.processes import Component
 from devcluster.shell import write
+
+if TYPE_CHECKING:
+    from devcluster.build import Programs
+    from devcluster.nodes import PlacedNode
+    from devcluster.processes import Component
 
 _API_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc")
 _MASTERS = ("system:masters",)
