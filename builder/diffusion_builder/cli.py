@@ -1,0 +1,253 @@
+"""Command line: one command per stage, and `build` for all of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffusion_builder.contract import Component
+from diffusion_builder.errors import BuilderError, ExitCode, Reason
+from diffusion_builder.progress import Mode, reporter
+from diffusion_builder.store import Store
+
+if TYPE_CHECKING:
+    from diffusion_builder.stages import Context, Result
+
+# A termination message holds 4 KiB; the rest of a result is far below 1 KiB.
+_MAX_MESSAGE = 1500
+_DEFAULT_SHAPES = json.dumps(
+    {
+        "batch": {"min": 1, "opt": 4, "max": 8},
+        "height": {"min": 64, "opt": 64, "max": 128},
+        "width": {"min": 64, "opt": 64, "max": 128},
+    }
+)
+
+_store = click.option(
+    "--store", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the artifact store."
+)
+_result = click.option(
+    "--result", type=click.Path(path_type=Path, dir_okay=False), help="File for the JSON result or error."
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: exit code and JSON result."""
+
+    code: ExitCode
+    result: Result
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--progress", type=click.Choice([str(mode) for mode in Mode]), default=str(Mode.AUTO), show_default=True,
+    help="auto: a table on a terminal, plain lines elsewhere. json: one object a line on stderr.",
+)  # fmt: skip
+@click.version_option(package_name="diffusion-operator")
+@click.pass_context
+def cli(context: click.Context, progress: str) -> None:
+    """Turn a diffusers checkpoint into engines and an unrolled Triton ensemble.
+
+    Exit codes: 0 ok, 1 probe not ready, 64 bad input, 69 something outside is unavailable, 70 internal error,
+    74 trouble with the store.
+    """
+    context.obj = Mode(progress)
+
+
+@cli.command()
+@_store
+@click.option("--repo", help="Repository on the hub, ORG/NAME. HF_ENDPOINT chooses the hub.")
+@click.option("--revision", help="Commit, 40 hex digits.")
+@click.option("--path", type=click.Path(path_type=Path), help="Folder with a checkpoint, instead of a hub.")
+@_result
+@click.pass_obj
+def fetch(mode: Mode, store: Path, repo: str | None, revision: str | None, path: Path | None, result: Path | None) -> None:
+    """Bring a checkpoint into the store."""
+    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+
+    origin = stages.Origin(path, repo, revision)
+    _finish(mode, store, result, lambda context: stages.fetch(context, origin))
+
+
+@cli.command()
+@_store
+@click.option("--source", required=True, help="Digest of the source.")
+@click.option("--component", required=True, type=click.Choice([str(item) for item in Component]))
+@click.option("--precision", default="float32", show_default=True, help="Element type of the weights.")
+@_result
+@click.pass_obj
+def export(mode: Mode, store: Path, source: str, component: str, precision: str, result: Path | None) -> None:
+    """Export one component to ONNX and compare it with torch."""
+    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+
+    _finish(mode, store, result, lambda context: stages.export(context, source, Component(component), precision))
+
+
+@cli.command(name="compile")
+@_store
+@click.option("--onnx", required=True, help="Digest of the exported graph.")
+@click.option("--runtime", default="onnxruntime", show_default=True)
+@click.option("--target", default="cpu", show_default=True)
+@click.option("--shapes", default=_DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
+@_result
+@click.pass_obj
+def compile_(
+    mode: Mode, store: Path, result: Path | None, **arguments: str
+) -> None:
+    """Compile one component for a target."""
+    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+
+    _finish(mode, store, result, lambda context: stages.compile_(context, **arguments))
+
+
+@cli.command()
+@_store
+@click.option("--spec", required=True, help="JSON: source, engines, pipelines, scheduler, shapes, batching.")
+@_result
+@click.pass_obj
+def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:
+    """Assemble a Triton model repository."""
+    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+
+    _finish(mode, store, result, lambda context: stages.assemble(context, spec))
+
+
+@cli.command()
+@_store
+@click.option("--repository", required=True, help="Digest of the repository.")
+@_result
+@click.pass_obj
+def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> None:
+    """Compare every file of a repository and its engines with the manifests."""
+    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+
+    _finish(mode, store, result, lambda context: stages.verify(context, repository))
+
+
+@cli.command()
+@_store
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="HTTP address of the server.")
+@click.option("--repository", required=True, help="Digest of the repository that is served.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds for each picture.")
+@_result
+@click.pass_obj
+def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, result: Path | None) -> None:
+    """Ask a running server for one picture per ensemble."""
+    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+
+    _finish(mode, store, result, lambda context: stages.probe(context, url, repository, timeout))
+
+
+@cli.command()
+@click.option("--source", "path", type=click.Path(path_type=Path), help="Folder with a checkpoint.")
+@click.option("--repo", help="Repository on the hub instead, ORG/NAME.")
+@click.option("--revision", help="Commit, 40 hex digits.")
+@click.option("--target", default="cpu", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the store.")
+@click.option("--steps", default="4,20", show_default=True, help="Step counts, one ensemble each.")
+@click.option("--scheduler", default="DDIM", show_default=True)
+@click.option("--shapes", default=_DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
+@_result
+@click.pass_obj
+def build(mode: Mode, out: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
+    """Run all stages; what is in the store already is not made again."""
+    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+
+    def work(context: Context) -> Result:
+        origin = stages.Origin(arguments["path"], arguments["repo"], arguments["revision"])
+        plan = stages.BuildPlan(
+            arguments["target"], _steps(arguments["steps"]), arguments["scheduler"], arguments["shapes"]
+        )
+        results = stages.build(context, origin, plan)
+        return {**results[-1], "stages": [[item["stage"], item.get("component", ""), item["cached"]] for item in results]}
+
+    outcome = _finish(mode, out, result, work)
+    click.echo(f"repository: {out.resolve() / 'repositories' / outcome['digest'] / 'models'}", err=True)
+
+
+@cli.group(name="store")
+def store_group() -> None:
+    """Look at a store."""
+
+
+@store_group.command(name="ls")
+@_store
+def store_ls(store: Path) -> None:
+    """List artifacts: kind, digest, bytes, component."""
+    for artifact in Store(store).artifacts():
+        manifest = artifact.manifest
+        label = manifest.extra.get("component") or ",".join(manifest.extra.get("ensembles", ()))
+        click.echo(f"{manifest.kind:<13} {manifest.digest[:12]} {manifest.size:>12} {label}".rstrip())
+
+
+@store_group.command(name="show")
+@_store
+@click.argument("digest")
+def store_show(store: Path, digest: str) -> None:
+    """Print the manifest of an artifact; the beginning of its digest is enough."""
+    found = [item for item in Store(store).artifacts() if item.manifest.digest.startswith(digest)]
+    if len(found) != 1:
+        raise click.UsageError(f"{len(found)} artifacts begin with {digest}")
+    click.echo(found[0].manifest.to_json(), nl=False)
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise click.UsageError(f"--steps {text!r}: give numbers separated by commas, such as 4,20")
+    return tuple(int(part) for part in parts)
+
+
+def _finish(mode: Mode, root: Path, file: Path | None, work: Callable[[Context], Result]) -> Result:
+    """Run a stage, print and write its result, and leave with its exit code when it failed."""
+    outcome = _attempt(mode, root, work)
+    text = json.dumps(outcome.result)
+    if file is not None:
+        file.write_text(text + "\n")
+    if outcome.code is not ExitCode.OK:
+        raise SystemExit(int(outcome.code))
+    click.echo(text)
+    return outcome.result
+
+
+def _attempt(mode: Mode, root: Path, work: Callable[[Context], Result]) -> Outcome:
+    from diffusion_builder.stages import Context  # noqa: PLC0415 - `--help` must be quick
+
+    try:
+        with reporter(mode) as shown:
+            return Outcome(ExitCode.OK, work(Context(Store(root), shown)))
+    except BuilderError as error:
+        return _failed(error.exit_code, error.reason, error.message)
+    except click.ClickException:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is reported as one
+        traceback.print_exc()
+        return _failed(ExitCode.INTERNAL, Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}. Please report this.")
+
+
+def _failed(code: ExitCode, reason: Reason, message: str) -> Outcome:
+    click.echo(f"error: {reason}\n  {message}", err=True)
+    return Outcome(code, {"error": {"reason": str(reason), "message": message[:_MAX_MESSAGE]}})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; a mistake on the command line is bad input, like any other."""
+    try:
+        cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(int(ExitCode.BAD_INPUT))
+
+
+if __name__ == "__main__":
+    main()

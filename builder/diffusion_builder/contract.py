@@ -1,0 +1,197 @@
+"""The one place that knows tensor names, dtypes and shapes of every component.
+
+A dimension is a number, or a name whose value is either a fact of the checkpoint (see `Facts`) or dynamic.
+All tensors are per sample: the batch dimension is never written down here and always comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Self
+
+# Bumped whenever tensors or their meaning change, so that repositories built before are built again.
+CONTRACT_VERSION = 1
+# Coefficient tables are padded to this many rows, so that requests of different tiers batch together.
+MAX_STEPS = 64
+# Smallest latent that torch draws with its vectorised normal generator, which `models/noise.py` reproduces.
+MIN_PIXELS = 32
+
+Dimension = int | str
+
+
+class DType(StrEnum):
+    """Element types, by the names of Triton's HTTP protocol."""
+
+    BYTES = "BYTES"
+    FP32 = "FP32"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    UINT8 = "UINT8"
+
+    @property
+    def config_name(self) -> str:
+        """The name that config.pbtxt uses."""
+        return "TYPE_STRING" if self is DType.BYTES else f"TYPE_{self.value}"
+
+
+class Component(StrEnum):
+    """Sub-models that have an engine of their own."""
+
+    TEXT_ENCODER = "text_encoder"
+    DENOISER = "denoiser"
+    SCHEDULER_STEP = "scheduler_step"
+    VAE_DECODER = "vae_decoder"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named tensor of one sample.
+
+    Args:
+        name: its name in graphs, requests and configurations.
+        dtype: element type.
+        dims: dimensions without the batch.
+        optional: whether a request may leave it out.
+    """
+
+    name: str
+    dtype: DType
+    dims: tuple[Dimension, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the contract leaves open and a checkpoint decides.
+
+    Args:
+        channels: latent channels.
+        pixels_per_latent: edge of the square of pixels that one latent element stands for.
+        text_length: tokens per prompt.
+        text_width: features per token.
+        slots: rows of scheduler state (1 for one-step methods).
+    """
+
+    channels: int
+    pixels_per_latent: int
+    text_length: int
+    text_width: int
+    slots: int
+
+    @classmethod
+    def merge(cls, parts: Mapping[str, Mapping[str, int]]) -> Self:
+        """Join what each component knows.
+
+        Args:
+            parts: component name to the facts it recorded.
+
+        Raises:
+            ValueError: two components disagree, or a fact is missing.
+        """
+        known: dict[str, int] = {}
+        for component, facts in parts.items():
+            for name, value in facts.items():
+                if known.setdefault(name, value) != value:
+                    raise ValueError(f"{component} has {name} {value}, another component has {known[name]}")
+        missing = sorted({field.name for field in fields(cls)} - known.keys())
+        if missing:
+            raise ValueError(f"no component says {', '.join(missing)}")
+        return cls(**{field.name: known[field.name] for field in fields(cls)})
+
+    def dims(self, tensor: Tensor) -> tuple[int, ...]:
+        """Replace names by this checkpoint's numbers, and dynamic names by -1."""
+        known = asdict(self) | {"columns": self.slots + 1}
+        return tuple(known.get(dim, -1) if isinstance(dim, str) else dim for dim in tensor.dims)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Inputs and outputs of a model, in order."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+PROMPT = Tensor("prompt", DType.BYTES, (1,))
+NEGATIVE_PROMPT = Tensor("negative_prompt", DType.BYTES, (1,), optional=True)
+SEED = Tensor("seed", DType.INT64, (1,), optional=True)
+GUIDANCE_SCALE = Tensor("guidance_scale", DType.FP32, (1,), optional=True)
+HEIGHT = Tensor("height", DType.INT32, (1,), optional=True)
+WIDTH = Tensor("width", DType.INT32, (1,), optional=True)
+
+INPUT_IDS = Tensor("input_ids", DType.INT64, (2, "text_length"))
+TEXT_EMBEDDINGS = Tensor("text_embeddings", DType.FP32, (2, "text_length", "text_width"))
+STATE = Tensor("state", DType.FP32, ("slots", "channels", "latent_height", "latent_width"))
+MODEL_INPUT = Tensor("model_input", DType.FP32, ("channels", "latent_height", "latent_width"))
+TIMESTEP = Tensor("timestep", DType.FP32, (1,))
+GUIDANCE = Tensor("guidance", DType.FP32, (1,))
+MODEL_OUTPUT = Tensor("model_output", DType.FP32, ("channels", "latent_height", "latent_width"))
+STEP_INDEX = Tensor("step_index", DType.INT32, (1,))
+TABLE = Tensor("table", DType.FP32, (MAX_STEPS, "columns", "columns"))
+TIMESTEPS = Tensor("timesteps", DType.FP32, (MAX_STEPS,))
+LATENT = Tensor("latent", DType.FP32, ("channels", "latent_height", "latent_width"))
+DECODED = Tensor("decoded", DType.FP32, (3, "height", "width"))
+IMAGE = Tensor("image", DType.UINT8, ("height", "width", 3))
+ENCODED_IMAGE = Tensor("encoded_image", DType.BYTES, (1,))
+
+REQUEST_INPUTS = (PROMPT, NEGATIVE_PROMPT, SEED, GUIDANCE_SCALE, HEIGHT, WIDTH)
+REQUEST_OUTPUTS = (IMAGE, ENCODED_IMAGE)
+
+# What a scheduler step reads besides the model's output, and hands to the next step.
+NEXT_PREFIX = "next_"
+
+
+def following(tensor: Tensor) -> Tensor:
+    """The output through which a step hands this tensor to the step after it."""
+    return Tensor(NEXT_PREFIX + tensor.name, tensor.dtype, tensor.dims)
+
+
+def for_tier(tensor: Tensor, steps: int) -> Tensor:
+    """The conditioner's output for the tier with this step count.
+
+    An ensemble cannot hold constants, so a tier picks its schedule by the name of the output that it maps.
+    """
+    return Tensor(f"{tensor.name}_{steps}", tensor.dtype, tensor.dims)
+
+
+TIERED = (STATE, MODEL_INPUT, TIMESTEP, TABLE, TIMESTEPS)
+
+ENGINES: Mapping[Component, Interface] = {
+    Component.TEXT_ENCODER: Interface((INPUT_IDS,), (TEXT_EMBEDDINGS,)),
+    Component.DENOISER: Interface((MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, GUIDANCE), (MODEL_OUTPUT,)),
+    Component.SCHEDULER_STEP: Interface(
+        (STATE, MODEL_OUTPUT, STEP_INDEX, TABLE, TIMESTEPS),
+        (following(STATE), following(MODEL_INPUT), following(TIMESTEP), following(STEP_INDEX), LATENT),
+    ),
+    Component.VAE_DECODER: Interface((LATENT,), (DECODED,)),
+}
+
+TOKENIZER = Interface((PROMPT, NEGATIVE_PROMPT), (INPUT_IDS,))
+POSTPROCESSOR = Interface((DECODED,), (IMAGE, ENCODED_IMAGE))
+
+
+def conditioner(tiers: tuple[int, ...]) -> Interface:
+    """Inputs and outputs of the conditioner for these step counts.
+
+    `prompt` is read only for its batch: every other input may be left out.
+    """
+    tiered = tuple(for_tier(tensor, steps) for steps in tiers for tensor in TIERED)
+    return Interface((PROMPT, SEED, GUIDANCE_SCALE, HEIGHT, WIDTH), (GUIDANCE, STEP_INDEX, *tiered))
+
+
+MODEL_NAMES: Mapping[Component, str] = {
+    Component.TEXT_ENCODER: "2_text_encoder",
+    Component.DENOISER: "5_denoiser",
+    Component.SCHEDULER_STEP: "6_scheduler_step",
+    Component.VAE_DECODER: "7_vae_decoder",
+}
+TOKENIZER_NAME = "1_tokenizer"
+CONDITIONER_NAME = "4_conditioner"
+POSTPROCESSOR_NAME = "8_postprocessor"
+
+
+def ensemble_name(task: str, steps: int) -> str:
+    """The name under which a tier of a task is served."""
+    return f"{task}_{steps}_pipeline"

@@ -1,0 +1,150 @@
+"""Download a pinned revision from a Hugging Face hub, through `huggingface_hub`.
+
+`HF_ENDPOINT` chooses the hub; the token comes only from the file named by `HF_TOKEN_PATH`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusion_builder.errors import BadInputError, BuilderError, Reason, UnavailableError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_REVISION = re.compile(r"[0-9a-f]{40}")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_DEFAULT_ENDPOINT = "https://huggingface.co"
+_DENIED = (401, 403)
+
+
+@dataclass(frozen=True)
+class HubReference:
+    """A repository at one commit.
+
+    Args:
+        repo: ORG/NAME.
+        revision: 40 lower-case hex digits.
+    """
+
+    repo: str
+    revision: str
+
+    def __post_init__(self) -> None:
+        if not _REPO.fullmatch(self.repo):
+            raise BadInputError(Reason.INVALID_ARGUMENT, f"repo {self.repo!r} must look like ORG/NAME")
+        if not _REVISION.fullmatch(self.revision):
+            raise BadInputError(
+                Reason.INVALID_ARGUMENT,
+                f"revision {self.revision!r} must be a full commit: 40 lower-case hex digits. A branch can move.",
+            )
+
+
+class Hub:
+    """A hub, as far as a checkpoint needs it."""
+
+    def __init__(self, endpoint: str, token: str | None) -> None:
+        from huggingface_hub import HfApi  # noqa: PLC0415 - slow to import, and only fetch needs it
+
+        self.endpoint = endpoint
+        self._api: HfApi = HfApi(endpoint=endpoint, token=token or False)
+
+    @classmethod
+    def from_environment(cls) -> Hub:
+        """The hub that the environment names.
+
+        Raises:
+            BadInputError: the token file cannot be read.
+        """
+        path = os.environ.get("HF_TOKEN_PATH")
+        try:
+            token = Path(path).read_text().strip() if path else None
+        except OSError as error:
+            raise BadInputError(
+                Reason.ACCESS_DENIED, f"the token file {path} cannot be read ({error.strerror}): mount the secret"
+            ) from error
+        return cls(os.environ.get("HF_ENDPOINT", _DEFAULT_ENDPOINT).rstrip("/"), token)
+
+    def files(self, reference: HubReference) -> Mapping[str, int]:
+        """Names and sizes in bytes of all files.
+
+        Raises:
+            BuilderError: repository or revision not found, access denied, or hub not reachable.
+        """
+        with self._errors(reference):
+            info = self._api.model_info(reference.repo, revision=reference.revision, files_metadata=True)
+        return {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
+
+    def download(self, reference: HubReference, name: str, target: Path) -> None:
+        """Put one file below `target`, under its own relative name.
+
+        Raises:
+            BuilderError: as in `files`.
+        """
+        with self._errors(reference):
+            self._api.hf_hub_download(
+                reference.repo, name, revision=reference.revision, local_dir=target,
+            )  # fmt: skip
+
+    def download_all(
+        self, reference: HubReference, names: tuple[str, ...], target: Path, done: Callable[[str], None]
+    ) -> None:
+        """Put files below `target`, telling `done` each name when it is there.
+
+        Raises:
+            BuilderError: as in `files`.
+        """
+        for name in names:
+            self.download(reference, name, target)
+            done(name)
+        # The library's own notes about what it has downloaded; they hold times and would differ every time.
+        shutil.rmtree(target / ".cache", ignore_errors=True)
+
+    @contextmanager
+    def _errors(self, reference: HubReference) -> Iterator[None]:
+        import httpx  # noqa: PLC0415 - comes with huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415 - slow
+
+        try:
+            yield
+        except HfHubHTTPError as error:
+            raise self._http_error(reference, error) from error
+        except (httpx.HTTPError, LocalEntryNotFoundError, ConnectionError) as error:
+            raise UnavailableError(
+                Reason.HUB_UNREACHABLE,
+                f"the hub {self.endpoint} cannot be reached ({type(error).__name__}): check HF_ENDPOINT, proxy and "
+                "network policy; it is tried again",
+            ) from error
+
+    def _http_error(self, reference: HubReference, error: Exception) -> BuilderError:
+        from huggingface_hub import errors  # noqa: PLC0415 - slow
+
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        where = f"{reference.repo} on {self.endpoint}"
+        if isinstance(error, errors.GatedRepoError) or status in _DENIED:
+            if isinstance(error, errors.RepositoryNotFoundError) and not isinstance(error, errors.GatedRepoError):
+                # The hub says 401 for what does not exist, so that nobody can tell private from absent.
+                return BadInputError(
+                    Reason.REPOSITORY_NOT_FOUND, f"there is no {where}, or it is private: check repo and token"
+                )
+            return BadInputError(
+                Reason.ACCESS_DENIED, f"access to {where} is denied: accept its terms and give a token that may read it"
+            )
+        if isinstance(error, errors.RepositoryNotFoundError):
+            return BadInputError(Reason.REPOSITORY_NOT_FOUND, f"there is no {where}: check repo and HF_ENDPOINT")
+        if isinstance(error, errors.RevisionNotFoundError):
+            return BadInputError(
+                Reason.REVISION_NOT_FOUND, f"{where} has no revision {reference.revision}: take one of its commits"
+            )
+        if isinstance(error, errors.EntryNotFoundError):
+            return BadInputError(Reason.MISSING_FILE, f"a file of {where} is gone: {error}".splitlines()[0])
+        return UnavailableError(
+            Reason.HUB_UNREACHABLE, f"the hub {self.endpoint} answered with status {status}; it is tried again"
+        )

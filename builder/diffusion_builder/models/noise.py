@@ -1,0 +1,58 @@
+"""The normal numbers of torch's CPU generator, without torch.
+
+`torch.randn(shape, generator=torch.Generator().manual_seed(seed))` for float32 draws 24-bit uniforms from MT19937
+and transforms blocks of 16 by Box-Muller (aten/src/ATen/native/cpu/DistributionTemplates.h, `normal_fill`). When the
+count is not a multiple of 16, the last 16 numbers are drawn anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK = 16
+_UNIFORM_BITS = 24
+# torch seeds MT19937 with the low 32 bits of its 64-bit seed.
+_SEED_MASK = 0xFFFFFFFF
+
+
+def standard_normal(seed: int, shape: Sequence[int]) -> NDArray[np.float32]:
+    """Draw what torch draws.
+
+    Args:
+        seed: any 64-bit integer; negative ones as `manual_seed` takes them (modulo 2**64).
+        shape: at least 16 elements, below that torch uses another algorithm.
+
+    Returns:
+        float32 array of this shape.
+
+    Raises:
+        ValueError: fewer than 16 elements.
+    """
+    count = math.prod(shape)
+    if count < _BLOCK:
+        raise ValueError(f"{count} elements: this algorithm starts at {_BLOCK}")
+    generator = np.random.RandomState(seed & _SEED_MASK)  # noqa: NPY002 - torch's own algorithm is what is reproduced
+    whole = count - count % _BLOCK
+    draws = _uniform(generator, count)
+    values = np.empty(count, np.float32)
+    values[:whole] = _box_muller(draws[:whole])
+    if whole < count:
+        values[-_BLOCK:] = _box_muller(_uniform(generator, _BLOCK))
+    return values.reshape(tuple(shape))
+
+
+def _uniform(generator: np.random.RandomState, count: int) -> NDArray[np.float32]:
+    words = generator.randint(0, 1 << 32, size=count, dtype=np.uint32)
+    return (words & ((1 << _UNIFORM_BITS) - 1)).astype(np.float32) / np.float32(1 << _UNIFORM_BITS)
+
+
+def _box_muller(uniforms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Single precision throughout: the rounding of the angle is visible in the last digits of torch's numbers."""
+    blocks = uniforms.reshape(-1, 2, _BLOCK // 2)
+    radius = np.sqrt(np.float32(-2.0) * np.log(np.float32(1.0) - blocks[:, 0]))
+    angle = np.float32(2.0 * math.pi) * blocks[:, 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)

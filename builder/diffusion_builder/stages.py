@@ -1,0 +1,202 @@
+"""The stages as functions from arguments to a JSON result; modules that import torch are loaded when needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusion_builder.contract import Component
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.progress import Event, Reporter
+from diffusion_builder.store import Artifact, Kind, Store
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where artifacts are and where progress goes."""
+
+    store: Store
+    reporter: Reporter
+
+    def run(self, stage: str, component: str, work: Callable[[Callable[..., None]], tuple[Artifact, bool]]) -> Result:
+        """Run a stage with progress around it.
+
+        Args:
+            stage: its name.
+            component: which one, or empty.
+            work: does it; is given a function that reports a phase and a fraction.
+
+        Returns:
+            stage, digest, sizeBytes, seconds, cached and what the manifest says besides.
+        """
+        began = time.monotonic()
+
+        def phase(name: str, fraction: float | None = None, message: str = "") -> None:
+            self.reporter.report(Event(stage, component, name, fraction, message))
+
+        phase("start")
+        try:
+            artifact, cached = work(phase)
+        except BaseException:
+            phase("failed")
+            raise
+        phase("cached" if cached else "done", 1.0)
+        manifest = artifact.manifest
+        return {
+            "stage": stage,
+            "digest": manifest.digest,
+            "sizeBytes": manifest.size,
+            "seconds": round(time.monotonic() - began, 3),
+            "cached": cached,
+            **_REPORTED[stage](manifest.extra),
+        }
+
+
+def _pick(*names: str) -> Callable[[Mapping[str, Any]], Result]:
+    return lambda extra: {name: extra[name] for name in names}
+
+
+_REPORTED: Mapping[str, Callable[[Mapping[str, Any]], Result]] = {
+    "fetch": _pick("pipelineClass", "components"),
+    "export": _pick("component", "content", "maxAbsError"),
+    "compile": _pick("component", "runtime", "runtimeVersion"),
+    "assemble": _pick("ensembles", "stateSlots"),
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a checkpoint comes from: a folder, or a repository at a revision."""
+
+    path: Path | None = None
+    repo: str | None = None
+    revision: str | None = None
+
+
+def fetch(context: Context, origin: Origin) -> Result:
+    """Bring a checkpoint into the store."""
+    from diffusion_builder import sources  # noqa: PLC0415 - each stage loads only what it needs
+    from diffusion_builder.hub import Hub, HubReference  # noqa: PLC0415 - same
+
+    if origin.path is not None and not (origin.repo or origin.revision):
+        folder = origin.path
+        return context.run(
+            "fetch", "", lambda phase: sources.from_folder(context.store, folder, lambda n, f: phase("copy", f, n))
+        )
+    if origin.path is None and origin.repo and origin.revision:
+        reference = HubReference(origin.repo, origin.revision)
+        return context.run(
+            "fetch", "",
+            lambda phase: sources.from_hub(
+                context.store, Hub.from_environment(), reference, lambda n, f: phase("download", f, n)
+            ),
+        )  # fmt: skip
+    raise BadInputError(
+        Reason.INVALID_ARGUMENT, "give either a folder (--path), or both --repo ORG/NAME and --revision COMMIT"
+    )
+
+
+def export(context: Context, source: str, component: Component, precision: str) -> Result:
+    """Export one component to ONNX."""
+    from diffusion_builder.export import export as export_component  # noqa: PLC0415 - only this stage needs it
+
+    artifact = context.store.get(Kind.SOURCE, source)
+    return context.run(
+        "export", component, lambda phase: export_component(context.store, artifact, component, precision, phase)
+    )
+
+
+def compile_(context: Context, onnx: str, runtime: str, target: str, shapes: str) -> Result:
+    """Compile one component for a target."""
+    from diffusion_builder.engine import compile_onnx  # noqa: PLC0415 - only this stage needs it
+    from diffusion_builder.spec import Shapes, parse  # noqa: PLC0415 - same
+
+    profile = parse(Shapes, shapes, "--shapes")
+    artifact = context.store.get(Kind.ONNX, onnx)
+    component = str(artifact.manifest.extra["component"])
+
+    def work(phase: Callable[..., None]) -> tuple[Artifact, bool]:
+        phase("optimise")
+        return compile_onnx(context.store, artifact, runtime, target, profile)
+
+    return context.run("compile", component, work)
+
+
+def assemble(context: Context, spec: str) -> Result:
+    """Assemble a Triton repository."""
+    from diffusion_builder import repository  # noqa: PLC0415 - only this stage needs it
+    from diffusion_builder.spec import AssembleSpec, parse  # noqa: PLC0415 - same
+
+    wanted = parse(AssembleSpec, spec, "--spec")
+    return context.run("assemble", "", lambda _phase: repository.assemble(context.store, wanted))
+
+
+def verify(context: Context, digest: str) -> Result:
+    """Compare a repository with its manifests."""
+    from diffusion_builder.verify import verify as compare  # noqa: PLC0415 - only this stage needs it
+
+    began = time.monotonic()
+    repository = context.store.get(Kind.REPOSITORY, digest)
+    verified = compare(context.store, repository)
+    seconds = round(time.monotonic() - began, 3)
+    context.reporter.report(Event("verify", "", "done", 1.0, f"{verified.files} files, {verified.size} bytes"))
+    return {
+        "stage": "verify", "digest": digest, "sizeBytes": verified.size, "seconds": seconds, "cached": False,
+        "files": verified.files,
+    }  # fmt: skip
+
+
+def probe(context: Context, url: str, digest: str, timeout: float) -> Result:
+    """Ask a server for a picture from every ensemble."""
+    from diffusion_builder.probe import probe as ask  # noqa: PLC0415 - only this stage needs it
+
+    began = time.monotonic()
+    repository = context.store.get(Kind.REPOSITORY, digest)
+    ensembles: Sequence[str] = ask(url, repository, timeout)
+    seconds = round(time.monotonic() - began, 3)
+    context.reporter.report(Event("probe", "", "done", 1.0, ", ".join(ensembles)))
+    return {
+        "stage": "probe", "digest": digest, "sizeBytes": repository.manifest.size, "seconds": seconds,
+        "cached": False, "ensembles": list(ensembles),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What `build` makes besides the checkpoint's origin."""
+
+    target: str
+    steps: tuple[int, ...]
+    scheduler: str
+    shapes: str
+
+
+def build(context: Context, origin: Origin, plan: BuildPlan) -> Sequence[Result]:
+    """Run all stages one after the other; what is in the store is not made again.
+
+    Returns:
+        The results of all stages; the last one is the repository's.
+    """
+    import json  # noqa: PLC0415 - only this stage writes a spec
+
+    results = [fetch(context, origin)]
+    source = str(results[0]["digest"])
+    engines: dict[str, str] = {}
+    for component in Component:
+        exported = export(context, source, component, "float32")
+        compiled = compile_(context, str(exported["digest"]), "onnxruntime", plan.target, plan.shapes)
+        engines[component] = str(compiled["digest"])
+        results += [exported, compiled]
+    spec = {
+        "source": source,
+        "engines": engines,
+        "pipelines": [{"task": "generate", "steps": plan.steps}],
+        "scheduler": {"type": plan.scheduler},
+        "shapes": json.loads(plan.shapes),
+    }
+    return [*results, assemble(context, json.dumps(spec))]
