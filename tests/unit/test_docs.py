@@ -22,7 +22,11 @@ def test_every_reason_has_one_entry_in_troubleshooting() -> None:
 def test_links_between_documents_lead_somewhere() -> None:
     broken = [
         f"{document.relative_to(ROOT)} -> {target}"
-        for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+        for document in [
+            *ROOT.glob("*.md"),
+            *(ROOT / "docs").rglob("*.md"),
+            *(ROOT / "examples").rglob("*.md"),
+        ]
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text())
         if "://" not in target and not (document.parent / target).exists()
     ]

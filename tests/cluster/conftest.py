@@ -1,0 +1,93 @@
+"""One real cluster for all tests: Kubernetes, images, the chart, and a hub with good and broken checkpoints."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from examples.demo_support import hub
+from examples.demo_support.cluster import Cluster, bring_up
+from examples.demo_support.commands import Tools
+from examples.demo_support.install import Images, build_images, install_operator
+from examples.demo_support.settings import Settings
+from kube import Kube, eventually
+from repositories import REPOSITORIES, hub_objects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HUB_NAMESPACE = "tests-hub"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The embedded cluster; it is left running, as it may have been before."""
+    return bring_up(Settings(images={}), Tools(), print)
+
+
+@pytest.fixture(scope="session")
+def images(cluster: Cluster) -> Images:
+    built, _changed = build_images(cluster.registry, print)
+    return built
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, images: Images) -> Kube:
+    """The operator, installed by Helm, with a hub to fetch from. Bound to the operator's namespace."""
+    kube = Kube(cluster.tools.environment, HUB_NAMESPACE)
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HUB_NAMESPACE, "labels": RESTRICTED}})
+    kube.apply(*hub_objects(HUB_NAMESPACE, images["demo-hub"], REPOSITORIES))
+    kube.run("rollout", "status", f"deployment/{hub.NAME}", "--timeout=120s")
+    install_operator(cluster.tools, images, HUB_NAMESPACE)
+    return Kube(cluster.tools.environment, "diffusion-operator")
+
+
+@pytest.fixture(scope="session")
+def hub_kube(operator: Kube) -> Kube:
+    return Kube(operator.environment, HUB_NAMESPACE)
+
+
+def _namespaces(environment: Kube) -> Iterator[Callable[[], Kube]]:
+    made: list[Kube] = []
+
+    def make() -> Kube:
+        kube = Kube(environment.environment, f"test-{secrets.token_hex(4)}")
+        metadata = {"name": kube.namespace, "labels": RESTRICTED}
+        kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        made.append(kube)
+        return kube
+
+    yield make
+    for kube in made:
+        kube.delete("namespace", kube.namespace, wait=False)
+    for kube in made:
+        eventually(
+            lambda kube=kube: kube.get("namespace", kube.namespace) is None,  # type: ignore[misc]
+            120,
+            f"namespace {kube.namespace} is gone",
+        )
+
+
+@pytest.fixture
+def namespace(operator: Kube) -> Iterator[Kube]:
+    """A namespace of the test's own at the strictest pod security level; nothing of it is left afterwards."""
+    makers = _namespaces(operator)
+    yield next(makers)()
+    next(makers, None)
+
+
+@pytest.fixture(scope="module")
+def shared_namespace(operator: Kube) -> Iterator[Kube]:
+    """The same, for all tests of a module."""
+    makers = _namespaces(operator)
+    yield next(makers)()
+    next(makers, None)
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    return Path(__file__).parents[2]

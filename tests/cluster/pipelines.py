@@ -1,0 +1,60 @@
+"""Pipelines as the tests apply them, and what they wait for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kube import Kube, Object, condition, eventually
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "pipeline.yaml"
+# A whole build on two cores takes about two minutes when nothing else runs.
+BUILD_SECONDS = 600.0
+
+
+def example(name: str = "shapes", **spec: Any) -> Object:  # noqa: ANN401 - any field of the spec
+    """examples/pipeline.yaml under another name, with fields of the spec replaced."""
+    document: Object = yaml.safe_load(EXAMPLE.read_text())
+    document["metadata"]["name"] = name
+    document["spec"].update(spec)
+    return document
+
+
+def hugging_face(repo: str, revision: str) -> Object:
+    """spec.model with another repository."""
+    return {"source": {"huggingFace": {"repo": repo, "revision": revision}}}
+
+
+def ready(kube: Kube, name: str = "shapes") -> Object | None:
+    """The pipeline, once it is ready for the generation that it has now."""
+    found = kube.get("diffusionpipelines", name)
+    state = condition(found, "Ready")
+    current = found is not None and state.get("observedGeneration") == found["metadata"]["generation"]
+    return found if current and state.get("status") == "True" else None
+
+
+def wait_ready(kube: Kube, name: str = "shapes", deadline: float = BUILD_SECONDS) -> Object:
+    """Wait until it is ready; the error tells all that kubectl can tell."""
+    return eventually(lambda: ready(kube, name), deadline, lambda: story(kube))
+
+
+def story(kube: Kube) -> str:
+    """Everything about a namespace, for the message of a failed test."""
+    listed = kube.run("get", "dp,jobs,pods,deployments,pvc", "-o", "wide")
+    return f"pipeline ready\n{listed}\n{kube.run('describe', 'dp')}\n{kube.run('get', 'events')}"
+
+
+def end_state(kube: Kube, name: str = "shapes") -> Object:
+    """What has to be the same however a pipeline got there: artifacts, revision, and the set of objects."""
+    status = (kube.get("diffusionpipelines", name) or {})["status"]
+    digests = {part: build["digest"] for part, build in status["components"].items()}
+    engines = {part: build["skus"]["cpu"]["digest"] for part, build in status["components"].items()}
+    objects = {
+        kind: sorted(one["metadata"]["name"] for one in kube.list(kind))
+        for kind in ("jobs", "deployments", "services", "persistentvolumeclaims")
+    }
+    revisions = {target["name"]: target["stableRevision"] for target in status["targets"]}
+    return json.loads(json.dumps({"onnx": digests, "engines": engines, "revisions": revisions, **objects}))  # type: ignore[no-any-return]

@@ -1,0 +1,91 @@
+"""Checkpoints and hubs that cannot be served are answered with a reason, no crash loop, and recover by themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from examples.demo_support import hub
+from kube import Kube, Object, condition, eventually
+from pipelines import example, hugging_face, story, wait_ready
+from repositories import revision
+
+NOBODY = "f" * 40
+CASES = {
+    "repo-not-found": ("demo/nothing", NOBODY, "RepositoryNotFound", "demo/nothing"),
+    "revision-not-found": ("demo/shapes", NOBODY, "RevisionNotFound", NOBODY),
+    "pickles": ("broken/pickles", "", "PickleOnly", "unet"),
+    "no-vae": ("broken/no-vae", "", "MissingComponent", "vae"),
+    "other-class": ("broken/other-class", "", "UnsupportedPipeline", "FluxPipeline"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad(shared_namespace: Kube) -> Kube:
+    """A namespace with one pipeline per case, all on one store."""
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "store"},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "2Gi"}}},
+    }
+    cases = [
+        example(name, model=hugging_face(repo, commit or revision(name)), storage={"claimName": "store"})
+        for name, (repo, commit, _reason, _words) in CASES.items()
+    ]
+    shared_namespace.apply(claim, *cases)
+    return shared_namespace
+
+
+def engines_condition(kube: Kube, name: str, reason: str) -> Object | None:
+    found = condition(kube.get("dp", name), "EnginesReady")
+    return found if found.get("reason") == reason else None
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_bad_checkpoint_is_named_in_condition_and_event(bad: Kube, name: str) -> None:
+    _repo, _commit, reason, words = CASES[name]
+    state = eventually(lambda: engines_condition(bad, name, reason), 120, lambda: f"{name}: {reason}\n{story(bad)}")
+    assert state["status"] == "False"
+    assert words in state["message"]
+    assert condition(bad.get("dp", name), "Ready")["reason"] == reason
+    selector = f"involvedObject.name={name},type=Warning"
+    eventually(
+        lambda: reason in bad.run("get", "events", "--field-selector", selector, "-o", "jsonpath={.items[*].reason}"),
+        30,
+        f"a Warning event {reason} on {name}",
+    )
+
+
+def test_a_bad_checkpoint_is_tried_once(bad: Kube) -> None:
+    """Exit code 64 ends a Job at its first pod, and nobody starts another."""
+    eventually(lambda: engines_condition(bad, "pickles", "PickleOnly"), 120, "pickles: PickleOnly")
+    job = bad.get("dp", "pickles")["status"]["source"]["job"]  # type: ignore[index]
+    pods = bad.list("pods", f"batch.kubernetes.io/job-name={job}")
+    assert len(pods) == 1
+    assert pods[0]["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_correcting_the_resource_is_all_it_takes(bad: Kube) -> None:
+    eventually(lambda: engines_condition(bad, "other-class", "UnsupportedPipeline"), 120, "other-class: refused")
+    bad.apply(example("other-class", storage={"claimName": "store"}))
+    wait_ready(bad, "other-class")
+
+
+def test_an_unreachable_hub_is_waited_for(namespace: Kube, hub_kube: Kube) -> None:
+    hub_kube.run("scale", "deployment", hub.NAME, "--replicas=0")
+    try:
+        hub_kube.run("wait", "--for=delete", "pod", "-l", f"app.kubernetes.io/name={hub.NAME}", "--timeout=60s")
+        namespace.apply(example())
+        state = eventually(
+            lambda: engines_condition(namespace, "shapes", "HubUnreachable"), 180, lambda: story(namespace)
+        )
+        assert hub.NAME in state["message"]
+    finally:
+        hub_kube.run("scale", "deployment", hub.NAME, "--replicas=1")
+        hub_kube.run("rollout", "status", f"deployment/{hub.NAME}", "--timeout=60s")
+
+    def fetched() -> bool:
+        found = namespace.get("dp", "shapes") or {}
+        return bool(((found.get("status") or {}).get("source") or {}).get("state") == "Ready")
+
+    eventually(fetched, 180, lambda: f"the checkpoint is fetched after the hub came back\n{story(namespace)}")

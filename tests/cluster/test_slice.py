@@ -1,0 +1,145 @@
+"""From `kubectl apply` to a picture, and back to nothing. The tests of this file share one pipeline, in order."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from examples.client import Request, generate
+from examples.demo_support.picture import port_forward
+from examples.demo_training.judge import judge
+from kube import Kube, Object, condition, eventually
+from pipelines import end_state, example, story, wait_ready
+
+if TYPE_CHECKING:
+    from examples.demo_support.cluster import Cluster
+
+PROMPT = "a red circle on a blue background"
+
+
+@pytest.fixture(scope="module")
+def served(shared_namespace: Kube) -> Kube:
+    """A namespace in which examples/pipeline.yaml serves."""
+    shared_namespace.apply(example())
+    wait_ready(shared_namespace)
+    return shared_namespace
+
+
+def draw(cluster: Cluster, kube: Kube, steps: int) -> bytes:
+    with port_forward(cluster.tools, "shapes", kube.namespace) as url:
+        return generate(url, steps, Request(prompt=PROMPT, seed=7))
+
+
+def test_a_served_pipeline_draws_what_the_prompt_says(cluster: Cluster, served: Kube) -> None:
+    for steps in (4, 20):
+        pixels = np.asarray(Image.open(io.BytesIO(draw(cluster, served, steps))))
+        assert pixels.shape == (64, 64, 3)
+        assert judge(pixels, PROMPT).background, f"{steps} steps: the background is not blue"
+        if steps == 20:
+            assert judge(pixels, PROMPT).colour, "20 steps: the shape is not red"
+
+
+def test_kubectl_get_tells_the_story_in_one_line(served: Kube) -> None:
+    header, line = served.run("get", "dp", "shapes").splitlines()
+    assert header.split() == ["NAME", "READY", "REASON", "ENGINES", "TARGETS", "AGE"]
+    assert line.split()[:5] == ["shapes", "True", "Ready", "4/4", "1/1"]
+
+
+def test_every_condition_is_true_for_this_generation(served: Kube) -> None:
+    pipeline = served.get("diffusionpipelines", "shapes")
+    assert pipeline is not None
+    for kind in ("Accepted", "EnginesReady", "RepositoryReady", "Available", "RolloutComplete", "Ready"):
+        state = condition(pipeline, kind)
+        assert (state["status"], state["observedGeneration"]) == (
+            "True",
+            pipeline["metadata"]["generation"],
+        ), kind
+
+
+def test_the_operator_writes_nothing_of_its_own_into_metadata(served: Kube) -> None:
+    pipeline = served.get("diffusionpipelines", "shapes")
+    assert pipeline is not None
+    assert not pipeline["metadata"].get("finalizers")
+    assert not pipeline["metadata"].get("annotations")
+
+
+def test_steady_state_and_a_label_write_nothing(served: Kube) -> None:
+    before = fingerprints(served)
+    served.run("label", "dp", "shapes", "team=drawing")
+    served.run("annotate", "job", "--all", "tests/poke=1")
+    # The operator has looked at the poke once a later change of the spec, which needs no build, shows in the status.
+    served.run("patch", "dp", "shapes", "--type=merge", "-p", '{"spec":{"targets":[{"name":"cpu","replicas":2}]}}')
+    wait_ready(served, deadline=180)
+    served.run("patch", "dp", "shapes", "--type=merge", "-p", '{"spec":{"targets":[{"name":"cpu","replicas":1}]}}')
+    wait_ready(served, deadline=180)
+    assert fingerprints(served) == before
+
+
+def fingerprints(kube: Kube) -> Object:
+    """What would change if a Job were started or an object replaced."""
+    return {
+        kind: {one["metadata"]["name"]: one["metadata"]["uid"] for one in kube.list(kind)}
+        for kind in ("jobs", "deployments", "services", "persistentvolumeclaims")
+    }
+
+
+def test_another_scheduler_compiles_nothing_and_replaces_the_server(cluster: Cluster, served: Kube) -> None:
+    before, picture = fingerprints(served), draw(cluster, served, 4)
+    served.run("patch", "dp", "shapes", "--type=merge", "-p", '{"spec":{"scheduler":{"type":"Euler"}}}')
+    wait_ready(served, deadline=240)
+    after = fingerprints(served)
+    new_jobs = [name for name in after["jobs"] if name not in before["jobs"]]
+    assert [name.split("-")[0] for name in new_jobs] == ["assemble"]
+    assert len(after["deployments"]) == 1
+    assert after["deployments"].keys() != before["deployments"].keys()
+    assert draw(cluster, served, 4) != picture
+
+    served.run("patch", "dp", "shapes", "--type=merge", "-p", '{"spec":{"scheduler":{"type":"DDIM"}}}')
+    wait_ready(served, deadline=240)
+    assert draw(cluster, served, 4) == picture
+
+
+def test_a_killed_server_comes_back_with_the_same_pictures(cluster: Cluster, served: Kube) -> None:
+    state, picture = end_state(served), draw(cluster, served, 4)
+    (pod,) = served.list("pods", "diffusion-operator.io/revision")
+    served.run("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+    eventually(lambda: replaced(served, pod["metadata"]["uid"]), 60, "the Deployment makes a new pod")
+    wait_ready(served, deadline=180)
+    assert end_state(served) == state
+    assert draw(cluster, served, 4) == picture
+
+
+def replaced(kube: Kube, uid: str) -> bool:
+    pods = kube.list("pods", "diffusion-operator.io/revision")
+    return bool(pods) and all(
+        pod["metadata"]["uid"] != uid
+        and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+        for pod in pods
+    )
+
+
+def test_losing_the_whole_status_loses_nothing(served: Kube) -> None:
+    before = end_state(served)
+    objects = fingerprints(served)
+    served.run(
+        "patch", "dp", "shapes", "--subresource=status", "--type=json",
+        "-p", json.dumps([{"op": "remove", "path": "/status"}]),
+    )  # fmt: skip
+    wait_ready(served, deadline=60)
+    assert end_state(served) == before
+    assert fingerprints(served) == objects
+
+
+def test_deleting_the_pipeline_leaves_nothing(served: Kube) -> None:
+    served.delete("dp", "shapes")
+
+    def left() -> list[str]:
+        listed = served.run("get", "dp,jobs,pods,deployments,services,pvc", "-o", "name").split()
+        return [name for name in listed if name]
+
+    eventually(lambda: not left(), 60, lambda: f"everything is gone\n{left()}\n{story(served)}")
