@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tomllib
 from typing import TYPE_CHECKING
 
 from images.digest import Inputs, files_below, fingerprint, tag_of
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from images.paths import Paths
     from images.recipes import Recipe
 
+_METADATA = "code/diffusion_operator.dist-info/METADATA"
 # A fixed time on every file: the same content is the same layer, whenever it was checked out.
 _FILE_TIME = 1_577_836_800
 
@@ -43,10 +45,14 @@ def tags(recipe: Recipe, paths: Paths, *, root_image: str = "") -> dict[str, str
     found: dict[str, str] = {}
     for step in lineage(recipe):
         files = {name: fingerprint(path) for name, path in source_files(step, paths).items()}
+        if step.server:
+            files["pytriton.whl"] = PYTRITON_SHA256
+        if _holds_code(step):
+            files[_METADATA] = _metadata(paths)
         inputs = Inputs(
             containerfile=(paths.root / step.containerfile).read_text(),
             target=step.target,
-            files=files | ({"pytriton.whl": PYTRITON_SHA256} if step.server else {}),
+            files=files,
             requirements=requirements(step, paths),
             parent=found[step.parent] if step.parent else root_image,
             arguments=step.arguments,
@@ -62,11 +68,27 @@ def lay_out(recipe: Recipe, paths: Paths, folder: Path) -> None:
         files["pytriton.whl"] = server_wheel(paths)
     for name, source in files.items():
         _copy(source, folder / name)
+    if _holds_code(recipe):
+        _write(folder / _METADATA, _metadata(paths))
     if recipe.extras:
-        text = folder / "requirements.txt"
-        text.write_text(requirements(recipe, paths))
-        os.utime(text, (_FILE_TIME, _FILE_TIME))
+        _write(folder / "requirements.txt", requirements(recipe, paths))
         _copy(uv_program(paths), folder / "uv")
+
+
+def _holds_code(recipe: Recipe) -> bool:
+    return any(destination.startswith("code/") for _, destination in recipe.files)
+
+
+def _metadata(paths: Paths) -> str:
+    """Return the least that lets our code in an image ask for its own version."""
+    project = tomllib.loads((paths.root / "pyproject.toml").read_text())["project"]
+    return f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (_FILE_TIME, _FILE_TIME))
 
 
 def _copy(source: Path, destination: Path) -> None:
