@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,8 @@ from diffusion_builder.progress import Mode, reporter
 from diffusion_builder.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from diffusion_builder.stages import Context, Result
 
 # A termination message holds 4 KiB; the rest of a result is far below 1 KiB.
@@ -69,9 +70,11 @@ def cli(context: click.Context, progress: str) -> None:
 @click.option("--path", type=click.Path(path_type=Path), help="Folder with a checkpoint, instead of a hub.")
 @_result
 @click.pass_obj
-def fetch(mode: Mode, store: Path, repo: str | None, revision: str | None, path: Path | None, result: Path | None) -> None:
+def fetch(
+    mode: Mode, store: Path, repo: str | None, revision: str | None, path: Path | None, result: Path | None
+) -> None:
     """Bring a checkpoint into the store."""
-    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+    from diffusion_builder import stages
 
     origin = stages.Origin(path, repo, revision)
     _finish(mode, store, result, lambda context: stages.fetch(context, origin))
@@ -86,7 +89,7 @@ def fetch(mode: Mode, store: Path, repo: str | None, revision: str | None, path:
 @click.pass_obj
 def export(mode: Mode, store: Path, source: str, component: str, precision: str, result: Path | None) -> None:
     """Export one component to ONNX and compare it with torch."""
-    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+    from diffusion_builder import stages
 
     _finish(mode, store, result, lambda context: stages.export(context, source, Component(component), precision))
 
@@ -99,11 +102,9 @@ def export(mode: Mode, store: Path, source: str, component: str, precision: str,
 @click.option("--shapes", default=_DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
 @_result
 @click.pass_obj
-def compile_(
-    mode: Mode, store: Path, result: Path | None, **arguments: str
-) -> None:
+def compile_(mode: Mode, /, store: Path, result: Path | None, **arguments: str) -> None:
     """Compile one component for a target."""
-    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+    from diffusion_builder import stages
 
     _finish(mode, store, result, lambda context: stages.compile_(context, **arguments))
 
@@ -115,7 +116,7 @@ def compile_(
 @click.pass_obj
 def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:
     """Assemble a Triton model repository."""
-    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+    from diffusion_builder import stages
 
     _finish(mode, store, result, lambda context: stages.assemble(context, spec))
 
@@ -127,7 +128,7 @@ def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:
 @click.pass_obj
 def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> None:
     """Compare every file of a repository and its engines with the manifests."""
-    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+    from diffusion_builder import stages
 
     _finish(mode, store, result, lambda context: stages.verify(context, repository))
 
@@ -141,7 +142,7 @@ def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> Non
 @click.pass_obj
 def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, result: Path | None) -> None:
     """Ask a running server for one picture per ensemble."""
-    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+    from diffusion_builder import stages
 
     _finish(mode, store, result, lambda context: stages.probe(context, url, repository, timeout))
 
@@ -157,9 +158,9 @@ def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, re
 @click.option("--shapes", default=_DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
 @_result
 @click.pass_obj
-def build(mode: Mode, out: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
+def build(mode: Mode, /, out: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
     """Run all stages; what is in the store already is not made again."""
-    from diffusion_builder import stages  # noqa: PLC0415 - `--help` must be quick
+    from diffusion_builder import stages
 
     def work(context: Context) -> Result:
         origin = stages.Origin(arguments["path"], arguments["repo"], arguments["revision"])
@@ -167,7 +168,10 @@ def build(mode: Mode, out: Path, result: Path | None, **arguments: Any) -> None:
             arguments["target"], _steps(arguments["steps"]), arguments["scheduler"], arguments["shapes"]
         )
         results = stages.build(context, origin, plan)
-        return {**results[-1], "stages": [[item["stage"], item.get("component", ""), item["cached"]] for item in results]}
+        return {
+            **results[-1],
+            "stages": [[item["stage"], item.get("component", ""), item["cached"]] for item in results],
+        }
 
     outcome = _finish(mode, out, result, work)
     click.echo(f"repository: {out.resolve() / 'repositories' / outcome['digest'] / 'models'}", err=True)
@@ -219,7 +223,7 @@ def _finish(mode: Mode, root: Path, file: Path | None, work: Callable[[Context],
 
 
 def _attempt(mode: Mode, root: Path, work: Callable[[Context], Result]) -> Outcome:
-    from diffusion_builder.stages import Context  # noqa: PLC0415 - `--help` must be quick
+    from diffusion_builder.stages import Context
 
     try:
         with reporter(mode) as shown:
@@ -230,7 +234,9 @@ def _attempt(mode: Mode, root: Path, work: Callable[[Context], Result]) -> Outco
         raise
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is reported as one
         traceback.print_exc()
-        return _failed(ExitCode.INTERNAL, Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}. Please report this.")
+        return _failed(
+            ExitCode.INTERNAL, Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}. Please report this."
+        )
 
 
 def _failed(code: ExitCode, reason: Reason, message: str) -> Outcome:

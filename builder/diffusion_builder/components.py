@@ -1,13 +1,13 @@
 """Each component as data: where its weights are, how to load it, what is traced and with which example.
 
-Importing this module imports torch. Another model family needs other entries of `COMPONENTS`, not another flow.
+Importing this module imports torch. Another model family needs other entries of `COMPONENTS`, not another
+flow. The libraries' model classes are dynamic, so they are `Any` here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,8 +16,7 @@ from torch import nn
 from diffusion_builder.contract import ENGINES, MAX_STEPS, Component, DType, Interface
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel
+    from pathlib import Path
 
 Facts = Mapping[str, int]
 TORCH_TYPES: Mapping[DType, torch.dtype] = {
@@ -30,7 +29,7 @@ TORCH_TYPES: Mapping[DType, torch.dtype] = {
 class TextEncoder(nn.Module):
     """input_ids [B, 2, L] (negative, positive) → text_embeddings [B, 2, L, D]."""
 
-    def __init__(self, model: CLIPTextModel) -> None:
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - see the module
         super().__init__()
         self.model = model
 
@@ -43,7 +42,7 @@ class TextEncoder(nn.Module):
 class Denoiser(nn.Module):
     """One denoiser call with classifier-free guidance inside (arXiv 2207.12598, eq. 6 as diffusers writes it)."""
 
-    def __init__(self, model: UNet2DConditionModel) -> None:
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - see the module
         super().__init__()
         self.model = model
 
@@ -54,7 +53,8 @@ class Denoiser(nn.Module):
         text = torch.cat([text_embeddings[:, 0], text_embeddings[:, 1]])
         output = self.model(model_input.repeat(2, 1, 1, 1), timestep[:, 0].repeat(2), text)[0]
         negative, positive = output.chunk(2)
-        return negative + guidance[:, :, None, None] * (positive - negative)
+        guided: torch.Tensor = negative + guidance[:, :, None, None] * (positive - negative)
+        return guided
 
 
 class SchedulerStep(nn.Module):
@@ -68,7 +68,7 @@ class SchedulerStep(nn.Module):
         table: torch.Tensor,
         timesteps: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """[B, S, C, h, w], [B, C, h, w], [B, 1], [B, 64, S+1, S+1], [B, 64] → the state and inputs of the next step."""
+        """[B, S, C, h, w], [B, C, h, w], [B, 1], [B, 64, S+1, S+1], [B, 64] → what the next step reads."""
         row = step_index.to(torch.int64)
         following = torch.clamp(row + 1, max=MAX_STEPS - 1)
         matrix = torch.gather(table, 1, row[:, :, None, None].expand(-1, -1, table.shape[2], table.shape[3]))[:, 0]
@@ -81,7 +81,7 @@ class SchedulerStep(nn.Module):
 class VaeDecoder(nn.Module):
     """latent [B, C, h, w] → decoded [B, 3, H, W] in about [-1, 1]; the scaling factor is inside."""
 
-    def __init__(self, model: AutoencoderKL) -> None:
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - see the module
         super().__init__()
         self.model = model
         self.scale = 1.0 / float(model.config.scaling_factor)
@@ -135,15 +135,19 @@ class ComponentSpec:
         return ENGINES[self.component]
 
 
-def _ready(model: Any) -> Any:  # noqa: ANN401 - the libraries' model classes are untyped
+def _ready(model: Any) -> Any:  # noqa: ANN401 - see the module
     return model.eval().requires_grad_(requires_grad=False)
 
 
+def _pretrained(model_class: Any, folder: Path) -> Any:  # noqa: ANN401 - see the module
+    return model_class.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True, use_safetensors=True)
+
+
 def _text_encoder(folder: Path) -> Loaded:
-    from transformers import CLIPTextModel  # noqa: PLC0415 - each component imports only what it needs
+    from transformers import CLIPTextModel
 
     # Eager attention has no data-dependent Python branches that a trace would freeze.
-    model = CLIPTextModel.from_pretrained(
+    model: Any = CLIPTextModel.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, attn_implementation="eager"
     )
     facts = {"text_length": model.config.max_position_embeddings, "text_width": model.config.hidden_size}
@@ -151,11 +155,9 @@ def _text_encoder(folder: Path) -> Loaded:
 
 
 def _denoiser(folder: Path) -> Loaded:
-    from diffusers import UNet2DConditionModel  # noqa: PLC0415 - each component imports only what it needs
+    from diffusers import UNet2DConditionModel
 
-    model = UNet2DConditionModel.from_pretrained(
-        folder, torch_dtype=torch.float32, local_files_only=True, use_safetensors=True
-    )
+    model = _pretrained(UNet2DConditionModel, folder)
     facts = {"channels": model.config.in_channels, "text_width": model.config.cross_attention_dim}
     return Loaded(Denoiser(_ready(model)), facts, {"text_length": 7})
 
@@ -165,11 +167,9 @@ def _scheduler_step(_folder: Path) -> Loaded:
 
 
 def _vae_decoder(folder: Path) -> Loaded:
-    from diffusers import AutoencoderKL  # noqa: PLC0415 - each component imports only what it needs
+    from diffusers import AutoencoderKL
 
-    model = AutoencoderKL.from_pretrained(
-        folder, torch_dtype=torch.float32, local_files_only=True, use_safetensors=True
-    )
+    model = _pretrained(AutoencoderKL, folder)
     facts = {
         "channels": model.config.latent_channels,
         "pixels_per_latent": 2 ** (len(model.config.block_out_channels) - 1),
@@ -184,9 +184,7 @@ COMPONENTS: Mapping[Component, ComponentSpec] = {
     for spec in (
         ComponentSpec(Component.TEXT_ENCODER, "text_encoder", _text_encoder, frozenset()),
         ComponentSpec(Component.DENOISER, "unet", _denoiser, _LATENT | {"text_length"}),
-        ComponentSpec(
-            Component.SCHEDULER_STEP, None, _scheduler_step, _LATENT | {"slots", "channels", "columns"}
-        ),
+        ComponentSpec(Component.SCHEDULER_STEP, None, _scheduler_step, _LATENT | {"slots", "channels", "columns"}),
         ComponentSpec(Component.VAE_DECODER, "vae", _vae_decoder, _LATENT | {"height", "width"}),
     )
 }

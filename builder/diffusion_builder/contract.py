@@ -6,10 +6,12 @@ All tensors are per sample: the batch dimension is never written down here and a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Bumped whenever tensors or their meaning change, so that repositories built before are built again.
 CONTRACT_VERSION = 1

@@ -1,16 +1,14 @@
 """The compile stage for ONNX Runtime: offline graph optimisation on the CPU.
 
-The level is EXTENDED, not ALL: ALL also rewrites the graph into the blocked layout of the CPU that optimises,
-and such a file is slow or refused on another CPU. EXTENDED depends on nothing but the version of ONNX Runtime;
-the layout is chosen when the file is loaded, on the machine that serves.
+The level is EXTENDED, not ALL: ALL also rewrites the graph into the blocked layout of the CPU that
+optimises, and such a file is slow or refused on another CPU. EXTENDED depends on nothing but the version of
+ONNX Runtime; the layout is chosen when the file is loaded, on the machine that serves.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import BadInputError, Reason
@@ -18,7 +16,8 @@ from diffusion_builder.export import MODEL, WEIGHTS
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 
 if TYPE_CHECKING:
-    from diffusion_builder.spec import Shapes
+    from collections.abc import Mapping
+    from pathlib import Path
 
 RUNTIMES = ("onnxruntime",)
 TARGETS = ("cpu",)
@@ -27,10 +26,10 @@ _COMPILE_VERSION = 1
 _EXTERNAL_FROM_BYTES = "1024"
 
 
-def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str, _shapes: Shapes) -> tuple[Artifact, bool]:
+def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str) -> tuple[Artifact, bool]:
     """Optimise one graph.
 
-    The shapes are not part of the name: ONNX Runtime keeps dimensions open, so another profile is the same engine.
+    Size profiles are not part of the name: ONNX Runtime keeps dimensions open, so another profile is the same engine.
 
     Args:
         store: where the graph is and the engine goes.
@@ -80,7 +79,7 @@ def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str, _shape
 
 
 def _optimise(source: Path, target: Path, component: str) -> None:
-    import onnxruntime as ort  # noqa: PLC0415 - slow, and a cached engine needs none of it
+    import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVEL)

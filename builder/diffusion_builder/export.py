@@ -1,7 +1,7 @@
 """The export stage: a component of a checkpoint → a verified ONNX graph in the store.
 
-torch's TorchScript exporter is used: the dynamo one fails on SD 1.5's UNet. Importing this module imports torch
-only inside the functions that trace, so that a cached artifact is found without it.
+torch's TorchScript exporter is used: the dynamo one fails on SD 1.5's UNet. This module imports torch only
+inside the functions that trace, so that a cached artifact is found without it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests
@@ -21,6 +20,8 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx
 
     from diffusion_builder.components import ComponentSpec, Loaded, Sizes
@@ -75,7 +76,8 @@ def export(
         "opset": OPSET,
         "tools": tools,
     }
-    weights = sum(entry.size for name, entry in source.manifest.files.items() if part and name.startswith(f"{part}/"))
+    files = source.manifest.files.items()
+    weights = sum(entry.size for name, entry in files if part and name.startswith(f"{part}/"))
 
     def write(folder: Path) -> Mapping[str, Any]:
         return _export(source.path / (part or ""), component, TOLERANCES[precision], folder, on_phase)
@@ -84,10 +86,8 @@ def export(
     return store.publish(Recipe(Kind.ONNX, inputs, tools, needed_bytes=2 * weights), write)
 
 
-def _export(
-    folder: Path, component: Component, tolerance: float, target: Path, on_phase: OnPhase
-) -> Mapping[str, Any]:
-    from diffusion_builder.components import COMPONENTS, Sizes  # noqa: PLC0415 - imports torch
+def _export(folder: Path, component: Component, tolerance: float, target: Path, on_phase: OnPhase) -> Mapping[str, Any]:
+    from diffusion_builder.components import COMPONENTS, Sizes
 
     spec = COMPONENTS[component]
     with _quiet():
@@ -99,9 +99,8 @@ def _export(
         on_phase("check")
         _save(graph, target)
         on_phase("verify")
-        error = max(
-            _deviation(spec, loaded, target / MODEL, sizes, tolerance) for sizes in (Sizes(1, 8, 8), Sizes(3, 16, 12))
-        )
+        others = (Sizes(1, 8, 8), Sizes(3, 16, 12))
+        error = max(_deviation(spec, loaded, target / MODEL, sizes, tolerance) for sizes in others)
     content = {name: digests.of_file(target / name) for name in (MODEL, WEIGHTS) if (target / name).exists()}
     return {
         "component": str(component),
@@ -114,13 +113,13 @@ def _export(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the libraries' chatter out of the log; what matters is checked by `_deviation`."""
-    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415 - slow
-    from transformers.utils import logging as transformers_logging  # noqa: PLC0415 - slow
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -138,17 +137,17 @@ def _load(spec: ComponentSpec, folder: Path) -> Loaded:
 
 
 def _trace(spec: ComponentSpec, loaded: Loaded, sizes: Sizes) -> onnx.ModelProto:
-    import onnx  # noqa: PLC0415 - slow
-    import torch  # noqa: PLC0415 - slow
+    import onnx
+    import torch
 
-    from diffusion_builder.components import example  # noqa: PLC0415 - imports torch
+    from diffusion_builder.components import example
 
     interface = spec.interface
     axes = {
         tensor.name: {0: "batch"} | {i: str(dim) for i, dim in enumerate(tensor.dims, 1) if dim in spec.dynamic}
         for tensor in (*interface.inputs, *interface.outputs)
     }
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()  # the exporter also takes a stream, which its types do not say
     try:
         with torch.no_grad():
             torch.onnx.export(
@@ -169,7 +168,7 @@ def _trace(spec: ComponentSpec, loaded: Loaded, sizes: Sizes) -> onnx.ModelProto
 
 
 def _save(graph: onnx.ModelProto, target: Path) -> None:
-    import onnx  # noqa: PLC0415 - slow
+    import onnx
 
     for node in graph.graph.node:
         # Names carry Python source positions of the machine that exported, which would change the digest.
@@ -187,10 +186,10 @@ def _save(graph: onnx.ModelProto, target: Path) -> None:
 
 def _deviation(spec: ComponentSpec, loaded: Loaded, model: Path, sizes: Sizes, tolerance: float) -> float:
     """Largest absolute difference between ONNX Runtime and torch, over all outputs."""
-    import onnxruntime  # noqa: PLC0415 - slow
-    import torch  # noqa: PLC0415 - slow
+    import onnxruntime
+    import torch
 
-    from diffusion_builder.components import example  # noqa: PLC0415 - imports torch
+    from diffusion_builder.components import example
 
     inputs = example(spec, loaded, sizes, seed=2)
     with torch.no_grad():
@@ -206,7 +205,8 @@ def _deviation(spec: ComponentSpec, loaded: Loaded, model: Path, sizes: Sizes, t
         if not error <= tolerance * scale:
             raise BadInputError(
                 Reason.VERIFICATION_FAILED,
-                f"{spec.component}: {tensor.name} deviates by {error:.2e} from torch, {tolerance * scale:.0e} is allowed",
+                f"{spec.component}: {tensor.name} deviates by {error:.2e} from torch, "
+                f"{tolerance * scale:.0e} is allowed",
             )
         worst = max(worst, error)
     return worst

@@ -1,18 +1,23 @@
 """A typed graph of an ensemble, checked before anything is rendered.
 
-Triton finds most mistakes only when it loads a repository, and some only as a request that never ends. What is
-checked here: every tensor is produced once and consumed, required inputs are mapped, dtype and dimensions agree,
-and an output of the ensemble is never also read by a step (Triton 2.51 reports that as an unexpected deadlock).
+Triton finds most mistakes only when it loads a repository, and some only as a request that never ends. What
+is checked here: every tensor is produced once and consumed, required inputs are mapped, dtype and dimensions
+agree, and an output of the ensemble is never also read by a step (Triton 2.51 reports that as an unexpected
+deadlock).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from diffusion_builder.contract import DType
 from diffusion_builder.errors import BadInputError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from diffusion_builder.contract import DType
 
 
 @dataclass(frozen=True)
@@ -122,9 +127,7 @@ def _unmapped(ensemble: Ensemble) -> Iterator[str]:
             yield f"{place} has no output that is used"
 
 
-def _names(
-    ensemble: Ensemble, producers: list[tuple[str, _End]], consumers: list[tuple[str, _End]]
-) -> Iterator[str]:
+def _names(ensemble: Ensemble, producers: list[tuple[str, _End]], consumers: list[tuple[str, _End]]) -> Iterator[str]:
     for tensor, count in Counter(name for name, _ in producers).items():
         if count > 1:
             yield f"tensor {tensor} is produced {count} times"
@@ -144,15 +147,12 @@ def _names(
 def _mismatch(tensor: str, producer: _End, consumer: _End) -> Iterator[str]:
     given, taken = producer.port, consumer.port
     if given.dtype is not taken.dtype:
-        yield (
-            f"tensor {tensor} is {given.dtype} at {producer.place} and {taken.dtype} at {consumer.place}"
-        )
+        yield (f"tensor {tensor} is {given.dtype} at {producer.place} and {taken.dtype} at {consumer.place}")
     agree = len(given.dims) == len(taken.dims) and all(
         -1 in (left, right) or left == right for left, right in zip(given.dims, taken.dims, strict=False)
     )
     if not agree:
-        yield (
-            f"tensor {tensor} is {list(given.dims)} at {producer.place} and {list(taken.dims)} at {consumer.place}"
-        )
+        there, here = f"{list(given.dims)} at {producer.place}", f"{list(taken.dims)} at {consumer.place}"
+        yield f"tensor {tensor} is {there} and {here}"
     if given.optional and not taken.optional:
         yield f"tensor {tensor} may be left out of a request, but {consumer.place} requires it"

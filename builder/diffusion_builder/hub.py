@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from huggingface_hub import HfApi
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
@@ -43,7 +44,7 @@ class HubReference:
         if not _REVISION.fullmatch(self.revision):
             raise BadInputError(
                 Reason.INVALID_ARGUMENT,
-                f"revision {self.revision!r} must be a full commit: 40 lower-case hex digits. A branch can move.",
+                f"revision {self.revision!r} must be a full commit: 40 lower-case hex digits",
             )
 
 
@@ -51,7 +52,7 @@ class Hub:
     """A hub, as far as a checkpoint needs it."""
 
     def __init__(self, endpoint: str, token: str | None) -> None:
-        from huggingface_hub import HfApi  # noqa: PLC0415 - slow to import, and only fetch needs it
+        from huggingface_hub import HfApi
 
         self.endpoint = endpoint
         self._api: HfApi = HfApi(endpoint=endpoint, token=token or False)
@@ -109,8 +110,8 @@ class Hub:
 
     @contextmanager
     def _errors(self, reference: HubReference) -> Iterator[None]:
-        import httpx  # noqa: PLC0415 - comes with huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415 - slow
+        import httpx
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
             yield
@@ -124,7 +125,7 @@ class Hub:
             ) from error
 
     def _http_error(self, reference: HubReference, error: Exception) -> BuilderError:
-        from huggingface_hub import errors  # noqa: PLC0415 - slow
+        from huggingface_hub import errors
 
         status = getattr(getattr(error, "response", None), "status_code", 0)
         where = f"{reference.repo} on {self.endpoint}"
@@ -135,7 +136,7 @@ class Hub:
                     Reason.REPOSITORY_NOT_FOUND, f"there is no {where}, or it is private: check repo and token"
                 )
             return BadInputError(
-                Reason.ACCESS_DENIED, f"access to {where} is denied: accept its terms and give a token that may read it"
+                Reason.ACCESS_DENIED, f"access to {where} is denied: accept its terms, give a token that may read it"
             )
         if isinstance(error, errors.RepositoryNotFoundError):
             return BadInputError(Reason.REPOSITORY_NOT_FOUND, f"there is no {where}: check repo and HF_ENDPOINT")

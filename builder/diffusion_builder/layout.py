@@ -6,12 +6,14 @@ Only safetensors, JSON and text ever get into the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import BadInputError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 MODEL_INDEX = "model_index.json"
 PIPELINES = ("StableDiffusionPipeline",)
@@ -77,13 +79,13 @@ def check_index(index: Mapping[str, Any]) -> str:
 def _check_class(part: Part, entry: object) -> None:
     if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:  # noqa: PLR2004 - [library, class]
         raise BadInputError(
-            Reason.MISSING_COMPONENT, f"{MODEL_INDEX} has no {part.name}: the checkpoint must contain this component"
+            Reason.MISSING_COMPONENT, f"{MODEL_INDEX} has no {part.name}: the checkpoint must contain it"
         )
     library, name = entry
     if library not in ("diffusers", "transformers"):
         raise BadInputError(
             Reason.REMOTE_CODE,
-            f"{MODEL_INDEX} takes {part.name} from {library!r}: only classes of diffusers and transformers are loaded",
+            f"{MODEL_INDEX} takes {part.name} from {library!r}: only diffusers and transformers are loaded",
         )
     if part.classes and name not in part.classes:
         raise BadInputError(
@@ -103,8 +105,8 @@ def check_config(name: str, config: object) -> None:
     if "auto_map" in config:
         raise BadInputError(
             Reason.REMOTE_CODE,
-            f"{name} has auto_map, which makes loaders run Python code of the repository: remove it to confirm that "
-            "the checkpoint works without",
+            f"{name} has auto_map, which makes loaders run Python code of the repository: remove it if the "
+            "checkpoint works without",
         )
 
 
@@ -142,9 +144,7 @@ def wanted(names: Sequence[str]) -> tuple[str, ...]:
 def _part_files(part: Part, present: set[str]) -> list[str]:
     inside = {name for name in present if name.startswith(f"{part.name}/")}
     if not inside:
-        raise BadInputError(
-            Reason.MISSING_COMPONENT, f"there is no folder {part.name}: the checkpoint must contain this component"
-        )
+        raise BadInputError(Reason.MISSING_COMPONENT, f"there is no folder {part.name}: the checkpoint must contain it")
     missing = [name for name in part.required if f"{part.name}/{name}" not in inside]
     if missing:
         raise BadInputError(Reason.MISSING_FILE, f"{part.name} lacks {', '.join(missing)}")
@@ -164,7 +164,7 @@ def _weights(part: Part, stem: str, inside: set[str]) -> list[str]:
     if any(name.endswith(_PICKLES) for name in inside):
         raise BadInputError(
             Reason.PICKLE_ONLY,
-            f"{part.name} has its weights only as a pickle, which can run code when it is loaded: convert them to "
-            f"{stem}.safetensors",
+            f"{part.name} has its weights only as a pickle, which can run code when it is loaded: convert them "
+            f"to {stem}.safetensors",
         )
     raise BadInputError(Reason.MISSING_FILE, f"{part.name} has no weights: {single} is expected")

@@ -6,11 +6,14 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import ProbeError, Reason
-from diffusion_builder.store import Artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from diffusion_builder.store import Artifact
 
 _PROMPT = "a picture"
 _READY_SECONDS = 5.0

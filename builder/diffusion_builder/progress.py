@@ -91,11 +91,11 @@ class _Row:
 
 
 class TableReporter:
-    """A live table: stage and component × state × seconds."""
+    """A live table: stage, component, state, seconds."""
 
     def __init__(self, stream: TextIO) -> None:
-        from rich.console import Console  # noqa: PLC0415 - slow, and only a terminal needs it
-        from rich.live import Live  # noqa: PLC0415 - same
+        from rich.console import Console
+        from rich.live import Live
 
         self._rows: dict[tuple[str, str], _Row] = {}
         self._live: Live = Live(console=Console(file=stream), get_renderable=self._table, refresh_per_second=8)
@@ -118,7 +118,7 @@ class TableReporter:
             row.seconds = now - row.began
 
     def _table(self) -> Table:
-        from rich.table import Table  # noqa: PLC0415 - slow, and only a terminal needs it
+        from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
         for heading in ("stage", "component", "state"):

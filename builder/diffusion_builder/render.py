@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from diffusion_builder.graph import Ensemble, Model
     from diffusion_builder.spec import Batching
 

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,8 @@ from diffusion_builder.sources import read_json
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from diffusion_builder.spec import AssembleSpec
 
 PACKAGE = Path(__file__).parent

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import struct
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffusion_builder.errors import BadInputError, Reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # The limit of the reference implementation.
 _MAX_HEADER_BYTES = 100_000_000

@@ -8,16 +8,18 @@ rows 0..S-1 give the new slots, row S gives the next model input. Formulas are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_builder.contract import MAX_STEPS
 from diffusion_builder.errors import BadInputError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 Floats = NDArray[np.float64]
 
@@ -145,19 +147,22 @@ def _alphas_cumprod(settings: SchedulerSettings) -> Floats:
         roots = np.linspace(settings.beta_start**0.5, settings.beta_end**0.5, count).astype(np.float32)
         betas = roots**2
     alphas = np.float32(1.0) - betas
-    return np.cumprod(alphas.astype(np.float64)).astype(np.float32).astype(np.float64)
+    products: Floats = np.cumprod(alphas.astype(np.float64)).astype(np.float32).astype(np.float64)
+    return products
 
 
 def _timesteps(settings: SchedulerSettings, steps: int) -> Floats:
     """Training timesteps in the order of denoising (table 2 of arXiv 2305.08891)."""
     count = settings.num_train_timesteps
     if settings.timestep_spacing == "linspace":
-        spaced = np.linspace(0, count - 1, steps)[::-1]
+        spaced: Floats = np.linspace(0, count - 1, steps)[::-1]
         # DDIM indexes with them, Euler interpolates between them.
         return spaced.round() if settings.type is SchedulerType.DDIM else spaced.astype(np.float32).astype(float)
     if settings.timestep_spacing == "leading":
-        return np.arange(0, steps)[::-1] * float(count // steps) + _STEPS_OFFSET
-    return np.round(np.arange(count, 0, -count / steps)) - 1
+        leading: Floats = np.arange(0, steps)[::-1] * float(count // steps) + _STEPS_OFFSET
+        return leading
+    trailing: Floats = np.round(np.arange(count, 0, -count / steps)) - 1
+    return trailing
 
 
 def _ddim(settings: SchedulerSettings, timesteps: Floats) -> Schedule:
@@ -188,11 +193,11 @@ def _columns(first: Floats, second: Floats) -> Floats:
 def _euler(settings: SchedulerSettings, timesteps: Floats) -> Schedule:
     cumulated = _alphas_cumprod(settings)
     all_sigmas = np.sqrt((1 - cumulated) / cumulated)
-    sigmas = np.interp(timesteps, np.arange(len(all_sigmas)), all_sigmas)
+    sigmas: Floats = np.interp(timesteps, np.arange(len(all_sigmas)), all_sigmas)
     last = 0.0 if settings.final_sigmas_type == "zero" else all_sigmas[0]
     following = np.append(sigmas[1:], last)
     derivative = _derivative(settings.prediction_type, sigmas)
-    step = _columns(1 + 0 * sigmas, 0 * sigmas) + (following - sigmas)[:, None] * derivative
+    step = np.array([1.0, 0.0]) + (following - sigmas)[:, None] * derivative
     input_scales = 1 / np.sqrt(np.append(sigmas, last) ** 2 + 1)
     top = float(sigmas.max())
     initial = np.sqrt(top**2 + 1) if settings.timestep_spacing == "leading" else top

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests, layout, safetensors_header
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.hub import Hub, HubReference
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diffusion_builder.hub import Hub, HubReference
 
 # Bumped when the choice of files or the checks change.
 _FETCH_VERSION = 1

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.progress import Event, Reporter
 from diffusion_builder.store import Artifact, Kind, Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Result = Mapping[str, Any]
 
@@ -80,8 +82,8 @@ class Origin:
 
 def fetch(context: Context, origin: Origin) -> Result:
     """Bring a checkpoint into the store."""
-    from diffusion_builder import sources  # noqa: PLC0415 - each stage loads only what it needs
-    from diffusion_builder.hub import Hub, HubReference  # noqa: PLC0415 - same
+    from diffusion_builder import sources
+    from diffusion_builder.hub import Hub, HubReference
 
     if origin.path is not None and not (origin.repo or origin.revision):
         folder = origin.path
@@ -103,7 +105,7 @@ def fetch(context: Context, origin: Origin) -> Result:
 
 def export(context: Context, source: str, component: Component, precision: str) -> Result:
     """Export one component to ONNX."""
-    from diffusion_builder.export import export as export_component  # noqa: PLC0415 - only this stage needs it
+    from diffusion_builder.export import export as export_component
 
     artifact = context.store.get(Kind.SOURCE, source)
     return context.run(
@@ -113,24 +115,25 @@ def export(context: Context, source: str, component: Component, precision: str) 
 
 def compile_(context: Context, onnx: str, runtime: str, target: str, shapes: str) -> Result:
     """Compile one component for a target."""
-    from diffusion_builder.engine import compile_onnx  # noqa: PLC0415 - only this stage needs it
-    from diffusion_builder.spec import Shapes, parse  # noqa: PLC0415 - same
+    from diffusion_builder.engine import compile_onnx
+    from diffusion_builder.spec import Shapes, parse
 
-    profile = parse(Shapes, shapes, "--shapes")
+    # Judged here although this runtime keeps dimensions open: a wrong profile should fail early, and once.
+    parse(Shapes, shapes, "--shapes")
     artifact = context.store.get(Kind.ONNX, onnx)
     component = str(artifact.manifest.extra["component"])
 
     def work(phase: Callable[..., None]) -> tuple[Artifact, bool]:
         phase("optimise")
-        return compile_onnx(context.store, artifact, runtime, target, profile)
+        return compile_onnx(context.store, artifact, runtime, target)
 
     return context.run("compile", component, work)
 
 
 def assemble(context: Context, spec: str) -> Result:
     """Assemble a Triton repository."""
-    from diffusion_builder import repository  # noqa: PLC0415 - only this stage needs it
-    from diffusion_builder.spec import AssembleSpec, parse  # noqa: PLC0415 - same
+    from diffusion_builder import repository
+    from diffusion_builder.spec import AssembleSpec, parse
 
     wanted = parse(AssembleSpec, spec, "--spec")
     return context.run("assemble", "", lambda _phase: repository.assemble(context.store, wanted))
@@ -138,7 +141,7 @@ def assemble(context: Context, spec: str) -> Result:
 
 def verify(context: Context, digest: str) -> Result:
     """Compare a repository with its manifests."""
-    from diffusion_builder.verify import verify as compare  # noqa: PLC0415 - only this stage needs it
+    from diffusion_builder.verify import verify as compare
 
     began = time.monotonic()
     repository = context.store.get(Kind.REPOSITORY, digest)
@@ -153,7 +156,7 @@ def verify(context: Context, digest: str) -> Result:
 
 def probe(context: Context, url: str, digest: str, timeout: float) -> Result:
     """Ask a server for a picture from every ensemble."""
-    from diffusion_builder.probe import probe as ask  # noqa: PLC0415 - only this stage needs it
+    from diffusion_builder.probe import probe as ask
 
     began = time.monotonic()
     repository = context.store.get(Kind.REPOSITORY, digest)
@@ -182,7 +185,7 @@ def build(context: Context, origin: Origin, plan: BuildPlan) -> Sequence[Result]
     Returns:
         The results of all stages; the last one is the repository's.
     """
-    import json  # noqa: PLC0415 - only this stage writes a spec
+    import json
 
     results = [fetch(context, origin)]
     source = str(results[0]["digest"])

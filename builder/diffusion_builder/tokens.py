@@ -7,19 +7,18 @@ Built from vocab.json and merges.txt the way transformers' `CLIPTokenizer` build
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.sources import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from tokenizers import Tokenizer
 
-_PATTERN = (
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # noqa: S105 - a regex
-)
+_PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -64,16 +63,14 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
         vocabulary = model.get("vocab", {})
         pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model.get("merges", [])]
     else:
-        raise BadInputError(
-            Reason.MISSING_FILE, "tokenizer has neither vocab.json with merges.txt nor tokenizer.json"
-        )
+        raise BadInputError(Reason.MISSING_FILE, "tokenizer has neither vocab.json with merges.txt nor tokenizer.json")
     return dict(vocabulary), [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]  # noqa: PLR2004 - pairs
 
 
 def _build(
     vocabulary: dict[str, int], merges: list[tuple[str, str]], special: Mapping[str, str], length: int
 ) -> Tokenizer:
-    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: PLC0415
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     try:
         model = models.BPE(

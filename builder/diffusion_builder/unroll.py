@@ -1,13 +1,16 @@
-"""Unroll a tier: tokenizer, text encoder, conditioner, N × (denoiser, scheduler step), decoder, postprocessor."""
+"""Unroll a tier: tokenizer, text encoder, conditioner, N times (denoiser, scheduler step), decoder, postprocessor."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from diffusion_builder import contract
 from diffusion_builder.contract import Component, Facts, Interface, Tensor
 from diffusion_builder.graph import Ensemble, Model, Port, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # What each scheduler step hands to the next, besides its own table.
 _CARRIED = (contract.STATE, contract.MODEL_INPUT, contract.TIMESTEP, contract.STEP_INDEX)
@@ -85,9 +88,7 @@ def _at(tensor: Tensor, index: int) -> str:
 
 
 def _tokenize(parts: Models) -> Step:
-    return Step(
-        parts.tokenizer, _same(contract.PROMPT, contract.NEGATIVE_PROMPT), _same(contract.INPUT_IDS)
-    )
+    return Step(parts.tokenizer, _same(contract.PROMPT, contract.NEGATIVE_PROMPT), _same(contract.INPUT_IDS))
 
 
 def _encode(parts: Models) -> Step:

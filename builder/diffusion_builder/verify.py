@@ -5,13 +5,16 @@ Runs in front of every server: a file that was cut off or changed on the volume 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffusion_builder import digests
 from diffusion_builder.errors import Reason, StoreError
 from diffusion_builder.store import Artifact, Kind, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True)

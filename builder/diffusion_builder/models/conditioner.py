@@ -5,14 +5,16 @@ Outputs that depend on the step count exist once per tier; only those that are a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import conditions
 from .triton_io import Array, RequestError, each, read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class TritonPythonModel:

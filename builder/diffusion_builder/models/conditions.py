@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .noise import standard_normal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 Floats = NDArray[np.float32]
 _PIXEL_MULTIPLE = 8
@@ -42,7 +44,8 @@ class Side:
         """
         if not self.min <= value <= self.max or value % _PIXEL_MULTIPLE:
             raise ConditionError(
-                f"{name} {value} is not served: send a multiple of {_PIXEL_MULTIPLE} from {self.min} to {self.max} pixels"
+                f"{name} {value} is not served: send a multiple of {_PIXEL_MULTIPLE} "
+                f"from {self.min} to {self.max} pixels"
             )
         return value
 
@@ -122,7 +125,7 @@ def guidance(asked: Asked) -> Floats:
     _count("guidance_scale", values, asked.batch)
     for value in values:
         if not math.isfinite(value):
-            raise ConditionError(f"guidance_scale {value} is not a finite number: send for example {DEFAULT_GUIDANCE}")
+            raise ConditionError(f"guidance_scale {value} is not a finite number: send {DEFAULT_GUIDANCE} or the like")
     return np.maximum(np.array(values, np.float32), 1.0).reshape(-1, 1)
 
 
@@ -134,7 +137,7 @@ def tiered(tier: Tier, unit: Floats) -> Mapping[str, Floats]:
         unit: unit noise [B, C, h, w].
 
     Returns:
-        state [B, S, C, h, w], model_input [B, C, h, w], timestep [B, 1], table and timesteps with a batch dimension.
+        state [B, S, C, h, w], model_input [B, C, h, w], timestep [B, 1], and table and timesteps per sample.
     """
     batch = len(unit)
     slots = tier.table.shape[1] - 1

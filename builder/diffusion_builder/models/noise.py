@@ -1,25 +1,30 @@
 """The normal numbers of torch's CPU generator, without torch.
 
-`torch.randn(shape, generator=torch.Generator().manual_seed(seed))` for float32 draws 24-bit uniforms from MT19937
-and transforms blocks of 16 by Box-Muller (aten/src/ATen/native/cpu/DistributionTemplates.h, `normal_fill`). When the
-count is not a multiple of 16, the last 16 numbers are drawn anew.
+`torch.randn(shape, generator=torch.Generator().manual_seed(seed))` for float32 draws 24-bit uniforms from
+MT19937 and transforms blocks of 16 by Box-Muller (aten/src/ATen/native/cpu/DistributionTemplates.h,
+`normal_fill`). When the count is not a multiple of 16, the last 16 numbers are drawn anew.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+Floats: TypeAlias = NDArray[np.float32]
 _BLOCK = 16
 _UNIFORM_BITS = 24
 # torch seeds MT19937 with the low 32 bits of its 64-bit seed.
 _SEED_MASK = 0xFFFFFFFF
 
 
-def standard_normal(seed: int, shape: Sequence[int]) -> NDArray[np.float32]:
+def standard_normal(seed: int, shape: Sequence[int]) -> Floats:
     """Draw what torch draws.
 
     Args:
@@ -35,7 +40,7 @@ def standard_normal(seed: int, shape: Sequence[int]) -> NDArray[np.float32]:
     count = math.prod(shape)
     if count < _BLOCK:
         raise ValueError(f"{count} elements: this algorithm starts at {_BLOCK}")
-    generator = np.random.RandomState(seed & _SEED_MASK)  # noqa: NPY002 - torch's own algorithm is what is reproduced
+    generator = np.random.RandomState(seed & _SEED_MASK)
     whole = count - count % _BLOCK
     draws = _uniform(generator, count)
     values = np.empty(count, np.float32)
@@ -45,14 +50,16 @@ def standard_normal(seed: int, shape: Sequence[int]) -> NDArray[np.float32]:
     return values.reshape(tuple(shape))
 
 
-def _uniform(generator: np.random.RandomState, count: int) -> NDArray[np.float32]:
+def _uniform(generator: np.random.RandomState, count: int) -> Floats:
     words = generator.randint(0, 1 << 32, size=count, dtype=np.uint32)
-    return (words & ((1 << _UNIFORM_BITS) - 1)).astype(np.float32) / np.float32(1 << _UNIFORM_BITS)
+    fractions: Floats = (words & ((1 << _UNIFORM_BITS) - 1)).astype(np.float32) / np.float32(1 << _UNIFORM_BITS)
+    return fractions
 
 
-def _box_muller(uniforms: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Single precision throughout: the rounding of the angle is visible in the last digits of torch's numbers."""
+def _box_muller(uniforms: Floats) -> Floats:
+    """Single precision throughout: the rounding of the angle shows in the last digits of torch's numbers."""
     blocks = uniforms.reshape(-1, 2, _BLOCK // 2)
     radius = np.sqrt(np.float32(-2.0) * np.log(np.float32(1.0) - blocks[:, 0]))
     angle = np.float32(2.0 * math.pi) * blocks[:, 1]
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
+    normal: Floats = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
+    return normal

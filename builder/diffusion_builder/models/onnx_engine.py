@@ -1,7 +1,7 @@
 """Runs an ONNX engine in Triton's Python backend, for servers without Triton's own onnxruntime backend.
 
-All requests that Triton has queued are joined into one call and split again, so step-level batching works as it
-does with a native backend.
+All requests that Triton has queued are joined into one call and split again, so step-level batching works as
+it does with a native backend.
 """
 
 from __future__ import annotations

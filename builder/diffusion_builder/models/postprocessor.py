@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .pixels import to_pixels, to_png
 from .triton_io import Array, RequestError, bytes_tensor, each, read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class TritonPythonModel:

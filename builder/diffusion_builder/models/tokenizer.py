@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from .triton_io import Array, RequestError, each, read, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class TritonPythonModel:
@@ -32,6 +34,8 @@ class TritonPythonModel:
         negative = [""] * len(positive) if given is None else texts(given)
         if len(negative) != len(positive):
             raise RequestError(f"negative_prompt has {len(negative)} texts for {len(positive)} prompts: send one each")
-        encodings = self._tokenizer.encode_batch([text for pair in zip(negative, positive, strict=True) for text in pair])
+        encodings = self._tokenizer.encode_batch(
+            [text for pair in zip(negative, positive, strict=True) for text in pair]
+        )
         ids = np.array([encoding.ids for encoding in encodings], np.int64)
         return {"input_ids": ids.reshape(len(positive), 2, -1)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 Array = NDArray[Any]
 
@@ -31,7 +33,9 @@ def texts(values: Array) -> list[str]:
     try:
         return [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values.reshape(-1)]
     except UnicodeDecodeError as error:
-        raise RequestError(f"the text is not UTF-8 ({error.reason} at byte {error.start}): encode it as UTF-8") from error
+        raise RequestError(
+            f"the text is not UTF-8 ({error.reason} at byte {error.start}): encode it as UTF-8"
+        ) from error
 
 
 def answer(outputs: Mapping[str, Array]) -> Any:  # noqa: ANN401 - Triton's objects are untyped
