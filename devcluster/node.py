@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from devcluster import cgroups, leftovers, network
+from devcluster import cgroups, host, leftovers, network
 from devcluster.errors import DevclusterError
 from devcluster.images import pause_archive
 from devcluster.layout import PAUSE_IMAGE
@@ -73,7 +73,7 @@ class Nodes:
         self.clear(placed)
         leftovers.remove_tree(folders.home)
         leftovers.remove_tree(folders.run)
-        leftovers.remove_links(folders.home)
+        host.remove_links(folders.home)
         network.remove_node(self.wiring.network, placed)
         self.kubectl.attempt("delete", "node", name, "--ignore-not-found")
         # The pod collector would come for them too, but only after 40 s.

@@ -20,6 +20,7 @@ _PACKAGES = {
     "runc": "/usr/sbin/runc",
     "containernetworking-plugins": str(CNI_PLUGINS / "ptp"),
     "iptables": "/usr/sbin/iptables",
+    "nftables": "/usr/sbin/nft",
     "conntrack": "/usr/sbin/conntrack",
     "iproute2": "/usr/bin/ip",
     "mount": "/usr/bin/mount",
@@ -93,9 +94,7 @@ def _cgroups() -> None:
         probe.mkdir(exist_ok=True)
         probe.rmdir()
     except OSError as error:
-        raise _missing(
-            f"cgroups cannot be made in {found[0]} ({error.strerror})", "grant write access"
-        ) from error
+        raise _missing(f"cgroups cannot be made in {found[0]} ({error.strerror})", "grant write access") from error
 
 
 def _devices() -> None:
@@ -110,9 +109,7 @@ def _netfilter() -> None:
         listed = attempt(["iptables", "-w", "-t", table, "-S"])
         if listed.returncode:
             why = tail(listed.stderr)
-            raise _missing(
-                f"the netfilter table {table} cannot be read ({why})", "load ip_tables or nf_tables"
-            )
+            raise _missing(f"the netfilter table {table} cannot be read ({why})", "load ip_tables or nf_tables")
 
 
 def _overlay(folder: Path) -> None:

@@ -83,9 +83,7 @@ class Wiring:
         dns = self._kubeconfig("coredns", Subject(DNS_USER))
         volumes = self._kubeconfig("volume-provisioner", Subject(PROVISIONER_USER))
         return [
-            self.commands.proxy(
-                self._config("kube-proxy.yaml", configs.proxy(proxy, self.network, first_node))
-            ),
+            self.commands.proxy(self._config("kube-proxy.yaml", configs.proxy(proxy, self.network, first_node))),
             self.commands.dns(self._config("Corefile", configs.corefile(dns, self.network, _upstream()))),
             self.commands.volume_provisioner(volumes, STORAGE_CLASS),
         ]
