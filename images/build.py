@@ -95,9 +95,7 @@ def _ensure_built(recipe: Recipe, found: dict[str, str], session: _Session) -> N
         return
     started = time.monotonic()
     parent = _parent_reference(recipe, found, session)
-    options = [
-        f"--build-arg={argument}" for argument in (f"{recipe.parent_argument}={parent}", *recipe.arguments)
-    ]
+    options = [f"--build-arg={argument}" for argument in (f"{recipe.parent_argument}={parent}", *recipe.arguments)]
     options += ["--target", recipe.target] if recipe.target else []
     if recipe.extras:
         cache = output_of([str(uv_program(session.paths)), "cache", "dir"], what="uv cache dir").strip()

@@ -42,9 +42,7 @@ class Buildah:
         fixed += [f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro"] if _CERTIFICATES.exists() else []
         where = ["--file", str(containerfile), "--tag", reference, str(context)]
         log = self.paths.logs / f"{reference.rpartition(':')[0].rpartition('/')[2]}.log"
-        run_logged(
-            ["nice", *self._command("build", *fixed, *options, *where)], log, what=f"building {reference}"
-        )
+        run_logged(["nice", *self._command("build", *fixed, *options, *where)], log, what=f"building {reference}")
 
     def push(self, reference: str, destination: str) -> None:
         """Push without compression: the registry is on this machine, and the layers are gigabytes."""

@@ -72,9 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     names = [recipe.name for recipe in RECIPES]
     build = commands.add_parser("build", help="build, and with --push push, what changed")
-    build.add_argument(
-        "--push", default="", metavar="HOST:PORT", help="registry that takes the images (plain HTTP)"
-    )
+    build.add_argument("--push", default="", metavar="HOST:PORT", help="registry that takes the images (plain HTTP)")
     tag = commands.add_parser("tags", help="print the tags, which are digests of all inputs")
     context = commands.add_parser("context", help="write a build context for docker build or podman build")
     context.add_argument("name", choices=names)
@@ -83,7 +81,5 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("names", nargs="*", choices=[*names, []], metavar="NAME", help=", ".join(names))
         command.add_argument("--root-image", default="", help="Debian or NGC image instead of debootstrap's")
     for command in (build, tag, context):
-        command.add_argument(
-            "--result", type=Path, metavar="FILE", help="write the answer there, not to stdout"
-        )
+        command.add_argument("--result", type=Path, metavar="FILE", help="write the answer there, not to stdout")
     return parser

@@ -20,9 +20,11 @@ def run_logged(command: Sequence[str], log: Path, *, what: str) -> None:
     """Run to the end with all output appended to `log`; ImageError with the last lines where it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
+        start = output.tell()
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)  # noqa: S603 - our own commands
     if done.returncode != 0:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+        said = log.read_bytes()[start:].decode(errors="replace")
+        tail = "\n".join(said.splitlines()[-_TAIL_LINES:])
         raise ImageError(f"{what} failed (exit {done.returncode}).\n{tail}\nThe whole log: {log}")
 
 
@@ -46,18 +48,12 @@ def need(program: str, package: str, log: Path) -> str:
     if found:
         return found
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise ImageError(
-            f"{program} is missing. Install it (Debian: apt-get install {package}) and run this again."
-        )
+        raise ImageError(f"{program} is missing. Install it (Debian: apt-get install {package}) and run this again.")
     wait = ["-o", "DPkg::Lock::Timeout=600"]
     run_logged(["apt-get", "update", "-qq", *wait], log, what="apt-get update")
     install = ["apt-get", "install", "--yes", "-qq", "--no-install-recommends", *wait, package]
     run_logged(install, log, what=f"installing {package}")
-    return (
-        need(program, package, log)
-        if shutil.which(program, path=search)
-        else _still_missing(program, package)
-    )
+    return need(program, package, log) if shutil.which(program, path=search) else _still_missing(program, package)
 
 
 def _still_missing(program: str, package: str) -> str:

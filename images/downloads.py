@@ -71,9 +71,7 @@ def server_wheel(paths: Paths) -> Path:
         )
         (wheel,) = Path(folder).glob("*.whl")
         if _sha256(wheel) != PYTRITON_SHA256:
-            raise ImageError(
-                f"{PYTRITON} has the SHA-256 {_sha256(wheel)}, expected {PYTRITON_SHA256}: not used."
-            )
+            raise ImageError(f"{PYTRITON} has the SHA-256 {_sha256(wheel)}, expected {PYTRITON_SHA256}: not used.")
         wheel.replace(kept)
     return kept
 

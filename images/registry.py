@@ -7,9 +7,7 @@ from http import HTTPStatus
 
 from images.errors import ImageError
 
-_MANIFESTS = (
-    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-)
+_MANIFESTS = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 _TIMEOUT_SECONDS = 10
 
 

@@ -107,7 +107,5 @@ class Board:
             rows = list(self._rows.values())
         for row in rows:
             style = _STYLES.get(row.state, "")
-            table.add_row(
-                row.name, f"[{style}]{row.state}[/]" if style else row.state, row.elapsed(now), row.detail
-            )
+            table.add_row(row.name, f"[{style}]{row.state}[/]" if style else row.state, row.elapsed(now), row.detail)
         return table

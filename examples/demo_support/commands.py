@@ -40,9 +40,7 @@ class Tools:
             raise DemoError(f"{command[0]} is not installed. Install it and run this again.") from None
         if done.returncode != 0:
             words = (done.stderr or done.stdout).strip()
-            raise DemoError(
-                f"{what or ' '.join(command[:3])} failed (exit {done.returncode}):\n{words[-2000:]}"
-            )
+            raise DemoError(f"{what or ' '.join(command[:3])} failed (exit {done.returncode}):\n{words[-2000:]}")
         return done.stdout
 
     def follow(self, command: Sequence[str], tell: Callable[[str], None], *, what: str) -> None:

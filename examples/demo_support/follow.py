@@ -47,10 +47,7 @@ def rows(status: Status, now: datetime) -> list[Row]:
     found = [_row("fetch checkpoint", status["source"], now)] if status.get("source") else []
     for name, component in sorted(status.get("components", {}).items()):
         found.append(_row(f"export  {name}", component, now))
-        found += [
-            _row(f"compile {name} · {sku}", one, now)
-            for sku, one in sorted(component.get("skus", {}).items())
-        ]
+        found += [_row(f"compile {name} · {sku}", one, now) for sku, one in sorted(component.get("skus", {}).items())]
     for target in status.get("targets", []):
         found.append(_row(f"assemble · {target['name']}", target["repository"], now))
         found.append(_serving(target))
@@ -65,9 +62,7 @@ def condition(status: Status, kind: str, generation: int) -> Mapping[str, Any]:
 
 def engines(status: Status, since: datetime) -> tuple[int, int]:
     """Return how many engines were (compiled since then, there already)."""
-    all_engines = [
-        one for component in status.get("components", {}).values() for one in component["skus"].values()
-    ]
+    all_engines = [one for component in status.get("components", {}).values() for one in component["skus"].values()]
     built = [one for one in all_engines if not one.get("cached") and _started(one) >= since]
     return len(built), len(all_engines) - len(built)
 
@@ -93,9 +88,7 @@ def wait_until_served(tools: Tools, board: Board, name: str, namespace: str, sin
             return Outcome(engines_seconds or elapsed, elapsed, *engines(status, since))
         trouble.look(ready, name, namespace)
         time.sleep(_POLL_SECONDS)
-    raise DemoError(
-        f"The pipeline was not served within {DEADLINE_SECONDS:.0f} s. {_advice(name, namespace)}"
-    )
+    raise DemoError(f"The pipeline was not served within {DEADLINE_SECONDS:.0f} s. {_advice(name, namespace)}")
 
 
 class _Trouble:
@@ -122,9 +115,7 @@ def _row(name: str, build: Mapping[str, Any], now: datetime) -> Row:
     seconds = build.get("seconds")
     if build["state"] == "Running" and build.get("startedAt"):
         seconds = max(0.0, (now - _started(build)).total_seconds())
-    detail = build.get("message") or (
-        "from the store" if build.get("cached") else _size(build.get("sizeBytes"))
-    )
+    detail = build.get("message") or ("from the store" if build.get("cached") else _size(build.get("sizeBytes")))
     return Row(name=name, state=build["state"], seconds=seconds, detail=detail)
 
 

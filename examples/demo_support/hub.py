@@ -30,9 +30,7 @@ def manifest(namespace: str, image: str) -> str:
         "metadata": metadata,
         "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": _pod(labels, image)},
     }
-    return json.dumps(
-        {"apiVersion": "v1", "kind": "List", "items": [_namespace(namespace), deployment, service]}
-    )
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": [_namespace(namespace), deployment, service]})
 
 
 def _namespace(name: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import yaml
-from examples.demo_hub import revision_of
 
+from examples.demo_hub import Repository
 from examples.demo_support import hub
 from examples.demo_support.errors import DemoError
 from examples.demo_support.settings import IMAGE_VARIABLES, ROOT
@@ -67,9 +67,7 @@ def install_operator(tools: Tools, images: Mapping[str, str], namespace: str) ->
     where = ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--timeout", _ROLLOUT_TIMEOUT]
     # --wait would hide why a pod does not start; the rollout below tells.
     chart = str(ROOT / "charts" / "diffusion-operator")
-    tools.output(
-        "helm", "upgrade", "--install", "diffusion-operator", chart, *where, *options, what="helm upgrade"
-    )
+    tools.output("helm", "upgrade", "--install", "diffusion-operator", chart, *where, *options, what="helm upgrade")
     wait_for_rollout(tools, "diffusion-operator", OPERATOR_NAMESPACE)
 
 
@@ -112,7 +110,7 @@ def apply_pipeline(tools: Tools, namespace: str) -> str:
 
 def check_revision(named: str, checkpoint: Path) -> None:
     """Raise DemoError unless `named` is the revision that the hub gives to this checkpoint."""
-    actual = revision_of(checkpoint)
+    actual = Repository.load(checkpoint).revision
     if named != actual:
         raise DemoError(
             f"examples/pipeline.yaml names revision {named}, but examples/demo-checkpoint is {actual}.\n"

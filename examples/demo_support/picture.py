@@ -55,9 +55,7 @@ def draw(url: str, steps: int, request: Request, path: Path) -> Picture:
     except (InferenceServerException, OSError) as error:
         raise DemoError(f"The server did not make the picture with {steps} steps: {error}") from error
     if len(set(answers)) != 1:
-        raise DemoError(
-            f"{_REPEATS} answers to the same request with {steps} steps differ; they must be equal."
-        )
+        raise DemoError(f"{_REPEATS} answers to the same request with {steps} steps differ; they must be equal.")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(answers[0])
     return Picture(path, steps, median(seconds))

@@ -82,9 +82,7 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
 def _check(settings: Settings) -> None:
     if settings.steps not in TIERS:
         tiers = " or ".join(str(tier) for tier in TIERS)
-        raise DemoError(
-            f"STEPS is {settings.steps}. Set it to {tiers}: those are the tiers of examples/pipeline.yaml."
-        )
+        raise DemoError(f"STEPS is {settings.steps}. Set it to {tiers}: those are the tiers of examples/pipeline.yaml.")
     if settings.seed < 0:
         raise DemoError(f"SEED is {settings.seed}. Set it to a number from 0 upwards.")
     missing = [key for name, key in IMAGE_VARIABLES.items() if name not in settings.images]
