@@ -48,10 +48,17 @@ class HubReference:
             )
 
 
+def _transport_error(http_error: type[Exception]) -> type[Exception]:
+    """What the HTTP library of this version of huggingface_hub raises when nobody answers."""
+    return next(base for base in http_error.__mro__[1:] if issubclass(base, Exception))
+
+
 class Hub:
     """A hub, as far as a checkpoint needs it."""
 
     def __init__(self, endpoint: str, token: str | None) -> None:
+        # The library otherwise tells the hub about the program that uses it.
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         from huggingface_hub import HfApi
 
         self.endpoint = endpoint
@@ -110,14 +117,13 @@ class Hub:
 
     @contextmanager
     def _errors(self, reference: HubReference) -> Iterator[None]:
-        import httpx
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
             yield
         except HfHubHTTPError as error:
             raise self._http_error(reference, error) from error
-        except (httpx.HTTPError, LocalEntryNotFoundError, ConnectionError) as error:
+        except (_transport_error(HfHubHTTPError), LocalEntryNotFoundError, ConnectionError) as error:
             raise UnavailableError(
                 Reason.HUB_UNREACHABLE,
                 f"the hub {self.endpoint} cannot be reached ({type(error).__name__}): check HF_ENDPOINT, proxy and "

@@ -23,8 +23,16 @@ _FETCH_VERSION = 1
 OnFile = Callable[[str, float], None]
 
 
-def from_hub(store: Store, hub: Hub, reference: HubReference, on_file: OnFile) -> tuple[Artifact, bool]:
+def from_hub(
+    store: Store, connect: Callable[[], Hub], reference: HubReference, on_file: OnFile
+) -> tuple[Artifact, bool]:
     """Fetch a pinned revision.
+
+    Args:
+        store: where it goes.
+        connect: makes the hub; not called when the revision is in the store already.
+        reference: what to fetch.
+        on_file: told about each file.
 
     Returns:
         The source artifact, and whether it was in the store already. A pinned revision cannot change, so in that
@@ -37,6 +45,7 @@ def from_hub(store: Store, hub: Hub, reference: HubReference, on_file: OnFile) -
     present = store.find(Kind.SOURCE, Recipe(Kind.SOURCE, inputs).digest)
     if present is not None:
         return present, True
+    hub = connect()
     sizes = hub.files(reference)
     for name in sizes:
         layout.check_path(name)

@@ -95,7 +95,7 @@ def fetch(context: Context, origin: Origin) -> Result:
         return context.run(
             "fetch", "",
             lambda phase: sources.from_hub(
-                context.store, Hub.from_environment(), reference, lambda n, f: phase("download", f, n)
+                context.store, Hub.from_environment, reference, lambda n, f: phase("download", f, n)
             ),
         )  # fmt: skip
     raise BadInputError(
