@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from diffusion_operator import settings as operator_settings
-from diffusion_operator.api.crd import as_yaml, definition
+from diffusion_operator.api.crd import as_yaml, definition, for_chart
 from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.errors import BadInputError, OperatorError
 from diffusion_operator.settings import LogFormat
@@ -53,12 +53,11 @@ def run() -> None:
 
 @cli.command()
 @click.option("--write", "target", type=click.Path(path_type=Path), help="Write the definition to this file.")
-@click.option(
-    "--check", "checked", type=click.Path(path_type=Path), help="Fail when this file is out of date."
-)
-def crd(target: Path | None, checked: Path | None) -> None:
+@click.option("--check", "checked", type=click.Path(path_type=Path), help="Fail when this file is out of date.")
+@click.option("--chart", is_flag=True, help="As the chart has it: Helm upgrades it and never deletes it.")
+def crd(target: Path | None, checked: Path | None, *, chart: bool) -> None:
     """Print, write or check the CustomResourceDefinition."""
-    text = as_yaml(definition())
+    text = as_yaml(for_chart(definition()) if chart else definition())
     if target is not None:
         target.write_text(text)
     if checked is not None and (not checked.exists() or checked.read_text() != text):

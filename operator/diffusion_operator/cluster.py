@@ -62,9 +62,7 @@ class Reference:
     def path(self, subresource: str = "") -> str:
         """URL path of the object, or of its collection when it has no name."""
         prefix, plural = COLLECTIONS[self.kind]
-        return "/".join(
-            filter(None, (f"{prefix}/namespaces/{self.namespace}/{plural}", self.name, subresource))
-        )
+        return "/".join(filter(None, (f"{prefix}/namespaces/{self.namespace}/{plural}", self.name, subresource)))
 
 
 def reference(body: JsonObject) -> Reference:
@@ -96,6 +94,11 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+
+    async def serves_pipelines(self) -> bool:
+        """True when the API server knows our custom resource."""
+        found = await self._request("GET", f"/apis/{API_VERSION}", missing_ok=True)
+        return found is not None and any(item["kind"] == KIND for item in found.get("resources", []))
 
     async def get(self, target: Reference) -> JsonObject | None:
         """The object, or None when there is none."""
@@ -151,9 +154,7 @@ class Cluster:
             return False
         return True
 
-    async def patch(
-        self, target: Reference, body: JsonObject, content_type: str = STRATEGIC
-    ) -> JsonObject | None:
+    async def patch(self, target: Reference, body: JsonObject, content_type: str = STRATEGIC) -> JsonObject | None:
         """Patch the object; None when there is none."""
         query = [("fieldManager", naming.MANAGER)]
         return await self._request("PATCH", target.path(), body, content_type, query=query, missing_ok=True)
@@ -202,9 +203,7 @@ class Cluster:
             response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)
             data = await response.read()  # type: ignore[no-untyped-call]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise UnavailableError(
-                f"The API server does not answer: {error or type(error).__name__}."
-            ) from error
+            raise UnavailableError(f"The API server does not answer: {error or type(error).__name__}.") from error
         except ApiException as error:
             raise _error(method, path, int(error.status or 0), error.body) from error
         if response.status == NOT_FOUND and missing_ok:
@@ -246,9 +245,7 @@ def _check_owner(body: JsonObject, observed: JsonObject | None) -> None:
     if not mine & theirs:
         target = reference(body)
         if _names(body) & _names(observed):
-            raise ConflictError(
-                f"{target.kind} {target.name} of a deleted pipeline of this name is still going."
-            )
+            raise ConflictError(f"{target.kind} {target.name} of a deleted pipeline of this name is still going.")
         raise NameTakenError(
             f"{target.kind} {target.name} exists in namespace {target.namespace} and is somebody else's: "
             "delete it, or give the pipeline or its target another name."
@@ -271,8 +268,7 @@ def contains(observed: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON val
     """True when everything that is wanted is there; the server may have added more fields."""
     if isinstance(wanted, dict):
         return isinstance(observed, dict) and all(
-            contains(observed.get(key), value) or _is_empty(value, observed.get(key))
-            for key, value in wanted.items()
+            contains(observed.get(key), value) or _is_empty(value, observed.get(key)) for key, value in wanted.items()
         )
     if isinstance(wanted, list):
         same_length = isinstance(observed, list) and len(observed) == len(wanted)

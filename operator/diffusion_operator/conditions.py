@@ -59,7 +59,6 @@ class Reason(StrEnum):
     EVIDENCE_LOST = "EvidenceLost"
     CRASH_LOOP_BACK_OFF = "CrashLoopBackOff"
     VERIFY_FAILED = "VerifyFailed"
-    PROBE_FAILED = "ProbeFailed"
     NOT_READY = "NotReady"
 
 
@@ -107,9 +106,7 @@ def ready(findings: Iterable[Finding]) -> Finding:
     return Finding(Type.READY, ok=False, reason=worst.reason, message=worst.message)
 
 
-def merge(
-    findings: Iterable[Finding], before: Mapping[str, Condition], generation: int, now: str
-) -> list[Condition]:
+def merge(findings: Iterable[Finding], before: Mapping[str, Condition], generation: int, now: str) -> list[Condition]:
     """Conditions for the status; the transition time moves only when the status value does.
 
     Args:

@@ -166,9 +166,7 @@ class Reconciler:
             log.info("started Job %s", name)
             return
         head = {key: body["metadata"][key] for key in ("ownerReferences",)}
-        labels = {
-            key: value for key, value in body["metadata"]["labels"].items() if key.startswith("needed-by.")
-        }
+        labels = {key: value for key, value in body["metadata"]["labels"].items() if key.startswith("needed-by.")}
         await self._cluster.patch(clusters.reference(body), {"metadata": {**head, "labels": labels}})
         log.info("joined Job %s", name)
 

@@ -66,9 +66,7 @@ def _get(environment: Mapping[str, str], name: str, default: str) -> str:
 def _required(environment: Mapping[str, str], name: str) -> str:
     value = _get(environment, name, "")
     if not value:
-        raise BadInputError(
-            f"{PREFIX}{name} is not set; the chart sets it, outside a cluster set it yourself."
-        )
+        raise BadInputError(f"{PREFIX}{name} is not set; the chart sets it, outside a cluster set it yourself.")
     return value
 
 

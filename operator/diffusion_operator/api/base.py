@@ -78,9 +78,7 @@ class Toleration(ApiModel):
     """A taint that the pods tolerate, as in a pod."""
 
     key: str | None = Field(default=None, max_length=317, description="Key of the taint; empty matches all.")
-    operator: Literal["Exists", "Equal"] | None = Field(
-        default=None, description="How key and value are compared."
-    )
+    operator: Literal["Exists", "Equal"] | None = Field(default=None, description="How key and value are compared.")
     value: str | None = Field(default=None, max_length=63, description="Value of the taint.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         default=None, description="Effect of the taint; empty matches all."

@@ -115,15 +115,11 @@ class BatchRange(Range):
     """How many images one engine call makes."""
 
     min: Annotated[int, Field(ge=1, le=128)] = Field(default=1, description="Smallest batch.")
-    opt: Annotated[int, Field(ge=1, le=128)] = Field(
-        default=4, description="Batch that the engine is tuned for."
-    )
+    opt: Annotated[int, Field(ge=1, le=128)] = Field(default=4, description="Batch that the engine is tuned for.")
     max: Annotated[int, Field(ge=1, le=128)] = Field(default=8, description="Largest batch.")
 
 
-PIXELS = Field(
-    ge=8, le=4096, json_schema_extra=rules(rule("self % 8 == 0", "must be a multiple of 8 pixels"))
-)
+PIXELS = Field(ge=8, le=4096, json_schema_extra=rules(rule("self % 8 == 0", "must be a multiple of 8 pixels")))
 
 
 class PixelRange(Range):
@@ -200,12 +196,8 @@ class Storage(ApiModel):
         )
     )
 
-    claim_name: ObjectName | None = Field(
-        default=None, description="An existing claim in the pipeline's namespace."
-    )
-    size: Quantity | None = Field(
-        default=None, description="Size of a claim that is created with the pipeline."
-    )
+    claim_name: ObjectName | None = Field(default=None, description="An existing claim in the pipeline's namespace.")
+    size: Quantity | None = Field(default=None, description="Size of a claim that is created with the pipeline.")
     storage_class_name: ObjectName | None = Field(
         default=None, description="Class of the created claim; the cluster's default class when not given."
     )
@@ -282,9 +274,7 @@ class DiffusionPipelineSpec(ApiModel):
 
     model: Model = Field(description="The checkpoint that is served.")
     scheduler: Scheduler = Field(default=Scheduler(), description="Sampler of the diffusion process.")
-    precision: Literal["float32"] = Field(
-        default="float32", description="Number format of weights and activations."
-    )
+    precision: Literal["float32"] = Field(default="float32", description="Number format of weights and activations.")
     shapes: Shapes = Field(default=Shapes(), description="Sizes that the engines accept.")
     pipelines: Annotated[list[Pipeline], Field(min_length=1, max_length=8)] = Field(
         default=[Pipeline(task="generate")],

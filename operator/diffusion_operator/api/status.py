@@ -81,9 +81,7 @@ class Summary(ApiModel):
 class DiffusionPipelineStatus(ApiModel):
     """What is seen."""
 
-    observed_generation: int | None = Field(
-        default=None, description="Generation of the spec that this is about."
-    )
+    observed_generation: int | None = Field(default=None, description="Generation of the spec that this is about.")
     conditions: list[Condition] = Field(
         default=[],
         description="Aspects of the pipeline; all positive.",

@@ -12,6 +12,7 @@ import kopf
 from diffusion_operator import naming
 from diffusion_operator.api import GROUP, KIND, PLURAL, VERSION
 from diffusion_operator.cluster import connect
+from diffusion_operator.errors import UnavailableError
 from diffusion_operator.handlers.queue import WorkQueue
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
@@ -26,7 +27,8 @@ CHILDREN = (
     ("", "v1", "pods"),
 )
 GRACE_SECONDS = 10.0
-SERVER_SECONDS, CLIENT_SECONDS, CONNECT_SECONDS = 300.0, 330.0, 30.0
+PREFLIGHT_TRIES = 30
+SERVER_SECONDS, CLIENT_SECONDS, CONNECT_SECONDS = 300, 330, 30
 
 
 class Wiring:
@@ -126,14 +128,36 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
+async def preflight() -> None:
+    """Wait until the API server serves our custom resource: kopf would watch nothing and say nothing.
+
+    Raises:
+        UnavailableError: it still does not.
+    """
+    async with connect() as cluster:
+        for _ in range(PREFLIGHT_TRIES):
+            if await cluster.serves_pipelines():
+                return
+            await asyncio.sleep(1)
+    raise UnavailableError(f"The API server does not know {PLURAL}.{GROUP}: install the CRD (crds.enabled=true).")
+
+
 def run(settings: Settings) -> None:
-    """Run the operator until it is told to stop."""
+    """Run the operator until it is told to stop.
+
+    Raises:
+        UnavailableError: a watch or the health endpoint cannot go on; the process is to be started anew.
+    """
+    asyncio.run(preflight())
     namespaces = settings.watch_namespaces
-    kopf.run(
-        registry=Wiring(settings).registry(),
-        settings=kopf_settings(),
-        standalone=True,
-        clusterwide=not namespaces,
-        namespaces=list(namespaces),
-        liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
-    )
+    try:
+        kopf.run(
+            registry=Wiring(settings).registry(),
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=list(namespaces),
+            liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
+        )
+    except Exception as error:
+        raise UnavailableError(f"The operator cannot go on: {error or type(error).__name__}.") from error

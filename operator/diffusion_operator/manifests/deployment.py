@@ -22,7 +22,7 @@ from diffusion_operator.settings import Settings
 
 # Endpoints lose the pod while it sleeps, then the server finishes what it has.
 DRAIN_SECONDS = 10
-EXIT_TIMEOUT_SECONDS = 60
+EXIT_TIMEOUT_SECONDS = 30
 SHARED_MEMORY = "512Mi"
 ADMIN_APIS = "model-repository,logging,shared-memory,trace"
 VERIFY_RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"})

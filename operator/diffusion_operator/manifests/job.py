@@ -115,9 +115,7 @@ def _failure_policy() -> JsonObject:
 
 
 def _pod(request: JobRequest, settings: Settings) -> JsonObject:
-    container = container_basics(
-        naming.BUILD, settings.builder_image, settings.image_pull_policy, request.resources
-    )
+    container = container_basics(naming.BUILD, settings.builder_image, settings.image_pull_policy, request.resources)
     container["args"] = [
         "--progress",
         "json",

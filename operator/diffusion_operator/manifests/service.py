@@ -9,9 +9,7 @@ PORTS = (("http", 8000), ("grpc", 8001), ("metrics", 8002))
 def for_revision(owner: Owner, target: str, revision: str) -> JsonObject:
     """Service of one revision, whether it has the traffic or not."""
     labels = _labels(owner, target) | {naming.REVISION: revision}
-    return _service(
-        naming.revision(owner.name, target, revision), owner, labels, _selector(owner, target, revision)
-    )
+    return _service(naming.revision(owner.name, target, revision), owner, labels, _selector(owner, target, revision))
 
 
 def for_target(owner: Owner, target: str, stable: str) -> JsonObject:

@@ -55,9 +55,7 @@ def plan(observed: Observed, settings: Settings, refused: Finding | None = None)
     """
     builds = _builds(observed)
     targets = serving.plan_targets(observed, builds, settings)
-    accepted = refused or Finding(
-        Type.ACCEPTED, ok=True, reason=Reason.VALID, message="The spec can be served."
-    )
+    accepted = refused or Finding(Type.ACCEPTED, ok=True, reason=Reason.VALID, message="The spec can be served.")
     found = report.with_ready(
         (
             accepted,

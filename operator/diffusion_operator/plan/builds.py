@@ -117,9 +117,7 @@ def _placements(targets: Iterable[Target]) -> dict[str, Placement]:
     return placements
 
 
-def _exports(
-    spec: DiffusionPipelineSpec, store: Store, fetch: Step, jobs: Mapping[str, JobView]
-) -> dict[str, Step]:
+def _exports(spec: DiffusionPipelineSpec, store: Store, fetch: Step, jobs: Mapping[str, JobView]) -> dict[str, Step]:
     if not fetch.done:
         return {}
     return {component: step(_export(spec, store, fetch, component), jobs) for component in SOURCE_OF}
@@ -204,9 +202,7 @@ def _compile(
     )
 
 
-def _assemble(
-    spec: DiffusionPipelineSpec, store: Store, fetch: Step, engines: Mapping[str, str]
-) -> JobRequest:
+def _assemble(spec: DiffusionPipelineSpec, store: Store, fetch: Step, engines: Mapping[str, str]) -> JobRequest:
     batching = spec.serving.batching
     document = {
         "source": fetch.digest,

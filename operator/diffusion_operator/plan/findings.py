@@ -20,9 +20,7 @@ def storage(observed: Observed) -> Finding | None:
     """What is wrong with the claims, or None."""
     source = observed.spec.model.source.persistent_volume_claim
     if source is not None and observed.claims.source is None:
-        return _missing_claim(
-            observed, "spec.model.source.persistentVolumeClaim.claimName", source.claim_name
-        )
+        return _missing_claim(observed, "spec.model.source.persistentVolumeClaim.claimName", source.claim_name)
     given, claim = observed.spec.storage.claim_name, observed.claims.store
     if given is not None and claim is None:
         return _missing_claim(observed, "spec.storage.claimName", given)
@@ -30,9 +28,7 @@ def storage(observed: Observed) -> Finding | None:
     if claim is None or "deletionTimestamp" in claim["metadata"]:
         return _engines(Reason.WAITING_FOR_STORAGE, f"Claim {name} is being created.")
     if claim.get("status", {}).get("phase") == "Lost":
-        text = (
-            f"The volume behind claim {name} is gone: delete the claim, it is then created and filled anew."
-        )
+        text = f"The volume behind claim {name} is gone: delete the claim, it is then created and filled anew."
         return _engines(Reason.STORAGE_NOT_FOUND, text)
     return None
 
@@ -59,9 +55,7 @@ def repository(observed: Observed, builds: Builds | None) -> Finding:
     steps = tuple(builds.assembles.values())
     if all(item.done for item in steps):
         digests = ", ".join(sorted({item.digest[:12] for item in steps}))
-        return _repository(
-            Reason.REPOSITORY_BUILT, f"The Triton model repository is in the store: {digests}.", ok=True
-        )
+        return _repository(Reason.REPOSITORY_BUILT, f"The Triton model repository is in the store: {digests}.", ok=True)
     stuck = _stuck(observed, steps)
     if stuck is not None:
         return _repository(*stuck)
@@ -79,9 +73,7 @@ def available(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
         name = naming.url(observed.owner.name, observed.owner.namespace)
         return Finding(kind, ok=True, reason=Reason.SERVING, message=f"{ready} pods serve at {name}.")
     if observed.spec.suspend:
-        return Finding(
-            kind, ok=False, reason=Reason.SUSPENDED, message="Nothing is served while spec.suspend is true."
-        )
+        return Finding(kind, ok=False, reason=Reason.SUSPENDED, message="Nothing is served while spec.suspend is true.")
     found = _pod_trouble(observed, lacking)
     if found is not None:
         return Finding(kind, ok=False, reason=found.reason, message=found.message)
@@ -89,6 +81,9 @@ def available(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
     if all(not plan.state.revisions for plan in lacking):
         text = "Serving starts once the repository is there."
         return Finding(kind, ok=False, reason=Reason.WAITING_FOR_REPOSITORY, message=text)
+    if any(plan.serving is not None and plan.serving.proven for plan in lacking):
+        text = f"Target {names}: the server has no ready pod any more; see kubectl describe pod."
+        return Finding(kind, ok=False, reason=Reason.NOT_READY, message=text)
     text = f"Target {names}: the server is starting; it is ready once every ensemble has answered a request."
     return Finding(kind, ok=False, reason=Reason.STARTING, message=text)
 
@@ -101,9 +96,7 @@ def rollout(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
         names = ", ".join(f"{plan.target.name} serves {plan.state.stable}" for plan in plans)
         return Finding(kind, ok=True, reason=Reason.COMPLETE, message=f"{names}.")
     if observed.spec.suspend:
-        return Finding(
-            kind, ok=False, reason=Reason.SUSPENDED, message="Nothing is served while spec.suspend is true."
-        )
+        return Finding(kind, ok=False, reason=Reason.SUSPENDED, message="Nothing is served while spec.suspend is true.")
     found = _pod_trouble(observed, open_plans)
     if found is not None:
         return Finding(kind, ok=False, reason=found.reason, message=found.message)

@@ -17,6 +17,8 @@ Phase = Literal["Pending", "Running", "Succeeded", "Failed", "Lost"]
 
 FIRST_RETRY_SECONDS = 30
 LAST_RETRY_SECONDS = 900
+OUTSIDE = frozenset({"AccessDenied", "SourceNotFound"})
+"""The builder's reasons that somebody can mend without touching the pipeline: a Secret, the files on a claim."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,15 @@ def _failure(parsed: JsonObject, condition: JsonObject, job: JsonObject) -> Fail
     # A download goes on where it stopped; a compilation that was too slow or too big stays so.
     hopeless = ended == "OOMKilled" or (ended == "DeadlineExceeded" and not fetching)
     permanent = parsed.get("exitCode") == BAD_INPUT or hopeless
-    return Failure(reason, str(error.get("message") or "The builder gave no message."), permanent=permanent)
+    message = str(error.get("message") or "The builder gave no message.")
+    return Failure(reason, message, permanent=permanent and not _is_outside(reason, job))
+
+
+def _is_outside(reason: str, job: JsonObject) -> bool:
+    """True when the same pipeline may work later. A hub hides a repository from a token that may not read it."""
+    volumes = job.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", [])
+    hidden = reason == "RepositoryNotFound" and any(volume["name"] == "token" for volume in volumes)
+    return reason in OUTSIDE or hidden
 
 
 def _condition(job: JsonObject) -> JsonObject | None:

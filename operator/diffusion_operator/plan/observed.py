@@ -57,9 +57,7 @@ class Observed:
     def pod_trouble(self, target: str, revision: str) -> Trouble | None:
         """What keeps the newest pod of a revision from being ready."""
         wanted = {naming.TARGET: target, naming.REVISION: revision}
-        pods = [
-            pod for pod in self.serving_pods if wanted.items() <= pod["metadata"].get("labels", {}).items()
-        ]
+        pods = [pod for pod in self.serving_pods if wanted.items() <= pod["metadata"].get("labels", {}).items()]
         return next(filter(None, map(trouble, newest_first(pods))), None)
 
 

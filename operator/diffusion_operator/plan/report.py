@@ -89,9 +89,7 @@ def notes(at: Moment, findings: Iterable[Finding]) -> Iterator[EventNote]:
         stale = trouble and before is not None and before.observed_generation != at.generation
         if (known and not stale) or finding.message in told:
             continue
-        if trouble or (
-            finding.ok and finding.type in GOOD_NEWS and (before is None or before.status != "True")
-        ):
+        if trouble or (finding.ok and finding.type in GOOD_NEWS and (before is None or before.status != "True")):
             told.add(finding.message)
             yield EventNote(warning=trouble, reason=finding.reason, message=finding.message)
 
@@ -111,9 +109,7 @@ def _source(fetch: Step) -> SourceStatus:
 def _component(name: str, builds: Builds | None) -> ComponentStatus:
     export = builds.exports.get(name) if builds is not None else None
     skus = builds.skus if builds is not None else ()
-    engines = (
-        {sku: step_status(builds.compiles.get((name, sku))) for sku in skus} if builds is not None else {}
-    )
+    engines = {sku: step_status(builds.compiles.get((name, sku))) for sku in skus} if builds is not None else {}
     return ComponentStatus(**step_status(export).model_dump(), skus=engines)
 
 

@@ -63,9 +63,7 @@ class Step:
             following = "It is not tried again until the spec changes."
         else:
             following = f"It is tried again at {retry:%H:%M:%S} UTC."
-        return (
-            f"{self.title}: {self.view.failure.message} {following} Log: kubectl logs job/{self.request.name}"
-        )
+        return f"{self.title}: {self.view.failure.message} {following} Log: kubectl logs job/{self.request.name}"
 
 
 def step(request: JobRequest, jobs: Mapping[str, JobView]) -> Step:

@@ -1,0 +1,44 @@
+{{- define "diffusion-operator.labels" -}}
+app.kubernetes.io/name: diffusion-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "diffusion-operator.selector" -}}
+app.kubernetes.io/name: diffusion-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "diffusion-operator.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default "diffusion-operator" }}
+{{- end }}
+
+{{- /* The exact verbs that the operator uses; Secrets are not among them. */ -}}
+{{- define "diffusion-operator.rules" -}}
+- apiGroups: [diffusion-operator.io]
+  resources: [diffusionpipelines]
+  verbs: [get, list, watch]
+- apiGroups: [diffusion-operator.io]
+  resources: [diffusionpipelines/status]
+  verbs: [patch]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end }}
