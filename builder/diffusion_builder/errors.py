@@ -42,6 +42,7 @@ class Reason(StrEnum):
     COMPILE_FAILED = "CompileFailed"
     UNSUPPORTED_OPERATOR = "UnsupportedOperator"
     OUT_OF_MEMORY = "OutOfMemory"
+    OUT_OF_GPU_MEMORY = "OutOfGPUMemory"
     NO_GPU = "NoGPU"
     WRONG_GPU = "WrongGPU"
     VERSION_MISMATCH = "VersionMismatch"
