@@ -147,8 +147,7 @@ class Cluster:
         for placed in nodes:
             manager.wait_ready(placed)
             self.say(f"node {placed.node.name} ready")
-        for component in wiring.services(nodes[0].node.name):
-            self.processes.ensure(component)
+        control_plane.ensure_services(wiring, self.processes, manager.kubectl, nodes[0].node.name)
         self.say(f"cluster ready: export KUBECONFIG={self.layout.kubeconfig}")
 
     def _take_down(self) -> None:

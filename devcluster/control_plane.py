@@ -1,4 +1,4 @@
-"""etcd, API server, controller manager and scheduler, in the order in which they need each other."""
+"""Components that are no node's, in the order in which they need each other."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from devcluster.probe import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from devcluster.kubectl import Kubectl
     from devcluster.processes import Processes
     from devcluster.wiring import Wiring
 
 _API_SECONDS = 60.0
-_CONTROLLER_SECONDS = 30.0
+_HEALTH_SECONDS = 30.0
 
 
 def ensure(wiring: Wiring, processes: Processes, say: Callable[[str], None]) -> None:
@@ -31,5 +32,25 @@ def ensure(wiring: Wiring, processes: Processes, say: Callable[[str], None]) -> 
     started += [processes.ensure(component) for component in controllers]
     for component, port in zip(controllers, ports, strict=True):
         own = Endpoint("127.0.0.1", port, "/healthz", authority)
-        processes.wait(component.name, own.healthy, _CONTROLLER_SECONDS)
+        processes.wait(component.name, own.healthy, _HEALTH_SECONDS)
     say("control plane ready" if any(started) else "control plane runs")
+
+
+def ensure_services(wiring: Wiring, processes: Processes, kubectl: Kubectl, first_node: str) -> None:
+    """Start what pods rely on (kube-proxy, CoreDNS, volumes, the default service account) and wait for it.
+
+    Raises:
+        DevclusterError: A component ended or did not become healthy.
+    """
+    for component in wiring.services(first_node):
+        processes.ensure(component)
+    network = wiring.network
+    for name, endpoint in {
+        "coredns": Endpoint("127.0.0.1", network.dns_ready_port, "/ready"),
+        "kube-proxy": Endpoint("127.0.0.1", network.proxy_health_port, "/healthz"),
+    }.items():
+        processes.wait(name, endpoint.healthy, _HEALTH_SECONDS)
+    account = ("get", "serviceaccount", "default", "--namespace=default")
+    # Until the controller manager has made it, every pod in the namespace is refused.
+    manager = "kube-controller-manager"
+    processes.wait(manager, lambda: not kubectl.attempt(*account).returncode, _HEALTH_SECONDS)

@@ -12,6 +12,7 @@ from devcluster import cgroups, host, leftovers, network
 from devcluster.errors import DevclusterError
 from devcluster.images import pause_archive
 from devcluster.layout import PAUSE_IMAGE
+from devcluster.probe import Endpoint
 from devcluster.shell import attempt, run, write
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class Nodes:
     def wait_ready(self, placed: PlacedNode) -> None:
         """Wait until the API server calls the node Ready, and give it its labels and GPUs."""
         name = placed.node.name
+        # The API server goes on calling a node Ready for a while after its kubelet was killed.
+        port = self.wiring.network.kubelet_health_port + placed.index
+        own = Endpoint("127.0.0.1", port, "/healthz")
+        self.processes.wait(f"kubelet@{name}", own.healthy, _READY_SECONDS, "healthy")
         self.processes.wait(f"kubelet@{name}", lambda: self.ready(name), _READY_SECONDS)
         self._label(placed.node)
         self._simulate_gpus(placed.node)

@@ -1,4 +1,4 @@
-"""Asking a component over HTTPS whether it is healthy."""
+"""Asking a component whether it is healthy."""
 
 from __future__ import annotations
 
@@ -18,20 +18,17 @@ _OK = 200
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A health endpoint: who signed its certificate, and what we show to it, if anything."""
+    """A health endpoint: who signed its certificate (None: plain HTTP), and what we show to it, if anything."""
 
     host: str
     port: int
     path: str
-    authority: Path
+    authority: Path | None = None
     client: Pair | None = None
 
     def healthy(self) -> bool:
         """Return whether it answers 200."""
-        context = ssl.create_default_context(cafile=str(self.authority))
-        if self.client:
-            context.load_cert_chain(self.client.certificate, self.client.key)
-        connection = http.client.HTTPSConnection(self.host, self.port, timeout=_SECONDS, context=context)
+        connection = self._connection()
         try:
             connection.request("GET", self.path)
             return connection.getresponse().status == _OK
@@ -39,3 +36,11 @@ class Endpoint:
             return False
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.authority is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=_SECONDS)
+        context = ssl.create_default_context(cafile=str(self.authority))
+        if self.client:
+            context.load_cert_chain(self.client.certificate, self.client.key)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=_SECONDS, context=context)
