@@ -104,7 +104,8 @@ def _configure_logging(log_format: LogFormat) -> None:
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # kopf tells every watched event; a person wants what was decided.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    for name in ("kopf.objects", "kopf.activities.probe", "aiohttp.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def main() -> NoReturn:

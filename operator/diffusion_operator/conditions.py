@@ -66,13 +66,15 @@ class Reason(StrEnum):
 class Finding:
     """One condition before it is compared with what the status said.
 
-    `reason` is a Reason, or the reason that the builder gave for a failed stage.
+    `reason` is a Reason, or the reason that the builder gave for a failed stage. `lasting` is the message without
+    what changes from one retry to the next, for Events; empty when that is all of it.
     """
 
     type: Type
     ok: bool
     reason: str
     message: str
+    lasting: str = ""
 
 
 PROGRESS = frozenset(
@@ -103,7 +105,7 @@ def ready(findings: Iterable[Finding]) -> Finding:
     if not failing:
         return Finding(Type.READY, ok=True, reason=Reason.READY, message="All targets serve this generation.")
     worst = next((finding for finding in failing if is_trouble(finding)), failing[0])
-    return Finding(Type.READY, ok=False, reason=worst.reason, message=worst.message)
+    return Finding(Type.READY, ok=False, reason=worst.reason, message=worst.message, lasting=worst.lasting)
 
 
 def merge(findings: Iterable[Finding], before: Mapping[str, Condition], generation: int, now: str) -> list[Condition]:

@@ -14,7 +14,7 @@ from diffusion_operator.plan import findings, report, serving
 from diffusion_operator.plan.actions import Action, Apply, DeleteJob, LeaveJob
 from diffusion_operator.plan.builds import Builds, Store, chain
 from diffusion_operator.plan.observed import Observed, claim_name
-from diffusion_operator.plan.steps import Starter
+from diffusion_operator.plan.steps import Starter, is_young
 from diffusion_operator.settings import Settings
 
 JsonObject = dict[str, Any]
@@ -118,10 +118,10 @@ def _again(observed: Observed, builds: Builds | None, found: Sequence[Finding]) 
     if all(finding.ok for finding in found) or observed.spec.suspend:
         return None
     views = [item.view for item in builds.steps() if item.view is not None] if builds is not None else []
-    retries = [retry for view in views if view.phase == "Failed" and (retry := view.retry_at()) is not None]
+    retries = [retry for view in views if view.phase in {"Failed", "Lost"} and (retry := view.retry_at()) is not None]
     waits = [max(SOON_SECONDS, (retry - observed.now).total_seconds()) for retry in retries]
     hopeless = any(view.phase == "Failed" and view.retry_at() is None for view in views)
-    busy = any(view.phase in {"Pending", "Running", "Lost"} for view in views)
+    busy = any(view.phase in {"Pending", "Running"} or is_young(view, observed.now) for view in views)
     if not waits and hopeless and not busy:
         return None
     return min([*waits, POLL_SECONDS])

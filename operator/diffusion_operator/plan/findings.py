@@ -40,9 +40,9 @@ def engines(observed: Observed, builds: Builds | None) -> Finding:
         return lacking or _engines(Reason.WAITING_FOR_STORAGE, "The store is not there yet.")
     if builds.engines_done == builds.engines_wanted:
         return _engines(Reason.ENGINES_BUILT, f"{builds.engines_wanted} engines are in the store.", ok=True)
-    stuck = _stuck(observed, builds.engine_steps())
+    stuck = _stuck(observed, Type.ENGINES_READY, builds.engine_steps())
     if stuck is not None:
-        return _engines(*stuck)
+        return stuck
     if observed.spec.suspend:
         return _engines(Reason.SUSPENDED, "No Job is started while spec.suspend is true.")
     return _engines(*_engine_progress(builds))
@@ -56,9 +56,9 @@ def repository(observed: Observed, builds: Builds | None) -> Finding:
     if all(item.done for item in steps):
         digests = ", ".join(sorted({item.digest[:12] for item in steps}))
         return _repository(Reason.REPOSITORY_BUILT, f"The Triton model repository is in the store: {digests}.", ok=True)
-    stuck = _stuck(observed, steps)
+    stuck = _stuck(observed, Type.REPOSITORY_READY, steps)
     if stuck is not None:
-        return _repository(*stuck)
+        return stuck
     if observed.spec.suspend:
         return _repository(Reason.SUSPENDED, "No Job is started while spec.suspend is true.")
     return _repository(Reason.ASSEMBLING, "The Triton model repository is being assembled.")
@@ -119,16 +119,18 @@ def _rollout_progress(kind: Type, plan: TargetPlan) -> Finding:
     return Finding(kind, ok=False, reason=Reason.ROLLING_OUT, message=text + old)
 
 
-def _stuck(observed: Observed, steps: Iterable[Step]) -> tuple[str, str] | None:
-    """Reason and message of what keeps the steps from going on."""
+def _stuck(observed: Observed, kind: Type, steps: Iterable[Step]) -> Finding | None:
+    """What keeps the steps from going on."""
     items = tuple(steps)
     for item in items:
         if item.failed and item.view is not None and item.view.failure is not None:
-            return item.view.failure.reason, item.failure_text()
+            failure = item.view.failure
+            lasting = f"{item.title}: {failure.message}"
+            return Finding(kind, ok=False, reason=failure.reason, message=item.failure_text(), lasting=lasting)
     if any(item.running for item in items):
         return None
     for found in _lasting(observed, (item.view.trouble for item in items if item.view is not None)):
-        return found.reason, found.message
+        return Finding(kind, ok=False, reason=found.reason, message=found.message)
     return None
 
 

@@ -52,6 +52,7 @@ class JobView:
     attempt: int
     owners: tuple[str, ...]
     terminating: bool
+    created_at: str | None
     started_at: str | None
     finished_at: str | None
     result: JsonObject = field(default_factory=dict)
@@ -61,11 +62,12 @@ class JobView:
 
     def retry_at(self) -> datetime | None:
         """When a failed Job may run again; None for never."""
-        if self.phase == "Lost":
-            return parse_time(self.finished_at)
-        if self.failure is None or self.failure.permanent:
+        lost = self.phase == "Lost"
+        if not lost and (self.failure is None or self.failure.permanent):
             return None
-        pause = min(FIRST_RETRY_SECONDS * 2**self.attempt, LAST_RETRY_SECONDS)
+        # The store answers at once for what was built, so the first loss costs nothing.
+        first = lost and self.attempt == 0
+        pause = 0 if first else min(FIRST_RETRY_SECONDS * 2 ** min(self.attempt, 10), LAST_RETRY_SECONDS)
         return parse_time(self.finished_at) + timedelta(seconds=pause)
 
 
@@ -94,6 +96,7 @@ def view(job: JsonObject, pods: Sequence[JsonObject]) -> JobView:
         attempt=_number(annotations.get(naming.ATTEMPT)),
         owners=tuple(owner["uid"] for owner in head.get("ownerReferences", [])),
         terminating="deletionTimestamp" in head,
+        created_at=head.get("creationTimestamp"),
         started_at=job.get("status", {}).get("startTime"),
         finished_at=_finished(job),
         phase=outcome.phase,

@@ -18,14 +18,14 @@ WAITING = {
     "CreateContainerError": Reason.CONTAINER_CONFIG_ERROR,
     "RunContainerError": Reason.CONTAINER_CONFIG_ERROR,
 }
-VERIFY = "verify"
+OWN_REASONS = {"verify": Reason.VERIFY_FAILED}
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a pod does not get on."""
+    """Why a pod does not get on; `reason` is a Reason, or the one that the builder gave."""
 
-    reason: Reason
+    reason: str
     message: str
     since: str
 
@@ -64,13 +64,14 @@ def termination(pod: JsonObject) -> Termination | None:
     return None
 
 
-def last_words(ended: JsonObject) -> str:
-    """Message of a terminated container; of the builder's JSON only the sentence for a person."""
+def last_words(ended: JsonObject) -> tuple[str, str]:
+    """Reason (empty unless the builder gave one) and message of a terminated container."""
     text = str(ended.get("message", "")).strip()
     try:
-        return str(json.loads(text)["error"]["message"])
+        error = json.loads(text)["error"]
+        return str(error["reason"]), str(error["message"])
     except (ValueError, KeyError, TypeError):
-        return text
+        return "", text
 
 
 def newest_first(pods: Iterable[JsonObject]) -> list[JsonObject]:
@@ -105,8 +106,9 @@ def _crashing(pod: JsonObject, name: str) -> Trouble | None:
         if ended.get("reason") == "OOMKilled":
             text = f"The {where} ran out of memory: raise its memory limit."
             return Trouble(Reason.OUT_OF_MEMORY, text, _started(pod))
-        said = last_words(ended) or f"see kubectl logs {name} -c {status['name']} --previous"
-        reason = Reason.VERIFY_FAILED if status["name"] == VERIFY else Reason.CRASH_LOOP_BACK_OFF
+        builder_reason, text = last_words(ended)
+        said = text or f"see kubectl logs {name} -c {status['name']}"
+        reason = OWN_REASONS.get(status["name"], builder_reason or Reason.CRASH_LOOP_BACK_OFF)
         return Trouble(reason, f"The {where} ended with exit code {ended['exitCode']}: {said}", _started(pod))
     return None
 

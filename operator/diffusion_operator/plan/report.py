@@ -87,11 +87,12 @@ def notes(at: Moment, findings: Iterable[Finding]) -> Iterator[EventNote]:
         known = before is not None and (before.status, before.reason) == (str(finding.ok), finding.reason)
         # A new generation that fails for the same reason is told again: its message is about something else.
         stale = trouble and before is not None and before.observed_generation != at.generation
-        if (known and not stale) or finding.message in told:
+        message = finding.lasting or finding.message
+        if (known and not stale) or message in told:
             continue
         if trouble or (finding.ok and finding.type in GOOD_NEWS and (before is None or before.status != "True")):
-            told.add(finding.message)
-            yield EventNote(warning=trouble, reason=finding.reason, message=finding.message)
+            told.add(message)
+            yield EventNote(warning=trouble, reason=finding.reason, message=message)
 
 
 def _summary(builds: Builds | None, plans: Sequence[TargetPlan]) -> Summary:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from diffusion_operator.api.status import BuildStatus, State
@@ -10,11 +10,12 @@ from diffusion_operator.conditions import shortened
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.job import JobRequest, job, template_digest
 from diffusion_operator.plan.actions import Action, KeepResult, RestartJob, StartJob
-from diffusion_operator.plan.jobs import JobView
+from diffusion_operator.plan.jobs import JobView, parse_time
 from diffusion_operator.settings import Settings
 
 JsonObject = dict[str, Any]
 MAX_MESSAGE = 1000
+SETTLING = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Step:
         return f"{self.title}: {self.view.failure.message} {following} Log: kubectl logs job/{self.request.name}"
 
 
+def is_young(view: JobView, now: datetime) -> bool:
+    """True while the Job is too young to be replaced."""
+    return now - parse_time(view.created_at) < SETTLING
+
+
 def step(request: JobRequest, jobs: Mapping[str, JobView]) -> Step:
     """The step, with its Job when there is one."""
     return Step(request, jobs.get(request.name))
@@ -104,13 +110,13 @@ class Starter:
         return retry is not None and retry <= self.now
 
     def _changed(self, item: Step, view: JobView) -> bool:
-        """True when this pipeline started the Job in another way than it would now.
+        """True when this pipeline started the Job, some time ago, in another way than it would now.
 
         Only its creator replaces a Job for this: two pipelines with different resources would take turns
-        for ever.
+        for ever. And not at once: two operators with different settings would.
         """
         mine = view.creator == self.owner.name
-        return mine and view.template != template_digest(item.request, self.settings)
+        return mine and not is_young(view, self.now) and view.template != template_digest(item.request, self.settings)
 
 
 def status(item: Step | None) -> BuildStatus:

@@ -103,6 +103,7 @@ def test_bad_input_is_told_and_not_tried_again(cluster: FakeCluster) -> None:
     settle(cluster)
     [job] = cluster.unfinished_jobs()
     cluster.end_job(job, 64, {"error": {"reason": "PickleOnly", "message": "Convert unet to safetensors."}})
+    job["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
     for _ in range(3):
         assert look(cluster) is None
     condition = cluster.condition("EnginesReady")
@@ -141,12 +142,16 @@ def test_an_unreachable_hub_is_tried_again_later_and_less_and_less_often(cluster
     assert second["metadata"]["annotations"][naming.ATTEMPT] == "1"
 
 
-def test_a_new_hub_endpoint_gives_a_failed_fetch_a_new_chance_at_once(cluster: FakeCluster) -> None:
+def test_a_new_hub_endpoint_gives_a_failed_fetch_a_new_chance_soon(cluster: FakeCluster) -> None:
     settle(cluster)
     [job] = cluster.unfinished_jobs()
     cluster.end_job(job, 64, {"error": {"reason": "RepositoryNotFound", "message": "No such repository."}})
     settle(cluster)
-    look(cluster, settings=Settings("builder:1", "triton:1", hub_endpoint="http://other"))
+    changed = Settings("builder:1", "triton:1", hub_endpoint="http://other")
+    assert look(cluster, settings=changed) is not None
+    assert cluster.unfinished_jobs() == []  # two operators with different settings must not race
+    job["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    look(cluster, settings=changed)
     assert len(cluster.unfinished_jobs()) == 1
 
 
