@@ -1,0 +1,140 @@
+"""The compile stage for TensorRT: an exported graph → a plan for one GPU product in the store."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffusion_builder.contract import Component
+from diffusion_builder.export import MODEL
+from diffusion_builder.store import Artifact, Kind, Recipe, Store
+from diffusion_builder.tensorrt import facts, plan_check, run, sku
+from diffusion_builder.tensorrt.command import Files, Options, arguments, flags
+from diffusion_builder.tensorrt.profiles import Profile, optimisation_profiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from diffusion_builder.spec import Shapes
+
+PLAN = "model.plan"
+LAYERS = "layers.json"
+RUNTIME = "tensorrt"
+_TIMING = "timing"
+_COMPILE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is compiled, and what for.
+
+    Args:
+        onnx: the exported graph.
+        source: the checkpoint that it belongs to, or None when the graph alone says all sizes.
+        target: the GPU product, as the node label says it.
+        shapes: the profile that is served.
+        options: settings of the build.
+    """
+
+    onnx: Artifact
+    source: Artifact | None
+    target: str
+    shapes: Shapes
+    options: Options
+
+    @property
+    def component(self) -> Component:
+        """Which one it is."""
+        return Component(self.onnx.manifest.extra["component"])
+
+    def profiles(self) -> tuple[Profile, ...]:
+        """Its optimisation profiles."""
+        own = self.onnx.manifest.extra["facts"]
+        known = facts.merge(self.component, own, facts.of_checkpoint(self.source.path)) if self.source else own
+        return optimisation_profiles(self.component, known, self.shapes)
+
+
+def compile_plan(
+    store: Store, request: Request, on_phase: Callable[[str, float | None], None]
+) -> tuple[Artifact, bool]:
+    """Compile one graph; a plan that is in the store already needs no GPU.
+
+    Args:
+        store: where the graph is and the plan goes.
+        request: what is compiled.
+        on_phase: told parse, optimise, save, check, and how far the whole is (0 to 1).
+
+    Returns:
+        The engine artifact, and whether it was in the store already.
+
+    Raises:
+        BadInputError: a target, profile or graph that cannot be compiled here.
+        UnavailableError: there is no GPU.
+        StoreError: the store is not as it should be.
+    """
+    target = sku.check_asked(request.target)
+    profiles = request.profiles()
+    program = run.trtexec()
+    version = run.version(program)
+    extra = request.onnx.manifest.extra
+    tools = {RUNTIME: str(version)}
+    inputs = {
+        "version": _COMPILE_VERSION,
+        "content": extra["content"],
+        "component": extra["component"],
+        "facts": extra["facts"],
+        "runtime": RUNTIME,
+        "target": target,
+        # The profiles are among the flags.
+        "flags": flags(profiles, request.options),
+        "tools": tools,
+    }
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        sku.check_running(target, run.gpus())
+        cache = store.root / _TIMING / f"{target}-{version}"
+        with tempfile.TemporaryDirectory() as scratch:
+            files = Files(request.onnx.path / MODEL, folder / PLAN, Path(scratch) / "timing", folder / LAYERS)
+            _borrow(cache, files.timing_cache)
+            command = arguments(files, profiles, request.options)
+            run.build(program, command, request.component, lambda step: on_phase(step.phase, step.fraction))
+            _give_back(files.timing_cache, cache)
+        on_phase("check", None)
+        plan = plan_check.read(folder / PLAN)
+        if plan is not None:
+            plan_check.check(plan, request.component, profiles)
+        return {
+            "component": extra["component"],
+            "facts": extra["facts"],
+            "runtime": RUNTIME,
+            "runtimeVersion": str(version),
+            "target": target,
+            "profiles": len(profiles),
+            "planChecked": plan is not None,
+        }
+
+    return store.publish(Recipe(Kind.ENGINE, inputs, tools, needed_bytes=request.onnx.manifest.size * 5 // 4), write)
+
+
+def _borrow(cache: Path, copy: Path) -> None:
+    """Several Jobs use one cache at once, so each works on a copy."""
+    if cache.is_file():
+        shutil.copyfile(cache, copy)
+
+
+def _give_back(copy: Path, cache: Path) -> None:
+    """Publish a copy of the cache; of two Jobs at once the last one's timings stay, which only costs time."""
+    if not copy.is_file():
+        return
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    staging = cache.with_name(f".tmp-{cache.name}-{secrets.token_hex(4)}")
+    try:
+        shutil.copyfile(copy, staging)
+        os.replace(staging, cache)  # noqa: PTH105 - says that a file in the way is replaced
+    finally:
+        staging.unlink(missing_ok=True)

@@ -1,0 +1,283 @@
+"""What trtexec's log says: how far it is, and what went wrong, in words that say what to do.
+
+The patterns are the messages of TensorRT 10 and 11 (trtexec's own, the ONNX parser's, the builder's, and CUDA's).
+Some of them are no failure by themselves: a kernel that needs too much memory is skipped, and the build goes on. Such
+a sign only explains a build that did fail. An overridden shape is the opposite: trtexec warns, exits with 0, and the
+engine is useless.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from diffusion_builder.errors import BadInputError, BuilderError, Reason, StoreError, UnavailableError
+
+_TAIL_LINES = 40
+_MAX_QUOTE = 300
+# `[11/23/2026-16:42:43] [E] [TRT] ` before every message.
+_PREFIX = re.compile(r"^\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\] \[(?P<severity>[VIWEF])\] (?:\[TRT\] )?")
+# The parser writes a node over several lines: 10 as protobuf text, 11 as its name only.
+_NODE_NAME = re.compile(r'^(?:Node name: |name: ")(?P<node>[^"]+)"?$')
+_FAILED = re.compile(r"^&&&& FAILED ")
+
+
+class Weight(IntEnum):
+    """How much a sign says; of several, the heaviest is reported, and of equals the first."""
+
+    # The build failed, and this may be why.
+    HINT = 1
+    # If the build failed, this is why.
+    CAUSE = 2
+    # The build is of no use, whatever the exit code says.
+    FATAL = 3
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A message to look for.
+
+    Args:
+        pattern: searched in a line; its groups are filled into the message.
+        error: the exit code's class.
+        reason: the reason of the error.
+        message: what was wrong and what to do; `{component}` and named groups are replaced.
+        weight: what it says about the build.
+    """
+
+    pattern: re.Pattern[str]
+    error: type[BuilderError]
+    reason: Reason
+    message: str
+    weight: Weight = Weight.CAUSE
+
+
+def _sign(pattern: str, error: type[BuilderError], reason: Reason, message: str, weight: Weight = Weight.CAUSE) -> Sign:
+    return Sign(re.compile(pattern), error, reason, message, weight)
+
+
+_NO_SHAPE = (
+    "{component}: the profile leaves out input {input} of the graph; TensorRT would fix its size. "
+    "The graph does not fit this builder's contract: export it again with this builder."
+)
+_NO_MEMORY = (
+    "{component}: the GPU has too little memory to build the engine{asked}. Lower the workspace, the largest batch or "
+    "the largest size, and see that nothing else uses this GPU."
+)
+_UNSUPPORTED = (
+    "{component}: TensorRT does not support operator {operator} at node {node} of the graph. "
+    "A newer TensorRT may; otherwise please report it."
+)
+_NO_GPU = (
+    "{component}: trtexec finds no GPU. Does the Job ask for nvidia.com/gpu, and is the node's device plugin healthy?"
+)
+_OLD_DRIVER = (
+    "{component}: the NVIDIA driver of this node is too old for the image's CUDA, or there is none. "
+    "Update the driver, or use a builder image with an older CUDA."
+)
+_OTHER_VERSION = (
+    "{component}: a plan or cache was made with another version of TensorRT than the image's. "
+    "Build and serve with images of one TensorRT version."
+)
+
+_PARSING = _sign(
+    r"While parsing node number \d+ \[(?P<operator>\S+)(?: -> \"(?P<node>[^\"]*)\")?\]", BadInputError,
+    Reason.UNSUPPORTED_OPERATOR, _UNSUPPORTED,
+)  # fmt: skip
+
+SIGNS: tuple[Sign, ...] = (
+    _sign(
+        r"Dynamic dimensions required for input: (?P<input>\S+?),? but no shapes were provided",
+        BadInputError, Reason.COMPILE_FAILED, _NO_SHAPE, Weight.FATAL,
+    ),
+    _sign(
+        r"Automatically overriding shape", BadInputError, Reason.COMPILE_FAILED,
+        _NO_SHAPE.replace("input {input}", "an input"), Weight.FATAL,
+    ),
+    _sign(
+        r'Cannot find input tensor with name "(?P<input>[^"]+)"', BadInputError, Reason.COMPILE_FAILED,
+        "{component}: the profile names an input {input} that the graph has not. Export it again with this builder.",
+    ),
+    _sign(
+        r"no optimization profile has been defined|invalid or missing shape spec at profile index", BadInputError,
+        Reason.COMPILE_FAILED, "{component}: an optimisation profile is missing. Please report it.",
+    ),
+    _sign(
+        r"Dimension mismatch for tensor (?P<input>\S+) and profile (?P<profile>\d+)", BadInputError,
+        Reason.COMPILE_FAILED,
+        "{component}: profile {profile} gives input {input} a size that the graph has fixed otherwise. "
+        "Does --source name the checkpoint that the graph was exported from?",
+    ),
+    _sign(
+        r"Unknown option: (?P<flag>\S+)", BadInputError, Reason.VERSION_MISMATCH,
+        "trtexec of this image does not know {flag}. Use a builder image with TensorRT 10 or 11.",
+    ),
+    _sign(
+        r"In node -?\d+ with name: (?P<node>.*?) and operator: (?P<operator>\S+)", BadInputError,
+        Reason.UNSUPPORTED_OPERATOR, _UNSUPPORTED,
+    ),
+    _sign(
+        r"No importer registered for op: (?P<operator>[\w:]+)(?!.*[Aa]ttempting)", BadInputError,
+        Reason.UNSUPPORTED_OPERATOR, _UNSUPPORTED, Weight.HINT,
+    ),
+    _PARSING,
+    _sign(
+        r"MODEL_DESERIALIZE_FAILED|Failed to parse the ONNX model", BadInputError, Reason.ARTIFACT_DAMAGED,
+        "{component}: the ONNX file cannot be read. Verify the store, delete the artifact and export it again.",
+    ),
+    _sign(
+        r"OutOfMemory(?: \(Requested size was (?P<bytes>\d+) bytes)?|(?i:out of memory)", BadInputError,
+        Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY, Weight.HINT,
+    ),
+    _sign(
+        r"Requested amount of GPU memory \((?P<bytes>\d+) bytes\) could not be allocated", BadInputError,
+        Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY, Weight.HINT,
+    ),
+    _sign(
+        r"insufficient workspace|insufficient memory on requested size of (?P<bytes>\d+)", BadInputError,
+        Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY.replace("Lower", "Raise or remove the limit on"), Weight.HINT,
+    ),
+    _sign(
+        r"Could not find any implementation for node (?P<node>\{.*\}|[^ .]+)", BadInputError, Reason.COMPILE_FAILED,
+        "{component}: TensorRT has no kernel for node {node} at these sizes on this GPU. "
+        "Try other sizes or a newer TensorRT; too little free GPU memory looks the same.",
+        Weight.HINT,
+    ),
+    _sign(
+        r"Cannot find any available devices|no CUDA-capable device is detected|Cannot find device ID"
+        r"|CUDA initialization failure with error:? 100\b|cudaError 100\b",
+        UnavailableError, Reason.NO_GPU, _NO_GPU,
+    ),
+    _sign(
+        r"driver version is insufficient|CUDA initialization failure with error:? 35\b|cudaError 35\b",
+        UnavailableError, Reason.NO_GPU, _OLD_DRIVER,
+    ),
+    _sign(
+        r"CUDA initialization failure with error:? (?P<code>\d+)", UnavailableError, Reason.NO_GPU,
+        "{component}: CUDA does not start (error {code}). Look at the node's driver and device plugin.", Weight.HINT,
+    ),
+    _sign(
+        r"not compatible with this version of TensorRT|[Ss]erialization version (?:mismatch|is not supported)",
+        BadInputError, Reason.VERSION_MISMATCH, _OTHER_VERSION,
+    ),
+    _sign(
+        r"Target GPU SM (?P<sm>\d+) is not supported by this TensorRT", BadInputError, Reason.WRONG_GPU,
+        "{component}: this TensorRT does not support GPUs of compute capability {sm}. "
+        "Use another target, or a builder image whose TensorRT supports it.",
+    ),
+    _sign(
+        r"incompatible device, expecting compute (?P<wanted>\S+) got compute (?P<have>[\d.]+\d)", BadInputError,
+        Reason.WRONG_GPU,
+        "{component}: a plan is for compute capability {wanted}, this GPU has {have}. Build it on the target's GPU.",
+    ),
+    _sign(
+        r"Saving engine to file failed|Cannot write to FileStreamWriter|No space left on device", StoreError,
+        Reason.STORE_FULL, "{component}: trtexec could not write the engine. Is the store full?",
+    ),
+)  # fmt: skip
+
+# Lines after which a share of the work is done. trtexec says nothing while it measures kernels, most of the time.
+_MILESTONES: tuple[tuple[re.Pattern[str], float, str], ...] = tuple(
+    (re.compile(pattern), fraction, phase)
+    for pattern, fraction, phase in (
+        (r"^Start parsing network model", 0.02, "parse"),
+        (r"^Finished parsing network model", 0.08, "parse"),
+        (r"^Detected \d+ inputs? and \d+ output", 0.12, "optimise"),
+        (r"^Total Activation Memory", 0.70, "optimise"),
+        (r"^Engine generation completed", 0.94, "optimise"),
+        (r"^Created engine with size", 0.96, "save"),
+        (r"^Skipped inference phase", 1.0, "save"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far the build is: a share between 0 and 1, and what it is doing."""
+
+    fraction: float
+    phase: str
+
+
+@dataclass(frozen=True)
+class _Finding:
+    sign: Sign
+    groups: tuple[tuple[str, str], ...]
+
+
+@dataclass
+class LogReader:
+    """Reads a log line by line.
+
+    Args:
+        component: which one, for messages.
+    """
+
+    component: str
+    step: Step = Step(0.0, "start")
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+    _finding: _Finding | None = None
+    _last_error: str = ""
+
+    def feed(self, line: str) -> bool:
+        """Take one line in; returns whether the step changed."""
+        text = line.rstrip()
+        self.tail.append(text)
+        prefix = _PREFIX.match(text)
+        message = text[prefix.end() :] if prefix else text
+        if prefix and prefix["severity"] in "EF" and message:
+            self._last_error = message
+        self._notice(message)
+        return self._advance(message)
+
+    @property
+    def doomed(self) -> bool:
+        """Whether the build is of no use even if it ends well, so that it may be ended now."""
+        return self._finding is not None and self._finding.sign.weight is Weight.FATAL
+
+    def error(self, exit_code: int) -> BuilderError | None:
+        """The error of a build that has ended, or None for a good one.
+
+        Args:
+            exit_code: of the process; negative for a signal, as `subprocess` says it.
+        """
+        if self._finding is not None and (exit_code != 0 or self.doomed):
+            return self._explain(self._finding)
+        if exit_code == 0:
+            return None
+        if exit_code == -9:  # noqa: PLR2004 - SIGKILL: nobody here sends it to a build that is not doomed
+            return BadInputError(
+                Reason.OUT_OF_MEMORY,
+                f"{self.component}: trtexec was killed, most likely by the memory limit of this pod. "
+                "Raise the memory limit of the engine Jobs.",
+            )
+        said = self._last_error or next((line for line in reversed(self.tail) if not _FAILED.match(line) and line), "")
+        return BadInputError(
+            Reason.COMPILE_FAILED, f"{self.component}: trtexec failed with exit code {exit_code}: {said[:_MAX_QUOTE]}"
+        )
+
+    def _notice(self, message: str) -> None:
+        if (named := _NODE_NAME.match(message)) and self._finding and self._finding.sign is _PARSING:
+            self._finding = _Finding(_PARSING, (*self._finding.groups, ("node", named["node"])))
+        for sign in SIGNS:
+            if self._finding is not None and sign.weight <= self._finding.sign.weight:
+                continue
+            if match := sign.pattern.search(message):
+                groups = {name: value or "" for name, value in match.groupdict().items()}
+                self._finding = _Finding(sign, tuple(groups.items()))
+
+    def _advance(self, message: str) -> bool:
+        for pattern, fraction, phase in _MILESTONES:
+            if fraction > self.step.fraction and pattern.search(message):
+                self.step = Step(fraction, phase)
+                return True
+        return False
+
+    def _explain(self, finding: _Finding) -> BuilderError:
+        values = {"component": self.component, "node": "(unnamed)", "asked": ""}
+        values |= {name: value for name, value in finding.groups if value}
+        if asked := values.get("bytes"):
+            values["asked"] = f" ({int(asked)} bytes were asked for)"
+        return finding.sign.error(finding.sign.reason, finding.sign.message.format(**values))

@@ -1,0 +1,79 @@
+"""Names of GPUs: what nvidia-smi says → the node label `nvidia.com/gpu.product`.
+
+The rule is GPU feature discovery's: characters that a label cannot hold are dropped, blanks become hyphens, a MIG
+slice adds `-MIG-<profile>`, and time slicing adds `-SHARED`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from diffusion_builder.errors import BadInputError, Reason, UnavailableError
+
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_GPU = re.compile(r"^GPU \d+: (?P<name>.+?) \(UUID: ")
+_SLICE = re.compile(r"^\s+MIG (?P<profile>\S+)\s+Device\s+\d+:")
+_DROPPED = re.compile(r"[^A-Za-z0-9-_. ]")
+# Sharing in time does not change which kernels are fastest.
+_SHARED = "-SHARED"
+
+
+def check_asked(target: str) -> str:
+    """Check that the target can be a GPU product; returns it.
+
+    Raises:
+        BadInputError: it cannot be the value of a label.
+    """
+    if _LABEL.fullmatch(target) is None or target == "cpu":
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT,
+            f"target {target!r} for TensorRT: use a GPU product as the node label nvidia.com/gpu.product says it, "
+            "such as NVIDIA-L4",
+        )
+    return target
+
+
+def label(name: str, mig_profile: str = "") -> str:
+    """The label's value for a product name, and the MIG profile when it is a slice."""
+    parts = [name, "MIG", mig_profile] if mig_profile else [name]
+    return "-".join("-".join(_DROPPED.sub("", part).split()) for part in parts)
+
+
+def visible(listing: str) -> tuple[str, ...]:
+    """Labels of the GPUs, or slices of GPUs, in the output of `nvidia-smi -L`."""
+    found: list[str] = []
+    name = ""
+    sliced = False
+    for line in listing.splitlines():
+        if gpu := _GPU.match(line):
+            name, sliced = gpu["name"], False
+            found.append(label(name))
+        elif (mig := _SLICE.match(line)) and name:
+            if not sliced:
+                # With slices the whole GPU is listed too, but cannot be used.
+                found.pop()
+            sliced = True
+            found.append(label(name, mig["profile"]))
+    return tuple(found)
+
+
+def check_running(asked: str, listing: str) -> None:
+    """Check that the first GPU here, which trtexec uses, is the one that was asked for.
+
+    Raises:
+        UnavailableError: there is no GPU.
+        BadInputError: it is another one.
+    """
+    found = visible(listing)
+    if not found:
+        raise UnavailableError(
+            Reason.NO_GPU,
+            f"nvidia-smi lists no GPU, {asked} is needed: does the Job ask for nvidia.com/gpu, "
+            "and is the node's device plugin healthy?",
+        )
+    if found[0] != asked.removesuffix(_SHARED):
+        raise BadInputError(
+            Reason.WRONG_GPU,
+            f"this machine has {found[0]}, the engine was asked for {asked}: engines only run on the GPU product that "
+            "they were built on. Is the node's label nvidia.com/gpu.product right?",
+        )
