@@ -31,6 +31,7 @@ from examples.demo_support.install import (
     build_images,
     install_hub,
     install_operator,
+    prepare_images,
 )
 from examples.demo_support.picture import Picture, draw, port_forward
 from examples.demo_support.report import summary
@@ -70,6 +71,8 @@ def _cluster_and_images(settings: Settings, board: Board) -> tuple[Cluster, Imag
     """Start the cluster and build the images side by side: one compiles Go, the other moves files."""
     given = dict(settings.images)
     build = not settings.kubeconfig or bool(settings.registry)
+    if build:
+        prepare_images()
     with ThreadPoolExecutor(max_workers=1) as beside:
         early = beside.submit(_images, "", board) if build else None
         with board.step("cluster") as tell:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from images.buildah import Buildah, open_buildah, uv_cache_options
-from images.commands import output_of
+from images.commands import need, output_of
 from images.contexts import lay_out, tags
 from images.downloads import uv_program
 from images.recipes import lineage
@@ -64,6 +64,15 @@ def build_all(recipes: Sequence[Recipe], paths: Paths, options: Options) -> dict
     session = _Session(paths, options)
     with _alone(paths):
         return {recipe.name: _bring_up_to_date(recipe, session) for recipe in recipes}
+
+
+def prepare(paths: Paths) -> None:
+    """Install the programs that a build needs; ImageError where that is not possible.
+
+    A caller that starts something else beside the build does this first: two apt-get at once get in each other's way.
+    """
+    for program in ("buildah", "debootstrap"):
+        need(program, program, paths.logs / "apt.log")
 
 
 def local_reference(recipe: Recipe, tag: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.commands import need, output_of, run_logged, succeeds
+from images.commands import need, run_logged, succeeds
+from images.registry import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,18 +45,11 @@ class Buildah:
         run_logged(["nice", *self._command("build", *fixed, *options, *where)], log, what=f"building {reference}")
 
     def push(self, reference: str, destination: str) -> None:
-        """Push without compression: the registry is on this machine, and the layers are gigabytes."""
-        command = self._command("push", "--quiet", "--disable-compression", "--tls-verify=false")
+        """Push; to this machine's own registry without compression, since the layers are gigabytes."""
+        local = ["--disable-compression", "--tls-verify=false"] if is_local(destination) else []
+        command = self._command("push", "--quiet", *local)
         log = self.paths.logs / "push.log"
         run_logged([*command, reference, f"docker://{destination}"], log, what=f"pushing {destination}")
-
-    def prune(self, keep: frozenset[str]) -> None:
-        """Remove our own images that no current recipe has made; what they share with others stays."""
-        listed = json.loads(output_of(self._command("images", "--json"), what="buildah images") or "[]")
-        names = [name for image in listed for name in image.get("names") or []]
-        old = [name for name in names if name.startswith("localhost/diffusion-") and name not in keep]
-        if old:
-            succeeds(self._command("rmi", *old))
 
 
 def open_buildah(paths: Paths) -> Buildah:

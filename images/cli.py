@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     names = [recipe.name for recipe in RECIPES]
     build = commands.add_parser("build", help="build, and with --push push, what changed")
-    build.add_argument("--push", default="", metavar="HOST:PORT", help="registry that takes the images (plain HTTP)")
+    build.add_argument(
+        "--push", default="", metavar="HOST:PORT", help="registry that takes the images; plain HTTP on loopback"
+    )
     tag = commands.add_parser("tags", help="print the tags, which are digests of all inputs")
     context = commands.add_parser("context", help="write a build context for docker build or podman build")
     context.add_argument("name", choices=names)

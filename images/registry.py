@@ -11,15 +11,26 @@ _MANIFESTS = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker
 _TIMEOUT_SECONDS = 10
 
 
+def is_local(registry: str) -> bool:
+    """Whether host:port is this machine's loopback: then plain HTTP is spoken, and nothing is compressed."""
+    host = registry.partition(":")[0]
+    return host == "localhost" or host.startswith("127.")
+
+
 def has_manifest(registry: str, repository: str, tag: str) -> bool:
-    """Whether `registry` (host:port, plain HTTP) has the tag; ImageError where it does not answer."""
-    connection = http.client.HTTPConnection(registry, timeout=_TIMEOUT_SECONDS)
+    """Whether the registry has the tag; also False where it wants a login, which only the push has.
+
+    Raises:
+        ImageError: It does not answer.
+    """
+    kind = http.client.HTTPConnection if is_local(registry) else http.client.HTTPSConnection
+    connection = kind(registry, timeout=_TIMEOUT_SECONDS)
     try:
         connection.request("HEAD", f"/v2/{repository}/manifests/{tag}", headers={"Accept": _MANIFESTS})
         return connection.getresponse().status == HTTPStatus.OK
     except OSError as error:
         raise ImageError(
-            f"The registry {registry} does not answer: {error}.\nIs the cluster up? (make cluster-up)"
+            f"The registry {registry} does not answer: {error}.\nIs the embedded cluster up (make cluster-up), or the name right?"
         ) from error
     finally:
         connection.close()

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 60.0
 DEADLINE_SECONDS = 1800.0
 _POLL_SECONDS = 1.0
+# The way of a request through the components; others come behind them.
+_DATA_FLOW = ("text_encoder", "denoiser", "scheduler_step", "vae_decoder")
+
+_MEGABYTE = 1_000_000
 
 Status = dict[str, Any]
 
@@ -45,7 +49,7 @@ class Outcome:
 def rows(status: Status, now: datetime) -> list[Row]:
     """Return one row for the checkpoint, each component's export and engines, and each target."""
     found = [_row("fetch checkpoint", status["source"], now)] if status.get("source") else []
-    for name, component in sorted(status.get("components", {}).items()):
+    for name, component in sorted(status.get("components", {}).items(), key=_order):
         found.append(_row(f"export  {name}", component, now))
         found += [_row(f"compile {name} · {sku}", one, now) for sku, one in sorted(component.get("skus", {}).items())]
     for target in status.get("targets", []):
@@ -111,6 +115,11 @@ def _advice(name: str, namespace: str) -> str:
     return f"Look closer: kubectl -n {namespace} describe dp {name}"
 
 
+def _order(item: tuple[str, object]) -> tuple[int, str]:
+    name = item[0]
+    return (_DATA_FLOW.index(name) if name in _DATA_FLOW else len(_DATA_FLOW), name)
+
+
 def _row(name: str, build: Mapping[str, Any], now: datetime) -> Row:
     seconds = build.get("seconds")
     if build["state"] == "Running" and build.get("startedAt"):
@@ -132,4 +141,6 @@ def _started(build: Mapping[str, Any]) -> datetime:
 
 
 def _size(size: int | None) -> str:
-    return "" if size is None else f"{size / 1e6:.1f} MB"
+    if size is None:
+        return ""
+    return f"{size / _MEGABYTE:.1f} MB" if size >= _MEGABYTE else f"{size / 1e3:.1f} kB"

@@ -11,7 +11,7 @@ from examples.demo_hub import Repository
 from examples.demo_support import hub
 from examples.demo_support.errors import DemoError
 from examples.demo_support.settings import IMAGE_VARIABLES, ROOT
-from images.build import Options, build_all
+from images.build import Options, build_all, prepare
 from images.errors import ImageError
 from images.paths import default_paths
 from images.recipes import by_name
@@ -49,6 +49,14 @@ def build_images(registry: str, tell: Callable[[str], None]) -> tuple[Images, li
     try:
         recipes = [by_name(name) for name in IMAGE_VARIABLES]
         return build_all(recipes, default_paths(), Options(registry=registry, report=report)), changed
+    except ImageError as error:
+        raise DemoError(str(error)) from error
+
+
+def prepare_images() -> None:
+    """Install what building images needs; DemoError where that is not possible."""
+    try:
+        prepare(default_paths())
     except ImageError as error:
         raise DemoError(str(error)) from error
 

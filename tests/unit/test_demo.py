@@ -59,6 +59,12 @@ def test_every_stage_of_the_status_is_a_row_with_its_state_and_seconds() -> None
     assert found["compile denoiser · cpu"].detail == "waits for the export"
 
 
+def test_components_come_in_the_order_of_the_data_flow_and_unknown_ones_last() -> None:
+    names = ["zzz", "vae_decoder", "denoiser", "text_encoder"]
+    status = {"components": {name: {"state": "Waiting"} for name in names}}
+    assert [row.name.split()[-1] for row in rows(status, NOW)] == ["text_encoder", "denoiser", "vae_decoder", "zzz"]
+
+
 def test_an_empty_status_is_no_row_and_no_error() -> None:
     assert rows({}, NOW) == []
 

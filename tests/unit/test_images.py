@@ -12,6 +12,7 @@ from images.digest import TAG_LENGTH, Inputs, files_below, fingerprint, tag_of
 from images.errors import ImageError
 from images.paths import Paths, default_paths
 from images.recipes import RECIPES, Recipe, by_name, lineage
+from images.registry import has_manifest, is_local
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,3 +100,13 @@ def test_a_change_of_our_code_moves_neither_the_server_nor_torch() -> None:
 def test_every_recipe_has_its_containerfile() -> None:
     root = default_paths().root
     assert [recipe.name for recipe in RECIPES if not (root / recipe.containerfile).is_file()] == []
+
+
+def test_only_this_machines_registry_is_spoken_to_without_tls() -> None:
+    assert [is_local(name) for name in ("127.0.0.1:15000", "localhost:5000")] == [True, True]
+    assert [is_local(name) for name in ("registry.example.com:5000", "10.0.0.1:5000")] == [False, False]
+
+
+def test_a_registry_that_does_not_answer_is_named() -> None:
+    with pytest.raises(ImageError, match=r"127\.0\.0\.1:9 does not answer"):
+        has_manifest("127.0.0.1:9", "diffusion-base", "0")
