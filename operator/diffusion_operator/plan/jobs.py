@@ -136,10 +136,16 @@ def _outcome(job: JsonObject, pods: list[JsonObject]) -> _Outcome:
 
 
 def _unfinished(pods: list[JsonObject]) -> _Outcome:
-    if any(pod_views.is_running(pod) for pod in pods):
+    if any(pod_views.is_running(pod) or _is_ending(pod) for pod in pods):
         return _Outcome("Running")
     found = next(filter(None, (pod_views.trouble(pod) for pod in pods[:1])), None)
     return _Outcome("Pending", trouble=found)
+
+
+def _is_ending(pod: JsonObject) -> bool:
+    """True when the builder succeeded and the Job controller has not seen it yet."""
+    ended = pod_views.termination(pod)
+    return ended is not None and ended.exit_code == 0
 
 
 def _record(pods: list[JsonObject], *, want_success: bool) -> str | None:
