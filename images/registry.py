@@ -30,7 +30,8 @@ def has_manifest(registry: str, repository: str, tag: str) -> bool:
         return connection.getresponse().status == HTTPStatus.OK
     except OSError as error:
         raise ImageError(
-            f"The registry {registry} does not answer: {error}.\nIs the embedded cluster up (make cluster-up), or the name right?"
+            f"The registry {registry} does not answer: {error}.\n"
+            "Is its name right? The embedded one runs with the cluster (make cluster-up)."
         ) from error
     finally:
         connection.close()
