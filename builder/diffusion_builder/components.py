@@ -140,7 +140,7 @@ def _ready(model: Any) -> Any:  # noqa: ANN401 - see the module
 
 
 def _pretrained(model_class: Any, folder: Path) -> Any:  # noqa: ANN401 - see the module
-    return model_class.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True, use_safetensors=True)
+    return model_class.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
 
 
 def _text_encoder(folder: Path) -> Loaded:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests, layout, safetensors_header
@@ -12,12 +14,12 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from diffusion_builder.hub import Hub, HubReference
 
 # Bumped when the choice of files or the checks change.
 _FETCH_VERSION = 1
+_WEIGHTS = ".safetensors"
 
 # Told a file's name and the fraction of bytes that is done.
 OnFile = Callable[[str, float], None]
@@ -49,6 +51,7 @@ def from_hub(
     sizes = hub.files(reference)
     for name in sizes:
         layout.check_path(name)
+    _judge_index(hub, reference, tuple(sizes))
     names = layout.wanted(tuple(sizes))
     total = sum(sizes[name] for name in names)
 
@@ -59,10 +62,23 @@ def from_hub(
             done[0] += sizes[name]
             on_file(name, done[0] / max(total, 1))
 
-        hub.download_all(reference, names, folder, count)
+        # Kilobytes before gigabytes: a configuration that is refused costs no download of weights.
+        texts = tuple(name for name in names if not name.endswith(_WEIGHTS))
+        hub.download_all(reference, texts, folder, count)
+        for name in texts:
+            _check_file(folder, folder / name)
+        hub.download_all(reference, tuple(name for name in names if name.endswith(_WEIGHTS)), folder, count)
         return inspect(folder)
 
     return store.publish(Recipe(Kind.SOURCE, inputs, needed_bytes=total), write)
+
+
+def _judge_index(hub: Hub, reference: HubReference, names: tuple[str, ...]) -> None:
+    """Refuse another kind of checkpoint by what it says it is, not by what it lacks."""
+    if layout.MODEL_INDEX in names:
+        with tempfile.TemporaryDirectory() as folder:
+            hub.download(reference, layout.MODEL_INDEX, Path(folder))
+            layout.check_index(read_json(Path(folder), layout.MODEL_INDEX))
 
 
 def from_folder(store: Store, folder: Path, on_file: OnFile) -> tuple[Artifact, bool]:
@@ -77,7 +93,10 @@ def from_folder(store: Store, folder: Path, on_file: OnFile) -> tuple[Artifact, 
     if not folder.is_dir():
         raise BadInputError(Reason.SOURCE_NOT_FOUND, f"there is no folder {folder}: check the path")
     try:
-        names = layout.wanted(_list(folder))
+        present = _list(folder)
+        if layout.MODEL_INDEX in present:
+            layout.check_index(read_json(folder, layout.MODEL_INDEX))
+        names = layout.wanted(present)
         hashes = {name: digests.of_file(folder / name) for name in names}
         total = sum((folder / name).stat().st_size for name in names)
     except OSError as error:
@@ -135,7 +154,7 @@ def read_json(folder: Path, name: str) -> Mapping[str, Any]:
 
 def _check_file(folder: Path, path: Path) -> None:
     name = path.relative_to(folder).as_posix()
-    if path.suffix == ".safetensors":
+    if path.suffix == _WEIGHTS:
         safetensors_header.check(path, name)
     elif path.suffix == ".json":
         read_json(folder, name)

@@ -1,0 +1,105 @@
+"""Requests to a pipeline the way users send them, and pictures compared."""
+
+from __future__ import annotations
+
+import json
+import math
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tritonclient.http as triton
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+_SECONDS = 120.0
+_TYPES = {"seed": "INT64", "guidance_scale": "FP32", "height": "INT32", "width": "INT32"}
+_ARRAYS: dict[str, type[np.generic]] = {"INT64": np.int64, "FP32": np.float32, "INT32": np.int32}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request: one value per sample, or None for the server's default."""
+
+    steps: int
+    prompt: Sequence[str]
+    negative_prompt: Sequence[str] | None = None
+    seed: Sequence[int] | None = None
+    guidance_scale: Sequence[float] | None = None
+    height: Sequence[int] | None = None
+    width: Sequence[int] | None = None
+
+    @property
+    def model(self) -> str:
+        """The ensemble that answers it."""
+        return f"generate_{self.steps}_pipeline"
+
+
+def inputs(ask: Ask) -> list[Any]:
+    """The request's tensors; what is None is not sent."""
+    tensors = [_text("prompt", ask.prompt)]
+    if ask.negative_prompt is not None:
+        tensors.append(_text("negative_prompt", ask.negative_prompt))
+    for name, datatype in _TYPES.items():
+        values = getattr(ask, name)
+        if values is not None:
+            tensors.append(tensor(name, datatype, np.array(values, _ARRAYS[datatype]).reshape(-1, 1)))
+    return tensors
+
+
+def _text(name: str, texts: Sequence[str]) -> Any:
+    return tensor(name, "BYTES", np.array([text.encode() for text in texts], object).reshape(-1, 1))
+
+
+def tensor(name: str, datatype: str, array: NDArray[Any]) -> Any:
+    """One tensor of a request."""
+    item = triton.InferInput(name, list(array.shape), datatype)
+    item.set_data_from_numpy(array)
+    return item
+
+
+def send(http: str, ask: Ask) -> Pixels:
+    """Ask for pictures [B, H, W, 3].
+
+    Raises:
+        tritonclient.utils.InferenceServerException: the server answers with an error.
+    """
+    return np.asarray(answer(http, ask.model, inputs(ask)).as_numpy("image"), np.uint8)
+
+
+def answer(http: str, model: str, tensors: Sequence[Any]) -> Any:
+    """Send tensors; a client of its own each time, so that threads do not share one."""
+    address = http.removeprefix("http://")
+    with closing(triton.InferenceServerClient(address, network_timeout=_SECONDS)) as client:
+        return client.infer(model, list(tensors))
+
+
+def send_all(http: str, asks: Sequence[Ask]) -> list[Pixels]:
+    """Send requests at the same time; pictures in the order of the requests."""
+    with ThreadPoolExecutor(len(asks)) as pool:
+        return list(pool.map(lambda ask: send(http, ask), asks))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What Triton has counted for a model: samples, and calls that they were joined into."""
+
+    samples: int
+    calls: int
+
+
+def counts(http: str, model: str) -> Counts:
+    """Read a model's statistics."""
+    with urllib.request.urlopen(f"{http}/v2/models/{model}/stats", timeout=_SECONDS) as response:
+        stats = json.load(response)["model_stats"][0]
+    return Counts(stats["inference_count"], stats["execution_count"])
+
+
+def psnr(first: Pixels, second: Pixels) -> float:
+    """Peak signal-to-noise ratio of two uint8 pictures in dB; infinite for equal ones."""
+    error = float(np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)

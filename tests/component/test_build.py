@@ -1,0 +1,88 @@
+"""Nothing is made twice, and the same input gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.stages import Origin, Result, build, export, fetch
+from diffusion_builder.contract import Component
+from diffusion_builder.store import Kind, Store
+from tests.component.checkpoints import write_unet
+from tests.component.conftest import context, plan
+
+_ALL = {
+    "fetch", "assemble",
+    *(f"{stage} {component}" for stage in ("export", "compile") for component in Component),
+}  # fmt: skip
+
+
+def _made(results: list[Result]) -> set[str]:
+    return {f"{item['stage']} {item.get('component', '')}".strip() for item in results if not item["cached"]}
+
+
+def _build(store: Path, checkpoint: Path, scheduler: str = "DDIM") -> list[Result]:
+    return list(build(context(store), Origin(path=checkpoint), plan(scheduler)))
+
+
+def test_second_build_makes_nothing_and_a_new_unet_only_what_depends_on_it(
+    tmp_path: Path, random_checkpoint: Path
+) -> None:
+    store = tmp_path / "store"
+    assert _made(_build(store, random_checkpoint)) == _ALL
+    assert _made(_build(store, random_checkpoint)) == set()
+    assert _made(_build(store, random_checkpoint, "Euler")) == {"assemble"}
+    changed = tmp_path / "changed"
+    shutil.copytree(random_checkpoint, changed)
+    shutil.rmtree(changed / "unet")
+    write_unet(changed / "unet", seed=1)
+    assert _made(_build(store, changed)) == {"fetch", "export denoiser", "compile denoiser", "assemble"}
+
+
+def test_exporting_twice_gives_the_same_bytes_and_verification_stays_small(
+    tmp_path: Path, random_checkpoint: Path
+) -> None:
+    first, second = ({}, {})
+    for name, kept in (("a", first), ("b", second)):
+        for result in _build(tmp_path / name, random_checkpoint):
+            if result["stage"] in ("export", "compile"):
+                kind = Kind.ONNX if result["stage"] == "export" else Kind.ENGINE
+                kept[result["stage"], result["component"]] = Store(tmp_path / name).get(
+                    kind, result["digest"]
+                ).manifest.files
+                assert result.get("maxAbsError", 0.0) < 1e-4
+    assert first == second
+
+
+def test_command_line_writes_a_small_result_and_json_progress(tmp_path: Path, random_checkpoint: Path) -> None:
+    result = tmp_path / "result.json"
+    command = [
+        sys.executable, "-m", "diffusion_builder", "--progress", "json", "build", "--source", str(random_checkpoint),
+        "--out", str(tmp_path / "store"), "--steps", "2", "--result", str(result),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2] / "builder")
+    assert result.stat().st_size <= 4096
+    body = json.loads(result.read_text())
+    assert body["ensembles"] == ["generate_2_pipeline"]
+    events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    assert {"stage", "component", "phase", "fraction", "message"} == set(events[0])
+    assert str(tmp_path / "store" / "repositories" / body["digest"] / "models") in done.stderr
+
+
+def test_weights_that_do_not_fit_their_config_are_named(tmp_path: Path, random_checkpoint: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(random_checkpoint, broken)
+    config = broken / "vae" / "config.json"
+    config.write_text(config.read_text().replace('"latent_channels": 4', '"latent_channels": 5'))
+    here = context(tmp_path / "store")
+    source = str(fetch(here, Origin(path=broken))["digest"])
+    with pytest.raises(BadInputError, match="vae_decoder") as caught:
+        export(here, source, Component.VAE_DECODER, "float32")
+    assert caught.value.reason is Reason.INVALID_WEIGHTS
+    assert not list((tmp_path / "store" / "onnx").iterdir())

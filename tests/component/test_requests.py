@@ -1,0 +1,126 @@
+"""Requests to real Triton: joined with others, with defaults, and wrong ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from tests.component.client import Ask, answer, counts, inputs, psnr, send, send_all, tensor
+from tests.component.conftest import Built
+from tests.component.tritonserver import Server
+
+_PROMPT = "a red circle on a blue background"
+# Batches of another size take other code paths in matrix products: last bits differ, pictures do not.
+_SAME_DB = 45.0
+
+
+def test_mixed_concurrent_requests_give_the_pictures_they_give_alone(ddim: Server) -> None:
+    asks = [
+        Ask(4 if index % 3 else 20, [f"{_PROMPT} {index}"], seed=[index], guidance_scale=[1.0 + index])
+        for index in range(12)
+    ]
+    alone = [send(ddim.http, ask) for ask in asks]
+    before = counts(ddim.http, "5_denoiser")
+    together = send_all(ddim.http, asks)
+    after = counts(ddim.http, "5_denoiser")
+    assert [psnr(one, other) >= _SAME_DB for one, other in zip(alone, together, strict=True)] == [True] * 12
+    assert after.samples - before.samples == sum(ask.steps for ask in asks)
+    assert (after.samples - before.samples) / (after.calls - before.calls) > 1.0
+
+
+def test_batch_of_three_equals_three_single_requests(ddim: Server) -> None:
+    prompts, seeds, scales = ["a red circle", "a blue star", "a green square"], [1, 2, 3], [3.0, 5.0, 7.0]
+    batch = send(ddim.http, Ask(4, prompts, seed=seeds, guidance_scale=scales))
+    for index in range(3):
+        single = Ask(4, [prompts[index]], seed=[seeds[index]], guidance_scale=[scales[index]])
+        assert psnr(send(ddim.http, single)[0], batch[index]) >= _SAME_DB
+
+
+def test_same_request_gives_the_same_bits(ddim: Server) -> None:
+    ask = Ask(4, [_PROMPT], seed=[11])
+    assert np.array_equal(send(ddim.http, ask), send(ddim.http, ask))
+
+
+def test_prompt_is_enough_and_changes_the_picture(ddim: Server) -> None:
+    first, second = send(ddim.http, Ask(4, [_PROMPT])), send(ddim.http, Ask(4, ["a small green star"]))
+    assert first.shape == (1, 64, 64, 3)
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 5000, "shape " * 300, "שלום 🟥 ﷽", "a\0b", "<|endoftext|> x"])
+def test_any_text_is_a_prompt(ddim: Server, text: str) -> None:
+    assert send(ddim.http, Ask(4, [text])).shape == (1, 64, 64, 3)
+
+
+_GOOD = Ask(4, [_PROMPT])
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (replace(_GOOD, height=[256]), "height 256 is not served: send a multiple of 8 from 64 to 128 pixels"),
+        (replace(_GOOD, width=[65]), "width 65 is not served: send a multiple of 8 from 64 to 128 pixels"),
+        (replace(_GOOD, height=[-64]), "height -64 is not served: send a multiple of 8"),
+        (replace(_GOOD, guidance_scale=[float("nan")]), "guidance_scale nan is not a finite number"),
+        (replace(_GOOD, guidance_scale=[float("inf")]), "guidance_scale inf is not a finite number"),
+        (Ask(4, [_PROMPT] * 2, height=[64, 128]), "height differs within one request"),
+        (Ask(4, [_PROMPT] * 9), "batch-size must be <= 8"),
+        (Ask(4, []), "prompt"),
+        (replace(_GOOD, steps=5), "unknown model"),
+    ],
+)
+def test_bad_request_is_told_what_to_send(ddim: Server, ask: Ask, says: str) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        send(ddim.http, ask)
+    assert says in str(caught.value)
+    assert send(ddim.http, _GOOD).shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (tensor("seed", "FP32", np.ones((1, 1), np.float32)), "seed"),
+        (tensor("height", "INT64", np.full((1, 1), 64, np.int64)), "height"),
+        (tensor("strength", "FP32", np.ones((1, 1), np.float32)), "strength"),
+        (tensor("seed", "INT64", np.ones((1, 2), np.int64)), "seed"),
+    ],
+)
+def test_wrong_dtype_shape_or_name_is_named(ddim: Server, extra: Any, says: str) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        answer(ddim.http, "generate_4_pipeline", [*inputs(_GOOD), extra])
+    assert says in str(caught.value)
+
+
+def test_bad_request_spoils_nothing_for_others(ddim: Server) -> None:
+    asks = [Ask(4, [_PROMPT], seed=[index]) for index in range(4)]
+    alone = [send(ddim.http, ask) for ask in asks]
+
+    def outcome(ask: Ask) -> Any:
+        try:
+            return send(ddim.http, ask)
+        except InferenceServerException as error:
+            return str(error)
+
+    bad = replace(_GOOD, guidance_scale=[float("nan")])
+    mixed = [ask for good in asks for ask in (good, bad)]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(len(mixed)) as pool:
+        results = list(pool.map(outcome, mixed))
+    assert all("not a finite number" in result for result in results[1::2])
+    assert all(psnr(one, other) >= _SAME_DB for one, other in zip(alone, results[::2], strict=True))
+
+
+def test_probe_accepts_the_server_and_refuses_a_dead_one(ddim: Server, built: Built) -> None:
+    from diffusion_builder.errors import ProbeError
+    from diffusion_builder.probe import probe
+    from diffusion_builder.store import Kind, Store
+
+    repository = Store(built.store).get(Kind.REPOSITORY, built.repository)
+    assert probe(ddim.http, repository, 60.0) == ("generate_4_pipeline", "generate_20_pipeline")
+    with pytest.raises(ProbeError, match="does not answer"):
+        probe("http://127.0.0.1:1", repository, 1.0)
