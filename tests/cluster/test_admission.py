@@ -1,0 +1,188 @@
+"""What the API server itself answers, before any operator has seen it: nothing is created here."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kube import Kube, KubectlError, eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from examples.demo_support.cluster import Cluster
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+HUB = {"huggingFace": {"repo": "demo/shapes", "revision": REVISION}}
+
+
+@pytest.fixture(scope="module")
+def api(cluster: Cluster, checkout: Path) -> Kube:
+    """The API server with this checkout's CRD."""
+    kube = Kube(cluster.tools.environment, "default")
+    definition = str(checkout / "crds" / "diffusionpipelines.yaml")
+    kube.run("apply", "--server-side", "--force-conflicts", "-f", definition)
+    eventually(lambda: answer(kube, pipeline()) == "", 30, "the API server serves the new schema")
+    return kube
+
+
+def pipeline(name: str = "shapes", **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of the spec
+    return {
+        "apiVersion": "diffusion-operator.io/v1alpha1",
+        "kind": "DiffusionPipeline",
+        "metadata": {"name": name},
+        "spec": {"model": {"source": HUB}, "targets": [{"name": "cpu"}], **spec},
+    }
+
+
+def answer(kube: Kube, document: dict[str, Any]) -> str:
+    """The API server's objection; empty when it accepts."""
+    try:
+        kube.run("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(document))
+    except KubectlError as error:
+        return str(error)
+    return ""
+
+
+def test_the_shortest_pipeline_is_accepted_and_every_default_is_shown(api: Kube) -> None:
+    text = api.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(pipeline()))
+    spec = json.loads(text)["spec"]
+    assert spec["pipelines"] == [{"task": "generate", "steps": [20]}]
+    assert spec["shapes"]["height"] == {"min": 256, "opt": 512, "max": 768}
+    assert spec["storage"] == {"size": "20Gi"}
+    assert spec["targets"][0]["replicas"] == 1
+    assert spec["engines"]["timeout"] == "1h"
+    assert spec["suspend"] is False
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"model": {"source": {"persistentVolumeClaim": {"claimName": "mine", "path": "models/shapes"}}}},
+        {"storage": {"claimName": "common"}},
+        {"storage": {"size": "2Gi", "storageClassName": "fast", "accessModes": ["ReadWriteOnce"]}},
+        {"scheduler": {"type": "Euler"}, "pipelines": [{"task": "generate", "steps": [1, 4, 64]}]},
+        {"serving": {"batching": {"maxDelay": "500us", "preferred": [2, 4]}, "env": [{"name": "A", "value": "b"}]}},
+        {"targets": [{"name": "a"}, {"name": "b", "tolerations": [{"operator": "Exists"}]}]},
+    ],
+)
+def test_what_is_served_is_accepted(api: Kube, spec: dict[str, Any]) -> None:
+    assert answer(api, pipeline(**spec)) == ""
+
+
+def hub(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of the source
+    source = copy.deepcopy(HUB)
+    source["huggingFace"].update(fields)
+    return {"model": {"source": source}}
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "branch": (hub(revision="main"), "spec.model.source.huggingFace.revision", "not a branch or tag"),
+    "short-revision": (hub(revision=REVISION[:39]), "spec.model.source.huggingFace.revision", "full commit id"),
+    "upper-case": (hub(revision=REVISION.upper()), "spec.model.source.huggingFace.revision", "lower-case"),
+    "repo": (hub(repo="shapes"), "spec.model.source.huggingFace.repo", "should match"),
+    "no-source": ({"model": {"source": {}}}, "spec.model.source", "exactly one of"),
+    "two-sources": (
+        {"model": {"source": {**HUB, "persistentVolumeClaim": {"claimName": "mine"}}}},
+        "spec.model.source",
+        "exactly one of",
+    ),
+    "path": (
+        {"model": {"source": {"persistentVolumeClaim": {"claimName": "mine", "path": "../other"}}}},
+        "spec.model.source.persistentVolumeClaim.path",
+        "must not contain '..'",
+    ),
+    "no-steps": ({"pipelines": [{"task": "generate", "steps": []}]}, "spec.pipelines[0].steps", "at least 1"),
+    "zero-steps": ({"pipelines": [{"task": "generate", "steps": [0]}]}, "spec.pipelines[0].steps[0]", "equal to 1"),
+    "65-steps": ({"pipelines": [{"task": "generate", "steps": [65]}]}, "spec.pipelines[0].steps[0]", "equal to 64"),
+    "steps-twice": ({"pipelines": [{"task": "generate", "steps": [4, 4]}]}, "spec.pipelines[0].steps[1]", "Duplicate"),
+    "task": ({"pipelines": [{"task": "inpaint"}]}, "spec.pipelines[0].task", '"generate"'),
+    "task-twice": (
+        {"pipelines": [{"task": "generate"}, {"task": "generate"}]},
+        "spec.pipelines[1]",
+        "Duplicate",
+    ),
+    "size": ({"shapes": {"height": {"opt": 500}}}, "spec.shapes.height.opt", "multiple of 8"),
+    "order": ({"shapes": {"width": {"min": 768, "opt": 512}}}, "spec.shapes.width", "min <= opt <= max"),
+    "batch": ({"shapes": {"batch": {"max": 0}}}, "spec.shapes.batch.max", "equal to 1"),
+    "preferred": (
+        {"shapes": {"batch": {"max": 4}}, "serving": {"batching": {"preferred": [8]}}},
+        "spec.serving.batching.preferred",
+        "shapes.batch.max",
+    ),
+    "scheduler": ({"scheduler": {"type": "LCM"}}, "spec.scheduler.type", '"DDIM", "Euler"'),
+    "precision": ({"precision": "float16"}, "spec.precision", '"float32"'),
+    "runtime": ({"engines": {"runtime": "tensorrt"}}, "spec.engines.runtime", '"onnxruntime"'),
+    "timeout": ({"engines": {"timeout": "soon"}}, "spec.engines.timeout", "should match"),
+    "memory": (
+        {"engines": {"resources": {"limits": {"memory": "lots"}}}},
+        "spec.engines.resources.limits.memory",
+        "should match",
+    ),
+    "no-target": ({"targets": []}, "spec.targets", "at least 1"),
+    "target-twice": ({"targets": [{"name": "a"}, {"name": "a"}]}, "spec.targets[1]", "Duplicate"),
+    "target-name": ({"targets": [{"name": "CPU"}]}, "spec.targets[0].name", "should match"),
+    "replicas": ({"targets": [{"name": "a", "replicas": 0}]}, "spec.targets[0].replicas", "equal to 1"),
+    "two-storages": ({"storage": {"claimName": "c", "size": "1Gi"}}, "spec.storage", "exactly one of"),
+    "no-storage": ({"storage": {}}, "spec.storage", "exactly one of"),
+    "class-of-a-given-claim": (
+        {"storage": {"claimName": "c", "storageClassName": "fast"}},
+        "spec.storage",
+        "belong to size",
+    ),
+    "unknown-field": ({"rollout": {"strategy": "Canary"}}, "spec.rollout", "unknown field"),
+    "not-yet-served": ({"targets": [{"name": "l4", "gpu": {"product": "NVIDIA-L4"}}]}, "targets[0].gpu", "unknown"),
+}
+
+
+@pytest.mark.parametrize(("spec", "field", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_work_is_refused_with_the_name_of_the_field(
+    api: Kube, spec: dict[str, Any], field: str, words: str
+) -> None:
+    said = answer(api, pipeline(**spec))
+    assert field in said
+    assert words in said
+
+
+def test_a_name_that_services_cannot_have_is_refused(api: Kube) -> None:
+    assert "at most 38 characters" in answer(api, pipeline("a" * 39))
+    assert answer(api, pipeline("a" * 38)) == ""
+    assert "must start with a letter" in answer(api, pipeline("1st"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ({"size": "2Gi"}, {"size": "1Gi"}, "never shrink"),
+        ({"size": "2Gi"}, {"size": "2Gi", "storageClassName": "other"}, "storageClassName of an existing claim"),
+        ({"size": "2Gi"}, {"size": "2Gi", "accessModes": ["ReadWriteOnce"]}, "accessModes of an existing claim"),
+    ],
+)
+def test_what_a_claim_cannot_become_is_refused(
+    api: Kube, before: dict[str, Any], after: dict[str, Any], words: str
+) -> None:
+    name = f"admission-{words.partition(' ')[0].lower()}"
+    # Suspended: an operator that runs in this cluster makes its claim and nothing else.
+    first = pipeline(name, storage=before, suspend=True)
+    api.run("create", "-f", "-", stdin=json.dumps(first))
+    try:
+        grown = json.dumps({"spec": {"storage": {"size": "3Gi"}}})
+        api.run("patch", "dp", name, "--type=merge", "--dry-run=server", "-p", grown)
+        change = json.dumps({"spec": {"storage": after}})
+        with pytest.raises(KubectlError, match=words):
+            api.run("patch", "dp", name, "--type=merge", "--dry-run=server", "-p", change)
+    finally:
+        api.delete("dp", name)
+
+
+def test_kubectl_get_tells_the_story_in_columns(api: Kube) -> None:
+    name = "admission-columns"
+    api.run("create", "-f", "-", stdin=json.dumps(pipeline(name, suspend=True)))
+    try:
+        header = api.run("get", "dp", name, "-o", "wide").splitlines()[0]
+    finally:
+        api.delete("dp", name)
+    assert header.split() == ["NAME", "READY", "REASON", "ENGINES", "TARGETS", "AGE", "MESSAGE"]
