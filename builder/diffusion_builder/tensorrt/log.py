@@ -97,6 +97,11 @@ SIGNS: tuple[Sign, ...] = (
         _NO_SHAPE.replace("input {input}", "an input"), Weight.FATAL,
     ),
     _sign(
+        r"Shapes is being broadcasted to (?P<bound>\w+) for tensor (?P<input>\S+)",
+        BadInputError, Reason.COMPILE_FAILED,
+        "{component}: the profile has no {bound} for input {input}. Please report it.", Weight.FATAL,
+    ),
+    _sign(
         r'Cannot find input tensor with name "(?P<input>[^"]+)"', BadInputError, Reason.COMPILE_FAILED,
         "{component}: the profile names an input {input} that the graph has not. Export it again with this builder.",
     ),
