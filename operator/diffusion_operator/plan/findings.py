@@ -8,7 +8,7 @@ from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.plan.builds import SOURCE_OF, Builds
 from diffusion_operator.plan.jobs import parse_time
 from diffusion_operator.plan.observed import Observed, claim_name
-from diffusion_operator.plan.pods import Trouble
+from diffusion_operator.plan.pods import Trouble, is_started_but_not_ready
 from diffusion_operator.plan.serving import TargetPlan
 from diffusion_operator.plan.steps import Step
 
@@ -81,11 +81,17 @@ def available(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
     if all(not plan.state.revisions for plan in lacking):
         text = "Serving starts once the repository is there."
         return Finding(kind, ok=False, reason=Reason.WAITING_FOR_REPOSITORY, message=text)
-    if any(plan.serving is not None and plan.serving.proven for plan in lacking):
-        text = f"Target {names}: the server has no ready pod any more; see kubectl describe pod."
+    if any(_is_stalled(observed, plan) for plan in lacking):
+        text = f"Target {names}: the server has started and is not ready any more; see kubectl describe pod."
         return Finding(kind, ok=False, reason=Reason.NOT_READY, message=text)
     text = f"Target {names}: the server is starting; it is ready once every ensemble has answered a request."
     return Finding(kind, ok=False, reason=Reason.STARTING, message=text)
+
+
+def _is_stalled(observed: Observed, plan: TargetPlan) -> bool:
+    stable = plan.state.stable
+    pods = observed.pods_of(plan.target.name, stable) if stable is not None else []
+    return any(map(is_started_but_not_ready, pods))
 
 
 def rollout(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:

@@ -124,7 +124,7 @@ def is_finished(job: JsonObject) -> bool:
 def _outcome(job: JsonObject, pods: list[JsonObject]) -> _Outcome:
     condition = _condition(job)
     if condition is None:
-        return _unfinished(pods)
+        return _unfinished(job, pods)
     kept = job["metadata"].get("annotations", {}).get(naming.RESULT)
     record = kept if kept is not None else _record(pods, want_success=condition["type"] == "Complete")
     parsed = _parse(record)
@@ -135,11 +135,19 @@ def _outcome(job: JsonObject, pods: list[JsonObject]) -> _Outcome:
     return _Outcome("Failed", failure=_failure(parsed, condition, job), record=record)
 
 
-def _unfinished(pods: list[JsonObject]) -> _Outcome:
+def _unfinished(job: JsonObject, pods: list[JsonObject]) -> _Outcome:
     if any(pod_views.is_running(pod) or _is_ending(pod) for pod in pods):
         return _Outcome("Running")
-    found = next(filter(None, (pod_views.trouble(pod) for pod in pods[:1])), None)
-    return _Outcome("Pending", trouble=found)
+    if not pods:
+        return _Outcome("Pending", trouble=_no_pod(job))
+    return _Outcome("Pending", trouble=pod_views.trouble(pods[0]))
+
+
+def _no_pod(job: JsonObject) -> Trouble:
+    """Normal for a moment; when it lasts, only the Job's own Events say why."""
+    name = job["metadata"]["name"]
+    text = f"Job {name} gets no pod (a quota or an admission policy?): kubectl describe job {name} says why."
+    return Trouble(Reason.OBJECT_REFUSED, text, str(job["metadata"].get("creationTimestamp", "")))
 
 
 def _is_ending(pod: JsonObject) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from diffusion_operator import naming
 from diffusion_operator.api.spec import DiffusionPipelineSpec
+from diffusion_operator.conditions import Reason
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.plan.jobs import JobView
 from diffusion_operator.plan.pods import Trouble, newest_first, trouble
@@ -54,11 +55,28 @@ class Observed:
         """The Service with this name."""
         return next((item for item in self.services if item["metadata"]["name"] == name), None)
 
-    def pod_trouble(self, target: str, revision: str) -> Trouble | None:
-        """What keeps the newest pod of a revision from being ready."""
-        wanted = {naming.TARGET: target, naming.REVISION: revision}
-        pods = [pod for pod in self.serving_pods if wanted.items() <= pod["metadata"].get("labels", {}).items()]
-        return next(filter(None, map(trouble, newest_first(pods))), None)
+    def pods_of(self, target: str, revision: str) -> list[JsonObject]:
+        """Serving pods of a revision, newest first."""
+        wanted = {naming.TARGET: target, naming.REVISION: revision}.items()
+        return newest_first(pod for pod in self.serving_pods if wanted <= pod["metadata"].get("labels", {}).items())
+
+    def serving_trouble(self, target: str, revision: str) -> Trouble | None:
+        """What keeps the newest pod of a revision from being ready, or from being created at all."""
+        found = next(filter(None, map(trouble, self.pods_of(target, revision))), None)
+        name = naming.revision(self.owner.name, target, revision)
+        return found or next(filter(None, (_refused(item) for item in self.deployments if _is(item, name))), None)
+
+
+def _is(item: JsonObject, name: str) -> bool:
+    return bool(item["metadata"]["name"] == name)
+
+
+def _refused(deployment: JsonObject) -> Trouble | None:
+    for condition in deployment.get("status", {}).get("conditions", []):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            text = f"The pods of {deployment['metadata']['name']} are refused: {condition.get('message', '')}"
+            return Trouble(Reason.OBJECT_REFUSED, text, str(condition.get("lastTransitionTime", "")))
+    return None
 
 
 def claim_name(spec: DiffusionPipelineSpec, pipeline: str) -> str:

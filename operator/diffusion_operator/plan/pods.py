@@ -42,13 +42,19 @@ class Termination:
 def trouble(pod: JsonObject) -> Trouble | None:
     """The first thing that keeps the pod from running, or None."""
     name = pod["metadata"]["name"]
-    return _unschedulable(pod, name) or _waiting(pod, name) or _crashing(pod, name)
+    return _unschedulable(pod, name) or _waiting(pod, name) or _unmounted(pod, name) or _crashing(pod, name)
 
 
 def is_running(pod: JsonObject) -> bool:
     """True once a container of the pod has started."""
     statuses = pod.get("status", {}).get("containerStatuses", [])
     return any("running" in status.get("state", {}) for status in statuses)
+
+
+def is_started_but_not_ready(pod: JsonObject) -> bool:
+    """True when a container has passed its startup probe and now fails its readiness probe."""
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    return any(status.get("started") and not status.get("ready") for status in statuses)
 
 
 def termination(pod: JsonObject) -> Termination | None:
@@ -95,6 +101,25 @@ def _waiting(pod: JsonObject, name: str) -> Trouble | None:
             text = f"Container {status['name']} of pod {name} cannot start: {waiting.get('message', reason)}"
             return Trouble(reason, f"{text} (image {status.get('image', 'unknown')})", _started(pod))
     return None
+
+
+def _unmounted(pod: JsonObject, name: str) -> Trouble | None:
+    """Kubernetes says nowhere but in Events that a Secret is missing; while an image is pulled this is over."""
+    for condition in pod.get("status", {}).get("conditions", []):
+        waits = condition["type"] == "PodReadyToStartContainers" and condition["status"] == "False"
+        if waits and pod["status"].get("phase") == "Pending":
+            wanted = ", ".join(_volume_sources(pod))
+            text = f"Pod {name} waits for its volumes ({wanted}); do they exist? kubectl describe pod {name} says more."
+            return Trouble(Reason.CONTAINER_CONFIG_ERROR, text, str(condition.get("lastTransitionTime", "")))
+    return None
+
+
+def _volume_sources(pod: JsonObject) -> Iterator[str]:
+    for volume in pod.get("spec", {}).get("volumes", []):
+        if "secret" in volume:
+            yield f"Secret {volume['secret']['secretName']}"
+        elif "persistentVolumeClaim" in volume:
+            yield f"claim {volume['persistentVolumeClaim']['claimName']}"
 
 
 def _crashing(pod: JsonObject, name: str) -> Trouble | None:

@@ -73,7 +73,7 @@ def _plan_target(observed: Observed, target: Target, builds: Builds | None, sett
         suspended=observed.spec.suspend,
     )
     newest = desired or state.stable
-    trouble = observed.pod_trouble(target.name, newest) if newest is not None else None
+    trouble = observed.serving_trouble(target.name, newest) if newest is not None else None
     return TargetPlan(target, state, next_step(state), request, trouble)
 
 
