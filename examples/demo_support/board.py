@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -107,5 +108,7 @@ class Board:
             rows = list(self._rows.values())
         for row in rows:
             style = _STYLES.get(row.state, "")
-            table.add_row(row.name, f"[{style}]{row.state}[/]" if style else row.state, row.elapsed(now), row.detail)
+            # Text, since a detail may hold brackets, which rich would read as markup.
+            cells = (row.name, Text(row.state, style), row.elapsed(now), Text(row.detail))
+            table.add_row(*cells)
         return table

@@ -7,13 +7,17 @@ import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from statistics import median
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from examples.client import Request, generate
 from examples.demo_support.errors import DemoError
+from examples.demo_training.judge import judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +37,13 @@ class Picture:
         path: Where it was written.
         steps: The tier.
         seconds: Median time of one request, alone on the server.
+        verdict: Whether the colours are those of the prompt; empty for words that the demo's model does not know.
     """
 
     path: Path
     steps: int
     seconds: float
+    verdict: str
 
 
 def draw(url: str, steps: int, request: Request, path: Path) -> Picture:
@@ -58,7 +64,21 @@ def draw(url: str, steps: int, request: Request, path: Path) -> Picture:
         raise DemoError(f"{_REPEATS} answers to the same request with {steps} steps differ; they must be equal.")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(answers[0])
-    return Picture(path, steps, median(seconds))
+    return Picture(path, steps, median(seconds), verdict(answers[0], request.prompt))
+
+
+def verdict(png: bytes, prompt: str) -> str:
+    """Say whether background and shape have the colours that the prompt names; empty where it names none."""
+    with Image.open(BytesIO(png)) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    try:
+        found = judge(pixels, prompt)
+    except ValueError:
+        return ""
+    if found.both:
+        return "background and shape have the colours that were asked for"
+    wrong = [name for name, right in (("background", found.background), ("shape", found.colour)) if not right]
+    return f"not the colour that was asked for: {' and '.join(wrong)}"
 
 
 @contextmanager

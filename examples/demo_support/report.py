@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,9 +18,11 @@ def summary(settings: Settings, name: str, outcome: Outcome, pictures: Sequence[
     """Return the picture's path, the times, and how to go on."""
     (best,) = (picture for picture in pictures if picture.steps == settings.steps)
     each = " · ".join(f"{picture.seconds:.2f} s with {picture.steps} steps" for picture in pictures)
+    judged = f"{best.verdict}\n" if best.verdict else ""
     go_on = "\n".join(f"  {line}" for line in _go_on(settings, name))
     return (
-        f"\n[bold green]{best.path}[/]  “{settings.prompt}”, seed {settings.seed}, {settings.steps} steps\n\n"
+        f"\n[bold green]{best.path}[/]  “{escape(settings.prompt)}”, seed {settings.seed}, {settings.steps} steps\n"
+        f"{judged}\n"
         f"  engines          {outcome.engines_seconds:.1f} s after the apply: "
         f"{outcome.built} built, {outcome.reused} reused\n"
         f"  pipeline Ready   {outcome.ready_seconds:.1f} s after the apply\n"
