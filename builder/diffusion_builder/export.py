@@ -6,12 +6,13 @@ inside the functions that trace, so that a cached artifact is found without it.
 
 from __future__ import annotations
 
-import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests
@@ -20,18 +21,13 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import onnx
-
     from diffusion_builder.components import ComponentSpec, Loaded, Sizes
 
 OPSET = 17
 MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"
 # Bumped when the exported graph changes for unchanged weights.
-_EXPORT_VERSION = 1
-_EXTERNAL_FROM_BYTES = 1024
+_EXPORT_VERSION = 2
 # Largest deviation from torch, relative to the largest output, per precision.
 TOLERANCES: Mapping[str, float] = {"float32": 1e-3}
 _PARTS: Mapping[Component, str | None] = {
@@ -88,16 +84,19 @@ def export(
 
 def _export(folder: Path, component: Component, tolerance: float, target: Path, on_phase: OnPhase) -> Mapping[str, Any]:
     from diffusion_builder.components import COMPONENTS, Sizes
+    from diffusion_builder.pack import pack
 
     spec = COMPONENTS[component]
     with _quiet():
         on_phase("load")
         loaded = _load(spec, folder)
         on_phase("trace")
-        # Odd sizes: UNets with even ones skip the code that resizes to the skip connection's size.
-        graph = _trace(spec, loaded, Sizes(2, 9, 11))
-        on_phase("check")
-        _save(graph, target)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".trace-") as scratch:
+            traced = Path(scratch) / MODEL
+            # Odd sizes: UNets with even ones skip the code that resizes to the skip connection's size.
+            _trace(spec, loaded, Sizes(2, 9, 11), traced)
+            on_phase("check")
+            pack(traced, target)
         on_phase("verify")
         others = (Sizes(1, 8, 8), Sizes(3, 16, 12))
         error = max(_deviation(spec, loaded, target / MODEL, sizes, tolerance) for sizes in others)
@@ -136,8 +135,8 @@ def _load(spec: ComponentSpec, folder: Path) -> Loaded:
         ) from error
 
 
-def _trace(spec: ComponentSpec, loaded: Loaded, sizes: Sizes) -> onnx.ModelProto:
-    import onnx
+def _trace(spec: ComponentSpec, loaded: Loaded, sizes: Sizes, path: Path) -> None:
+    """Write the graph to a file in an empty folder: above 2 GiB torch puts one file per weight beside it."""
     import torch
 
     from diffusion_builder.components import example
@@ -147,13 +146,12 @@ def _trace(spec: ComponentSpec, loaded: Loaded, sizes: Sizes) -> onnx.ModelProto
         tensor.name: {0: "batch"} | {i: str(dim) for i, dim in enumerate(tensor.dims, 1) if dim in spec.dynamic}
         for tensor in (*interface.inputs, *interface.outputs)
     }
-    buffer: Any = io.BytesIO()  # the exporter also takes a stream, which its types do not say
     try:
         with torch.no_grad():
             torch.onnx.export(
                 loaded.module,
                 example(spec, loaded, sizes, seed=1),
-                buffer,
+                str(path),
                 input_names=[tensor.name for tensor in interface.inputs],
                 output_names=[tensor.name for tensor in interface.outputs],
                 dynamic_axes=axes,
@@ -164,24 +162,6 @@ def _trace(spec: ComponentSpec, loaded: Loaded, sizes: Sizes) -> onnx.ModelProto
         raise BadInputError(
             Reason.EXPORT_FAILED, f"{spec.component} cannot be exported to ONNX: {_first_line(error)}"
         ) from error
-    return onnx.load_model_from_string(buffer.getvalue())
-
-
-def _save(graph: onnx.ModelProto, target: Path) -> None:
-    import onnx
-
-    for node in graph.graph.node:
-        # Names carry Python source positions of the machine that exported, which would change the digest.
-        node.doc_string = ""
-        del node.metadata_props[:]
-    onnx.save_model(
-        graph,
-        target / MODEL,
-        save_as_external_data=True,
-        location=WEIGHTS,
-        size_threshold=_EXTERNAL_FROM_BYTES,
-    )
-    onnx.checker.check_model(str(target / MODEL))
 
 
 def _deviation(spec: ComponentSpec, loaded: Loaded, model: Path, sizes: Sizes, tolerance: float) -> float:

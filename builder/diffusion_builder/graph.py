@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from diffusion_builder.contract import DType
 
+# One mistake in a map shows at several places; more than a few lines help nobody.
+_SHOWN = 5
+
 
 @dataclass(frozen=True)
 class Port:
@@ -74,7 +77,7 @@ def check(ensemble: Ensemble) -> None:
     """
     problems = list(_problems(ensemble))
     if problems:
-        raise BadInputError(Reason.INVALID_ENSEMBLE, f"{ensemble.name}: {problems[0]}")
+        raise BadInputError(Reason.INVALID_ENSEMBLE, f"{ensemble.name}: {'; '.join(problems[:_SHOWN])}")
 
 
 def _problems(ensemble: Ensemble) -> Iterator[str]:
