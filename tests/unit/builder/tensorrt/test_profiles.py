@@ -1,0 +1,73 @@
+"""Every input of every component has a shape in every profile, and the shapes are the ones that are served."""
+
+import pytest
+
+from diffusion_builder.contract import ENGINES, Component
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.spec import Range, Shapes
+from diffusion_builder.tensorrt.profiles import MAX_SLOTS, InputProfile, Profile, optimisation_profiles
+
+FACTS = {"channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768}
+
+
+def shapes(batch: tuple[int, int, int] = (1, 4, 8)) -> Shapes:
+    low, usual, high = batch
+    return Shapes(
+        batch=Range(min=low, opt=usual, max=high),
+        height=Range(min=256, opt=512, max=768),
+        width=Range(min=256, opt=512, max=1024),
+    )
+
+
+def by_name(profile: Profile) -> dict[str, InputProfile]:
+    return {item.name: item for item in profile}
+
+
+@pytest.mark.parametrize("component", list(Component))
+def test_every_input_has_a_shape_in_every_profile(component: Component) -> None:
+    for profile in optimisation_profiles(component, FACTS, shapes()):
+        assert [item.name for item in profile] == [tensor.name for tensor in ENGINES[component].inputs]
+        for item, tensor in zip(profile, ENGINES[component].inputs, strict=True):
+            assert {len(item.min), len(item.opt), len(item.max)} == {1 + len(tensor.dims)}
+            assert all(0 < low <= usual <= high for low, usual, high in zip(item.min, item.opt, item.max, strict=True))
+
+
+def test_the_denoiser_is_tuned_for_one_sample_and_for_a_full_batch() -> None:
+    single, full = optimisation_profiles(Component.DENOISER, FACTS, shapes())
+    assert by_name(single)["model_input"] == InputProfile(
+        "model_input", (1, 4, 32, 32), (1, 4, 64, 64), (8, 4, 96, 128)
+    )
+    assert by_name(full)["model_input"] == InputProfile("model_input", (1, 4, 32, 32), (8, 4, 64, 64), (8, 4, 96, 128))
+    assert by_name(full)["text_embeddings"].opt == (8, 2, 77, 768)
+    assert by_name(single)["timestep"] == InputProfile("timestep", (1, 1), (1, 1), (8, 1))
+
+
+def test_a_denoiser_of_one_batch_size_has_one_profile() -> None:
+    assert len(optimisation_profiles(Component.DENOISER, FACTS, shapes((2, 2, 2)))) == 1
+
+
+@pytest.mark.parametrize("component", [item for item in Component if item is not Component.DENOISER])
+def test_other_components_are_tuned_for_the_usual_batch(component: Component) -> None:
+    (profile,) = optimisation_profiles(component, FACTS, shapes())
+    assert {item.opt[0] for item in profile} == {4}
+
+
+def test_a_scheduler_step_serves_any_scheduler() -> None:
+    (profile,) = optimisation_profiles(Component.SCHEDULER_STEP, FACTS, shapes())
+    table, state = by_name(profile)["table"], by_name(profile)["state"]
+    assert (state.min[1], state.opt[1], state.max[1]) == (1, 1, MAX_SLOTS)
+    assert (table.min[2:], table.opt[2:], table.max[2:]) == ((2, 2), (2, 2), (MAX_SLOTS + 1, MAX_SLOTS + 1))
+
+
+def test_a_size_that_nothing_says_is_asked_for() -> None:
+    with pytest.raises(BadInputError, match="text_length of text_embeddings is: name the checkpoint with --source"):
+        optimisation_profiles(Component.DENOISER, {"channels": 4, "pixels_per_latent": 8, "text_width": 8}, shapes())
+
+
+def test_pixels_that_are_no_whole_latents_are_refused() -> None:
+    odd = Shapes(
+        batch=Range(min=1, opt=1, max=1), height=Range(min=64, opt=72, max=128), width=Range(min=64, opt=64, max=64)
+    )
+    with pytest.raises(BadInputError, match=r"height: \(64, 72, 128\) must be multiples of 16") as caught:
+        optimisation_profiles(Component.VAE_DECODER, FACTS | {"pixels_per_latent": 16}, odd)
+    assert caught.value.reason is Reason.INVALID_SPEC
