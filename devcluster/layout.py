@@ -108,8 +108,8 @@ class Network:
     etcd_peer_port: int = 12380
     controller_manager_port: int = 11257
     scheduler_port: int = 11259
-    kubelet_port: int = 17250
-    kubelet_health_port: int = 17350
+    kubelet_port: int = 17100
+    kubelet_health_port: int = 17200
     proxy_health_port: int = 17256
     proxy_metrics_port: int = 17249
     dns_port: int = 10053

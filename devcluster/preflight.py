@@ -110,6 +110,9 @@ def _netfilter() -> None:
         if listed.returncode:
             why = tail(listed.stderr)
             raise _missing(f"the netfilter table {table} cannot be read ({why})", "load ip_tables or nf_tables")
+    listed = attempt(["nft", "list", "tables"])
+    if listed.returncode:
+        raise _missing(f"nftables cannot be read ({tail(listed.stderr)})", "load the module nf_tables")
 
 
 def _overlay(folder: Path) -> None:
