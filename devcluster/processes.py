@@ -76,7 +76,8 @@ class Processes:
             running = Running(**json.loads(self._record(name).read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        return running if _start_time(running.pid) == running.started else None
+        # A component that ended before it could be recorded has no start time.
+        return running if running.started and _start_time(running.pid) == running.started else None
 
     def pid(self, name: str) -> int:
         """Return the pid of a running component.

@@ -90,8 +90,20 @@ def test_a_half_written_record_counts_as_not_running(processes: Processes, tmp_p
     assert processes.find("sleeper") is None
 
 
+def test_a_component_that_ended_before_it_was_recorded_does_not_run(processes: Processes, tmp_path: Path) -> None:
+    processes.ensure(sleeper(tmp_path, script="exit 0"))
+    record = next(Layout(tmp_path).processes.glob("*.json"))
+    wait(lambda: processes.find("sleeper") is None)
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"started": 0}))
+
+    assert processes.find("sleeper") is None
+    assert processes.stop("sleeper") is False
+
+
 def test_a_component_started_but_never_recorded_is_replaced_not_doubled(processes: Processes, tmp_path: Path) -> None:
-    component = sleeper(tmp_path, script="sleep 60; :")
+    config = tmp_path / "config"
+    config.touch()
+    component = Component("sleeper", ("/usr/bin/tail", "-f", str(config)))
     processes.ensure(component)
     (Layout(tmp_path).processes / "sleeper.json").unlink()
 
