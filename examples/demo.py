@@ -35,7 +35,7 @@ from examples.demo_support.install import (
 )
 from examples.demo_support.picture import Picture, draw, port_forward
 from examples.demo_support.report import summary
-from examples.demo_support.settings import TIERS, Settings, from_environment
+from examples.demo_support.settings import GUIDANCE, TIERS, Settings, from_environment
 
 
 def main() -> int:
@@ -101,7 +101,8 @@ def _operator(settings: Settings, cluster: Cluster, images: Images, board: Board
 
 
 def _pictures(settings: Settings, cluster: Cluster, name: str, board: Board) -> list[Picture]:
-    request = Request(prompt=settings.prompt, seed=settings.seed)
+    size = settings.size
+    request = Request(prompt=settings.prompt, seed=settings.seed, guidance_scale=GUIDANCE, height=size, width=size)
     pictures = []
     with port_forward(cluster.tools, name, settings.namespace) as url:
         for steps in TIERS:

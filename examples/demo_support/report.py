@@ -21,8 +21,8 @@ def summary(settings: Settings, name: str, outcome: Outcome, pictures: Sequence[
     judged = f"{best.verdict}\n" if best.verdict else ""
     go_on = "\n".join(f"  {line}" for line in _go_on(settings, name))
     return (
-        f"\n[bold green]{best.path}[/]  “{escape(settings.prompt)}”, seed {settings.seed}, {settings.steps} steps\n"
-        f"{judged}\n"
+        f"\n[bold green]{best.path}[/]  “{escape(settings.prompt)}”, seed {settings.seed}, {settings.steps} steps, "
+        f"{settings.size} pixels\n{judged}\n"
         f"  engines          {outcome.engines_seconds:.1f} s after the apply: "
         f"{outcome.built} built, {outcome.reused} reused\n"
         f"  pipeline Ready   {outcome.ready_seconds:.1f} s after the apply\n"

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 TIERS: Final = (4, 20)
+SIZES: Final = range(64, 129, 8)
+# Follows the words best with the demo's checkpoint (examples/demo-checkpoint/training.json).
+GUIDANCE: Final = 4.0
 IMAGE_VARIABLES: Final = {
     "operator": "OPERATOR_IMAGE",
     "builder": "BUILDER_IMAGE",
@@ -29,6 +32,7 @@ class Settings:
         prompt: What the picture shows.
         seed: Start of the noise; the same seed gives the same picture.
         steps: Tier of `out/demo.png`: 4 or 20.
+        size: Height and width of the pictures, pixels.
         kubeconfig: Cluster to use; None for the embedded one.
         registry: host:port that takes the images for a cluster of your own; empty where `images` is given.
         images: Name → reference of images that are in a registry already.
@@ -39,6 +43,7 @@ class Settings:
     prompt: str = "a red circle on a blue background"
     seed: int = 7
     steps: int = 20
+    size: int = 128
     kubeconfig: Path | None = None
     registry: str = ""
     images: Mapping[str, str]
@@ -47,7 +52,7 @@ class Settings:
 
 
 def from_environment(environment: Mapping[str, str], own_kubeconfig: Path) -> Settings:
-    """Read PROMPT, SEED, STEPS, KUBECONFIG, REGISTRY and the image variables.
+    """Read PROMPT, SEED, STEPS, SIZE, KUBECONFIG, REGISTRY and the image variables.
 
     Args:
         environment: Variables of the process.
@@ -63,6 +68,7 @@ def from_environment(environment: Mapping[str, str], own_kubeconfig: Path) -> Se
         prompt=environment.get("PROMPT") or Settings.prompt,
         seed=_number(environment, "SEED", Settings.seed),
         steps=_number(environment, "STEPS", Settings.steps),
+        size=_number(environment, "SIZE", Settings.size),
         kubeconfig=kubeconfig,
         registry=environment.get("REGISTRY", ""),
         images=images,
@@ -83,6 +89,11 @@ def _check(settings: Settings) -> None:
     if settings.steps not in TIERS:
         tiers = " or ".join(str(tier) for tier in TIERS)
         raise DemoError(f"STEPS is {settings.steps}. Set it to {tiers}: those are the tiers of examples/pipeline.yaml.")
+    if settings.size not in SIZES:
+        raise DemoError(
+            f"SIZE is {settings.size}. Set it to a multiple of 8 from {SIZES[0]} to {SIZES[-1]} pixels: "
+            "those are the shapes of examples/pipeline.yaml."
+        )
     if settings.seed < 0:
         raise DemoError(f"SEED is {settings.seed}. Set it to a number from 0 upwards.")
     missing = [key for name, key in IMAGE_VARIABLES.items() if name not in settings.images]

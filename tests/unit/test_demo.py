@@ -85,6 +85,7 @@ def test_only_engines_of_this_run_count_as_built() -> None:
         ({"STEPS": "7"}, "4 or 20"),
         ({"STEPS": "many"}, "whole number"),
         ({"SEED": "-1"}, "0 upwards"),
+        ({"SIZE": "100"}, "multiple of 8 from 64 to 128"),
         ({"KUBECONFIG": "/home/me/.kube/config"}, "REGISTRY"),
         ({"KUBECONFIG": "/home/me/.kube/config", "HUB_IMAGE": "r/hub:1"}, "SERVING_IMAGE"),
     ],
