@@ -97,16 +97,20 @@ def export(mode: Mode, store: Path, source: str, component: str, precision: str,
 @cli.command(name="compile")
 @_store
 @click.option("--onnx", required=True, help="Digest of the exported graph.")
-@click.option("--runtime", default="onnxruntime", show_default=True)
-@click.option("--target", default="cpu", show_default=True)
+@click.option("--runtime", default="onnxruntime", show_default=True, help="onnxruntime or tensorrt.")
+@click.option("--target", default="cpu", show_default=True, help="cpu, or a GPU product such as NVIDIA-L4.")
 @click.option("--shapes", default=_DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
+@click.option("--source", help="tensorrt: digest of the checkpoint, for sizes that another component decides.")
+@click.option("--optimization-level", type=int, default=3, show_default=True, help="tensorrt: 0 (quick) to 5.")
+@click.option("--workspace", type=int, help="tensorrt: scratch memory for kernels in MiB; default: all of the GPU.")
+@click.option("--layers", is_flag=True, help="tensorrt: write the engine's layers beside it as JSON.")
 @_result
 @click.pass_obj
-def compile_(mode: Mode, /, store: Path, result: Path | None, **arguments: str) -> None:
+def compile_(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's
     """Compile one component for a target."""
     from diffusion_builder import stages
 
-    _finish(mode, store, result, lambda context: stages.compile_(context, **arguments))
+    _finish(mode, store, result, lambda context: stages.compile_(context, stages.CompileRequest(**arguments)))
 
 
 @cli.command()

@@ -113,21 +113,53 @@ def export(context: Context, source: str, component: Component, precision: str) 
     )
 
 
-def compile_(context: Context, onnx: str, runtime: str, target: str, shapes: str) -> Result:
+@dataclass(frozen=True)
+class CompileRequest:
+    """What is compiled and for what.
+
+    Args:
+        onnx: digest of the exported graph.
+        runtime: `onnxruntime` or `tensorrt`.
+        target: `cpu`, or a GPU product as the node label says it.
+        shapes: JSON of the profile.
+        source: digest of the checkpoint; only `tensorrt` reads it, as all that follows.
+        optimization_level: 0 to 5.
+        workspace: MiB, or None for no limit.
+        layers: whether the engine's layers are written as JSON.
+    """
+
+    onnx: str
+    runtime: str
+    target: str
+    shapes: str
+    source: str | None = None
+    optimization_level: int = 3
+    workspace: int | None = None
+    layers: bool = False
+
+
+def compile_(context: Context, request: CompileRequest) -> Result:
     """Compile one component for a target."""
     from diffusion_builder.engine import compile_onnx
     from diffusion_builder.spec import Shapes, parse
 
-    # Judged here although this runtime keeps dimensions open: a wrong profile should fail early, and once.
-    parse(Shapes, shapes, "--shapes")
-    artifact = context.store.get(Kind.ONNX, onnx)
-    component = str(artifact.manifest.extra["component"])
+    # Judged for every runtime, also for one that keeps dimensions open: a wrong profile should fail early, and once.
+    shapes = parse(Shapes, request.shapes, "--shapes")
+    store = context.store
+    onnx = store.get(Kind.ONNX, request.onnx)
 
     def work(phase: Callable[..., None]) -> tuple[Artifact, bool]:
-        phase("optimise")
-        return compile_onnx(context.store, artifact, runtime, target)
+        if request.runtime != "tensorrt":
+            phase("optimise")
+            return compile_onnx(store, onnx, request.runtime, request.target)
+        from diffusion_builder.tensorrt.build import Request, compile_plan
+        from diffusion_builder.tensorrt.command import Options
 
-    return context.run("compile", component, work)
+        source = store.get(Kind.SOURCE, request.source) if request.source else None
+        options = Options(request.optimization_level, request.workspace, request.layers)
+        return compile_plan(store, Request(onnx, source, request.target, shapes, options), phase)
+
+    return context.run("compile", str(onnx.manifest.extra["component"]), work)
 
 
 def assemble(context: Context, spec: str) -> Result:
@@ -192,7 +224,8 @@ def build(context: Context, origin: Origin, plan: BuildPlan) -> Sequence[Result]
     engines: dict[str, str] = {}
     for component in Component:
         exported = export(context, source, component, "float32")
-        compiled = compile_(context, str(exported["digest"]), "onnxruntime", plan.target, plan.shapes)
+        request = CompileRequest(str(exported["digest"]), "onnxruntime", plan.target, plan.shapes)
+        compiled = compile_(context, request)
         engines[component] = str(compiled["digest"])
         results += [exported, compiled]
     spec = {

@@ -9,7 +9,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder.contract import ENGINES, Component, DType, Tensor
+from diffusion_builder.contract import ENGINES, Component, Tensor
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.tensorrt.profiles import InputProfile, Profile
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-# Names of `tensorrt.DataType`.
-_TYPES: Mapping[DType, str] = {DType.FP32: "FLOAT", DType.INT32: "INT32", DType.INT64: "INT64", DType.UINT8: "UINT8"}
+# Names of `tensorrt.DataType`, where they are not ours.
+_TYPES: Mapping[str, str] = {"FP32": "FLOAT", "FP16": "HALF"}
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def _tensor_differences(role: str, have: Sequence[PlanTensor], want: Sequence[Te
         found = known.get(tensor.name)
         if found is None:
             yield f"no {role} {tensor.name}"
-        elif found.dtype != _TYPES[tensor.dtype]:
-            yield f"{role} {tensor.name} is {found.dtype} instead of {_TYPES[tensor.dtype]}"
+        elif found.dtype != (expected := _TYPES.get(tensor.dtype, str(tensor.dtype))):
+            yield f"{role} {tensor.name} is {found.dtype} instead of {expected}"
         elif len(found.dims) != 1 + len(tensor.dims) or found.dims[0] != -1:
             yield f"{role} {tensor.name} has dimensions {found.dims} instead of an open batch and {tensor.dims}"
 
