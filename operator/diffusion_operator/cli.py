@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from diffusion_operator import settings as operator_settings
 from diffusion_operator.api.crd import as_yaml, definition, for_chart
+from diffusion_operator.api.reference import markdown
 from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.errors import BadInputError, OperatorError
 from diffusion_operator.settings import LogFormat
@@ -57,11 +58,22 @@ def run() -> None:
 @click.option("--chart", is_flag=True, help="As the chart has it: Helm upgrades it and never deletes it.")
 def crd(target: Path | None, checked: Path | None, *, chart: bool) -> None:
     """Print, write or check the CustomResourceDefinition."""
-    text = as_yaml(for_chart(definition()) if chart else definition())
+    _generate(as_yaml(for_chart(definition()) if chart else definition()), target, checked)
+
+
+@cli.command()
+@click.option("--write", "target", type=click.Path(path_type=Path), help="Write the reference to this file.")
+@click.option("--check", "checked", type=click.Path(path_type=Path), help="Fail when this file is out of date.")
+def docs(target: Path | None, checked: Path | None) -> None:
+    """Print, write or check the API reference."""
+    _generate(markdown(), target, checked)
+
+
+def _generate(text: str, target: Path | None, checked: Path | None) -> None:
     if target is not None:
         target.write_text(text)
     if checked is not None and (not checked.exists() or checked.read_text() != text):
-        raise BadInputError(f"{checked} is out of date: run `make crds`.")
+        raise BadInputError(f"{checked} is out of date: write it anew with --write instead of --check.")
     if target is None and checked is None:
         click.echo(text, nl=False)
 

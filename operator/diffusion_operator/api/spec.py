@@ -119,7 +119,7 @@ class BatchRange(Range):
     max: Annotated[int, Field(ge=1, le=128)] = Field(default=8, description="Largest batch.")
 
 
-PIXELS = Field(ge=8, le=4096, json_schema_extra=rules(rule("self % 8 == 0", "must be a multiple of 8 pixels")))
+PIXELS = Field(ge=32, le=4096, json_schema_extra=rules(rule("self % 8 == 0", "must be a multiple of 8 pixels")))
 
 
 class PixelRange(Range):

@@ -20,9 +20,10 @@ from diffusion_operator.manifests.common import (
 from diffusion_operator.manifests.service import PORTS
 from diffusion_operator.settings import Settings
 
-# Endpoints lose the pod while it sleeps, then the server finishes what it has.
-DRAIN_SECONDS = 10
-EXIT_TIMEOUT_SECONDS = 30
+# Endpoints lose the pod while it sleeps, then the server finishes what it has; an idle keep-alive connection makes
+# it wait for the whole timeout.
+DRAIN_SECONDS = 5
+EXIT_TIMEOUT_SECONDS = 20
 SHARED_MEMORY = "512Mi"
 ADMIN_APIS = "model-repository,logging,shared-memory,trace"
 VERIFY_RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"})

@@ -1,6 +1,7 @@
 """What a pod says about itself, in words for a person."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ WAITING = {
     "CreateContainerError": Reason.CONTAINER_CONFIG_ERROR,
     "RunContainerError": Reason.CONTAINER_CONFIG_ERROR,
 }
+BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*":? ?(ErrImagePull: )?')
+"""Kubernetes takes turns between the error and this; the error alone is what a person needs."""
+
 OWN_REASONS = {"verify": Reason.VERIFY_FAILED}
 
 
@@ -98,8 +102,9 @@ def _waiting(pod: JsonObject, name: str) -> Trouble | None:
         waiting = status.get("state", {}).get("waiting", {})
         reason = WAITING.get(waiting.get("reason", ""))
         if reason is not None:
-            text = f"Container {status['name']} of pod {name} cannot start: {waiting.get('message', reason)}"
-            return Trouble(reason, f"{text} (image {status.get('image', 'unknown')})", _started(pod))
+            said = BACK_OFF.sub("", str(waiting.get("message", reason)))
+            text = f"Container {status['name']} of pod {name} cannot start: {said} (image {status.get('image')})"
+            return Trouble(reason, text, _started(pod))
     return None
 
 

@@ -64,7 +64,8 @@ class Step:
             following = "It is not tried again until the spec changes."
         else:
             following = f"It is tried again at {retry:%H:%M:%S} UTC."
-        return f"{self.title}: {self.view.failure.message} {following} Log: kubectl logs job/{self.request.name}"
+        said = self.view.failure.message.rstrip().rstrip(".")
+        return f"{self.title}: {said}. {following} Log: kubectl logs job/{self.request.name}"
 
 
 def is_young(view: JobView, now: datetime) -> bool:

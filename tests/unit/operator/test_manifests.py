@@ -1,0 +1,150 @@
+"""What is created looks exactly like the golden files; write them anew with UPDATE_GOLDEN=1 and read the diff."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from diffusion_operator import naming
+from diffusion_operator.api.base import Resources, Toleration
+from diffusion_operator.api.spec import EnvVar, SecretKey, Serving, Storage, Target
+from diffusion_operator.manifests import deployment, pvc, service
+from diffusion_operator.manifests.common import Owner, Placement
+from diffusion_operator.manifests.deployment import ServingRequest
+from diffusion_operator.manifests.event import EventNote, event
+from diffusion_operator.manifests.job import JobRequest, job, template_digest
+from diffusion_operator.settings import Settings
+
+GOLDEN = Path(__file__).parent / "golden"
+OWNER = Owner("shapes", "studio", "11111111-2222-3333-4444-555555555555")
+SETTINGS = Settings("registry/builder:1", "registry/triton:1", image_pull_secrets=("pull",), hub_endpoint="http://hub")
+
+FETCH = JobRequest(
+    stage="fetch",
+    component=None,
+    sku=None,
+    key="0123456789ab",
+    arguments=("--repo", "demo/shapes", "--revision", "f" * 40),
+    resources=Resources(requests={"cpu": "100m"}),
+    timeout_seconds=3600,
+    claim="shapes-store",
+    token=SecretKey(name="hub", key="token"),
+)
+FETCH_CLAIM = JobRequest(
+    stage="fetch",
+    component=None,
+    sku=None,
+    key="0123456789ab",
+    arguments=("--path", "/source/models"),
+    resources=Resources(),
+    timeout_seconds=60,
+    claim="shapes-store",
+    source_claim="models",
+)
+COMPILE = JobRequest(
+    stage="compile",
+    component="text_encoder",
+    sku="cpu",
+    key="0123456789ab",
+    arguments=("--onnx", "a" * 64),
+    resources=Resources(requests={"cpu": "500m", "memory": "2Gi"}),
+    timeout_seconds=3600,
+    claim="shapes-store",
+    placement=Placement((("kind", "fast"),), (Toleration(key="gpu", operator="Exists"),)),
+)
+SERVE = ServingRequest(
+    target=Target(name="cpu", replicas=2, node_selector={"kind": "fast"}, tolerations=[Toleration(key="gpu")]),
+    serving=Serving(env=[EnvVar(name="DIFFUSION_THREADS", value="2")]),
+    repository="b" * 64,
+    claim="shapes-store",
+)
+
+OBJECTS: dict[str, dict[str, Any]] = {
+    "job-fetch-hub": job(FETCH, OWNER, SETTINGS),
+    "job-fetch-claim": job(FETCH_CLAIM, OWNER, SETTINGS),
+    "job-compile": job(COMPILE, OWNER, SETTINGS, attempt=2),
+    "deployment": deployment.deployment(SERVE, OWNER, SETTINGS, 2),
+    "service-revision": service.for_revision(OWNER, "cpu", "01234567"),
+    "service-target": service.for_target(OWNER, "cpu", "01234567"),
+    "service-pipeline-one-target": service.for_pipeline(OWNER, {"cpu": "01234567"}),
+    "service-pipeline-two-targets": service.for_pipeline(OWNER, {"cpu": "01234567", "l4": "89abcdef"}),
+    "claim": pvc.claim(Storage(size="20Gi"), OWNER),
+    "event": event(EventNote(warning=True, reason="PickleOnly", message="No."), OWNER, 3, "2026-01-01T00:00:00Z"),
+}
+PODS = {
+    name: found["spec"]["template"]["spec"] for name, found in OBJECTS.items() if found["kind"] in {"Job", "Deployment"}
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_it_is_as_the_golden_file_says(name: str) -> None:
+    file, text = GOLDEN / f"{name}.yaml", yaml.safe_dump(OBJECTS[name], sort_keys=False, width=110)
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text)
+    assert yaml.safe_load(file.read_text()) == OBJECTS[name]
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {file.stem for file in GOLDEN.glob("*.yaml")} == set(OBJECTS)
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_no_pod_gets_an_api_token_and_all_are_restricted(name: str) -> None:
+    pod = PODS[name]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_only_the_download_sees_the_token_and_never_in_its_environment(name: str) -> None:
+    pod = PODS[name]
+    secrets = [volume for volume in pod["volumes"] if "secret" in volume]
+    assert bool(secrets) == (name == "job-fetch-hub")
+    for container in pod["containers"]:
+        assert not [item for item in container["env"] if "secretKeyRef" in item.get("valueFrom", {})]
+
+
+def test_serving_cannot_write_the_store() -> None:
+    pod = PODS["deployment"]
+    [volume] = [volume for volume in pod["volumes"] if volume["name"] == naming.STORE]
+    assert volume["persistentVolumeClaim"]["readOnly"] is True
+    for container in [*pod["initContainers"], *pod["containers"]]:
+        [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == naming.STORE]
+        assert mount["readOnly"] is True
+
+
+def test_a_stopping_server_has_time_to_drain() -> None:
+    pod = PODS["deployment"]
+    [server] = pod["containers"]
+    sleep = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    [timeout] = [arg for arg in server["args"] if arg.startswith("--exit-timeout-secs=")]
+    assert pod["terminationGracePeriodSeconds"] > sleep + int(timeout.rpartition("=")[2])
+
+
+def test_the_builder_image_changes_how_a_job_runs_but_not_its_name() -> None:
+    newer = Settings("registry/builder:2", "registry/triton:1")
+    assert template_digest(FETCH, SETTINGS) != template_digest(FETCH, newer)
+    assert job(FETCH, OWNER, SETTINGS)["metadata"]["name"] == job(FETCH, OWNER, newer)["metadata"]["name"]
+
+
+def test_the_revision_names_the_pods_and_not_their_number() -> None:
+    names = {deployment.deployment(SERVE, OWNER, SETTINGS, count)["metadata"]["name"] for count in (0, 1, 5)}
+    assert len(names) == 1
+    other = Settings("registry/builder:1", "registry/triton:2")
+    assert deployment.revision(SERVE, OWNER, SETTINGS) != deployment.revision(SERVE, OWNER, other)
+
+
+def test_the_longest_names_fit_into_a_label() -> None:
+    assert len(naming.revision("p" * 38, "t" * 15, "0" * 8)) <= 63
+    assert len(naming.job("export", "scheduler_step", "0" * 12)) <= 63
+    prefix, _, name = naming.membership("p" * 38).partition("/")
+    assert len(prefix) <= 253
+    assert len(name) <= 63

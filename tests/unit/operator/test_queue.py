@@ -1,0 +1,132 @@
+"""Never two passes over one key at a time, no wish lost, failures back off."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from diffusion_operator.errors import UnavailableError
+from diffusion_operator.handlers import queue
+from diffusion_operator.handlers.queue import WorkQueue
+
+SOON = 5.0
+
+
+def test_wishes_during_a_pass_lead_to_exactly_one_more() -> None:
+    async def scenario() -> list[str]:
+        seen: list[str] = []
+        running: set[str] = set()
+        entered, release, again = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def work(key: str) -> None:
+            assert key not in running
+            running.add(key)
+            seen.append(key)
+            entered.set()
+            await release.wait()
+            running.discard(key)
+            if len(seen) == 2:
+                again.set()
+
+        items: WorkQueue[str] = WorkQueue(work)
+        items.start()
+        items.add("a")
+        await asyncio.wait_for(entered.wait(), SOON)
+        for _ in range(5):
+            items.add("a")
+        release.set()
+        await asyncio.wait_for(again.wait(), SOON)
+        await items.stop(SOON)
+        return seen
+
+    assert asyncio.run(scenario()) == ["a", "a"]
+
+
+def test_one_stuck_key_does_not_stop_the_others() -> None:
+    async def scenario() -> None:
+        done = asyncio.Event()
+
+        async def work(key: str) -> None:
+            if key == "stuck":
+                await asyncio.Event().wait()
+            done.set()
+
+        items: WorkQueue[str] = WorkQueue(work, workers=2)
+        items.start()
+        items.add("stuck")
+        items.add("free")
+        await asyncio.wait_for(done.wait(), SOON)
+        assert items.is_alive()
+        await items.stop(0.01)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("error", [UnavailableError("no answer"), RuntimeError("a bug")])
+def test_a_failed_pass_is_tried_again_and_success_forgets_the_failures(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(queue, "FIRST_BACKOFF_SECONDS", 0.001)
+
+    async def scenario() -> int:
+        passes, done = Counter[str](), asyncio.Event()
+
+        async def work(key: str) -> None:
+            passes[key] += 1
+            if passes[key] < 4:
+                raise error
+            done.set()
+
+        items: WorkQueue[str] = WorkQueue(work)
+        items.start()
+        items.add("a")
+        await asyncio.wait_for(done.wait(), SOON)
+        await items.stop(SOON)
+        return passes["a"]
+
+    assert asyncio.run(scenario()) == 4
+
+
+def test_stopping_lets_a_running_pass_end_and_starts_no_other() -> None:
+    async def scenario() -> list[str]:
+        seen: list[str] = []
+        entered, release = asyncio.Event(), asyncio.Event()
+
+        async def work(key: str) -> None:
+            entered.set()
+            await release.wait()
+            seen.append(key)
+
+        items: WorkQueue[str] = WorkQueue(work, workers=1)
+        items.start()
+        items.add("running")
+        await asyncio.wait_for(entered.wait(), SOON)
+        items.add("waiting")
+        stopping = asyncio.create_task(items.stop(SOON))
+        release.set()
+        await asyncio.wait_for(stopping, SOON)
+        assert not items.is_alive()
+        return seen
+
+    assert asyncio.run(scenario()) == ["running"]
+
+
+def test_a_later_look_happens() -> None:
+    async def scenario() -> int:
+        passes, done = Counter[str](), asyncio.Event()
+
+        async def work(key: str) -> float | None:
+            passes[key] += 1
+            if passes[key] == 3:
+                done.set()
+                return None
+            return 0.001
+
+        items: WorkQueue[str] = WorkQueue(work)
+        items.start()
+        items.add("a")
+        await asyncio.wait_for(done.wait(), SOON)
+        await items.stop(SOON)
+        return passes["a"]
+
+    assert asyncio.run(scenario()) == 3

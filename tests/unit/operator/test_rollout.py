@@ -1,0 +1,140 @@
+"""Traffic never goes to what is not ready, and what serves is never taken away before."""
+
+import itertools
+
+import pytest
+
+from diffusion_operator.rollout import RevisionState, RolloutState, RolloutStep, next_step
+
+OLD = RevisionState("old", replicas=2, ready=2, proven=True)
+OLD_BROKEN = RevisionState("old", replicas=2, ready=0, proven=False)
+OLD_DOWN = RevisionState("old", replicas=2, ready=0, proven=True)
+NEW_STARTING = RevisionState("new", replicas=2, ready=1, proven=False)
+NEW = RevisionState("new", replicas=2, ready=2, proven=True)
+OTHER = RevisionState("other", replicas=2, ready=1, proven=False)
+
+TABLE: dict[str, tuple[RolloutState, RolloutStep]] = {
+    "nothing is built yet": (
+        RolloutState(None, None, (), 2),
+        RolloutStep(None, None, "Waiting"),
+    ),
+    "the first revision gets its Service at once": (
+        RolloutState("new", None, (), 2),
+        RolloutStep("new", 2, "Starting"),
+    ),
+    "the first revision starts": (
+        RolloutState("new", "new", (NEW_STARTING,), 2),
+        RolloutStep("new", 2, "Starting"),
+    ),
+    "the first revision serves": (
+        RolloutState("new", "new", (NEW,), 2),
+        RolloutStep("new", 2, "Complete"),
+    ),
+    "while the next is built the old one serves": (
+        RolloutState(None, "old", (OLD,), 2),
+        RolloutStep("old", None, "Waiting"),
+    ),
+    "what an older spec started without traffic goes": (
+        RolloutState(None, "old", (OLD, OTHER), 2),
+        RolloutStep("old", None, "Waiting", remove=("other",)),
+    ),
+    "the next revision is created beside the old one": (
+        RolloutState("new", "old", (OLD,), 2),
+        RolloutStep("old", 2, "Starting"),
+    ),
+    "half ready is not ready": (
+        RolloutState("new", "old", (OLD, NEW_STARTING), 2),
+        RolloutStep("old", 2, "Starting"),
+    ),
+    "traffic moves and the old one stays until that was seen": (
+        RolloutState("new", "old", (OLD, NEW), 2),
+        RolloutStep("new", 2, "Removing"),
+    ),
+    "then the old one goes": (
+        RolloutState("new", "new", (OLD, NEW), 2),
+        RolloutStep("new", 2, "Removing", remove=("old",)),
+    ),
+    "a superseded candidate goes at once": (
+        RolloutState("new", "old", (OLD, OTHER), 2),
+        RolloutStep("old", 2, "Starting", remove=("other",)),
+    ),
+    "a stable revision that never worked makes room": (
+        RolloutState("new", "old", (OLD_BROKEN,), 2),
+        RolloutStep("old", 2, "Starting", remove=("old",)),
+    ),
+    "a stable revision that is down for a moment stays": (
+        RolloutState("new", "old", (OLD_DOWN, NEW_STARTING), 2),
+        RolloutStep("old", 2, "Starting"),
+    ),
+    "a stable revision that is gone loses its Service": (
+        RolloutState("new", "old", (NEW_STARTING,), 2),
+        RolloutStep("new", 2, "Starting"),
+    ),
+    "suspended: everything has no pods": (
+        RolloutState(None, "old", (OLD,), 2, suspended=True),
+        RolloutStep("old", None, "Suspended", scale={"old": 0}),
+    ),
+    "suspended: a switch costs nobody anything": (
+        RolloutState("new", "old", (OLD,), 2, suspended=True),
+        RolloutStep("new", 0, "Suspended", scale={"old": 0}),
+    ),
+    "resumed while the next is built: the old one gets its pods back": (
+        RolloutState(None, "old", (RevisionState("old", 0, 0, proven=True),), 2),
+        RolloutStep("old", None, "Waiting", scale={"old": 2}),
+    ),
+    "a lost pod of a serving revision is no rollout": (
+        RolloutState("new", "new", (RevisionState("new", 2, 1, proven=True),), 2),
+        RolloutStep("new", 2, "Complete"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("state", "step"), TABLE.values(), ids=TABLE.keys())
+def test_next_step(state: RolloutState, step: RolloutStep) -> None:
+    assert next_step(state) == step
+
+
+def every_state() -> list[RolloutState]:
+    counts = [(0, 0, False), (2, 0, True), (2, 1, False), (2, 2, True)]
+    revisions = [
+        tuple(RevisionState(name, *numbers) for name, numbers in zip(names, chosen, strict=True))
+        for names in (("a",), ("a", "b"), ("a", "b", "c"))
+        for chosen in itertools.product(counts, repeat=len(names))
+    ]
+    wishes = itertools.product(("a", "b", "c", "new", None), ("a", "b", "c", "gone", None), revisions)
+    return [RolloutState(desired, stable, items, 2) for desired, stable, items in wishes]
+
+
+def test_in_every_state_what_serves_goes_on_serving() -> None:
+    for state in every_state():
+        step, serving = next_step(state), state.find(state.stable)
+        if serving is not None and serving.ready > 0 and step.traffic != state.stable:
+            taking_over = state.find(step.traffic)
+            assert taking_over is not None, state
+            assert taking_over.ready >= state.replicas, state
+        if serving is not None and serving.ready > 0 and state.desired != state.stable:
+            assert state.stable not in step.remove, state
+        assert step.traffic not in step.remove or (serving is not None and serving.ready == 0), state
+
+
+def test_every_rollout_ends() -> None:
+    """Plays the controllers: whatever the beginning, the desired revision serves alone within a few steps."""
+    for state in every_state():
+        if state.desired is None:
+            continue
+        current = state
+        for _ in range(8):
+            current = play(current, next_step(current))
+        assert current.stable == current.desired
+        assert [item.name for item in current.revisions] == [current.desired]
+        assert next_step(current).progress == "Complete"
+
+
+def play(state: RolloutState, step: RolloutStep) -> RolloutState:
+    """The state after the step was carried out and the pods became ready."""
+    kept = {item.name: item for item in state.revisions if item.name not in step.remove}
+    if state.desired is not None and step.desired_replicas is not None:
+        known = state.desired in kept
+        ready = step.desired_replicas if known else 0
+        kept[state.desired] = RevisionState(state.desired, step.desired_replicas, ready, proven=known)
+    return RolloutState(state.desired, step.traffic, tuple(kept.values()), state.replicas)

@@ -1,0 +1,127 @@
+"""Settings, comparison of objects, conditions, the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from diffusion_operator import conditions, settings
+from diffusion_operator.api.status import Condition
+from diffusion_operator.cli import cli, main
+from diffusion_operator.cluster import contains, quantity
+from diffusion_operator.conditions import Finding, Reason, Type
+from diffusion_operator.errors import BadInputError
+from diffusion_operator.handlers import owners
+from diffusion_operator.reconcile import Key
+from tests.unit.operator.fake_cluster import minimal_spec
+
+IMAGES = {"DIFFUSION_OPERATOR_BUILDER_IMAGE": "b:1", "DIFFUSION_OPERATOR_SERVING_IMAGE": "s:1"}
+
+
+def test_settings_have_defaults_and_read_lists() -> None:
+    found = settings.from_environment(IMAGES | {"DIFFUSION_OPERATOR_WATCH_NAMESPACES": "a, b,"})
+    assert found.watch_namespaces == ("a", "b")
+    assert found.resync_seconds == 300
+    assert found.log_format == "text"
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({}, "BUILDER_IMAGE"),
+        (IMAGES | {"DIFFUSION_OPERATOR_RESYNC_SECONDS": "soon"}, "RESYNC_SECONDS"),
+        (IMAGES | {"DIFFUSION_OPERATOR_RESYNC_SECONDS": "0"}, "RESYNC_SECONDS"),
+        (IMAGES | {"DIFFUSION_OPERATOR_LOG_FORMAT": "xml"}, "LOG_FORMAT"),
+    ],
+)
+def test_a_bad_setting_is_named(variables: dict[str, str], named: str) -> None:
+    with pytest.raises(BadInputError, match=named):
+        settings.from_environment(variables)
+
+
+@pytest.mark.parametrize(
+    ("observed", "wanted", "expected"),
+    [
+        ({"a": 1, "added": 2}, {"a": 1}, True),
+        ({"a": 2}, {"a": 1}, False),
+        ({}, {"a": 1}, False),
+        ({}, {"a": {}, "b": [], "c": False}, True),
+        ({"a": [{"x": 1, "added": 2}]}, {"a": [{"x": 1}]}, True),
+        ({"a": [1, 2]}, {"a": [1]}, False),
+        ({"cpu": "1"}, {"cpu": "1000m"}, True),
+        ({"cpu": 1}, {"cpu": "1"}, True),
+        ({"memory": "2Gi"}, {"memory": "2G"}, False),
+        ({"name": "e"}, {"name": "E"}, False),
+    ],
+)
+def test_contains(observed: dict[str, Any], wanted: dict[str, Any], expected: bool) -> None:  # noqa: FBT001
+    assert contains(observed, wanted) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("500m", 0.5), ("2Gi", 2 * 1024**3), ("1.5k", 1500.0), (3, 3.0), ("name", None), ("", None)]
+)
+def test_quantity(text: str | int, value: float | None) -> None:
+    assert quantity(text) == value
+
+
+def finding(kind: Type, reason: str, *, ok: bool = False) -> Finding:
+    return Finding(kind, ok=ok, reason=reason, message=f"about {reason}")
+
+
+def test_ready_names_trouble_before_progress() -> None:
+    waiting = finding(Type.ENGINES_READY, Reason.EXPORTING)
+    broken = finding(Type.AVAILABLE, Reason.IMAGE_PULL_BACK_OFF)
+    assert conditions.ready([waiting, broken]).reason == Reason.IMAGE_PULL_BACK_OFF
+    assert conditions.ready([waiting]).reason == Reason.EXPORTING
+    assert conditions.ready([finding(Type.AVAILABLE, Reason.SERVING, ok=True)]).ok
+
+
+def test_a_reason_of_the_builder_is_trouble() -> None:
+    assert conditions.is_trouble(finding(Type.ENGINES_READY, "PickleOnly"))
+    assert not conditions.is_trouble(finding(Type.ENGINES_READY, Reason.FETCHING))
+
+
+def test_the_transition_time_moves_only_with_the_status() -> None:
+    before = Condition(
+        type="Ready", status="False", reason="Fetching", message="", observed_generation=1, last_transition_time="then"
+    )
+    [same] = conditions.merge([finding(Type.READY, Reason.EXPORTING)], {"Ready": before}, 2, "now")
+    assert (same.last_transition_time, same.reason, same.observed_generation) == ("then", "Exporting", 2)
+    [changed] = conditions.merge([finding(Type.READY, Reason.READY, ok=True)], {"Ready": before}, 2, "now")
+    assert changed.last_transition_time == "now"
+
+
+def test_an_event_of_a_shared_job_wakes_all_its_pipelines() -> None:
+    references = [{"kind": "DiffusionPipeline", "name": "a"}, {"kind": "DiffusionPipeline", "name": "b"}]
+    body = {"metadata": {"ownerReferences": references, "labels": {"diffusion-operator.io/pipeline": "a"}}}
+    assert list(owners("studio", body)) == [Key("studio", "a"), Key("studio", "b")]
+
+
+def test_validate_names_the_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:  # noqa: ANN401
+    file = tmp_path / "pipeline.yaml"
+    spec = minimal_spec() | {"precision": "float8"}
+    file.write_text(json.dumps({"kind": "DiffusionPipeline", "metadata": {"name": "a"}, "spec": spec}))
+    monkeypatch.setattr("sys.argv", ["diffusion-operator", "validate", str(file)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 64
+    said = capsys.readouterr().err
+    assert "spec.precision" in said
+    assert "Traceback" not in said
+
+
+def test_validate_accepts_the_example() -> None:
+    example = Path(__file__).parents[3] / "examples" / "pipeline.yaml"
+    result = CliRunner().invoke(cli, ["validate", str(example)])
+    assert result.exit_code == 0, result.output
+
+
+def test_crd_check_fails_on_drift(tmp_path: Path) -> None:
+    file = tmp_path / "crd.yaml"
+    assert CliRunner().invoke(cli, ["crd", "--write", str(file)]).exit_code == 0
+    assert CliRunner().invoke(cli, ["crd", "--check", str(file)]).exit_code == 0
+    file.write_text(file.read_text() + "x: 1\n")
+    assert isinstance(CliRunner().invoke(cli, ["crd", "--check", str(file)]).exception, BadInputError)
