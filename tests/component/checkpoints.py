@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo-checkpoint"
+# The library has no types.
+_DIFFUSERS: Any = diffusers
 _LENGTH = 16
 _WIDTH = 32
 
@@ -23,12 +26,10 @@ def _vocabulary() -> list[str]:
 
 
 def write_tokenizer(folder: Path) -> int:
-    """Write a CLIP tokenizer without merges; returns the size of its vocabulary."""
+    """Write a CLIP tokenizer with three merges; returns the size of its vocabulary."""
     folder.mkdir(parents=True)
-    tokens = _vocabulary()
-    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\nc i\nr e\nre d</w>\n".replace("red", "re d"))
-    vocabulary = {token: index for index, token in enumerate([*tokens, "ci", "re", "red</w>"])}
+    (folder / "merges.txt").write_text("#version: 0.2\nc i\nr e\nre d</w>\n")
+    vocabulary = {token: index for index, token in enumerate([*_vocabulary(), "ci", "re", "red</w>"])}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "tokenizer_config.json").write_text(
         json.dumps(
@@ -58,7 +59,7 @@ def write_text_encoder(folder: Path, tokens: int, seed: int = 0) -> None:
 def write_unet(folder: Path, seed: int = 0) -> None:
     """Write a random UNet of three resolutions."""
     torch.manual_seed(seed)
-    UNet2DConditionModel(
+    _DIFFUSERS.UNet2DConditionModel(
         sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64, 64),
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
@@ -69,7 +70,7 @@ def write_unet(folder: Path, seed: int = 0) -> None:
 def write_vae(folder: Path, seed: int = 0) -> None:
     """Write a random KL autoencoder with eight pixels per latent."""
     torch.manual_seed(seed)
-    AutoencoderKL(
+    _DIFFUSERS.AutoencoderKL(
         in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 16, 32, 32), norm_num_groups=8,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         scaling_factor=0.5,
@@ -82,7 +83,7 @@ def write_checkpoint(folder: Path, seed: int = 0) -> Path:
     write_text_encoder(folder / "text_encoder", tokens, seed)
     write_unet(folder / "unet", seed)
     write_vae(folder / "vae", seed)
-    DDIMScheduler(
+    _DIFFUSERS.DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=False, steps_offset=1,
     ).save_pretrained(folder / "scheduler")  # fmt: skip

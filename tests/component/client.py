@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 import urllib.request
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tritonclient.http as triton
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Pixels = NDArray[np.uint8]
 _SECONDS = 120.0
@@ -51,11 +53,11 @@ def inputs(ask: Ask) -> list[Any]:
     return tensors
 
 
-def _text(name: str, texts: Sequence[str]) -> Any:
+def _text(name: str, texts: Sequence[str]) -> Any:  # noqa: ANN401 - tritonclient has no types
     return tensor(name, "BYTES", np.array([text.encode() for text in texts], object).reshape(-1, 1))
 
 
-def tensor(name: str, datatype: str, array: NDArray[Any]) -> Any:
+def tensor(name: str, datatype: str, array: NDArray[Any]) -> Any:  # noqa: ANN401 - tritonclient has no types
     """One tensor of a request."""
     item = triton.InferInput(name, list(array.shape), datatype)
     item.set_data_from_numpy(array)
@@ -71,7 +73,7 @@ def send(http: str, ask: Ask) -> Pixels:
     return np.asarray(answer(http, ask.model, inputs(ask)).as_numpy("image"), np.uint8)
 
 
-def answer(http: str, model: str, tensors: Sequence[Any]) -> Any:
+def answer(http: str, model: str, tensors: Sequence[Any]) -> Any:  # noqa: ANN401 - tritonclient has no types
     """Send tensors; a client of its own each time, so that threads do not share one."""
     address = http.removeprefix("http://")
     with closing(triton.InferenceServerClient(address, network_timeout=_SECONDS)) as client:
@@ -94,7 +96,8 @@ class Counts:
 
 def counts(http: str, model: str) -> Counts:
     """Read a model's statistics."""
-    with urllib.request.urlopen(f"{http}/v2/models/{model}/stats", timeout=_SECONDS) as response:
+    address = f"{http}/v2/models/{model}/stats"
+    with urllib.request.urlopen(address, timeout=_SECONDS) as response:  # noqa: S310 - our own server
         stats = json.load(response)["model_stats"][0]
     return Counts(stats["inference_count"], stats["execution_count"])
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +13,10 @@ from diffusion_builder.stages import BuildPlan, Context, Origin, build
 from diffusion_builder.store import Store
 from tests.component.checkpoints import DEMO, write_checkpoint
 from tests.component.tritonserver import Server, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SHAPES = json.dumps(
     {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 
-from tests.component.client import Ask, Pixels
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.component.client import Ask, Pixels
 
 _SCHEDULERS: dict[str, Any] = {"DDIM": DDIMScheduler, "Euler": EulerDiscreteScheduler}
 

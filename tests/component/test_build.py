@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.stages import Origin, Result, build, export, fetch
-from diffusion_builder.contract import Component
 from diffusion_builder.store import Kind, Store
 from tests.component.checkpoints import write_unet
 from tests.component.conftest import context, plan
@@ -48,14 +48,15 @@ def test_second_build_makes_nothing_and_a_new_unet_only_what_depends_on_it(
 def test_exporting_twice_gives_the_same_bytes_and_verification_stays_small(
     tmp_path: Path, random_checkpoint: Path
 ) -> None:
-    first, second = ({}, {})
+    first: dict[tuple[str, str], object] = {}
+    second: dict[tuple[str, str], object] = {}
     for name, kept in (("a", first), ("b", second)):
         for result in _build(tmp_path / name, random_checkpoint):
             if result["stage"] in ("export", "compile"):
                 kind = Kind.ONNX if result["stage"] == "export" else Kind.ENGINE
-                kept[result["stage"], result["component"]] = Store(tmp_path / name).get(
-                    kind, result["digest"]
-                ).manifest.files
+                kept[result["stage"], result["component"]] = (
+                    Store(tmp_path / name).get(kind, result["digest"]).manifest.files
+                )
                 assert result.get("maxAbsError", 0.0) < 1e-4
     assert first == second
 
@@ -66,7 +67,9 @@ def test_command_line_writes_a_small_result_and_json_progress(tmp_path: Path, ra
         sys.executable, "-m", "diffusion_builder", "--progress", "json", "build", "--source", str(random_checkpoint),
         "--out", str(tmp_path / "store"), "--steps", "2", "--result", str(result),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2] / "builder")
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2] / "builder"
+    )
     assert result.stat().st_size <= 4096
     body = json.loads(result.read_text())
     assert body["ensembles"] == ["generate_2_pipeline"]

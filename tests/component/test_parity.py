@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,10 +12,15 @@ from PIL import Image
 
 from tests.component.client import Ask, answer, inputs, psnr, send
 from tests.component.reference import Reference
-from tests.component.tritonserver import Server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.component.tritonserver import Server
 
 _SCHEDULERS = ("DDIM", "Euler")
 _MIN_PSNR = 35.0
+_PROMPT = ["a red circle on a blue background"]
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +36,18 @@ def servers(ddim: Server, euler: Server) -> dict[str, Server]:
 @pytest.mark.parametrize("scheduler", _SCHEDULERS)
 @pytest.mark.parametrize("steps", [4, 20])
 @pytest.mark.parametrize(
-    ("height", "width", "seed", "guidance"), [(64, 64, 7, 7.5), (96, 128, 2**32 + 5, 3.0), (72, 64, -3, 1.0)]
+    "ask",
+    [
+        Ask(0, _PROMPT, ["a green square"], [7], [7.5], [64], [64]),
+        Ask(0, _PROMPT, None, [2**32 + 5], [3.0], [96], [128]),
+        Ask(0, _PROMPT, ["a green square"], [-3], [1.0], [72], [64]),
+    ],
 )
 def test_picture_equals_diffusers(
-    scheduler: str,
-    steps: int,
-    height: int,
-    width: int,
-    seed: int,
-    guidance: float,
-    servers: dict[str, Server],
-    references: dict[str, Reference],
+    scheduler: str, steps: int, ask: Ask, servers: dict[str, Server], references: dict[str, Reference]
 ) -> None:
-    ask = Ask(
-        steps, ["a red circle on a blue background"], ["a green square"], [seed], [guidance], [height], [width]
-    )  # fmt: skip
-    picture = send(servers[scheduler].http, ask)
-    assert picture.shape == (1, height, width, 3)
-    assert psnr(picture, references[scheduler].draw(ask)) >= _MIN_PSNR
+    tier = replace(ask, steps=steps)
+    assert psnr(send(servers[scheduler].http, tier), references[scheduler].draw(tier)) >= _MIN_PSNR
 
 
 def test_defaults_are_seed_0_guidance_7_5_empty_negative_prompt_and_the_usual_size(

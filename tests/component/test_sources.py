@@ -8,15 +8,21 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from diffusion_builder.errors import ExitCode, Reason
-from examples.demo_hub import HubServer, revision_of
+from examples.demo_hub import HubHandler, HubServer, revision_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _BUILDER = Path(__file__).parents[2] / "builder"
+_COMMAND = (sys.executable, "-m", "diffusion_builder", "fetch")
 
 
 def _edit_index(folder: Path, **changes: object) -> None:
@@ -79,10 +85,17 @@ def root(tmp_path_factory: pytest.TempPathFactory, random_checkpoint: Path) -> P
 
 @pytest.fixture(scope="module")
 def hub(root: Path) -> Iterator[str]:
-    with HubServer(("127.0.0.1", 0), root, quiet=True) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with HubServer(("127.0.0.1", 0), root, quiet=True) as server, _running(server) as address:
+        yield address
+
+
+@contextmanager
+def _running(server: HubServer) -> Iterator[str]:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
         yield f"http://127.0.0.1:{server.server_port}"
+    finally:
         server.shutdown()
         thread.join()
 
@@ -92,8 +105,9 @@ def _fetch(store: Path, endpoint: str, *arguments: str, **environment: str) -> t
     result = store.parent / "result.json"
     result.unlink(missing_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "diffusion_builder", "fetch", "--store", str(store), "--result", str(result), *arguments],
-        capture_output=True, text=True, check=False, cwd=_BUILDER, env=os.environ | {"HF_ENDPOINT": endpoint} | environment,
+        [*_COMMAND, "--store", str(store), "--result", str(result), *arguments],
+        capture_output=True, text=True, check=False, cwd=_BUILDER,
+        env=os.environ | {"HF_ENDPOINT": endpoint} | environment,
     )  # fmt: skip
     return done.returncode, json.loads(result.read_text()), done.stderr
 
@@ -104,9 +118,7 @@ def _error(body: dict[str, object]) -> tuple[str, str]:
     return error["reason"], error["message"]
 
 
-def test_hub_source_holds_only_safe_files_and_a_second_fetch_asks_nobody(
-    tmp_path: Path, hub: str, root: Path
-) -> None:
+def test_hub_source_holds_only_safe_files_and_a_second_fetch_asks_nobody(tmp_path: Path, hub: str, root: Path) -> None:
     revision = revision_of(root / "demo" / "good")
     reference = ("--repo", "demo/good", "--revision", revision)
     code, first, _ = _fetch(tmp_path / "store", hub, *reference)
@@ -125,9 +137,7 @@ def test_folder_and_hub_give_the_same_components(tmp_path: Path, hub: str, root:
 
 
 @pytest.mark.parametrize("name", _BAD)
-def test_bad_checkpoint_on_the_hub_is_refused_with_its_reason(
-    tmp_path: Path, hub: str, root: Path, name: str
-) -> None:
+def test_bad_checkpoint_on_the_hub_is_refused_with_its_reason(tmp_path: Path, hub: str, root: Path, name: str) -> None:
     code, body, stderr = _fetch(
         tmp_path / "store", hub, "--repo", f"bad/{name}", "--revision", revision_of(root / "bad" / name)
     )
@@ -143,32 +153,30 @@ def test_bad_folder_is_refused_with_its_reason(tmp_path: Path, root: Path, name:
     assert not list((tmp_path / "store").glob("sources/*"))
 
 
+class Recording(HubHandler):
+    """Remembers which files were sent, on the server that it belongs to."""
+
+    server: RecordingServer
+
+    def do_GET(self) -> None:  # noqa: N802 - the base class's name
+        self.server.sent.append(self.path)
+        super().do_GET()
+
+
+class RecordingServer(HubServer):
+    def __init__(self, root: Path) -> None:
+        super().__init__(("127.0.0.1", 0), root, quiet=True)
+        self.RequestHandlerClass = Recording
+        self.sent: list[str] = []
+
+
 def test_unsupported_pipeline_costs_no_weights(root: Path, tmp_path: Path) -> None:
-    asked: list[str] = []
-
-    class Watched(HubServer):
-        def finish_request(self, request: object, client_address: object) -> None:
-            super().finish_request(request, client_address)  # type: ignore[arg-type]
-
-    with Watched(("127.0.0.1", 0), root, quiet=True) as server:
-        handler = server.RequestHandlerClass
-        original = handler.do_GET  # type: ignore[attr-defined]
-
-        def do_get(self: object) -> None:
-            asked.append(self.path)  # type: ignore[attr-defined]
-            original(self)
-
-        server.RequestHandlerClass = type("Recording", (handler,), {"do_GET": do_get})
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        revision = revision_of(root / "bad" / "other-pipeline")
-        address = f"http://127.0.0.1:{server.server_port}"
+    revision = revision_of(root / "bad" / "other-pipeline")
+    with RecordingServer(root) as server, _running(server) as address:
         code, _, _ = _fetch(tmp_path / "store", address, "--repo", "bad/other-pipeline", "--revision", revision)
-        server.shutdown()
-        thread.join()
     assert code == ExitCode.BAD_INPUT
-    assert any("model_index.json" in path for path in asked)
-    assert not any(".safetensors" in path for path in asked)
+    assert any("model_index.json" in path for path in server.sent)
+    assert not any(".safetensors" in path for path in server.sent)
 
 
 @pytest.mark.parametrize(
@@ -189,9 +197,7 @@ def test_what_is_not_on_the_hub_is_named(
 
 
 def test_unreachable_hub_may_be_tried_again(tmp_path: Path) -> None:
-    code, body, stderr = _fetch(
-        tmp_path / "store", "http://127.0.0.1:1", "--repo", "demo/good", "--revision", "0" * 40
-    )
+    code, body, stderr = _fetch(tmp_path / "store", "http://127.0.0.1:1", "--repo", "demo/good", "--revision", "0" * 40)
     assert (code, _error(body)[0]) == (ExitCode.UNAVAILABLE, Reason.HUB_UNREACHABLE)
     assert "Traceback" not in stderr
 
@@ -215,12 +221,11 @@ def test_link_that_leads_out_of_the_folder_is_refused(tmp_path: Path, random_che
 
 
 def test_hub_serves_ranges_so_that_downloads_resume(hub: str, root: Path) -> None:
-    import urllib.request
-
     name = "unet/config.json"
     content = (root / "demo" / "good" / name).read_bytes()
-    request = urllib.request.Request(f"{hub}/demo/good/resolve/main/{name}", headers={"Range": "bytes=5-"})
-    with urllib.request.urlopen(request) as response:
+    address = f"{hub}/demo/good/resolve/main/{name}"
+    request = urllib.request.Request(address, headers={"Range": "bytes=5-"})  # noqa: S310 - our own server
+    with urllib.request.urlopen(request) as response:  # noqa: S310 - same
         assert response.status == 206
         assert response.read() == content[5:]
         assert response.headers["Content-Range"] == f"bytes 5-{len(content) - 1}/{len(content)}"

@@ -1,0 +1,89 @@
+"""Every wrong call is exit code 64 with a block that says what to do, and a result that the operator reads."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from diffusion_builder import cli, stages
+from diffusion_builder.errors import ExitCode, Reason
+from diffusion_builder.store import Kind, Recipe, Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _run(*arguments: str) -> int:
+    try:
+        cli.main(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+_D = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason", "says"),
+    [
+        (["fetch"], Reason.INVALID_ARGUMENT, "either a folder"),
+        (["fetch", "--repo", "a/b"], Reason.INVALID_ARGUMENT, "--revision"),
+        (["fetch", "--repo", "a/b", "--revision", "main"], Reason.INVALID_ARGUMENT, "40 lower-case hex"),
+        (["fetch", "--path", "/nowhere/at/all"], Reason.SOURCE_NOT_FOUND, "/nowhere/at/all"),
+        (["export", "--source", _D, "--component", "denoiser"], Reason.ARTIFACT_NOT_FOUND, f"sources/{_D}"),
+        (["export", "--source", "../..", "--component", "denoiser"], Reason.INVALID_ARGUMENT, "not a digest"),
+        (["compile", "--onnx", _D], Reason.ARTIFACT_NOT_FOUND, f"onnx/{_D}"),
+        (["compile", "--onnx", _D, "--shapes", "{"], Reason.INVALID_SPEC, "--shapes is not JSON"),
+        (["compile", "--onnx", _D, "--shapes", "{}"], Reason.INVALID_SPEC, "batch: Field required"),
+        (["assemble", "--spec", "[]"], Reason.INVALID_SPEC, "--spec"),
+        (["verify", "--repository", _D], Reason.ARTIFACT_NOT_FOUND, f"repositories/{_D}"),
+    ],
+)
+def test_bad_input_has_a_reason_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: Reason, says: str
+) -> None:
+    result = tmp_path / "result.json"
+    code = _run(*arguments, "--store", str(tmp_path / "store"), "--result", str(result))
+    error = json.loads(result.read_text())["error"]
+    assert (code, error["reason"]) == (ExitCode.BAD_INPUT, reason)
+    assert says in error["message"]
+    shown = capsys.readouterr().err
+    assert f"error: {reason}" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-stage"],
+        ["fetch"],
+        ["export", "--store", "x", "--source", _D, "--component", "dragon"],
+        ["--progress", "x"],
+    ],
+)
+def test_a_wrong_command_line_is_bad_input(arguments: list[str]) -> None:
+    assert _run(*arguments) == ExitCode.BAD_INPUT
+
+
+def test_a_bug_is_reported_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> stages.Result:
+        raise ZeroDivisionError("x" * 10_000)
+
+    monkeypatch.setattr(stages, "verify", broken)
+    result = tmp_path / "result.json"
+    assert _run("verify", "--store", str(tmp_path), "--repository", _D, "--result", str(result)) == ExitCode.INTERNAL
+    assert json.loads(result.read_text())["error"]["reason"] == "InternalError"
+    assert result.stat().st_size <= 4096
+
+
+def test_store_ls_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    artifact, _ = Store(tmp_path).publish(Recipe(Kind.ONNX, {}), lambda _folder: {"component": "denoiser"})
+    digest = artifact.manifest.digest
+    assert _run("store", "ls", "--store", str(tmp_path)) == 0
+    assert f"{digest[:12]}" in capsys.readouterr().out
+    assert _run("store", "show", "--store", str(tmp_path), digest[:8]) == 0
+    assert json.loads(capsys.readouterr().out)["digest"] == digest
+    assert _run("store", "show", "--store", str(tmp_path), "zz") == ExitCode.BAD_INPUT

@@ -1,0 +1,49 @@
+"""What runs in the serving image, and what should be quick, loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import diffusion_builder
+
+_FOLDER = str(Path(diffusion_builder.__file__).parents[1])
+_HEAVY = ["torch", "diffusers", "transformers", "onnx", "onnxruntime", "huggingface_hub"]
+
+
+def _run(*command: str) -> str:
+    environment = os.environ | {"PYTHONPATH": _FOLDER}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, env=environment)
+    return done.stdout
+
+
+def _loaded(code: str, names: list[str]) -> list[str]:
+    report = f"import json, sys; print(json.dumps([n for n in {names} if n in sys.modules]))"
+    loaded: list[str] = json.loads(_run("-c", f"{code}\n{report}"))
+    return loaded
+
+
+@pytest.mark.parametrize("module", ["verify", "probe", "cli", "stages", "store"])
+def test_serving_commands_import_neither_numpy_nor_torch(module: str) -> None:
+    assert _loaded(f"import diffusion_builder.{module}", [*_HEAVY, "numpy", "pydantic", "rich", "jinja2"]) == []
+
+
+@pytest.mark.parametrize("module", ["repository", "spec", "schedule", "tokens", "sources", "export", "engine"])
+def test_assembling_and_cache_hits_import_no_torch(module: str) -> None:
+    assert _loaded(f"import diffusion_builder.{module}", _HEAVY) == []
+
+
+def test_help_is_quick() -> None:
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert "Usage" in _run("-m", "diffusion_builder", "--help")
+        seconds.append(time.monotonic() - began)
+    # The best of three: the machine may be busy with something else.
+    assert min(seconds) < 0.5

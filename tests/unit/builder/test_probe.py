@@ -1,0 +1,102 @@
+"""A server counts as ready only when every ensemble has answered with a picture."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from diffusion_builder.errors import ExitCode, ProbeError
+from diffusion_builder.probe import probe
+from diffusion_builder.store import Artifact, Kind, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SIDE = {"min": 64, "opt": 64, "max": 64}
+_EXTRA = {"ensembles": ["generate_4_pipeline", "generate_20_pipeline"], "shapes": {"height": _SIDE, "width": _SIDE}}
+_REPOSITORY = Artifact(Path("x"), Manifest(Kind.REPOSITORY, "0" * 64, {}, {}, extra=_EXTRA))
+
+
+def _picture(data: list[int], shape: list[int]) -> bytes:
+    return json.dumps({"outputs": [{"name": "image", "shape": shape, "data": data}]}).encode()
+
+
+_GOOD = _picture([0, 255] * (64 * 64 * 3 // 2), [1, 64, 64, 3])
+
+
+class Server(ThreadingHTTPServer):
+    def __init__(self, ready: int, answers: dict[str, tuple[int, bytes]]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.ready, self.answers = ready, answers
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self._send(self.server.ready, b"")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert [item["name"] for item in body["inputs"]] == ["prompt", "height", "width"]
+        self._send(*self.server.answers.get(self.path.split("/")[3], (200, _GOOD)))
+
+    def _send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        pass
+
+
+@contextmanager
+def _serve(ready: int = 200, **answers: tuple[int, bytes]) -> Iterator[str]:
+    with Server(ready, answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_all_ensembles_must_answer() -> None:
+    with _serve() as url:
+        assert probe(url, _REPOSITORY, 10.0) == tuple(_EXTRA["ensembles"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ((500, b'{"error":"broken engine"}'), "broken engine"),
+        ((200, b"no json"), "cannot be read"),
+        ((200, b"{}"), "cannot be read"),
+        ((200, _picture([7] * (64 * 64 * 3), [1, 64, 64, 3])), "one single colour"),
+        ((200, _picture([1, 2], [1, 2, 1, 1])), "shape"),
+    ],
+)
+def test_one_bad_ensemble_is_named(answer: tuple[int, bytes], says: str) -> None:
+    with _serve(generate_20_pipeline=answer) as url, pytest.raises(ProbeError, match=says) as caught:
+        probe(url, _REPOSITORY, 10.0)
+    assert "generate_20_pipeline" in caught.value.message
+    assert caught.value.exit_code == ExitCode.NOT_READY
+
+
+def test_a_server_that_is_not_ready_is_asked_for_nothing_else() -> None:
+    with _serve(503) as url, pytest.raises(ProbeError, match="503"):
+        probe(url, _REPOSITORY, 10.0)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "127.0.0.1:8000"])
+def test_only_http_is_asked(url: str) -> None:
+    with pytest.raises(ProbeError, match="no http address"):
+        probe(url, _REPOSITORY, 1.0)

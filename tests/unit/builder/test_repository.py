@@ -1,0 +1,126 @@
+"""A repository is complete, self-contained and the same for the same input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from diffusion_builder.contract import Component
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.repository import assemble
+from diffusion_builder.spec import AssembleSpec, parse
+from diffusion_builder.store import Artifact, Kind, Recipe, Store
+from tests.component.checkpoints import write_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_GOLDEN = Path(__file__).parent / "golden"
+_FACTS: dict[Component, dict[str, int]] = {
+    Component.TEXT_ENCODER: {"text_length": 16, "text_width": 32},
+    Component.DENOISER: {"channels": 4, "text_width": 32},
+    Component.SCHEDULER_STEP: {},
+    Component.VAE_DECODER: {"channels": 4, "pixels_per_latent": 8},
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def _source(store: Store) -> str:
+    def write(folder: Path) -> Mapping[str, Any]:
+        write_tokenizer(folder / "tokenizer")
+        (folder / "scheduler").mkdir()
+        (folder / "scheduler" / "scheduler_config.json").write_text('{"beta_schedule": "scaled_linear"}')
+        return {"components": {"tokenizer": "t", "scheduler": "s"}}
+
+    return store.publish(Recipe(Kind.SOURCE, {}), write)[0].manifest.digest
+
+
+def _engine(store: Store, component: Component, facts: dict[str, int]) -> str:
+    def write(folder: Path) -> Mapping[str, Any]:
+        (folder / "model.onnx").write_bytes(component.encode())
+        return {"component": str(component), "facts": facts}
+
+    return store.publish(Recipe(Kind.ENGINE, {"component": component, "facts": facts}), write)[0].manifest.digest
+
+
+def _spec(store: Store, facts: dict[Component, dict[str, int]] = _FACTS, **changes: object) -> AssembleSpec:
+    side = {"min": 64, "opt": 64, "max": 128}
+    body = {
+        "source": _source(store),
+        "engines": {component: _engine(store, component, known) for component, known in facts.items()},
+        "pipelines": [{"task": "generate", "steps": [2]}],
+        "shapes": {"batch": {"min": 1, "opt": 4, "max": 8}, "height": side, "width": side},
+        "batching": {"maxDelayMicroseconds": 500, "preferred": [4, 8]},
+    }
+    return parse(AssembleSpec, json.dumps(body | changes), "--spec")
+
+
+def _texts(artifact: Artifact) -> dict[str, str]:
+    root = artifact.path / "models"
+    return {path.parent.name: path.read_text() for path in sorted(root.glob("*/config.pbtxt"))}
+
+
+def test_rendered_configurations_are_as_reviewed(store: Store) -> None:
+    artifact, _ = assemble(store, _spec(store))
+    rendered = _texts(artifact)
+    reviewed = {path.name.removesuffix(".pbtxt"): path.read_text() for path in _GOLDEN.glob("*.pbtxt")}
+    assert rendered == reviewed
+
+
+def test_links_are_relative_and_reach_the_engines(store: Store) -> None:
+    artifact, _ = assemble(store, _spec(store))
+    link = artifact.path / "models" / "5_denoiser" / "1" / "model.onnx"
+    assert not link.readlink().is_absolute()
+    assert link.read_bytes() == b"denoiser"
+    moved = store.root.rename(store.root.with_name("elsewhere"))
+    assert (moved / link.relative_to(store.root)).read_bytes() == b"denoiser"
+
+
+def test_everything_a_model_imports_is_in_its_folder(store: Store) -> None:
+    artifact, _ = assemble(store, _spec(store))
+    for model in (artifact.path / "models").glob("*/1/model.py"):
+        siblings = {path.stem for path in model.parent.glob("*.py")}
+        for path in model.parent.glob("*.py"):
+            imported = {
+                line.split()[1].lstrip(".") for line in path.read_text().splitlines() if line.startswith("from .")
+            } - {""}
+            assert imported <= siblings
+
+
+def test_same_spec_is_cached_and_other_tiers_are_another_repository(store: Store) -> None:
+    first, _ = assemble(store, _spec(store))
+    assert assemble(store, _spec(store)) == (first, True)
+    other, cached = assemble(store, _spec(store, pipelines=[{"task": "generate", "steps": [2, 3]}]))
+    assert (cached, other.manifest.extra["ensembles"]) == (False, ["generate_2_pipeline", "generate_3_pipeline"])
+
+
+def test_engines_in_the_wrong_place_are_named(store: Store) -> None:
+    engines = dict(_spec(store).engines)
+    engines[Component.DENOISER] = engines[Component.VAE_DECODER]
+    with pytest.raises(BadInputError, match="is not a denoiser, but a vae_decoder") as caught:
+        assemble(store, _spec(store, engines=engines))
+    assert caught.value.reason is Reason.COMPONENT_MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("component", "facts", "says"),
+    [
+        (Component.DENOISER, {"channels": 4, "text_width": 64}, "text_width"),
+        (Component.VAE_DECODER, {"channels": 8, "pixels_per_latent": 8}, "channels"),
+        (Component.TEXT_ENCODER, {"text_length": 77, "text_width": 32}, "makes 16 tokens, the text encoder reads 77"),
+    ],
+)
+def test_components_that_do_not_fit_are_named(
+    store: Store, component: Component, facts: dict[str, int], says: str
+) -> None:
+    with pytest.raises(BadInputError, match=says) as caught:
+        assemble(store, _spec(store, {**_FACTS, component: facts}))
+    assert caught.value.reason is Reason.COMPONENT_MISMATCH
+    assert not (store.root / "repositories").exists() or not list((store.root / "repositories").iterdir())

@@ -1,0 +1,69 @@
+"""A specification that cannot be served is refused with the field's name."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from diffusion_builder.contract import Component
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.spec import AssembleSpec, parse
+
+GOOD: dict[str, Any] = {
+    "source": "a" * 64,
+    "engines": dict.fromkeys(Component, "b" * 64),
+    "runtime": "onnxruntime",
+    "pipelines": [{"task": "generate", "steps": [4, 20]}],
+    "scheduler": {"type": "DDIM"},
+    "shapes": {
+        "batch": {"min": 1, "opt": 4, "max": 8},
+        "height": {"min": 64, "opt": 64, "max": 128},
+        "width": {"min": 64, "opt": 64, "max": 128},
+    },
+    "batching": {"maxDelayMicroseconds": 100, "preferred": [4, 8]},
+}
+
+
+def test_the_documented_form_is_read() -> None:
+    spec = parse(AssembleSpec, json.dumps(GOOD), "--spec")
+    assert spec.batching.max_delay_microseconds == 100
+    assert spec.pipelines[0].steps == (4, 20)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (["source"], "x", "source"),
+        (["engines", "denoiser"], None, "engines.denoiser"),
+        (["engines"], {}, "missing"),
+        (["engines", "dragon"], "b" * 64, "engines.dragon"),
+        (["runtime"], "tensorflow", "runtime"),
+        (["pipelines"], [], "pipelines"),
+        (["pipelines", 0, "steps"], [], "steps"),
+        (["pipelines", 0, "steps"], [0], "steps.0"),
+        (["pipelines", 0, "steps"], [65], "steps.0"),
+        (["pipelines", 0, "steps"], [4, 4], "not unique"),
+        (["pipelines", 0, "task"], "paint", "task"),
+        (["scheduler", "type"], "Magic", "scheduler.type"),
+        (["shapes", "batch"], {"min": 2, "opt": 1, "max": 8}, "min <= opt <= max"),
+        (["shapes", "height", "opt"], 65, "multiples of 8"),
+        (["shapes", "width", "min"], 8, "at least 32"),
+        (["shapes", "depth"], {}, "shapes.depth"),
+        (["batching", "preferred"], [16], "exceed shapes.batch.max 8"),
+        (["batching", "maxDelayMicroseconds"], -1, "maxDelayMicroseconds"),
+        (["extra"], 1, "extra"),
+    ],
+)
+def test_a_bad_field_is_named(path: list[Any], value: object, says: str) -> None:
+    body: Any = copy.deepcopy(GOOD)
+    place = body
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(BadInputError) as caught:
+        parse(AssembleSpec, json.dumps(body), "--spec")
+    assert says in caught.value.message
+    assert caught.value.reason is Reason.INVALID_SPEC
