@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start the cluster, or bring it up to date")
     up.add_argument("--nodes", type=Path, help="nodes file; without it the nodes stay as they are")
     for name, text in {
+        "build": "build the programs without starting anything",
         "down": "stop the cluster and leave nothing behind",
         "status": "list components and nodes",
         "kubeconfig": "print the kubeconfig's path",
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     }.items():
         command = commands.add_parser(name, help=text)
         command.add_argument("component", help="for example etcd, kubelet, containerd")
-        command.add_argument("--node", help="for kubelet and containerd")
+        command.add_argument("--node", help="for kubelet and containerd; may be left out with one node")
         command.add_argument("--force", action="store_true", help="stop by SIGKILL")
     return parser
 
@@ -78,6 +79,8 @@ def _run(options: argparse.Namespace, cluster: Cluster) -> None:
     match options.command:
         case "up":
             cluster.up(_nodes(options.nodes))
+        case "build":
+            cluster.build()
         case "down":
             cluster.down()
         case "status":
@@ -93,7 +96,7 @@ def _run(options: argparse.Namespace, cluster: Cluster) -> None:
 
 
 def _run_component(options: argparse.Namespace, cluster: Cluster) -> None:
-    name = f"{options.component}@{options.node}" if options.node else options.component
+    name = cluster.qualified(options.component, options.node)
     if options.command == "pid":
         print(cluster.processes.pid(name))
     if options.command in {"stop", "restart"}:

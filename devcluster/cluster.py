@@ -23,6 +23,8 @@ from devcluster.wiring import Wiring
 if TYPE_CHECKING:
     from devcluster.layout import Layout, Network
 
+NODE_COMPONENTS = ("containerd", "kubelet")
+
 Say = Callable[[str], None]
 
 
@@ -82,6 +84,18 @@ class Cluster:
             left = leftovers.remaining(self.layout, self.network)
         if left:
             raise DevclusterError("not everything could be removed", detail="\n".join(left), do="run down again")
+
+    def build(self) -> None:
+        """Build and install the programs, which needs no rights on the machine."""
+        with self._lock():
+            build.ensure(self.layout, self.say)
+
+    def qualified(self, component: str, node: str | None) -> str:
+        """Return a component's full name: ``kubelet`` of the only node is ``kubelet@cpu-0``."""
+        nodes = self.placed()
+        if component in NODE_COMPONENTS and node is None and len(nodes) == 1:
+            node = nodes[0].node.name
+        return f"{component}@{node}" if node else component
 
     def component(self, name: str) -> Component:
         """Return a component by name, such as ``kubelet@cpu-0``.

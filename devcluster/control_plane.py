@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from devcluster.processes import Processes
     from devcluster.wiring import Wiring
 
-_API_SECONDS = 60.0
-_HEALTH_SECONDS = 30.0
+_API_SECONDS = 120.0
+_HEALTH_SECONDS = 60.0
 
 
 def ensure(wiring: Wiring, processes: Processes, say: Callable[[str], None]) -> None:

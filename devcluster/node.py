@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from devcluster.processes import Processes
     from devcluster.wiring import Wiring
 
-_CONTAINERD_SECONDS = 30.0
-_READY_SECONDS = 90.0
+_CONTAINERD_SECONDS = 60.0
+_READY_SECONDS = 180.0
 _KILL_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 _GPU = "nvidia.com/gpu"

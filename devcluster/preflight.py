@@ -62,8 +62,9 @@ def ensure_packages(say: Say) -> None:
         )
     say(f"installing Debian packages: {' '.join(missing)}")
     env = {"DEBIAN_FRONTEND": "noninteractive"}
-    attempt(["apt-get", "update", "-qq"], env=env)
-    done = attempt(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], env=env)
+    lock = "-oDPkg::Lock::Timeout=300"  # another installation may be running
+    attempt(["apt-get", "update", "-qq", lock], env=env)
+    done = attempt(["apt-get", "install", "-y", lock, "-qq", "--no-install-recommends", *missing], env=env)
     if done.returncode:
         raise bad_input(
             "Debian packages could not be installed",

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devcluster.cluster import Cluster
 from devcluster.errors import BAD_INPUT, DevclusterError
+from devcluster.layout import Layout, Network
 from devcluster.nodes import MAX_NODES, Node, PlacedNode, from_record, parse_nodes, place, removed, to_record
+from devcluster.shell import write
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = st.lists(st.sampled_from([f"node-{i}" for i in range(MAX_NODES)]), min_size=1, unique=True)
 
@@ -82,3 +91,21 @@ def test_the_record_of_a_node_reads_back_as_written() -> None:
     placed = PlacedNode(Node("l4-0", "NVIDIA-L4", 1), 3)
 
     assert from_record(to_record(placed)) == placed
+
+
+@pytest.mark.parametrize(
+    ("names", "component", "node", "full"),
+    [
+        (["a"], "kubelet", None, "kubelet@a"),
+        (["a", "b"], "kubelet", None, "kubelet"),
+        (["a", "b"], "kubelet", "b", "kubelet@b"),
+        (["a"], "etcd", None, "etcd"),
+    ],
+)
+def test_the_only_node_need_not_be_named(
+    tmp_path: Path, names: list[str], component: str, node: str | None, full: str
+) -> None:
+    layout = Layout(tmp_path)
+    write(layout.nodes, json.dumps([to_record(placed) for placed in place(map(Node, names), ())]))
+
+    assert Cluster(layout, Network(), print).qualified(component, node) == full
