@@ -91,7 +91,7 @@ def _parts(store: Store, spec: AssembleSpec) -> Parts:
                 f"{engine.manifest.extra['component']}",
             )  # fmt: skip
     config = read_json(source.path, "scheduler/scheduler_config.json")
-    settings = SchedulerSettings.from_config(spec.scheduler.type, {**config, **spec.scheduler.overrides()})
+    settings = SchedulerSettings.from_config(spec.scheduler.type, config, spec.scheduler.overrides())
     tiers = sorted({steps for pipeline in spec.pipelines for steps in pipeline.steps})
     schedules = {steps: schedule(settings, steps) for steps in tiers}
     known = {str(component): engine.manifest.extra["facts"] for component, engine in engines.items()}
@@ -105,8 +105,9 @@ def _parts(store: Store, spec: AssembleSpec) -> Parts:
 
 def _code_digest() -> str:
     """Digest of everything of ours that ends up in a repository or decides what does."""
-    files = sorted([*_MODELS.glob("*.py"), *_TEMPLATES.glob("*.j2"), *PACKAGE.glob("*.py")])
-    names = {"contract.py", "graph.py", "unroll.py", "repository.py", "render.py", "schedule.py", "tokens.py"}
+    parts = (_MODELS.glob("*.py"), _TEMPLATES.glob("*.j2"), (PACKAGE / "schedule").glob("*.py"), PACKAGE.glob("*.py"))
+    files = sorted(path for part in parts for path in part)
+    names = {"contract.py", "graph.py", "unroll.py", "repository.py", "render.py", "tokens.py"}
     return digests.of_json(
         {str(path.relative_to(PACKAGE)): digests.of_file(path) for path in files
          if path.parent != PACKAGE or path.name in names}
@@ -129,7 +130,8 @@ def _write(parts: Parts, folder: Path) -> Mapping[str, Any]:
     names = []
     for pipeline in parts.spec.pipelines:
         for steps in pipeline.steps:
-            ensemble = unroll.ensemble(pipeline.task, steps, models, parts.facts)
+            tier = unroll.Tier(pipeline.task, steps, parts.schedules[steps].calls)
+            ensemble = unroll.ensemble(tier, models, parts.facts)
             check(ensemble)
             # Triton wants a version folder even where nothing is in it; git and object stores drop empty ones.
             _put(root / ensemble.name / _VERSION / ".keep", "")
@@ -177,8 +179,8 @@ def _write_tokenizer(parts: Parts, target: Path) -> None:
 def _write_schedules(parts: Parts, target: Path) -> None:
     tiers = {
         str(steps): {
-            "table": plan.table[:steps].tolist(),
-            "timesteps": plan.timesteps[:steps].tolist(),
+            "table": plan.table[: plan.calls].tolist(),
+            "timesteps": plan.timesteps[: plan.calls].tolist(),
             "initialScale": plan.initial_scale,
             "inputScale": plan.input_scale,
         }

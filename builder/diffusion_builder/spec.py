@@ -70,6 +70,7 @@ class SchedulerSpec(_Frozen):
     type: SchedulerType = SchedulerType.DDIM
     timestep_spacing: Literal["leading", "trailing", "linspace"] | None = None
     prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None
+    use_karras_sigmas: bool | None = None
 
     def overrides(self) -> dict[str, Any]:
         """The settings that were given, by their names in diffusers' configuration."""

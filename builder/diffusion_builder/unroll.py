@@ -18,6 +18,21 @@ _FIXED = (contract.TABLE, contract.TIMESTEPS)
 
 
 @dataclass(frozen=True)
+class Tier:
+    """What an ensemble is made for.
+
+    Args:
+        task: `generate`.
+        steps: the step count that users ask for and that the ensemble's name says.
+        calls: how often the denoiser is called for it; some schedulers call it more than once a step.
+    """
+
+    task: str
+    steps: int
+    calls: int
+
+
+@dataclass(frozen=True)
 class Models:
     """The models of a repository that ensembles are made of."""
 
@@ -47,22 +62,21 @@ def models(facts: Facts, tiers: tuple[int, ...]) -> Models:
     )
 
 
-def ensemble(task: str, steps: int, parts: Models, facts: Facts) -> Ensemble:
+def ensemble(tier: Tier, parts: Models, facts: Facts) -> Ensemble:
     """Unroll one tier.
 
     Args:
-        task: `generate`.
-        steps: number of denoising steps.
+        tier: task, steps and denoiser calls.
         parts: the repository's models.
         facts: the checkpoint's numbers.
     """
-    unrolled = [_tokenize(parts), _encode(parts), _condition(parts, steps)]
-    for index in range(steps):
-        last = index == steps - 1
+    unrolled = [_tokenize(parts), _encode(parts), _condition(parts, tier.steps)]
+    for index in range(tier.calls):
+        last = index == tier.calls - 1
         unrolled += [_denoise(parts, index), _advance(parts, index, last=last)]
     unrolled += [_decode(parts), _postprocess(parts)]
     return Ensemble(
-        contract.ensemble_name(task, steps),
+        contract.ensemble_name(tier.task, tier.steps),
         tuple(_port(tensor, facts) for tensor in contract.REQUEST_INPUTS),
         tuple(_port(tensor, facts) for tensor in contract.REQUEST_OUTPUTS),
         tuple(unrolled),

@@ -1,0 +1,68 @@
+"""DPM-Solver++ multistep of order 1, 2 or 3: arXiv 2211.01095 as scheduling_dpmsolver_multistep.py writes it.
+
+State: the latent, and the clean samples predicted at the steps before, newest first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diffusion_builder.schedule.multistep import multistep_levels, order_at
+from diffusion_builder.schedule.prediction import clean_sample
+from diffusion_builder.schedule.table import Course, Row, Schedule, tabulate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diffusion_builder.schedule.noise import Levels
+    from diffusion_builder.schedule.settings import SchedulerSettings
+
+
+def dpm_solver(settings: SchedulerSettings, steps: int) -> Schedule:
+    """Schedule of as many slots as the solver's order, and one call a step."""
+    timesteps, levels = multistep_levels(settings, steps)
+    solver = _Solver(settings, levels, len(timesteps))
+    return tabulate(Course.unscaled(steps, timesteps), settings.solver_order, solver.advance)
+
+
+@dataclass(frozen=True)
+class _Solver:
+    settings: SchedulerSettings
+    levels: Levels
+    steps: int
+
+    def advance(self, call: int, rows: Sequence[Row]) -> Sequence[Row]:
+        latent, *history, output = rows
+        scales = self.levels.signal(call), self.levels.spread(call)
+        samples = [clean_sample(self.settings, latent, output, *scales), *history]
+        order = order_at(self.settings, call, self.steps)
+        return [self._update(call, latent, samples[:order]), *samples[: len(history)]]
+
+    def _update(self, call: int, latent: Row, samples: Sequence[Row]) -> Row:
+        step = self.levels.log_snr(call + 1) - self.levels.log_snr(call)
+        target = self.levels.signal(call + 1)
+        decay = np.expm1(-step)
+        moved: Row = self.levels.spread(call + 1) / self.levels.spread(call) * latent - target * decay * samples[0]
+        if len(samples) == 1:
+            return moved
+        first, second = self._differences(call, step, samples)
+        if len(samples) == 2 and self.settings.solver_type == "midpoint":  # noqa: PLR2004 - the order
+            moved -= target * decay / 2 * first
+            return moved
+        moved += target * (decay / step + 1) * first
+        if second is not None:
+            moved -= target * ((decay + step) / step**2 - 0.5) * second
+        return moved
+
+    def _differences(self, call: int, step: np.float64, samples: Sequence[Row]) -> tuple[Row, Row | None]:
+        """Divided differences of the predicted samples over log_snr, in units of the step."""
+        log_snr = self.levels.log_snr
+        ratios = [(log_snr(call - i) - log_snr(call - i - 1)) / step for i in range(len(samples) - 1)]
+        slopes = [(samples[i] - samples[i + 1]) / ratio for i, ratio in enumerate(ratios)]
+        if len(slopes) == 1:
+            return slopes[0], None
+        bend = (slopes[0] - slopes[1]) / (ratios[0] + ratios[1])
+        return slopes[0] + ratios[0] * bend, bend
