@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from diffusion_operator import naming
-from diffusion_operator.cluster import Cluster
+from diffusion_operator.api import KIND
+from diffusion_operator.cluster import Cluster, ConflictError
 from diffusion_operator.errors import UnavailableError
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
@@ -313,17 +314,24 @@ def test_a_pass_that_dies_anywhere_is_made_good_by_the_next() -> None:
     for deadly in range(1, 40):
         cluster = DyingCluster(deadly)
         cluster.apply_pipeline()
-        for _ in range(25):
-            try:
-                look(cluster)
-            except UnavailableError:
-                continue
-            cluster.succeed_jobs()
-            for deployment in cluster.names("Deployment"):
-                cluster.set_ready(deployment, 1)
+        live_on(cluster)
         ends.add((cluster.condition("Ready")["status"], *cluster.names("Job"), *cluster.names("Service")))
     assert len(ends) == 1
     assert next(iter(ends))[0] == "True"
+
+
+def live_on(cluster: FakeCluster) -> None:
+    """The operator is started anew whenever it dies; everything else works."""
+    for _ in range(40):
+        try:
+            look(cluster)
+        except UnavailableError:
+            continue
+        if cluster.condition("Ready")["status"] == "True":
+            return
+        cluster.succeed_jobs()
+        for deployment in cluster.names("Deployment"):
+            cluster.set_ready(deployment, 1)
 
 
 class DyingCluster(FakeCluster):
@@ -339,3 +347,84 @@ class DyingCluster(FakeCluster):
             if self._left == 0:
                 raise UnavailableError("killed")
         return await super()._request(method, path, *args, **kwargs)
+
+
+def test_a_new_builder_image_rebuilds_nothing(cluster: FakeCluster) -> None:
+    serve(cluster)
+    for key, item in cluster.objects.items():
+        if key[0] == "Job":
+            item["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    cluster.writes.clear()
+    look(cluster, settings=Settings("builder:2", "triton:1", hub_endpoint="http://hub"))
+    assert cluster.writes == []
+
+
+def test_what_somebody_changed_by_hand_is_put_right(cluster: FakeCluster) -> None:
+    serve(cluster)
+    [deployment] = cluster.names("Deployment")
+    cluster.objects["Deployment", deployment]["spec"]["replicas"] = 7
+    cluster.objects["Service", "shapes"]["spec"]["selector"] = {"other": "pods"}
+    look(cluster)
+    assert cluster.objects["Deployment", deployment]["spec"]["replicas"] == 1
+    assert naming.REVISION in cluster.objects["Service", "shapes"]["spec"]["selector"]
+
+
+def test_a_field_that_is_wanted_no_more_goes(cluster: FakeCluster) -> None:
+    cluster.apply_pipeline(targets=[{"name": "cpu"}])
+    serve(cluster)
+    labels = cluster.objects["Service", "shapes"]["metadata"]["labels"]
+    labels["of-an-older-operator"] = "true"
+    cluster.objects["Service", "shapes"]["metadata"]["annotations"][naming.APPLIED] = "other"
+    look(cluster)
+    assert "of-an-older-operator" not in cluster.objects["Service", "shapes"]["metadata"]["labels"]
+
+
+def test_what_a_deleted_pipeline_of_the_same_name_left_is_not_taken_for_ours(cluster: FakeCluster) -> None:
+    serve(cluster)
+    # Deleted and created anew before Kubernetes collected anything.
+    del cluster.objects[KIND, "shapes"]
+    cluster.apply_pipeline()
+    with pytest.raises(ConflictError, match="still going"):
+        look(cluster)
+    orphans = [key for key, item in cluster.objects.items() if item["metadata"].get("ownerReferences")]
+    for key in orphans:
+        del cluster.objects[key]
+    assert serve(cluster) == 10
+    assert cluster.condition("Ready")["status"] == "True"
+
+
+def test_a_deployment_on_its_way_out_does_not_count(cluster: FakeCluster) -> None:
+    serve(cluster)
+    [deployment] = cluster.names("Deployment")
+    cluster.objects["Deployment", deployment]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    look(cluster)
+    assert cluster.condition("Available")["status"] == "False"
+
+
+def test_one_build_waiting_for_room_while_another_runs_is_no_trouble(cluster: FakeCluster) -> None:
+    settle(cluster)
+    cluster.succeed_jobs()
+    settle(cluster)
+    jobs = cluster.unfinished_jobs()
+    full = {"type": "PodScheduled", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z", "message": "full"}
+    cluster.add_pod(jobs[0], {"containerStatuses": [{"name": "build", "state": {"running": {}}}]})
+    for job in jobs[1:]:
+        cluster.add_pod(job, {"conditions": [full]})
+    look(cluster)
+    assert cluster.condition("EnginesReady")["reason"] == "Exporting"
+    for key in [key for key in cluster.objects if key[0] == "Pod" and key[1].startswith(jobs[0]["metadata"]["name"])]:
+        del cluster.objects[key]
+    look(cluster)
+    assert cluster.condition("EnginesReady")["reason"] == "Unschedulable"
+
+
+def test_the_jobs_of_a_deleted_pipeline_are_joined_before_they_are_collected(cluster: FakeCluster) -> None:
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "common", "namespace": NAMESPACE}, "spec": {}}
+    asyncio.run(cluster.create(claim))
+    cluster.apply_pipeline(storage={"claimName": "common"})
+    serve(cluster)
+    del cluster.objects[KIND, "shapes"]
+    uid = cluster.apply_pipeline(storage={"claimName": "common"})["metadata"]["uid"]
+    look(cluster)
+    fetch = next(item for (kind, name), item in cluster.objects.items() if kind == "Job" and name.startswith("fetch"))
+    assert uid in [owner["uid"] for owner in fetch["metadata"]["ownerReferences"]]
