@@ -73,6 +73,9 @@ def install_operator(tools: Tools, images: Mapping[str, str], namespace: str) ->
         values |= {f"images.{key}.repository={repository}", f"images.{key}.tag={tag}"}
     options = [part for value in sorted(values) for part in ("--set-string", value)]
     where = ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--timeout", _ROLLOUT_TIMEOUT]
+    # The demo owns these objects, whoever applied the CRD by hand in between. Helm 3 neither knows nor needs this.
+    if tools.output("helm", "version", "--short").startswith("v4"):
+        options.append("--force-conflicts")
     # --wait would hide why a pod does not start; the rollout below tells.
     chart = str(ROOT / "charts" / "diffusion-operator")
     tools.output("helm", "upgrade", "--install", "diffusion-operator", chart, *where, *options, what="helm upgrade")
