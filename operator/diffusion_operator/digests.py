@@ -23,7 +23,7 @@ def build_key(stage: str, store: str, inputs: dict[str, Any]) -> str:
 
     Args:
         stage: of the builder.
-        store: UID of the claim that holds the store; a result says nothing about another store.
+        store: name of the claim that holds the store; a result says nothing about another store.
         inputs: all that decides the result.
     """
     return of({"format": BUILD_FORMAT, "stage": stage, "store": store, "inputs": inputs})[:SHORT_KEY]

@@ -18,6 +18,7 @@ CLAIM = f"{GROUP}/claim"
 
 RESULT = f"{GROUP}/result"
 ATTEMPT = f"{GROUP}/attempt"
+STORE_UID = f"{GROUP}/store-uid"
 TEMPLATE = f"{GROUP}/template"
 APPLIED = f"{GROUP}/applied"
 REPOSITORY = f"{GROUP}/repository"

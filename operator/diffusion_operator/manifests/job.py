@@ -20,7 +20,7 @@ from diffusion_operator.manifests.common import (
 from diffusion_operator.settings import Settings
 
 BAD_INPUT = 64
-RETRIES = 1
+RETRIES = 2
 SOURCE_PATH = "/source"
 TOKEN_FOLDER = "/var/run/secrets/huggingface"  # noqa: S105 - a path, not a secret
 
@@ -36,6 +36,7 @@ class JobRequest:
         key: digest of the inputs; equal keys are equal results.
         arguments: of the builder, after the stage's name.
         claim: that holds the store.
+        store_uid: of that claim; a new claim of the same name is another, empty store.
         source_claim: that holds the checkpoint, when it comes from a claim.
         token: access token of the hub; mounted as a file in this Job only.
     """
@@ -48,6 +49,7 @@ class JobRequest:
     resources: Resources
     timeout_seconds: int
     claim: str
+    store_uid: str
     placement: Placement = field(default_factory=Placement)
     source_claim: str | None = None
     token: SecretKey | None = None
@@ -70,7 +72,11 @@ def job(request: JobRequest, owner: Owner, settings: Settings, attempt: int = 0)
     labels = _labels(request, owner)
     template = {"metadata": {"labels": labels}, "spec": _pod(request, settings)}
     head = metadata(request.name, owner, {**labels, naming.membership(owner.name): "true"}, controller=False)
-    head["annotations"] = {naming.ATTEMPT: str(attempt), naming.TEMPLATE: template_digest(request, settings)}
+    head["annotations"] = {
+        naming.ATTEMPT: str(attempt),
+        naming.TEMPLATE: template_digest(request, settings),
+        naming.STORE_UID: request.store_uid,
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

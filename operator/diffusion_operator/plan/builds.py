@@ -143,11 +143,12 @@ def _fetch(spec: DiffusionPipelineSpec, store: Store) -> JobRequest:
         stage="fetch",
         component=None,
         sku=None,
-        key=digests.build_key("fetch", store.uid, inputs),
+        key=digests.build_key("fetch", store.claim, inputs),
         arguments=arguments,
         resources=FETCH_RESOURCES,
         timeout_seconds=seconds(spec.engines.timeout),
         claim=store.claim,
+        store_uid=store.uid,
         source_claim=claim.claim_name if claim is not None else None,
         token=hub.token_secret_ref if hub is not None else None,
     )
@@ -167,11 +168,12 @@ def _export(spec: DiffusionPipelineSpec, store: Store, fetch: Step, component: s
         stage="export",
         component=component,
         sku=None,
-        key=digests.build_key("export", store.uid, inputs),
+        key=digests.build_key("export", store.claim, inputs),
         arguments=arguments,
         resources=spec.engines.resources,
         timeout_seconds=seconds(spec.engines.timeout),
         claim=store.claim,
+        store_uid=store.uid,
     )
 
 
@@ -193,11 +195,12 @@ def _compile(
         stage="compile",
         component=component,
         sku=sku,
-        key=digests.build_key("compile", store.uid, inputs),
+        key=digests.build_key("compile", store.claim, inputs),
         arguments=arguments,
         resources=spec.engines.resources,
         timeout_seconds=seconds(spec.engines.timeout),
         claim=store.claim,
+        store_uid=store.uid,
         placement=placement,
     )
 
@@ -220,11 +223,12 @@ def _assemble(spec: DiffusionPipelineSpec, store: Store, fetch: Step, engines: M
         stage="assemble",
         component=None,
         sku=None,
-        key=digests.build_key("assemble", store.uid, document),
+        key=digests.build_key("assemble", store.claim, document),
         arguments=("--spec", _json(document)),
         resources=ASSEMBLE_RESOURCES,
         timeout_seconds=seconds(spec.engines.timeout),
         claim=store.claim,
+        store_uid=store.uid,
     )
 
 

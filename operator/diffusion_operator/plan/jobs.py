@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -39,6 +39,7 @@ class JobView:
         record: result as JSON text that is not yet kept on the Job; None when it is kept or there is none.
         creator: pipeline that created it.
         template: digest of how it is run.
+        store_uid: UID of the claim that its artifact is in.
         owners: UIDs of the pipelines that need it.
     """
 
@@ -50,6 +51,7 @@ class JobView:
     creator: str
     template: str
     attempt: int
+    store_uid: str
     owners: tuple[str, ...]
     terminating: bool
     created_at: str | None
@@ -69,6 +71,11 @@ class JobView:
         first = lost and self.attempt == 0
         pause = 0 if first else min(FIRST_RETRY_SECONDS * 2 ** min(self.attempt, 10), LAST_RETRY_SECONDS)
         return parse_time(self.finished_at) + timedelta(seconds=pause)
+
+
+def elsewhere(found: JobView) -> JobView:
+    """The Job as seen by somebody with another store: whatever it said, the artifact is not there."""
+    return replace(found, phase="Lost", attempt=0, result={}, failure=None, record=None)
 
 
 def parse_time(text: str | None) -> datetime:
@@ -94,6 +101,7 @@ def view(job: JsonObject, pods: Sequence[JsonObject]) -> JobView:
         creator=labels.get(naming.PIPELINE, ""),
         template=annotations.get(naming.TEMPLATE, ""),
         attempt=_number(annotations.get(naming.ATTEMPT)),
+        store_uid=annotations.get(naming.STORE_UID, ""),
         owners=tuple(owner["uid"] for owner in head.get("ownerReferences", [])),
         terminating="deletionTimestamp" in head,
         created_at=head.get("creationTimestamp"),

@@ -10,7 +10,7 @@ from diffusion_operator.conditions import shortened
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.job import JobRequest, job, template_digest
 from diffusion_operator.plan.actions import Action, KeepResult, RestartJob, StartJob
-from diffusion_operator.plan.jobs import JobView, parse_time
+from diffusion_operator.plan.jobs import JobView, elsewhere, parse_time
 from diffusion_operator.settings import Settings
 
 JsonObject = dict[str, Any]
@@ -75,7 +75,10 @@ def is_young(view: JobView, now: datetime) -> bool:
 
 def step(request: JobRequest, jobs: Mapping[str, JobView]) -> Step:
     """The step, with its Job when there is one."""
-    return Step(request, jobs.get(request.name))
+    found = jobs.get(request.name)
+    if found is not None and found.store_uid != request.store_uid:
+        found = elsewhere(found)
+    return Step(request, found)
 
 
 @dataclass(frozen=True)

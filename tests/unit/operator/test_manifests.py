@@ -30,6 +30,7 @@ FETCH = JobRequest(
     resources=Resources(requests={"cpu": "100m"}),
     timeout_seconds=3600,
     claim="shapes-store",
+    store_uid="66666666",
     token=SecretKey(name="hub", key="token"),
 )
 FETCH_CLAIM = JobRequest(
@@ -41,6 +42,7 @@ FETCH_CLAIM = JobRequest(
     resources=Resources(),
     timeout_seconds=60,
     claim="shapes-store",
+    store_uid="66666666",
     source_claim="models",
 )
 COMPILE = JobRequest(
@@ -52,6 +54,7 @@ COMPILE = JobRequest(
     resources=Resources(requests={"cpu": "500m", "memory": "2Gi"}),
     timeout_seconds=3600,
     claim="shapes-store",
+    store_uid="66666666",
     placement=Placement((("kind", "fast"),), (Toleration(key="gpu", operator="Exists"),)),
 )
 SERVE = ServingRequest(
