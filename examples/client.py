@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("picture.png"))
     arguments = vars(parser.parse_args())
     url, steps, out = (arguments.pop(name) for name in ("url", "steps", "out"))
-    out.write_bytes(generate(url, steps, Request(**arguments)))
+    try:
+        out.write_bytes(generate(url, steps, Request(**arguments)))
+    except (InferenceServerException, OSError) as error:
+        raise SystemExit(f"{url} made no picture: {error}") from None
     print(out)
 
 
