@@ -23,8 +23,8 @@ from transformers import CLIPTextModel
 # A script's own folder is on the path, the repository's root is not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from examples.demo_training.autoencoder import reconstruction_psnr, train_autoencoder  # noqa: E402
-from examples.demo_training.checkpoint import (  # noqa: E402
+from examples.demo_training.autoencoder import reconstruction_psnr, train_autoencoder
+from examples.demo_training.checkpoint import (
     GUIDANCE,
     Asking,
     load_checkpoint,
@@ -32,13 +32,20 @@ from examples.demo_training.checkpoint import (  # noqa: E402
     paint,
     write_checkpoint,
 )
-from examples.demo_training.denoiser import DenoiserTraining, Models  # noqa: E402
-from examples.demo_training.pictures import Painter  # noqa: E402
-from examples.demo_training.sheet import save_losses, save_sheet, sheet_scenes  # noqa: E402
-from examples.demo_training.tokenizer import make_tokenizer  # noqa: E402
-from examples.demo_training.training import History  # noqa: E402
+from examples.demo_training.denoiser import DenoiserTraining, Models
+from examples.demo_training.pictures import Painter
+from examples.demo_training.sheet import save_losses, save_sheet, sheet_scenes
+from examples.demo_training.tokenizer import make_tokenizer
+from examples.demo_training.training import History
 
 BAD_INPUT = 64
+MEASURED = (
+    Asking(4),
+    Asking(20),
+    Asking(50),
+    Asking(20, guidance=4.0),
+    Asking(20, side=128),
+)
 
 
 @dataclass(frozen=True)
@@ -131,15 +138,12 @@ def _finish(settings: Settings, device: torch.device, work: Path, out: Path) -> 
     histories = {name: _load_history(work / name) for name in ("autoencoder", "denoiser")}
     record = {
         **dataclasses.asdict(settings),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "device": {name: history.device for name, history in histories.items()},
         "seconds": {name: round(history.seconds, 1) for name, history in histories.items()},
         "final_loss": {name: round(history.losses[-1], 5) for name, history in histories.items()},
         "autoencoder_psnr_db": psnr,
         "guidance_scale": GUIDANCE,
-        "held_out_accuracy": {
-            f"{steps} steps, {side} pixels": dataclasses.asdict(measure(pipeline, Asking(steps, side=side)))
-            for steps, side in ((4, 64), (20, 64), (50, 64), (20, 128))
-        },
+        "held_out": [dataclasses.asdict(asking) | dataclasses.asdict(measure(pipeline, asking)) for asking in MEASURED],
     }
     print(json.dumps(record, indent=2))
     (unfinished / "training.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -54,13 +54,13 @@ def train_autoencoder(painter: Painter, device: torch.device, steps: int, shrink
 
     optimiser.set_rate(0)
     history = train("autoencoder", {size: step_for(size) for size in SIZES}, steps, optimiser.set_rate)
-    model.eval().requires_grad_(False)
+    model.eval().requires_grad_(requires_grad=False)
     model.register_to_config(scaling_factor=round(1 / _spread(model, painter), 4))
     return model, history
 
 
 def reconstruction_psnr(model: AutoencoderKL, painter: Painter, side: int) -> float:
-    """Mean over 256 new pictures of side × side pixels, in dB of the 0..1 range."""
+    """Mean over 256 new pictures of side x side pixels, in dB of the 0..1 range."""
     pixels = painter.paint(256, side, side).pixels
     with torch.no_grad():
         again = model.decode(model.encode(pixels).latent_dist.mode()).sample
@@ -72,7 +72,8 @@ def _loss(model: AutoencoderKL, pixels: Tensor) -> Tensor:
     latents = model.encode(pixels).latent_dist
     again = model.decode(latents.mean + latents.std * torch.randn_like(latents.mean)).sample.float()
     kl = 0.5 * (latents.mean**2 + latents.var - 1 - latents.logvar).float().mean()
-    return functional.l1_loss(again, pixels) + functional.mse_loss(again, pixels) + KL_WEIGHT * kl
+    loss: Tensor = functional.l1_loss(again, pixels) + functional.mse_loss(again, pixels) + KL_WEIGHT * kl
+    return loss
 
 
 def _spread(model: AutoencoderKL, painter: Painter) -> float:

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -11,7 +12,7 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .pictures import Painter
-from .tokenizer import END, MAX_TOKENS, START
+from .tokenizer import MAX_TOKENS
 from .training import History, Optimiser, Size, Step, recorded, train
 from .words import every_scene
 
@@ -47,7 +48,7 @@ class Models:
     """What is trained together."""
 
     unet: UNet2DConditionModel
-    text: CLIPTextModel
+    text: Any  # a CLIPTextModel, whose decorators hide the signatures of torch's Module
 
 
 def make_scheduler() -> DDIMScheduler:
@@ -74,7 +75,7 @@ def make_models(tokenizer: CLIPTokenizer) -> Models:
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,
     )
-    start, end = tokenizer.convert_tokens_to_ids([START, END])
+    end = tokenizer.eos_token_id
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
@@ -83,7 +84,7 @@ def make_models(tokenizer: CLIPTokenizer) -> Models:
         num_attention_heads=4,
         max_position_embeddings=MAX_TOKENS,
         projection_dim=TEXT_WIDTH,
-        bos_token_id=start,
+        bos_token_id=tokenizer.bos_token_id,
         eos_token_id=end,
         pad_token_id=end,
     )
@@ -150,8 +151,8 @@ class DenoiserTraining:
 def epsilon_weight(signal: Tensor) -> Tensor:
     """Loss weight of each timestep for a model that predicts noise.
 
-    Min-SNR weighting (Hang et al. 2023, arXiv:2303.09556), times 1/sqrt(snr) where noise prevails: an error of the clean
-    latent then pulls equally hard at every noisy step. Those steps decide the colours.
+    Min-SNR weighting (Hang et al. 2023, arXiv:2303.09556), times 1/sqrt(snr) where noise prevails: an error of the
+    clean latent then pulls equally hard at every noisy step. Those steps decide the colours.
 
     Args:
         signal: float [T], the cumulative product of alphas.

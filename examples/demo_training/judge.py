@@ -94,11 +94,13 @@ def _largest_region(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         labels = spread
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return mask & (labels == int(sizes.argmax()))
+    largest: NDArray[np.bool_] = mask & (labels == int(sizes.argmax()))
+    return largest
 
 
 def _without_edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return mask & np.logical_and.reduce(_neighbours(mask))
+    core: NDArray[np.bool_] = np.logical_and.reduce([mask, *_neighbours(mask)])
+    return core
 
 
 def _neighbours(grid: NDArray[T]) -> list[NDArray[T]]:

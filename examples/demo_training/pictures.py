@@ -44,7 +44,7 @@ class Painter:
         self._places = torch.tensor(list(PLACES.values()), device=device, dtype=torch.float32)
 
     def paint(self, count: int, height: int, width: int) -> Captioned:
-        """Draw `count` pictures of height × width pixels, with their captions."""
+        """Draw `count` pictures of height x width pixels, with their captions."""
         shape, colour, background = self._combination(count)
         size = self._integers(count, len(SIZES))
         anywhere = self._integers(count, len(PLACES))

@@ -4,7 +4,6 @@ An outline lies within [-1, 1]², y pointing down. A shape is one or more closed
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +20,7 @@ def _circle(radius: float) -> Outline:
 
 def _star() -> Outline:
     radii = (1.0, 0.45)
-    return [
-        (radii[k % 2] * math.sin(math.pi * k / 5), -radii[k % 2] * math.cos(math.pi * k / 5)) for k in range(10)
-    ]
+    return [(radii[k % 2] * math.sin(math.pi * k / 5), -radii[k % 2] * math.cos(math.pi * k / 5)) for k in range(10)]
 
 
 def _heart() -> Outline:
@@ -62,7 +59,8 @@ def signed_distance(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) 
 
     Args:
         shape: one of `words.SHAPES`.
-        x, y: float [...], in the outline's units.
+        x: float [...], in the outline's units.
+        y: likewise, pointing down.
 
     Returns:
         float [...], in the outline's units. Method: nearest of all edges, sign by edge crossings
@@ -77,7 +75,8 @@ def signed_distance(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) 
             nearest = np.minimum(nearest, (x - ax - along * ex) ** 2 + (y - ay - along * ey) ** 2)
             if ay != by:
                 inside ^= ((ay > y) != (by > y)) & (x < ax + (y - ay) * ex / ey)
-    return np.where(inside, -1.0, 1.0) * np.sqrt(nearest)
+    distance: NDArray[np.float64] = np.where(inside, -1.0, 1.0) * np.sqrt(nearest)
+    return distance
 
 
 def draw(scene: Scene, side: int, radius: float = 0.3, centre: tuple[float, float] = (0.5, 0.5)) -> NDArray[np.uint8]:
@@ -92,8 +91,9 @@ def draw(scene: Scene, side: int, radius: float = 0.3, centre: tuple[float, floa
     Returns:
         uint8 [side, side, 3], sRGB.
     """
-    at: Callable[[float], NDArray[np.float64]] = lambda c: ((np.arange(side) + 0.5) / side - c) / radius  # noqa: E731
-    x, y = np.meshgrid(at(centre[0]), at(centre[1]))
+    pixels = (np.arange(side) + 0.5) / side
+    x, y = np.meshgrid((pixels - centre[0]) / radius, (pixels - centre[1]) / radius)
     cover = np.clip(0.5 - signed_distance(scene.shape, x, y) * radius * side, 0, 1)[..., None]
     paint, ground = np.array(COLOURS[scene.colour]), np.array(COLOURS[scene.background])
-    return np.round(cover * paint + (1 - cover) * ground).astype(np.uint8)
+    picture: NDArray[np.uint8] = np.round(cover * paint + (1 - cover) * ground).astype(np.uint8)
+    return picture

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .training import History
-from .words import Scene, held_out_scenes
+from .words import COLOURS, SHAPES, Scene, held_out_scenes
 
 COLUMNS = 8
 CELL = 144
@@ -17,13 +17,14 @@ TEXT_HEIGHT = 46
 MARGIN = 8
 PLOT = (820, 300)
 FRAME = (80, 40, 790, 260)
-SMOOTHING = 9
 
 
 def sheet_scenes() -> list[Scene]:
-    """48 scenes: held-out combinations first, then some with size and place."""
-    held_out = held_out_scenes()
-    plain = [held_out[(row * 9 + row // 8) % len(held_out)] for row in range(32)]
+    """48 scenes: 32 held-out combinations, one column for each shape, then eight with size and place, twice."""
+    held_out, colours = held_out_scenes(), len(COLOURS)
+    plain = [
+        held_out[shape * colours + (shape + 2 * row) % colours] for row in range(4) for shape in range(len(SHAPES))
+    ]
     told = (
         Scene("circle", "red", "blue", "small", "at the top left"),
         Scene("star", "yellow", "purple", "large", "in the middle"),
@@ -52,7 +53,7 @@ def save_sheet(scenes: list[Scene], pictures: list[NDArray[np.uint8]], path: Pat
     sheet.save(path, optimize=True)
 
 
-def _wrapped(caption: str, width: int = 25) -> str:
+def _wrapped(caption: str, width: int = 22) -> str:
     lines = [""]
     for word in caption.split():
         if len(lines[-1]) + len(word) > width:
@@ -89,9 +90,7 @@ def _curve(name: str, history: History) -> Image.Image:
     for part in range(5):
         x = left + part / 4 * (right - left)
         draw.text((x, bottom + 8), f"{history.steps[-1] * part // 4:,}", "black", font, anchor="mt")
-    draw.line(points, "#9bbcf2")
-    smooth = [_mean(points[max(0, k - SMOOTHING) : k + SMOOTHING + 1]) for k in range(len(points))]
-    draw.line(smooth, "#1f4fbf", width=2)
+    draw.line(points, "#1f4fbf", width=2)
     return image
 
 
@@ -99,8 +98,3 @@ def _ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten between two logarithms."""
     decades = range(math.floor(low), math.ceil(high) + 1)
     return [m * 10.0**d for d, m in itertools.product(decades, (1, 2, 5)) if low <= math.log10(m * 10.0**d) <= high]
-
-
-def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:
-    xs, ys = zip(*points, strict=True)
-    return sum(xs) / len(xs), sum(ys) / len(ys)

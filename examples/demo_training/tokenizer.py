@@ -1,5 +1,6 @@
 """A CLIP tokenizer whose vocabulary is our own: every byte, and each word of the captions as one token."""
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -20,7 +21,7 @@ def make_tokenizer() -> CLIPTokenizer:
     alphabet = [*_byte_letters(), *(f"{letter}</w>" for letter in _byte_letters())]
     tokens = [*alphabet, *("".join(pair) for pair in merges), START, END]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)  # type: ignore[arg-type]
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
@@ -37,7 +38,7 @@ def _merges(words: list[str]) -> list[tuple[str, str]]:
     """Byte-pair encoding (Sennrich et al. 2016): join the most frequent neighbours until every word is one token."""
     spelled = [[*word[:-1], f"{word[-1]}</w>"] for word in words]
     merges: list[tuple[str, str]] = []
-    while pairs := Counter(pair for word in spelled for pair in zip(word, word[1:], strict=False)):
+    while pairs := Counter(pair for word in spelled for pair in itertools.pairwise(word)):
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         merges.append(best)
         spelled = [_join(word, best) for word in spelled]

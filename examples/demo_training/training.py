@@ -27,11 +27,12 @@ class Size:
 
 @dataclass
 class History:
-    """Mean loss of every `REPORT_EVERY` steps, and the seconds that all steps took."""
+    """Mean loss of every `REPORT_EVERY` steps, the seconds that all steps took, and the device they ran on."""
 
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    device: str = "CPU"
 
 
 class Optimiser:
@@ -72,7 +73,7 @@ def recorded(step: Step, device: torch.device) -> Step:
     """
     if device.type != "cuda":
         return step
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
@@ -107,6 +108,8 @@ def train(name: str, steps: dict[Size, Step], count: int, before: Callable[[int]
         before: called with the number of each update before it.
     """
     history, start = History(), time.monotonic()
+    if torch.cuda.is_available():
+        history.device = torch.cuda.get_device_name()
     sizes = list(steps)
     order = random.Random(count).choices(sizes, [size.share for size in sizes], k=count)  # noqa: S311 - not a secret
     total: Tensor | float = 0.0

@@ -7,6 +7,12 @@ is what the training data stores.
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Index = TypeVar("Index", int, "Tensor")
 
 # sRGB, far enough apart that the nearest one is never in doubt.
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -94,11 +100,11 @@ def every_scene() -> Iterator[Scene]:
         yield Scene(*parts)
 
 
-def held_out_offset(shape: int, colour: int) -> int:
+def held_out_offset(shape: Index, colour: Index) -> Index:
     """Which background a shape of this colour is never trained on: index `colour + 1 + offset`, modulo 8.
 
     One for each (shape, colour), spread such that every pair of shape, colour and background is still seen.
-    Works on integers and on integer arrays alike.
+    Works on integers and on integer tensors alike.
     """
     return (shape + colour) % HELD_OUT_PER_PAIR
 

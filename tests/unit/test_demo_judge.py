@@ -1,0 +1,118 @@
+"""The judge of demo pictures: right when the picture is right, wrong when it isn't."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from examples.demo_training.judge import Verdict, colours_of, judge
+from examples.demo_training.shapes import draw
+from examples.demo_training.words import COLOURS, SHAPES, Scene, held_out_scenes, parse
+
+SIDES = (64, 128)
+RIGHT = Verdict(background=True, colour=True)
+RED_ON_BLUE = Scene("circle", "red", "blue")
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_held_out_combination_drawn_right_is_judged_right(shape: str, side: int) -> None:
+    scenes = [scene for scene in held_out_scenes() if scene.shape == shape]
+    assert [judge(draw(scene, side), scene.caption) for scene in scenes] == [RIGHT] * len(COLOURS)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_smallest_shape_in_a_corner_is_found(shape: str) -> None:
+    scene = Scene(shape, "yellow", "purple")
+    assert judge(draw(scene, 64, radius=0.16, centre=(0.18, 0.82)), scene.caption).both
+
+
+def test_a_wrong_shape_colour_is_wrong_and_the_background_still_right() -> None:
+    picture = draw(Scene("star", "orange", "blue"), 64)
+    assert judge(picture, "a red star on a blue background") == Verdict(background=True, colour=False)
+
+
+def test_a_wrong_background_is_wrong_and_the_shape_still_right() -> None:
+    picture = draw(Scene("star", "red", "purple"), 64)
+    assert judge(picture, "a red star on a blue background") == Verdict(background=False, colour=True)
+
+
+def test_swapped_colours_are_both_wrong() -> None:
+    picture = draw(Scene("ring", "blue", "red"), 64)
+    assert judge(picture, "a red ring on a blue background") == Verdict(background=False, colour=False)
+
+
+def test_an_empty_picture_has_no_shape() -> None:
+    picture = np.full((64, 64, 3), COLOURS["blue"], dtype=np.uint8)
+    assert colours_of(picture) == ("blue", None)
+
+
+def test_specks_are_not_a_shape() -> None:
+    picture = np.full((64, 64, 3), COLOURS["blue"], dtype=np.uint8)
+    picture[8:60:8, 8:60:8] = COLOURS["red"]
+    assert colours_of(picture) == ("blue", None)
+
+
+def test_the_largest_region_counts_not_the_first() -> None:
+    picture = draw(RED_ON_BLUE, 64, radius=0.25, centre=(0.6, 0.6))
+    picture[6:12, 6:12] = COLOURS["white"]
+    assert judge(picture, RED_ON_BLUE.caption).both
+
+
+def test_mud_has_no_name() -> None:
+    picture = np.full((64, 64, 3), 128, dtype=np.uint8)
+    picture[20:44, 20:44] = (60, 120, 140)
+    assert colours_of(picture) == (None, None)
+
+
+def test_noise_is_not_right_by_luck() -> None:
+    scenes = held_out_scenes()
+    noise = np.random.default_rng(0).integers(0, 256, (len(scenes), 64, 64, 3)).astype(np.uint8)
+    verdicts = [judge(picture, scene.caption) for picture, scene in zip(noise, scenes, strict=True)]
+    assert not any(verdict.both for verdict in verdicts)
+
+
+def test_a_noisy_right_picture_stays_right() -> None:
+    grain = np.random.default_rng(1).normal(0, 12, (64, 64, 3))
+    picture = np.clip(draw(RED_ON_BLUE, 64) + grain, 0, 255).astype(np.uint8)
+    assert judge(picture, RED_ON_BLUE.caption).both
+
+
+def test_pictures_need_not_be_square() -> None:
+    picture = np.concatenate([draw(RED_ON_BLUE, 64), np.full((64, 32, 3), COLOURS["blue"], dtype=np.uint8)], axis=1)
+    assert judge(picture, RED_ON_BLUE.caption).both
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [np.zeros((64, 64, 3)), np.zeros((64, 64), dtype=np.uint8), np.zeros((1, 64, 64, 3), dtype=np.uint8)],
+    ids=["float", "grey", "batch"],
+)
+def test_what_is_not_a_picture_is_refused(picture: NDArray[np.generic]) -> None:
+    with pytest.raises(ValueError, match=r"a picture is uint8 \[H, W, 3\]"):
+        judge(picture, RED_ON_BLUE.caption)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [RED_ON_BLUE, Scene("star", "white", "black", "large"), Scene("ring", "green", "red", "small", "at the top left")],
+)
+def test_a_caption_can_be_read_back(scene: Scene) -> None:
+    assert parse(scene.caption) == scene
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["", "a red circle", "a red dog on a blue background", "a pink star on a red background", "red circle on a blue"],
+)
+def test_another_language_is_refused(caption: str) -> None:
+    with pytest.raises(ValueError, match="not a caption of the demo checkpoint"):
+        judge(draw(RED_ON_BLUE, 64), caption)
+
+
+def test_held_out_combinations_leave_every_pair_to_training() -> None:
+    held_out = {(scene.shape, scene.colour, scene.background) for scene in held_out_scenes()}
+    trained = {(s, c, b) for s in SHAPES for c in COLOURS for b in COLOURS if c != b} - held_out
+    assert len(held_out) == 64
+    assert all(colour != background for _, colour, background in held_out)
+    for first, second, pairs in ((0, 1, 64), (0, 2, 64), (1, 2, 56)):
+        assert len({(scene[first], scene[second]) for scene in trained}) == pairs
