@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ def compile_network(options: Options) -> bytes | None:
     info(f"Created engine with size: {plan.nbytes / (1 << 20):.3f} MiB")
     info(f"Engine built in {time.monotonic() - began:.4f} sec.")
     _save_timings(config, options)
+    _save_layers(network, options)
     return bytes(plan)
 
 
@@ -83,6 +85,14 @@ def _save_timings(config: Any, options: Options) -> None:  # noqa: ANN401 - the 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             options.timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
+
+
+def _save_layers(network: Any, options: Options) -> None:  # noqa: ANN401 - the bindings ship no types
+    if options.layers is not None:
+        layers = [network.get_layer(index).name for index in range(network.num_layers)]
+        bindings = [network.get_output(index).name for index in range(network.num_outputs)]
+        bindings += [tensor.name for tensor in _inputs(network)]
+        options.layers.write_text(json.dumps({"Layers": layers, "Bindings": bindings}))
 
 
 def _inputs(network: Any) -> Iterator[Any]:  # noqa: ANN401 - the bindings ship no types

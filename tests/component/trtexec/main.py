@@ -53,8 +53,6 @@ def _compile(options: Options) -> bool:
         error("Engine set up failed")
         return False
     options.engine.write_bytes(plan)
-    if options.layers is not None:
-        options.layers.write_text('{"Layers": [], "Bindings": []}\n')
     info("Skipped inference phase since --skipInference is added.")
     return True
 
