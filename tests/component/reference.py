@@ -6,14 +6,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    UniPCMultistepScheduler,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.component.client import Ask, Pixels
 
-_SCHEDULERS: dict[str, Any] = {"DDIM": DDIMScheduler, "Euler": EulerDiscreteScheduler}
+_SCHEDULERS: dict[str, Any] = {
+    "DDIM": DDIMScheduler,
+    "Euler": EulerDiscreteScheduler,
+    "Heun": HeunDiscreteScheduler,
+    "PNDM": PNDMScheduler,
+    "DPMSolverMultistep": DPMSolverMultistepScheduler,
+    "DEISMultistep": DEISMultistepScheduler,
+    "UniPCMultistep": UniPCMultistepScheduler,
+}
+# Runge-Kutta steps are what a checkpoint for this pipeline never means.
+_SETTINGS: dict[str, dict[str, Any]] = {"PNDM": {"skip_prk_steps": True}}
 
 
 class Reference:
@@ -23,7 +42,9 @@ class Reference:
         # The library has no types.
         library: Any = StableDiffusionPipeline
         self._pipe = library.from_pretrained(checkpoint, dtype=torch.float32, local_files_only=True)
-        self._pipe.scheduler = _SCHEDULERS[scheduler].from_config(self._pipe.scheduler.config)
+        self._pipe.scheduler = _SCHEDULERS[scheduler].from_config(
+            self._pipe.scheduler.config, **_SETTINGS.get(scheduler, {})
+        )
         self._pipe.set_progress_bar_config(disable=True)
 
     def draw(self, ask: Ask) -> Pixels:

@@ -1,0 +1,45 @@
+"""Schedulers with a history draw what diffusers draws, through the step engine that all of them share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from diffusion_builder.stages import Origin, build
+from tests.component.client import Ask, counts, psnr, send
+from tests.component.conftest import TIERS, Built, context, plan
+from tests.component.reference import Reference
+from tests.component.tritonserver import serve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MIN_PSNR = 35.0
+# Denoiser calls of one picture per tier, as diffusers makes them.
+_CALLS = {"DPMSolverMultistep": (4, 20), "PNDM": (5, 21), "UniPCMultistep": (4, 20)}
+
+
+def _repository(store: Path, checkpoint: Path, scheduler: str) -> Built:
+    results = build(context(store), Origin(path=checkpoint), plan(scheduler))
+    return Built(store, str(results[-1]["digest"]))
+
+
+def _step_engine(built: Built) -> Path:
+    return (built.models / "6_scheduler_step" / "1" / "model.onnx").resolve()
+
+
+@pytest.mark.parametrize("scheduler", _CALLS)
+def test_picture_equals_diffusers_and_no_engine_is_built_for_it(
+    scheduler: str, store: Path, built: Built, checkpoint: Path
+) -> None:
+    repository = _repository(store, checkpoint, scheduler)
+    assert _step_engine(repository) == _step_engine(built)
+    reference = Reference(checkpoint, scheduler)
+    with serve(repository.models) as server:
+        for steps, calls in zip(TIERS, _CALLS[scheduler], strict=True):
+            ask = Ask(steps, ["a red circle on a blue background"], seed=[11], guidance_scale=[5.0])
+            before = counts(server.http, "5_denoiser")
+            picture = send(server.http, ask)
+            assert counts(server.http, "5_denoiser").samples - before.samples == calls
+            assert psnr(picture, reference.draw(ask)) >= _MIN_PSNR
