@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 import errno
+import functools
+import itertools
 import os
-import random
-import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffusion_builder import store as store_module
-from diffusion_builder.errors import BadInputError, ExitCode, Reason, StoreError
-from diffusion_builder.store import Kind, Recipe, Store
-from diffusion_builder.verify import verify
+from diffusion_builder.errors import BadInputError, ExitCode, Reason, StoreError, UnavailableError
+from diffusion_builder.store import STAGING_GRACE_SECONDS, Kind, Recipe, Store, scratch_of, staging
+from diffusion_builder.store.collect import Options, collect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_KILLS = 50
-_WRITER = """
-import sys
-from pathlib import Path
-from diffusion_builder.store import Kind, Recipe, Store
-
-def write(folder):
-    (folder / "sub").mkdir()
-    for index in range(20):
-        (folder / "sub" / f"{index}.bin").write_bytes(bytes([index]) * 50_000)
-    return {"ensembles": []}
-
-store = Store(Path(sys.argv[1]))
-print("go", flush=True)
-for number in range(100):
-    store.publish(Recipe(Kind.REPOSITORY, {"number": number}), write)
-"""
+    from pathlib import Path
 
 
 def _write(folder: Path) -> Mapping[str, Any]:
@@ -89,37 +68,138 @@ def test_of_two_writers_one_wins_and_both_get_the_artifact(tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "onnx").iterdir()] == [recipe.digest]
 
 
-def test_killed_writers_leave_no_visible_half_artifact(tmp_path: Path) -> None:
-    rng = random.Random(1)  # noqa: S311 - moments of killing, no secrets
-    environment = os.environ | {"PYTHONPATH": str(Path(store_module.__file__).parents[1])}
-    for _ in range(_KILLS):
-        command = [sys.executable, "-c", _WRITER, str(tmp_path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"go\n"
-            try:
-                process.wait(rng.uniform(0.0, 0.06))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-    store = Store(tmp_path)
-    published = list(store.artifacts())
-    for artifact in published:
-        assert verify(store, artifact).files == 20
-    names = {path.name for path in (tmp_path / "repositories").iterdir()}
-    hidden = {name for name in names if name.startswith(".tmp-")}
-    assert names - hidden == {artifact.manifest.digest for artifact in published}
-    assert published
-    assert hidden
-
-
 def test_what_killed_writers_left_is_removed_after_a_grace_time(tmp_path: Path) -> None:
     now = int(time.time())
-    old = tmp_path / "onnx" / f".tmp-{now - store_module.STAGING_GRACE_SECONDS - 60}-0-0"
+    old = tmp_path / "onnx" / f".tmp-{now - int(STAGING_GRACE_SECONDS) - 60}-0-0"
     young = tmp_path / "onnx" / f".tmp-{now - 60}-0-0"
     for folder in (old, young):
         folder.mkdir(parents=True)
     Store(tmp_path).publish(Recipe(Kind.ONNX, {}), _write)
     assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_writer_that_works_for_long_keeps_its_folder_by_its_lease(tmp_path: Path) -> None:
+    now = int(time.time())
+    alive = tmp_path / "onnx" / f".tmp-{now - 10 * int(STAGING_GRACE_SECONDS)}-0-0"
+    alive.mkdir(parents=True)
+    (alive / "lease").write_text(str(now - 20))
+    Store(tmp_path).publish(Recipe(Kind.ONNX, {}), _write)
+    assert alive.exists()
+
+
+def test_a_lease_is_renewed_while_its_writer_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "_BEAT_SECONDS", 0.001)
+    times = itertools.count(1_000_000)
+    seen: set[float | None] = set()
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        deadline = time.monotonic() + 20
+        while len(seen) < 3 and time.monotonic() < deadline:
+            seen.add(staging.last_sign(folder.parent))
+        return _write(folder)
+
+    Store(tmp_path, lambda: float(next(times))).publish(Recipe(Kind.ONNX, {}), write)
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("name", [".tmp-", ".tmp-half", f".tmp-{10**12}-0-0"])
+def test_litter_without_a_believable_time_does_not_stay_for_ever(tmp_path: Path, name: str) -> None:
+    (tmp_path / "onnx" / name).mkdir(parents=True)
+    now = time.time()
+    for number, later in enumerate((0.0, STAGING_GRACE_SECONDS + 60)):
+        clock = functools.partial(sum, (now, later))
+        Store(tmp_path, clock).publish(Recipe(Kind.ONNX, {"number": number}), _write)
+    assert not [path for path in (tmp_path / "onnx").iterdir() if path.name.startswith(".tmp-")]
+
+
+def test_file_times_decide_nothing(tmp_path: Path) -> None:
+    now = int(time.time())
+    young = tmp_path / "onnx" / f".tmp-{now - 60}-0-0"
+    young.mkdir(parents=True)
+    os.utime(young, (0, 0))
+    store = Store(tmp_path)
+    artifact, _ = store.publish(Recipe(Kind.ONNX, {}), _write)
+    os.utime(artifact.path, (0, 0))
+    collect(store, Options(keep=(), grace=3600))
+    assert young.exists()
+    assert artifact.path.exists()
+
+
+def test_neither_hard_links_nor_changes_of_owner_or_mode_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_arguments: object, **_options: object) -> None:
+        raise PermissionError(errno.EPERM, "not on this filesystem")
+
+    for name in ("link", "chown", "lchown", "fchown", "chmod", "fchmod", "utime", "setxattr"):
+        monkeypatch.setattr(os, name, refused)
+    assert not Store(tmp_path).publish(Recipe(Kind.ONNX, {}), _write)[1]
+
+
+def test_a_folder_that_lost_its_manifest_is_made_again(tmp_path: Path) -> None:
+    store, recipe = Store(tmp_path), Recipe(Kind.ONNX, {})
+    artifact, _ = store.publish(recipe, _write)
+    (artifact.path / "manifest.json").unlink()
+    (artifact.path / "a" / "b.txt").unlink()
+    again, cached = store.publish(recipe, _write)
+    assert not cached
+    assert (again.path / "a" / "b.txt").read_text() == "hello"
+    assert [path.name for path in (tmp_path / "onnx").iterdir()] == [recipe.digest]
+
+
+def test_an_artifact_under_another_name_is_damaged(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    artifact, _ = store.publish(Recipe(Kind.ONNX, {}), _write)
+    artifact.path.rename(artifact.path.with_name("0" * 64))
+    with pytest.raises(StoreError, match="belongs to onnx/"):
+        store.find(Kind.ONNX, "0" * 64)
+
+
+def test_a_download_that_broke_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    store, recipe = Store(tmp_path), Recipe(Kind.SOURCE, {}, resumable=True)
+
+    def breaks(folder: Path) -> Mapping[str, Any]:
+        (scratch_of(folder) / "part").write_text("half")
+        raise UnavailableError(Reason.HUB_UNREACHABLE, "gone")
+
+    def goes_on(folder: Path) -> Mapping[str, Any]:
+        assert (scratch_of(folder) / "part").read_text() == "half"
+        return _write(folder)
+
+    with pytest.raises(UnavailableError):
+        store.publish(recipe, breaks)
+    store.publish(recipe, goes_on)
+    assert [path.name for path in (tmp_path / "sources").iterdir()] == [recipe.digest]
+
+
+def test_what_another_writer_of_the_same_artifact_still_fills_is_not_taken_from_it(tmp_path: Path) -> None:
+    store, recipe = Store(tmp_path), Recipe(Kind.SOURCE, {}, resumable=True)
+
+    def inner(folder: Path) -> Mapping[str, Any]:
+        assert not any(scratch_of(folder).iterdir())
+        return _write(folder)
+
+    def outer(folder: Path) -> Mapping[str, Any]:
+        (scratch_of(folder) / "part").write_text("mine")
+        store.publish(recipe, inner)
+        assert (scratch_of(folder) / "part").read_text() == "mine"
+        return _write(folder)
+
+    store.publish(recipe, outer)
+
+
+def test_a_download_nobody_goes_on_with_is_removed(tmp_path: Path) -> None:
+    now = time.time()
+
+    def breaks(folder: Path) -> Mapping[str, Any]:
+        (scratch_of(folder) / "part").write_text("half")
+        raise UnavailableError(Reason.HUB_UNREACHABLE, "gone")
+
+    with pytest.raises(UnavailableError):
+        Store(tmp_path, lambda: now).publish(Recipe(Kind.SOURCE, {}, resumable=True), breaks)
+    assert len(list((tmp_path / "sources").iterdir())) == 1
+    collect(Store(tmp_path, lambda: now + STAGING_GRACE_SECONDS + 1), Options(keep=(), grace=0))
+    assert list((tmp_path / "sources").iterdir()) == []
 
 
 def test_missing_space_is_found_before_anything_is_written(tmp_path: Path) -> None:

@@ -1,0 +1,229 @@
+"""Garbage collection: delete what nothing that is kept was made from or links to.
+
+Kept are the artifacts that the caller names, those that were made or asked for within the grace time, and all that
+they refer to. An artifact is moved to a staging name before its files are deleted, so that a kill leaves no half one;
+and those that refer go before what they refer to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from diffusion_builder import digests
+from diffusion_builder.errors import BadInputError, Reason, StoreError
+from diffusion_builder.store import staging, trouble, uses
+from diffusion_builder.store.manifest import Artifact, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from diffusion_builder.store.core import Store
+
+TIMING = "timing"
+_PREFIX = re.compile(r"[0-9a-f]{8,63}")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is collected.
+
+    Args:
+        keep: digests; the beginning of one (8 digits at least) is enough.
+        grace: seconds since an artifact was made or asked for, within which it is kept.
+        dry_run: only tell.
+        timing: also delete TensorRT's timing caches that no engine which stays was built with.
+    """
+
+    keep: tuple[str, ...]
+    grace: float
+    dry_run: bool = False
+    timing: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published folder as collection sees it.
+
+    Args:
+        kind: folder of the store.
+        digest: its name.
+        size: bytes.
+        references: digests; None when the manifest is damaged and nobody knows.
+        used: Unix time when it was made or last asked for.
+        cache: name of the timing cache that it was built with, or empty.
+    """
+
+    kind: Kind
+    digest: str
+    size: int
+    references: frozenset[str] | None
+    used: float
+    cache: str = ""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was deleted, or would be.
+
+    Args:
+        deleted: artifacts.
+        kept: how many artifacts stay.
+        size: bytes of the deleted artifacts and timing caches.
+        litter: folders that killed writers had left.
+        timing: names of timing caches.
+        missing: digests that should be kept and are not in the store.
+    """
+
+    deleted: tuple[Entry, ...]
+    kept: int
+    size: int
+    litter: int
+    timing: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def collect(store: Store, options: Options, on_delete: Callable[[Entry], None] = lambda _entry: None) -> Collected:
+    """Delete what is not kept.
+
+    Args:
+        store: the store.
+        options: what is kept.
+        on_delete: told about each artifact when it is gone.
+
+    Raises:
+        BadInputError: a digest to keep is none, or fits several artifacts or none.
+        StoreError: a manifest that is kept is damaged, so that nobody can know what it needs; or not writable.
+    """
+    now = store.clock()
+    try:
+        entries = survey(store, now)
+        roots, missing = _roots(entries, options.keep)
+        roots |= {entry.digest for entry in entries.values() if now - entry.used < options.grace}
+        kept = reachable(entries, roots)
+        # Sources are made first and referred to by the others: they go last.
+        order = list(Kind)[::-1]
+        garbage = sorted(
+            (e for d, e in entries.items() if d not in kept), key=lambda e: (order.index(e.kind), e.digest)
+        )
+        gone = [entry for entry in garbage if options.dry_run or _delete(store, entry, now, options.grace)]
+        for entry in gone:
+            on_delete(entry)
+        caches = _timing(store.root, (entries[digest] for digest in kept)) if options.timing else ()
+        size = sum(entry.size for entry in gone) + sum(path.stat().st_size for path in caches)
+        litter = 0 if options.dry_run else _tidy(store, caches, entries, now - options.grace)
+    except OSError as error:
+        raise trouble.store_error(error, store.root) from error
+    names = tuple(path.name for path in caches)
+    return Collected(tuple(gone), len(entries) - len(gone), size, litter, names, missing)
+
+
+def survey(store: Store, now: float) -> Mapping[str, Entry]:
+    """Everything that is published, by digest; damaged manifests do not stop it."""
+    entries = {}
+    for kind, digest in store.names():
+        try:
+            artifact = store.find(kind, digest)
+        except StoreError:
+            artifact = None
+        used = uses.last(store.root, digest, now)
+        folder = store.folder(kind, digest)
+        if artifact is not None:
+            entries[digest] = _entry(artifact, used)
+        elif folder.exists():
+            size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+            entries[digest] = Entry(kind, digest, size, None, used)
+    return entries
+
+
+def reachable(entries: Mapping[str, Entry], roots: Collection[str]) -> frozenset[str]:
+    """Digests of the roots and of all that they refer to, directly or not.
+
+    Raises:
+        StoreError: one of them has no readable manifest.
+    """
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        digest = waiting.pop()
+        entry = entries.get(digest)
+        if entry is None or digest in found:
+            continue
+        if entry.references is None:
+            raise StoreError(
+                Reason.ARTIFACT_DAMAGED,
+                f"{entry.kind}/{digest} is to be kept and its manifest is damaged, so nobody knows what it needs: "
+                "nothing was deleted. Delete that folder and build it again, or do not keep it",
+            )
+        found.add(digest)
+        waiting += entry.references
+    return frozenset(found)
+
+
+def _entry(artifact: Artifact, used: float) -> Entry:
+    manifest = artifact.manifest
+    extra = manifest.extra
+    cache = f"{extra.get('target')}-{extra.get('runtimeVersion')}" if manifest.kind is Kind.ENGINE else ""
+    return Entry(
+        manifest.kind, manifest.digest, manifest.size, manifest.references(), max(used, manifest.created_at), cache
+    )
+
+
+def _roots(entries: Mapping[str, Entry], keep: Sequence[str]) -> tuple[set[str], tuple[str, ...]]:
+    """Full digests of what is to be kept, and those among them that are not there."""
+    roots = {_resolve(entries, text) for text in keep}
+    return roots, tuple(sorted(roots - entries.keys()))
+
+
+def _resolve(entries: Mapping[str, Entry], text: str) -> str:
+    if digests.is_digest(text):
+        return text
+    if not _PREFIX.fullmatch(text):
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT,
+            f"{text!r} is no digest: 64 lower-case hex digits are expected, or at least the first 8",
+        )
+    found = [digest for digest in entries if digest.startswith(text)]
+    if len(found) != 1:
+        # Someone who types the beginning of a digest means an artifact that is there: a typing error must not delete.
+        raise BadInputError(
+            Reason.ARTIFACT_NOT_FOUND, f"{len(found)} artifacts begin with {text}, one is expected: nothing was deleted"
+        )
+    return found[0]
+
+
+def _delete(store: Store, entry: Entry, now: float, grace: float) -> bool:
+    """Delete an artifact, unless somebody has asked for it meanwhile."""
+    folder = store.folder(entry.kind, entry.digest)
+    away = folder.with_name(staging.name_for(entry.digest, now))
+    try:
+        folder.rename(away)
+    except FileNotFoundError:
+        return False
+    # Who uses an artifact writes the mark first and looks for the artifact then: see Store.use.
+    if uses.last(store.root, entry.digest, now) > max(entry.used, now - grace):
+        with contextlib.suppress(OSError):
+            away.rename(folder)
+            return False
+    staging.remove(away)
+    uses.forget(store.root, entry.digest)
+    return True
+
+
+def _timing(root: Path, kept: Iterable[Entry]) -> tuple[Path, ...]:
+    """Caches that no kept engine was built with."""
+    needed = {entry.cache for entry in kept}
+    caches = sorted((root / TIMING).glob("*"))
+    return tuple(path for path in caches if path.is_file() and path.name not in needed)
+
+
+def _tidy(store: Store, caches: Iterable[Path], entries: Mapping[str, Entry], before: float) -> int:
+    for cache in caches:
+        cache.unlink(missing_ok=True)
+    for path in (store.root / uses.FOLDER).glob("*"):
+        if path.name not in entries and uses.last(store.root, path.name, store.clock()) < before:
+            uses.forget(store.root, path.name)
+    return sum(staging.sweep(store.root / kind, store.clock()) for kind in Kind)
