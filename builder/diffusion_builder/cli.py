@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import traceback
 from dataclasses import dataclass
@@ -18,11 +19,14 @@ from diffusion_builder.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FrameType
 
     from diffusion_builder.stages import Context, Result
 
 # A termination message holds 4 KiB; the rest of a result is far below 1 KiB.
 _MAX_MESSAGE = 1500
+# Shells report a program that ended by a signal so.
+_SIGNALLED = 128
 _DEFAULT_SHAPES = json.dumps(
     {
         "batch": {"min": 1, "opt": 4, "max": 8},
@@ -84,14 +88,15 @@ def fetch(
 @_store
 @click.option("--source", required=True, help="Digest of the source.")
 @click.option("--component", required=True, type=click.Choice([str(item) for item in Component]))
-@click.option("--precision", default="float32", show_default=True, help="Element type of the weights.")
+@click.option("--precision", default="float32", show_default=True, help="float32, float16 or bfloat16.")
+@click.option("--options", default="{}", help="JSON: LoRAs, ControlNets, IP-Adapter and more; see docs/components.md.")
 @_result
 @click.pass_obj
-def export(mode: Mode, store: Path, source: str, component: str, precision: str, result: Path | None) -> None:
+def export(mode: Mode, /, store: Path, result: Path | None, component: str, **arguments: str) -> None:
     """Export one component to ONNX and compare it with torch."""
     from diffusion_builder import stages
 
-    _finish(mode, store, result, lambda context: stages.export(context, source, Component(component), precision))
+    _finish(mode, store, result, lambda context: stages.export(context, component=Component(component), **arguments))
 
 
 @cli.command(name="compile")
@@ -248,12 +253,18 @@ def _failed(code: ExitCode, reason: Reason, message: str) -> Outcome:
     return Outcome(code, {"error": {"reason": str(reason), "message": message[:_MAX_MESSAGE]}})
 
 
+def _terminated(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(_SIGNALLED + number)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; a mistake on the command line is bad input, like any other."""
+    # A Job that is deleted is asked to stop first: leave as an error does, so that nothing half-written stays behind.
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(130)
+        sys.exit(_SIGNALLED + signal.SIGINT)
     except click.ClickException as error:
         error.show()
         sys.exit(int(ExitCode.BAD_INPUT))

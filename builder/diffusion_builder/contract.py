@@ -11,12 +11,17 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # Bumped whenever tensors or their meaning change, so that repositories built before are built again.
 CONTRACT_VERSION = 1
 # Coefficient tables are padded to this many rows, so that requests of different tiers batch together.
 MAX_STEPS = 64
+# A prompt longer than the text encoder's window is encoded in pieces, at most so many. More would only cost memory in
+# every engine's profile: 4 pieces of 77 tokens are about 200 words.
+MAX_TEXT_CHUNKS = 4
+# ControlNets whose residuals one denoiser adds up.
+MAX_CONTROLNETS = 4
 # Smallest latent that torch draws with its vectorised normal generator, which `models/noise.py` reproduces.
 MIN_PIXELS = 32
 
@@ -42,9 +47,16 @@ class Component(StrEnum):
     """Sub-models that have an engine of their own."""
 
     TEXT_ENCODER = "text_encoder"
+    IMAGE_ENCODER = "image_encoder"
+    VAE_ENCODER = "vae_encoder"
+    CONTROLNET = "controlnet"
     DENOISER = "denoiser"
     SCHEDULER_STEP = "scheduler_step"
     VAE_DECODER = "vae_decoder"
+
+
+# What text to image needs; every repository has these.
+TEXT_TO_IMAGE = (Component.TEXT_ENCODER, Component.DENOISER, Component.SCHEDULER_STEP, Component.VAE_DECODER)
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,9 @@ class Interface:
     outputs: tuple[Tensor, ...]
 
 
-PROMPT = Tensor("prompt", DType.BYTES, (1,))
+# Required, but declared optional: Triton would answer a request without it with "unexpected deadlock", whereas the
+# tokenizer and the conditioner say what to send.
+PROMPT = Tensor("prompt", DType.BYTES, (1,), optional=True)
 NEGATIVE_PROMPT = Tensor("negative_prompt", DType.BYTES, (1,), optional=True)
 SEED = Tensor("seed", DType.INT64, (1,), optional=True)
 GUIDANCE_SCALE = Tensor("guidance_scale", DType.FP32, (1,), optional=True)
@@ -134,6 +148,23 @@ STEP_INDEX = Tensor("step_index", DType.INT32, (1,))
 TABLE = Tensor("table", DType.FP32, (MAX_STEPS, "columns", "columns"))
 TIMESTEPS = Tensor("timesteps", DType.FP32, (MAX_STEPS,))
 LATENT = Tensor("latent", DType.FP32, ("channels", "latent_height", "latent_width"))
+GUIDANCE_RESCALE = Tensor("guidance_rescale", DType.FP32, (1,))
+# 1 where the picture is repainted, 0 where it is kept: what inpainting UNets were trained with.
+LATENT_MASK = Tensor("latent_mask", DType.FP32, (1, "latent_height", "latent_width"))
+MASKED_LATENT = Tensor("masked_latent", DType.FP32, ("channels", "latent_height", "latent_width"))
+# Pixels in [-1, 1].
+PIXELS = Tensor("pixels", DType.FP32, (3, "height", "width"))
+LATENT_MEAN = Tensor("latent_mean", DType.FP32, ("channels", "latent_height", "latent_width"))
+LATENT_STD = Tensor("latent_std", DType.FP32, ("channels", "latent_height", "latent_width"))
+# The reference picture, as CLIPImageProcessor leaves it.
+REFERENCE_PIXELS = Tensor("reference_pixels", DType.FP32, (3, "image_size", "image_size"))
+IMAGE_EMBEDDINGS = Tensor("image_embeddings", DType.FP32, (2, "image_length", "image_width"))
+IP_ADAPTER_SCALE = Tensor("ip_adapter_scale", DType.FP32, (1,))
+# Pixels in [0, 1].
+CONTROL_IMAGE = Tensor("control_image", DType.FP32, (3, "height", "width"))
+CONTROL_SCALE = Tensor("control_scale", DType.FP32, (1,))
+# All residuals of a ControlNet in one tensor (negative, positive): see `residual_elements`.
+RESIDUALS = Tensor("residuals", DType.FP32, (2, "residuals"))
 DECODED = Tensor("decoded", DType.FP32, (3, "height", "width"))
 IMAGE = Tensor("image", DType.UINT8, ("height", "width", 3))
 ENCODED_IMAGE = Tensor("encoded_image", DType.BYTES, (1,))
@@ -160,8 +191,14 @@ def for_tier(tensor: Tensor, steps: int) -> Tensor:
 
 TIERED = (STATE, MODEL_INPUT, TIMESTEP, TABLE, TIMESTEPS)
 
+# Of a checkpoint without traits of its own; see `interface`.
 ENGINES: Mapping[Component, Interface] = {
     Component.TEXT_ENCODER: Interface((INPUT_IDS,), (TEXT_EMBEDDINGS,)),
+    Component.IMAGE_ENCODER: Interface((REFERENCE_PIXELS,), (IMAGE_EMBEDDINGS,)),
+    Component.VAE_ENCODER: Interface((PIXELS,), (LATENT_MEAN, LATENT_STD)),
+    Component.CONTROLNET: Interface(
+        (MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, CONTROL_IMAGE, CONTROL_SCALE), (RESIDUALS,)
+    ),
     Component.DENOISER: Interface((MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, GUIDANCE), (MODEL_OUTPUT,)),
     Component.SCHEDULER_STEP: Interface(
         (STATE, MODEL_OUTPUT, STEP_INDEX, TABLE, TIMESTEPS),
@@ -169,6 +206,66 @@ ENGINES: Mapping[Component, Interface] = {
     ),
     Component.VAE_DECODER: Interface((LATENT,), (DECODED,)),
 }
+
+# Facts that are traits: when they are not zero, a denoiser has further inputs, in this order.
+GUIDANCE_RESCALE_TRAIT = "guidance_rescale"
+INPAINTING_TRAIT = "inpainting"
+IP_ADAPTER_TRAIT = "ip_adapter"
+CONTROLNETS_TRAIT = "controlnets"
+_TRAITS: Mapping[str, tuple[Tensor, ...]] = {
+    GUIDANCE_RESCALE_TRAIT: (GUIDANCE_RESCALE,),
+    INPAINTING_TRAIT: (LATENT_MASK, MASKED_LATENT),
+    IP_ADAPTER_TRAIT: (IMAGE_EMBEDDINGS, IP_ADAPTER_SCALE),
+}
+# "residuals_per_level_0": channels of all residuals that have the size of the latent, 1: half of it, and so on.
+_RESIDUALS_PER_LEVEL = "residuals_per_level_"
+
+
+def interface(component: Component, facts: Mapping[str, int]) -> Interface:
+    """The tensors of one graph.
+
+    Args:
+        component: which one.
+        facts: what its manifest records; traits among them add inputs to a denoiser.
+    """
+    plain = ENGINES[component]
+    if component is not Component.DENOISER:
+        return plain
+    traits = [tensor for trait, tensors in _TRAITS.items() if facts.get(trait) for tensor in tensors]
+    residuals = [residual_input(number) for number in range(1, facts.get(CONTROLNETS_TRAIT, 0) + 1)]
+    return Interface((*plain.inputs, *traits, *residuals), plain.outputs)
+
+
+def residual_input(number: int) -> Tensor:
+    """The denoiser's input for the residuals of a ControlNet, counted from 1."""
+    return Tensor(f"{RESIDUALS.name}_{number}", RESIDUALS.dtype, RESIDUALS.dims)
+
+
+def residual_facts(layout: Iterable[tuple[int, int]]) -> dict[str, int]:
+    """Record how many residual channels there are at each level.
+
+    Args:
+        layout: channels and level (0: the latent's size, 1: half of it, ...) of each residual.
+    """
+    facts: dict[str, int] = {}
+    for channels, level in layout:
+        name = f"{_RESIDUALS_PER_LEVEL}{level}"
+        facts[name] = facts.get(name, 0) + channels
+    return facts
+
+
+def residual_elements(facts: Mapping[str, int], height: int, width: int) -> int:
+    """How long `residuals` is for a latent of this size; 0 when the facts tell of none.
+
+    A level halves the size of the one before and rounds up.
+    """
+    total = 0
+    for name, channels in facts.items():
+        if name.startswith(_RESIDUALS_PER_LEVEL):
+            scale = 2 ** int(name.removeprefix(_RESIDUALS_PER_LEVEL))
+            total += channels * -(-height // scale) * -(-width // scale)
+    return total
+
 
 TOKENIZER = Interface((PROMPT, NEGATIVE_PROMPT), (INPUT_IDS,))
 POSTPROCESSOR = Interface((DECODED,), (IMAGE, ENCODED_IMAGE))
@@ -185,6 +282,9 @@ def conditioner(tiers: tuple[int, ...]) -> Interface:
 
 MODEL_NAMES: Mapping[Component, str] = {
     Component.TEXT_ENCODER: "2_text_encoder",
+    Component.IMAGE_ENCODER: "3_image_encoder",
+    Component.VAE_ENCODER: "3_vae_encoder",
+    Component.CONTROLNET: "5_controlnet",
     Component.DENOISER: "5_denoiser",
     Component.SCHEDULER_STEP: "6_scheduler_step",
     Component.VAE_DECODER: "7_vae_decoder",

@@ -1,7 +1,6 @@
 """The export stage: a component of a checkpoint → a verified ONNX graph in the store.
 
-torch's TorchScript exporter is used: the dynamo one fails on SD 1.5's UNet. This module imports torch only
-inside the functions that trace, so that a cached artifact is found without it.
+torch is imported only inside the functions that trace, so that a cached artifact is found without it.
 """
 
 from __future__ import annotations
@@ -9,47 +8,66 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests
+from diffusion_builder.components import parts
+from diffusion_builder.components.options import ExportOptions, Precision, check
+from diffusion_builder.components.parts import MAIN_PART, Lora, Material
 from diffusion_builder.contract import CONTRACT_VERSION, Component
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.onnx_files import MODEL, OPSET, WEIGHTS
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 
 if TYPE_CHECKING:
-    from diffusion_builder.components import ComponentSpec, Loaded, Sizes
+    from diffusion_builder.components.base import ComponentSpec, Loaded
+    from diffusion_builder.contract import Interface
+    from diffusion_builder.deviation import Case, Deviation
 
-OPSET = 17
-MODEL = "model.onnx"
-WEIGHTS = "model.onnx.data"
+__all__ = ["MODEL", "OPSET", "WEIGHTS", "Request", "export"]
+
 # Bumped when the exported graph changes for unchanged weights.
 _EXPORT_VERSION = 2
-# Largest deviation from torch, relative to the largest output, per precision.
-TOLERANCES: Mapping[str, float] = {"float32": 1e-3}
-_PARTS: Mapping[Component, str | None] = {
-    Component.TEXT_ENCODER: "text_encoder",
-    Component.DENOISER: "unet",
-    Component.SCHEDULER_STEP: None,
-    Component.VAE_DECODER: "vae",
-}
 # Told the name of a phase when it begins.
 OnPhase = Callable[[str], None]
 
 
-def export(
-    store: Store, source: Artifact, component: Component, precision: str, on_phase: OnPhase
-) -> tuple[Artifact, bool]:
+@dataclass(frozen=True)
+class Request:
+    """What is exported.
+
+    Args:
+        source: the fetched checkpoint.
+        component: which one.
+        precision: `float32`, `float16` or `bfloat16`.
+        options: what else is asked for.
+    """
+
+    source: Artifact
+    component: Component
+    precision: str = "float32"
+    options: ExportOptions = field(default_factory=ExportOptions)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A folder of a source: which, and the digest of what is in it."""
+
+    folder: Path
+    content: str
+
+
+def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact, bool]:
     """Export one component.
 
     Args:
-        store: where the source is and the graph goes.
-        source: the fetched checkpoint.
-        component: which one.
-        precision: element type of the weights; `float32`.
+        store: where the sources are and the graph goes.
+        request: what is exported.
         on_phase: told load, trace, check, verify.
 
     Returns:
@@ -59,59 +77,127 @@ def export(
         BadInputError: the component cannot be loaded, traced, or deviates from torch.
         StoreError: the store is not as it should be.
     """
-    if precision not in TOLERANCES:
-        raise BadInputError(Reason.INVALID_ARGUMENT, f"precision {precision!r}: use one of {', '.join(TOLERANCES)}")
-    part = _PARTS[component]
-    tools = {name: version(name) for name in ("torch", "diffusers", "transformers", "onnx")}
-    inputs = {
+    component, options = request.component, request.options
+    if request.precision not in set(Precision):
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT, f"precision {request.precision!r}: use one of {', '.join(Precision)}"
+        )
+    check(component, options)
+    found = _parts(store, request)
+    loras = [_part(store.get(Kind.SOURCE, item.source), parts.LORA) for item in options.loras]
+    main = MAIN_PART[component]
+    tools = {name: version(name) for name in ("torch", "diffusers", "transformers", "onnx", "onnxruntime")}
+    inputs: dict[str, Any] = {
         "version": [_EXPORT_VERSION, CONTRACT_VERSION],
         "component": str(component),
         # The component's own digest, not the checkpoint's: another UNet leaves the text encoder's graph alone.
-        "content": source.manifest.extra["components"][part] if part else None,
-        "precision": precision,
+        "content": found[main].content if main else None,
+        "precision": request.precision,
         "opset": OPSET,
         "tools": tools,
     }
-    files = source.manifest.files.items()
-    weights = sum(entry.size for name, entry in files if part and name.startswith(f"{part}/"))
+    if given := options.given():
+        inputs |= {"options": given, "contents": {name: part.content for name, part in found.items()}}
+        inputs["loras"] = [part.content for part in loras]
+    material = Material(
+        {name: part.folder for name, part in found.items()},
+        options,
+        tuple(Lora(part.folder, item.weight) for part, item in zip(loras, options.loras, strict=True)),
+    )
 
     def write(folder: Path) -> Mapping[str, Any]:
-        return _export(source.path / (part or ""), component, TOLERANCES[precision], folder, on_phase)
+        return _export(material, component, Precision(request.precision), folder, on_phase)
 
-    # Half-precision weights double in size as float32.
-    return store.publish(Recipe(Kind.ONNX, inputs, tools, needed_bytes=2 * weights), write)
+    return store.publish(Recipe(Kind.ONNX, inputs, tools, needed_bytes=_needed(material, main)), write)
 
 
-def _export(folder: Path, component: Component, tolerance: float, target: Path, on_phase: OnPhase) -> Mapping[str, Any]:
-    from diffusion_builder.components import COMPONENTS, Sizes
-    from diffusion_builder.pack import pack
+def _needed(material: Material, main: str | None) -> int:
+    """Upper limit of the bytes written: while it is packed, a graph is there twice, as float32."""
+    if main is None:
+        return 0
+    return 4 * sum(path.stat().st_size for path in material.folders[main].glob("*.safetensors"))
+
+
+def _parts(store: Store, request: Request) -> dict[str, _Part]:
+    """The folders that a component is made of, from the checkpoint and from the sources that the options name."""
+    source, options = request.source, request.options
+    found = {}
+    if options.ip_adapter:
+        adapter = store.get(Kind.SOURCE, options.ip_adapter)
+        found[parts.IP_ADAPTER] = _part(adapter, parts.IP_ADAPTER)
+        # An image encoder comes with the adapter, or with the checkpoint; the component says when there is none.
+        for artifact in (adapter, source):
+            if parts.IMAGE_ENCODER in artifact.manifest.extra["components"]:
+                found.setdefault(parts.IMAGE_ENCODER, _part(artifact, parts.IMAGE_ENCODER))
+    if options.control_net:
+        found[parts.CONTROLNET] = _part(store.get(Kind.SOURCE, options.control_net), parts.CONTROLNET)
+        found[parts.UNET] = _part(source, parts.UNET)
+    main = MAIN_PART[request.component]
+    if main is not None and main not in found:
+        found[main] = _part(source, main)
+    return found
+
+
+def _part(source: Artifact, name: str) -> _Part:
+    known = source.manifest.extra["components"]
+    if name not in known:
+        raise BadInputError(
+            Reason.MISSING_COMPONENT,
+            f"the source {source.manifest.digest} has no {name}; it has: {', '.join(sorted(known))}",
+        )
+    return _Part(source.path / name, known[name])
+
+
+def _export(
+    material: Material, component: Component, asked: Precision, target: Path, on_phase: OnPhase
+) -> Mapping[str, Any]:
+    from diffusion_builder import deviation, onnx_graph
+    from diffusion_builder.components.registry import COMPONENTS, Sizes
 
     spec = COMPONENTS[component]
     with _quiet():
         on_phase("load")
-        loaded = _load(spec, folder)
+        loaded = _load(spec, material, asked)
+        interface, facts, precision = spec.interface(loaded.facts), dict(loaded.facts), loaded.precision
         on_phase("trace")
-        with tempfile.TemporaryDirectory(dir=target, prefix=".trace-") as scratch:
-            traced = Path(scratch) / MODEL
-            # Odd sizes: UNets with even ones skip the code that resizes to the skip connection's size.
-            _trace(spec, loaded, Sizes(2, 9, 11), traced)
-            on_phase("check")
-            pack(traced, target)
+        # Odd sizes: UNets with even ones skip the code that resizes to the skip connection's size.
+        onnx_graph.trace(component, interface, loaded, Sizes(2, 9, 11, 2), target)
         on_phase("verify")
-        others = (Sizes(1, 8, 8), Sizes(3, 16, 12))
-        error = max(_deviation(spec, loaded, target / MODEL, sizes, tolerance) for sizes in others)
+        cases = deviation.cases(interface, loaded, (Sizes(1, 8, 8), Sizes(3, 16, 12, 3)))
+        # From here on the weights are needed once, in ONNX Runtime.
+        del loaded
+        on_phase("check")
+        found = _judge(component, interface, target, precision, cases)
     content = {name: digests.of_file(target / name) for name in (MODEL, WEIGHTS) if (target / name).exists()}
     return {
         "component": str(component),
         "content": digests.of_json(content),
-        "facts": dict(loaded.facts),
-        "maxAbsError": error,
+        "facts": facts,
+        "precision": str(precision),
+        "maxAbsError": found.absolute,
+        "maxRelativeError": found.relative,
     }
+
+
+def _judge(
+    component: Component, interface: Interface, target: Path, precision: Precision, cases: Sequence[Case]
+) -> Deviation:
+    from diffusion_builder import deviation
+
+    with tempfile.TemporaryDirectory(dir=target, prefix=".twin-") as scratch:
+        folder = target
+        if precision is Precision.BFLOAT16:
+            folder = Path(scratch)
+            deviation.twin(target, folder)
+        deviation.check(component, folder)
+        found = deviation.measure(component, interface, folder, cases)
+    deviation.judge(component, found, precision)
+    return found
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' chatter out of the log; what matters is checked by `_deviation`."""
+    """Keep the libraries' chatter out of the log; what matters is checked by verification."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -125,73 +211,13 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _load(spec: ComponentSpec, folder: Path) -> Loaded:
+def _load(spec: ComponentSpec, material: Material, precision: Precision) -> Loaded:
+    from diffusion_builder.onnx_graph import first_line
+
     try:
-        return spec.load(folder)
+        return spec.load(material, precision)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise BadInputError(
             Reason.INVALID_WEIGHTS,
-            f"{spec.component} cannot be loaded: {_first_line(error)}. Do config.json and weights belong together?",
+            f"{spec.component} cannot be loaded: {first_line(error)}. Do config.json and weights belong together?",
         ) from error
-
-
-def _trace(spec: ComponentSpec, loaded: Loaded, sizes: Sizes, path: Path) -> None:
-    """Write the graph to a file in an empty folder: above 2 GiB torch puts one file per weight beside it."""
-    import torch
-
-    from diffusion_builder.components import example
-
-    interface = spec.interface
-    axes = {
-        tensor.name: {0: "batch"} | {i: str(dim) for i, dim in enumerate(tensor.dims, 1) if dim in spec.dynamic}
-        for tensor in (*interface.inputs, *interface.outputs)
-    }
-    try:
-        with torch.no_grad():
-            torch.onnx.export(
-                loaded.module,
-                example(spec, loaded, sizes, seed=1),
-                str(path),
-                input_names=[tensor.name for tensor in interface.inputs],
-                output_names=[tensor.name for tensor in interface.outputs],
-                dynamic_axes=axes,
-                opset_version=OPSET,
-                dynamo=False,
-            )
-    except (RuntimeError, ValueError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
-        raise BadInputError(
-            Reason.EXPORT_FAILED, f"{spec.component} cannot be exported to ONNX: {_first_line(error)}"
-        ) from error
-
-
-def _deviation(spec: ComponentSpec, loaded: Loaded, model: Path, sizes: Sizes, tolerance: float) -> float:
-    """Largest absolute difference between ONNX Runtime and torch, over all outputs."""
-    import onnxruntime
-    import torch
-
-    from diffusion_builder.components import example
-
-    inputs = example(spec, loaded, sizes, seed=2)
-    with torch.no_grad():
-        expected = loaded.module(*inputs)
-    expected = expected if isinstance(expected, tuple) else (expected,)
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    names = [tensor.name for tensor in spec.interface.inputs]
-    got = session.run(None, {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)})
-    worst = 0.0
-    for tensor, want, have in zip(spec.interface.outputs, expected, got, strict=True):
-        scale = max(1.0, float(want.abs().max()))
-        error = float((want - torch.from_numpy(have)).abs().max())
-        if not error <= tolerance * scale:
-            raise BadInputError(
-                Reason.VERIFICATION_FAILED,
-                f"{spec.component}: {tensor.name} deviates by {error:.2e} from torch, "
-                f"{tolerance * scale:.0e} is allowed",
-            )
-        worst = max(worst, error)
-    return worst
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

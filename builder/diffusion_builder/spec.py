@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from diffusion_builder.contract import MAX_STEPS, MIN_PIXELS, Component
+from diffusion_builder.contract import MAX_STEPS, MIN_PIXELS, TEXT_TO_IMAGE, Component
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.schedule import SchedulerType
 
@@ -97,7 +97,7 @@ class AssembleSpec(_Frozen):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        missing = [str(component) for component in Component if component not in self.engines]
+        missing = [str(component) for component in TEXT_TO_IMAGE if component not in self.engines]
         if missing:
             raise ValueError(f"engines: {', '.join(missing)} missing")
         tasks = [pipeline.task for pipeline in self.pipelines]
@@ -107,13 +107,6 @@ class AssembleSpec(_Frozen):
         if too_large:
             raise ValueError(f"batching.preferred: {too_large} exceed shapes.batch.max {self.shapes.batch.max}")
         return self
-
-
-DEFAULT_SHAPES = {
-    "batch": {"min": 1, "opt": 4, "max": 8},
-    "height": {"min": 64, "opt": 64, "max": 128},
-    "width": {"min": 64, "opt": 64, "max": 128},
-}
 
 
 def parse(model: type[_Model], text: str, what: str) -> _Model:

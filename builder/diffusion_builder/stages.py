@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder.contract import Component
+from diffusion_builder.contract import TEXT_TO_IMAGE, Component
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.progress import Event, Reporter
 from diffusion_builder.store import Artifact, Kind, Store
@@ -65,7 +65,7 @@ def _pick(*names: str) -> Callable[[Mapping[str, Any]], Result]:
 
 _REPORTED: Mapping[str, Callable[[Mapping[str, Any]], Result]] = {
     "fetch": _pick("pipelineClass", "components"),
-    "export": _pick("component", "content", "maxAbsError"),
+    "export": _pick("component", "content", "precision", "maxAbsError", "maxRelativeError"),
     "compile": _pick("component", "runtime", "runtimeVersion"),
     "assemble": _pick("ensembles", "stateSlots"),
 }
@@ -103,14 +103,18 @@ def fetch(context: Context, origin: Origin) -> Result:
     )
 
 
-def export(context: Context, source: str, component: Component, precision: str) -> Result:
+def export(
+    context: Context, source: str, component: Component, precision: str = "float32", options: str = "{}"
+) -> Result:
     """Export one component to ONNX."""
+    from diffusion_builder.components.options import ExportOptions
+    from diffusion_builder.export import Request
     from diffusion_builder.export import export as export_component
+    from diffusion_builder.spec import parse
 
-    artifact = context.store.get(Kind.SOURCE, source)
-    return context.run(
-        "export", component, lambda phase: export_component(context.store, artifact, component, precision, phase)
-    )
+    wanted = parse(ExportOptions, options, "--options")
+    request = Request(context.store.get(Kind.SOURCE, source), component, precision, wanted)
+    return context.run("export", component, lambda phase: export_component(context.store, request, phase))
 
 
 @dataclass(frozen=True)
@@ -222,7 +226,7 @@ def build(context: Context, origin: Origin, plan: BuildPlan) -> Sequence[Result]
     results = [fetch(context, origin)]
     source = str(results[0]["digest"])
     engines: dict[str, str] = {}
-    for component in Component:
+    for component in TEXT_TO_IMAGE:
         exported = export(context, source, component, "float32")
         request = CompileRequest(str(exported["digest"]), "onnxruntime", plan.target, plan.shapes)
         compiled = compile_(context, request)

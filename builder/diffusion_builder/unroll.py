@@ -58,7 +58,7 @@ def models(facts: Facts, tiers: tuple[int, ...]) -> Models:
         _model(contract.TOKENIZER_NAME, contract.TOKENIZER, facts),
         _model(contract.CONDITIONER_NAME, contract.conditioner(tiers), facts),
         _model(contract.POSTPROCESSOR_NAME, contract.POSTPROCESSOR, facts),
-        {name: _model(contract.MODEL_NAMES[name], contract.ENGINES[name], facts) for name in Component},
+        {name: _model(contract.MODEL_NAMES[name], contract.ENGINES[name], facts) for name in contract.TEXT_TO_IMAGE},
     )
 
 

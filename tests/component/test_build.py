@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_builder.contract import Component
+from diffusion_builder.contract import TEXT_TO_IMAGE, Component
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.stages import Origin, Result, build, export, fetch
 from diffusion_builder.store import Kind, Store
@@ -19,7 +19,7 @@ from tests.component.conftest import context, plan
 
 _ALL = {
     "fetch", "assemble",
-    *(f"{stage} {component}" for stage in ("export", "compile") for component in Component),
+    *(f"{stage} {component}" for stage in ("export", "compile") for component in TEXT_TO_IMAGE),
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffusion_builder.contract import ENGINES, Component, Tensor
+from diffusion_builder.contract import Component, Tensor, interface, residual_elements
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.spec import Range, Shapes
 
@@ -60,7 +60,7 @@ def optimisation_profiles(component: Component, facts: Mapping[str, int], shapes
     """
     ranges = _ranges(facts, shapes)
     return tuple(
-        tuple(_input_profile(component, tensor, batch, ranges) for tensor in ENGINES[component].inputs)
+        tuple(_input_profile(component, tensor, batch, ranges) for tensor in interface(component, facts).inputs)
         for batch in _batches(component, shapes.batch)
     )
 
@@ -82,7 +82,21 @@ def _ranges(facts: Mapping[str, int], shapes: Shapes) -> Mapping[str, Range]:
     if pixels := facts.get("pixels_per_latent"):
         ranges["latent_height"] = _latent("height", shapes.height, pixels)
         ranges["latent_width"] = _latent("width", shapes.width, pixels)
+        ranges["height"], ranges["width"] = shapes.height, shapes.width
+        if residual_elements(facts, 1, 1):
+            ranges["residuals"] = _residuals(facts, ranges["latent_height"], ranges["latent_width"])
+    if chunks := facts.get("text_chunks"):
+        length = facts["text_length"]
+        ranges["text_length"] = Range(min=length, opt=length, max=chunks * length)
     return ranges
+
+
+def _residuals(facts: Mapping[str, int], height: Range, width: Range) -> Range:
+    return Range(
+        min=residual_elements(facts, height.min, width.min),
+        opt=residual_elements(facts, height.opt, width.opt),
+        max=residual_elements(facts, height.max, width.max),
+    )
 
 
 def _latent(name: str, side: Range, pixels: int) -> Range:

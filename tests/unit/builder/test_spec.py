@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from diffusion_builder.contract import Component
+from diffusion_builder.contract import TEXT_TO_IMAGE
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.spec import AssembleSpec, parse
 
 GOOD: dict[str, Any] = {
     "source": "a" * 64,
-    "engines": dict.fromkeys(Component, "b" * 64),
+    "engines": dict.fromkeys(TEXT_TO_IMAGE, "b" * 64),
     "runtime": "onnxruntime",
     "pipelines": [{"task": "generate", "steps": [4, 20]}],
     "scheduler": {"type": "DDIM"},

@@ -7,7 +7,10 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.spec import Range, Shapes
 from diffusion_builder.tensorrt.profiles import MAX_SLOTS, InputProfile, Profile, optimisation_profiles
 
-FACTS = {"channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768}
+FACTS = {
+    "channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "image_size": 224,
+    "residuals_per_level_0": 960, "residuals_per_level_1": 1600,
+}  # fmt: skip
 
 
 def shapes(batch: tuple[int, int, int] = (1, 4, 8)) -> Shapes:
@@ -50,6 +53,21 @@ def test_a_denoiser_of_one_batch_size_has_one_profile() -> None:
 def test_other_components_are_tuned_for_the_usual_batch(component: Component) -> None:
     (profile,) = optimisation_profiles(component, FACTS, shapes())
     assert {item.opt[0] for item in profile} == {4}
+
+
+def test_a_denoiser_with_more_inputs_has_a_shape_for_each() -> None:
+    facts = FACTS | {"controlnets": 2, "inpainting": 1, "ip_adapter": 1, "image_length": 1, "image_width": 1024}
+    profile = by_name(optimisation_profiles(Component.DENOISER, facts, shapes())[1])
+    assert profile["latent_mask"].max == (8, 1, 96, 128)
+    assert profile["image_embeddings"].opt == (8, 2, 1, 1024)
+    assert profile["residuals_2"].min == (1, 2, 960 * 32 * 32 + 1600 * 16 * 16)
+    assert profile["residuals_2"].max == (8, 2, 960 * 96 * 128 + 1600 * 48 * 64)
+
+
+def test_a_text_encoder_for_long_prompts_takes_several_windows() -> None:
+    (profile,) = optimisation_profiles(Component.TEXT_ENCODER, FACTS | {"text_chunks": 4}, shapes())
+    ids = by_name(profile)["input_ids"]
+    assert (ids.min, ids.opt, ids.max) == ((1, 2, 77), (4, 2, 77), (8, 2, 308))
 
 
 def test_a_scheduler_step_serves_any_scheduler() -> None:

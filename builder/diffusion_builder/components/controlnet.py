@@ -1,0 +1,99 @@
+"""A ControlNet as an engine of its own: see docs/adr/0004."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from diffusion_builder.components import attention, configs, parts, residuals, weights
+from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, Loaded, Model, doubled, pair
+from diffusion_builder.components.options import Precision
+from diffusion_builder.contract import residual_facts
+from diffusion_builder.errors import BadInputError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from diffusion_builder.components.parts import Material
+
+
+class ControlNet(nn.Module):
+    """All residuals of one ControlNet in one tensor, weighted per sample."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        model_input: torch.Tensor,
+        timestep: torch.Tensor,
+        text_embeddings: torch.Tensor,
+        control_image: torch.Tensor,
+        control_scale: torch.Tensor,
+    ) -> torch.Tensor:
+        """[B, C, h, w], [B, 1], [B, 2, L, D], [B, 3, H, W], [B, 1] → [B, 2, R]."""
+        dtype = self.model.dtype
+        down, middle = self.model(
+            doubled(model_input).to(dtype),
+            doubled(timestep[:, 0]),
+            pair(text_embeddings).to(dtype),
+            doubled(control_image).to(dtype),
+            return_dict=False,
+        )
+        packed = residuals.pack([*down, middle]).float()
+        return packed * control_scale[:, :, None]
+
+
+def load(material: Material, precision: Precision) -> Loaded:
+    """Read a ControlNetModel.
+
+    Raises:
+        BadInputError: a wrong configuration or weights, or it is not for this UNet.
+    """
+    from diffusers import ControlNetModel
+
+    folder = material.folders[parts.CONTROLNET]
+    config = configs.read(folder, parts.CONTROLNET)
+    check(config, configs.read(material.folders[parts.UNET], parts.UNET))
+    model = weights.diffusers_model(ControlNetModel, folder, DTYPES[precision])
+    if precision is not Precision.FLOAT32:
+        attention.upcast(model)
+    facts = {
+        "channels": config["in_channels"],
+        "text_width": configs.text_width(parts.CONTROLNET, config),
+        "pixels_per_latent": 2 ** (len(config["conditioning_embedding_out_channels"]) - 1),
+        **residual_facts(residuals.layout(config)),
+    }
+    return Loaded(
+        ControlNet(model), facts, {"text_length": 7}, LATENT | PIXELS | {"text_length", "residuals"}, precision
+    )
+
+
+def check(control: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
+    """Compare what a ControlNet and a UNet must agree in.
+
+    Raises:
+        BadInputError: naming the entry and both values.
+    """
+    theirs = configs.text_width(parts.CONTROLNET, control), configs.text_width(parts.UNET, unet)
+    if theirs[0] != theirs[1]:
+        raise _mismatch("cross_attention_dim", *theirs)
+    if residuals.layout(control) != residuals.layout(unet):
+        name = (
+            "block_out_channels" if control["block_out_channels"] != unet["block_out_channels"] else "layers_per_block"
+        )
+        raise _mismatch(name, control.get(name), unet.get(name))
+    if control["in_channels"] != unet["out_channels"]:
+        raise _mismatch("in_channels", control["in_channels"], unet["out_channels"])
+    if control.get("global_pool_conditions"):
+        raise BadInputError(Reason.UNSUPPORTED_COMPONENT, "a ControlNet with global_pool_conditions is not served")
+
+
+def _mismatch(entry: str, theirs: object, ours: object) -> BadInputError:
+    return BadInputError(
+        Reason.COMPONENT_MISMATCH,
+        f"the ControlNet is for another base model: its {entry} is {theirs}, the UNet has {ours}",
+    )

@@ -1,0 +1,140 @@
+"""The UNet and all that happens in a denoiser call: guidance, its rescale, mask, residuals, reference picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from diffusion_builder import contract
+from diffusion_builder.components import attention, configs, ip_adapter, lora, parts, residuals, weights
+from diffusion_builder.components.base import DTYPES, LATENT, Loaded, Model, doubled, pair
+from diffusion_builder.components.options import Precision
+from diffusion_builder.contract import Component
+from diffusion_builder.errors import BadInputError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from diffusion_builder.components.ip_adapter import Installed
+    from diffusion_builder.components.parts import Material
+
+_Tensors = dict[str, torch.Tensor]
+
+
+class Denoiser(nn.Module):
+    """One denoiser call with classifier-free guidance inside (arXiv 2207.12598, eq. 6 as diffusers writes it).
+
+    Guidance is in float32, whatever the UNet computes in: it multiplies a small difference, and the deviations of
+    guidance rescale are sums over the whole latent, which exceed what half holds.
+
+    Args:
+        model: the UNet.
+        names: of the inputs, in order.
+        layout: of the residuals that ControlNets add.
+        reference: the IP-Adapter inside the UNet.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        names: tuple[str, ...],
+        layout: residuals.Layout,
+        reference: Installed | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+        self.layout = layout
+        self.reference = reference
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        """Inputs as in `contract.interface`, all [B, ...] → model_output [B, C, h, w]."""
+        given = dict(zip(self.names, tensors, strict=True))
+        negative, positive = self._call(given).float().chunk(2)
+        guided = negative + given[contract.GUIDANCE.name][:, :, None, None] * (positive - negative)
+        if contract.GUIDANCE_RESCALE.name not in given:
+            return guided
+        return _rescaled(guided, positive, given[contract.GUIDANCE_RESCALE.name][:, :, None, None])
+
+    def _call(self, given: _Tensors) -> torch.Tensor:
+        dtype = self.model.dtype
+        latent = given[contract.MODEL_INPUT.name]
+        if contract.LATENT_MASK.name in given:
+            latent = torch.cat([latent, given[contract.LATENT_MASK.name], given[contract.MASKED_LATENT.name]], dim=1)
+        output: torch.Tensor = self.model(
+            doubled(latent).to(dtype),
+            doubled(given[contract.TIMESTEP.name][:, 0]),
+            pair(given[contract.TEXT_EMBEDDINGS.name]).to(dtype),
+            return_dict=False,
+            **self._reference(given, dtype),
+            **self._residuals(given, dtype),
+        )[0]
+        return output
+
+    def _reference(self, given: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
+        if self.reference is None:
+            return {}
+        embeddings = pair(given[contract.IMAGE_EMBEDDINGS.name]).to(dtype)
+        return self.reference.conditions(embeddings, doubled(given[contract.IP_ADAPTER_SCALE.name]))
+
+    def _residuals(self, given: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
+        packed = [tensor for name, tensor in given.items() if name.startswith(contract.RESIDUALS.name)]
+        if not packed:
+            return {}
+        # Summed while they are one tensor: as many additions as there are ControlNets, in float32.
+        height, width = given[contract.MODEL_INPUT.name].shape[-2:]
+        *down, middle = residuals.unpack(sum(packed[1:], packed[0]).to(dtype), self.layout, height, width)
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+
+
+def _rescaled(guided: torch.Tensor, positive: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
+    """Mix in the output with the deviation of the positive one (arXiv 2305.08891, eq. 15 and 16)."""
+    wanted, have = (tensor.std(dim=(1, 2, 3), keepdim=True) for tensor in (positive, guided))
+    return amount * (guided * (wanted / have)) + (1 - amount) * guided
+
+
+def load(material: Material, precision: Precision) -> Loaded:
+    """Read a UNet2DConditionModel and put LoRAs and an IP-Adapter into it.
+
+    Raises:
+        BadInputError: a wrong configuration or weights, or additions that do not belong to this UNet.
+    """
+    from diffusers import UNet2DConditionModel
+
+    folder, options = material.folders[parts.UNET], material.options
+    config = configs.read(folder, parts.UNET)
+    facts = _facts(config)
+    adapter = None
+    if options.ip_adapter:
+        adapter = ip_adapter.read(material.folders[parts.IP_ADAPTER])
+        facts |= {contract.IP_ADAPTER_TRAIT: 1, **ip_adapter.image_facts(material.folders, adapter)}
+    if options.guidance_rescale:
+        facts[contract.GUIDANCE_RESCALE_TRAIT] = 1
+    layout = residuals.layout(config)
+    if options.control_nets:
+        facts |= {contract.CONTROLNETS_TRAIT: options.control_nets, **contract.residual_facts(layout)}
+    model = weights.diffusers_model(UNet2DConditionModel, folder, DTYPES[precision])
+    lora.merge(model, parts.UNET, material.loras)
+    if precision is not Precision.FLOAT32:
+        attention.upcast(model)
+    reference = ip_adapter.install(model, adapter) if adapter else None
+    names = tuple(tensor.name for tensor in contract.interface(Component.DENOISER, facts).inputs)
+    module = Denoiser(weights.ready(model), names, layout, reference)
+    return Loaded(module, facts, {"text_length": 7}, LATENT | {"text_length", "residuals"}, precision)
+
+
+def _facts(config: Mapping[str, Any]) -> dict[str, int]:
+    """What the number of input channels says: the latent alone, or with a mask and the masked picture's latent."""
+    inputs, channels = config["in_channels"], config["out_channels"]
+    facts = {"channels": channels, "text_width": configs.text_width(parts.UNET, config)}
+    if inputs == channels:
+        return facts
+    if inputs == 2 * channels + 1:
+        return {**facts, contract.INPAINTING_TRAIT: 1}
+    raise BadInputError(
+        Reason.UNSUPPORTED_COMPONENT,
+        f"unet/config.json: in_channels {inputs} with out_channels {channels}; served are {channels} (text to image) "
+        f"and {2 * channels + 1} (inpainting)",
+    )

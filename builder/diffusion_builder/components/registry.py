@@ -1,0 +1,82 @@
+"""Every component as data, and example inputs for any of them. Importing this imports torch.
+
+Another model family needs other entries here, not another flow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from diffusion_builder.components import autoencoder, controlnet, denoiser, image_encoder, scheduler_step, text_encoder
+from diffusion_builder.components.base import ComponentSpec, Loaded
+from diffusion_builder.contract import MAX_STEPS, Component, DType, Interface, residual_elements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COMPONENTS: Mapping[Component, ComponentSpec] = {
+    spec.component: spec
+    for spec in (
+        ComponentSpec(Component.TEXT_ENCODER, text_encoder.load),
+        ComponentSpec(Component.IMAGE_ENCODER, image_encoder.load),
+        ComponentSpec(Component.VAE_ENCODER, autoencoder.load_encoder),
+        ComponentSpec(Component.CONTROLNET, controlnet.load),
+        ComponentSpec(Component.DENOISER, denoiser.load),
+        ComponentSpec(Component.SCHEDULER_STEP, scheduler_step.load),
+        ComponentSpec(Component.VAE_DECODER, autoencoder.load_decoder),
+    )
+}
+_TYPES: Mapping[DType, torch.dtype] = {
+    DType.FP32: torch.float32,
+    DType.INT32: torch.int32,
+    DType.INT64: torch.int64,
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of an example input: batch, latent height and width, windows of text where a prompt may have several."""
+
+    batch: int
+    height: int
+    width: int
+    chunks: int = 1
+
+
+def example(interface: Interface, loaded: Loaded, sizes: Sizes, seed: int) -> tuple[torch.Tensor, ...]:
+    """Make inputs for tracing or verification.
+
+    Args:
+        interface: the component's tensors.
+        loaded: its module and facts.
+        sizes: what is open.
+        seed: same seed, same inputs.
+
+    Returns:
+        One tensor per input of the interface, in order.
+    """
+    known = _dimensions(loaded, sizes)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = []
+    for tensor in interface.inputs:
+        shape = (sizes.batch, *(known[dim] if isinstance(dim, str) else dim for dim in tensor.dims))
+        if tensor.dtype is DType.FP32:
+            tensors.append(torch.randn(shape, generator=generator))
+        else:
+            values = torch.randint(0, known.get("tokens", MAX_STEPS), shape, generator=generator)
+            tensors.append(values.to(_TYPES[tensor.dtype]))
+    return tuple(tensors)
+
+
+def _dimensions(loaded: Loaded, sizes: Sizes) -> dict[str, int]:
+    known = {**loaded.example_facts, **loaded.facts, "latent_height": sizes.height, "latent_width": sizes.width}
+    pixels = known.get("pixels_per_latent", 1)
+    known |= {"height": sizes.height * pixels, "width": sizes.width * pixels}
+    known["columns"] = known.get("slots", 1) + 1
+    known["residuals"] = residual_elements(known, sizes.height, sizes.width)
+    if "text_chunks" in loaded.facts:
+        known["text_length"] *= sizes.chunks
+    return known

@@ -1,0 +1,77 @@
+"""The CLIP text encoder, with clip skip, merged LoRAs and prompts of several windows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from diffusion_builder.components import configs, lora, parts, weights
+from diffusion_builder.components.base import DTYPES, Loaded, Model
+from diffusion_builder.contract import MAX_TEXT_CHUNKS
+from diffusion_builder.errors import BadInputError, Reason
+
+if TYPE_CHECKING:
+    from diffusion_builder.components.options import Precision
+    from diffusion_builder.components.parts import Material
+
+_TEXT_LENGTH = "text_length"
+# Inside file names and LoRAs this prefix comes and goes with the library's version.
+_OPTIONAL_PREFIX = "text_model."
+
+
+class TextEncoder(nn.Module):
+    """input_ids [B, 2, L] (negative, positive) → text_embeddings [B, 2, L, D]."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Encode both prompts of every sample in one batch."""
+        hidden = self.model(input_ids.flatten(0, 1))[0]
+        return torch.unflatten(hidden, 0, (-1, 2)).float()
+
+
+class ChunkedTextEncoder(TextEncoder):
+    """input_ids [B, 2, K*L] → text_embeddings [B, 2, K*L, D], for any K.
+
+    Each window of L tokens has its own first and last token and is encoded by itself; the denoiser attends to all.
+    """
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Encode all windows of both prompts of every sample in one batch."""
+        windows = input_ids.reshape(-1, self.model.config.max_position_embeddings)
+        hidden: torch.Tensor = self.model(windows)[0]
+        return hidden.reshape(*input_ids.shape, hidden.shape[-1]).float()
+
+
+def load(material: Material, precision: Precision) -> Loaded:
+    """Read a CLIPTextModel.
+
+    Raises:
+        BadInputError: a wrong configuration, weights or LoRA, or more layers to skip than there are.
+    """
+    from transformers import CLIPTextModel
+
+    folder, options = material.folders[parts.TEXT_ENCODER], material.options
+    config = configs.read(folder, parts.TEXT_ENCODER)
+    model = weights.transformers_model(CLIPTextModel, folder, DTYPES[precision])
+    lora.merge(model, parts.TEXT_ENCODER, material.loras, _OPTIONAL_PREFIX)
+    if options.clip_skip:
+        _skip(model, options.clip_skip)
+    facts = {_TEXT_LENGTH: config["max_position_embeddings"], "text_width": config["hidden_size"]}
+    example = {"tokens": config["vocab_size"]}
+    if not options.long_prompts:
+        return Loaded(TextEncoder(model), facts, example, frozenset(), precision)
+    facts["text_chunks"] = MAX_TEXT_CHUNKS
+    return Loaded(ChunkedTextEncoder(model), facts, example, frozenset({_TEXT_LENGTH}), precision)
+
+
+def _skip(model: Model, layers: int) -> None:
+    """Drop the last layers, but not the final norm: what diffusers' clip_skip computes, without computing more."""
+    have = len(model.encoder.layers)
+    if layers >= have:
+        raise BadInputError(Reason.INVALID_ARGUMENT, f"clipSkip is {layers}, but the text encoder has {have} layers")
+    del model.encoder.layers[have - layers :]
