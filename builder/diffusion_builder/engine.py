@@ -75,7 +75,8 @@ def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str) -> tup
             "level": _LEVEL,
         }
 
-    return store.publish(Recipe(Kind.ENGINE, inputs, tools, needed_bytes=2 * onnx.manifest.size), write)
+    recipe = Recipe(Kind.ENGINE, inputs, tools, needed_bytes=2 * onnx.manifest.size, made_from=(onnx,))
+    return store.publish(recipe, write)
 
 
 def _optimise(source: Path, target: Path, component: str) -> None:

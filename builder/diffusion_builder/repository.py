@@ -78,7 +78,8 @@ def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
         "scheduler": content["scheduler"],
     }
     tools = {name: version(name) for name in ("jinja2", "tokenizers")}
-    return store.publish(Recipe(Kind.REPOSITORY, inputs, tools), lambda folder: _write(parts, folder))
+    recipe = Recipe(Kind.REPOSITORY, inputs, tools, made_from=(parts.source, *parts.engines.values()))
+    return store.publish(recipe, lambda folder: _write(parts, folder))
 
 
 def _parts(store: Store, spec: AssembleSpec) -> Parts:

@@ -118,7 +118,9 @@ def compile_plan(
             "planChecked": plan is not None,
         }
 
-    return store.publish(Recipe(Kind.ENGINE, inputs, tools, needed_bytes=request.onnx.manifest.size * 5 // 4), write)
+    needed = request.onnx.manifest.size * 5 // 4
+    recipe = Recipe(Kind.ENGINE, inputs, tools, needed_bytes=needed, made_from=(request.onnx,))
+    return store.publish(recipe, write)
 
 
 def _borrow(cache: Path, copy: Path) -> None:
