@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from diffusion_operator.conditions import PROGRESS
+from diffusion_operator.conditions import PROGRESS, Reason
 from examples.demo_support.board import Row
 from examples.demo_support.errors import DemoError
 
@@ -78,7 +78,7 @@ def wait_until_served(tools: Tools, board: Board, name: str, namespace: str, sin
         DemoError: With the condition's own message where something stays wrong, or at the deadline.
     """
     start = time.monotonic()
-    trouble = _Trouble()
+    patience = Patience(f"The pipeline {name} is not served. ", _advice(name, namespace))
     engines_seconds: float | None = None
     while time.monotonic() - start < DEADLINE_SECONDS:
         found = tools.kubectl_json("get", "diffusionpipelines", name, "-n", namespace)
@@ -90,25 +90,45 @@ def wait_until_served(tools: Tools, board: Board, name: str, namespace: str, sin
         ready = condition(status, "Ready", generation)
         if ready.get("status") == "True":
             return Outcome(engines_seconds or elapsed, elapsed, *engines(status, since))
-        trouble.look(ready, name, namespace)
+        if wrong := trouble(status, generation):
+            patience.check(wrong, time.monotonic())
+        else:
+            patience.reset()
         time.sleep(_POLL_SECONDS)
     raise DemoError(f"The pipeline was not served within {DEADLINE_SECONDS:.0f} s. {_advice(name, namespace)}")
 
 
-class _Trouble:
-    """Remembers since when the same thing is wrong."""
+class Patience:
+    """Tells the same trouble as an error once it has lasted; what changes is given time anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, opening: str, advice: str) -> None:
+        self._opening = opening
+        self._advice = advice
         self._said = ""
         self._since = 0.0
 
-    def look(self, ready: Mapping[str, Any], name: str, namespace: str) -> None:
-        reason = str(ready.get("reason", ""))
-        said = "" if not reason or reason in PROGRESS else f"{reason}: {ready.get('message', '')}"
-        if said != self._said:
-            self._said, self._since = said, time.monotonic()
-        if said and time.monotonic() - self._since > PATIENCE_SECONDS:
-            raise DemoError(f"The pipeline {name} is not served. {said}\n{_advice(name, namespace)}")
+    def reset(self) -> None:
+        """Forget: nothing is wrong."""
+        self._said = ""
+
+    def check(self, wrong: str, now: float) -> None:
+        """Raise DemoError where this has been wrong for longer than PATIENCE_SECONDS."""
+        if wrong != self._said:
+            self._said, self._since = wrong, now
+        if now - self._since > PATIENCE_SECONDS:
+            raise DemoError(f"{self._opening}{wrong}\n{self._advice}")
+
+
+def trouble(status: Status, generation: int) -> str:
+    """Return what is wrong as `Reason: message`; empty where things are only under way."""
+    ready = condition(status, "Ready", generation)
+    reason = str(ready.get("reason", ""))
+    if not reason or reason in PROGRESS or ready.get("status") == "True":
+        return ""
+    # On a small node one build waits for the processors that another one still uses.
+    if reason == Reason.UNSCHEDULABLE and "Running" in {row.state for row in rows(status, datetime.now(UTC))}:
+        return ""
+    return f"{reason}: {ready.get('message', '')}"
 
 
 def _advice(name: str, namespace: str) -> str:

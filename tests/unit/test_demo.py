@@ -16,7 +16,7 @@ from examples.demo_support import hub
 from examples.demo_support.board import Board, Row
 from examples.demo_support.cluster import exported
 from examples.demo_support.errors import DemoError
-from examples.demo_support.follow import condition, engines, rows
+from examples.demo_support.follow import PATIENCE_SECONDS, Patience, condition, engines, rows, trouble
 from examples.demo_support.install import CHECKPOINT, PIPELINE_FILE, check_revision, split_reference
 from examples.demo_support.settings import IMAGE_VARIABLES, TIERS, from_environment
 
@@ -72,6 +72,33 @@ def test_an_empty_status_is_no_row_and_no_error() -> None:
 def test_a_condition_of_an_older_generation_says_nothing() -> None:
     assert condition(STATUS, "Ready", 3)["reason"] == "Exporting"
     assert condition(STATUS, "Ready", 4) == {}
+
+
+def _status(reason: str, state: str) -> dict[str, object]:
+    said = {"type": "Ready", "status": "False", "reason": reason, "message": "m", "observedGeneration": 1}
+    return {"conditions": [said], "components": {"denoiser": {"state": state}}}
+
+
+def test_what_is_under_way_is_no_trouble_and_what_is_wrong_is() -> None:
+    assert trouble(_status("Exporting", "Running"), 1) == ""
+    assert trouble(_status("RepositoryNotFound", "Failed"), 1) == "RepositoryNotFound: m"
+    assert trouble(_status("RepositoryNotFound", "Failed"), 2) == ""
+
+
+def test_waiting_for_a_processor_is_trouble_only_when_no_build_uses_it() -> None:
+    assert trouble(_status("Unschedulable", "Running"), 1) == ""
+    assert trouble(_status("Unschedulable", "Pending"), 1) == "Unschedulable: m"
+
+
+def test_only_trouble_that_lasts_ends_the_demo() -> None:
+    patience = Patience("No. ", "Look.")
+    patience.check("a", 0)
+    patience.check("b", PATIENCE_SECONDS + 1)
+    patience.check("b", 2 * PATIENCE_SECONDS)
+    patience.reset()
+    patience.check("b", 3 * PATIENCE_SECONDS)
+    with pytest.raises(DemoError, match=r"No\. b\nLook\."):
+        patience.check("b", 4 * PATIENCE_SECONDS + 1)
 
 
 def test_only_engines_of_this_run_count_as_built() -> None:
