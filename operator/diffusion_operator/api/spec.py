@@ -94,7 +94,27 @@ class Model(ApiModel):
 class Scheduler(ApiModel):
     """Sampler of the diffusion process. It is a table, not an engine: changing it compiles nothing."""
 
-    type: Literal["DDIM", "Euler"] = Field(default="DDIM", description="Name of the sampler.")
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.useKarrasSigmas) || !(self.type in ['DDIM', 'PNDM'])",
+                "DDIM and PNDM know no useKarrasSigmas: leave it out, or use another type",
+                fieldPath=".useKarrasSigmas",
+            )
+        )
+    )
+
+    type: Literal["DDIM", "Euler", "Heun", "PNDM", "DPMSolverMultistep", "DEISMultistep", "UniPCMultistep"] = Field(
+        default="DDIM", description="Name of the sampler; Heun calls the denoiser twice a step."
+    )
+    use_karras_sigmas: bool | None = Field(
+        default=None,
+        description="Noise levels of Karras et al. instead of evenly spaced timesteps. As the checkpoint says when "
+        "left out.",
+    )
+    timestep_spacing: Literal["leading", "trailing", "linspace"] | None = Field(
+        default=None, description="Which timesteps of the training are visited. As the checkpoint says when left out."
+    )
 
 
 class Range(ApiModel):
@@ -268,7 +288,17 @@ class DiffusionPipelineSpec(ApiModel):
                 "self.serving.batching.preferred.all(b, b <= self.shapes.batch.max)",
                 "preferred batch sizes must not be larger than shapes.batch.max",
                 fieldPath=".serving.batching.preferred",
-            )
+            ),
+            rule(
+                "self.scheduler.type != 'PNDM' || self.pipelines.all(p, p.steps.all(s, s <= 63))",
+                "PNDM calls the denoiser once more than it has steps, 64 times at most: use at most 63 steps",
+                fieldPath=".pipelines",
+            ),
+            rule(
+                "self.scheduler.type != 'Heun' || self.pipelines.all(p, p.steps.all(s, s <= 32))",
+                "Heun calls the denoiser twice a step, 64 times at most: use at most 32 steps",
+                fieldPath=".pipelines",
+            ),
         )
     )
 

@@ -212,7 +212,7 @@ def _assemble(spec: DiffusionPipelineSpec, store: Store, fetch: Step, engines: M
         "engines": dict(engines),
         "runtime": spec.engines.runtime,
         "pipelines": [{"task": item.task, "steps": sorted(item.steps)} for item in spec.pipelines],
-        "scheduler": {"type": spec.scheduler.type},
+        "scheduler": spec.scheduler.model_dump(mode="json", by_alias=True, exclude_none=True),
         "shapes": _shapes(spec),
         "batching": {
             "maxDelayMicroseconds": microseconds(batching.max_delay),

@@ -1,6 +1,7 @@
 """Whole passes against an API server in memory."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -177,6 +178,22 @@ def test_what_only_changes_the_ensemble_builds_only_a_repository(cluster: FakeCl
     serve(cluster)
     cluster.apply_pipeline(**change)
     assert build(cluster) == 1
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [{"type": "PNDM"}, {"type": "UniPCMultistep", "useKarrasSigmas": True, "timestepSpacing": "trailing"}],
+    ids=["type alone", "settings"],
+)
+def test_the_repository_gets_what_the_scheduler_says_and_no_more(
+    cluster: FakeCluster, scheduler: dict[str, Any]
+) -> None:
+    build(cluster)
+    cluster.apply_pipeline(scheduler=scheduler)
+    settle(cluster)
+    [job] = cluster.unfinished_jobs()
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert json.loads(arguments[arguments.index("--spec") + 1])["scheduler"] == scheduler
 
 
 @pytest.mark.parametrize(
