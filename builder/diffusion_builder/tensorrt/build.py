@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder.contract import Component
+from diffusion_builder.contract import Component, interface
 from diffusion_builder.export import MODEL
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_builder.tensorrt import facts, plan_check, run, sku
@@ -107,7 +107,7 @@ def compile_plan(
         on_phase("check", None)
         plan = plan_check.read(folder / PLAN)
         if plan is not None:
-            plan_check.check(plan, request.component, profiles)
+            plan_check.check(plan, request.component, interface(request.component, extra["facts"]), profiles)
         return {
             "component": extra["component"],
             "facts": extra["facts"],

@@ -9,13 +9,14 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder.contract import ENGINES, Component, Tensor
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.tensorrt.profiles import InputProfile, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from diffusion_builder.contract import Interface, Tensor
 
 # Names of `tensorrt.DataType`, where they are not ours.
 _TYPES: Mapping[str, str] = {"FP32": "FLOAT", "FP16": "HALF"}
@@ -84,22 +85,27 @@ def _input_profile(engine: Any, name: str, index: int) -> InputProfile:  # noqa:
     return InputProfile(name, smallest, usual, largest)
 
 
-def check(plan: Plan, component: Component, profiles: Sequence[Profile]) -> None:
+def check(plan: Plan, component: str, interface: Interface, profiles: Sequence[Profile]) -> None:
     """Compare a plan with the contract and the profiles that it was asked for.
+
+    Args:
+        plan: what it says about itself.
+        component: which one it is, for the message.
+        interface: tensors of its graph.
+        profiles: what it was built for.
 
     Raises:
         BadInputError: names, element types, ranks or profiles differ; the message names all differences.
     """
-    problems = list(differences(plan, component, profiles))
+    problems = list(differences(plan, interface, profiles))
     if problems:
         raise BadInputError(
             Reason.COMPILE_FAILED, f"{component}: the plan is not what was asked for: {'; '.join(problems)}"
         )
 
 
-def differences(plan: Plan, component: Component, profiles: Sequence[Profile]) -> Iterator[str]:
+def differences(plan: Plan, interface: Interface, profiles: Sequence[Profile]) -> Iterator[str]:
     """Every difference, in words."""
-    interface = ENGINES[component]
     yield from _tensor_differences("input", plan.inputs, interface.inputs)
     yield from _tensor_differences("output", plan.outputs, interface.outputs)
     if len(plan.profiles) != len(profiles):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from diffusion_builder.contract import Component
+from diffusion_builder.contract import ENGINES, Component
 from diffusion_builder.errors import BadInputError
 from diffusion_builder.spec import Range, Shapes
 from diffusion_builder.tensorrt.plan_check import Plan, PlanTensor, check, differences, read
@@ -23,6 +23,7 @@ SIDE = Range(min=64, opt=64, max=128)
 SHAPES = Shapes(batch=Range(min=1, opt=4, max=8), height=SIDE, width=SIDE)
 FACTS = {"channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768}
 PROFILES = optimisation_profiles(Component.DENOISER, FACTS, SHAPES)
+INTERFACE = ENGINES[Component.DENOISER]
 LATENT = (-1, 4, -1, -1)
 GOOD = Plan(
     inputs=(
@@ -37,11 +38,11 @@ GOOD = Plan(
 
 
 def found(plan: Plan) -> list[str]:
-    return list(differences(plan, Component.DENOISER, PROFILES))
+    return list(differences(plan, INTERFACE, PROFILES))
 
 
 def test_the_plan_that_was_asked_for_passes() -> None:
-    check(GOOD, Component.DENOISER, PROFILES)
+    check(GOOD, "denoiser", INTERFACE, PROFILES)
 
 
 def test_the_order_of_inputs_does_not_matter() -> None:
@@ -79,7 +80,7 @@ def test_a_lost_profile_is_named() -> None:
 def test_all_differences_are_in_one_error() -> None:
     wrong = replace(GOOD, outputs=(), profiles=PROFILES[:1])
     with pytest.raises(BadInputError, match="no output model_output; 1 optimisation profiles instead of 2"):
-        check(wrong, Component.DENOISER, PROFILES)
+        check(wrong, "denoiser", INTERFACE, PROFILES)
 
 
 def test_without_the_package_nothing_is_read(tmp_path: Path) -> None:
