@@ -16,6 +16,7 @@ from diffusion_builder.contract import Component
 from diffusion_builder.errors import BuilderError, ExitCode, Reason
 from diffusion_builder.progress import Mode, reporter
 from diffusion_builder.store import Store
+from diffusion_builder.store_cli import store_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,7 +82,7 @@ def fetch(
     from diffusion_builder import stages
 
     origin = stages.Origin(path, repo, revision)
-    _finish(mode, store, result, lambda context: stages.fetch(context, origin))
+    finish(mode, store, result, lambda context: stages.fetch(context, origin))
 
 
 @cli.command()
@@ -96,7 +97,7 @@ def export(mode: Mode, /, store: Path, result: Path | None, component: str, **ar
     """Export one component to ONNX and compare it with torch."""
     from diffusion_builder import stages
 
-    _finish(mode, store, result, lambda context: stages.export(context, component=Component(component), **arguments))
+    finish(mode, store, result, lambda context: stages.export(context, component=Component(component), **arguments))
 
 
 @cli.command(name="compile")
@@ -115,7 +116,7 @@ def compile_(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) 
     """Compile one component for a target."""
     from diffusion_builder import stages
 
-    _finish(mode, store, result, lambda context: stages.compile_(context, stages.CompileRequest(**arguments)))
+    finish(mode, store, result, lambda context: stages.compile_(context, stages.CompileRequest(**arguments)))
 
 
 @cli.command()
@@ -127,7 +128,7 @@ def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:
     """Assemble a Triton model repository."""
     from diffusion_builder import stages
 
-    _finish(mode, store, result, lambda context: stages.assemble(context, spec))
+    finish(mode, store, result, lambda context: stages.assemble(context, spec))
 
 
 @cli.command()
@@ -139,7 +140,7 @@ def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> Non
     """Compare every file of a repository and its engines with the manifests."""
     from diffusion_builder import stages
 
-    _finish(mode, store, result, lambda context: stages.verify(context, repository))
+    finish(mode, store, result, lambda context: stages.verify(context, repository))
 
 
 @cli.command()
@@ -153,7 +154,7 @@ def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, re
     """Ask a running server for one picture per ensemble."""
     from diffusion_builder import stages
 
-    _finish(mode, store, result, lambda context: stages.probe(context, url, repository, timeout))
+    finish(mode, store, result, lambda context: stages.probe(context, url, repository, timeout))
 
 
 @cli.command()
@@ -182,34 +183,11 @@ def build(mode: Mode, /, out: Path, result: Path | None, **arguments: Any) -> No
             "stages": [[item["stage"], item.get("component", ""), item["cached"]] for item in results],
         }
 
-    outcome = _finish(mode, out, result, work)
+    outcome = finish(mode, out, result, work)
     click.echo(f"repository: {out.resolve() / 'repositories' / outcome['digest'] / 'models'}", err=True)
 
 
-@cli.group(name="store")
-def store_group() -> None:
-    """Look at a store."""
-
-
-@store_group.command(name="ls")
-@_store
-def store_ls(store: Path) -> None:
-    """List artifacts: kind, digest, bytes, component."""
-    for artifact in Store(store).artifacts():
-        manifest = artifact.manifest
-        label = manifest.extra.get("component") or ",".join(manifest.extra.get("ensembles", ()))
-        click.echo(f"{manifest.kind:<13} {manifest.digest[:12]} {manifest.size:>12} {label}".rstrip())
-
-
-@store_group.command(name="show")
-@_store
-@click.argument("digest")
-def store_show(store: Path, digest: str) -> None:
-    """Print the manifest of an artifact; the beginning of its digest is enough."""
-    found = [item for item in Store(store).artifacts() if item.manifest.digest.startswith(digest)]
-    if len(found) != 1:
-        raise click.UsageError(f"{len(found)} artifacts begin with {digest}")
-    click.echo(found[0].manifest.to_json(), nl=False)
+cli.add_command(store_group)
 
 
 def _steps(text: str) -> tuple[int, ...]:
@@ -219,7 +197,7 @@ def _steps(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _finish(mode: Mode, root: Path, file: Path | None, work: Callable[[Context], Result]) -> Result:
+def finish(mode: Mode, root: Path, file: Path | None, work: Callable[[Context], Result]) -> Result:
     """Run a stage, print and write its result, and leave with its exit code when it failed."""
     outcome = _attempt(mode, root, work)
     text = json.dumps(outcome.result)

@@ -169,9 +169,10 @@ class Store:
 
 
 def _size(folder: Path) -> int:
-    """Bytes below the writer's folder and its scratch folder; what goes away meanwhile counts as nothing."""
+    """Bytes in the writer's folder and its scratch folder; 0 where they are going away."""
     try:
-        return sum(path.lstat().st_size for path in folder.parent.rglob("*"))
+        paths = (*folder.rglob("*"), *staging.scratch_of(folder).rglob("*"))
+        return sum(path.stat().st_size for path in paths if path.is_file())
     except OSError:
         return 0
 
