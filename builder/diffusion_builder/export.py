@@ -58,8 +58,16 @@ class Request:
 class _Part:
     """A folder of a source: which, and the digest of what is in it."""
 
-    folder: Path
-    content: str
+    source: Artifact
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return self.source.path / self.name
+
+    @property
+    def content(self) -> str:
+        return str(self.source.manifest.extra["components"][self.name])
 
 
 def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact, bool]:
@@ -108,7 +116,9 @@ def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact,
     def write(folder: Path) -> Mapping[str, Any]:
         return _export(material, component, Precision(request.precision), folder, on_phase)
 
-    return store.publish(Recipe(Kind.ONNX, inputs, tools, needed_bytes=_needed(material, main)), write)
+    used = {part.source.manifest.digest: part.source for part in (*found.values(), *loras)}
+    recipe = Recipe(Kind.ONNX, inputs, tools, needed_bytes=_needed(material, main), made_from=tuple(used.values()))
+    return store.publish(recipe, write)
 
 
 def _needed(material: Material, main: str | None) -> int:
@@ -145,7 +155,7 @@ def _part(source: Artifact, name: str) -> _Part:
             Reason.MISSING_COMPONENT,
             f"the source {source.manifest.digest} has no {name}; it has: {', '.join(sorted(known))}",
         )
-    return _Part(source.path / name, known[name])
+    return _Part(source, name)
 
 
 def _export(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffusion_builder.components.base import Model
 
 _STEM = "diffusion_pytorch_model"
+_TOGETHER = "Do config.json and weights belong together?"
 
 
 def diffusers_model(model_class: Model, folder: Path, dtype: torch.dtype) -> Model:
@@ -26,15 +27,20 @@ def diffusers_model(model_class: Model, folder: Path, dtype: torch.dtype) -> Mod
     where a weight is missing.
 
     Raises:
-        BadInputError: weights are missing or left over.
-        RuntimeError: shapes differ.
+        BadInputError: weights are missing, left over, or of other shapes.
     """
     with torch.device("meta"):
         model = model_class.from_config(model_class.load_config(folder, local_files_only=True))
     state = {name: tensor.to(dtype) for name, tensor in _state(folder).items()}
     # Old autoencoders name the weights of their attention differently; the library's loader does the same.
     model._fix_state_dict_keys_on_load(state)  # noqa: SLF001
-    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    except RuntimeError as error:
+        # Its first line says only that there are errors.
+        raise BadInputError(
+            Reason.INVALID_WEIGHTS, f"{folder.name}: {str(error).splitlines()[1].strip()} {_TOGETHER}"
+        ) from error
     complain(folder.name, missing, unexpected)
     return ready(model)
 
@@ -70,8 +76,7 @@ def complain(part: str, missing: Collection[str], unexpected: Collection[str]) -
         if names:
             raise BadInputError(
                 Reason.INVALID_WEIGHTS,
-                f"{part} {what} {len(names)} weights, such as {min(names)}: do config.json and weights belong "
-                "together?",
+                f"{part} {what} {len(names)} weights, such as {min(names)}. {_TOGETHER}",
             )
 
 

@@ -1,0 +1,157 @@
+"""Every shape of checkpoint exports, agrees with torch, and gives the same bytes again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from diffusion_builder import deviation
+from diffusion_builder.components.options import Precision
+from diffusion_builder.contract import Component
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.onnx_files import MODEL, WEIGHTS
+from diffusion_builder.stages import export
+from diffusion_builder.store import Artifact, Kind, Store
+from tests.component import parts
+from tests.component.conftest import context
+
+_ROOT = Path(__file__).parents[2]
+_FLOAT16, _BFLOAT16 = onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
+
+
+def _export(
+    root: Path, wanted: Mapping[str, parts.Write], component: Component, precision: str = "float32", **options: Any
+) -> Artifact:
+    store = Store(root / "store")
+    source = parts.source(store, wanted, root / "source")
+    result = export(context(root / "store"), source, component, precision, json.dumps(options))
+    assert result["maxRelativeError"] <= deviation.TOLERANCES[Precision(result["precision"])]
+    return store.get(Kind.ONNX, result["digest"])
+
+
+def _types(artifact: Artifact) -> set[int]:
+    """Element types of the weights."""
+    graph = onnx.load_model(str(artifact.path / MODEL), load_external_data=False).graph
+    return {tensor.data_type for tensor in graph.initializer if len(tensor.dims) > 1}
+
+
+@pytest.mark.parametrize("name", ["sd1", "inpainting", "wide-latent", "attention-everywhere", "one-level"])
+def test_a_unet_of_any_shape_exports(tmp_path: Path, name: str) -> None:
+    artifact = _export(tmp_path, {"unet": parts.unet(name)}, Component.DENOISER)
+    inputs = {item.name for item in onnx.load_model(str(artifact.path / MODEL), load_external_data=False).graph.input}
+    wanted = {"model_input", "timestep", "text_embeddings", "guidance"}
+    assert inputs == wanted | ({"latent_mask", "masked_latent"} if name == "inpainting" else set())
+
+
+@pytest.mark.parametrize(("precision", "element"), [("float16", _FLOAT16), ("bfloat16", _BFLOAT16)])
+def test_half_precision_is_in_the_graph_with_float32_at_its_ends(tmp_path: Path, precision: str, element: int) -> None:
+    artifact = _export(tmp_path, {"unet": parts.unet("sd2")}, Component.DENOISER, precision, guidanceRescale=True)
+    assert _types(artifact) == {element}
+    graph = onnx.load_model(str(artifact.path / MODEL), load_external_data=False).graph
+    ends = {item.type.tensor_type.elem_type for item in (*graph.input, *graph.output)}
+    assert ends == {onnx.TensorProto.FLOAT}
+
+
+def test_everything_at_once_in_half_precision(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    adapter = {"ip_adapter": parts.ip_adapter(), "image_encoder": parts.image_encoder()}
+    lora = parts.files(
+        {
+            "lora_unet_conv_out.lora_down.weight": parts.torch.ones(1, 16, 3, 3),
+            "lora_unet_conv_out.lora_up.weight": parts.torch.ones(4, 1, 1, 1),
+        }
+    )
+    options = {
+        "guidanceRescale": True, "controlNets": 2,
+        "ipAdapter": parts.source(store, adapter, tmp_path / "adapter"),
+        "loras": [{"source": parts.source(store, {"lora": lora}, tmp_path / "lora"), "weight": 0.01}],
+    }  # fmt: skip
+    artifact = _export(tmp_path, {"unet": parts.unet()}, Component.DENOISER, "float16", **options)
+    names = [item.name for item in onnx.load_model(str(artifact.path / MODEL), load_external_data=False).graph.input]
+    assert names == [
+        "model_input", "timestep", "text_embeddings", "guidance", "guidance_rescale", "image_embeddings",
+        "ip_adapter_scale", "residuals_1", "residuals_2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_controlnet_exports(tmp_path: Path, precision: str) -> None:
+    store = Store(tmp_path / "store")
+    control = parts.source(store, {"controlnet": parts.controlnet("sd2")}, tmp_path / "control")
+    unet = {"unet": parts.unet("sd2")}
+    artifact = _export(tmp_path, unet, Component.CONTROLNET, precision, controlNet=control)
+    # Two levels with one layer each: 16 + 16 at the latent's size, 16 + 32 + 32 at half of it.
+    facts = artifact.manifest.extra["facts"]
+    assert (facts["residuals_per_level_0"], facts["residuals_per_level_1"]) == (32, 80)
+
+
+@pytest.mark.parametrize("component", [Component.VAE_ENCODER, Component.VAE_DECODER])
+@pytest.mark.parametrize(("latent", "levels"), [(4, 4), (8, 2)])
+def test_an_autoencoder_of_any_shape_exports(tmp_path: Path, component: Component, latent: int, levels: int) -> None:
+    artifact = _export(tmp_path, {"vae": parts.vae(latent, levels)}, component, "float16")
+    assert _types(artifact) == {_FLOAT16}
+    facts = artifact.manifest.extra["facts"]
+    assert facts == {"channels": latent, "pixels_per_latent": 2 ** (levels - 1)}
+
+
+def test_an_autoencoder_that_overflows_in_half_stays_in_float32(tmp_path: Path) -> None:
+    artifact = _export(tmp_path, {"vae": parts.vae(levels=2, overflows=True)}, Component.VAE_DECODER, "float16")
+    assert artifact.manifest.extra["precision"] == "float32"
+    assert _types(artifact) == {onnx.TensorProto.FLOAT}
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_encoders_export_in_every_precision(tmp_path: Path, precision: str) -> None:
+    long = {"clipSkip": 1, "longPrompts": True}
+    _export(tmp_path, {"text_encoder": parts.text_encoder(40, "gelu")}, Component.TEXT_ENCODER, precision, **long)
+    _export(tmp_path / "image", {"image_encoder": parts.image_encoder()}, Component.IMAGE_ENCODER, precision)
+
+
+def test_two_processes_export_the_same_bytes(tmp_path: Path) -> None:
+    source = parts.source(Store(tmp_path / "0"), {"unet": parts.unet("one-level")}, tmp_path / "source")
+    parts.source(Store(tmp_path / "1"), {"unet": parts.unet("one-level")}, tmp_path / "source")
+    found = []
+    for number in range(2):
+        store, result = tmp_path / str(number), tmp_path / f"{number}.json"
+        command = [
+            sys.executable, "-m", "diffusion_builder", "--progress", "plain", "export", "--store", str(store),
+            "--source", source, "--component", "denoiser", "--precision", "float16",
+            "--options", '{"guidanceRescale": true}', "--result", str(result),
+        ]  # fmt: skip
+        seed = {"PYTHONHASHSEED": str(number)}
+        subprocess.run(command, check=True, capture_output=True, cwd=_ROOT / "builder", env=os.environ | seed)
+        artifact = Store(store).get(Kind.ONNX, json.loads(result.read_text())["digest"])
+        found.append({name: (artifact.path / name).read_bytes() for name in (MODEL, WEIGHTS)})
+    assert found[0] == found[1]
+
+
+def test_a_graph_that_does_not_compute_what_torch_computes_fails_with_the_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = deviation.check
+
+    def damaged(component: Component, folder: Path) -> None:
+        check(component, folder)
+        weights = bytearray((folder / WEIGHTS).read_bytes())
+        weights[3] ^= 0x40
+        (folder / WEIGHTS).write_bytes(weights)
+
+    monkeypatch.setattr(deviation, "check", damaged)
+    with pytest.raises(BadInputError, match=r"deviates from torch by .*; 1e-03 is allowed") as caught:
+        _export(tmp_path, {"vae": parts.vae(levels=2)}, Component.VAE_DECODER)
+    assert caught.value.reason is Reason.VERIFICATION_FAILED
+    assert not [path for path in (tmp_path / "store" / "onnx").iterdir() if path.name[0] != "."]
+
+
+def test_a_source_without_the_component_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="has no unet; it has: vae") as caught:
+        _export(tmp_path, {"vae": parts.vae(levels=2)}, Component.DENOISER)
+    assert caught.value.reason is Reason.MISSING_COMPONENT
