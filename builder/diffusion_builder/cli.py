@@ -73,16 +73,17 @@ def cli(context: click.Context, progress: str) -> None:
 @click.option("--repo", help="Repository on the hub, ORG/NAME. HF_ENDPOINT chooses the hub.")
 @click.option("--revision", help="Commit, 40 hex digits.")
 @click.option("--path", type=click.Path(path_type=Path), help="Folder with a checkpoint, instead of a hub.")
+@click.option("--url", help="tar, tar.gz or zip file on a web server, instead of a hub.")
+@click.option("--sha256", help="Of that file, 64 hex digits.")
+@click.option("--component", help="Fetch only this: text_encoder, denoiser, vae, controlnet, lora, ip_adapter, ...")
+@click.option("--file", help="Which safetensors file is the LoRA or IP-Adapter, where there are several.")
 @_result
 @click.pass_obj
-def fetch(
-    mode: Mode, store: Path, repo: str | None, revision: str | None, path: Path | None, result: Path | None
-) -> None:
-    """Bring a checkpoint into the store."""
+def fetch(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
+    """Bring a checkpoint or one component into the store."""
     from diffusion_builder import stages
 
-    origin = stages.Origin(path, repo, revision)
-    finish(mode, store, result, lambda context: stages.fetch(context, origin))
+    finish(mode, store, result, lambda context: stages.fetch(context, stages.Origin(**arguments)))
 
 
 @cli.command()

@@ -36,6 +36,11 @@ class Reason(StrEnum):
     UNSAFE_PATH = "UnsafePath"
     INVALID_WEIGHTS = "InvalidWeights"
     INVALID_CONFIG = "InvalidConfig"
+    INVALID_ARCHIVE = "InvalidArchive"
+    TOO_LARGE = "TooLarge"
+    DIGEST_MISMATCH = "DigestMismatch"
+    SOURCE_UNREACHABLE = "SourceUnreachable"
+    SOURCE_CHANGED = "SourceChanged"
     # building
     EXPORT_FAILED = "ExportFailed"
     VERIFICATION_FAILED = "VerificationFailed"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from huggingface_hub import HfApi
 
@@ -46,6 +45,14 @@ class HubReference:
                 Reason.INVALID_ARGUMENT,
                 f"revision {self.revision!r} must be a full commit: 40 lower-case hex digits",
             )
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file as the hub lists it: bytes, and SHA-256 as hex where the hub knows it (of large files)."""
+
+    size: int
+    sha256: str | None = None
 
 
 def _transport_error(http_error: type[Exception]) -> type[Exception]:
@@ -80,40 +87,27 @@ class Hub:
             ) from error
         return cls(os.environ.get("HF_ENDPOINT", _DEFAULT_ENDPOINT).rstrip("/"), token)
 
-    def files(self, reference: HubReference) -> Mapping[str, int]:
-        """Names and sizes in bytes of all files.
+    def files(self, reference: HubReference) -> Mapping[str, HubFile]:
+        """All files of a revision.
 
         Raises:
             BuilderError: repository or revision not found, access denied, or hub not reachable.
         """
         with self._errors(reference):
             info = self._api.model_info(reference.repo, revision=reference.revision, files_metadata=True)
-        return {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
+        return {
+            sibling.rfilename: HubFile(sibling.size or 0, sibling.lfs.sha256 if sibling.lfs else None)
+            for sibling in info.siblings or ()
+        }
 
     def download(self, reference: HubReference, name: str, target: Path) -> None:
-        """Put one file below `target`, under its own relative name.
+        """Put one file below `target`, under its own relative name; what is half there is gone on with.
 
         Raises:
             BuilderError: as in `files`.
         """
         with self._errors(reference):
-            self._api.hf_hub_download(
-                reference.repo, name, revision=reference.revision, local_dir=target,
-            )  # fmt: skip
-
-    def download_all(
-        self, reference: HubReference, names: tuple[str, ...], target: Path, done: Callable[[str], None]
-    ) -> None:
-        """Put files below `target`, telling `done` each name when it is there.
-
-        Raises:
-            BuilderError: as in `files`.
-        """
-        for name in names:
-            self.download(reference, name, target)
-            done(name)
-        # The library's own notes about what it has downloaded; they hold times and would differ every time.
-        shutil.rmtree(target / ".cache", ignore_errors=True)
+            self._api.hf_hub_download(reference.repo, name, revision=reference.revision, local_dir=target)
 
     @contextmanager
     def _errors(self, reference: HubReference) -> Iterator[None]:
@@ -128,6 +122,13 @@ class Hub:
                 Reason.HUB_UNREACHABLE,
                 f"the hub {self.endpoint} cannot be reached ({type(error).__name__}): check HF_ENDPOINT, proxy and "
                 "network policy; it is tried again",
+            ) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # The library's own words for a file that came incomplete.
+            raise UnavailableError(
+                Reason.HUB_UNREACHABLE, f"{reference.repo} came incomplete from {self.endpoint}; it is tried again"
             ) from error
 
     def _http_error(self, reference: HubReference, error: Exception) -> BuilderError:

@@ -73,33 +73,45 @@ _REPORTED: Mapping[str, Callable[[Mapping[str, Any]], Result]] = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a checkpoint comes from: a folder, or a repository at a revision."""
+    """Where a checkpoint comes from: a folder, a repository at a revision, or an archive with its SHA-256.
+
+    `component` and `file` choose a part of it: see `layout.Wanted`.
+    """
 
     path: Path | None = None
     repo: str | None = None
     revision: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    component: str | None = None
+    file: str | None = None
 
 
 def fetch(context: Context, origin: Origin) -> Result:
-    """Bring a checkpoint into the store."""
+    """Bring a checkpoint or one component into the store."""
+    return context.run("fetch", origin.component or "", lambda phase: _fetch(context.store, origin, phase))
+
+
+def _fetch(store: Store, origin: Origin, phase: Callable[..., None]) -> tuple[Artifact, bool]:
     from diffusion_builder import sources
     from diffusion_builder.hub import Hub, HubReference
+    from diffusion_builder.layout import Wanted
+    from diffusion_builder.sources.download import Download
 
-    if origin.path is not None and not (origin.repo or origin.revision):
-        folder = origin.path
-        return context.run(
-            "fetch", "", lambda phase: sources.from_folder(context.store, folder, lambda n, f: phase("copy", f, n))
-        )
-    if origin.path is None and origin.repo and origin.revision:
-        reference = HubReference(origin.repo, origin.revision)
-        return context.run(
-            "fetch", "",
-            lambda phase: sources.from_hub(
-                context.store, Hub.from_environment, reference, lambda n, f: phase("download", f, n)
-            ),
-        )  # fmt: skip
+    def on_file(name: str, fraction: float) -> None:
+        phase("copy" if origin.path else "download", fraction, name)
+
+    wanted = Wanted(origin.component, origin.file)
+    match (origin.path, origin.repo, origin.revision, origin.url, origin.sha256):
+        case (path, None, None, None, None) if path is not None:
+            return sources.from_folder(store, path, on_file, wanted)
+        case (None, str(repo), str(revision), None, None):
+            return sources.from_hub(store, Hub.from_environment, HubReference(repo, revision), on_file, wanted)
+        case (None, None, None, str(url), str(sha256)):
+            return sources.from_archive(store, Download(url, sha256), on_file, wanted)
     raise BadInputError(
-        Reason.INVALID_ARGUMENT, "give either a folder (--path), or both --repo ORG/NAME and --revision COMMIT"
+        Reason.INVALID_ARGUMENT,
+        "give either a folder (--path), or both --repo ORG/NAME and --revision COMMIT, or both --url and --sha256",
     )
 
 

@@ -1,0 +1,166 @@
+"""One flow for all origins: list, choose, take and judge what is small, then what is large."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from diffusion_builder import digests, layout
+from diffusion_builder.errors import BadInputError, Reason, UnavailableError
+from diffusion_builder.layout import Wanted
+from diffusion_builder.sources import archive, judge
+from diffusion_builder.sources.origins import FolderOrigin, HubOrigin, Origin
+from diffusion_builder.store import Artifact, Kind, Recipe, Store, scratch_of, trouble
+
+if TYPE_CHECKING:
+    from diffusion_builder.hub import Hub, HubReference
+    from diffusion_builder.sources.download import Download
+
+# Bumped when the choice of files or the checks change.
+_FETCH_VERSION = 1
+_EVERYTHING = Wanted()
+
+# Told a file's name and the fraction of bytes that is done.
+OnFile = Callable[[str, float], None]
+
+
+def from_hub(
+    store: Store,
+    connect: Callable[[], Hub],
+    reference: HubReference,
+    on_file: OnFile,
+    wanted: Wanted = _EVERYTHING,
+) -> tuple[Artifact, bool]:
+    """Fetch a pinned revision.
+
+    Args:
+        store: where it goes.
+        connect: makes the hub; not called when the revision is in the store already.
+        reference: what to fetch.
+        on_file: told about each file.
+        wanted: the whole checkpoint, or one component; only its files are downloaded.
+
+    Returns:
+        The source artifact, and whether it was in the store already. A pinned revision cannot change, so in that
+        case the hub is not asked at all.
+
+    Raises:
+        BuilderError: the hub, the checkpoint or the store is not as it should be.
+    """
+    inputs = {"version": _FETCH_VERSION, "repo": reference.repo, "revision": reference.revision, **wanted.inputs()}
+    present = store.use(Kind.SOURCE, Recipe(Kind.SOURCE, inputs).digest)
+    if present is not None:
+        return present, True
+    hub = connect()
+    listing = hub.files(reference)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = _choose(HubOrigin(hub, reference, listing, Path(scratch)), wanted)
+    needed = sum(listing[name].size for name in files.values())
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        return _bring(HubOrigin(hub, reference, listing, scratch_of(folder)), files, folder, wanted, on_file)
+
+    return store.publish(Recipe(Kind.SOURCE, inputs, needed_bytes=needed, resumable=True), write)
+
+
+def from_folder(store: Store, folder: Path, on_file: OnFile, wanted: Wanted = _EVERYTHING) -> tuple[Artifact, bool]:
+    """Take a checkpoint or component from a folder; its content names it.
+
+    Returns:
+        The source artifact, and whether it was in the store already.
+
+    Raises:
+        BuilderError: the folder, the checkpoint or the store is not as it should be.
+    """
+    if not folder.is_dir():
+        raise BadInputError(Reason.SOURCE_NOT_FOUND, f"there is no folder {folder}: check the path")
+    try:
+        origin = FolderOrigin(folder)
+        files = _choose(origin, wanted)
+        hashes = {target: digests.of_file(folder / name) for target, name in files.items()}
+    except OSError as error:
+        raise BadInputError(Reason.SOURCE_NOT_FOUND, f"{folder} cannot be read: {error}") from error
+
+    def write(target: Path) -> Mapping[str, Any]:
+        extra = _bring(origin, files, target, wanted, on_file)
+        if extra["components"] != _contents(hashes):
+            raise UnavailableError(
+                Reason.SOURCE_CHANGED, f"files in {folder} changed while they were copied; it is tried again"
+            )
+        return extra
+
+    inputs = {"version": _FETCH_VERSION, "files": hashes}
+    needed = sum(origin.sizes[name] for name in files.values())
+    return store.publish(Recipe(Kind.SOURCE, inputs, needed_bytes=needed), write)
+
+
+def from_archive(
+    store: Store, download: Download, on_file: OnFile, wanted: Wanted = _EVERYTHING
+) -> tuple[Artifact, bool]:
+    """Fetch a tar, tar.gz or zip file over HTTP; its SHA-256 names it, wherever it comes from.
+
+    Returns:
+        The source artifact, and whether it was in the store already; in that case nobody is asked.
+
+    Raises:
+        BuilderError: the server, the archive, the checkpoint or the store is not as it should be.
+    """
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        file = scratch_of(folder) / "archive"
+        download.run(file, on_file, lambda size: trouble.require_space(folder, size))
+        with archive.opened(file, download.name) as origin:
+            files = _choose(origin, wanted)
+            trouble.require_space(folder, sum(origin.sizes[name] for name in files.values()))
+            return _bring(origin, files, folder, wanted, on_file)
+
+    inputs = {"version": _FETCH_VERSION, "archive": download.sha256, **wanted.inputs()}
+    return store.publish(Recipe(Kind.SOURCE, inputs, resumable=True), write)
+
+
+def _choose(origin: Origin, wanted: Wanted) -> Mapping[str, str]:
+    """Which files are taken, by the name that they get in the store."""
+    layout.check_names(origin.sizes)
+    if wanted.component is None and layout.MODEL_INDEX in origin.sizes:
+        # Refuse another kind of checkpoint by what it says it is, not by what it lacks.
+        with tempfile.TemporaryDirectory() as folder:
+            _take(origin, layout.MODEL_INDEX, layout.MODEL_INDEX, Path(folder))
+            layout.check_index(judge.read_json(Path(folder), layout.MODEL_INDEX))
+    files = layout.choose(tuple(origin.sizes), wanted)
+    layout.check_sizes({name: origin.sizes[name] for name in files.values()})
+    return files
+
+
+def _bring(
+    origin: Origin, files: Mapping[str, str], folder: Path, wanted: Wanted, on_file: OnFile
+) -> Mapping[str, Any]:
+    """Take all files into a folder and judge them: kilobytes before gigabytes."""
+    total, done = max(sum(origin.sizes[name] for name in files.values()), 1), 0
+    targets = {name: target for target, name in files.items()}
+    small = origin.ordered(name for target, name in files.items() if not layout.is_weights(target))
+    large = origin.ordered(name for target, name in files.items() if layout.is_weights(target))
+    for names, judged in ((small, judge.texts), (large, judge.weights)):
+        for name in names:
+            _take(origin, name, targets[name], folder)
+            done += origin.sizes[name]
+            on_file(targets[name], done / total)
+        judged(folder, tuple(sorted(files)), wanted)
+    return judge.inspect(folder, wanted)
+
+
+def _take(origin: Origin, name: str, target: str, folder: Path) -> None:
+    path = folder / target
+    path.parent.mkdir(parents=True, exist_ok=True)
+    origin.copy(name, path)
+
+
+def _contents(hashes: Mapping[str, str]) -> Mapping[str, str]:
+    """Part name to content digest, as `judge.inspect` computes it from files."""
+    parts: dict[str, dict[str, str]] = {}
+    for target, sha256 in hashes.items():
+        path = PurePosixPath(target)
+        if len(path.parts) > 1:
+            parts.setdefault(path.parts[0], {})[path.name] = sha256
+    return {part: digests.of_json(files) for part, files in parts.items()}
