@@ -128,9 +128,7 @@ class Interface:
     outputs: tuple[Tensor, ...]
 
 
-# Required, but declared optional: Triton would answer a request without it with "unexpected deadlock", whereas the
-# tokenizer and the conditioner say what to send.
-PROMPT = Tensor("prompt", DType.BYTES, (1,), optional=True)
+PROMPT = Tensor("prompt", DType.BYTES, (1,))
 NEGATIVE_PROMPT = Tensor("negative_prompt", DType.BYTES, (1,), optional=True)
 SEED = Tensor("seed", DType.INT64, (1,), optional=True)
 GUIDANCE_SCALE = Tensor("guidance_scale", DType.FP32, (1,), optional=True)

@@ -128,6 +128,9 @@ def _unmapped(ensemble: Ensemble) -> Iterator[str]:
             yield f"{place} has no output {name}"
         if not step.outputs:
             yield f"{place} has no output that is used"
+        if not required:
+            # Triton 2.51 was seen to end when a request reached a Python model without a single input.
+            yield f"{place} has only optional inputs: a request without any of them must not reach a model"
 
 
 def _names(ensemble: Ensemble, producers: list[tuple[str, _End]], consumers: list[tuple[str, _End]]) -> Iterator[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from diffusion_builder import cli, stages
 from diffusion_builder.errors import ExitCode, Reason
 from diffusion_builder.store import Kind, Recipe, Store
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _run(*arguments: str) -> int:
@@ -77,6 +78,36 @@ def test_a_bug_is_reported_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert _run("verify", "--store", str(tmp_path), "--repository", _D, "--result", str(result)) == ExitCode.INTERNAL
     assert json.loads(result.read_text())["error"]["reason"] == "InternalError"
     assert result.stat().st_size <= 4096
+
+
+_SLOW = """
+import sys, time
+from diffusion_builder import cli, stages
+from diffusion_builder.store import Kind, Recipe
+
+def slow(context, digest):
+    def write(folder):
+        (folder / "half").write_text("half")
+        print("go", flush=True)
+        time.sleep(600)
+        return {}
+
+    context.store.publish(Recipe(Kind.ONNX, {}), write)
+
+stages.verify = slow
+cli.main(["verify", "--store", sys.argv[1], "--repository", "0" * 64])
+"""
+
+
+def test_a_terminated_stage_cleans_up_behind_itself(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-c", _SLOW, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"go\n"
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert list((tmp_path / "onnx").iterdir()) == []
 
 
 def test_store_ls_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_builder.contract import CONDITIONER_NAME, Component, DType, Facts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.graph import Ensemble, Port, Step, check
+from diffusion_builder.graph import Ensemble, Model, Port, Step, check
 from diffusion_builder.unroll import Tier, ensemble, models
 
 if TYPE_CHECKING:
@@ -29,6 +29,17 @@ def _change(index: int, **maps: dict[str, str]) -> Ensemble:
     old = steps[index]
     steps[index] = Step(old.model, maps.get("inputs", dict(old.inputs)), maps.get("outputs", dict(old.outputs)))
     return replace(good, steps=tuple(steps))
+
+
+def _with_model(index: int, change: Callable[[Model], Model]) -> Ensemble:
+    good = _good()
+    steps = list(good.steps)
+    steps[index] = replace(steps[index], model=change(steps[index].model))
+    return replace(good, steps=tuple(steps))
+
+
+def _all_optional(model: Model) -> Model:
+    return replace(model, inputs=tuple(replace(port, optional=True) for port in model.inputs))
 
 
 def _with_output(name: str, port: Port) -> Ensemble:
@@ -86,6 +97,10 @@ _BROKEN: dict[str, tuple[Callable[[], Ensemble], str]] = {
     "output that a step also reads": (
         lambda: _with_output("state_at_1", Port("", DType.FP32, (1, 4, -1, -1))),
         "output state_at_1 is also read by a step",
+    ),
+    "only optional inputs": (
+        lambda: _with_model(0, _all_optional),
+        r"step 0 \(1_tokenizer\) has only optional inputs",
     ),
     "optional into required": (
         lambda: _change(3, inputs=_denoise(guidance="guidance_scale")), "guidance_scale may be left out",
