@@ -28,16 +28,13 @@ def test_of_64_held_out_captions_95_percent_are_painted_right(pipeline: StableDi
     assert measure(pipeline, Asking(steps)).both >= 0.95
 
 
-def test_a_high_guidance_scale_is_right_too(pipeline: StableDiffusionPipeline) -> None:
-    assert measure(pipeline, Asking(20, guidance=4.0)).both >= 0.95
-
-
-def test_pictures_of_128_pixels_are_right_too(pipeline: StableDiffusionPipeline) -> None:
-    """16 of the 64 captions, two of each shape: a picture of four times the pixels takes four times the time."""
+@pytest.mark.parametrize("asking", [Asking(20, guidance=4.0), Asking(20, side=128)], ids=["guidance 4", "128 pixels"])
+def test_a_higher_guidance_and_larger_pictures_are_right_too(pipeline: StableDiffusionPipeline, asking: Asking) -> None:
+    """16 of the 64 captions, two of each shape, for the sake of time."""
     scenes = held_out_scenes()[::4]
-    pictures = paint(pipeline, scenes, Asking(20, side=128))
+    pictures = paint(pipeline, scenes, asking)
     right = [judge(picture, scene.caption).both for picture, scene in zip(pictures, scenes, strict=True)]
-    assert pictures.shape == (16, 128, 128, 3)
+    assert pictures.shape == (16, asking.side, asking.side, 3)
     assert np.mean(right) >= 0.9
 
 
