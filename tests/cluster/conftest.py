@@ -13,8 +13,8 @@ from examples.demo_support.cluster import Cluster, bring_up
 from examples.demo_support.commands import Tools
 from examples.demo_support.install import Images, build_images, install_operator
 from examples.demo_support.settings import Settings
-from kube import Kube, eventually
-from repositories import REPOSITORIES, hub_objects
+from tests.cluster.kube import Kube, eventually
+from tests.cluster.repositories import REPOSITORIES, hub_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from kube import Kube, Object, condition, eventually
+from tests.cluster.kube import Kube, Object, condition, eventually
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pipeline.yaml"
 # A whole build on two cores takes about two minutes when nothing else runs.

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from examples.demo_hub import revision_of
-
 from examples.demo_support import hub
 
 Files = Mapping[str, bytes]

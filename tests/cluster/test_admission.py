@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kube import Kube, KubectlError, eventually
+from tests.cluster.kube import Kube, KubectlError, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

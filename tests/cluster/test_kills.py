@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kube import Kube, Object, eventually
-from pipelines import end_state, example, story, wait_ready
+from tests.cluster.kube import Kube, Object, eventually
+from tests.cluster.pipelines import end_state, example, story, wait_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable

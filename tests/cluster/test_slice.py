@@ -13,8 +13,8 @@ from PIL import Image
 from examples.client import Request, generate
 from examples.demo_support.picture import port_forward
 from examples.demo_training.judge import judge
-from kube import Kube, Object, condition, eventually
-from pipelines import end_state, example, story, wait_ready
+from tests.cluster.kube import Kube, Object, condition, eventually
+from tests.cluster.pipelines import end_state, example, story, wait_ready
 
 if TYPE_CHECKING:
     from examples.demo_support.cluster import Cluster
