@@ -16,6 +16,10 @@ from diffusion_builder import digests
 from diffusion_builder.store import Kind, Recipe, Store
 
 Write = Callable[[Path], None]
+# The library has no types.
+_Unet: Any = UNet2DConditionModel
+_Vae: Any = AutoencoderKL
+_Control: Any = ControlNetModel
 IMAGE_SIZE, PATCH, IMAGE_WIDTH, IMAGE_HIDDEN = 32, 16, 24, 32
 
 _SMALL: dict[str, Any] = {
@@ -52,7 +56,7 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
 def unet(name: str = "sd1", seed: int = 0) -> Write:
     def write(folder: Path) -> None:
         torch.manual_seed(seed)
-        UNet2DConditionModel(**{**_SMALL, **UNETS[name]}).save_pretrained(folder)
+        _Unet(**{**_SMALL, **UNETS[name]}).save_pretrained(folder)
 
     return write
 
@@ -62,8 +66,8 @@ def controlnet(name: str = "sd1", seed: int = 0) -> Write:
 
     def write(folder: Path) -> None:
         torch.manual_seed(seed)
-        base = UNet2DConditionModel(**{**_SMALL, **UNETS[name]})
-        model = ControlNetModel.from_unet(base, conditioning_embedding_out_channels=(8, 16, 16, 16))
+        base = _Unet(**{**_SMALL, **UNETS[name]})
+        model = _Control.from_unet(base, conditioning_embedding_out_channels=(8, 16, 16, 16))
         for parameter in model.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.1)
@@ -75,7 +79,7 @@ def controlnet(name: str = "sd1", seed: int = 0) -> Write:
 def vae(latent: int = 4, levels: int = 4, *, overflows: bool = False) -> Write:
     def write(folder: Path) -> None:
         torch.manual_seed(0)
-        AutoencoderKL(
+        _Vae(
             in_channels=3, out_channels=3, latent_channels=latent, block_out_channels=(8,) * levels,
             norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels, scaling_factor=0.5, force_upcast=overflows,
@@ -115,7 +119,7 @@ def ip_adapter(name: str = "sd1", *, plus: bool = False, image_width: int = IMAG
     def write(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         generator = torch.Generator().manual_seed(0)
-        model = UNet2DConditionModel(**{**_SMALL, **UNETS[name]})
+        model = _Unet(**{**_SMALL, **UNETS[name]})
         width = int(model.config.cross_attention_dim)
         shapes = _resampler(width) if plus else _projection(width, image_width)
         number = 1

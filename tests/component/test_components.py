@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-from diffusion_builder.components.base import Loaded
 from diffusion_builder.components.options import ExportOptions, Precision, check
 from diffusion_builder.components.parts import Lora, Material
 from diffusion_builder.components.registry import COMPONENTS, Sizes, example
@@ -21,7 +19,18 @@ from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
 from tests.component import parts
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diffusion_builder.components.base import Loaded
+
 _SIZES = Sizes(2, 8, 6)
+# The libraries have no types.
+_Model = Any
+_Unet: Any = UNet2DConditionModel
+_Vae: Any = AutoencoderKL
+_Control: Any = ControlNetModel
+_rescale: Any = rescale_noise_cfg
 
 
 def _folders(root: Path, wanted: dict[str, parts.Write]) -> dict[str, Path]:
@@ -30,8 +39,10 @@ def _folders(root: Path, wanted: dict[str, parts.Write]) -> dict[str, Path]:
     return {name: root / name for name in wanted}
 
 
-def _load(component: Component, folders: dict[str, Path], loras: tuple[Lora, ...] = (), **options: Any) -> Loaded:
-    return COMPONENTS[component].load(Material(folders, ExportOptions(**options), loras), Precision.FLOAT32)
+def _load(component: Component, folders: dict[str, Path], loras: tuple[Lora, ...] = (), **options: object) -> Loaded:
+    return COMPONENTS[component].load(
+        Material(folders, ExportOptions.model_validate(options), loras), Precision.FLOAT32
+    )
 
 
 def _run(component: Component, loaded: Loaded, sizes: Sizes = _SIZES) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -42,8 +53,8 @@ def _run(component: Component, loaded: Loaded, sizes: Sizes = _SIZES) -> tuple[d
     return {tensor.name: value for tensor, value in zip(interface.inputs, inputs, strict=True)}, output
 
 
-def _unet(folder: Path) -> Any:
-    return UNet2DConditionModel.from_pretrained(folder, low_cpu_mem_usage=False)
+def _unet(folder: Path) -> _Model:
+    return _Unet.from_pretrained(folder, low_cpu_mem_usage=False)
 
 
 def _both(given: dict[str, torch.Tensor], name: str) -> torch.Tensor:
@@ -62,7 +73,7 @@ def test_guidance_rescale_is_that_of_diffusers(tmp_path: Path) -> None:
     latent, text = given["model_input"].repeat(2, 1, 1, 1), _both(given, "text_embeddings")
     raw = _unet(folders["unet"])(latent, given["timestep"][:, 0].repeat(2), text).sample
     amount = given["guidance_rescale"][:, :, None, None]
-    torch.testing.assert_close(output, rescale_noise_cfg(_guided(given, raw), raw.chunk(2)[1], amount))
+    torch.testing.assert_close(output, _rescale(_guided(given, raw), raw.chunk(2)[1], amount))
 
 
 @torch.no_grad()
@@ -79,7 +90,7 @@ def test_an_inpainting_unet_reads_latent_mask_and_masked_latent_in_this_order(tm
 def test_vae_encoder_gives_scaled_moments(tmp_path: Path) -> None:
     folders = _folders(tmp_path, {"vae": parts.vae()})
     given, (mean, std) = _run(Component.VAE_ENCODER, _load(Component.VAE_ENCODER, folders))
-    model: Any = AutoencoderKL.from_pretrained(folders["vae"], low_cpu_mem_usage=False)
+    model: Any = _Vae.from_pretrained(folders["vae"], low_cpu_mem_usage=False)
     wanted = model.encode(given["pixels"]).latent_dist
     torch.testing.assert_close(mean, wanted.mean * model.config.scaling_factor)
     torch.testing.assert_close(std, wanted.std * model.config.scaling_factor)
@@ -161,7 +172,7 @@ def test_two_controlnets_add_up_as_in_diffusers(tmp_path: Path, name: str) -> No
         image, scale = torch.rand(2, 3, 72, 56), torch.tensor([[0.5], [1.5]])
         arguments = (inputs["model_input"], inputs["timestep"], inputs["text_embeddings"], image, scale)
         inputs[f"residuals_{number}"] = loaded.module(*arguments)
-        model: Any = ControlNetModel.from_pretrained(folder, low_cpu_mem_usage=False)
+        model: Any = _Control.from_pretrained(folder, low_cpu_mem_usage=False)
         weight = scale.repeat(2, 1)[:, :, None, None]
         found = model(latent, time, text, image.repeat(2, 1, 1, 1), return_dict=False)
         down = [have + weight * more for have, more in zip(down, found[0], strict=False)]
@@ -218,7 +229,8 @@ def test_loras_of_convolutions_and_text_encoder_add_up(tmp_path: Path) -> None:
     text = "text_model.encoder.layers.0.self_attn.q_proj"
     state = {
         f"unet.{_CONVOLUTION}.lora_A.weight": down, f"unet.{_CONVOLUTION}.lora_B.weight": up,
-        f"text_encoder.{text}.lora_A.weight": torch.ones(1, 32), f"text_encoder.{text}.lora_B.weight": torch.ones(32, 1),
+        f"text_encoder.{text}.lora_A.weight": torch.ones(1, 32),
+        f"text_encoder.{text}.lora_B.weight": torch.ones(32, 1),
     }  # fmt: skip
     wanted = {"unet": parts.unet(), "text_encoder": parts.text_encoder(), "lora": parts.files(state)}
     folders = _folders(tmp_path, wanted)

@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import onnx
 import pytest
+import torch
 
 from diffusion_builder import deviation
 from diffusion_builder.components.options import Precision
@@ -23,12 +23,15 @@ from diffusion_builder.store import Artifact, Kind, Store
 from tests.component import parts
 from tests.component.conftest import context
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _ROOT = Path(__file__).parents[2]
 _FLOAT16, _BFLOAT16 = onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
 
 
 def _export(
-    root: Path, wanted: Mapping[str, parts.Write], component: Component, precision: str = "float32", **options: Any
+    root: Path, wanted: Mapping[str, parts.Write], component: Component, precision: str = "float32", **options: object
 ) -> Artifact:
     store = Store(root / "store")
     source = parts.source(store, wanted, root / "source")
@@ -65,8 +68,8 @@ def test_everything_at_once_in_half_precision(tmp_path: Path) -> None:
     adapter = {"ip_adapter": parts.ip_adapter(), "image_encoder": parts.image_encoder()}
     lora = parts.files(
         {
-            "lora_unet_conv_out.lora_down.weight": parts.torch.ones(1, 16, 3, 3),
-            "lora_unet_conv_out.lora_up.weight": parts.torch.ones(4, 1, 1, 1),
+            "lora_unet_conv_out.lora_down.weight": torch.ones(1, 16, 3, 3),
+            "lora_unet_conv_out.lora_up.weight": torch.ones(4, 1, 1, 1),
         }
     )
     options = {
