@@ -8,6 +8,7 @@ UV := $(shell command -v uv 2>/dev/null || echo $(DIFFUSION_OPERATOR_CACHE)/uv/b
 RUN := $(UV) run --frozen --no-sync
 EXTRAS := --extra operator --extra builder --extra serving --extra client
 DEVCLUSTER := $(RUN) python -m devcluster
+CHART_CRD := charts/diffusion-operator-crds/templates/diffusionpipelines.yaml
 
 .PHONY: help
 help: ## List the targets
@@ -47,10 +48,14 @@ check: venv ## ruff, mypy --strict, import layers, drift of generated files
 	@$(RUN) mypy
 	@$(RUN) lint-imports
 	@$(RUN) diffusion-operator crd --check crds/diffusionpipelines.yaml
+	@$(RUN) diffusion-operator crd --chart --check $(CHART_CRD)
+	@$(RUN) diffusion-operator docs --check docs/api.md
 
 .PHONY: crds
-crds: venv ## Regenerate crds/ from the API
+crds: venv ## Regenerate the CRD, its chart and docs/api.md from the API
 	@$(RUN) diffusion-operator crd --write crds/diffusionpipelines.yaml
+	@$(RUN) diffusion-operator crd --chart --write $(CHART_CRD)
+	@$(RUN) diffusion-operator docs --write docs/api.md
 
 .PHONY: cluster-up
 cluster-up: venv ## Start (or bring up to date) the embedded Kubernetes
