@@ -15,7 +15,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent.parent
 TIERS: Final = (4, 20)
 SIZES: Final = range(64, 129, 8)
 # Follows the words best with the demo's checkpoint (examples/demo-checkpoint/training.json).
-GUIDANCE: Final = 4.0
+GUIDANCE: Final = 2.0
 IMAGE_VARIABLES: Final = {
     "operator": "OPERATOR_IMAGE",
     "builder": "BUILDER_IMAGE",
