@@ -19,6 +19,8 @@ from tests.component.tensorrt_conformance import Workshop
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# About four minutes on two idle cores; gigabytes are hashed, and a busy machine takes its time for them.
+pytestmark = pytest.mark.timeout(3600)
 _SIDE = {"min": 512, "opt": 512, "max": 768}
 SHAPES = json.dumps({"batch": {"min": 1, "opt": 2, "max": 4}, "height": _SIDE, "width": _SIDE})
 
