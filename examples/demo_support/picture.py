@@ -89,15 +89,14 @@ def port_forward(tools: Tools, service: str, namespace: str) -> Iterator[str]:
         DemoError: kubectl cannot forward.
     """
     command = ["kubectl", "port-forward", "-n", namespace, f"service/{service}", ":8000"]
-    process = subprocess.Popen(  # noqa: S603 - the demo's own command
+    with subprocess.Popen(  # noqa: S603 - the demo's own command
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(tools.environment)
-    )
-    try:
-        line = process.stdout.readline() if process.stdout else ""
-        match = _FORWARDING.search(line)
-        if not match:
-            raise DemoError(f"kubectl port-forward failed: {line.strip()}")
-        yield match[1]
-    finally:
-        process.terminate()
-        process.wait()
+    ) as process:
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            match = _FORWARDING.search(line)
+            if not match:
+                raise DemoError(f"kubectl port-forward failed: {line.strip()}")
+            yield match[1]
+        finally:
+            process.terminate()
