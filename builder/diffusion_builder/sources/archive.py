@@ -102,9 +102,9 @@ class _Careful:
         self._stream, self._name, self._limit = stream, name, limit
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _MAX_PIECE:
-            raise _too_large(self._name, f"it holds a header of {size} bytes")
-        piece = self._stream.read(size)
+        piece = self._stream.read(min(size, _MAX_PIECE + 1) if size >= 0 else _MAX_PIECE + 1)
+        if len(piece) > _MAX_PIECE:
+            raise _too_large(self._name, f"it holds a header of more than {_MAX_PIECE} bytes")
         if self._stream.tell() > self._limit:
             raise _too_large(self._name, f"it grows beyond {self._limit} bytes")
         return piece

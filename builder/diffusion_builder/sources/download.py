@@ -116,6 +116,7 @@ class Download:
         try:
             response: http.client.HTTPResponse = _opener().open(request, timeout=_TIMEOUT_SECONDS)
         except HTTPError as error:
+            error.close()
             raise self._refused(error.code) from error
         except (OSError, http.client.HTTPException) as error:
             raise _Broken(_words(error)) from error
