@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,14 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
         "freq_shift": 1,
     },
 }  # fmt: skip
+
+
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: threads that wait for each other cost more than models of this size."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def unet(name: str = "sd1", seed: int = 0) -> Write:

@@ -33,6 +33,9 @@ _Control: Any = ControlNetModel
 _rescale: Any = rescale_noise_cfg
 
 
+_one_thread = pytest.fixture(scope="module", autouse=True)(parts.one_thread)
+
+
 def _folders(root: Path, wanted: dict[str, parts.Write]) -> dict[str, Path]:
     for name, write in wanted.items():
         write(root / name)

@@ -30,6 +30,9 @@ _ROOT = Path(__file__).parents[2]
 _FLOAT16, _BFLOAT16 = onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
 
 
+_one_thread = pytest.fixture(scope="module", autouse=True)(parts.one_thread)
+
+
 def _export(
     root: Path, wanted: Mapping[str, parts.Write], component: Component, precision: str = "float32", **options: object
 ) -> Artifact:
@@ -129,8 +132,8 @@ def test_two_processes_export_the_same_bytes(tmp_path: Path) -> None:
             "--source", source, "--component", "denoiser", "--precision", "float16",
             "--options", '{"guidanceRescale": true}', "--result", str(result),
         ]  # fmt: skip
-        seed = {"PYTHONHASHSEED": str(number)}
-        subprocess.run(command, check=True, capture_output=True, cwd=_ROOT / "builder", env=os.environ | seed)
+        environment = os.environ | {"PYTHONHASHSEED": str(number), "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, capture_output=True, cwd=_ROOT / "builder", env=environment)
         artifact = Store(store).get(Kind.ONNX, json.loads(result.read_text())["digest"])
         found.append({name: (artifact.path / name).read_bytes() for name in (MODEL, WEIGHTS)})
     assert found[0] == found[1]
