@@ -5,7 +5,10 @@ torch is imported only inside the functions that trace, so that a cached artifac
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +36,8 @@ __all__ = ["MODEL", "OPSET", "WEIGHTS", "Request", "export"]
 
 # Bumped when the exported graph changes for unchanged weights.
 _EXPORT_VERSION = 2
+# Bytes per weight: a graph is there twice while it is packed; a bfloat16 one has a float32 twin for a while.
+_WRITTEN: Mapping[Precision, int] = {Precision.FLOAT32: 8, Precision.FLOAT16: 4, Precision.BFLOAT16: 6}
 # Told the name of a phase when it begins.
 OnPhase = Callable[[str], None]
 
@@ -117,15 +122,29 @@ def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact,
         return _export(material, component, Precision(request.precision), folder, on_phase)
 
     used = {part.source.manifest.digest: part.source for part in (*found.values(), *loras)}
-    recipe = Recipe(Kind.ONNX, inputs, tools, needed_bytes=_needed(material, main), made_from=tuple(used.values()))
+    recipe = Recipe(
+        Kind.ONNX,
+        inputs,
+        tools,
+        needed_bytes=_needed(material, main, Precision(request.precision)),
+        made_from=tuple(used.values()),
+    )
     return store.publish(recipe, write)
 
 
-def _needed(material: Material, main: str | None) -> int:
-    """Upper limit of the bytes written: while it is packed, a graph is there twice, as float32."""
+def _needed(material: Material, main: str | None, precision: Precision) -> int:
+    """Bytes written for each weight, whatever type it has in the source."""
     if main is None:
         return 0
-    return 4 * sum(path.stat().st_size for path in material.folders[main].glob("*.safetensors"))
+    return _WRITTEN[precision] * sum(_elements(path) for path in material.folders[main].glob("*.safetensors"))
+
+
+def _elements(path: Path) -> int:
+    """Numbers in a safetensors file, by its header: 8 bytes of length, then JSON."""
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
 def _parts(store: Store, request: Request) -> dict[str, _Part]:
