@@ -21,7 +21,7 @@ import pytest
 import diffusion_builder
 from diffusion_builder import sources
 from diffusion_builder.errors import BadInputError, BuilderError, ExitCode, Reason, UnavailableError
-from diffusion_builder.hub import Hub, HubReference
+from diffusion_builder.hub import Hub, HubFile, HubReference
 from diffusion_builder.layout import Wanted
 from diffusion_builder.sources import download
 from diffusion_builder.sources.download import Download
@@ -227,6 +227,22 @@ def test_a_broken_download_from_a_hub_goes_on_where_it_was(
         )
     assert (artifact.path / _UNET).read_bytes() == (checkpoint / _UNET).read_bytes()
     assert ("GET", "diffusion_pytorch_model.safetensors", "bytes=1000-") in server.asked
+
+
+def test_a_file_that_is_not_what_the_hub_lists_is_not_taken(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "hub" / "a" / "b")
+    reference = HubReference("a/b", revision_of(tmp_path / "hub" / "a" / "b"))
+    files = Hub.files
+
+    def listed(hub: Hub, reference: HubReference) -> Mapping[str, HubFile]:
+        return {name: HubFile(file.size, "0" * 64) for name, file in files(hub, reference).items()}
+
+    monkeypatch.setattr(Hub, "files", listed)
+    with FlakyHub(tmp_path / "hub") as server, _serving(server) as address, pytest.raises(UnavailableError) as caught:
+        sources.from_hub(Store(tmp_path / "store"), lambda: Hub(address, None), reference, _ignore)
+    assert caught.value.reason is Reason.DIGEST_MISMATCH
 
 
 class FileServer(ThreadingHTTPServer):
