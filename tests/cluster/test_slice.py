@@ -105,7 +105,7 @@ def test_another_scheduler_compiles_nothing_and_replaces_the_server(cluster: Clu
 
 def test_a_killed_server_comes_back_with_the_same_pictures(cluster: Cluster, served: Kube) -> None:
     state, picture = end_state(served), draw(cluster, served, 4)
-    (pod,) = served.list("pods", "diffusion-operator.io/revision")
+    (pod,) = serving_pods(served)
     served.run("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
     eventually(lambda: replaced(served, pod["metadata"]["uid"]), 60, "the Deployment makes a new pod")
     wait_ready(served, deadline=180)
@@ -113,8 +113,14 @@ def test_a_killed_server_comes_back_with_the_same_pictures(cluster: Cluster, ser
     assert draw(cluster, served, 4) == picture
 
 
-def replaced(kube: Kube, uid: str) -> bool:
+def serving_pods(kube: Kube) -> list[Object]:
+    """Pods of the server; those that are on their way out finish their requests and do not count."""
     pods = kube.list("pods", "diffusion-operator.io/revision")
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def replaced(kube: Kube, uid: str) -> bool:
+    pods = serving_pods(kube)
     return bool(pods) and all(
         pod["metadata"]["uid"] != uid
         and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
