@@ -297,6 +297,18 @@ def test_an_ip_adapter_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("name", "says"), [("one-level", "only_cross_attention"), ("attention-everywhere", "down_blocks.0.attentions.0")]
+)
+def test_an_ip_adapter_is_refused_where_attention_has_no_place_for_it(tmp_path: Path, name: str, says: str) -> None:
+    wanted = {
+        "unet": parts.unet(name), "ip_adapter": parts.ip_adapter(), "image_encoder": parts.image_encoder(),
+    }  # fmt: skip
+    with pytest.raises(BadInputError, match=says) as caught:
+        _load(Component.DENOISER, _folders(tmp_path, wanted), ip_adapter="0" * 64)
+    assert caught.value.reason is Reason.UNSUPPORTED_COMPONENT
+
+
+@pytest.mark.parametrize(
     ("name", "says"), [("sd2", "cross_attention_dim is 40, the UNet has 32"), ("one-level", "block_out_channels")]
 )
 def test_a_controlnet_for_another_base_is_refused(tmp_path: Path, name: str, says: str) -> None:

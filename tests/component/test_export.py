@@ -18,7 +18,7 @@ from diffusion_builder.components.options import Precision
 from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.onnx_files import MODEL, WEIGHTS
-from diffusion_builder.stages import export
+from diffusion_builder.stages import Origin, export, fetch
 from diffusion_builder.store import Artifact, Kind, Store
 from tests.component import parts
 from tests.component.conftest import context
@@ -119,6 +119,32 @@ def test_encoders_export_in_every_precision(tmp_path: Path, precision: str) -> N
     long = {"clipSkip": 1, "longPrompts": True}
     _export(tmp_path, {"text_encoder": parts.text_encoder(40, "gelu")}, Component.TEXT_ENCODER, precision, **long)
     _export(tmp_path / "image", {"image_encoder": parts.image_encoder()}, Component.IMAGE_ENCODER, precision)
+
+
+def test_what_fetch_brings_is_what_options_name(tmp_path: Path) -> None:
+    here = context(tmp_path / "store")
+    found = {}
+    for name, write in {
+        "denoiser": parts.unet(),
+        "controlnet": parts.controlnet(),
+        "lora": parts.files(
+            {
+                "unet.conv_in.lora_A.weight": torch.ones(1, 4, 3, 3),
+                "unet.conv_in.lora_B.weight": torch.ones(16, 1, 1, 1),
+            }
+        ),
+        "ip_adapter": parts.ip_adapter(),
+    }.items():
+        write(tmp_path / name)
+        if name == "ip_adapter":
+            parts.image_encoder()(tmp_path / name / "image_encoder")
+        found[name] = str(fetch(here, Origin(path=tmp_path / name, component=name))["digest"])
+    options = {"ipAdapter": found["ip_adapter"], "loras": [{"source": found["lora"], "weight": 0.01}]}
+    denoiser = export(here, found["denoiser"], Component.DENOISER, "float32", json.dumps(options))
+    control = json.dumps({"controlNet": found["controlnet"]})
+    export(here, found["denoiser"], Component.CONTROLNET, "float32", control)
+    made_from = Store(tmp_path / "store").get(Kind.ONNX, str(denoiser["digest"])).manifest.made_from
+    assert set(made_from) == {found["denoiser"], found["ip_adapter"], found["lora"]}
 
 
 def test_two_processes_export_the_same_bytes(tmp_path: Path) -> None:

@@ -153,8 +153,9 @@ def install(model: Model, adapter: Adapter) -> Installed:
     """Put an adapter into a UNet.
 
     Raises:
-        BadInputError: it was trained for another UNet.
+        BadInputError: it was trained for another UNet, or this UNet has attention that it cannot be put beside.
     """
+    _check_blocks(model)
     width = configs.text_width(parts.UNET, model.config)
     if adapter.text_width != width:
         raise BadInputError(
@@ -178,3 +179,14 @@ def install(model: Model, adapter: Adapter) -> Installed:
             module.processor = ReferenceAttention(processor.to_k_ip[0], processor.to_v_ip[0])
             found.append(module.processor)
     return Installed(tuple(found), adapter.reads_hidden_states)
+
+
+def _check_blocks(model: Model) -> None:
+    """An adapter sits beside the second, cross attention of each transformer block; diffusers knows no other place."""
+    crossed = model.config.only_cross_attention
+    other = [name for name in model.attn_processors if not name.endswith(("attn1.processor", "attn2.processor"))]
+    if other or (any(crossed) if isinstance(crossed, list | tuple) else crossed):
+        what = other[0].removesuffix(".processor") if other else "only_cross_attention"
+        raise BadInputError(
+            Reason.UNSUPPORTED_COMPONENT, f"an IP-Adapter cannot be put into this UNet, because of its {what}"
+        )
