@@ -1,0 +1,75 @@
+"""How well requests share denoiser calls, and what that is worth against a loop of one request at a time.
+
+Builds the demo checkpoint for the CPU, starts one real Triton, and in one run measures per number of clients: pictures
+per second and the mean batch of `5_denoiser` from Triton's own statistics; then diffusers' Python loop on the same
+machine with the same scheduler and steps. Writes out/bench-batching.json.
+
+    python -m benchmarks.batching
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from diffusion_builder.stages import Origin, build
+from tests.component.checkpoints import DEMO
+from tests.component.client import Ask, counts, send, send_all
+from tests.component.conftest import context, plan
+from tests.component.reference import Reference
+from tests.component.tritonserver import serve
+
+STEPS = 20
+CLIENTS = (1, 2, 4, 8)
+ROUNDS = 7
+OUT = Path(__file__).parents[1] / "out" / "bench-batching.json"
+Row = dict[str, float]
+
+
+def ask(seed: int) -> Ask:
+    """One picture of 64 x 64 pixels."""
+    return Ask(STEPS, ["a red circle on a blue background"], seed=[seed], guidance_scale=[2.0])
+
+
+def ensemble(http: str, clients: int) -> Row:
+    """Send rounds of simultaneous requests; the median round counts."""
+    before, moments = counts(http, "5_denoiser"), [time.monotonic()]
+    for _ in range(ROUNDS):
+        send_all(http, [ask(seed) for seed in range(clients)])
+        moments.append(time.monotonic())
+    after = counts(http, "5_denoiser")
+    seconds = median(end - begin for begin, end in pairwise(moments))
+    batch = (after.samples - before.samples) / (after.calls - before.calls)
+    return {"images_per_second": clients / seconds, "mean_batch": batch}
+
+
+def python_loop() -> Row:
+    """diffusers, one request after the other."""
+    reference = Reference(DEMO, "DDIM")
+    reference.draw(ask(0))
+    moments = [time.monotonic()]
+    for seed in range(ROUNDS):
+        reference.draw(ask(seed))
+        moments.append(time.monotonic())
+    return {"images_per_second": 1 / median(end - begin for begin, end in pairwise(moments))}
+
+
+def main() -> None:
+    """Measure and write the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        repository = str(build(context(Path(folder)), Origin(path=DEMO), plan())[-1]["digest"])
+        with serve(Path(folder, "repositories", repository, "models")) as server:
+            send(server.http, ask(0))
+            rows = {str(clients): ensemble(server.http, clients) for clients in CLIENTS}
+    result = {"steps": STEPS, "ensemble": rows, "diffusers_loop": python_loop()}
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
