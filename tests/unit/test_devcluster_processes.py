@@ -104,12 +104,18 @@ def test_a_component_started_but_never_recorded_is_replaced_not_doubled(processe
     config = tmp_path / "config"
     config.touch()
     component = Component("sleeper", ("/usr/bin/tail", "-f", str(config)))
+
+    def running() -> list[int]:
+        return pids_of(lambda argv: argv == component.argv)
+
     processes.ensure(component)
+    # The kernel lets the parent go on a moment before the new program's command line can be read.
+    wait(lambda: running() == [processes.pid("sleeper")])
     (Layout(tmp_path).processes / "sleeper.json").unlink()
 
     processes.ensure(component)
 
-    assert pids_of(lambda argv: argv == component.argv) == [processes.pid("sleeper")]
+    wait(lambda: running() == [processes.pid("sleeper")])
 
 
 def test_stop_ends_even_a_component_that_ignores_the_request_when_forced(processes: Processes, tmp_path: Path) -> None:
