@@ -31,11 +31,11 @@ test: check unit test-component test-cluster ## Everything CI runs
 
 .PHONY: unit
 unit: venv ## Unit tests (under 30 s)
-	@$(RUN) pytest tests/unit
+	@$(RUN) pytest tests/unit --numprocesses auto
 
 .PHONY: test-component
 test-component: venv ## Real export, real Triton, parity with diffusers
-	@$(RUN) pytest tests/component
+	@$(RUN) pytest tests/component --numprocesses 2 --dist loadfile
 
 .PHONY: test-cluster
 test-cluster: venv ## The operator on the real embedded cluster
