@@ -5,27 +5,23 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffusion_builder.command import finish, result_option, store_option
 from diffusion_builder.contract import Component
-from diffusion_builder.errors import BuilderError, ExitCode, Reason
-from diffusion_builder.progress import Mode, reporter
-from diffusion_builder.store import Store
+from diffusion_builder.errors import ExitCode
+from diffusion_builder.progress import Mode
 from diffusion_builder.store_cli import store_group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import FrameType
 
     from diffusion_builder.stages import Context, Result
 
-# A termination message holds 4 KiB; the rest of a result is far below 1 KiB.
-_MAX_MESSAGE = 1500
 # Shells report a program that ended by a signal so.
 _SIGNALLED = 128
 _DEFAULT_SHAPES = json.dumps(
@@ -35,21 +31,6 @@ _DEFAULT_SHAPES = json.dumps(
         "width": {"min": 64, "opt": 64, "max": 128},
     }
 )
-
-_store = click.option(
-    "--store", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the artifact store."
-)
-_result = click.option(
-    "--result", type=click.Path(path_type=Path, dir_okay=False), help="File for the JSON result or error."
-)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended: exit code and JSON result."""
-
-    code: ExitCode
-    result: Result
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,7 +50,7 @@ def cli(context: click.Context, progress: str) -> None:
 
 
 @cli.command()
-@_store
+@store_option
 @click.option("--repo", help="Repository on the hub, ORG/NAME. HF_ENDPOINT chooses the hub.")
 @click.option("--revision", help="Commit, 40 hex digits.")
 @click.option("--path", type=click.Path(path_type=Path), help="Folder with a checkpoint, instead of a hub.")
@@ -77,7 +58,7 @@ def cli(context: click.Context, progress: str) -> None:
 @click.option("--sha256", help="Of that file, 64 hex digits.")
 @click.option("--component", help="Fetch only this: text_encoder, denoiser, vae, controlnet, lora, ip_adapter, ...")
 @click.option("--file", help="Which safetensors file is the LoRA or IP-Adapter, where there are several.")
-@_result
+@result_option
 @click.pass_obj
 def fetch(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
     """Bring a checkpoint or one component into the store."""
@@ -87,12 +68,12 @@ def fetch(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> 
 
 
 @cli.command()
-@_store
+@store_option
 @click.option("--source", required=True, help="Digest of the source.")
 @click.option("--component", required=True, type=click.Choice([str(item) for item in Component]))
 @click.option("--precision", default="float32", show_default=True, help="float32, float16 or bfloat16.")
 @click.option("--options", default="{}", help="JSON: LoRAs, ControlNets, IP-Adapter and more; see docs/components.md.")
-@_result
+@result_option
 @click.pass_obj
 def export(mode: Mode, /, store: Path, result: Path | None, component: str, **arguments: str) -> None:
     """Export one component to ONNX and compare it with torch."""
@@ -102,7 +83,7 @@ def export(mode: Mode, /, store: Path, result: Path | None, component: str, **ar
 
 
 @cli.command(name="compile")
-@_store
+@store_option
 @click.option("--onnx", required=True, help="Digest of the exported graph.")
 @click.option("--runtime", default="onnxruntime", show_default=True, help="onnxruntime or tensorrt.")
 @click.option("--target", default="cpu", show_default=True, help="cpu, or a GPU product such as NVIDIA-L4.")
@@ -111,7 +92,7 @@ def export(mode: Mode, /, store: Path, result: Path | None, component: str, **ar
 @click.option("--optimization-level", type=int, default=3, show_default=True, help="tensorrt: 0 (quick) to 5.")
 @click.option("--workspace", type=int, help="tensorrt: scratch memory for kernels in MiB; default: all of the GPU.")
 @click.option("--layers", is_flag=True, help="tensorrt: write the engine's layers beside it as JSON.")
-@_result
+@result_option
 @click.pass_obj
 def compile_(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's
     """Compile one component for a target."""
@@ -121,9 +102,9 @@ def compile_(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) 
 
 
 @cli.command()
-@_store
+@store_option
 @click.option("--spec", required=True, help="JSON: source, engines, pipelines, scheduler, shapes, batching.")
-@_result
+@result_option
 @click.pass_obj
 def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:
     """Assemble a Triton model repository."""
@@ -133,9 +114,9 @@ def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:
 
 
 @cli.command()
-@_store
+@store_option
 @click.option("--repository", required=True, help="Digest of the repository.")
-@_result
+@result_option
 @click.pass_obj
 def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> None:
     """Compare every file of a repository and its engines with the manifests."""
@@ -145,11 +126,11 @@ def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> Non
 
 
 @cli.command()
-@_store
+@store_option
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="HTTP address of the server.")
 @click.option("--repository", required=True, help="Digest of the repository that is served.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds for each picture.")
-@_result
+@result_option
 @click.pass_obj
 def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, result: Path | None) -> None:
     """Ask a running server for one picture per ensemble."""
@@ -167,7 +148,7 @@ def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, re
 @click.option("--steps", default="4,20", show_default=True, help="Step counts, one ensemble each.")
 @click.option("--scheduler", default="DDIM", show_default=True)
 @click.option("--shapes", default=_DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
-@_result
+@result_option
 @click.pass_obj
 def build(mode: Mode, /, out: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
     """Run all stages; what is in the store already is not made again."""
@@ -196,40 +177,6 @@ def _steps(text: str) -> tuple[int, ...]:
     if not all(part.strip().isdigit() for part in parts):
         raise click.UsageError(f"--steps {text!r}: give numbers separated by commas, such as 4,20")
     return tuple(int(part) for part in parts)
-
-
-def finish(mode: Mode, root: Path, file: Path | None, work: Callable[[Context], Result]) -> Result:
-    """Run a stage, print and write its result, and leave with its exit code when it failed."""
-    outcome = _attempt(mode, root, work)
-    text = json.dumps(outcome.result)
-    if file is not None:
-        file.write_text(text + "\n")
-    if outcome.code is not ExitCode.OK:
-        raise SystemExit(int(outcome.code))
-    click.echo(text)
-    return outcome.result
-
-
-def _attempt(mode: Mode, root: Path, work: Callable[[Context], Result]) -> Outcome:
-    from diffusion_builder.stages import Context
-
-    try:
-        with reporter(mode) as shown:
-            return Outcome(ExitCode.OK, work(Context(Store(root), shown)))
-    except BuilderError as error:
-        return _failed(error.exit_code, error.reason, error.message)
-    except click.ClickException:
-        raise
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is reported as one
-        traceback.print_exc()
-        return _failed(
-            ExitCode.INTERNAL, Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}. Please report this."
-        )
-
-
-def _failed(code: ExitCode, reason: Reason, message: str) -> Outcome:
-    click.echo(f"error: {reason}\n  {message}", err=True)
-    return Outcome(code, {"error": {"reason": str(reason), "message": message[:_MAX_MESSAGE]}})
 
 
 def _terminated(number: int, _frame: FrameType | None) -> None:

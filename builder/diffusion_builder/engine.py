@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.export import MODEL, WEIGHTS
+from diffusion_builder.onnx_files import MODEL, WEIGHTS
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 
 if TYPE_CHECKING:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from diffusion_builder.contract import Interface
     from diffusion_builder.deviation import Case, Deviation
 
-__all__ = ["MODEL", "OPSET", "WEIGHTS", "Request", "export"]
 
 # Bumped when the exported graph changes for unchanged weights.
 _EXPORT_VERSION = 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from diffusion_builder.export import MODEL, WEIGHTS
+from diffusion_builder.onnx_files import MODEL, WEIGHTS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffusion_builder.command import finish, result_option, store_option
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, StoreError
 from diffusion_builder.progress import Event
 from diffusion_builder.store import Store
@@ -18,7 +18,8 @@ from diffusion_builder.store.collect import Entry, Options, collect
 from diffusion_builder.store.listing import bytes_text, rows, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from diffusion_builder.progress import Mode
     from diffusion_builder.stages import Context, Result
@@ -29,13 +30,6 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHOWN = 8
 _DIGITS = 12
 
-_store = click.option(
-    "--store", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the artifact store."
-)
-_result = click.option(
-    "--result", type=click.Path(path_type=Path, dir_okay=False), help="File for the JSON result or error."
-)
-
 
 @click.group(name="store")
 def store_group() -> None:
@@ -43,7 +37,7 @@ def store_group() -> None:
 
 
 @store_group.command(name="ls")
-@_store
+@store_option
 def store_ls(store: Path) -> None:
     """List artifacts, and what was made from them."""
     with _readable():
@@ -53,7 +47,7 @@ def store_ls(store: Path) -> None:
 
 
 @store_group.command(name="show")
-@_store
+@store_option
 @click.argument("digest")
 def store_show(store: Path, digest: str) -> None:
     """Print the manifest of an artifact; the beginning of its digest is enough."""
@@ -67,9 +61,9 @@ def store_show(store: Path, digest: str) -> None:
 
 
 @store_group.command(name="verify")
-@_store
+@store_option
 @click.argument("digest", default="")
-@_result
+@result_option
 @click.pass_obj
 def store_verify(mode: Mode, store: Path, digest: str, result: Path | None) -> None:
     """Hash every file of every artifact, or of one, and compare it with the manifests."""
@@ -91,17 +85,17 @@ def store_verify(mode: Mode, store: Path, digest: str, result: Path | None) -> N
             "cached": False, "artifacts": found.artifacts,
         }  # fmt: skip
 
-    _finish(mode, store, result, work)
+    finish(mode, store, result, work)
 
 
 @store_group.command(name="gc")
-@_store
+@store_option
 @click.option("--keep", multiple=True, metavar="DIGEST", help="Artifact to keep, with all that it was made from.")
 @click.option("--keep-nothing", is_flag=True, help="Say so when really nothing is to be kept.")
 @click.option("--grace", default="24h", show_default=True, help="Keep what is younger: 90s, 30m, 24h, 7d.")
 @click.option("--timing", is_flag=True, help="Also delete TensorRT's timing caches that no kept engine was built with.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
-@_result
+@result_option
 @click.pass_obj
 def store_gc(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
     """Delete what nothing that is kept was made from or links to."""
@@ -123,7 +117,7 @@ def store_gc(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) 
             "litter": done.litter, "timing": list(done.timing[:_SHOWN]), "missing": list(done.missing[:_SHOWN]),
         }  # fmt: skip
 
-    _finish(mode, store, result, work)
+    finish(mode, store, result, work)
 
 
 def duration(text: str) -> float:
@@ -143,13 +137,6 @@ def _options(*, keep: tuple[str, ...], keep_nothing: bool, grace: str, timing: b
     if bool(digests) == keep_nothing:
         raise BadInputError(Reason.INVALID_ARGUMENT, "give either --keep DIGEST, once or more often, or --keep-nothing")
     return Options(digests, duration(grace), dry_run, timing)
-
-
-def _finish(mode: Mode, root: Path, file: Path | None, work: Callable[[Context], Result]) -> None:
-    # The command line's frame imports this module for its commands.
-    from diffusion_builder.cli import finish
-
-    finish(mode, root, file, work)
 
 
 @contextmanager

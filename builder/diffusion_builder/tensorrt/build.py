@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.contract import Component, interface
-from diffusion_builder.export import MODEL
+from diffusion_builder.onnx_files import MODEL
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_builder.tensorrt import facts, plan_check, run, sku
 from diffusion_builder.tensorrt.command import Files, Options, arguments, flags

@@ -1,0 +1,72 @@
+"""How a command ends: its result on stdout and in a file, its error as one readable block, its exit code."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from diffusion_builder.errors import BuilderError, ExitCode, Reason
+from diffusion_builder.progress import Mode, reporter
+from diffusion_builder.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusion_builder.stages import Context, Result
+
+# A termination message holds 4 KiB; the rest of a result is far below 1 KiB.
+_MAX_MESSAGE = 1500
+
+store_option = click.option(
+    "--store", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the artifact store."
+)
+result_option = click.option(
+    "--result", type=click.Path(path_type=Path, dir_okay=False), help="File for the JSON result or error."
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: exit code and JSON result."""
+
+    code: ExitCode
+    result: Result
+
+
+def finish(mode: Mode, root: Path, file: Path | None, work: Callable[[Context], Result]) -> Result:
+    """Run a stage, print and write its result, and leave with its exit code when it failed."""
+    outcome = _attempt(mode, root, work)
+    text = json.dumps(outcome.result)
+    if file is not None:
+        file.write_text(text + "\n")
+    if outcome.code is not ExitCode.OK:
+        raise SystemExit(int(outcome.code))
+    click.echo(text)
+    return outcome.result
+
+
+def _attempt(mode: Mode, root: Path, work: Callable[[Context], Result]) -> Outcome:
+    from diffusion_builder.stages import Context
+
+    try:
+        with reporter(mode) as shown:
+            return Outcome(ExitCode.OK, work(Context(Store(root), shown)))
+    except BuilderError as error:
+        return _failed(error.exit_code, error.reason, error.message)
+    except click.ClickException:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is reported as one
+        traceback.print_exc()
+        return _failed(
+            ExitCode.INTERNAL, Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}. Please report this."
+        )
+
+
+def _failed(code: ExitCode, reason: Reason, message: str) -> Outcome:
+    click.echo(f"error: {reason}\n  {message}", err=True)
+    return Outcome(code, {"error": {"reason": str(reason), "message": message[:_MAX_MESSAGE]}})
