@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,8 +85,3 @@ def shared_namespace(operator: Kube) -> Iterator[Kube]:
     makers = _namespaces(operator)
     yield next(makers)()
     next(makers, None)
-
-
-@pytest.fixture(scope="session")
-def checkout() -> Path:
-    return Path(__file__).parents[2]

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tests.cluster.kube import Kube, KubectlError, eventually
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from examples.demo_support.cluster import Cluster
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 HUB = {"huggingFace": {"repo": "demo/shapes", "revision": REVISION}}
 
 
 @pytest.fixture(scope="module")
-def api(cluster: Cluster, checkout: Path) -> Kube:
-    """The API server with this checkout's CRD."""
-    kube = Kube(cluster.tools.environment, "default")
-    definition = str(checkout / "crds" / "diffusionpipelines.yaml")
-    kube.run("apply", "--server-side", "--force-conflicts", "-f", definition)
+def api(operator: Kube) -> Kube:
+    """The API server with the CRD that the chart brings."""
+    kube = Kube(operator.environment, "default")
     eventually(lambda: answer(kube, pipeline()) == "", 30, "the API server serves the new schema")
     return kube
 
