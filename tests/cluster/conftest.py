@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,10 +24,22 @@ HUB_NAMESPACE = "tests-hub"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
+def run_devcluster(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "devcluster", *arguments], capture_output=True, text=True, check=False, timeout=300
+    )
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
-    """The embedded cluster; it is left running, as it may have been before."""
-    return bring_up(Settings(images={}), Tools(), print)
+def cluster() -> Iterator[Cluster]:
+    """The embedded cluster. One that did not run before is taken down again; `down` itself looks for leftovers."""
+    ran_before = run_devcluster("pid", "kube-apiserver").returncode == 0
+    try:
+        yield bring_up(Settings(images={}), Tools(), print)
+    finally:
+        if not ran_before:
+            down = run_devcluster("down")
+            assert down.returncode == 0, down.stderr
 
 
 @pytest.fixture(scope="session")
