@@ -10,11 +10,14 @@ machine with the same scheduler and steps. Writes out/bench-batching.json.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+
+import torch
 
 from diffusion_builder.stages import Origin, build
 from tests.component.checkpoints import DEMO
@@ -50,6 +53,8 @@ def ensemble(http: str, clients: int) -> Row:
 def python_loop() -> Row:
     """diffusers, one request after the other."""
     reference = Reference(DEMO, "DDIM")
+    # The parity tests keep torch to one thread; here it gets the cores that the engines get.
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     reference.draw(ask(0))
     moments = [time.monotonic()]
     for seed in range(ROUNDS):
