@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 export DIFFUSION_OPERATOR_CACHE ?= $(HOME)/.cache/diffusion-operator
 UV := $(shell command -v uv 2>/dev/null || echo $(DIFFUSION_OPERATOR_CACHE)/uv/bin/uv)
+# Our own programs look for uv there too.
+export PATH := $(patsubst %/,%,$(dir $(UV))):$(PATH)
 RUN := $(UV) run --frozen --no-sync
 EXTRAS := --extra operator --extra builder --extra serving --extra client
 DEVCLUSTER := $(RUN) python -m devcluster
@@ -37,8 +39,13 @@ unit: venv ## Unit tests (under 30 s)
 test-component: venv ## Real export, real Triton, parity with diffusers
 	@$(RUN) pytest tests/component --numprocesses 2 --dist loadfile
 
+.PHONY: built
+built: venv
+	@$(DEVCLUSTER) build
+	@$(RUN) python -m images build --result $(DIFFUSION_OPERATOR_CACHE)/images.json
+
 .PHONY: test-cluster
-test-cluster: venv ## The operator on the real embedded cluster
+test-cluster: built ## The operator on the real embedded cluster
 	@$(RUN) pytest tests/cluster
 
 .PHONY: check
