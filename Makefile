@@ -17,8 +17,10 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(DIFFUSION_OPERATOR_CACHE)/uv/bin/uv:
-	python3 -m venv $(DIFFUSION_OPERATOR_CACHE)/uv
-	$(DIFFUSION_OPERATOR_CACHE)/uv/bin/pip install --quiet uv
+	@# Debian keeps ensurepip, which a venv needs, in a package of its own.
+	@python3 -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv; }
+	@python3 -m venv --clear $(DIFFUSION_OPERATOR_CACHE)/uv
+	@$(DIFFUSION_OPERATOR_CACHE)/uv/bin/pip install --quiet uv
 
 .PHONY: venv
 venv: $(UV) ## Create or update the Python environment from the lock
