@@ -68,5 +68,10 @@ def _attempt(mode: Mode, root: Path, work: Callable[[Context], Result]) -> Outco
 
 
 def _failed(code: ExitCode, reason: Reason, message: str) -> Outcome:
-    click.echo(f"error: {reason}\n  {message}", err=True)
+    tell(reason, message)
     return Outcome(code, {"error": {"reason": str(reason), "message": message[:_MAX_MESSAGE]}})
+
+
+def tell(reason: Reason, message: str) -> None:
+    """Show an error as one readable block."""
+    click.echo(f"error: {reason}\n  {message}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffusion_builder.command import finish, result_option, store_option
+from diffusion_builder.command import finish, result_option, store_option, tell
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, StoreError
 from diffusion_builder.progress import Event
 from diffusion_builder.store import Store
@@ -145,5 +145,5 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except BuilderError as error:
-        click.echo(f"error: {error.reason}\n  {error.message}", err=True)
+        tell(error.reason, error.message)
         raise SystemExit(int(error.exit_code)) from error
