@@ -1,0 +1,76 @@
+"""`spec` of a DiffusionPipeline: only what is served exists here."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from diffusion_operator.api.base import ApiModel, rule, rules
+from diffusion_operator.api.spec.engines import Engines, Shapes
+from diffusion_operator.api.spec.model import ClaimSource, HuggingFaceSource, Model, SecretKey, Source
+from diffusion_operator.api.spec.sampling import Pipeline, Scheduler
+from diffusion_operator.api.spec.serving import Batching, EnvVar, Serving
+from diffusion_operator.api.spec.storage import Storage
+from diffusion_operator.api.spec.targets import Target
+
+__all__ = [
+    "Batching",
+    "ClaimSource",
+    "DiffusionPipelineSpec",
+    "Engines",
+    "EnvVar",
+    "HuggingFaceSource",
+    "Model",
+    "Pipeline",
+    "Scheduler",
+    "SecretKey",
+    "Serving",
+    "Shapes",
+    "Source",
+    "Storage",
+    "Target",
+]
+
+
+class DiffusionPipelineSpec(ApiModel):
+    """What is wanted."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.serving.batching.preferred) || "
+                "self.serving.batching.preferred.all(b, b <= self.shapes.batch.max)",
+                "preferred batch sizes must not be larger than shapes.batch.max",
+                fieldPath=".serving.batching.preferred",
+            ),
+            rule(
+                "self.scheduler.type != 'PNDM' || self.pipelines.all(p, p.steps.all(s, s <= 63))",
+                "PNDM calls the denoiser once more than it has steps, 64 times at most: use at most 63 steps",
+                fieldPath=".pipelines",
+            ),
+            rule(
+                "self.scheduler.type != 'Heun' || self.pipelines.all(p, p.steps.all(s, s <= 32))",
+                "Heun calls the denoiser twice a step, 64 times at most: use at most 32 steps",
+                fieldPath=".pipelines",
+            ),
+        )
+    )
+
+    model: Model = Field(description="The checkpoint that is served.")
+    scheduler: Scheduler = Field(default=Scheduler(), description="Sampler of the diffusion process.")
+    precision: Literal["float32"] = Field(default="float32", description="Number format of weights and activations.")
+    shapes: Shapes = Field(default=Shapes(), description="Sizes that the engines accept.")
+    pipelines: Annotated[list[Pipeline], Field(min_length=1, max_length=8)] = Field(
+        default=[Pipeline(task="generate")],
+        description="What is served.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["task"]},
+    )
+    engines: Engines = Field(default=Engines(), description="How the components become engines.")
+    storage: Storage = Field(default=Storage(size="20Gi"), description="The claim that holds the store.")
+    targets: Annotated[list[Target], Field(min_length=1, max_length=16)] = Field(
+        description="Kinds of nodes that the pipeline is served on.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    serving: Serving = Field(default=Serving(), description="The Triton server.")
+    suspend: bool = Field(
+        default=False, description="Serve nothing and start no Job; what is built stays. Running Jobs finish."
+    )
