@@ -37,10 +37,17 @@ AVERAGE_KEEP = 0.99
 
 @dataclass(frozen=True)
 class Bank:
-    """Encoded pictures of one size: latents bfloat16 [N, 4, H/8, W/8] of unit variance, captions int64 [N]."""
+    """Encoded pictures of one size.
+
+    Args:
+        latents: bfloat16 [N, 4, H/8, W/8] of unit variance.
+        captions: int64 [N].
+        silhouettes: uint8 [N, 1, H, W].
+    """
 
     latents: Tensor
     captions: Tensor
+    silhouettes: Tensor
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class DenoiserTraining:
         self._parameters = [*self._live.unet.parameters(), *self._live.text.parameters()]
         self._averages = [*self.models.unet.parameters(), *self.models.text.parameters()]
         self._optimiser = Optimiser(self._parameters, PEAK_RATE, steps)
-        self._tokens = _token_table(tokenizer).to(device)
+        self._tokens = token_table(tokenizer).to(device)
         signal = make_scheduler().alphas_cumprod.to(device)
         self._signal, self._weight = signal, epsilon_weight(signal)
 
@@ -166,17 +173,18 @@ def encode_bank(vae: AutoencoderKL, painter: Painter, size: Size, shrink: int) -
     """Draw and encode the pictures of one size."""
     area = size.height * size.width
     at_once = max(2, ENCODED_AT_ONCE // area // shrink)
-    latents, captions = [], []
+    latents, captions, silhouettes = [], [], []
     for _ in range(math.ceil(BANK_PIXELS * size.share / shrink / area / at_once)):
         batch = painter.paint(at_once, size.height, size.width)
         with torch.no_grad(), torch.autocast(batch.pixels.device.type, torch.bfloat16):
             mean = vae.encode(batch.pixels).latent_dist.mode()
         latents.append((mean.float() * vae.config.scaling_factor).bfloat16())
         captions.append(batch.captions)
-    return Bank(torch.cat(latents), torch.cat(captions))
+        silhouettes.append((batch.silhouettes * 255).round().to(torch.uint8))
+    return Bank(torch.cat(latents), torch.cat(captions), torch.cat(silhouettes))
 
 
-def _token_table(tokenizer: CLIPTokenizer) -> Tensor:
+def token_table(tokenizer: CLIPTokenizer) -> Tensor:
     """Tokens of every caption, int64 [captions + 1, MAX_TOKENS]; the last row is the empty caption."""
     captions = [scene.caption for scene in every_scene()]
     tokens: Tensor = tokenizer([*captions, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids

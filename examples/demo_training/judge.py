@@ -58,15 +58,34 @@ def colours_of(picture: NDArray[np.uint8]) -> tuple[str | None, str | None]:
     Raises:
         ValueError: the picture isn't uint8 [H, W, 3].
     """
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:  # noqa: PLR2004 - RGB
-        raise ValueError(f"a picture is uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}")
-    pixels = picture.astype(np.float64)
-    ground = _border_colour(pixels)
-    region = _largest_region(np.linalg.norm(pixels - ground, axis=2) > APART)
+    pixels = _checked(picture)
+    ground, region = _parts(pixels)
     if region.mean() < SMALLEST_SHAPE:
         return _name(ground), None
     core = _without_edge(region)
     return _name(ground), _name(np.median(pixels[core if core.any() else region], axis=0))
+
+
+def overlap(picture: NDArray[np.uint8], silhouette: NDArray[np.bool_]) -> float:
+    """Intersection over union of the picture's shape and a silhouette, bool [H, W].
+
+    Raises:
+        ValueError: the picture isn't uint8 [H, W, 3].
+    """
+    _, region = _parts(_checked(picture))
+    return float((region & silhouette).sum() / max(1, (region | silhouette).sum()))
+
+
+def _checked(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:  # noqa: PLR2004 - RGB
+        raise ValueError(f"a picture is uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}")
+    return picture.astype(np.float64)
+
+
+def _parts(pixels: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The background's colour [3] and the shape [H, W]."""
+    ground = _border_colour(pixels)
+    return ground, _largest_region(np.linalg.norm(pixels - ground, axis=2) > APART)
 
 
 def _border_colour(pixels: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,10 +21,17 @@ MARGIN = 0.02
 
 @dataclass(frozen=True)
 class Captioned:
-    """A batch: pixels float32 [B, 3, H, W] in -1..1, captions int64 [B] as indices into `words.every_scene`."""
+    """A batch of pictures.
+
+    Args:
+        pixels: float32 [B, 3, H, W] in -1..1.
+        captions: int64 [B], indices into `words.every_scene`.
+        silhouettes: float32 [B, 1, H, W] in 0..1, how much of each pixel the shape covers.
+    """
 
     pixels: Tensor
     captions: Tensor
+    silhouettes: Tensor
 
 
 def caption_index(shape: Tensor, colour: Tensor, background: Tensor, size: Tensor, place: Tensor) -> Tensor:
@@ -54,7 +61,7 @@ class Painter:
         pixels = torch.lerp(ground, self._colours[colour][:, :, None, None], cover)
         said_size = torch.where(self._chance(count, SAID), size + 1, 0)
         said_place = torch.where(self._chance(count, SAID), place + 1, 0)
-        return Captioned(pixels, caption_index(shape, colour, background, said_size, said_place))
+        return Captioned(pixels, caption_index(shape, colour, background, said_size, said_place), cover)
 
     def _combination(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Shape, colour and another colour behind it, all trained combinations equally often."""
