@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from examples.demo_training.judge import Verdict, colours_of, judge
+from examples.demo_training.judge import Verdict, colours_of, judge, overlap
 from examples.demo_training.shapes import draw
 from examples.demo_training.words import COLOURS, SHAPES, Scene, held_out_scenes, parse
 
@@ -116,3 +116,13 @@ def test_held_out_combinations_leave_every_pair_to_training() -> None:
     assert all(colour != background for _, colour, background in held_out)
     for first, second, pairs in ((0, 1, 64), (0, 2, 64), (1, 2, 56)):
         assert len({(scene[first], scene[second]) for scene in trained}) == pairs
+
+
+def test_overlap_is_one_for_the_silhouette_itself_and_small_for_another_place() -> None:
+    picture = draw(RED_ON_BLUE, 64, radius=0.2, centre=(0.3, 0.3))
+    there, elsewhere = (
+        draw(Scene("circle", "white", "black"), 64, radius=0.2, centre=centre)[:, :, 0] > 127
+        for centre in ((0.3, 0.3), (0.7, 0.7))
+    )
+    assert overlap(picture, there) > 0.95
+    assert overlap(picture, elsewhere) < 0.05
