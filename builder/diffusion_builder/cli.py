@@ -140,6 +140,17 @@ def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, re
 
 
 @cli.command()
+@click.option("--metrics", default="http://127.0.0.1:8002/metrics", show_default=True, help="The server's metrics.")
+@click.option("--least", default=5.0, show_default=True, help="Seconds to wait in any case.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait at most.")
+def drain(metrics: str, least: float, timeout: float) -> None:
+    """Wait until a server has answered all that it has; for the preStop hook of its pod."""
+    from diffusion_builder.drain import drain, read_load
+
+    click.echo("idle" if drain(lambda: read_load(metrics), least, timeout) else "time is up", err=True)
+
+
+@cli.command()
 @click.option("--source", "path", type=click.Path(path_type=Path), help="Folder with a checkpoint.")
 @click.option("--repo", help="Repository on the hub instead, ORG/NAME.")
 @click.option("--revision", help="Commit, 40 hex digits.")

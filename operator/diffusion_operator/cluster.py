@@ -35,8 +35,16 @@ COLLECTIONS: Mapping[str, tuple[str, str]] = {
     "Deployment": ("/apis/apps/v1", "deployments"),
     "Service": ("/api/v1", "services"),
     "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
+    "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
+    "ScaledObject": ("/apis/keda.sh/v1alpha1", "scaledobjects"),
     "Event": ("/api/v1", "events"),
 }
+
+OPTIONAL: Mapping[str, str] = {
+    "ScaledObject": "KEDA is not installed in this cluster: install it, or choose provider: hpa.",
+}
+"""Kinds that a cluster need not know, and what to say when one is wanted there."""
 
 
 class RefusedError(OperatorError):
@@ -110,7 +118,7 @@ class Cluster:
         query = [("labelSelector", selector), ("limit", str(PAGE))]
         page: JsonObject = {"metadata": {"continue": ""}}
         while page is not None:
-            page = await self._request("GET", target.path(), query=query) or {}
+            page = await self._request("GET", target.path(), query=query, missing_ok=target.kind in OPTIONAL) or {}
             found += page.get("items", [])
             following = page.get("metadata", {}).get("continue")
             if not following:
@@ -118,12 +126,13 @@ class Cluster:
             query = [*query[:2], ("continue", following)]
         return found
 
-    async def apply(self, body: JsonObject, observed: JsonObject | None) -> bool:
+    async def apply(self, body: JsonObject, observed: JsonObject | None, initial: JsonObject | None = None) -> bool:
         """Server-side apply, when the object as it was seen is not already so.
 
         Args:
             body: what is wanted.
             observed: the object as it was seen, None when it was not.
+            initial: fields of the spec that only a new object gets, since others may change them later.
 
         Returns:
             True when something was written.
@@ -139,8 +148,20 @@ class Cluster:
         if observed is not None and _is_applied(body, observed, digest):
             return False
         head = {**body["metadata"], "annotations": _annotations(body) | {naming.APPLIED: digest}}
+        if observed is None and initial is not None:
+            # Not by apply: a field that is applied once and then left out would fall back to its default.
+            return await self.create({**body, "metadata": head, "spec": body["spec"] | initial})
         query = [("fieldManager", naming.MANAGER), ("force", "true")]
-        await self._request("PATCH", target.path(), {**body, "metadata": head}, APPLY, query=query)
+        made = await self._request(
+            "PATCH",
+            target.path(),
+            {**body, "metadata": head},
+            APPLY,
+            query=query,
+            missing_ok=target.kind in OPTIONAL,
+        )
+        if made is None:
+            raise RefusedError(OPTIONAL[target.kind])
         return True
 
     async def create(self, body: JsonObject) -> bool:

@@ -21,6 +21,7 @@ from diffusion_operator.manifests.event import event
 from diffusion_operator.plan import Plan, actions, plan, rejected, rfc3339
 from diffusion_operator.plan.jobs import is_finished, view
 from diffusion_operator.plan.observed import Claims, Observed, claim_name
+from diffusion_operator.plan.policies import KINDS as POLICIES
 from diffusion_operator.settings import Settings
 
 JsonObject = dict[str, Any]
@@ -86,12 +87,14 @@ class Reconciler:
         mine = f"{naming.MANAGED_SELECTOR},{naming.PIPELINE}={owner.name}"
         member = f"{naming.MANAGED_SELECTOR},{naming.membership(owner.name)}"
         serving = f"{mine},{naming.ROLE}={naming.SERVING}"
-        jobs, deployments, services, pods, claims = await asyncio.gather(
+        policies = asyncio.gather(*(self._cluster.select(Reference(kind, namespace), mine) for kind in POLICIES))
+        jobs, deployments, services, pods, claims, beside = await asyncio.gather(
             self._cluster.select(Reference("Job", namespace), member),
             self._cluster.select(Reference("Deployment", namespace), mine),
             self._cluster.select(Reference("Service", namespace), mine),
             self._cluster.select(Reference("Pod", namespace), serving),
             self._claims(owner, spec),
+            policies,
         )
         job_pods = await self._job_pods(namespace, jobs)
         return Observed(
@@ -105,6 +108,10 @@ class Reconciler:
             deployments=tuple(item for item in deployments if _is_owned(item, owner)),
             services=tuple(item for item in services if _is_owned(item, owner)),
             serving_pods=tuple(pods),
+            policies={
+                kind: tuple(item for item in items if _is_owned(item, owner))
+                for kind, items in zip(POLICIES, beside, strict=True)
+            },
         )
 
     async def _claims(self, owner: Owner, spec: DiffusionPipelineSpec) -> Claims:
@@ -129,11 +136,12 @@ class Reconciler:
 
     async def _carry_out(self, action: actions.Action, observed: Observed) -> None:
         match action:
-            case actions.Apply(body):
-                if await self._cluster.apply(body, _seen(body, observed)):
+            case actions.Apply(body, initial):
+                if await self._cluster.apply(body, _seen(body, observed), initial):
                     log.info("%s: applied %s %s", observed.owner.name, body["kind"], body["metadata"]["name"])
             case actions.Scale(name, replicas):
                 target = Reference("Deployment", observed.owner.namespace, name)
+                log.info("%s: scaling %s to %d", observed.owner.name, name, replicas)
                 await self._cluster.patch(target, {"spec": {"replicas": replicas}})
             case actions.Remove(kind, name, uid):
                 log.info("%s: removing %s %s", observed.owner.name, kind, name)
@@ -209,5 +217,6 @@ def _seen(body: JsonObject, observed: Observed) -> JsonObject | None:
         "Deployment": observed.deployments,
         "Service": observed.services,
         "PersistentVolumeClaim": claims,
+        **observed.policies,
     }
     return next((item for item in items[kind] if item["metadata"]["name"] == name), None)

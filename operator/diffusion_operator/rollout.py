@@ -117,7 +117,9 @@ def _progress(state: RolloutState, desired: str, traffic: str, remove: tuple[str
 
 
 def _is_starting(candidate: RevisionState, replicas: int) -> bool:
-    """A lost pod of a revision that serves is not a rollout."""
+    """A lost pod of a revision that serves is not a rollout, nor is one that an autoscaler has scaled to zero."""
+    if replicas == 0 and candidate.replicas == 0 and candidate.proven:
+        return False
     return candidate.ready == 0 or (candidate.ready < replicas and not candidate.proven)
 
 

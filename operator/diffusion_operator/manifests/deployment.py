@@ -20,10 +20,15 @@ from diffusion_operator.manifests.common import (
 from diffusion_operator.manifests.service import PORTS
 from diffusion_operator.settings import Settings
 
-# Endpoints lose the pod while it sleeps, then the server finishes what it has; an idle keep-alive connection makes
-# it wait for the whole timeout.
-DRAIN_SECONDS = 5
-EXIT_TIMEOUT_SECONDS = 20
+# Endpoints lose the pod meanwhile: no new connections come.
+LEAST_DRAIN_SECONDS = 5
+# The preStop hook ends as soon as nothing is computed any more, so a generous end costs nothing.
+FIRST_DRAIN_SECONDS, STEP_DRAIN_SECONDS = 30, 2
+# Nothing is left to finish then; an idle keep-alive connection makes the server wait for all of it.
+EXIT_TIMEOUT_SECONDS = 5
+KILL_SECONDS = 10
+GRPC_CONNECTION_SECONDS = 30
+ZONE, HOST = "topology.kubernetes.io/zone", "kubernetes.io/hostname"
 SHARED_MEMORY = "512Mi"
 ADMIN_APIS = "model-repository,logging,shared-memory,trace"
 VERIFY_RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"})
@@ -38,12 +43,19 @@ class ServingRequest:
         serving: of the spec.
         repository: digest of the Triton model repository in the store.
         claim: that holds the store.
+        longest: step count of the longest tier.
     """
 
     target: Target
     serving: Serving
     repository: str
     claim: str
+    longest: int
+
+    @property
+    def drain_seconds(self) -> int:
+        """How long a stopping pod may go on with what it has."""
+        return FIRST_DRAIN_SECONDS + STEP_DRAIN_SECONDS * self.longest
 
 
 def revision(request: ServingRequest, owner: Owner, settings: Settings) -> str:
@@ -51,8 +63,8 @@ def revision(request: ServingRequest, owner: Owner, settings: Settings) -> str:
     return digests.revision(_pod(request, owner, settings))
 
 
-def deployment(request: ServingRequest, owner: Owner, settings: Settings, replicas: int) -> JsonObject:
-    """The Deployment; apart from `replicas` it never changes, since its name holds the revision."""
+def deployment(request: ServingRequest, owner: Owner, settings: Settings) -> JsonObject:
+    """The Deployment without its number of pods; it never changes, since its name holds the revision."""
     revision_id = revision(request, owner, settings)
     selector = {
         naming.PIPELINE: owner.name,
@@ -67,7 +79,6 @@ def deployment(request: ServingRequest, owner: Owner, settings: Settings, replic
         "kind": "Deployment",
         "metadata": head,
         "spec": {
-            "replicas": replicas,
             "revisionHistoryLimit": 1,
             "progressDeadlineSeconds": 1800,
             "selector": {"matchLabels": selector},
@@ -84,7 +95,8 @@ def _pod(request: ServingRequest, owner: Owner, settings: Settings) -> JsonObjec
     )
     return {
         **pod_basics(settings, placement),
-        "terminationGracePeriodSeconds": DRAIN_SECONDS + EXIT_TIMEOUT_SECONDS + 5,
+        "terminationGracePeriodSeconds": request.drain_seconds + EXIT_TIMEOUT_SECONDS + KILL_SECONDS,
+        "topologySpreadConstraints": [_spread(request, owner, key) for key in (ZONE, HOST)],
         "initContainers": [_verify(request, image, settings)],
         "containers": [_server(request, owner, image, settings)],
         "volumes": [
@@ -92,6 +104,17 @@ def _pod(request: ServingRequest, owner: Owner, settings: Settings) -> JsonObjec
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}},
             store_volume(request.claim, read_only=True),
         ],
+    }
+
+
+def _spread(request: ServingRequest, owner: Owner, key: str) -> JsonObject:
+    """Apart where there is room; the hash keeps an older revision's pods out of the count."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {naming.PIPELINE: owner.name, naming.TARGET: request.target.name}},
+        "matchLabelKeys": ["pod-template-hash"],
     }
 
 
@@ -117,6 +140,9 @@ def _server(request: ServingRequest, owner: Owner, image: str, settings: Setting
         f"--grpc-restricted-protocol={ADMIN_APIS}:pod-uid=$(POD_UID)",
         f"--exit-timeout-secs={EXIT_TIMEOUT_SECONDS}",
         "--allow-metrics=true",
+        # gRPC clients are told to connect anew now and then, so that they find new pods and leave stopping ones.
+        f"--grpc-max-connection-age={GRPC_CONNECTION_SECONDS * 1000}",
+        f"--grpc-max-connection-age-grace={request.drain_seconds * 1000}",
     ]
     container["env"] = [
         {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
@@ -125,13 +151,19 @@ def _server(request: ServingRequest, owner: Owner, image: str, settings: Setting
         *({"name": item.name, "value": item.value} for item in request.serving.env or ()),
     ]
     container["ports"] = [{"name": name, "containerPort": number} for name, number in PORTS]
-    container["lifecycle"] = {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}}
+    container["lifecycle"] = {"preStop": {"exec": {"command": _drain(request)}}}
     container["volumeMounts"] = [
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - same
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - the server's shared memory, a volume of the pod
         store_mount(read_only=True),
     ]
     return {**container, **_probes(request)}
+
+
+def _drain(request: ServingRequest) -> list[str]:
+    """Told to stop, Triton would cut what takes longer than its exit timeout: so first wait until it is idle."""
+    limits = ["--least", str(LEAST_DRAIN_SECONDS), "--timeout", str(request.drain_seconds)]
+    return ["python3", "-m", "diffusion_builder", "drain", *limits]
 
 
 def _probes(request: ServingRequest) -> JsonObject:

@@ -8,9 +8,14 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True)
 class Apply:
-    """Server-side apply of an object that the pipeline controls."""
+    """Server-side apply of an object that the pipeline controls.
+
+    Attributes:
+        initial: fields of the spec that only a new object gets.
+    """
 
     body: JsonObject
+    initial: JsonObject | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class DeleteJob:
 
 @dataclass(frozen=True)
 class Scale:
-    """Set the number of pods of an older revision's Deployment."""
+    """Set the number of pods of a revision's Deployment."""
 
     name: str
     replicas: int

@@ -71,7 +71,7 @@ def available(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
     if not lacking:
         ready = sum(plan.serving.ready for plan in plans if plan.serving is not None)
         name = naming.url(observed.owner.name, observed.owner.namespace)
-        return Finding(kind, ok=True, reason=Reason.SERVING, message=f"{ready} pods serve at {name}.")
+        return Finding(kind, ok=True, reason=Reason.SERVING, message=_serving(plans, ready, name))
     if observed.spec.suspend:
         return Finding(kind, ok=False, reason=Reason.SUSPENDED, message="Nothing is served while spec.suspend is true.")
     found = _pod_trouble(observed, lacking)
@@ -86,6 +86,12 @@ def available(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
         return Finding(kind, ok=False, reason=Reason.NOT_READY, message=text)
     text = f"Target {names}: the server is starting; it is ready once every ensemble has answered a request."
     return Finding(kind, ok=False, reason=Reason.STARTING, message=text)
+
+
+def _serving(plans: Sequence[TargetPlan], ready: int, url: str) -> str:
+    idle = ", ".join(plan.target.name for plan in plans if plan.idle)
+    more = f" Target {idle} is scaled to zero until somebody asks." if idle else ""
+    return f"{ready} pods serve at {url}.{more}"
 
 
 def _is_stalled(observed: Observed, plan: TargetPlan) -> bool:

@@ -1,5 +1,6 @@
 """What was seen of one pipeline in the cluster."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -37,6 +38,7 @@ class Observed:
         deployments: of all targets and revisions.
         services: of the pipeline, its targets and revisions.
         serving_pods: of all revisions.
+        policies: budgets and autoscalers of all targets, by kind.
         now: when this was seen.
     """
 
@@ -50,10 +52,18 @@ class Observed:
     deployments: tuple[JsonObject, ...] = ()
     services: tuple[JsonObject, ...] = ()
     serving_pods: tuple[JsonObject, ...] = ()
+    policies: Mapping[str, tuple[JsonObject, ...]] = field(default_factory=dict)
 
     def service(self, name: str) -> JsonObject | None:
         """The Service with this name."""
         return next((item for item in self.services if item["metadata"]["name"] == name), None)
+
+    def of_target(self, items: Iterable[JsonObject], target: str) -> Iterator[JsonObject]:
+        """Those of the objects that belong to the target and are not on their way out."""
+        for item in items:
+            gone = "deletionTimestamp" in item["metadata"]
+            if item["metadata"].get("labels", {}).get(naming.TARGET) == target and not gone:
+                yield item
 
     def pods_of(self, target: str, revision: str) -> list[JsonObject]:
         """Serving pods of a revision, newest first."""

@@ -9,6 +9,7 @@ from diffusion_operator.api.spec import Target
 from diffusion_operator.manifests import deployment as deployments
 from diffusion_operator.manifests import service
 from diffusion_operator.manifests.deployment import ServingRequest
+from diffusion_operator.plan import policies
 from diffusion_operator.plan.actions import Action, Apply, Remove, Scale
 from diffusion_operator.plan.builds import Builds, sku_of
 from diffusion_operator.plan.observed import Observed, claim_name
@@ -40,9 +41,16 @@ class TargetPlan:
         return self.state.find(self.state.stable)
 
     @property
+    def idle(self) -> bool:
+        """True when the autoscaler has taken the last pod because nobody asks."""
+        scaling, serving = self.target.autoscaling, self.serving
+        may = scaling is not None and scaling.min_replicas == 0 and not self.state.suspended
+        return may and serving is not None and serving.proven and serving.replicas == 0
+
+    @property
     def available(self) -> bool:
-        """True when at least one pod answers."""
-        return self.serving is not None and self.serving.ready > 0
+        """True when at least one pod answers, or one would be started for the next request."""
+        return self.idle or (self.serving is not None and self.serving.ready > 0)
 
 
 def plan_targets(observed: Observed, builds: Builds | None, settings: Settings) -> tuple[TargetPlan, ...]:
@@ -60,16 +68,20 @@ def actions(observed: Observed, plans: tuple[TargetPlan, ...], settings: Setting
     for plan in plans:
         yield from _removals(observed, plan.target.name, frozenset(plan.step.remove))
     yield from _dropped_targets(observed)
+    # Last, since a cluster without KEDA refuses its object: nothing else may wait for it.
+    for plan in plans:
+        yield from policies.actions(observed, plan.target, plan.step.traffic)
 
 
 def _plan_target(observed: Observed, target: Target, builds: Builds | None, settings: Settings) -> TargetPlan:
     request = _request(observed, target, builds)
     desired = deployments.revision(request, observed.owner, settings) if request is not None else None
+    stable, revisions = _stable(observed, target.name), tuple(_revisions(observed, target.name))
     state = RolloutState(
         desired=desired,
-        stable=_stable(observed, target.name),
-        revisions=tuple(_revisions(observed, target.name)),
-        replicas=target.replicas,
+        stable=stable,
+        revisions=revisions,
+        replicas=_replicas(target, desired, next((item for item in revisions if item.name == stable), None)),
         suspended=observed.spec.suspend,
     )
     newest = desired or state.stable
@@ -77,12 +89,24 @@ def _plan_target(observed: Observed, target: Target, builds: Builds | None, sett
     return TargetPlan(target, state, next_step(state), request, trouble)
 
 
+def _replicas(target: Target, desired: str | None, stable: RevisionState | None) -> int:
+    """Pods that the desired revision needs to take over from the stable one, or that it has when it is that one."""
+    scaling = target.autoscaling
+    if scaling is None:
+        return target.replicas
+    live = stable.replicas if stable is not None else scaling.min_replicas
+    idle = scaling.min_replicas == 0 and stable is not None and stable.name == desired and stable.proven
+    # A new revision has to show that it works, even when nobody asks at the moment.
+    return live if idle else min(max(live, scaling.min_replicas, 1), scaling.max_replicas)
+
+
 def _request(observed: Observed, target: Target, builds: Builds | None) -> ServingRequest | None:
     assemble = builds.assembles.get(sku_of(target)) if builds is not None else None
     if assemble is None or not assemble.done:
         return None
     claim = claim_name(observed.spec, observed.owner.name)
-    return ServingRequest(target, observed.spec.serving, assemble.digest, claim)
+    longest = max(steps for pipeline in observed.spec.pipelines for steps in pipeline.steps)
+    return ServingRequest(target, observed.spec.serving, assemble.digest, claim, longest)
 
 
 def _stable(observed: Observed, target: str) -> str | None:
@@ -93,15 +117,8 @@ def _stable(observed: Observed, target: str) -> str | None:
     return str(revision) if revision else None
 
 
-def _of_target(items: tuple[JsonObject, ...], target: str) -> Iterator[JsonObject]:
-    for item in items:
-        gone = "deletionTimestamp" in item["metadata"]
-        if item["metadata"].get("labels", {}).get(naming.TARGET) == target and not gone:
-            yield item
-
-
 def _revisions(observed: Observed, target: str) -> Iterator[RevisionState]:
-    for item in _of_target(observed.deployments, target):
+    for item in observed.of_target(observed.deployments, target):
         yield _revision_state(item)
 
 
@@ -124,17 +141,36 @@ def _revision_state(item: JsonObject) -> RevisionState:
 def _target_actions(observed: Observed, plan: TargetPlan, settings: Settings) -> Iterator[Action]:
     owner, name = observed.owner, plan.target.name
     if plan.request is not None and plan.step.desired_replicas is not None and plan.state.desired is not None:
-        yield Apply(deployments.deployment(plan.request, owner, settings, plan.step.desired_replicas))
+        body = deployments.deployment(plan.request, owner, settings)
+        yield Apply(body, initial={"replicas": plan.step.desired_replicas})
         yield Apply(service.for_revision(owner, name, plan.state.desired))
     if plan.step.traffic is not None:
         yield Apply(service.for_target(owner, name, plan.step.traffic))
-    for revision, replicas in plan.step.scale.items():
+    for revision, replicas in _scales(plan):
         yield Scale(naming.revision(owner.name, name, revision), replicas)
+
+
+def _scales(plan: TargetPlan) -> Iterator[tuple[str, int]]:
+    """Revisions whose number of pods is ours to change. An autoscaler owns that of the revision with the traffic."""
+    wanted = dict(plan.step.scale)
+    if plan.state.desired is not None and plan.step.desired_replicas is not None:
+        wanted[plan.state.desired] = plan.step.desired_replicas
+    for revision, replicas in wanted.items():
+        live = plan.state.find(revision)
+        if live is None or live.replicas == replicas or (revision == plan.step.traffic and _is_automatic(plan, live)):
+            continue
+        yield revision, replicas
+
+
+def _is_automatic(plan: TargetPlan, live: RevisionState) -> bool:
+    """While suspended there is no autoscaler, and afterwards a HorizontalPodAutoscaler leaves zero pods at zero."""
+    scaling = plan.target.autoscaling
+    return scaling is not None and not plan.state.suspended and (live.replicas > 0 or scaling.min_replicas == 0)
 
 
 def _removals(observed: Observed, target: str, revisions: frozenset[str]) -> Iterator[Remove]:
     for kind, items in _kinds(observed).items():
-        for item in _of_target(items, target):
+        for item in observed.of_target(items, target):
             if item["metadata"]["labels"].get(naming.REVISION) in revisions:
                 yield _remove(kind, item)
 
@@ -149,7 +185,7 @@ def _dropped_targets(observed: Observed) -> Iterator[Remove]:
 
 
 def _kinds(observed: Observed) -> Mapping[str, tuple[JsonObject, ...]]:
-    return {"Service": observed.services, "Deployment": observed.deployments}
+    return {"Service": observed.services, "Deployment": observed.deployments, **observed.policies}
 
 
 def _remove(kind: str, item: JsonObject) -> Remove:

@@ -18,11 +18,13 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 class FakeCluster(Cluster):
-    """Objects by (kind, name) in one namespace; counts what is written."""
+    """Objects by (kind, name) in one namespace; counts what is written. Answers 404 for unknown kinds."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], JsonObject] = {}
         self.writes: list[str] = []
+        self.unknown: set[str] = set()
+        self.verbs: set[tuple[str, str]] = set()
         self._numbers = itertools.count(1)
 
     async def _request(
@@ -33,9 +35,13 @@ class FakeCluster(Cluster):
         content_type: str = "application/json",
         *,
         query: list[tuple[str, str]] | None = None,
-        missing_ok: bool = False,  # noqa: ARG002 - the real signature
+        missing_ok: bool = False,
     ) -> JsonObject | None:
         kind, name, subresource = parse_path(path)
+        self._note(method, kind, name, subresource, content_type)
+        if kind in self.unknown:
+            assert missing_ok, f"{method} {path} answers 404"
+            return None
         if method != "GET":
             self.writes.append(f"{method} {kind} {name or (body or {})['metadata']['name']}{subresource}")
         if method == "GET" and not name:
@@ -47,6 +53,14 @@ class FakeCluster(Cluster):
             self._delete(kind, name, body or {})
             return None
         return self._write(method, kind, name + subresource, body or {}, content_type)
+
+    def _note(self, method: str, kind: str, name: str, subresource: str, content_type: str) -> None:
+        """What a role has to grant for this; an apply that creates needs both verbs."""
+        verbs = {"GET": "get" if name else "list", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
+        resource = COLLECTIONS[kind][1] + subresource
+        self.verbs.add((resource, verbs[method]))
+        if content_type == APPLY and (kind, name) not in self.objects:
+            self.verbs.add((resource, "create"))
 
     def _write(self, method: str, kind: str, name: str, body: JsonObject, content_type: str) -> JsonObject | None:
         name, _, subresource = name.partition("/")

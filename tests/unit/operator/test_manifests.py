@@ -1,6 +1,7 @@
 """What is created looks exactly like the golden files; write them anew with UPDATE_GOLDEN=1 and read the diff."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 import yaml
 
 from diffusion_operator import naming
+from diffusion_operator.api.autoscaling import Autoscaling, Behavior, Keda, ScalingRules
 from diffusion_operator.api.base import Resources, Toleration
 from diffusion_operator.api.spec import EnvVar, SecretKey, Serving, Storage, Target
-from diffusion_operator.manifests import deployment, pvc, service
+from diffusion_operator.manifests import autoscaler, deployment, pdb, pvc, service
 from diffusion_operator.manifests.common import Owner, Placement
 from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.manifests.event import EventNote, event
@@ -62,17 +64,32 @@ SERVE = ServingRequest(
     serving=Serving(env=[EnvVar(name="DIFFUSION_THREADS", value="2")]),
     repository="b" * 64,
     claim="shapes-store",
+    longest=20,
+)
+SCALED = Autoscaling(
+    min_replicas=2,
+    max_replicas=6,
+    behavior=Behavior(scale_down=ScalingRules(stabilization_window_seconds=600)),
+)
+TO_ZERO = Autoscaling(
+    min_replicas=0,
+    max_replicas=6,
+    provider="keda",
+    keda=Keda(server_address="http://prometheus:9090", activation_query="sum(rate(gateway_requests[1m]))"),
 )
 
 OBJECTS: dict[str, dict[str, Any]] = {
     "job-fetch-hub": job(FETCH, OWNER, SETTINGS),
     "job-fetch-claim": job(FETCH_CLAIM, OWNER, SETTINGS),
     "job-compile": job(COMPILE, OWNER, SETTINGS, attempt=2),
-    "deployment": deployment.deployment(SERVE, OWNER, SETTINGS, 2),
+    "deployment": deployment.deployment(SERVE, OWNER, SETTINGS),
     "service-revision": service.for_revision(OWNER, "cpu", "01234567"),
     "service-target": service.for_target(OWNER, "cpu", "01234567"),
     "service-pipeline-one-target": service.for_pipeline(OWNER, {"cpu": "01234567"}),
     "service-pipeline-two-targets": service.for_pipeline(OWNER, {"cpu": "01234567", "l4": "89abcdef"}),
+    "budget": pdb.budget(OWNER, "cpu"),
+    "autoscaler-hpa": autoscaler.autoscaler(OWNER, "cpu", "01234567", SCALED),
+    "autoscaler-keda": autoscaler.autoscaler(OWNER, "cpu", "01234567", TO_ZERO),
     "claim": pvc.claim(Storage(size="20Gi"), OWNER),
     "event": event(EventNote(warning=True, reason="PickleOnly", message="No."), OWNER, 3, "2026-01-01T00:00:00Z"),
 }
@@ -124,12 +141,28 @@ def test_serving_cannot_write_the_store() -> None:
         assert mount["readOnly"] is True
 
 
-def test_a_stopping_server_has_time_to_drain() -> None:
-    pod = PODS["deployment"]
+def option(arguments: list[str], name: str) -> int:
+    """The number that is given for an option, either way of writing it."""
+    for index, argument in enumerate(arguments):
+        if argument == name:
+            return int(arguments[index + 1])
+        if argument.startswith(f"{name}="):
+            return int(argument.rpartition("=")[2])
+    raise AssertionError(f"no {name} in {arguments}")
+
+
+@pytest.mark.parametrize("longest", [4, 64])
+def test_a_stopping_pod_is_killed_only_after_it_had_time_for_its_longest_tier(longest: int) -> None:
+    pod = deployment.deployment(replace(SERVE, longest=longest), OWNER, SETTINGS)["spec"]["template"]["spec"]
     [server] = pod["containers"]
-    sleep = server["lifecycle"]["preStop"]["sleep"]["seconds"]
-    [timeout] = [arg for arg in server["args"] if arg.startswith("--exit-timeout-secs=")]
-    assert pod["terminationGracePeriodSeconds"] > sleep + int(timeout.rpartition("=")[2])
+    drained = option(server["lifecycle"]["preStop"]["exec"]["command"], "--timeout")
+    assert drained >= longest * 2
+    assert pod["terminationGracePeriodSeconds"] > drained + option(server["args"], "--exit-timeout-secs")
+    assert option(server["args"], "--grpc-max-connection-age-grace") >= drained * 1000
+
+
+def test_the_number_of_pods_is_left_to_whoever_scales() -> None:
+    assert "replicas" not in deployment.deployment(SERVE, OWNER, SETTINGS)["spec"]
 
 
 def test_the_builder_image_changes_how_a_job_runs_but_not_its_name() -> None:
@@ -139,8 +172,8 @@ def test_the_builder_image_changes_how_a_job_runs_but_not_its_name() -> None:
 
 
 def test_the_revision_names_the_pods_and_not_their_number() -> None:
-    names = {deployment.deployment(SERVE, OWNER, SETTINGS, count)["metadata"]["name"] for count in (0, 1, 5)}
-    assert len(names) == 1
+    more = replace(SERVE, target=SERVE.target.model_copy(update={"replicas": 5, "autoscaling": SCALED}))
+    assert deployment.revision(SERVE, OWNER, SETTINGS) == deployment.revision(more, OWNER, SETTINGS)
     other = Settings("registry/builder:1", "registry/triton:2")
     assert deployment.revision(SERVE, OWNER, SETTINGS) != deployment.revision(SERVE, OWNER, other)
 

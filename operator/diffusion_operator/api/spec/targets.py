@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from diffusion_operator.api.autoscaling import Autoscaling
 from diffusion_operator.api.base import ApiModel, LabelMap, Resources, TargetName, Toleration
 
 
@@ -11,7 +12,10 @@ class Target(ApiModel):
     """One kind of node that the pipeline is served on, with a Deployment of its own."""
 
     name: TargetName = Field(description="Unique within the pipeline; part of the names of what is created.")
-    replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Serving pods.")
+    replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="Serving pods; does not count with autoscaling."
+    )
+    autoscaling: Autoscaling | None = Field(default=None, description="Let the load decide the number of pods.")
     resources: Resources = Field(
         default=Resources(requests={"cpu": "500m", "memory": "1Gi"}), description="Of each serving pod."
     )

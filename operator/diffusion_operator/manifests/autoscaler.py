@@ -1,0 +1,73 @@
+"""What changes the number of serving pods: a HorizontalPodAutoscaler, or a ScaledObject of KEDA."""
+
+from diffusion_operator import naming
+from diffusion_operator.api.autoscaling import Autoscaling, Keda
+from diffusion_operator.manifests.common import JsonObject, Owner, metadata
+
+DENOISER = "5_denoiser"
+SERIES = "nv_inference_pending_request_count"
+PODS_METRIC = "diffusion_pending_denoiser_requests"
+"""Name under which the metrics adapter shows Triton's pending requests of the denoiser, per pod."""
+
+
+def autoscaler(owner: Owner, target: str, revision: str, wanted: Autoscaling) -> JsonObject:
+    """The object that scales the revision's Deployment.
+
+    The ensemble's own pending count stays near zero: what waits are the denoiser's steps.
+    """
+    deployment = naming.revision(owner.name, target, revision)
+    labels = naming.common_labels(owner.name, naming.SERVING) | {naming.TARGET: target}
+    head = metadata(naming.target_service(owner.name, target), owner, labels)
+    limits: JsonObject = {"minReplicas": wanted.min_replicas, "maxReplicas": wanted.max_replicas}
+    if wanted.keda is None:
+        return _horizontal(head, deployment, wanted, limits)
+    return _scaled_object(head, deployment, wanted, wanted.keda)
+
+
+def kind_of(wanted: Autoscaling) -> str:
+    """Kind of the object."""
+    return "HorizontalPodAutoscaler" if wanted.keda is None else "ScaledObject"
+
+
+def _horizontal(head: JsonObject, deployment: str, wanted: Autoscaling, limits: JsonObject) -> JsonObject:
+    target = {"type": "AverageValue", "averageValue": str(wanted.pending_steps_per_replica)}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": head,
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment},
+            **limits,
+            "metrics": [{"type": "Pods", "pods": {"metric": {"name": PODS_METRIC}, "target": target}}],
+            **_behavior(wanted),
+        },
+    }
+
+
+def _scaled_object(head: JsonObject, deployment: str, wanted: Autoscaling, keda: Keda) -> JsonObject:
+    # Pods of every revision of the target: a canary's load counts too.
+    pods = f"{head['labels'][naming.PIPELINE]}-{head['labels'][naming.TARGET]}-.*"
+    labels = f'model="{DENOISER}",namespace="{head["namespace"]}",pod=~"{pods}"'
+    spec: JsonObject = {
+        "scaleTargetRef": {"name": deployment},
+        "minReplicaCount": wanted.min_replicas,
+        "maxReplicaCount": wanted.max_replicas,
+        "triggers": [_trigger(keda, f"sum({SERIES}{{{labels}}})", wanted.pending_steps_per_replica)],
+    }
+    if keda.activation_query is not None:
+        # Only switches between none and some: one pod is enough for any value of it.
+        spec["triggers"].append(_trigger(keda, f"clamp_max({keda.activation_query}, 1)", 1))
+    if behavior := _behavior(wanted):
+        spec["advanced"] = {"horizontalPodAutoscalerConfig": behavior}
+    return {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": head, "spec": spec}
+
+
+def _trigger(keda: Keda, query: str, threshold: int) -> JsonObject:
+    details = {"serverAddress": keda.server_address, "query": query, "threshold": str(threshold)}
+    return {"type": "prometheus", "metadata": details}
+
+
+def _behavior(wanted: Autoscaling) -> JsonObject:
+    if wanted.behavior is None:
+        return {}
+    return {"behavior": wanted.behavior.model_dump(mode="json", by_alias=True, exclude_none=True)}
