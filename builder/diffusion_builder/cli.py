@@ -88,7 +88,6 @@ def export(mode: Mode, /, store: Path, result: Path | None, component: str, **ar
 @click.option("--runtime", default="onnxruntime", show_default=True, help="onnxruntime or tensorrt.")
 @click.option("--target", default="cpu", show_default=True, help="cpu, or a GPU product such as NVIDIA-L4.")
 @click.option("--shapes", default=_DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
-@click.option("--source", help="tensorrt: digest of the checkpoint, for sizes that another component decides.")
 @click.option("--optimization-level", type=int, default=3, show_default=True, help="tensorrt: 0 (quick) to 5.")
 @click.option("--workspace", type=int, help="tensorrt: scratch memory for kernels in MiB; default: all of the GPU.")
 @click.option("--layers", is_flag=True, help="tensorrt: write the engine's layers beside it as JSON.")

@@ -22,6 +22,8 @@ MAX_STEPS = 64
 MAX_TEXT_CHUNKS = 4
 # ControlNets whose residuals one denoiser adds up.
 MAX_CONTROLNETS = 4
+# Reference pictures that an IP-Adapter is shown at once.
+MAX_REFERENCES = 4
 # Smallest latent that torch draws with its vectorised normal generator, which `models/noise.py` reproduces.
 MIN_PIXELS = 32
 
@@ -50,9 +52,12 @@ class Component(StrEnum):
     IMAGE_ENCODER = "image_encoder"
     VAE_ENCODER = "vae_encoder"
     CONTROLNET = "controlnet"
+    # Residuals of zero, for requests without a ControlNet to a denoiser that has the inputs.
+    CONTROL_OFF = "control_off"
     DENOISER = "denoiser"
     SCHEDULER_STEP = "scheduler_step"
     VAE_DECODER = "vae_decoder"
+    SAFETY_CHECKER = "safety_checker"
 
 
 # What text to image needs; every repository has these.
@@ -154,16 +159,23 @@ MASKED_LATENT = Tensor("masked_latent", DType.FP32, ("channels", "latent_height"
 PIXELS = Tensor("pixels", DType.FP32, (3, "height", "width"))
 LATENT_MEAN = Tensor("latent_mean", DType.FP32, ("channels", "latent_height", "latent_width"))
 LATENT_STD = Tensor("latent_std", DType.FP32, ("channels", "latent_height", "latent_width"))
-# The reference picture, as CLIPImageProcessor leaves it.
-REFERENCE_PIXELS = Tensor("reference_pixels", DType.FP32, (3, "image_size", "image_size"))
-IMAGE_EMBEDDINGS = Tensor("image_embeddings", DType.FP32, (2, "image_length", "image_width"))
+# Reference pictures, as CLIPImageProcessor leaves them.
+REFERENCE_PIXELS = Tensor("reference_pixels", DType.FP32, ("references", 3, "image_size", "image_size"))
+# image_elements: references times the fact image_length, one picture after the other.
+IMAGE_EMBEDDINGS = Tensor("image_embeddings", DType.FP32, (2, "image_elements", "image_width"))
 IP_ADAPTER_SCALE = Tensor("ip_adapter_scale", DType.FP32, (1,))
+# 1 where the references apply.
+IP_ADAPTER_REGION = Tensor("ip_adapter_region", DType.FP32, (1, "latent_height", "latent_width"))
 # Pixels in [0, 1].
 CONTROL_IMAGE = Tensor("control_image", DType.FP32, (3, "height", "width"))
-CONTROL_SCALE = Tensor("control_scale", DType.FP32, (1,))
+# One for each denoiser call, so that a ControlNet can begin late or end early.
+CONTROL_SCALES = Tensor("control_scales", DType.FP32, (MAX_STEPS,))
 # All residuals of a ControlNet in one tensor (negative, positive): see `residual_elements`.
 RESIDUALS = Tensor("residuals", DType.FP32, (2, "residuals"))
 DECODED = Tensor("decoded", DType.FP32, (3, "height", "width"))
+# 1 for a picture that must not be shown, and by how much the worst concept exceeds its threshold.
+FLAGGED = Tensor("flagged", DType.FP32, (1,))
+FLAG_MARGIN = Tensor("flag_margin", DType.FP32, (1,))
 IMAGE = Tensor("image", DType.UINT8, ("height", "width", 3))
 ENCODED_IMAGE = Tensor("encoded_image", DType.BYTES, (1,))
 
@@ -195,14 +207,16 @@ ENGINES: Mapping[Component, Interface] = {
     Component.IMAGE_ENCODER: Interface((REFERENCE_PIXELS,), (IMAGE_EMBEDDINGS,)),
     Component.VAE_ENCODER: Interface((PIXELS,), (LATENT_MEAN, LATENT_STD)),
     Component.CONTROLNET: Interface(
-        (MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, CONTROL_IMAGE, CONTROL_SCALE), (RESIDUALS,)
+        (MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, CONTROL_IMAGE, CONTROL_SCALES, STEP_INDEX), (RESIDUALS,)
     ),
+    Component.CONTROL_OFF: Interface((MODEL_INPUT,), (RESIDUALS,)),
     Component.DENOISER: Interface((MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, GUIDANCE), (MODEL_OUTPUT,)),
     Component.SCHEDULER_STEP: Interface(
         (STATE, MODEL_OUTPUT, STEP_INDEX, TABLE, TIMESTEPS),
         (following(STATE), following(MODEL_INPUT), following(TIMESTEP), following(STEP_INDEX), LATENT),
     ),
     Component.VAE_DECODER: Interface((LATENT,), (DECODED,)),
+    Component.SAFETY_CHECKER: Interface((DECODED,), (FLAGGED, FLAG_MARGIN)),
 }
 
 # Facts that are traits: when they are not zero, a denoiser has further inputs, in this order.
@@ -213,7 +227,7 @@ CONTROLNETS_TRAIT = "controlnets"
 _TRAITS: Mapping[str, tuple[Tensor, ...]] = {
     GUIDANCE_RESCALE_TRAIT: (GUIDANCE_RESCALE,),
     INPAINTING_TRAIT: (LATENT_MASK, MASKED_LATENT),
-    IP_ADAPTER_TRAIT: (IMAGE_EMBEDDINGS, IP_ADAPTER_SCALE),
+    IP_ADAPTER_TRAIT: (IMAGE_EMBEDDINGS, IP_ADAPTER_SCALE, IP_ADAPTER_REGION),
 }
 # "residuals_per_level_0": channels of all residuals that have the size of the latent, 1: half of it, and so on.
 _RESIDUALS_PER_LEVEL = "residuals_per_level_"
@@ -283,9 +297,11 @@ MODEL_NAMES: Mapping[Component, str] = {
     Component.IMAGE_ENCODER: "3_image_encoder",
     Component.VAE_ENCODER: "3_vae_encoder",
     Component.CONTROLNET: "5_controlnet",
+    Component.CONTROL_OFF: "5_control_off",
     Component.DENOISER: "5_denoiser",
     Component.SCHEDULER_STEP: "6_scheduler_step",
     Component.VAE_DECODER: "7_vae_decoder",
+    Component.SAFETY_CHECKER: "7_safety_checker",
 }
 TOKENIZER_NAME = "1_tokenizer"
 CONDITIONER_NAME = "4_conditioner"

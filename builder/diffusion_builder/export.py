@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests
-from diffusion_builder.components import parts
+from diffusion_builder.components import around, parts
 from diffusion_builder.components.options import ExportOptions, Precision, check
 from diffusion_builder.components.parts import MAIN_PART, Lora, Material
 from diffusion_builder.contract import CONTRACT_VERSION, Component
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # Bumped when the exported graph changes for unchanged weights.
-_EXPORT_VERSION = 2
+_EXPORT_VERSION = 3
 # Bytes per weight: a graph is there twice while it is packed; a bfloat16 one has a float32 twin for a while.
 _WRITTEN: Mapping[Precision, int] = {Precision.FLOAT32: 8, Precision.FLOAT16: 4, Precision.BFLOAT16: 6}
 # Told the name of a phase when it begins.
@@ -108,14 +108,17 @@ def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact,
         "opset": OPSET,
         "tools": tools,
     }
-    if given := options.given():
-        inputs |= {"options": given, "contents": {name: part.content for name, part in found.items()}}
-        inputs["loras"] = [part.content for part in loras]
     material = Material(
         {name: part.folder for name, part in found.items()},
         options,
         tuple(Lora(part.folder, item.weight) for part, item in zip(loras, options.loras, strict=True)),
+        _around(store, request),
     )
+    if sizes := around.needed(component, material.around):
+        inputs["around"] = sizes
+    if given := options.given(without={"around"}):
+        inputs |= {"options": given, "contents": {name: part.content for name, part in found.items()}}
+        inputs["loras"] = [part.content for part in loras]
 
     def write(folder: Path) -> Mapping[str, Any]:
         return _export(material, component, Precision(request.precision), folder, on_phase)
@@ -125,15 +128,16 @@ def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact,
         Kind.ONNX,
         inputs,
         tools,
-        needed_bytes=_needed(material, main, Precision(request.precision)),
+        needed_bytes=_needed(material, component, Precision(request.precision)),
         made_from=tuple(used.values()),
     )
     return store.publish(recipe, write)
 
 
-def _needed(material: Material, main: str | None, precision: Precision) -> int:
+def _needed(material: Material, component: Component, precision: Precision) -> int:
     """Bytes written for each weight, whatever type it has in the source."""
-    if main is None:
+    main = MAIN_PART[component]
+    if main is None or component is Component.CONTROL_OFF:
         return 0
     return _WRITTEN[precision] * sum(_elements(path) for path in material.folders[main].glob("*.safetensors"))
 
@@ -159,11 +163,28 @@ def _parts(store: Store, request: Request) -> dict[str, _Part]:
                 found.setdefault(parts.IMAGE_ENCODER, _part(artifact, parts.IMAGE_ENCODER))
     if options.control_net:
         found[parts.CONTROLNET] = _part(store.get(Kind.SOURCE, options.control_net), parts.CONTROLNET)
-        found[parts.UNET] = _part(source, parts.UNET)
+        found[parts.UNET] = _part(_holder(store, request, parts.UNET) or source, parts.UNET)
     main = MAIN_PART[request.component]
     if main is not None and main not in found:
         found[main] = _part(source, main)
     return found
+
+
+def _holder(store: Store, request: Request, part: str) -> Artifact | None:
+    """The source that has a part: one of those that the options name, else the component's own."""
+    for digest in request.options.around:
+        artifact = store.get(Kind.SOURCE, digest)
+        if part in artifact.manifest.extra["components"]:
+            return artifact
+    return request.source if part in request.source.manifest.extra["components"] else None
+
+
+def _around(store: Store, request: Request) -> Mapping[str, int]:
+    """Sizes that the components around this one decide, as far as the sources tell."""
+    if request.component not in around.NEEDED:
+        return {}
+    holders = {part: _holder(store, request, part) for part in around.PARTS}
+    return around.read({part: holder.path / part for part, holder in holders.items() if holder})
 
 
 def _part(source: Artifact, name: str) -> _Part:
@@ -186,20 +207,23 @@ def _export(
     with _quiet():
         on_phase("load")
         loaded = _load(spec, material, asked)
+        around.check(component, loaded.facts, material.around)
         interface, facts, precision = spec.interface(loaded.facts), dict(loaded.facts), loaded.precision
         on_phase("trace")
         # Odd sizes: UNets with even ones skip the code that resizes to the skip connection's size.
-        onnx_graph.trace(component, interface, loaded, Sizes(2, 9, 11, 2), target)
+        onnx_graph.trace(component, interface, loaded, Sizes(2, 9, 11, 2, 2), target)
         on_phase("verify")
-        cases = deviation.cases(interface, loaded, (Sizes(1, 8, 8), Sizes(3, 16, 12, 3)))
+        cases = deviation.cases(interface, loaded, (Sizes(1, 8, 8), Sizes(3, 16, 12, 3, 3)))
         # From here on the weights are needed once, in ONNX Runtime.
         del loaded
         on_phase("check")
         found = _judge(component, interface, target, precision, cases)
+    facts |= around.needed(component, material.around)
     content = {name: digests.of_file(target / name) for name in (MODEL, WEIGHTS) if (target / name).exists()}
     return {
         "component": str(component),
-        "content": digests.of_json(content),
+        # Facts too: profiles follow from them, so the same graph with others is another engine.
+        "content": digests.of_json({"files": content, "facts": facts}),
         "facts": facts,
         "precision": str(precision),
         "maxAbsError": found.absolute,

@@ -72,6 +72,7 @@ _ALONE: Mapping[str, Part] = {
         *PARTS,
         IMAGE_ENCODER,
         Part("controlnet", ("ControlNetModel",), "diffusion_pytorch_model", ("config.json",)),
+        Part("safety_checker", ("StableDiffusionSafetyChecker",), "model", ("config.json",)),
     )
 }
 # Engines are called by what they do; their weights lie in folders with older names.

@@ -138,8 +138,7 @@ class CompileRequest:
         runtime: `onnxruntime` or `tensorrt`.
         target: `cpu`, or a GPU product as the node label says it.
         shapes: JSON of the profile.
-        source: digest of the checkpoint; only `tensorrt` reads it, as all that follows.
-        optimization_level: 0 to 5.
+        optimization_level: 0 to 5; only `tensorrt` reads it, as all that follows.
         workspace: MiB, or None for no limit.
         layers: whether the engine's layers are written as JSON.
     """
@@ -148,7 +147,6 @@ class CompileRequest:
     runtime: str
     target: str
     shapes: str
-    source: str | None = None
     optimization_level: int = 3
     workspace: int | None = None
     layers: bool = False
@@ -171,9 +169,8 @@ def compile_(context: Context, request: CompileRequest) -> Result:
         from diffusion_builder.tensorrt.build import Request, compile_plan
         from diffusion_builder.tensorrt.command import Options
 
-        source = store.get(Kind.SOURCE, request.source) if request.source else None
         options = Options(request.optimization_level, request.workspace, request.layers)
-        return compile_plan(store, Request(onnx, source, request.target, shapes, options), phase)
+        return compile_plan(store, Request(onnx, request.target, shapes, options), phase)
 
     return context.run("compile", str(onnx.manifest.extra["component"]), work)
 

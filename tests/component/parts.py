@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from diffusion_builder import digests
 from diffusion_builder.store import Kind, Recipe, Store
@@ -21,6 +22,7 @@ _Unet: Any = UNet2DConditionModel
 _Vae: Any = AutoencoderKL
 _Control: Any = ControlNetModel
 IMAGE_SIZE, PATCH, IMAGE_WIDTH, IMAGE_HIDDEN = 32, 16, 24, 32
+SAFETY_THRESHOLD, SPECIAL_THRESHOLD = 0.455, 0.15
 
 _SMALL: dict[str, Any] = {
     "sample_size": 8, "in_channels": 4, "out_channels": 4, "layers_per_block": 1, "block_out_channels": (16, 32),
@@ -139,6 +141,26 @@ def ip_adapter(name: str = "sd1", *, plus: bool = False, image_width: int = IMAG
             del processor
         state = {key: torch.randn(shape, generator=generator) * 0.2 for key, shape in shapes.items()}
         save_file(state, folder / "ip-adapter.safetensors")
+
+    return write
+
+
+def safety_checker() -> Write:
+    """A random safety checker; its thresholds are such that about half of the pictures pass."""
+
+    def write(folder: Path) -> None:
+        torch.manual_seed(0)
+        vision = {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": IMAGE_SIZE, "patch_size": PATCH,
+        }  # fmt: skip
+        model: Any = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=16))
+        for entry in (model.concept_embeds, model.special_care_embeds, *model.vision_model.parameters()):
+            entry.data = torch.randn(entry.shape) * 0.3
+        model.visual_projection.weight.data = torch.randn(model.visual_projection.weight.shape)
+        model.concept_embeds_weights.data = torch.full((17,), SAFETY_THRESHOLD)
+        model.special_care_embeds_weights.data = torch.full((3,), SPECIAL_THRESHOLD)
+        model.save_pretrained(folder)
 
     return write
 

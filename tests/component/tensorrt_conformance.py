@@ -55,10 +55,10 @@ class Workshop:
         result: dict[str, Any] = json.loads(done.stdout)
         return result
 
-    def compile_plan(self, source: str, onnx: str, shapes: str, *options: str) -> dict[str, Any]:
+    def compile_plan(self, onnx: str, shapes: str, *options: str) -> dict[str, Any]:
         """Compile a graph for the SKU."""
         return self.stage(
-            "compile", "--onnx", onnx, "--source", source, "--runtime", "tensorrt", "--target", SKU, "--shapes", shapes,
+            "compile", "--onnx", onnx, "--runtime", "tensorrt", "--target", SKU, "--shapes", shapes,
             *options,
         )  # fmt: skip
 

@@ -7,27 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
-from safetensors.torch import load_file
-from transformers import CLIPTextModel, CLIPVisionModelWithProjection
+from transformers import CLIPTextModel
 
-from diffusion_builder.components.options import ExportOptions, Precision, check
-from diffusion_builder.components.parts import Lora, Material
+from diffusion_builder.components.options import ExportOptions, check
+from diffusion_builder.components.parts import Lora
 from diffusion_builder.components.registry import COMPONENTS, Sizes, example
 from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
 from tests.component import parts
+from tests.component.loading import both, guided, load, run, unet_of, written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusion_builder.components.base import Loaded
 
-_SIZES = Sizes(2, 8, 6)
 # The libraries have no types.
-_Model = Any
-_Unet: Any = UNet2DConditionModel
 _Vae: Any = AutoencoderKL
 _Control: Any = ControlNetModel
 _rescale: Any = rescale_noise_cfg
@@ -36,63 +32,30 @@ _rescale: Any = rescale_noise_cfg
 _one_thread = pytest.fixture(scope="module", autouse=True)(parts.one_thread)
 
 
-def _folders(root: Path, wanted: dict[str, parts.Write]) -> dict[str, Path]:
-    for name, write in wanted.items():
-        write(root / name)
-    return {name: root / name for name in wanted}
-
-
-def _load(component: Component, folders: dict[str, Path], loras: tuple[Lora, ...] = (), **options: object) -> Loaded:
-    return COMPONENTS[component].load(
-        Material(folders, ExportOptions.model_validate(options), loras), Precision.FLOAT32
-    )
-
-
-def _run(component: Component, loaded: Loaded, sizes: Sizes = _SIZES) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    interface = COMPONENTS[component].interface(loaded.facts)
-    inputs = example(interface, loaded, sizes, seed=3)
-    with torch.no_grad():
-        output = loaded.module(*inputs)
-    return {tensor.name: value for tensor, value in zip(interface.inputs, inputs, strict=True)}, output
-
-
-def _unet(folder: Path) -> _Model:
-    return _Unet.from_pretrained(folder, low_cpu_mem_usage=False)
-
-
-def _both(given: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-    return torch.cat([given[name][:, 0], given[name][:, 1]])
-
-
-def _guided(given: dict[str, torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-    negative, positive = output.chunk(2)
-    return negative + given["guidance"][:, :, None, None] * (positive - negative)
-
-
 @torch.no_grad()
 def test_guidance_rescale_is_that_of_diffusers(tmp_path: Path) -> None:
-    folders = _folders(tmp_path, {"unet": parts.unet()})
-    given, output = _run(Component.DENOISER, _load(Component.DENOISER, folders, guidance_rescale=True))
-    latent, text = given["model_input"].repeat(2, 1, 1, 1), _both(given, "text_embeddings")
-    raw = _unet(folders["unet"])(latent, given["timestep"][:, 0].repeat(2), text).sample
+    folders = written(tmp_path, {"unet": parts.unet()})
+    given, output = run(Component.DENOISER, load(Component.DENOISER, folders, guidance_rescale=True))
+    latent, text = given["model_input"].repeat(2, 1, 1, 1), both(given, "text_embeddings")
+    raw = unet_of(folders["unet"])(latent, given["timestep"][:, 0].repeat(2), text).sample
     amount = given["guidance_rescale"][:, :, None, None]
-    torch.testing.assert_close(output, _rescale(_guided(given, raw), raw.chunk(2)[1], amount))
+    torch.testing.assert_close(output, _rescale(guided(given, raw), raw.chunk(2)[1], amount))
 
 
 @torch.no_grad()
 def test_an_inpainting_unet_reads_latent_mask_and_masked_latent_in_this_order(tmp_path: Path) -> None:
-    folders = _folders(tmp_path, {"unet": parts.unet("inpainting")})
-    given, output = _run(Component.DENOISER, _load(Component.DENOISER, folders))
+    folders = written(tmp_path, {"unet": parts.unet("inpainting")})
+    given, output = run(Component.DENOISER, load(Component.DENOISER, folders))
     latent = torch.cat([given["model_input"], given["latent_mask"], given["masked_latent"]], dim=1).repeat(2, 1, 1, 1)
-    text = _both(given, "text_embeddings")
-    raw = _unet(folders["unet"])(latent, given["timestep"][:, 0].repeat(2), text).sample
-    torch.testing.assert_close(output, _guided(given, raw))
+    text = both(given, "text_embeddings")
+    raw = unet_of(folders["unet"])(latent, given["timestep"][:, 0].repeat(2), text).sample
+    torch.testing.assert_close(output, guided(given, raw))
 
 
 @torch.no_grad()
 def test_vae_encoder_gives_scaled_moments(tmp_path: Path) -> None:
-    folders = _folders(tmp_path, {"vae": parts.vae()})
-    given, (mean, std) = _run(Component.VAE_ENCODER, _load(Component.VAE_ENCODER, folders))
+    folders = written(tmp_path, {"vae": parts.vae()})
+    given, (mean, std) = run(Component.VAE_ENCODER, load(Component.VAE_ENCODER, folders))
     model: Any = _Vae.from_pretrained(folders["vae"], low_cpu_mem_usage=False)
     wanted = model.encode(given["pixels"]).latent_dist
     torch.testing.assert_close(mean, wanted.mean * model.config.scaling_factor)
@@ -101,9 +64,9 @@ def test_vae_encoder_gives_scaled_moments(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_clip_skip_and_long_prompts_are_those_of_diffusers(tmp_path: Path) -> None:
-    folders = _folders(tmp_path, {"text_encoder": parts.text_encoder()})
-    loaded = _load(Component.TEXT_ENCODER, folders, clip_skip=1, long_prompts=True)
-    given, output = _run(Component.TEXT_ENCODER, loaded, Sizes(2, 8, 8, chunks=3))
+    folders = written(tmp_path, {"text_encoder": parts.text_encoder()})
+    loaded = load(Component.TEXT_ENCODER, folders, clip_skip=1, long_prompts=True)
+    given, output = run(Component.TEXT_ENCODER, loaded, Sizes(2, 8, 8, chunks=3))
     model: Any = CLIPTextModel.from_pretrained(folders["text_encoder"])
     assert output.shape == (2, 2, 48, 32)
     for window in range(3):
@@ -112,68 +75,24 @@ def test_clip_skip_and_long_prompts_are_those_of_diffusers(tmp_path: Path) -> No
         torch.testing.assert_close(output[:, 1, span], model.final_layer_norm(hidden))
 
 
-@pytest.mark.parametrize("plus", [False, True])
-@torch.no_grad()
-def test_image_encoder_gives_what_the_adapter_reads(tmp_path: Path, *, plus: bool) -> None:
-    wanted = {"image_encoder": parts.image_encoder(), "ip_adapter": parts.ip_adapter(plus=plus)}
-    folders = _folders(tmp_path, wanted)
-    given, output = _run(Component.IMAGE_ENCODER, _load(Component.IMAGE_ENCODER, folders, ip_adapter="0" * 64))
-    model: Any = CLIPVisionModelWithProjection.from_pretrained(folders["image_encoder"])
-    pixels = given["reference_pixels"]
-    if plus:
-        positive, negative = (
-            model(value, output_hidden_states=True).hidden_states[-2] for value in (pixels, torch.zeros_like(pixels))
-        )
-    else:
-        positive = model(pixels).image_embeds[:, None]
-        negative = torch.zeros_like(positive)
-    torch.testing.assert_close(output, torch.stack([negative, positive], dim=1))
-
-
-@pytest.mark.parametrize("plus", [False, True])
-@torch.no_grad()
-def test_each_sample_has_its_own_ip_adapter_scale(tmp_path: Path, *, plus: bool) -> None:
-    wanted = {
-        "unet": parts.unet(), "image_encoder": parts.image_encoder(), "ip_adapter": parts.ip_adapter(plus=plus),
-    }  # fmt: skip
-    folders = _folders(tmp_path, wanted)
-    given, output = _run(Component.DENOISER, _load(Component.DENOISER, folders, ip_adapter="0" * 64))
-    model = _unet(folders["unet"])
-    state = load_file(folders["ip_adapter"] / "ip-adapter.safetensors")
-    nested = {
-        part: {key.removeprefix(part + "."): value for key, value in state.items() if key.startswith(part)}
-        for part in ("image_proj", "ip_adapter")
-    }
-    model._load_ip_adapter_weights([nested], low_cpu_mem_usage=False)  # noqa: SLF001 - what load_ip_adapter calls
-    for sample in range(_SIZES.batch):
-        for processor in model.attn_processors.values():
-            if hasattr(processor, "scale"):
-                processor.scale = [float(given["ip_adapter_scale"][sample])]
-        alone = {name: value[sample : sample + 1] for name, value in given.items()}
-        image = _both(alone, "image_embeddings")
-        raw = model(
-            alone["model_input"].repeat(2, 1, 1, 1), alone["timestep"][0].repeat(2), _both(alone, "text_embeddings"),
-            added_cond_kwargs={"image_embeds": [image[:, None] if plus else image]},
-        ).sample  # fmt: skip
-        torch.testing.assert_close(output[sample : sample + 1], _guided(alone, raw), rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", ["sd1", "sd2"])
 @torch.no_grad()
 def test_two_controlnets_add_up_as_in_diffusers(tmp_path: Path, name: str) -> None:
     control, size = Component.CONTROLNET, Sizes(2, 9, 7)
-    unet = _folders(tmp_path, {"unet": parts.unet(name)})["unet"]
-    denoiser = _load(Component.DENOISER, {"unet": unet}, control_nets=2)
+    unet = written(tmp_path, {"unet": parts.unet(name)})["unet"]
+    denoiser = load(Component.DENOISER, {"unet": unet}, control_nets=2)
     interface = COMPONENTS[Component.DENOISER].interface(denoiser.facts)
     inputs = dict(zip([item.name for item in interface.inputs], example(interface, denoiser, size, 3), strict=True))
     latent, time = inputs["model_input"].repeat(2, 1, 1, 1), inputs["timestep"][:, 0].repeat(2)
-    text = _both(inputs, "text_embeddings")
+    text = both(inputs, "text_embeddings")
     down, middle = [torch.zeros(())] * 99, torch.zeros(())
     for number in (1, 2):
-        folder = _folders(tmp_path / str(number), {"controlnet": parts.controlnet(name, seed=number)})["controlnet"]
-        loaded = _load(control, {"controlnet": folder, "unet": unet}, control_net="0" * 64)
-        image, scale = torch.rand(2, 3, 72, 56), torch.tensor([[0.5], [1.5]])
-        arguments = (inputs["model_input"], inputs["timestep"], inputs["text_embeddings"], image, scale)
+        folder = written(tmp_path / str(number), {"controlnet": parts.controlnet(name, seed=number)})["controlnet"]
+        loaded = load(control, {"controlnet": folder, "unet": unet}, control_net="0" * 64)
+        image, scale, step = torch.rand(2, 3, 72, 56), torch.tensor([[0.5], [1.5]]), torch.tensor([[0], [63]])
+        # Each sample is at another step; only that step's scale may count.
+        scales = torch.full((2, 64), 7.0).scatter(1, step, scale)
+        arguments = (inputs["model_input"], inputs["timestep"], inputs["text_embeddings"], image, scales, step.int())
         inputs[f"residuals_{number}"] = loaded.module(*arguments)
         model: Any = _Control.from_pretrained(folder, low_cpu_mem_usage=False)
         weight = scale.repeat(2, 1)[:, :, None, None]
@@ -181,10 +100,21 @@ def test_two_controlnets_add_up_as_in_diffusers(tmp_path: Path, name: str) -> No
         down = [have + weight * more for have, more in zip(down, found[0], strict=False)]
         middle = middle + weight * found[1]
     output = denoiser.module(*inputs.values())
-    raw = _unet(unet)(
+    raw = unet_of(unet)(
         latent, time, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
     ).sample
-    torch.testing.assert_close(output, _guided(inputs, raw), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(output, guided(inputs, raw), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [Sizes(2, 9, 7), Sizes(1, 8, 8)])
+@torch.no_grad()
+def test_without_a_controlnet_the_residuals_are_zeros_of_the_same_shape(tmp_path: Path, size: Sizes) -> None:
+    where = written(tmp_path, {"unet": parts.unet(), "controlnet": parts.controlnet()})
+    _, real = run(Component.CONTROLNET, load(Component.CONTROLNET, where, control_net="0" * 64), size)
+    _, zeros = run(Component.CONTROL_OFF, load(Component.CONTROL_OFF, where), size)
+    assert (zeros.shape, zeros.dtype) == (real.shape, real.dtype)
+    assert real.any()
+    assert not zeros.any()
 
 
 _LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0"
@@ -218,10 +148,10 @@ _FORMATS: dict[str, tuple[dict[str, torch.Tensor], dict[str, str]]] = {
 @pytest.mark.parametrize("form", list(_FORMATS))
 def test_a_lora_is_added_with_its_weight_and_alpha_in_every_file_format(tmp_path: Path, form: str) -> None:
     state, metadata = _FORMATS[form]
-    folders = _folders(tmp_path, {"unet": parts.unet(), "lora": parts.files(state, metadata)})
-    loaded: Any = _load(Component.DENOISER, {"unet": folders["unet"]}, (Lora(folders["lora"], 0.5),))
+    folders = written(tmp_path, {"unet": parts.unet(), "lora": parts.files(state, metadata)})
+    loaded: Any = load(Component.DENOISER, {"unet": folders["unet"]}, (Lora(folders["lora"], 0.5),))
     down, up = (tensor for key, tensor in sorted(state.items()) if "alpha" not in key)
-    plain = _unet(folders["unet"]).get_submodule(_LAYER).weight
+    plain = unet_of(folders["unet"]).get_submodule(_LAYER).weight
     # alpha 1 at rank 2
     torch.testing.assert_close(loaded.module.model.get_submodule(_LAYER).weight, plain + 0.5 * 0.5 * (up @ down))
 
@@ -236,16 +166,16 @@ def test_loras_of_convolutions_and_text_encoder_add_up(tmp_path: Path) -> None:
         f"text_encoder.{text}.lora_B.weight": torch.ones(32, 1),
     }  # fmt: skip
     wanted = {"unet": parts.unet(), "text_encoder": parts.text_encoder(), "lora": parts.files(state)}
-    folders = _folders(tmp_path, wanted)
+    folders = written(tmp_path, wanted)
     loras = (Lora(folders["lora"], 1.0), Lora(folders["lora"], -0.25))
-    unet: Any = _load(Component.DENOISER, folders, loras).module
+    unet: Any = load(Component.DENOISER, folders, loras).module
     pixels = torch.randn(1, 16, 5, 5)
     low = torch.nn.functional.conv2d(pixels, down, padding=1)
-    wanted_output = _unet(folders["unet"]).get_submodule(_CONVOLUTION)(pixels)
+    wanted_output = unet_of(folders["unet"]).get_submodule(_CONVOLUTION)(pixels)
     wanted_output = wanted_output + 0.75 * torch.nn.functional.conv2d(low, up)
     got = unet.model.get_submodule(_CONVOLUTION)(pixels)
     torch.testing.assert_close(got, wanted_output, rtol=1e-4, atol=1e-4)
-    encoder: Any = _load(Component.TEXT_ENCODER, folders, loras).module
+    encoder: Any = load(Component.TEXT_ENCODER, folders, loras).module
     plain: Any = CLIPTextModel.from_pretrained(folders["text_encoder"])
     change = encoder.model.encoder.layers[0].self_attn.q_proj.weight - plain.encoder.layers[0].self_attn.q_proj.weight
     torch.testing.assert_close(change, torch.full((32, 32), 0.75))
@@ -263,58 +193,19 @@ def test_loras_of_convolutions_and_text_encoder_add_up(tmp_path: Path) -> None:
 def test_a_lora_for_another_base_is_refused(
     tmp_path: Path, state: dict[str, torch.Tensor], reason: Reason, says: str
 ) -> None:
-    folders = _folders(tmp_path, {"unet": parts.unet(), "lora": parts.files(state)})
+    folders = written(tmp_path, {"unet": parts.unet(), "lora": parts.files(state)})
     with pytest.raises(BadInputError, match=says) as caught:
-        _load(Component.DENOISER, {"unet": folders["unet"]}, (Lora(folders["lora"], 1.0),))
+        load(Component.DENOISER, {"unet": folders["unet"]}, (Lora(folders["lora"], 1.0),))
     assert caught.value.reason is reason
-
-
-@pytest.mark.parametrize(
-    ("wanted", "reason", "says"),
-    [
-        ({"ip_adapter": parts.ip_adapter()}, Reason.MISSING_COMPONENT, "without its image encoder"),
-        (
-            {"ip_adapter": parts.ip_adapter(image_width=7), "image_encoder": parts.image_encoder()},
-            Reason.COMPONENT_MISMATCH, "reads 7 features, its image encoder gives 24",
-        ),
-        (
-            {"ip_adapter": parts.ip_adapter("sd2"), "image_encoder": parts.image_encoder()},
-            Reason.COMPONENT_MISMATCH, "width 40, this one has 32",
-        ),
-        (
-            {"ip_adapter": parts.files({"other": torch.ones(1)}), "image_encoder": parts.image_encoder()},
-            Reason.INVALID_WEIGHTS, "is no IP-Adapter",
-        ),
-    ],
-)  # fmt: skip
-def test_an_ip_adapter_that_does_not_fit_is_refused(
-    tmp_path: Path, wanted: dict[str, parts.Write], reason: Reason, says: str
-) -> None:
-    folders = _folders(tmp_path, {"unet": parts.unet(), **wanted})
-    with pytest.raises(BadInputError, match=says) as caught:
-        _load(Component.DENOISER, folders, ip_adapter="0" * 64)
-    assert caught.value.reason is reason
-
-
-@pytest.mark.parametrize(
-    ("name", "says"), [("one-level", "only_cross_attention"), ("attention-everywhere", "down_blocks.0.attentions.0")]
-)
-def test_an_ip_adapter_is_refused_where_attention_has_no_place_for_it(tmp_path: Path, name: str, says: str) -> None:
-    wanted = {
-        "unet": parts.unet(name), "ip_adapter": parts.ip_adapter(), "image_encoder": parts.image_encoder(),
-    }  # fmt: skip
-    with pytest.raises(BadInputError, match=says) as caught:
-        _load(Component.DENOISER, _folders(tmp_path, wanted), ip_adapter="0" * 64)
-    assert caught.value.reason is Reason.UNSUPPORTED_COMPONENT
 
 
 @pytest.mark.parametrize(
     ("name", "says"), [("sd2", "cross_attention_dim is 40, the UNet has 32"), ("one-level", "block_out_channels")]
 )
 def test_a_controlnet_for_another_base_is_refused(tmp_path: Path, name: str, says: str) -> None:
-    folders = _folders(tmp_path, {"unet": parts.unet(), "controlnet": parts.controlnet(name)})
+    folders = written(tmp_path, {"unet": parts.unet(), "controlnet": parts.controlnet(name)})
     with pytest.raises(BadInputError, match=says) as caught:
-        _load(Component.CONTROLNET, folders, control_net="0" * 64)
+        load(Component.CONTROLNET, folders, control_net="0" * 64)
     assert caught.value.reason is Reason.COMPONENT_MISMATCH
 
 
@@ -331,11 +222,11 @@ def test_a_controlnet_for_another_base_is_refused(tmp_path: Path, name: str, say
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path: Path, entry: str, value: object, reason: Reason, says: str) -> None:
-    folders = _folders(tmp_path, {"unet": parts.unet()})
+    folders = written(tmp_path, {"unet": parts.unet()})
     path = folders["unet"] / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {entry: value}))
     with pytest.raises(BadInputError, match=says) as caught:
-        _load(Component.DENOISER, folders)
+        load(Component.DENOISER, folders)
     assert caught.value.reason is reason
 
 

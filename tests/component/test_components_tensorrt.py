@@ -43,6 +43,6 @@ def test_tensorrt_compiles(
     more = {name: parts.source(store, wanted, tmp_path / name) for name, wanted in added.items()}
     graph = stages.export(context(store.root), source, component, precision, json.dumps(options | more))
     workshop = Workshop(store.root, tensorrt_rtx.write_programs(tmp_path))
-    plan = workshop.compile_plan(source, str(graph["digest"]), SHAPES)
+    plan = workshop.compile_plan(str(graph["digest"]), SHAPES)
     assert plan["runtime"] == "tensorrt"
     assert (workshop.engine(plan) / "model.plan").stat().st_size > 0

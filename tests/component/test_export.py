@@ -84,7 +84,7 @@ def test_everything_at_once_in_half_precision(tmp_path: Path) -> None:
     names = [item.name for item in onnx.load_model(str(artifact.path / MODEL), load_external_data=False).graph.input]
     assert names == [
         "model_input", "timestep", "text_embeddings", "guidance", "guidance_rescale", "image_embeddings",
-        "ip_adapter_scale", "residuals_1", "residuals_2",
+        "ip_adapter_scale", "ip_adapter_region", "residuals_1", "residuals_2",
     ]  # fmt: skip
 
 
@@ -119,6 +119,52 @@ def test_encoders_export_in_every_precision(tmp_path: Path, precision: str) -> N
     long = {"clipSkip": 1, "longPrompts": True}
     _export(tmp_path, {"text_encoder": parts.text_encoder(40, "gelu")}, Component.TEXT_ENCODER, precision, **long)
     _export(tmp_path / "image", {"image_encoder": parts.image_encoder()}, Component.IMAGE_ENCODER, precision)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_safety_checker_exports(tmp_path: Path, precision: str) -> None:
+    checker = {"safety_checker": parts.safety_checker()}
+    artifact = _export(tmp_path, checker, Component.SAFETY_CHECKER, precision)
+    graph = onnx.load_model(str(artifact.path / MODEL), load_external_data=False).graph
+    assert [item.name for item in graph.output] == ["flagged", "flag_margin"]
+
+
+def test_what_stands_in_for_a_controlnet_exports_without_weights(tmp_path: Path) -> None:
+    artifact = _export(tmp_path, {"unet": parts.unet(), "vae": parts.vae()}, Component.CONTROL_OFF, "float16")
+    assert artifact.manifest.extra["facts"]["pixels_per_latent"] == 8
+    assert not (artifact.path / WEIGHTS).exists()
+
+
+_AROUND = {"unet": parts.unet("one-level"), "text_encoder": parts.text_encoder(), "vae": parts.vae(levels=3)}
+
+
+def test_a_graph_knows_the_sizes_that_others_decide_and_only_those_make_it_another(tmp_path: Path) -> None:
+    here = context(tmp_path / "store")
+
+    def exported(name: str, wanted: Mapping[str, parts.Write], options: str = "{}") -> dict[str, object]:
+        source = parts.source(here.store, wanted, tmp_path / name)
+        return dict(export(here, source, Component.DENOISER, "float32", options))
+
+    first = exported("first", _AROUND)
+    facts = here.store.get(Kind.ONNX, str(first["digest"])).manifest.extra["facts"]
+    assert (facts["text_length"], facts["pixels_per_latent"]) == (16, 4)
+    # Another text encoder of the same sizes changes nothing.
+    same = exported("same", {**_AROUND, "text_encoder": parts.text_encoder(activation="gelu")})
+    assert (same["digest"], same["cached"]) == (first["digest"], True)
+    # Another VAE with other sizes makes another engine, though the graph's bytes are the same.
+    other = exported("other", {**_AROUND, "vae": parts.vae(levels=2)})
+    assert other["content"] != first["content"]
+    # A UNet alone is told what is around it.
+    checkpoint = parts.source(here.store, _AROUND, tmp_path / "whole")
+    alone = exported("alone", {"unet": _AROUND["unet"]}, json.dumps({"around": [checkpoint]}))
+    assert alone["digest"] == first["digest"]
+
+
+def test_a_unet_for_another_text_encoder_is_refused(tmp_path: Path) -> None:
+    wanted = {"unet": parts.unet("sd2"), "text_encoder": parts.text_encoder(32)}
+    with pytest.raises(BadInputError, match="denoiser has text_width 40, the checkpoint around it has 32") as caught:
+        _export(tmp_path, wanted, Component.DENOISER)
+    assert caught.value.reason is Reason.COMPONENT_MISMATCH
 
 
 def test_what_fetch_brings_is_what_options_name(tmp_path: Path) -> None:

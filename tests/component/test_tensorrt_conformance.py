@@ -54,7 +54,7 @@ def source(
 @pytest.mark.parametrize("component", _COMPONENTS)
 def test_every_component_of_every_checkpoint_compiles(workshop: Workshop, source: str, component: Component) -> None:
     exported = stages.export(context(workshop.store), source, component, "float32")
-    result = workshop.compile_plan(source, str(exported["digest"]), SHAPES, "--layers")
+    result = workshop.compile_plan(str(exported["digest"]), SHAPES, "--layers")
     engine = workshop.engine(result)
     bindings = json.loads((engine / "layers.json").read_text())["Bindings"]
     interface = ENGINES[component]

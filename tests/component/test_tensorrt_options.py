@@ -79,7 +79,7 @@ def test_every_option_in_every_precision_compiles(
     source = _checkpoint(workshop, case.unet, tmp_path)
     options = {name: extras.get(str(value), value) for name, value in case.options.items()}
     exported = stages.export(context(workshop.store), source, case.component, case.precision, json.dumps(options))
-    result = workshop.compile_plan(source, str(exported["digest"]), SHAPES, "--layers")
+    result = workshop.compile_plan(str(exported["digest"]), SHAPES, "--layers")
     onnx = Store(workshop.store).get(Kind.ONNX, str(exported["digest"]))
     expected = interface(case.component, onnx.manifest.extra["facts"])
     bindings = json.loads((workshop.engine(result) / "layers.json").read_text())["Bindings"]

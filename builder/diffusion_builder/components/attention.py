@@ -33,17 +33,23 @@ class UpcastAttention:
 
 
 class ReferenceAttention(nn.Module):
-    """Decoupled cross attention of IP-Adapter (arXiv 2308.06721, eq. 5) with a weight per sample.
+    """Decoupled cross attention of IP-Adapter (arXiv 2308.06721, eq. 5) with a weight per sample and place.
 
-    diffusers' own takes one number for the whole batch.
+    diffusers' own takes one number and one mask for the whole batch.
+
+    Args:
+        to_key: of the reference's tokens.
+        to_value: of the reference's tokens.
+        level: how often the latent has been halved where this attention is.
     """
 
-    def __init__(self, to_key: nn.Module, to_value: nn.Module) -> None:
+    def __init__(self, to_key: nn.Module, to_value: nn.Module, level: int) -> None:
         super().__init__()
         self.to_key = to_key
         self.to_value = to_value
-        # Set before each call: an attention processor is only given what diffusers knows of.
-        self.scale: torch.Tensor | None = None
+        self.level = level
+        # [B, N, 1], set before each call: an attention processor is only given what diffusers knows of.
+        self.weight: torch.Tensor | None = None
 
     def forward(
         self,
@@ -52,15 +58,15 @@ class ReferenceAttention(nn.Module):
         encoder_hidden_states: tuple[torch.Tensor, list[torch.Tensor]],
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """[B, N, D], text [B, M, E] and reference [B, 1, T, E] → [B, N, D]."""
+        """[B, N, D], text [B, M, E] and references [B, R, T, E] → [B, N, D]."""
         del attention_mask
         text, (reference,) = encoder_hidden_states
         image = reference.flatten(1, 2)
         query = attn.to_q(hidden_states)
         base = attend(attn, query, attn.to_k(text), attn.to_v(text))
         shown = attend(attn, query, self.to_key(image), self.to_value(image))
-        assert self.scale is not None  # noqa: S101 - set by the denoiser before each call
-        return project(attn, base + self.scale[:, :, None].to(base.dtype) * shown)
+        assert self.weight is not None  # noqa: S101 - set by the denoiser before each call
+        return project(attn, base + self.weight.to(base.dtype) * shown)
 
 
 def attend(attn: Model, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -68,6 +68,7 @@ class ComponentSpec:
 
 LATENT = frozenset({"latent_height", "latent_width"})
 PIXELS = frozenset({"height", "width"})
+REFERENCES = frozenset({"references", "image_elements"})
 
 
 def pair(tensor: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,7 @@ _REQUIRED: Mapping[str, Mapping[str, _Types]] = {
         "conditioning_embedding_out_channels": (list,),
         "cross_attention_dim": (int, list),
     },
+    parts.SAFETY_CHECKER: {"projection_dim": _POSITIVE},
 }
 # Entries that give a UNet further inputs, which nothing here could feed.
 _UNSERVED = (
@@ -73,6 +74,8 @@ def read(folder: Path, part: str) -> Mapping[str, Any]:
         raise BadInputError(Reason.INVALID_CONFIG, f"{name}: scaling_factor is {scale!r}, a positive number is needed")
     if part in (parts.UNET, parts.CONTROLNET):
         _check_served(name, config)
+    if part == parts.SAFETY_CHECKER:
+        _check_vision(name, config.get("vision_config"))
     return config
 
 
@@ -99,6 +102,13 @@ def _check_entry(name: str, entry: str, value: object, types: _Types) -> None:
     if not isinstance(value, types) or not numbers or not sound:
         wanted = " or ".join("a list of positive integers" if kind is list else "a positive integer" for kind in types)
         raise BadInputError(Reason.INVALID_CONFIG, f"{name}: {entry} is {value!r}, {wanted} is needed")
+
+
+def _check_vision(name: str, config: object) -> None:
+    if not isinstance(config, dict):
+        raise BadInputError(Reason.INVALID_CONFIG, f"{name} lacks vision_config, the model that looks at pictures")
+    for entry in ("hidden_size", "image_size", "patch_size"):
+        _check_entry(f"{name}: vision_config", entry, config.get(entry), _POSITIVE)
 
 
 def _check_served(name: str, config: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A ControlNet as an engine of its own: see docs/adr/0004."""
+"""A ControlNet as an engine of its own, and what stands in for one: see docs/adr/0004."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from diffusion_builder.components import attention, configs, parts, residuals, weights
 from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, Loaded, Model, doubled, pair
 from diffusion_builder.components.options import Precision
-from diffusion_builder.contract import residual_facts
+from diffusion_builder.contract import MAX_TEXT_CHUNKS, residual_facts
 from diffusion_builder.errors import BadInputError, Reason
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ControlNet(nn.Module):
-    """All residuals of one ControlNet in one tensor, weighted per sample."""
+    """All residuals of one ControlNet in one tensor, weighted per sample and per denoiser call."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -32,9 +32,10 @@ class ControlNet(nn.Module):
         timestep: torch.Tensor,
         text_embeddings: torch.Tensor,
         control_image: torch.Tensor,
-        control_scale: torch.Tensor,
+        control_scales: torch.Tensor,
+        step_index: torch.Tensor,
     ) -> torch.Tensor:
-        """[B, C, h, w], [B, 1], [B, 2, L, D], [B, 3, H, W], [B, 1] → [B, 2, R]."""
+        """[B, C, h, w], [B, 1], [B, 2, L, D], [B, 3, H, W], [B, 64], [B, 1] → [B, 2, R]."""
         dtype = self.model.dtype
         down, middle = self.model(
             doubled(model_input).to(dtype),
@@ -44,7 +45,23 @@ class ControlNet(nn.Module):
             return_dict=False,
         )
         packed = residuals.pack([*down, middle]).float()
-        return packed * control_scale[:, :, None]
+        return packed * torch.gather(control_scales, 1, step_index.to(torch.int64))[:, :, None]
+
+
+class ControlOff(nn.Module):
+    """model_input [B, C, h, w] → residuals [B, 2, R] of zeros.
+
+    Requests without a ControlNet then share the denoiser's batches with those that have one.
+    """
+
+    def __init__(self, layout: residuals.Layout) -> None:
+        super().__init__()
+        self.layout = layout
+
+    def forward(self, model_input: torch.Tensor) -> torch.Tensor:
+        """Zeros of the length that a latent of this size needs."""
+        length = residuals.length(self.layout, model_input.shape[-2], model_input.shape[-1])
+        return torch.zeros(model_input.shape[0], 2, length)
 
 
 def load(material: Material, precision: Precision) -> Loaded:
@@ -67,9 +84,19 @@ def load(material: Material, precision: Precision) -> Loaded:
         "pixels_per_latent": 2 ** (len(config["conditioning_embedding_out_channels"]) - 1),
         **residual_facts(residuals.layout(config)),
     }
+    if material.options.long_prompts:
+        facts["text_chunks"] = MAX_TEXT_CHUNKS
     return Loaded(
         ControlNet(model), facts, {"text_length": 7}, LATENT | PIXELS | {"text_length", "residuals"}, precision
     )
+
+
+def load_off(material: Material, _precision: Precision) -> Loaded:
+    """Read the UNet's configuration; there are no weights, and zeros are the same in every precision."""
+    config = configs.read(material.folders[parts.UNET], parts.UNET)
+    layout = residuals.layout(config)
+    facts = {"channels": config["out_channels"], **residual_facts(layout)}
+    return Loaded(ControlOff(layout).eval(), facts, {}, LATENT | {"residuals"})
 
 
 def check(control: Mapping[str, Any], unet: Mapping[str, Any]) -> None:

@@ -77,7 +77,8 @@ class Denoiser(nn.Module):
         if self.reference is None:
             return {}
         embeddings = pair(given[contract.IMAGE_EMBEDDINGS.name]).to(dtype)
-        return self.reference.conditions(embeddings, doubled(given[contract.IP_ADAPTER_SCALE.name]))
+        region = doubled(given[contract.IP_ADAPTER_REGION.name])
+        return self.reference.conditions(embeddings, doubled(given[contract.IP_ADAPTER_SCALE.name]), region)
 
     def _residuals(self, given: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
         packed = [tensor for name, tensor in given.items() if name.startswith(contract.RESIDUALS.name)]
@@ -112,6 +113,8 @@ def load(material: Material, precision: Precision) -> Loaded:
         facts |= {contract.IP_ADAPTER_TRAIT: 1, **ip_adapter.image_facts(material.folders, adapter)}
     if options.guidance_rescale:
         facts[contract.GUIDANCE_RESCALE_TRAIT] = 1
+    if options.long_prompts:
+        facts["text_chunks"] = contract.MAX_TEXT_CHUNKS
     layout = residuals.layout(config)
     if options.control_nets:
         facts |= {contract.CONTROLNETS_TRAIT: options.control_nets, **contract.residual_facts(layout)}
@@ -119,10 +122,10 @@ def load(material: Material, precision: Precision) -> Loaded:
     lora.merge(model, parts.UNET, material.loras)
     if precision is not Precision.FLOAT32:
         attention.upcast(model)
-    reference = ip_adapter.install(model, adapter) if adapter else None
+    reference = ip_adapter.install(model, adapter, facts["image_length"]) if adapter else None
     names = tuple(tensor.name for tensor in contract.interface(Component.DENOISER, facts).inputs)
     module = Denoiser(weights.ready(model), names, layout, reference)
-    return Loaded(module, facts, {"text_length": 7}, LATENT | {"text_length", "residuals"}, precision)
+    return Loaded(module, facts, {"text_length": 7}, LATENT | {"text_length", "residuals", "image_elements"}, precision)
 
 
 def _facts(config: Mapping[str, Any]) -> dict[str, int]:

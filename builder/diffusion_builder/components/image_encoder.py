@@ -1,4 +1,7 @@
-"""The CLIP vision model that IP-Adapter reads reference pictures with."""
+"""The CLIP vision model that IP-Adapter reads reference pictures with.
+
+A sample may have several pictures; their embeddings follow one another.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 from torch import nn
 
 from diffusion_builder.components import configs, ip_adapter, parts, weights
-from diffusion_builder.components.base import DTYPES, Loaded, Model
+from diffusion_builder.components.base import DTYPES, REFERENCES, Loaded, Model
 
 if TYPE_CHECKING:
     from diffusion_builder.components.options import Precision
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ImageEncoder(nn.Module):
-    """reference_pixels [B, 3, S, S] → image_embeddings [B, 2, 1, P] (negative, positive); the negative one is zero."""
+    """reference_pixels [B, N, 3, S, S] → image_embeddings [B, 2, N, P]: negative ones, which are zero, and positive."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -24,12 +27,13 @@ class ImageEncoder(nn.Module):
 
     def forward(self, reference_pixels: torch.Tensor) -> torch.Tensor:
         """Embed each picture as a whole, as diffusers' encode_image does."""
-        embeds = self.model(reference_pixels.to(self.model.dtype)).image_embeds.float()[:, None]
+        pictures = reference_pixels.flatten(0, 1).to(self.model.dtype)
+        embeds = _per_sample(self.model(pictures).image_embeds.float(), reference_pixels)
         return torch.stack([torch.zeros_like(embeds), embeds], dim=1)
 
 
 class PatchEncoder(nn.Module):
-    """reference_pixels [B, 3, S, S] → image_embeddings [B, 2, T, D] of all patches, before the last layer.
+    """reference_pixels [B, N, 3, S, S] → image_embeddings [B, 2, N*T, D] of all patches, before the last layer.
 
     The negative embeddings are those of a black picture, the same for all: computed once.
     """
@@ -50,9 +54,17 @@ class PatchEncoder(nn.Module):
 
     def forward(self, reference_pixels: torch.Tensor) -> torch.Tensor:
         """Embed each picture's patches, as diffusers' encode_image does with output_hidden_states."""
-        positive = self._encode(reference_pixels)
-        negative = self.get_buffer("negative").expand_as(positive)
+        pictures = self._encode(reference_pixels.flatten(0, 1))
+        positive, negative = (
+            _per_sample(tensor, reference_pixels)
+            for tensor in (pictures, self.get_buffer("negative").expand_as(pictures))
+        )
         return torch.stack([negative, positive], dim=1)
+
+
+def _per_sample(embeds: torch.Tensor, reference_pixels: torch.Tensor) -> torch.Tensor:
+    """[B*N, ..., D] → [B, N*..., D]."""
+    return embeds.reshape(reference_pixels.shape[0], -1, embeds.shape[-1])
 
 
 def load(material: Material, precision: Precision) -> Loaded:
@@ -70,4 +82,4 @@ def load(material: Material, precision: Precision) -> Loaded:
     facts["image_size"] = configs.read(folder, parts.IMAGE_ENCODER)["image_size"]
     model = weights.transformers_model(CLIPVisionModelWithProjection, folder, DTYPES[precision])
     patches = adapter is not None and adapter.reads_hidden_states
-    return Loaded((PatchEncoder if patches else ImageEncoder)(model), facts, {}, frozenset(), precision)
+    return Loaded((PatchEncoder if patches else ImageEncoder)(model), facts, {}, REFERENCES, precision)

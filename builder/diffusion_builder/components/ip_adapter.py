@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 
 from diffusion_builder.components import configs, parts
 from diffusion_builder.components.attention import ReferenceAttention
+from diffusion_builder.components.residuals import halved
 from diffusion_builder.errors import BadInputError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    import torch
 
     from diffusion_builder.components.base import Model
 
@@ -125,32 +126,55 @@ class Installed:
 
     Args:
         processors: of every cross attention.
+        image_length: elements of the embeddings of one picture.
         reads_hidden_states: as the adapter's.
     """
 
     processors: tuple[ReferenceAttention, ...]
+    image_length: int
     reads_hidden_states: bool
 
-    def conditions(self, embeddings: torch.Tensor, scale: torch.Tensor) -> dict[str, Any]:
+    def conditions(self, embeddings: torch.Tensor, scale: torch.Tensor, region: torch.Tensor) -> dict[str, Any]:
         """Prepare the UNet's next call.
 
         Args:
-            embeddings: [2B, 1, P] or [2B, T, D].
+            embeddings: [2B, N, P] or [2B, N*T, D] of N pictures.
             scale: [2B, 1].
+            region: [2B, 1, h, w], 1 where the pictures apply.
 
         Returns:
             Further arguments of the call.
         """
+        weights = _weights(scale, region, max(processor.level for processor in self.processors))
         for processor in self.processors:
-            processor.scale = scale
-        # The second dimension counts pictures: one embedding has it, patches do not.
-        return {
-            "added_cond_kwargs": {"image_embeds": [embeddings[:, None] if self.reads_hidden_states else embeddings]}
-        }
+            processor.weight = weights[processor.level]
+        if self.reads_hidden_states:
+            embeddings = torch.unflatten(embeddings, 1, (-1, self.image_length))
+        return {"added_cond_kwargs": {"image_embeds": [embeddings]}}
 
 
-def install(model: Model, adapter: Adapter) -> Installed:
+def _weights(scale: torch.Tensor, region: torch.Tensor, deepest: int) -> list[torch.Tensor]:
+    """The scale times the region as attention at each level sees it, [2B, N, 1].
+
+    As diffusers' IPAdapterMaskProcessor.downsample, which guesses height and width of a level from their product;
+    here they are known.
+    """
+    height, width = region.shape[-2:]
+    found: list[torch.Tensor] = []
+    for size in halved(height, width, deepest):
+        # Bicubic to the same size changes nothing.
+        seen = functional.interpolate(region, size=size, mode="bicubic") if found else region
+        found.append(scale[:, :, None] * seen.flatten(1)[:, :, None])
+    return found
+
+
+def install(model: Model, adapter: Adapter, image_length: int) -> Installed:
     """Put an adapter into a UNet.
+
+    Args:
+        model: the UNet.
+        adapter: its weights.
+        image_length: elements of the embeddings of one picture.
 
     Raises:
         BadInputError: it was trained for another UNet, or this UNet has attention that it cannot be put beside.
@@ -172,13 +196,23 @@ def install(model: Model, adapter: Adapter) -> Installed:
             f"the IP-Adapter is for another UNet: {str(error).splitlines()[-1].strip()[:300]}",
         ) from error
     found = []
-    for module in model.modules():
+    for name, module in model.named_modules():
         processor: Model = getattr(module, "processor", None)
         if hasattr(processor, "to_k_ip"):
             # A plain attribute: `set_processor` refuses to replace a processor with weights by one of another class.
-            module.processor = ReferenceAttention(processor.to_k_ip[0], processor.to_v_ip[0])
+            level = _level(name, len(model.config.block_out_channels) - 1)
+            module.processor = ReferenceAttention(processor.to_k_ip[0], processor.to_v_ip[0], level)
             found.append(module.processor)
-    return Installed(tuple(found), adapter.reads_hidden_states)
+    return Installed(tuple(found), image_length, adapter.reads_hidden_states)
+
+
+def _level(name: str, deepest: int) -> int:
+    """How often the latent has been halved, by the name of a module: `down_blocks.1...`, `mid_block...`."""
+    block, _, rest = name.partition(".")
+    if block == "mid_block":
+        return deepest
+    number = int(rest.partition(".")[0])
+    return number if block == "down_blocks" else deepest - number
 
 
 def _check_blocks(model: Model) -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from diffusion_builder.components.around import NEEDED
 from diffusion_builder.contract import MAX_CONTROLNETS, Component
 from diffusion_builder.errors import BadInputError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -41,12 +42,14 @@ class ExportOptions(_Frozen):
 
     Args:
         clip_skip: last layers of the text encoder to leave out, as diffusers counts them.
-        long_prompts: the text encoder takes several windows of tokens.
+        long_prompts: prompts may have several windows of tokens; belongs to all that read them.
         guidance_rescale: the denoiser has an input for it (arXiv 2305.08891, section 3.4).
         control_nets: ControlNets whose residuals the denoiser adds.
         control_net: source of the ControlNet that is exported.
         ip_adapter: source of the IP-Adapter, for the denoiser and its image encoder.
         loras: merged into text encoder and denoiser.
+        around: sources of the other components, where the component's own lacks or differs from what is served; the
+            first one that has a part counts.
     """
 
     clip_skip: int = Field(default=0, ge=0)
@@ -56,20 +59,22 @@ class ExportOptions(_Frozen):
     control_net: Digest | None = None
     ip_adapter: Digest | None = None
     loras: tuple[LoraOption, ...] = ()
+    around: tuple[Digest, ...] = ()
 
-    def given(self) -> dict[str, Any]:
+    def given(self, without: Collection[str] = ()) -> dict[str, Any]:
         """The options that differ from their defaults, by their JSON names."""
-        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(without))
 
 
 _APPLIES: Mapping[str, frozenset[Component]] = {
     "clipSkip": frozenset({Component.TEXT_ENCODER}),
-    "longPrompts": frozenset({Component.TEXT_ENCODER}),
+    "longPrompts": frozenset({Component.TEXT_ENCODER, Component.DENOISER, Component.CONTROLNET}),
     "guidanceRescale": frozenset({Component.DENOISER}),
     "controlNets": frozenset({Component.DENOISER}),
     "controlNet": frozenset({Component.CONTROLNET}),
     "ipAdapter": frozenset({Component.DENOISER, Component.IMAGE_ENCODER}),
     "loras": frozenset({Component.DENOISER, Component.TEXT_ENCODER}),
+    "around": frozenset(NEEDED),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from diffusion_builder.contract import Component
@@ -20,6 +20,7 @@ VAE = "vae"
 CONTROLNET = "controlnet"
 IP_ADAPTER = "ip_adapter"
 LORA = "lora"
+SAFETY_CHECKER = "safety_checker"
 
 # The folder with the weights that a component is named by; None for one without weights.
 MAIN_PART: Mapping[Component, str | None] = {
@@ -27,9 +28,11 @@ MAIN_PART: Mapping[Component, str | None] = {
     Component.IMAGE_ENCODER: IMAGE_ENCODER,
     Component.VAE_ENCODER: VAE,
     Component.CONTROLNET: CONTROLNET,
+    Component.CONTROL_OFF: UNET,
     Component.DENOISER: UNET,
     Component.SCHEDULER_STEP: None,
     Component.VAE_DECODER: VAE,
+    Component.SAFETY_CHECKER: SAFETY_CHECKER,
 }
 
 
@@ -54,8 +57,10 @@ class Material:
         folders: part name to folder; parts that the sources lack are missing.
         options: what was asked for.
         loras: to merge, in order.
+        around: sizes that the components around it decide; see `around`.
     """
 
     folders: Mapping[str, Path]
     options: ExportOptions
     loras: tuple[Lora, ...] = ()
+    around: Mapping[str, int] = field(default_factory=dict)

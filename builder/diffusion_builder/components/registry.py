@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffusion_builder.components import autoencoder, controlnet, denoiser, image_encoder, scheduler_step, text_encoder
+from diffusion_builder.components import (
+    autoencoder,
+    controlnet,
+    denoiser,
+    image_encoder,
+    safety_checker,
+    scheduler_step,
+    text_encoder,
+)
 from diffusion_builder.components.base import ComponentSpec, Loaded
 from diffusion_builder.contract import MAX_STEPS, Component, DType, Interface, residual_elements
 
@@ -24,9 +32,11 @@ COMPONENTS: Mapping[Component, ComponentSpec] = {
         ComponentSpec(Component.IMAGE_ENCODER, image_encoder.load),
         ComponentSpec(Component.VAE_ENCODER, autoencoder.load_encoder),
         ComponentSpec(Component.CONTROLNET, controlnet.load),
+        ComponentSpec(Component.CONTROL_OFF, controlnet.load_off),
         ComponentSpec(Component.DENOISER, denoiser.load),
         ComponentSpec(Component.SCHEDULER_STEP, scheduler_step.load),
         ComponentSpec(Component.VAE_DECODER, autoencoder.load_decoder),
+        ComponentSpec(Component.SAFETY_CHECKER, safety_checker.load),
     )
 }
 _TYPES: Mapping[DType, torch.dtype] = {
@@ -38,12 +48,21 @@ _TYPES: Mapping[DType, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of an example input: batch, latent height and width, windows of text where a prompt may have several."""
+    """Sizes of an example input.
+
+    Args:
+        batch: samples.
+        height: of the latent.
+        width: of the latent.
+        chunks: windows of text where a prompt may have several.
+        references: pictures that an IP-Adapter is shown.
+    """
 
     batch: int
     height: int
     width: int
     chunks: int = 1
+    references: int = 1
 
 
 def example(interface: Interface, loaded: Loaded, sizes: Sizes, seed: int) -> tuple[torch.Tensor, ...]:
@@ -77,6 +96,7 @@ def _dimensions(loaded: Loaded, sizes: Sizes) -> dict[str, int]:
     known |= {"height": sizes.height * pixels, "width": sizes.width * pixels}
     known["columns"] = known.get("slots", 1) + 1
     known["residuals"] = residual_elements(known, sizes.height, sizes.width)
+    known |= {"references": sizes.references, "image_elements": sizes.references * known.get("image_length", 1)}
     if "text_chunks" in loaded.facts:
         known["text_length"] *= sizes.chunks
     return known

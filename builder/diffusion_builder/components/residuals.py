@@ -33,6 +33,12 @@ def layout(config: Mapping[str, Any]) -> Layout:
     return (*found, (channels[last], last))
 
 
+def length(parts: Layout, height: int, width: int) -> int:
+    """Elements of all residuals of one sample, for a latent of this size."""
+    sizes = halved(height, width, max(level for _, level in parts))
+    return sum(channels * sizes[level][0] * sizes[level][1] for channels, level in parts)
+
+
 def pack(residuals: Sequence[torch.Tensor]) -> torch.Tensor:
     """[2B, C, h, w] each → [B, 2, R]."""
     flat = torch.cat([residual.flatten(1) for residual in residuals], dim=1)
@@ -49,10 +55,7 @@ def unpack(packed: torch.Tensor, parts: Layout, height: int, width: int) -> list
         width: of the latent.
     """
     flat = pair(packed)
-    sizes = [(height, width)]
-    for _ in range(max(level for _, level in parts)):
-        # Convolutions of stride 2 with padding 1 round up.
-        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    sizes = halved(height, width, max(level for _, level in parts))
     found, begin = [], 0
     for channels, level in parts:
         high, wide = sizes[level]
@@ -60,3 +63,12 @@ def unpack(packed: torch.Tensor, parts: Layout, height: int, width: int) -> list
         found.append(flat[:, begin:end].reshape(-1, channels, high, wide))
         begin = end
     return found
+
+
+def halved(height: int, width: int, times: int) -> list[tuple[int, int]]:
+    """A latent's size, half of it, and so on: what a UNet works on at each level."""
+    sizes = [(height, width)]
+    for _ in range(times):
+        # Convolutions of stride 2 with padding 1 round up.
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes

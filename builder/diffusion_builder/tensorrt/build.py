@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from diffusion_builder.contract import Component, interface
 from diffusion_builder.onnx_files import MODEL
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
-from diffusion_builder.tensorrt import facts, plan_check, run, sku
+from diffusion_builder.tensorrt import plan_check, run, sku
 from diffusion_builder.tensorrt.command import Files, Options, arguments, flags
 from diffusion_builder.tensorrt.profiles import Profile, optimisation_profiles
 
@@ -35,14 +35,12 @@ class Request:
 
     Args:
         onnx: the exported graph.
-        source: the checkpoint that it belongs to, or None when the graph alone says all sizes.
         target: the GPU product, as the node label says it.
         shapes: the profile that is served.
         options: settings of the build.
     """
 
     onnx: Artifact
-    source: Artifact | None
     target: str
     shapes: Shapes
     options: Options
@@ -54,9 +52,7 @@ class Request:
 
     def profiles(self) -> tuple[Profile, ...]:
         """Its optimisation profiles."""
-        own = self.onnx.manifest.extra["facts"]
-        known = facts.merge(self.component, own, facts.of_checkpoint(self.source.path)) if self.source else own
-        return optimisation_profiles(self.component, known, self.shapes)
+        return optimisation_profiles(self.component, self.onnx.manifest.extra["facts"], self.shapes)
 
 
 def compile_plan(

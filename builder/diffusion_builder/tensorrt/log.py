@@ -113,7 +113,7 @@ SIGNS: tuple[Sign, ...] = (
         r"Dimension mismatch for tensor (?P<input>\S+) and profile (?P<profile>\d+)", BadInputError,
         Reason.COMPILE_FAILED,
         "{component}: profile {profile} gives input {input} a size that the graph has fixed otherwise. "
-        "Does --source name the checkpoint that the graph was exported from?",
+        "Export it again with this builder.",
     ),
     _sign(
         r"Unknown option: (?P<flag>\S+)", BadInputError, Reason.VERSION_MISMATCH,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffusion_builder.contract import Component, Tensor, interface, residual_elements
+from diffusion_builder.contract import MAX_REFERENCES, Component, Tensor, interface, residual_elements
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.spec import Range, Shapes
 
@@ -79,15 +79,17 @@ def _ranges(facts: Mapping[str, int], shapes: Shapes) -> Mapping[str, Range]:
     ranges = {name: Range(min=value, opt=value, max=value) for name, value in facts.items()}
     ranges["slots"] = Range(min=1, opt=1, max=MAX_SLOTS)
     ranges["columns"] = Range(min=2, opt=2, max=MAX_SLOTS + 1)
+    ranges["height"], ranges["width"] = shapes.height, shapes.width
+    ranges["references"] = Range(min=1, opt=1, max=MAX_REFERENCES)
+    if length := facts.get("image_length"):
+        ranges["image_elements"] = Range(min=length, opt=length, max=MAX_REFERENCES * length)
     if pixels := facts.get("pixels_per_latent"):
         ranges["latent_height"] = _latent("height", shapes.height, pixels)
         ranges["latent_width"] = _latent("width", shapes.width, pixels)
-        ranges["height"], ranges["width"] = shapes.height, shapes.width
         if residual_elements(facts, 1, 1):
             ranges["residuals"] = _residuals(facts, ranges["latent_height"], ranges["latent_width"])
-    if chunks := facts.get("text_chunks"):
-        length = facts["text_length"]
-        ranges["text_length"] = Range(min=length, opt=length, max=chunks * length)
+    if (chunks := facts.get("text_chunks")) and (window := facts.get("text_length")):
+        ranges["text_length"] = Range(min=window, opt=window, max=chunks * window)
     return ranges
 
 
@@ -114,7 +116,8 @@ def _input_profile(component: Component, tensor: Tensor, batch: Range, ranges: M
     if unknown:
         raise BadInputError(
             Reason.INVALID_ARGUMENT,
-            f"{component}: nothing says how large {unknown[0]} of {tensor.name} is: name the checkpoint with --source",
+            f"{component}: nothing says how large {unknown[0]} of {tensor.name} is: export it again, with the "
+            "sources of text encoder and VAE in the option around",
         )
     dims = [Range(min=dim, opt=dim, max=dim) if isinstance(dim, int) else ranges[dim] for dim in tensor.dims]
     extents = (batch, *dims)

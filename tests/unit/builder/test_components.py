@@ -39,7 +39,7 @@ def test_traits_add_inputs_in_a_fixed_order() -> None:
     names = [tensor.name for tensor in interface(Component.DENOISER, facts).inputs]
     assert names == [
         "model_input", "timestep", "text_embeddings", "guidance", "guidance_rescale", "latent_mask", "masked_latent",
-        "image_embeddings", "ip_adapter_scale", "residuals_1", "residuals_2",
+        "image_embeddings", "ip_adapter_scale", "ip_adapter_region", "residuals_1", "residuals_2",
     ]  # fmt: skip
 
 

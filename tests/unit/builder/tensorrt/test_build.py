@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 SIDE = Range(min=64, opt=64, max=128)
 SHAPES = Shapes(batch=Range(min=1, opt=4, max=8), height=SIDE, width=SIDE)
 FACTS = {
-    Component.DENOISER: {"channels": 4, "text_width": 32},
+    Component.DENOISER: {"channels": 4, "text_width": 32, "text_length": 16, "pixels_per_latent": 8},
     Component.TEXT_ENCODER: {"text_length": 16, "text_width": 32},
 }
 
@@ -39,21 +38,6 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def source(store: Store, text_width: int = 32) -> Artifact:
-    configs = {
-        "text_encoder": {"max_position_embeddings": 16, "hidden_size": text_width},
-        "vae": {"latent_channels": 4, "block_out_channels": [8, 8, 8, 8]},
-    }
-
-    def write(folder: Path) -> dict[str, object]:
-        for name, config in configs.items():
-            (folder / name).mkdir()
-            (folder / name / "config.json").write_text(json.dumps(config))
-        return {}
-
-    return store.publish(Recipe(Kind.SOURCE, {"width": text_width}), write)[0]
-
-
 def onnx(store: Store, component: Component = Component.DENOISER, content: str = "c") -> Artifact:
     def write(folder: Path) -> dict[str, object]:
         (folder / "model.onnx").write_text("graph")
@@ -64,7 +48,7 @@ def onnx(store: Store, component: Component = Component.DENOISER, content: str =
 
 @pytest.fixture
 def request_(store: Store) -> Request:
-    return Request(onnx(store), source(store), "NVIDIA-L4", SHAPES, Options())
+    return Request(onnx(store), "NVIDIA-L4", SHAPES, Options())
 
 
 def compiled(store: Store, request: Request) -> tuple[Artifact, bool]:
@@ -109,7 +93,7 @@ def test_everything_that_changes_a_plan_changes_its_name(store: Store, request_:
 
 def test_a_graph_that_came_out_the_same_is_not_compiled_again(store: Store, request_: Request) -> None:
     first, _ = compiled(store, request_)
-    # Another export of the same content, of a checkpoint with other weights elsewhere.
+    # Another export of the same content.
     same = replace(request_.onnx, manifest=replace(request_.onnx.manifest, digest="0" * 64))
     again, cached = compiled(store, replace(request_, onnx=same))
     assert (again.manifest.digest, cached) == (first.manifest.digest, True)
@@ -142,17 +126,9 @@ def test_a_failed_build_leaves_nothing_behind(store: Store, request_: Request, t
     assert not (store.root / "timing").exists()
 
 
-def test_a_checkpoint_of_another_family_is_refused(store: Store, request_: Request) -> None:
-    with pytest.raises(BadInputError, match="denoiser has text_width 32, the checkpoint has 64") as caught:
-        compiled(store, replace(request_, source=source(store, text_width=64)))
-    assert caught.value.reason is Reason.COMPONENT_MISMATCH
-
-
-def test_a_component_that_knows_its_sizes_needs_no_checkpoint(store: Store, request_: Request) -> None:
-    alone = replace(request_, onnx=onnx(store, Component.TEXT_ENCODER), source=None)
-    assert compiled(store, alone)[0].manifest.extra["component"] == "text_encoder"
-
-
-def test_a_component_that_does_not_asks_for_it(store: Store, request_: Request) -> None:
-    with pytest.raises(BadInputError, match="--source"):
-        compiled(store, replace(request_, source=None))
+def test_a_graph_that_does_not_tell_its_sizes_is_refused(store: Store, request_: Request) -> None:
+    graph = request_.onnx.manifest
+    unknown = replace(request_.onnx, manifest=replace(graph, extra={**graph.extra, "facts": {"channels": 4}}))
+    with pytest.raises(BadInputError, match="export it again") as caught:
+        compiled(store, replace(request_, onnx=unknown))
+    assert caught.value.reason is Reason.INVALID_ARGUMENT

@@ -9,7 +9,7 @@ from diffusion_builder.tensorrt.profiles import MAX_SLOTS, InputProfile, Profile
 
 FACTS = {
     "channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "image_size": 224,
-    "residuals_per_level_0": 960, "residuals_per_level_1": 1600,
+    "residuals_per_level_0": 960, "residuals_per_level_1": 1600, "image_length": 1, "image_width": 1024,
 }  # fmt: skip
 
 
@@ -56,10 +56,14 @@ def test_other_components_are_tuned_for_the_usual_batch(component: Component) ->
 
 
 def test_a_denoiser_with_more_inputs_has_a_shape_for_each() -> None:
-    facts = FACTS | {"controlnets": 2, "inpainting": 1, "ip_adapter": 1, "image_length": 1, "image_width": 1024}
+    facts = FACTS | {"controlnets": 2, "inpainting": 1, "ip_adapter": 1, "image_length": 257, "text_chunks": 4}
     profile = by_name(optimisation_profiles(Component.DENOISER, facts, shapes())[1])
     assert profile["latent_mask"].max == (8, 1, 96, 128)
-    assert profile["image_embeddings"].opt == (8, 2, 1, 1024)
+    assert profile["text_embeddings"].max == (8, 2, 308, 768)
+    embeddings = profile["image_embeddings"]
+    assert (embeddings.min, embeddings.opt) == ((1, 2, 257, 1024), (8, 2, 257, 1024))
+    assert embeddings.max == (8, 2, 4 * 257, 1024)
+    assert profile["ip_adapter_region"].max == (8, 1, 96, 128)
     assert profile["residuals_2"].min == (1, 2, 960 * 32 * 32 + 1600 * 16 * 16)
     assert profile["residuals_2"].max == (8, 2, 960 * 96 * 128 + 1600 * 48 * 64)
 
@@ -70,6 +74,17 @@ def test_a_text_encoder_for_long_prompts_takes_several_windows() -> None:
     assert (ids.min, ids.opt, ids.max) == ((1, 2, 77), (4, 2, 77), (8, 2, 308))
 
 
+def test_an_image_encoder_takes_one_to_four_pictures() -> None:
+    (profile,) = optimisation_profiles(Component.IMAGE_ENCODER, FACTS, shapes())
+    pixels = by_name(profile)["reference_pixels"]
+    assert (pixels.min, pixels.opt, pixels.max) == ((1, 1, 3, 224, 224), (4, 1, 3, 224, 224), (8, 4, 3, 224, 224))
+
+
+def test_a_safety_checker_knows_no_latents_and_needs_none() -> None:
+    (profile,) = optimisation_profiles(Component.SAFETY_CHECKER, {}, shapes())
+    assert by_name(profile)["decoded"] == InputProfile("decoded", (1, 3, 256, 256), (4, 3, 512, 512), (8, 3, 768, 1024))
+
+
 def test_a_scheduler_step_serves_any_scheduler() -> None:
     (profile,) = optimisation_profiles(Component.SCHEDULER_STEP, FACTS, shapes())
     table, state = by_name(profile)["table"], by_name(profile)["state"]
@@ -78,7 +93,7 @@ def test_a_scheduler_step_serves_any_scheduler() -> None:
 
 
 def test_a_size_that_nothing_says_is_asked_for() -> None:
-    with pytest.raises(BadInputError, match="text_length of text_embeddings is: name the checkpoint with --source"):
+    with pytest.raises(BadInputError, match=r"text_length of text_embeddings is: .* in the option around"):
         optimisation_profiles(Component.DENOISER, {"channels": 4, "pixels_per_latent": 8, "text_width": 8}, shapes())
 
 
