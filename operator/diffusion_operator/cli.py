@@ -49,7 +49,7 @@ def run() -> None:
     settings = operator_settings.from_environment(os.environ)
     _configure_logging(settings.log_format)
     # Only this command needs kopf and the Kubernetes client, which take a second to import.
-    importlib.import_module("diffusion_operator.handlers").run(settings)
+    importlib.import_module("diffusion_operator.handlers.process").run(settings)
 
 
 @cli.command()

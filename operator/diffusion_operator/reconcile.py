@@ -1,6 +1,7 @@
 """One pass over one pipeline: observe, plan, act, write the status."""
 
 import asyncio
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ from diffusion_operator.cluster import Cluster, NameTakenError, Reference, Refus
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.event import event
+from diffusion_operator.metrics import Metrics
 from diffusion_operator.plan import Plan, actions, plan, rejected, rfc3339
-from diffusion_operator.plan.jobs import is_finished, view
+from diffusion_operator.plan.jobs import JobView, is_finished, view
 from diffusion_operator.plan.observed import Claims, Observed, claim_name
 from diffusion_operator.plan.policies import KINDS as POLICIES
 from diffusion_operator.settings import Settings
@@ -44,9 +46,10 @@ class Key:
 class Reconciler:
     """Brings pipelines to what their spec says, one pass at a time."""
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, metrics: Metrics | None = None) -> None:
         self._cluster = cluster
         self._settings = settings
+        self._metrics = metrics or Metrics()
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass.
@@ -60,15 +63,20 @@ class Reconciler:
         """
         resource = await self._cluster.get(Reference(KIND, key.namespace, key.name))
         if resource is None or "deletionTimestamp" in resource["metadata"]:
+            self._metrics.forgot(str(key))
             return None
         owner = Owner(key.name, key.namespace, resource["metadata"]["uid"])
+        jobs: tuple[JobView, ...] = ()
         try:
             spec = DiffusionPipelineSpec.model_validate(resource.get("spec", {}))
         except ValidationError as error:
             made = _rejected(resource, error)
         else:
-            made = await self._act(await self._observe(owner, resource, spec))
+            observed = await self._observe(owner, resource, spec)
+            made, jobs = await self._act(observed), observed.jobs
         await self._report(owner, resource, made)
+        states = [(f"{key.namespace}/{job.name}", job.stage, job.phase) for job in jobs]
+        self._metrics.saw(str(key), ready=made.ready, jobs=states)
         return made.again_seconds
 
     async def _act(self, observed: Observed) -> Plan:
@@ -157,9 +165,10 @@ class Reconciler:
                 log.info("%s: starting Job %s anew", owner.name, name)
                 await self._cluster.delete(Reference("Job", owner.namespace, name), uid, version)
                 await self._start(body)
-            case actions.KeepResult(name, result):
+            case actions.KeepResult(name, result, labels):
                 annotations = {"metadata": {"annotations": {naming.RESULT: result}}}
                 await self._cluster.patch(Reference("Job", owner.namespace, name), annotations)
+                self._metrics.built(labels, json.loads(result))
             case actions.DeleteJob(name, uid, version):
                 log.info("%s: Job %s is not needed any more", owner.name, name)
                 await self._cluster.delete(Reference("Job", owner.namespace, name), uid, version)

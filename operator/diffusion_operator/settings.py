@@ -22,7 +22,11 @@ class Settings:
         hub_endpoint: base URL of the model hub; empty means the hub library's own default.
         resync_seconds: every pipeline is looked at this often even when nothing happens.
         watch_namespaces: empty means all.
-        health_port: of the liveness endpoint.
+        health_port: of /healthz and /readyz.
+        metrics_port: of /metrics.
+        lease_namespace: where the processes elect a leader; empty means that this is the only process.
+        identity: name of this process in the election.
+        workers: pipelines that are looked at at the same time.
         log_format: `text` for people, `json` for log collectors.
     """
 
@@ -34,6 +38,10 @@ class Settings:
     resync_seconds: float = 300.0
     watch_namespaces: tuple[str, ...] = ()
     health_port: int = 8080
+    metrics_port: int = 9090
+    lease_namespace: str = ""
+    identity: str = "operator"
+    workers: int = 4
     log_format: LogFormat = "text"
 
 
@@ -55,6 +63,10 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         resync_seconds=_positive(environment, "RESYNC_SECONDS", 300.0),
         watch_namespaces=_names(environment, "WATCH_NAMESPACES"),
         health_port=int(_positive(environment, "HEALTH_PORT", 8080)),
+        metrics_port=int(_positive(environment, "METRICS_PORT", 9090)),
+        lease_namespace=_get(environment, "LEASE_NAMESPACE", ""),
+        identity=_get(environment, "IDENTITY", "operator"),
+        workers=int(_positive(environment, "WORKERS", 4)),
         log_format=cast("LogFormat", log_format),
     )
 

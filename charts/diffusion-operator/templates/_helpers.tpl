@@ -52,3 +52,14 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   resources: [events]
   verbs: [create]
 {{- end }}
+
+{{- /* In the operator's own namespace: the Lease that its processes elect their leader with. */ -}}
+{{- define "diffusion-operator.leaseRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [diffusion-operator]
+  verbs: [get, patch]
+{{- end }}

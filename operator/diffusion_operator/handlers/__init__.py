@@ -2,22 +2,20 @@
 
 import asyncio
 import contextlib
-import logging
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack
 from typing import Any
 
 import kopf
 
 from diffusion_operator import naming
 from diffusion_operator.api import GROUP, KIND, PLURAL, VERSION
-from diffusion_operator.cluster import connect
-from diffusion_operator.errors import UnavailableError
+from diffusion_operator.cluster import Cluster
+from diffusion_operator.errors import OperatorError
 from diffusion_operator.handlers.queue import WorkQueue
+from diffusion_operator.metrics import Metrics
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
-
-log = logging.getLogger(__name__)
 
 CHILDREN = (
     ("batch", "v1", "jobs"),
@@ -27,17 +25,18 @@ CHILDREN = (
     ("", "v1", "pods"),
 )
 GRACE_SECONDS = 10.0
-PREFLIGHT_TRIES = 30
 SERVER_SECONDS, CLIENT_SECONDS, CONNECT_SECONDS = 300, 330, 30
 
 
 class Wiring:
     """One operator process: events in, passes out."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, metrics: Metrics) -> None:
+        self._cluster = cluster
         self._settings = settings
+        self._metrics = metrics
+        self._reconciler = Reconciler(cluster, settings, metrics)
         self._known: set[Key] = set()
-        self._stack = AsyncExitStack()
         self._queue: WorkQueue[Key] | None = None
         self._resync: asyncio.Task[None] | None = None
 
@@ -47,15 +46,14 @@ class Wiring:
         kopf.on.login(registry=registry)(login)
         kopf.on.startup(registry=registry)(self._start)
         kopf.on.cleanup(registry=registry)(self._stop)
-        kopf.on.probe(id="alive", registry=registry)(self._alive)
         kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._pipeline_event)
         for group, version, plural in CHILDREN:
             kopf.on.event(group, version, plural, registry=registry)(self._child_event)
         return registry
 
     async def _start(self, **_: object) -> None:
-        cluster = await self._stack.enter_async_context(connect())
-        self._queue = WorkQueue(Reconciler(cluster, self._settings).reconcile)
+        self._queue = WorkQueue(self._pass, self._settings.workers)
+        self._metrics.measure_queue(self._queue.length)
         self._queue.start()
         self._resync = asyncio.create_task(self._resync_forever(), name="resync")
 
@@ -66,17 +64,28 @@ class Wiring:
                 await self._resync
         if self._queue is not None:
             await self._queue.stop(GRACE_SECONDS)
-        await self._stack.aclose()
 
-    async def _alive(self, **_: object) -> bool:
-        if self._queue is None or not self._queue.is_alive():
-            raise RuntimeError("a worker has ended")
-        return True
+    def is_alive(self) -> bool:
+        """False when a worker has ended; true before there is one, too."""
+        return self._queue is None or self._queue.is_alive()
+
+    async def _pass(self, key: Key) -> float | None:
+        began, outcome = time.monotonic(), "internal error"
+        try:
+            again = await self._reconciler.reconcile(key)
+            outcome = "ok"
+        except OperatorError as error:
+            outcome = type(error).__name__.removesuffix("Error").lower()
+            raise
+        finally:
+            self._metrics.passed(outcome, time.monotonic() - began)
+        return again
 
     async def _pipeline_event(self, namespace: str | None, name: str, type: str | None, **_: object) -> None:  # noqa: A002
         key = Key(namespace or "", name)
         if type == "DELETED":
             self._known.discard(key)
+            self._metrics.forgot(str(key))
             if self._queue is not None:
                 self._queue.forget(key)
             return
@@ -126,38 +135,3 @@ def kopf_settings() -> kopf.OperatorSettings:
     for group, version, plural in CHILDREN:
         settings.watching.label_selectors[group, version, plural] = naming.MANAGED_SELECTOR
     return settings
-
-
-async def preflight() -> None:
-    """Wait until the API server serves our custom resource: kopf would watch nothing and say nothing.
-
-    Raises:
-        UnavailableError: it still does not.
-    """
-    async with connect() as cluster:
-        for _ in range(PREFLIGHT_TRIES):
-            if await cluster.serves_pipelines():
-                return
-            await asyncio.sleep(1)
-    raise UnavailableError(f"The API server does not know {PLURAL}.{GROUP}: install the CRD (crds.enabled=true).")
-
-
-def run(settings: Settings) -> None:
-    """Run the operator until it is told to stop.
-
-    Raises:
-        UnavailableError: a watch or the health endpoint cannot go on; the process is to be started anew.
-    """
-    asyncio.run(preflight())
-    namespaces = settings.watch_namespaces
-    try:
-        kopf.run(
-            registry=Wiring(settings).registry(),
-            settings=kopf_settings(),
-            standalone=True,
-            clusterwide=not namespaces,
-            namespaces=list(namespaces),
-            liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
-        )
-    except Exception as error:
-        raise UnavailableError(f"The operator cannot go on: {error or type(error).__name__}.") from error

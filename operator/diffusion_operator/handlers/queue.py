@@ -75,6 +75,10 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
         self._again.discard(key)
 
+    def length(self) -> int:
+        """Keys that wait for a pass."""
+        return len(self._queued) + len(self._again)
+
     def is_alive(self) -> bool:
         """True while every worker works or waits."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)

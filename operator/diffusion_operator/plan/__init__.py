@@ -39,6 +39,11 @@ class Plan:
     notes: tuple[EventNote, ...]
     again_seconds: float | None
 
+    @property
+    def ready(self) -> str:
+        """Status of the condition Ready."""
+        return next((item.status for item in self.status.conditions if item.type == Type.READY), "Unknown")
+
 
 def rfc3339(time: datetime) -> str:
     """The time as Kubernetes writes it, whole seconds."""

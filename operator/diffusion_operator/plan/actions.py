@@ -37,10 +37,15 @@ class RestartJob:
 
 @dataclass(frozen=True)
 class KeepResult:
-    """Keep a Job's result on the Job, since its pod may go."""
+    """Keep a Job's result on the Job, since its pod may go.
+
+    Attributes:
+        made: stage, component and SKU; empty where the stage has none.
+    """
 
     name: str
     result: str
+    made: tuple[str, str, str] = ("", "", "")
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ class Starter:
         """What to do about the step now, or None."""
         view = item.view
         if view is not None and view.record is not None:
-            return KeepResult(view.name, view.record)
+            request = item.request
+            return KeepResult(view.name, view.record, (request.stage, request.component or "", request.sku or ""))
         if self.suspended or (view is not None and view.terminating):
             return None
         if view is None:

@@ -97,6 +97,8 @@ class FakeCluster(Cluster):
         if found is None:
             return None
         head, wanted = found["metadata"], body.get("metadata", {})
+        if wanted.get("resourceVersion", head["resourceVersion"]) != head["resourceVersion"]:
+            raise ConflictError(f"{kind} {name} changed")
         for field in ("labels", "annotations"):
             merged = {**head.get(field, {}), **wanted.get(field, {})}
             head[field] = {key: value for key, value in merged.items() if value is not None}

@@ -10,6 +10,7 @@ import yaml
 
 from diffusion_operator.api import PLURAL
 from diffusion_operator.handlers import CHILDREN
+from diffusion_operator.lease import Election, lease
 from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
 from tests.unit.operator.passes import OTHER_REVISION, build, serve, settle
 
@@ -50,6 +51,15 @@ def test_no_more_and_no_less_is_granted_than_used() -> None:
     live_a_full_life(cluster)
     watched = {(plural, verb) for plural in [PLURAL, *(item[2] for item in CHILDREN)] for verb in ("list", "watch")}
     assert granted("diffusion-operator.rules") == cluster.verbs | watched
+
+
+def test_the_election_needs_no_more_and_no_less_than_is_granted() -> None:
+    cluster = FakeCluster()
+    election = Election(cluster, lease(NAMESPACE), "first")
+    assert asyncio.run(election.attempt())
+    assert asyncio.run(election.attempt())
+    asyncio.run(election.resign())
+    assert granted("diffusion-operator.leaseRules") == cluster.verbs
 
 
 @pytest.mark.parametrize("template", sorted(TEMPLATES.glob("*")), ids=lambda path: path.name)

@@ -1,0 +1,90 @@
+"""What the operator tells Prometheus about itself and the builds."""
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+
+PREFIX = "diffusion_operator"
+BUILD = ("stage", "component", "sku")
+PASS_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+BUILD_SECONDS = (1, 5, 15, 60, 180, 600, 1800, 3600, 7200, 14400)
+
+
+class Metrics:
+    """All series of one operator process, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        own: dict[str, Any] = {"namespace": PREFIX, "registry": self._registry}
+        text = "Passes over one pipeline, by outcome."
+        self._passes = Histogram("reconcile_seconds", text, ("outcome",), buckets=PASS_SECONDS, **own)
+        text = "Finished build Jobs that made an artifact, by what they made."
+        self._builds = Histogram("build_seconds", text, BUILD, buckets=BUILD_SECONDS, **own)
+        self._hits = Counter("cache_hits", "Finished build Jobs whose artifact was there already.", BUILD, **own)
+        self._failures = Counter("build_failures", "Failed build Jobs.", BUILD, **own)
+        self._leader = Gauge("leader", "1 while this process leads.", **own)
+        self._queue = Gauge("queue_length", "Pipelines that wait for a pass.", **own)
+        self._fleet = Fleet()
+        self._registry.register(self._fleet)
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def measure_queue(self, length: Callable[[], float]) -> None:
+        """Ask this function whenever the metrics are read."""
+        self._queue.set_function(length)
+
+    def led(self, *, leads: bool) -> None:
+        """This process has become the leader, or is not any more."""
+        self._leader.set(leads)
+
+    def passed(self, outcome: str, seconds: float) -> None:
+        """A pass ended."""
+        self._passes.labels(outcome).observe(seconds)
+
+    def built(self, labels: tuple[str, str, str], result: Mapping[str, Any]) -> None:
+        """A Job's result was seen for the first time.
+
+        Args:
+            labels: stage, component and SKU; empty where the stage has none.
+            result: what the builder said.
+        """
+        if not result.get("digest"):
+            self._failures.labels(*labels).inc()
+        elif result.get("cached"):
+            self._hits.labels(*labels).inc()
+        else:
+            self._builds.labels(*labels).observe(float(result.get("seconds") or 0))
+
+    def saw(self, pipeline: str, *, ready: str, jobs: Iterable[tuple[str, str, str]]) -> None:
+        """What a pass saw: status of `Ready`, and its Jobs as (namespace/name, stage, state)."""
+        self._fleet.pipelines[pipeline] = (ready, tuple(jobs))
+
+    def forgot(self, pipeline: str) -> None:
+        """The pipeline is gone."""
+        self._fleet.pipelines.pop(pipeline, None)
+
+
+class Fleet:
+    """Gauges over all pipelines, counted when they are read: a shared Job counts once."""
+
+    def __init__(self) -> None:
+        self.pipelines: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {}
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """The families, for the registry."""
+        ready = Tally((state,) for state, _ in self.pipelines.values())
+        jobs = {name: (stage, state) for _, jobs in self.pipelines.values() for name, stage, state in jobs}
+        yield _family("pipelines", "Pipelines, by status of their condition Ready.", ["ready"], ready)
+        yield _family("jobs", "Build Jobs that exist, by state.", ["stage", "state"], Tally(jobs.values()))
+
+
+def _family(name: str, text: str, labels: list[str], counts: Mapping[Any, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
+    for values, count in sorted(counts.items()):
+        family.add_metric(list(values), count)
+    return family

@@ -1,0 +1,132 @@
+"""At most one process works at a time, and one that goes is replaced."""
+
+import asyncio
+
+import pytest
+
+from diffusion_operator.cluster import Cluster, ConflictError, Reference
+from diffusion_operator.errors import UnavailableError
+from diffusion_operator.lease import Election, LeaseLostError, Timing, lease
+from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
+
+TARGET = lease(NAMESPACE)
+QUICK = Timing(duration=15, deadline=0.05, retry=0.001)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def attempt(candidate: Election) -> bool:
+    return asyncio.run(candidate.attempt())
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+def candidate(cluster: Cluster, name: str, clock: Clock) -> Election:
+    return Election(cluster, TARGET, name, clock=clock)
+
+
+def test_the_first_leads_and_the_second_waits(cluster: FakeCluster, clock: Clock) -> None:
+    first, second = candidate(cluster, "first", clock), candidate(cluster, "second", clock)
+    assert attempt(first)
+    for _ in range(10):
+        clock.now += 2
+        assert attempt(first)
+        assert not attempt(second)
+
+
+def test_a_leader_that_falls_silent_is_replaced_after_the_duration_and_not_before(
+    cluster: FakeCluster, clock: Clock
+) -> None:
+    first, second = candidate(cluster, "first", clock), candidate(cluster, "second", clock)
+    attempt(first)
+    assert not attempt(second)
+    clock.now += 14.9
+    assert not attempt(second)
+    clock.now += 0.2
+    assert attempt(second)
+    assert not attempt(first)
+    assert cluster.objects["Lease", TARGET.name]["spec"]["leaseTransitions"] == 1
+
+
+def test_the_leaders_clock_does_not_matter(cluster: FakeCluster, clock: Clock) -> None:
+    first, second = candidate(cluster, "first", clock), candidate(cluster, "second", clock)
+    attempt(first)
+    cluster.objects["Lease", TARGET.name]["spec"]["renewTime"] = "1990-01-01T00:00:00.000000Z"
+    assert not attempt(second)
+
+
+def test_who_resigns_is_replaced_at_once(cluster: FakeCluster, clock: Clock) -> None:
+    first, second = candidate(cluster, "first", clock), candidate(cluster, "second", clock)
+    attempt(first)
+    attempt(second)
+    asyncio.run(first.resign())
+    assert attempt(second)
+
+
+def test_only_the_leader_can_resign(cluster: FakeCluster, clock: Clock) -> None:
+    first, second = candidate(cluster, "first", clock), candidate(cluster, "second", clock)
+    attempt(first)
+    asyncio.run(second.resign())
+    assert not attempt(second)
+
+
+def test_of_two_at_the_same_moment_one_wins(clock: Clock) -> None:
+    cluster = Racing()
+    first, second = candidate(cluster, "first", clock), candidate(cluster, "second", clock)
+    attempt(first)
+    asyncio.run(first.resign())
+    cluster.meanwhile = second
+    with pytest.raises(ConflictError):
+        attempt(first)
+    assert cluster.objects["Lease", TARGET.name]["spec"]["holderIdentity"] == "second"
+
+
+class Racing(FakeCluster):
+    """Lets another candidate act between a look and the write."""
+
+    meanwhile: Election | None = None
+
+    async def get(self, target: Reference) -> dict[str, object] | None:
+        found = await super().get(target)
+        other, self.meanwhile = self.meanwhile, None
+        if other is not None:
+            assert await other.attempt()
+        return found
+
+
+def test_a_leader_that_cannot_renew_stops_before_another_may_start() -> None:
+    assert Timing().deadline < Timing().duration
+
+    class Unreachable(FakeCluster):
+        async def get(self, target: Reference) -> dict[str, object] | None:
+            raise UnavailableError(f"no {target.name} now")
+
+    with pytest.raises(LeaseLostError):
+        asyncio.run(Election(Unreachable(), TARGET, "first", QUICK).hold())
+
+
+def test_winning_waits_until_the_other_one_is_gone(cluster: FakeCluster) -> None:
+    async def scene() -> None:
+        first, second = (Election(cluster, TARGET, name, QUICK) for name in ("first", "second"))
+        await first.win()
+        waiting = asyncio.create_task(second.win())
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+        await first.resign()
+        await asyncio.wait_for(waiting, 5)
+
+    asyncio.run(scene())

@@ -1,0 +1,96 @@
+"""What Prometheus is told."""
+
+import asyncio
+import socket
+import urllib.error
+import urllib.request
+
+from diffusion_operator.handlers.endpoints import Answers
+from diffusion_operator.handlers.endpoints import serve as endpoints
+from diffusion_operator.metrics import Metrics
+from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.settings import Settings
+from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.unit.operator.passes import SETTINGS
+
+
+def value(metrics: Metrics, series: str) -> float:
+    """The sample of a series; 0 where there is none."""
+    lines = metrics.text().decode().splitlines()
+    found = [line for line in lines if line.startswith(f"diffusion_operator_{series} ")]
+    return float(found[0].rpartition(" ")[2]) if found else 0.0
+
+
+def live(cluster: FakeCluster, metrics: Metrics) -> None:
+    reconciler = Reconciler(cluster, SETTINGS, metrics)
+    for _ in range(12):
+        asyncio.run(reconciler.reconcile(Key(NAMESPACE, "shapes")))
+        cluster.succeed_jobs()
+        for deployment in cluster.names("Deployment"):
+            cluster.set_ready(deployment, 1)
+
+
+def test_every_build_is_counted_once_with_what_it_made() -> None:
+    cluster, metrics = FakeCluster(), Metrics()
+    cluster.apply_pipeline()
+    live(cluster, metrics)
+    series = 'build_seconds_count{component="denoiser",sku="cpu",stage="compile"}'
+    assert value(metrics, series) == 1
+    assert value(metrics, series.replace("count", "sum")) == 1.5
+    assert value(metrics, 'build_seconds_count{component="",sku="",stage="fetch"}') == 1
+    live(cluster, metrics)
+    assert value(metrics, series) == 1
+
+
+def test_what_the_store_answers_is_a_hit_and_a_failure_is_neither() -> None:
+    metrics = Metrics()
+    labels = ("compile", "denoiser", "NVIDIA-L4")
+    metrics.built(labels, {"digest": "d", "cached": True, "seconds": 0.2})
+    metrics.built(labels, {"error": {"reason": "CompileFailed"}})
+    tail = '{component="denoiser",sku="NVIDIA-L4",stage="compile"}'
+    assert value(metrics, f"cache_hits_total{tail}") == 1
+    assert value(metrics, f"build_failures_total{tail}") == 1
+    assert value(metrics, f"build_seconds_count{tail}") == 0
+
+
+def test_the_fleet_is_counted_and_a_shared_job_once() -> None:
+    metrics = Metrics()
+    metrics.saw("a/one", ready="True", jobs=[("a/fetch-1", "fetch", "Succeeded")])
+    metrics.saw("a/two", ready="False", jobs=[("a/fetch-1", "fetch", "Succeeded"), ("a/export-1", "export", "Running")])
+    assert value(metrics, 'jobs{stage="fetch",state="Succeeded"}') == 1
+    assert value(metrics, 'pipelines{ready="True"}') == 1
+    metrics.forgot("a/two")
+    assert value(metrics, 'jobs{stage="export",state="Running"}') == 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_health_and_readiness_are_different_questions() -> None:
+    settings = Settings("b", "s", health_port=free_port(), metrics_port=free_port())
+    states = {"alive": True, "ready": False}
+
+    def ask(port: int, path: str) -> int:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    async def scene() -> None:
+        answers = Answers(lambda: states["alive"], lambda: states["ready"], Metrics().text)
+        async with endpoints(settings, answers):
+            health, metrics = settings.health_port, settings.metrics_port
+            assert await asyncio.to_thread(ask, health, "/healthz") == 200
+            assert await asyncio.to_thread(ask, health, "/readyz") == 503
+            states["ready"] = True
+            assert await asyncio.to_thread(ask, health, "/readyz") == 200
+            states["alive"] = False
+            assert await asyncio.to_thread(ask, health, "/healthz") == 503
+            assert await asyncio.to_thread(ask, metrics, "/metrics") == 200
+
+    asyncio.run(scene())
