@@ -37,8 +37,10 @@ _VERSION = "1"
 _PYTHON = {
     contract.TOKENIZER_NAME: ("tokenizer.py", "triton_io.py"),
     contract.CONDITIONER_NAME: ("conditioner.py", "triton_io.py", "conditions.py", "noise.py"),
-    contract.POSTPROCESSOR_NAME: ("postprocessor.py", "triton_io.py", "pixels.py"),
-}
+    contract.POSTPROCESSOR_NAME: (
+        "postprocessor.py", "triton_io.py", "pixels.py", "finish.py", "colors.py", "pictures.py", "inputs.py",
+    ),
+}  # fmt: skip
 _ONNX_RUNTIME = ("onnx_engine.py", "triton_io.py", "cpus.py")
 
 

@@ -6,10 +6,13 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+DEFAULT_QUALITY = 90
 
 
 def to_pixels(decoded: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -19,8 +22,15 @@ def to_pixels(decoded: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
-def to_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode one picture [H, W, 3]."""
+def encode(picture: Image.Image, file_format: str = "PNG", quality: int = DEFAULT_QUALITY) -> bytes:
+    """Encode one picture.
+
+    Args:
+        picture: mode RGB.
+        file_format: one of `FORMATS`.
+        quality: 1 to 100, of JPEG and WebP; PNG keeps every bit anyway.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
+    options = {} if file_format == "PNG" else {"quality": quality}
+    picture.save(buffer, format=file_format, **options)
     return buffer.getvalue()

@@ -1,12 +1,16 @@
-"""8_postprocessor: decoded samples → uint8 pixels and PNG files; only what was asked for."""
+"""8_postprocessor: decoded samples → finished pictures as uint8 pixels and files; only what was asked for."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
-from .pixels import to_pixels, to_png
+from .finish import asked, finished
+from .inputs import InputError
+from .pixels import encode, to_pixels
 from .triton_io import Array, RequestError, bytes_tensor, each, read
 
 if TYPE_CHECKING:
@@ -25,11 +29,17 @@ def _postprocess(request: Any) -> Mapping[str, Array]:  # noqa: ANN401 - Triton'
     decoded = read(request, "decoded")
     if decoded is None or not np.isfinite(decoded).all():
         raise RequestError("the model produced numbers that are not finite: try another seed or lower guidance_scale")
+    try:
+        finishes = asked(partial(read, request), len(decoded))
+        new = [Image.fromarray(pixels) for pixels in to_pixels(decoded)]
+        done = [finished(picture, finish) for picture, finish in zip(new, finishes, strict=True)]
+    except InputError as error:
+        raise RequestError(str(error)) from error
     wanted = set(request.requested_output_names())
-    pixels = to_pixels(decoded)
     outputs: dict[str, Array] = {}
     if "image" in wanted:
-        outputs["image"] = pixels
+        outputs["image"] = np.stack([np.asarray(picture) for picture in done])
     if "encoded_image" in wanted:
-        outputs["encoded_image"] = bytes_tensor([to_png(picture) for picture in pixels])
+        files = [encode(one, how.file_format, how.quality) for one, how in zip(done, finishes, strict=True)]
+        outputs["encoded_image"] = bytes_tensor(files)
     return outputs

@@ -13,7 +13,7 @@ from PIL import Image
 from diffusion_builder.models.conditions import Asked, ConditionError, Plan, guidance, noise, tiered
 from diffusion_builder.models.cpus import threads
 from diffusion_builder.models.noise import standard_normal
-from diffusion_builder.models.pixels import to_pixels, to_png
+from diffusion_builder.models.pixels import encode, to_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +81,7 @@ def test_pixels_are_rounded_and_clipped_and_survive_png() -> None:
     pixels = to_pixels(decoded)
     assert pixels.shape == (1, 1, 6, 3)
     assert pixels[0, 0, :, 0].tolist() == [0, 0, 128, 128, 255, 255]
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(to_png(pixels[0])))), pixels[0])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode(Image.fromarray(pixels[0]))))), pixels[0])
 
 
 def _group(root: Path, **files: str) -> Path:
