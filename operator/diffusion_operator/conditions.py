@@ -36,6 +36,8 @@ class Reason(StrEnum):
     WAITING_FOR_STORAGE = "WaitingForStorage"
     FETCHING = "Fetching"
     EXPORTING = "Exporting"
+    QUEUED = "Queued"
+    WAITING_FOR_GPU = "WaitingForGPU"
     COMPILING = "Compiling"
     WAITING_FOR_ENGINES = "WaitingForEngines"
     ASSEMBLING = "Assembling"
@@ -50,6 +52,7 @@ class Reason(StrEnum):
     NAME_TAKEN = "NameTaken"
     OBJECT_REFUSED = "ObjectRefused"
     STORAGE_NOT_FOUND = "StorageNotFound"
+    STORAGE_NOT_SHARED = "StorageNotShared"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
     CONTAINER_CONFIG_ERROR = "ContainerConfigError"
@@ -82,6 +85,8 @@ PROGRESS = frozenset(
         Reason.WAITING_FOR_STORAGE,
         Reason.FETCHING,
         Reason.EXPORTING,
+        Reason.QUEUED,
+        Reason.WAITING_FOR_GPU,
         Reason.COMPILING,
         Reason.WAITING_FOR_ENGINES,
         Reason.ASSEMBLING,

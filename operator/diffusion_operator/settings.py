@@ -8,6 +8,7 @@ from diffusion_operator.errors import BadInputError
 
 PREFIX = "DIFFUSION_OPERATOR_"
 LogFormat = Literal["text", "json"]
+Runtime = Literal["tensorrt", "onnxruntime"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,10 @@ class Settings:
     Attributes:
         builder_image: image of the build Jobs.
         serving_image: image of the serving pods, unless a pipeline names its own.
-        image_pull_policy: of both.
+        tensorrt_builder_image: image of the Jobs that compile for a GPU; empty when there is none.
+        tensorrt_serving_image: image of the serving pods with a GPU; empty when there is none.
+        compile_jobs_per_sku: most compile Jobs that run at once on one SKU, of all pipelines together.
+        image_pull_policy: of all images.
         image_pull_secrets: names of pull secrets in the pipelines' namespaces.
         hub_endpoint: base URL of the model hub; empty means the hub library's own default.
         resync_seconds: every pipeline is looked at this often even when nothing happens.
@@ -32,6 +36,9 @@ class Settings:
 
     builder_image: str
     serving_image: str
+    tensorrt_builder_image: str = ""
+    tensorrt_serving_image: str = ""
+    compile_jobs_per_sku: int = 4
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     hub_endpoint: str = ""
@@ -43,6 +50,14 @@ class Settings:
     identity: str = "operator"
     workers: int = 4
     log_format: LogFormat = "text"
+
+    def builder(self, runtime: Runtime) -> str:
+        """Image of the Jobs that compile for this runtime; empty when the administrator named none."""
+        return self.tensorrt_builder_image if runtime == "tensorrt" else self.builder_image
+
+    def serving(self, runtime: Runtime) -> str:
+        """Image that serves engines of this runtime; empty when the administrator named none."""
+        return self.tensorrt_serving_image if runtime == "tensorrt" else self.serving_image
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -57,6 +72,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     return Settings(
         builder_image=_required(environment, "BUILDER_IMAGE"),
         serving_image=_required(environment, "SERVING_IMAGE"),
+        tensorrt_builder_image=_get(environment, "TENSORRT_BUILDER_IMAGE", ""),
+        tensorrt_serving_image=_get(environment, "TENSORRT_SERVING_IMAGE", ""),
+        compile_jobs_per_sku=int(_positive(environment, "COMPILE_JOBS_PER_SKU", 4)),
         image_pull_policy=_get(environment, "IMAGE_PULL_POLICY", "IfNotPresent"),
         image_pull_secrets=_names(environment, "IMAGE_PULL_SECRETS"),
         hub_endpoint=environment.get("HF_ENDPOINT", "").strip(),

@@ -45,6 +45,21 @@ ObjectName = Annotated[
 ]
 TargetName = Annotated[str, Field(max_length=15, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 LabelMap = Annotated[dict[str, str], Field(max_length=32)]
+LabelValue = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
+ExtraLabels = Annotated[
+    dict[str, str],
+    Field(
+        max_length=16,
+        json_schema_extra=rules(
+            rule(
+                "self.all(k, !k.startsWith('diffusion-operator.io/') && !k.startsWith('needed-by.') && "
+                "!k.startsWith('app.kubernetes.io/'))",
+                "labels with the prefixes diffusion-operator.io/ and app.kubernetes.io/ belong to the operator: "
+                "use keys of your own",
+            )
+        ),
+    ),
+]
 Duration = Annotated[str, Field(max_length=12, pattern=r"^[1-9][0-9]*(s|m|h)$")]
 ShortDuration = Annotated[str, Field(max_length=12, pattern=r"^[0-9]+(us|ms|s)$")]
 

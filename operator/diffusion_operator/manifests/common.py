@@ -6,6 +6,7 @@ from typing import Any
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.api.base import Resources, Toleration
+from diffusion_operator.api.spec.targets import GPU_RESOURCE, PRODUCT_LABEL, Gpu, Target
 from diffusion_operator.settings import Settings
 
 JsonObject = dict[str, Any]
@@ -13,6 +14,7 @@ JsonObject = dict[str, Any]
 USER = 65532
 STORE_PATH = "/store"
 TERMINATION_LOG = "/dev/termination-log"
+GPU_CLAIM = "gpu"
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,28 @@ class Owner:
 
 @dataclass(frozen=True)
 class Placement:
-    """Which nodes the pods may run on."""
+    """Which nodes the pods may run on, and which GPUs they get there.
+
+    Attributes:
+        gpu: of one pod; None for a CPU.
+        gpus: how many of them.
+    """
 
     node_selector: tuple[tuple[str, str], ...] = ()
     tolerations: tuple[Toleration, ...] = ()
+    priority_class: str | None = None
+    gpu: Gpu | None = None
+    gpus: int = 1
+
+
+def placement(target: Target, gpus: int, priority_class: str | None) -> Placement:
+    """Where pods for this target run."""
+    selector, tolerations = dict(target.node_selector or {}), tuple(target.tolerations or ())
+    if target.gpu is not None:
+        tolerations = (*tolerations, Toleration(key=GPU_RESOURCE, operator="Exists"))
+        if target.gpu.resource_claim_template_name is None:
+            selector[PRODUCT_LABEL] = target.gpu.product
+    return Placement(tuple(sorted(selector.items())), tolerations, priority_class, target.gpu, gpus)
 
 
 def owner_reference(owner: Owner, *, controller: bool) -> JsonObject:
@@ -68,7 +88,33 @@ def pod_basics(settings: Settings, placement: Placement) -> JsonObject:
         pod["nodeSelector"] = dict(placement.node_selector)
     if placement.tolerations:
         pod["tolerations"] = [dumped(toleration) for toleration in placement.tolerations]
-    return pod
+    if placement.priority_class is not None:
+        pod["priorityClassName"] = placement.priority_class
+    return {**pod, **_gpu_of_pod(placement.gpu)}
+
+
+def _gpu_of_pod(gpu: Gpu | None) -> JsonObject:
+    fields: JsonObject = {}
+    if gpu is not None and gpu.runtime_class_name is not None:
+        fields["runtimeClassName"] = gpu.runtime_class_name
+    if gpu is not None and gpu.resource_claim_template_name is not None:
+        fields["resourceClaims"] = [{"name": GPU_CLAIM, "resourceClaimTemplateName": gpu.resource_claim_template_name}]
+    return fields
+
+
+def with_gpu(container: JsonObject, placement: Placement) -> JsonObject:
+    """The container with the GPUs of its pod."""
+    gpu = placement.gpu
+    if gpu is None:
+        return container
+    resources = dict(container["resources"])
+    if gpu.resource_claim_template_name is not None:
+        resources["claims"] = [{"name": GPU_CLAIM}]
+    else:
+        resources["limits"] = {**resources.get("limits", {}), gpu.resource: str(placement.gpus)}
+    # `utility` is nvidia-smi: the builder compares the GPU that it got with the one that was asked for.
+    driver = {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}
+    return {**container, "resources": resources, "env": [*container.get("env", []), driver]}
 
 
 def container_basics(name: str, image: str, pull_policy: str, resources: Resources) -> JsonObject:

@@ -10,12 +10,13 @@ from diffusion_operator.manifests.common import (
     TERMINATION_LOG,
     JsonObject,
     Owner,
-    Placement,
     container_basics,
     metadata,
+    placement,
     pod_basics,
     store_mount,
     store_volume,
+    with_gpu,
 )
 from diffusion_operator.manifests.service import PORTS
 from diffusion_operator.settings import Settings
@@ -71,7 +72,8 @@ def deployment(request: ServingRequest, owner: Owner, settings: Settings) -> Jso
         naming.TARGET: request.target.name,
         naming.REVISION: revision_id,
     }
-    labels = {**naming.common_labels(owner.name, naming.SERVING), **selector}
+    extra = request.target.labels or {}
+    labels = {**extra, **naming.common_labels(owner.name, naming.SERVING), **selector}
     head = metadata(naming.revision(owner.name, request.target.name, revision_id), owner, labels)
     head["annotations"] = {naming.REPOSITORY: request.repository}
     return {
@@ -89,16 +91,15 @@ def deployment(request: ServingRequest, owner: Owner, settings: Settings) -> Jso
 
 
 def _pod(request: ServingRequest, owner: Owner, settings: Settings) -> JsonObject:
-    image = request.serving.image or settings.serving_image
-    placement = Placement(
-        tuple(sorted((request.target.node_selector or {}).items())), tuple(request.target.tolerations or ())
-    )
+    target = request.target
+    image = request.serving.image or settings.serving("tensorrt" if target.gpu is not None else "onnxruntime")
+    where = placement(target, target.gpu.count if target.gpu is not None else 0, target.priority_class_name)
     return {
-        **pod_basics(settings, placement),
+        **pod_basics(settings, where),
         "terminationGracePeriodSeconds": request.drain_seconds + EXIT_TIMEOUT_SECONDS + KILL_SECONDS,
         "topologySpreadConstraints": [_spread(request, owner, key) for key in (ZONE, HOST)],
         "initContainers": [_verify(request, image, settings)],
-        "containers": [_server(request, owner, image, settings)],
+        "containers": [with_gpu(_server(request, owner, image, settings), where)],
         "volumes": [
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}},

@@ -16,8 +16,9 @@ from diffusion_operator.manifests.common import (
     pod_basics,
     store_mount,
     store_volume,
+    with_gpu,
 )
-from diffusion_operator.settings import Settings
+from diffusion_operator.settings import Runtime, Settings
 
 BAD_INPUT = 64
 RETRIES = 2
@@ -39,6 +40,8 @@ class JobRequest:
         store_uid: of that claim; a new claim of the same name is another, empty store.
         source_claim: that holds the checkpoint, when it comes from a claim.
         token: access token of the hub; mounted as a file in this Job only.
+        runtime: decides the image.
+        labels: more labels, such as a queue's name.
     """
 
     stage: str
@@ -53,6 +56,8 @@ class JobRequest:
     placement: Placement = field(default_factory=Placement)
     source_claim: str | None = None
     token: SecretKey | None = None
+    runtime: Runtime = "onnxruntime"
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -96,6 +101,7 @@ def template_digest(request: JobRequest, settings: Settings) -> str:
 
 def _labels(request: JobRequest, owner: Owner) -> dict[str, str]:
     labels = {
+        **dict(request.labels),
         **naming.common_labels(owner.name, naming.BUILD),
         naming.STAGE: request.stage,
         naming.KEY: request.key,
@@ -121,7 +127,8 @@ def _failure_policy() -> JsonObject:
 
 
 def _pod(request: JobRequest, settings: Settings) -> JsonObject:
-    container = container_basics(naming.BUILD, settings.builder_image, settings.image_pull_policy, request.resources)
+    image = settings.builder(request.runtime)
+    container = container_basics(naming.BUILD, image, settings.image_pull_policy, request.resources)
     container["args"] = [
         "--progress",
         "json",
@@ -141,7 +148,7 @@ def _pod(request: JobRequest, settings: Settings) -> JsonObject:
         "terminationGracePeriodSeconds": 10,
         # On the pod, not on the Job: time spent waiting for a node is not the build's.
         "activeDeadlineSeconds": request.timeout_seconds,
-        "containers": [container],
+        "containers": [with_gpu(container, request.placement)],
         "volumes": volumes,
     }
 

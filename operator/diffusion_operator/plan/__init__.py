@@ -10,10 +10,11 @@ from diffusion_operator.api.status import DiffusionPipelineStatus
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests import pvc
 from diffusion_operator.manifests.event import EventNote
-from diffusion_operator.plan import findings, report, serving
+from diffusion_operator.plan import accepted, findings, report, serving
 from diffusion_operator.plan.actions import Action, Apply, DeleteJob, LeaveJob
-from diffusion_operator.plan.builds import Builds, Store, chain
+from diffusion_operator.plan.builds import Builds, chain
 from diffusion_operator.plan.observed import Observed, claim_name
+from diffusion_operator.plan.requests import Store
 from diffusion_operator.plan.steps import Starter, is_young
 from diffusion_operator.settings import Settings
 
@@ -58,12 +59,12 @@ def plan(observed: Observed, settings: Settings, refused: Finding | None = None)
         settings: of the operator.
         refused: set when the API server refused an earlier plan's action: then `Accepted` is false.
     """
-    builds = _builds(observed)
+    builds = _builds(observed, settings)
     targets = serving.plan_targets(observed, builds, settings)
-    accepted = refused or Finding(Type.ACCEPTED, ok=True, reason=Reason.VALID, message="The spec can be served.")
+    fit = accepted.check(observed.spec, settings)
     found = report.with_ready(
         (
-            accepted,
+            refused or fit,
             findings.engines(observed, builds),
             findings.repository(observed, builds),
             findings.available(observed, targets),
@@ -72,7 +73,8 @@ def plan(observed: Observed, settings: Settings, refused: Finding | None = None)
     )
     at = report.moment(observed.generation, rfc3339(observed.now), observed.status)
     return Plan(
-        actions=tuple(_actions(observed, builds, targets, settings)),
+        # What serves goes on serving; nothing new is begun that could not be finished.
+        actions=tuple(_actions(observed, builds, targets, settings)) if fit.ok else (),
         status=report.full(at, found, observed, builds, targets),
         notes=tuple(report.notes(at, found)),
         again_seconds=_again(observed, builds, found),
@@ -86,11 +88,11 @@ def rejected(generation: int, now: datetime, status: JsonObject, message: str) -
     return Plan((), report.only_conditions(at, found), tuple(report.notes(at, found)), None)
 
 
-def _builds(observed: Observed) -> Builds | None:
+def _builds(observed: Observed, settings: Settings) -> Builds | None:
     if findings.storage(observed) is not None or observed.claims.store is None:
         return None
     store = Store(claim_name(observed.spec, observed.owner.name), observed.claims.store["metadata"]["uid"])
-    return chain(observed.spec, store, {item.name: item for item in observed.jobs})
+    return chain(observed.spec, store, settings, {item.name: item for item in observed.jobs})
 
 
 def _actions(

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from diffusion_operator import naming
 from diffusion_operator.conditions import Finding, Reason, Type
-from diffusion_operator.plan.builds import SOURCE_OF, Builds
+from diffusion_operator.plan.builds import Builds
 from diffusion_operator.plan.jobs import parse_time
 from diffusion_operator.plan.observed import Observed, claim_name
 from diffusion_operator.plan.pods import Trouble, is_started_but_not_ready
@@ -74,9 +74,9 @@ def available(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
         return Finding(kind, ok=True, reason=Reason.SERVING, message=_serving(plans, ready, name))
     if observed.spec.suspend:
         return Finding(kind, ok=False, reason=Reason.SUSPENDED, message="Nothing is served while spec.suspend is true.")
-    found = _pod_trouble(observed, lacking)
+    found = _pod_trouble(observed, kind, lacking)
     if found is not None:
-        return Finding(kind, ok=False, reason=found.reason, message=found.message)
+        return found
     names = ", ".join(plan.target.name for plan in lacking)
     if all(not plan.state.revisions for plan in lacking):
         text = "Serving starts once the repository is there."
@@ -109,9 +109,9 @@ def rollout(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
         return Finding(kind, ok=True, reason=Reason.COMPLETE, message=f"{names}.")
     if observed.spec.suspend:
         return Finding(kind, ok=False, reason=Reason.SUSPENDED, message="Nothing is served while spec.suspend is true.")
-    found = _pod_trouble(observed, open_plans)
+    found = _pod_trouble(observed, kind, open_plans)
     if found is not None:
-        return Finding(kind, ok=False, reason=found.reason, message=found.message)
+        return found
     return _rollout_progress(kind, open_plans[0])
 
 
@@ -139,29 +139,58 @@ def _stuck(observed: Observed, kind: Type, steps: Iterable[Step]) -> Finding | N
             failure = item.view.failure
             lasting = f"{item.title}: {failure.message}"
             return Finding(kind, ok=False, reason=failure.reason, message=item.failure_text(), lasting=lasting)
-    if any(item.running for item in items):
+    by_sku: dict[str | None, list[Step]] = {}
+    for item in items:
+        by_sku.setdefault(item.request.sku, []).append(item)
+    # One that waits while another of the same SKU runs is only next in line.
+    idle = [group for group in by_sku.values() if not any(item.running for item in group)]
+    views = [item.view for group in idle for item in group if item.view is not None]
+    return _told(kind, list(_lasting(observed, (view.trouble for view in views))))
+
+
+def _told(kind: Type, troubles: Sequence[Trouble]) -> Finding | None:
+    """The first thing that somebody has to mend; else every GPU that is waited for."""
+    waiting = [found for found in troubles if found.reason == Reason.WAITING_FOR_GPU]
+    for found in troubles:
+        if found not in waiting:
+            return Finding(kind, ok=False, reason=found.reason, message=found.message)
+    if not waiting:
         return None
-    for found in _lasting(observed, (item.view.trouble for item in items if item.view is not None)):
-        return Finding(kind, ok=False, reason=found.reason, message=found.message)
-    return None
+    since = min(found.since for found in waiting)
+    text = " ".join(dict.fromkeys(found.message for found in waiting))
+    return Finding(kind, ok=False, reason=Reason.WAITING_FOR_GPU, message=f"Since {since}: {text}")
 
 
-def _pod_trouble(observed: Observed, plans: Iterable[TargetPlan]) -> Trouble | None:
-    return next(_lasting(observed, (plan.trouble for plan in plans)), None)
+def _pod_trouble(observed: Observed, kind: Type, plans: Iterable[TargetPlan]) -> Finding | None:
+    return _told(kind, list(_lasting(observed, (plan.trouble for plan in plans))))
 
 
 def _lasting(observed: Observed, troubles: Iterable[Trouble | None]) -> Iterator[Trouble]:
     for found in troubles:
         if found is not None and observed.now - parse_time(found.since) >= PATIENCE:
-            yield found
+            yield _explained(observed, found)
+
+
+def _explained(observed: Observed, found: Trouble) -> Trouble:
+    """Kubernetes' words about a volume do not say that the claim is of the wrong kind."""
+    modes = (observed.claims.store or {}).get("spec", {}).get("accessModes", ["ReadWriteMany"])
+    unmounted = "waits for its volumes" in found.message and "Secret " not in found.message
+    elsewhere = unmounted or "volume node affinity" in found.message
+    if "ReadWriteMany" in modes or not elsewhere:
+        return found
+    name = claim_name(observed.spec, observed.owner.name)
+    text = f"Claim {name} is {modes[0]}, so all its pods have to run on one node: use a ReadWriteMany claim, or "
+    text += f"nodeSelector to keep every target on that node. {found.message}"
+    return Trouble(Reason.STORAGE_NOT_SHARED, text, found.since)
 
 
 def _engine_progress(builds: Builds) -> tuple[Reason, str]:
-    if not builds.fetch.done:
-        return Reason.FETCHING, "The checkpoint is being fetched into the store."
+    fetched = sum(item.done for item in builds.fetches.values())
+    if fetched < len(builds.fetches):
+        return Reason.FETCHING, f"{fetched} of {len(builds.fetches)} sources are in the store."
     exported = sum(item.done for item in builds.exports.values())
-    if exported < len(SOURCE_OF):
-        return Reason.EXPORTING, f"{exported} of {len(SOURCE_OF)} components are exported."
+    if exported < len(builds.parts):
+        return Reason.EXPORTING, f"{exported} of {len(builds.parts)} components are exported."
     return Reason.COMPILING, f"{builds.engines_done} of {builds.engines_wanted} engines are in the store."
 
 

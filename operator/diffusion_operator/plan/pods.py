@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion_operator.conditions import Reason
+from diffusion_operator.plan import gpus
 
 JsonObject = dict[str, Any]
 
@@ -92,8 +93,11 @@ def newest_first(pods: Iterable[JsonObject]) -> list[JsonObject]:
 def _unschedulable(pod: JsonObject, name: str) -> Trouble | None:
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            text = f"No node can take pod {name}: {condition.get('message', 'no reason given')}"
-            return Trouble(Reason.UNSCHEDULABLE, text, str(condition.get("lastTransitionTime", "")))
+            said, since = condition.get("message", "no reason given"), str(condition.get("lastTransitionTime", ""))
+            waiting = gpus.waiting(pod, said)
+            if waiting is not None:
+                return Trouble(Reason.WAITING_FOR_GPU, waiting, since)
+            return Trouble(Reason.UNSCHEDULABLE, f"No node can take pod {name}: {said}", since)
     return None
 
 

@@ -15,8 +15,9 @@ from diffusion_operator.api.status import (
 )
 from diffusion_operator.conditions import Finding, Type
 from diffusion_operator.manifests.event import EventNote
-from diffusion_operator.plan.builds import SOURCE_OF, Builds, sku_of
+from diffusion_operator.plan.builds import Builds, names
 from diffusion_operator.plan.observed import Observed
+from diffusion_operator.plan.parts import parts
 from diffusion_operator.plan.serving import TargetPlan
 from diffusion_operator.plan.steps import Step
 from diffusion_operator.plan.steps import status as step_status
@@ -70,9 +71,9 @@ def full(
     return DiffusionPipelineStatus(
         observed_generation=at.generation,
         conditions=conditions.merge(findings, at.before, at.generation, at.now),
-        summary=_summary(builds, plans),
+        summary=_summary(observed, builds, plans),
         source=_source(builds.fetch) if builds is not None else None,
-        components={name: _component(name, builds) for name in SOURCE_OF},
+        components={name: _component(name, builds) for name in _parts(observed, builds)},
         targets=[_target(observed, plan, builds) for plan in plans],
         ensembles=_ensembles(builds),
     )
@@ -95,11 +96,17 @@ def notes(at: Moment, findings: Iterable[Finding]) -> Iterator[EventNote]:
             yield EventNote(warning=trouble, reason=finding.reason, message=message)
 
 
-def _summary(builds: Builds | None, plans: Sequence[TargetPlan]) -> Summary:
-    skus = {sku_of(plan.target) for plan in plans}
-    wanted, done = (builds.engines_wanted, builds.engines_done) if builds else (len(SOURCE_OF) * len(skus), 0)
+def _summary(observed: Observed, builds: Builds | None, plans: Sequence[TargetPlan]) -> Summary:
+    skus = {plan.target.sku for plan in plans}
+    wanted, done = (
+        (builds.engines_wanted, builds.engines_done) if builds else (len(_parts(observed, builds)) * len(skus), 0)
+    )
     serving = sum(plan.available for plan in plans)
     return Summary(engines=f"{done}/{wanted}", targets=f"{serving}/{len(plans)}")
+
+
+def _parts(observed: Observed, builds: Builds | None) -> tuple[str, ...]:
+    return builds.parts if builds is not None else names(parts(observed.spec))
 
 
 def _source(fetch: Step) -> SourceStatus:
@@ -116,7 +123,7 @@ def _component(name: str, builds: Builds | None) -> ComponentStatus:
 
 def _target(observed: Observed, plan: TargetPlan, builds: Builds | None) -> TargetStatus:
     state, serving = plan.state, plan.serving
-    assemble = builds.assembles.get(sku_of(plan.target)) if builds is not None else None
+    assemble = builds.assembles.get(plan.target.sku) if builds is not None else None
     service = naming.target_service(observed.owner.name, plan.target.name)
     return TargetStatus(
         name=plan.target.name,

@@ -11,7 +11,7 @@ from diffusion_operator.manifests import service
 from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.plan import policies
 from diffusion_operator.plan.actions import Action, Apply, Remove, Scale
-from diffusion_operator.plan.builds import Builds, sku_of
+from diffusion_operator.plan.builds import Builds
 from diffusion_operator.plan.observed import Observed, claim_name
 from diffusion_operator.plan.pods import Trouble
 from diffusion_operator.rollout import RevisionState, RolloutState, RolloutStep, next_step
@@ -101,7 +101,7 @@ def _replicas(target: Target, desired: str | None, stable: RevisionState | None)
 
 
 def _request(observed: Observed, target: Target, builds: Builds | None) -> ServingRequest | None:
-    assemble = builds.assembles.get(sku_of(target)) if builds is not None else None
+    assemble = builds.assembles.get(target.sku) if builds is not None else None
     if assemble is None or not assemble.done:
         return None
     claim = claim_name(observed.spec, observed.owner.name)

@@ -11,9 +11,9 @@ import yaml
 from diffusion_operator import naming
 from diffusion_operator.api.autoscaling import Autoscaling, Behavior, Keda, ScalingRules
 from diffusion_operator.api.base import Resources, Toleration
-from diffusion_operator.api.spec import EnvVar, SecretKey, Serving, Storage, Target
+from diffusion_operator.api.spec import EnvVar, Gpu, SecretKey, Serving, Storage, Target
 from diffusion_operator.manifests import autoscaler, deployment, pdb, pvc, service
-from diffusion_operator.manifests.common import Owner, Placement
+from diffusion_operator.manifests.common import Owner, Placement, placement
 from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.manifests.event import EventNote, event
 from diffusion_operator.manifests.job import JobRequest, job, template_digest
@@ -21,7 +21,14 @@ from diffusion_operator.settings import Settings
 
 GOLDEN = Path(__file__).parent / "golden"
 OWNER = Owner("shapes", "studio", "11111111-2222-3333-4444-555555555555")
-SETTINGS = Settings("registry/builder:1", "registry/triton:1", image_pull_secrets=("pull",), hub_endpoint="http://hub")
+SETTINGS = Settings(
+    "registry/builder:1",
+    "registry/triton:1",
+    tensorrt_builder_image="registry/builder-trt:1",
+    tensorrt_serving_image="registry/triton-trt:1",
+    image_pull_secrets=("pull",),
+    hub_endpoint="http://hub",
+)
 
 FETCH = JobRequest(
     stage="fetch",
@@ -78,11 +85,36 @@ TO_ZERO = Autoscaling(
     keda=Keda(server_address="http://prometheus:9090", activation_query="sum(rate(gateway_requests[1m]))"),
 )
 
+GPU = Target(
+    name="l4",
+    gpu=Gpu(product="NVIDIA-L4", count=2, runtime_class_name="nvidia"),
+    priority_class_name="serving",
+    labels={"team": "drawing"},
+)
+COMPILE_GPU = JobRequest(
+    stage="compile",
+    component="denoiser",
+    sku="NVIDIA-L4",
+    key="0123456789ab",
+    arguments=("--onnx", "a" * 64),
+    resources=Resources(requests={"cpu": "500m", "memory": "2Gi"}),
+    timeout_seconds=3600,
+    claim="shapes-store",
+    store_uid="66666666",
+    placement=placement(GPU, 1, "builds"),
+    runtime="tensorrt",
+    labels=(("kueue.x-k8s.io/queue-name", "gpus"),),
+)
+CLAIMED = Target(name="l4", gpu=Gpu(product="NVIDIA-L4", resource_claim_template_name="one-l4"))
+
 OBJECTS: dict[str, dict[str, Any]] = {
     "job-fetch-hub": job(FETCH, OWNER, SETTINGS),
     "job-fetch-claim": job(FETCH_CLAIM, OWNER, SETTINGS),
     "job-compile": job(COMPILE, OWNER, SETTINGS, attempt=2),
     "deployment": deployment.deployment(SERVE, OWNER, SETTINGS),
+    "job-compile-gpu": job(COMPILE_GPU, OWNER, SETTINGS),
+    "deployment-gpu": deployment.deployment(replace(SERVE, target=GPU), OWNER, SETTINGS),
+    "deployment-gpu-claim": deployment.deployment(replace(SERVE, target=CLAIMED), OWNER, SETTINGS),
     "service-revision": service.for_revision(OWNER, "cpu", "01234567"),
     "service-target": service.for_target(OWNER, "cpu", "01234567"),
     "service-pipeline-one-target": service.for_pipeline(OWNER, {"cpu": "01234567"}),

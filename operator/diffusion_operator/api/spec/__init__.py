@@ -1,16 +1,16 @@
 """`spec` of a DiffusionPipeline: only what is served exists here."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
 from diffusion_operator.api.base import ApiModel, rule, rules
-from diffusion_operator.api.spec.engines import Engines, Shapes
+from diffusion_operator.api.spec.engines import ComponentPrecision, Engines, Precision, Shapes
 from diffusion_operator.api.spec.model import ClaimSource, HuggingFaceSource, Model, SecretKey, Source
 from diffusion_operator.api.spec.sampling import Pipeline, Scheduler
 from diffusion_operator.api.spec.serving import Batching, EnvVar, Serving
 from diffusion_operator.api.spec.storage import Storage
-from diffusion_operator.api.spec.targets import Target
+from diffusion_operator.api.spec.targets import Gpu, Target
 
 __all__ = [
     "Batching",
@@ -18,9 +18,11 @@ __all__ = [
     "DiffusionPipelineSpec",
     "Engines",
     "EnvVar",
+    "Gpu",
     "HuggingFaceSource",
     "Model",
     "Pipeline",
+    "Precision",
     "Scheduler",
     "SecretKey",
     "Serving",
@@ -36,6 +38,28 @@ class DiffusionPipelineSpec(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            rule(
+                "!has(self.engines.runtime) || self.engines.runtime != 'tensorrt' || self.targets.all(t, has(t.gpu))",
+                "runtime tensorrt needs a gpu in every target: add gpu.product, or leave engines.runtime out",
+                fieldPath=".engines.runtime",
+            ),
+            rule(
+                "!has(self.engines.runtime) || self.engines.runtime != 'onnxruntime' || "
+                "self.targets.all(t, !has(t.gpu))",
+                "runtime onnxruntime serves on CPUs: leave engines.runtime out to use TensorRT on targets with a gpu",
+                fieldPath=".engines.runtime",
+            ),
+            rule(
+                "self.precision != 'bfloat16' || self.targets.all(t, has(t.gpu))",
+                "ONNX Runtime has no bfloat16 on a CPU: use float32 or float16, or only targets with a gpu",
+                fieldPath=".precision",
+            ),
+            rule(
+                "self.targets.exists(t, has(t.gpu)) || "
+                "(!has(self.engines.optimizationLevel) && !has(self.engines.workspace))",
+                "optimizationLevel and workspace are settings of TensorRT: no target has a gpu, leave them out",
+                fieldPath=".engines",
+            ),
             rule(
                 "!has(self.serving.batching.preferred) || "
                 "self.serving.batching.preferred.all(b, b <= self.shapes.batch.max)",
@@ -57,7 +81,11 @@ class DiffusionPipelineSpec(ApiModel):
 
     model: Model = Field(description="The checkpoint that is served.")
     scheduler: Scheduler = Field(default=Scheduler(), description="Sampler of the diffusion process.")
-    precision: Literal["float32"] = Field(default="float32", description="Number format of weights and activations.")
+    precision: Precision = Field(default="float32", description="Number format of weights and activations.")
+    component_precision: ComponentPrecision | None = Field(
+        default=None,
+        description="Another number format for single components.",
+    )
     shapes: Shapes = Field(default=Shapes(), description="Sizes that the engines accept.")
     pipelines: Annotated[list[Pipeline], Field(min_length=1, max_length=8)] = Field(
         default=[Pipeline(task="generate")],

@@ -1,12 +1,14 @@
 """How components become engines: sizes, runtime, Jobs."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from diffusion_operator.api.base import (
     ApiModel,
     Duration,
+    ExtraLabels,
+    ObjectName,
     Resources,
     rule,
     rules,
@@ -54,15 +56,57 @@ class Shapes(ApiModel):
     width: PixelRange = Field(default=PixelRange(), description="Image width, pixels.")
 
 
+Precision = Literal["float32", "float16", "bfloat16"]
+
+
+def _one(component: str) -> Any:  # noqa: ANN401 - a pydantic field
+    return Field(default=None, alias=component, description="Instead of spec.precision.")
+
+
+class ComponentPrecision(ApiModel):
+    """Number formats of single components."""
+
+    text_encoder: Precision | None = _one("text_encoder")
+    image_encoder: Precision | None = _one("image_encoder")
+    controlnet: Precision | None = _one("controlnet")
+    denoiser: Precision | None = _one("denoiser")
+    vae_decoder: Precision | None = _one("vae_decoder")
+
+
 class Engines(ApiModel):
     """How the components become engines."""
 
-    runtime: Literal["onnxruntime"] = Field(default="onnxruntime", description="What executes the engines.")
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.runtime) || self.runtime == 'tensorrt' || "
+                "(!has(self.optimizationLevel) && !has(self.workspace))",
+                "optimizationLevel and workspace are settings of TensorRT: leave them out with runtime onnxruntime",
+            )
+        )
+    )
+
+    runtime: Literal["tensorrt", "onnxruntime"] | None = Field(
+        default=None,
+        description="What executes the engines. When left out: TensorRT on targets with a gpu, ONNX Runtime on others.",
+    )
+    optimization_level: Annotated[int, Field(ge=0, le=5)] | None = Field(
+        default=None, description="TensorRT: how long kernels are searched, 0 (quick) to 5; 3 when not given."
+    )
+    workspace: Annotated[int, Field(ge=1, le=1048576)] | None = Field(
+        default=None, description="TensorRT: most scratch memory of a kernel, MiB; all of the GPU when not given."
+    )
     resources: Resources = Field(
         default=Resources(requests={"cpu": "500m", "memory": "2Gi"}),
-        description="Of the export and compile Jobs.",
+        description="Of the export and compile Jobs; compile Jobs of a GPU get one GPU besides.",
     )
     timeout: Duration = Field(
         default="1h",
         description="How long one Job may run, such as 90s, 30m or 2h; waiting for a node does not count.",
+    )
+    priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the build Jobs.")
+    labels: ExtraLabels | None = Field(
+        default=None,
+        description="More labels of the build Jobs. With kueue.x-k8s.io/queue-name Kueue decides when they start, and "
+        "the operator's own limit does not count them.",
     )

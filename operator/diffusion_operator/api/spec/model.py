@@ -53,23 +53,104 @@ class ClaimSource(ApiModel):
     )
 
 
+class ArchiveSource(ApiModel):
+    """A tar, tar.gz or zip file on a web server."""
+
+    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s]+$")] = Field(
+        description="Address of the file."
+    )
+    sha256: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="SHA-256 of the file, 64 lower-case hex digits."
+    )
+
+
 class Source(ApiModel):
-    """Where the checkpoint comes from: exactly one of the fields."""
+    """Where something comes from: exactly one of the fields."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "[has(self.huggingFace), has(self.persistentVolumeClaim)].exists_one(x, x)",
-                "source needs exactly one of huggingFace and persistentVolumeClaim",
+                "[has(self.huggingFace), has(self.persistentVolumeClaim), has(self.archive)].exists_one(x, x)",
+                "source needs exactly one of huggingFace, persistentVolumeClaim and archive",
             )
         )
     )
 
     hugging_face: HuggingFaceSource | None = Field(default=None, description="A repository on a hub.")
     persistent_volume_claim: ClaimSource | None = Field(default=None, description="A folder on a claim.")
+    archive: ArchiveSource | None = Field(default=None, description="A file on a web server.")
+
+
+SafetensorsFile = Annotated[str, Field(max_length=255, pattern=r"^[^/].*\.safetensors$")]
+
+
+class Override(ApiModel):
+    """Replaces one component of the checkpoint."""
+
+    source: Source = Field(description="A checkpoint, or the component alone.")
+
+
+class Overrides(ApiModel):
+    """Components that come from elsewhere; only what is made from them is built anew."""
+
+    text_encoder: Override | None = Field(default=None, alias="text_encoder", description="Another text encoder.")
+    denoiser: Override | None = Field(default=None, description="Another UNet.")
+    vae: Override | None = Field(default=None, description="Another autoencoder.")
+
+
+class Lora(ApiModel):
+    """Low-rank additions to text encoder and denoiser, merged before export."""
+
+    source: Source = Field(description="Where it comes from.")
+    file: SafetensorsFile | None = Field(
+        default=None, description="Which safetensors file it is, where the source has several."
+    )
+    weight: Annotated[float, Field(ge=-10, le=10)] = Field(default=1.0, description="How much of it is added.")
+
+
+class ControlNet(ApiModel):
+    """Guides the denoiser by a picture."""
+
+    name: Annotated[str, Field(max_length=24, pattern=r"^[a-z]([a-z0-9_]*[a-z0-9])?$")] = Field(
+        description="Part of the names of inputs, such as control_image_<name>."
+    )
+    source: Source = Field(description="Where it comes from.")
+
+
+class IpAdapter(ApiModel):
+    """Lets reference pictures guide the denoiser."""
+
+    source: Source = Field(description="Where it comes from; with its image encoder, unless the checkpoint has one.")
+    file: SafetensorsFile | None = Field(
+        default=None, description="Which safetensors file it is, where the source has several."
+    )
 
 
 class Model(ApiModel):
-    """The checkpoint that is served."""
+    """The checkpoint that is served, and what is added to it."""
 
     source: Source = Field(description="Where the checkpoint comes from.")
+    components: Overrides | None = Field(default=None, description="Components that come from elsewhere.")
+    loras: Annotated[list[Lora], Field(max_length=8)] | None = Field(
+        default=None, description="LoRAs, merged in this order."
+    )
+    control_nets: Annotated[list[ControlNet], Field(max_length=4)] | None = Field(
+        default=None,
+        description="ControlNets.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    ip_adapter: IpAdapter | None = Field(default=None, description="IP-Adapter.")
+    clip_skip: Annotated[int, Field(ge=0, le=11)] | None = Field(
+        default=None, description="Last layers of the text encoder that are left out."
+    )
+    long_prompts: bool | None = Field(default=None, description="Prompts of up to four windows of the text encoder.")
+    guidance_rescale: bool | None = Field(
+        default=None, description="Requests may ask for rescaled guidance (guidance_rescale)."
+    )
+
+    def overrides(self) -> dict[str, Source]:
+        """Sources of the components that come from elsewhere, by component."""
+        if self.components is None:
+            return {}
+        found = {name: getattr(self.components, name) for name in ("text_encoder", "denoiser", "vae")}
+        return {name: item.source for name, item in found.items() if item is not None}
