@@ -19,10 +19,9 @@ from statistics import median
 
 import torch
 
-from diffusion_builder.stages import Origin, build
 from tests.component.checkpoints import DEMO
 from tests.component.client import Ask, counts, send, send_all
-from tests.component.conftest import context, plan
+from tests.component.conftest import make
 from tests.component.reference import Reference
 from tests.component.tritonserver import serve
 
@@ -66,7 +65,7 @@ def python_loop() -> Row:
 def main() -> None:
     """Measure and write the file."""
     with tempfile.TemporaryDirectory() as folder:
-        repository = str(build(context(Path(folder)), Origin(path=DEMO), plan())[-1]["digest"])
+        repository = str(make(Path(folder), DEMO)[-1]["digest"])
         with serve(Path(folder, "repositories", repository, "models")) as server:
             send(server.http, ask(0))
             rows = {str(clients): ensemble(server.http, clients) for clients in CLIENTS}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffusion_builder.build_cli import DEFAULT_SHAPES, build
 from diffusion_builder.command import finish, result_option, store_option
 from diffusion_builder.contract import Component
 from diffusion_builder.errors import ExitCode
@@ -20,17 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-    from diffusion_builder.stages import Context, Result
-
 # Shells report a program that ended by a signal so.
 _SIGNALLED = 128
-_DEFAULT_SHAPES = json.dumps(
-    {
-        "batch": {"min": 1, "opt": 4, "max": 8},
-        "height": {"min": 64, "opt": 64, "max": 128},
-        "width": {"min": 64, "opt": 64, "max": 128},
-    }
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,7 +78,7 @@ def export(mode: Mode, /, store: Path, result: Path | None, component: str, **ar
 @click.option("--onnx", required=True, help="Digest of the exported graph.")
 @click.option("--runtime", default="onnxruntime", show_default=True, help="onnxruntime or tensorrt.")
 @click.option("--target", default="cpu", show_default=True, help="cpu, or a GPU product such as NVIDIA-L4.")
-@click.option("--shapes", default=_DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
+@click.option("--shapes", default=DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
 @click.option("--optimization-level", type=int, default=3, show_default=True, help="tensorrt: 0 (quick) to 5.")
 @click.option("--workspace", type=int, help="tensorrt: scratch memory for kernels in MiB; default: all of the GPU.")
 @click.option("--layers", is_flag=True, help="tensorrt: write the engine's layers beside it as JSON.")
@@ -110,6 +101,18 @@ def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:
     from diffusion_builder import stages
 
     finish(mode, store, result, lambda context: stages.assemble(context, spec))
+
+
+@cli.command()
+@store_option
+@click.option("--repository", required=True, help="Digest of the repository.")
+@result_option
+@click.pass_obj
+def check(mode: Mode, store: Path, repository: str, result: Path | None) -> None:
+    """Compare what a repository draws with what diffusers draws."""
+    from diffusion_builder import stages
+
+    finish(mode, store, result, lambda context: stages.check(context, repository))
 
 
 @cli.command()
@@ -149,44 +152,8 @@ def drain(metrics: str, least: float, timeout: float) -> None:
     click.echo("idle" if drain(lambda: read_load(metrics), least, timeout) else "time is up", err=True)
 
 
-@cli.command()
-@click.option("--source", "path", type=click.Path(path_type=Path), help="Folder with a checkpoint.")
-@click.option("--repo", help="Repository on the hub instead, ORG/NAME.")
-@click.option("--revision", help="Commit, 40 hex digits.")
-@click.option("--target", default="cpu", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the store.")
-@click.option("--steps", default="4,20", show_default=True, help="Step counts, one ensemble each.")
-@click.option("--scheduler", default="DDIM", show_default=True)
-@click.option("--shapes", default=_DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
-@result_option
-@click.pass_obj
-def build(mode: Mode, /, out: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
-    """Run all stages; what is in the store already is not made again."""
-    from diffusion_builder import stages
-
-    def work(context: Context) -> Result:
-        origin = stages.Origin(arguments["path"], arguments["repo"], arguments["revision"])
-        plan = stages.BuildPlan(
-            arguments["target"], _steps(arguments["steps"]), arguments["scheduler"], arguments["shapes"]
-        )
-        results = stages.build(context, origin, plan)
-        return {
-            **results[-1],
-            "stages": [[item["stage"], item.get("component", ""), item["cached"]] for item in results],
-        }
-
-    outcome = finish(mode, out, result, work)
-    click.echo(f"repository: {out.resolve() / 'repositories' / outcome['digest'] / 'models'}", err=True)
-
-
+cli.add_command(build)
 cli.add_command(store_group)
-
-
-def _steps(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
-        raise click.UsageError(f"--steps {text!r}: give numbers separated by commas, such as 4,20")
-    return tuple(int(part) for part in parts)
 
 
 def _terminated(number: int, _frame: FrameType | None) -> None:

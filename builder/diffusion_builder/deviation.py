@@ -15,7 +15,7 @@ from diffusion_builder.components.options import Precision
 from diffusion_builder.components.registry import Sizes, example
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.onnx_files import MODEL
-from diffusion_builder.onnx_graph import first_line, write
+from diffusion_builder.onnx_graph import content, first_line, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -140,15 +140,15 @@ def twin(source: Path, target: Path) -> None:
     for value in (*graph.graph.value_info, *graph.graph.output):
         if value.type.tensor_type.elem_type == _BFLOAT16:
             value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    write(graph, tensors, source, target, _widen)
+    write(graph, tensors, lambda tensor: _widen(tensor, content(tensor, source)), target)
 
 
-def _widen(tensor: onnx.TensorProto, content: bytes) -> bytes:
+def _widen(tensor: onnx.TensorProto, stored: bytes) -> bytes:
     """A bfloat16 is the upper half of a float32."""
     if tensor.data_type != _BFLOAT16:
-        return content
+        return stored
     tensor.data_type = onnx.TensorProto.FLOAT
-    return (np.frombuffer(content, dtype=np.uint16).astype(np.uint32) << 16).tobytes()
+    return (np.frombuffer(stored, dtype=np.uint16).astype(np.uint32) << 16).tobytes()
 
 
 def _compare(name: str, want: npt.NDArray[np.float32], have: npt.NDArray[np.float32]) -> Deviation:

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     UNSUPPORTED_SCHEDULER = "UnsupportedScheduler"
     INVALID_ENSEMBLE = "InvalidEnsemble"
     COMPONENT_MISMATCH = "ComponentMismatch"
+    CHECK_FAILED = "CheckFailed"
     # the store
     ARTIFACT_NOT_FOUND = "ArtifactNotFound"
     ARTIFACT_DAMAGED = "ArtifactDamaged"

@@ -6,13 +6,10 @@ torch is imported only inside the functions that trace, so that a cached artifac
 from __future__ import annotations
 
 import json
-import logging
 import math
 import struct
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +21,7 @@ from diffusion_builder.components.options import ExportOptions, Precision, check
 from diffusion_builder.components.parts import MAIN_PART, Lora, Material
 from diffusion_builder.contract import CONTRACT_VERSION, Component
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.libraries import quiet
 from diffusion_builder.onnx_files import MODEL, OPSET, WEIGHTS
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 
@@ -204,7 +202,7 @@ def _export(
     from diffusion_builder.components.registry import COMPONENTS, Sizes
 
     spec = COMPONENTS[component]
-    with _quiet():
+    with quiet():
         on_phase("load")
         loaded = _load(spec, material, asked)
         around.check(component, loaded.facts, material.around)
@@ -245,22 +243,6 @@ def _judge(
         found = deviation.measure(component, interface, folder, cases)
     deviation.judge(component, found, precision)
     return found
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' chatter out of the log; what matters is checked by verification."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _load(spec: ComponentSpec, material: Material, precision: Precision) -> Loaded:

@@ -6,8 +6,9 @@ torch's TorchScript exporter is used: the dynamo one fails on SD 1.5's UNet.
 from __future__ import annotations
 
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
@@ -17,7 +18,7 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.onnx_files import MODEL, OPSET, WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
     from diffusion_builder.components.base import Loaded
@@ -44,8 +45,9 @@ def trace(component: Component, interface: Interface, loaded: Loaded, sizes: Siz
     # Beside the target, since weights can be larger than the machine's own temporary folder.
     with tempfile.TemporaryDirectory(dir=target, prefix=".trace-") as scratch:
         traced = Path(scratch) / MODEL
-        _export(component, interface, loaded, example(interface, loaded, sizes, seed=1), traced)
-        _pack(traced, target)
+        with _weights_apart() as weights:
+            _export(component, interface, loaded, example(interface, loaded, sizes, seed=1), traced)
+        _pack(traced, weights, target)
 
 
 def _export(
@@ -73,42 +75,90 @@ def _export(
         ) from error
 
 
-def _pack(traced: Path, target: Path) -> None:
+@contextmanager
+def _weights_apart() -> Iterator[dict[str, torch.Tensor]]:
+    """Let torch write graphs whose weights are inputs, and hand the weights out as they are.
+
+    Otherwise torch holds a graph below 2 GiB four times: as tensors, as protobuf, and twice as bytes. Its public
+    parameter for this, `export_params`, drops what constant folding has made of the weights.
+
+    Yields:
+        name to tensor; filled by an export.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    graph: Any = torch._C.Graph  # noqa: SLF001 - see above
+    export = graph._export_onnx  # noqa: SLF001
+
+    def apart(self: object, given: dict[str, torch.Tensor], *arguments: object) -> object:
+        weights.update(given)
+        return export(self, {}, *arguments)
+
+    graph._export_onnx = apart  # noqa: SLF001
+    try:
+        yield weights
+    finally:
+        graph._export_onnx = export  # noqa: SLF001
+
+
+def _pack(traced: Path, weights: dict[str, torch.Tensor], target: Path) -> None:
     """Copy a graph, its larger weights into one file, one weight at a time: never two copies of a model in memory."""
     graph = onnx.load_model(str(traced), load_external_data=False)
     for node in graph.graph.node:
         # Names carry Python source positions of the machine that exported, which would change the digest.
         node.doc_string = ""
         del node.metadata_props[:]
-    write(graph, graph.graph.initializer, traced.parent, target)
+    _declare(graph.graph, weights)
+
+    def read(tensor: onnx.TensorProto) -> bytes:
+        weight = weights.pop(tensor.name, None)
+        # As an array of bytes, since numpy knows no bfloat16.
+        return content(tensor, traced.parent) if weight is None else _bytes(weight)
+
+    write(graph, graph.graph.initializer, read, target)
+
+
+def _bytes(weight: torch.Tensor) -> bytes:
+    found: bytes = weight.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return found
+
+
+def _declare(graph: onnx.GraphProto, weights: dict[str, torch.Tensor]) -> None:
+    """Make initializers, still without content, of the inputs that are weights."""
+    inputs = list(graph.input)
+    del graph.input[:]
+    for item in inputs:
+        if item.name in weights:
+            shape = list(weights[item.name].shape)
+            graph.initializer.add(name=item.name, data_type=item.type.tensor_type.elem_type, dims=shape)
+        else:
+            graph.input.append(item)
 
 
 def write(
     graph: onnx.ModelProto,
     tensors: Iterable[onnx.TensorProto],
-    source: Path,
+    read: Callable[[onnx.TensorProto], bytes],
     target: Path,
-    change: Callable[[onnx.TensorProto, bytes], bytes] = lambda _tensor, content: content,
 ) -> None:
     """Write a graph and its weights.
 
     Args:
         graph: to which the tensors belong.
         tensors: all that may have bytes in a file.
-        source: folder of those files.
+        read: gives each tensor's bytes when it is its turn.
         target: folder to write to.
-        change: given each tensor and its bytes, returns what is written.
     """
     with (target / WEIGHTS).open("wb") as stream:
         for tensor in tensors:
-            _place(tensor, change(tensor, _content(tensor, source)), stream)
+            _place(tensor, read(tensor), stream)
         empty = stream.tell() == 0
     if empty:
         (target / WEIGHTS).unlink()
     (target / MODEL).write_bytes(graph.SerializeToString(deterministic=True))
 
 
-def _content(tensor: onnx.TensorProto, folder: Path) -> bytes:
+def content(tensor: onnx.TensorProto, folder: Path) -> bytes:
+    """Bytes of a tensor in a graph, or in a file beside it."""
     if not tensor.external_data:
         # Small constants come as typed fields instead.
         inside: bytes = onnx.numpy_helper.to_array(tensor).tobytes() if not tensor.raw_data else tensor.raw_data

@@ -121,12 +121,23 @@ def parse(model: type[_Model], text: str, what: str) -> _Model:
         BadInputError: not JSON, or not valid; the message names the fields.
     """
     try:
-        return model.model_validate(json.loads(text))
+        body = json.loads(text)
+    except ValueError as error:
+        raise BadInputError(Reason.INVALID_SPEC, f"{what} is not JSON: {error}") from error
+    return validate(model, body, what)
+
+
+def validate(model: type[_Model], body: object, what: str) -> _Model:
+    """Read a model from what JSON or YAML has held.
+
+    Raises:
+        BadInputError: not valid; the message names the fields.
+    """
+    try:
+        return model.model_validate(body)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in item['loc']) or what}: {item['msg'].removeprefix('Value error, ')}"
             for item in error.errors()[:5]
         )
         raise BadInputError(Reason.INVALID_SPEC, f"{what}: {problems}") from error
-    except ValueError as error:
-        raise BadInputError(Reason.INVALID_SPEC, f"{what} is not JSON: {error}") from error

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder.contract import TEXT_TO_IMAGE, Component
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.progress import Event, Reporter
 from diffusion_builder.store import Artifact, Kind, Store
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from diffusion_builder.contract import Component
 
 Result = Mapping[str, Any]
 
@@ -68,6 +69,7 @@ _REPORTED: Mapping[str, Callable[[Mapping[str, Any]], Result]] = {
     "export": _pick("component", "content", "precision", "maxAbsError", "maxRelativeError"),
     "compile": _pick("component", "runtime", "runtimeVersion"),
     "assemble": _pick("ensembles", "stateSlots"),
+    "check": _pick("repository", "precision", "minPsnr", "worstPsnr", "worstLatentError", "ensembles"),
 }
 
 
@@ -184,6 +186,14 @@ def assemble(context: Context, spec: str) -> Result:
     return context.run("assemble", "", lambda _phase: repository.assemble(context.store, wanted))
 
 
+def check(context: Context, digest: str) -> Result:
+    """Compare what a repository draws with what diffusers draws."""
+    from diffusion_builder.check.compare import check as compare
+
+    repository = context.store.get(Kind.REPOSITORY, digest)
+    return context.run("check", "", lambda phase: compare(context.store, repository, phase))
+
+
 def verify(context: Context, digest: str) -> Result:
     """Compare a repository with its manifests."""
     from diffusion_builder.verify import verify as compare
@@ -212,40 +222,3 @@ def probe(context: Context, url: str, digest: str, timeout: float) -> Result:
         "stage": "probe", "digest": digest, "sizeBytes": repository.manifest.size, "seconds": seconds,
         "cached": False, "ensembles": list(ensembles),
     }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class BuildPlan:
-    """What `build` makes besides the checkpoint's origin."""
-
-    target: str
-    steps: tuple[int, ...]
-    scheduler: str
-    shapes: str
-
-
-def build(context: Context, origin: Origin, plan: BuildPlan) -> Sequence[Result]:
-    """Run all stages one after the other; what is in the store is not made again.
-
-    Returns:
-        The results of all stages; the last one is the repository's.
-    """
-    import json
-
-    results = [fetch(context, origin)]
-    source = str(results[0]["digest"])
-    engines: dict[str, str] = {}
-    for component in TEXT_TO_IMAGE:
-        exported = export(context, source, component, "float32")
-        request = CompileRequest(str(exported["digest"]), "onnxruntime", plan.target, plan.shapes)
-        compiled = compile_(context, request)
-        engines[component] = str(compiled["digest"])
-        results += [exported, compiled]
-    spec = {
-        "source": source,
-        "engines": engines,
-        "pipelines": [{"task": "generate", "steps": plan.steps}],
-        "scheduler": {"type": plan.scheduler},
-        "shapes": json.loads(plan.shapes),
-    }
-    return [*results, assemble(context, json.dumps(spec))]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from diffusion_builder.build import build
+from diffusion_builder.build_spec import BuildSpec
 from diffusion_builder.progress import Mode, reporter
-from diffusion_builder.stages import BuildPlan, Context, Origin, build
+from diffusion_builder.stages import Context
 from diffusion_builder.store import Store
 from tests.component.checkpoints import DEMO, write_checkpoint
 from tests.component.tritonserver import Server, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from diffusion_builder.stages import Result
 
 SHAPES = json.dumps(
     {
@@ -41,9 +45,20 @@ class Built:
         return self.store / "repositories" / self.repository / "models"
 
 
-def plan(scheduler: str = "DDIM") -> BuildPlan:
-    """What the tests build."""
-    return BuildPlan("cpu", TIERS, scheduler, SHAPES)
+def plan(checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> BuildSpec:  # noqa: ANN401 - any JSON
+    """What the tests build; `more` are fields of a spec."""
+    body = {
+        "model": {"source": {"path": str(checkpoint)}},
+        "scheduler": {"type": scheduler},
+        "shapes": json.loads(SHAPES),
+        "pipelines": [{"task": "generate", "steps": TIERS}],
+    }
+    return BuildSpec.model_validate({**body, **more})
+
+
+def make(store: Path, checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> Sequence[Result]:  # noqa: ANN401
+    """Build without a check, which the tests with a real Triton make; the last result is the repository's."""
+    return build(context(store), plan(checkpoint, scheduler, **more), checked=False)
 
 
 def context(store: Path) -> Context:
@@ -70,8 +85,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _built(store: Path, checkpoint: Path, scheduler: str) -> Built:
-    results = build(context(store), Origin(path=checkpoint), plan(scheduler))
-    return Built(store, str(results[-1]["digest"]))
+    return Built(store, str(make(store, checkpoint, scheduler)[-1]["digest"]))
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from diffusion_builder.contract import TEXT_TO_IMAGE, Component
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.stages import Origin, Result, build, export, fetch
+from diffusion_builder.stages import Origin, Result, check, export, fetch
 from diffusion_builder.store import Kind, Store
 from tests.component.checkpoints import write_unet
-from tests.component.conftest import context, plan
+from tests.component.conftest import context, make
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _ALL = {
     "fetch", "assemble",
@@ -23,26 +27,22 @@ _ALL = {
 }  # fmt: skip
 
 
-def _made(results: list[Result]) -> set[str]:
+def _made(results: Sequence[Result]) -> set[str]:
     return {f"{item['stage']} {item.get('component', '')}".strip() for item in results if not item["cached"]}
-
-
-def _build(store: Path, checkpoint: Path, scheduler: str = "DDIM") -> list[Result]:
-    return list(build(context(store), Origin(path=checkpoint), plan(scheduler)))
 
 
 def test_second_build_makes_nothing_and_a_new_unet_only_what_depends_on_it(
     tmp_path: Path, random_checkpoint: Path
 ) -> None:
     store = tmp_path / "store"
-    assert _made(_build(store, random_checkpoint)) == _ALL
-    assert _made(_build(store, random_checkpoint)) == set()
-    assert _made(_build(store, random_checkpoint, "Euler")) == {"assemble"}
+    assert _made(make(store, random_checkpoint)) == _ALL
+    assert _made(make(store, random_checkpoint)) == set()
+    assert _made(make(store, random_checkpoint, "Euler")) == {"assemble"}
     changed = tmp_path / "changed"
     shutil.copytree(random_checkpoint, changed)
     shutil.rmtree(changed / "unet")
     write_unet(changed / "unet", seed=1)
-    assert _made(_build(store, changed)) == {"fetch", "export denoiser", "compile denoiser", "assemble"}
+    assert _made(make(store, changed)) == {"fetch", "export denoiser", "compile denoiser", "assemble"}
 
 
 def test_exporting_twice_gives_the_same_bytes_and_verification_stays_small(
@@ -51,7 +51,7 @@ def test_exporting_twice_gives_the_same_bytes_and_verification_stays_small(
     first: dict[tuple[str, str], object] = {}
     second: dict[tuple[str, str], object] = {}
     for name, kept in (("a", first), ("b", second)):
-        for result in _build(tmp_path / name, random_checkpoint):
+        for result in make(tmp_path / name, random_checkpoint):
             if result["stage"] in ("export", "compile"):
                 kind = Kind.ONNX if result["stage"] == "export" else Kind.ENGINE
                 kept[result["stage"], result["component"]] = (
@@ -73,6 +73,7 @@ def test_command_line_writes_a_small_result_and_json_progress(tmp_path: Path, ra
     assert result.stat().st_size <= 4096
     body = json.loads(result.read_text())
     assert body["ensembles"] == ["generate_2_pipeline"]
+    assert body["check"]["worstPsnr"] >= body["check"]["minPsnr"] == 35.0
     events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     assert {"stage", "component", "phase", "fraction", "message"} == set(events[0])
     assert str(tmp_path / "store" / "repositories" / body["digest"] / "models") in done.stderr
@@ -89,3 +90,22 @@ def test_weights_that_do_not_fit_their_config_are_named(tmp_path: Path, random_c
         export(here, source, Component.VAE_DECODER, "float32")
     assert caught.value.reason is Reason.INVALID_WEIGHTS
     assert not list((tmp_path / "store" / "onnx").iterdir())
+
+
+def test_a_repository_that_draws_something_else_fails_its_check_with_the_numbers(
+    tmp_path: Path, random_checkpoint: Path
+) -> None:
+    store = tmp_path / "store"
+    repository = str(make(store, random_checkpoint)[-1]["digest"])
+    found = check(context(store), repository)
+    assert found["worstPsnr"] >= 35.0
+    assert found["worstLatentError"] < 1e-3
+    assert found["ensembles"].keys() == {"generate_4_pipeline"}
+    assert check(context(store), repository)["cached"]
+    shutil.rmtree(store / "checks")
+    model = store / "repositories" / repository / "models" / "8_postprocessor" / "1" / "pixels.py"
+    model.write_text(model.read_text().replace("* np.float32(0.5) + np.float32(0.5)", "* np.float32(0.3)"))
+    with pytest.raises(BadInputError, match=r"generate_4_pipeline: [\d.]+ dB, latents differ by up to \d") as caught:
+        check(context(store), repository)
+    assert caught.value.reason is Reason.CHECK_FAILED
+    assert list((store / "checks").iterdir()) == []

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusion_builder.stages import Origin, build
 from tests.component.client import Ask, counts, psnr, send
-from tests.component.conftest import TIERS, Built, context, plan
+from tests.component.conftest import TIERS, Built, make
 from tests.component.reference import Reference
 from tests.component.tritonserver import serve
 
@@ -21,7 +20,7 @@ _CALLS = {"DPMSolverMultistep": (4, 20), "PNDM": (5, 21), "UniPCMultistep": (4, 
 
 
 def _repository(store: Path, checkpoint: Path, scheduler: str) -> Built:
-    results = build(context(store), Origin(path=checkpoint), plan(scheduler))
+    results = make(store, checkpoint, scheduler)
     return Built(store, str(results[-1]["digest"]))
 
 

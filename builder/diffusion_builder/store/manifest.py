@@ -24,6 +24,7 @@ class Kind(StrEnum):
     ONNX = "onnx"
     ENGINE = "engines"
     REPOSITORY = "repositories"
+    CHECK = "checks"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,157 @@
+"""The stage itself: draw with the repository, draw with diffusers, judge, publish the figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffusion_builder import digests
+from diffusion_builder.check import ingredients, served
+from diffusion_builder.check import question as asked
+from diffusion_builder.components.options import Precision
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.libraries import quiet
+from diffusion_builder.store import Artifact, Kind, Recipe, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from diffusion_builder.check.served import Drawn
+
+# Bumped when the questions or their judgement change.
+_CHECK_VERSION = 1
+# Least PSNR of a picture, in dB, by the coarsest type among the graphs.
+TOLERANCES: Mapping[Precision, float] = {
+    Precision.BFLOAT16: 18.0,
+    Precision.FLOAT16: 25.0,
+    Precision.FLOAT32: 35.0,
+}
+# PSNR of equal pictures; JSON knows no infinity.
+_EQUAL = 99.0
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How far an ensemble is from diffusers.
+
+    Args:
+        psnr: of the worst picture, dB.
+        latent_error: largest difference of a latent element.
+    """
+
+    psnr: float
+    latent_error: float
+
+
+def check(store: Store, repository: Artifact, on_phase: Callable[..., None]) -> tuple[Artifact, bool]:
+    """Compare every kind of ensemble of a repository with diffusers.
+
+    Args:
+        store: where the repository, its engines, graphs and sources are.
+        repository: what is judged.
+        on_phase: told draw and compare, with a fraction and the name of the ensemble.
+
+    Returns:
+        The artifact with the figures, and whether it was in the store already.
+
+    Raises:
+        BadInputError: a picture is too far from diffusers', with the numbers; or a model refuses.
+        StoreError: the store is not as it should be.
+    """
+    tools = {name: version(name) for name in ("torch", "diffusers", "transformers", "onnxruntime")}
+    inputs = {
+        "version": _CHECK_VERSION,
+        "repository": repository.manifest.digest,
+        "code": _code_digest(),
+        "tolerances": TOLERANCES,
+        "tools": tools,
+    }
+
+    def write(_folder: Path) -> Mapping[str, Any]:
+        return _report(store, repository, on_phase)
+
+    return store.publish(Recipe(Kind.CHECK, inputs, tools, made_from=(repository,)), write)
+
+
+def _code_digest() -> str:
+    return digests.of_json({path.name: digests.of_file(path) for path in sorted(Path(__file__).parent.glob("*.py"))})
+
+
+def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -> Mapping[str, Any]:
+    parts = ingredients.of(store, repository)
+    # The order of the tolerances is from coarse to fine.
+    precision = next(item for item in TOLERANCES if item in parts.precisions)
+    figures = _compare(store, repository, parts, on_phase)
+    _judge(figures, precision)
+    return {
+        "repository": repository.manifest.digest,
+        "precision": str(precision),
+        "minPsnr": TOLERANCES[precision],
+        "worstPsnr": round(min(item.psnr for item in figures.values()), 2),
+        "worstLatentError": float(f"{max(item.latent_error for item in figures.values()):.3g}"),
+        "ensembles": {name: [round(item.psnr, 2), float(f"{item.latent_error:.3g}")] for name, item in figures.items()},
+    }
+
+
+def _compare(
+    store: Store, repository: Artifact, parts: ingredients.Ingredients, on_phase: Callable[..., None]
+) -> Mapping[str, Figures]:
+    shapes = repository.manifest.extra["shapes"]
+    size = (shapes["height"]["min"], shapes["width"]["min"])
+    with served.opened(store, repository) as here:
+        questions = asked.questions(here.ensembles.values(), size, _text(here))
+        # An IP-Adapter stays in diffusers' UNet: its ensembles come last.
+        order = sorted(questions.values(), key=lambda item: (item.ip_adapter, item.ensemble))
+        ours = {}
+        for index, item in enumerate(order):
+            on_phase("draw", index / len(order), item.ensemble)
+            ours[item.ensemble] = here.draw(item.ensemble, item.tensors())
+    # The engines are gone from memory before diffusers' models come.
+    with quiet():
+        from diffusion_builder.check.reference import Reference
+
+        reference, figures = Reference(parts), {}
+        for index, item in enumerate(order):
+            on_phase("compare", index / len(order), item.ensemble)
+            figures[item.ensemble] = measure(ours[item.ensemble], reference.draw(item))
+    return figures
+
+
+def _text(here: served.Served) -> tuple[int, int]:
+    """Tokens per prompt and features per token, as the denoiser reads them."""
+    for ensemble in here.ensembles.values():
+        for step in ensemble.steps:
+            for port in step.model.inputs:
+                if port.name == "text_embeddings":
+                    return port.dims[-2], port.dims[-1]
+    raise BadInputError(Reason.INVALID_ENSEMBLE, "no model reads text_embeddings")
+
+
+def measure(ours: Drawn, theirs: Drawn) -> Figures:
+    """Compare pictures and latents of two samples or more."""
+    errors = ((ours.pictures.astype(np.float64) - theirs.pictures) ** 2).mean(axis=(1, 2, 3))
+    worst = float(errors.max())
+    psnr = _EQUAL if worst == 0 else min(_EQUAL, 10 * math.log10(255.0**2 / worst))
+    return Figures(psnr, float(np.abs(ours.latents - theirs.latents).max()))
+
+
+def _judge(figures: Mapping[str, Figures], precision: Precision) -> None:
+    allowed = TOLERANCES[precision]
+    # Written so that NaN fails.
+    bad = {name: item for name, item in figures.items() if not (item.psnr >= allowed and item.latent_error < math.inf)}
+    if bad:
+        listed = "; ".join(
+            f"{name}: {item.psnr:.1f} dB, latents differ by up to {item.latent_error:.2g}"
+            for name, item in sorted(bad.items(), key=lambda entry: entry[1].psnr)[:_SHOWN]
+        )
+        raise BadInputError(
+            Reason.CHECK_FAILED,
+            f"{len(bad)} of {len(figures)} kinds of ensembles do not draw what diffusers draws; with {precision} at "
+            f"least {allowed:.0f} dB are needed: {listed}",
+        )

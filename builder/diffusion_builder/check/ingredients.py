@@ -1,0 +1,123 @@
+"""What a repository was made from, as the manifests say: the same parts are given to diffusers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from diffusion_builder.components import parts
+from diffusion_builder.components.options import ExportOptions
+from diffusion_builder.components.parts import MAIN_PART, Lora
+from diffusion_builder.contract import Component
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.store import Artifact, Kind, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+_CONTROLNET = f"{Component.CONTROLNET}_"
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """Parts of a repository.
+
+    Args:
+        checkpoint: folder with tokenizer/ and scheduler/.
+        folders: of text_encoder, unet, vae and, where there is an IP-Adapter, image_encoder.
+        control_nets: folders by name.
+        ip_adapter: folder with its file, or None.
+        loras: in order.
+        clip_skip: layers that are left out.
+        scheduler: as the repository was asked for it.
+        precisions: of all graphs.
+    """
+
+    checkpoint: Path
+    folders: Mapping[str, Path]
+    control_nets: Mapping[str, Path]
+    ip_adapter: Path | None
+    loras: tuple[Lora, ...]
+    clip_skip: int
+    scheduler: Mapping[str, Any]
+    precisions: frozenset[str] = field(default_factory=frozenset)
+
+
+def of(store: Store, repository: Artifact) -> Ingredients:
+    """Follow the manifests from a repository to its sources.
+
+    Raises:
+        BadInputError: something that it was made from is gone from the store.
+    """
+    spec = repository.manifest.inputs["spec"]
+    graphs = {name: _graph(store, digest) for name, digest in spec["engines"].items()}
+    options = {
+        name: ExportOptions.model_validate(graph.manifest.inputs.get("options", {})) for name, graph in graphs.items()
+    }
+    denoiser = options[Component.DENOISER]
+    known = {part: folder for graph in graphs.values() for part, folder in _folders(store, graph)}
+    control = {
+        name.removeprefix(_CONTROLNET): _main(store, graph)
+        for name, graph in graphs.items()
+        if name.startswith(_CONTROLNET)
+    }
+    adapter = _source(store, denoiser.ip_adapter) if denoiser.ip_adapter else None
+    return Ingredients(
+        _checkpoint(store, repository),
+        known,
+        control,
+        adapter / parts.IP_ADAPTER if adapter else None,
+        tuple(Lora(_source(store, item.source) / parts.LORA, item.weight) for item in denoiser.loras),
+        options[Component.TEXT_ENCODER].clip_skip,
+        spec["scheduler"],
+        frozenset(str(graph.manifest.extra["precision"]) for graph in graphs.values()),
+    )
+
+
+def _graph(store: Store, engine: str) -> Artifact:
+    return next(_made_from(store, store.get(Kind.ENGINE, engine), Kind.ONNX))
+
+
+def _folders(store: Store, graph: Artifact) -> Iterator[tuple[str, Path]]:
+    component = Component(graph.manifest.extra["component"])
+    part = MAIN_PART[component]
+    if part is not None and component is not Component.CONTROLNET:
+        yield part, _main(store, graph)
+
+
+def _main(store: Store, graph: Artifact) -> Path:
+    """The folder with a graph's weights: of all sources, the one with the content that the graph is named by."""
+    part = MAIN_PART[Component(graph.manifest.extra["component"])]
+    for source in _made_from(store, graph, Kind.SOURCE):
+        if source.manifest.extra["components"].get(part) == graph.manifest.inputs["content"]:
+            return source.path / str(part)
+    raise _gone(graph)
+
+
+def _checkpoint(store: Store, repository: Artifact) -> Path:
+    for source in _made_from(store, repository, Kind.SOURCE):
+        if "tokenizer" in source.manifest.extra["components"]:
+            return source.path
+    raise _gone(repository)
+
+
+def _source(store: Store, digest: str) -> Path:
+    return store.get(Kind.SOURCE, digest).path
+
+
+def _made_from(store: Store, artifact: Artifact, kind: Kind) -> Iterator[Artifact]:
+    found = False
+    for digest in artifact.manifest.made_from:
+        if store.find(kind, digest) is not None:
+            found = True
+            yield store.get(kind, digest)
+    if not found:
+        raise _gone(artifact)
+
+
+def _gone(artifact: Artifact) -> BadInputError:
+    return BadInputError(
+        Reason.ARTIFACT_NOT_FOUND,
+        f"what {artifact.manifest.kind}/{artifact.manifest.digest} was made from is gone from the store: build again",
+    )

@@ -1,0 +1,148 @@
+"""diffusers' own pipelines in float32 on the CPU, made of the same parts."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import numpy as np
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+
+from diffusion_builder.check import question as asked
+from diffusion_builder.check.served import Drawn
+from diffusion_builder.components import lora, parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from diffusion_builder.check.ingredients import Ingredients
+    from diffusion_builder.check.question import Question
+
+# The libraries have no types.
+_DIFFUSERS: Any = diffusers
+_CLIP: Any = CLIPTextModel
+_VISION: Any = CLIPVisionModelWithProjection
+_TOKENIZER: Any = CLIPTokenizer
+_PIPELINES = {
+    (asked.GENERATE, False): "StableDiffusionPipeline",
+    (asked.IMG2IMG, False): "StableDiffusionImg2ImgPipeline",
+    (asked.INPAINT, False): "StableDiffusionInpaintPipeline",
+    (asked.GENERATE, True): "StableDiffusionControlNetPipeline",
+    (asked.IMG2IMG, True): "StableDiffusionControlNetImg2ImgPipeline",
+    (asked.INPAINT, True): "StableDiffusionControlNetInpaintPipeline",
+}
+# Runge-Kutta steps are what a checkpoint for this pipeline never means.
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {"PNDM": {"skip_prk_steps": True}}
+
+
+_LOCAL: Mapping[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+
+
+class Reference:
+    """Models of diffusers and transformers, loaded by their own loaders; LoRAs are merged as for export.
+
+    Args:
+        ingredients: folders and settings.
+    """
+
+    def __init__(self, ingredients: Ingredients) -> None:
+        self._ingredients = ingredients
+        folders, loras = ingredients.folders, ingredients.loras
+        self._text = _CLIP.from_pretrained(folders[parts.TEXT_ENCODER], **_LOCAL).eval()
+        self._unet = _load("UNet2DConditionModel", folders[parts.UNET])
+        self._vae = _load("AutoencoderKL", folders[parts.VAE])
+        self._tokenizer = _TOKENIZER.from_pretrained(ingredients.checkpoint / "tokenizer", local_files_only=True)
+        lora.merge(self._text, parts.TEXT_ENCODER, loras)
+        lora.merge(self._unet, parts.UNET, loras)
+        self._adapted = False
+
+    def draw(self, question: Question) -> Drawn:
+        """The pictures and latents that this question should give.
+
+        Questions with an IP-Adapter come last: it stays in the UNet.
+        """
+        pipe = self._pipeline(question)
+        generators = [torch.Generator().manual_seed(seed) for seed in asked.SEEDS]
+        latents = pipe(
+            **self._arguments(question), generator=generators, output_type="latent", return_dict=False,
+            guidance_scale=asked.GUIDANCE, num_inference_steps=question.schedule_steps,
+            height=question.height, width=question.width,
+        )[0]  # fmt: skip
+        with torch.no_grad():
+            decoded = self._vae.decode(latents / self._vae.config.scaling_factor).sample
+        pictures = pipe.image_processor.postprocess(decoded, output_type="pil")
+        return Drawn(np.stack([np.asarray(picture) for picture in pictures]), latents.numpy())
+
+    def _pipeline(self, question: Question) -> Any:  # noqa: ANN401 - the library has no types
+        control = {
+            "controlnet": [
+                _load("ControlNetModel", self._ingredients.control_nets[name]) for name in question.control_nets
+            ]
+        }
+        pipe = getattr(_DIFFUSERS, _PIPELINES[question.task, bool(question.control_nets)])(
+            vae=self._vae, text_encoder=self._text, tokenizer=self._tokenizer, unet=self._unet,
+            scheduler=self._scheduler(), safety_checker=None, requires_safety_checker=False,
+            **(self._vision() if question.ip_adapter else {"feature_extractor": None}),
+            **(control if question.control_nets else {}),
+        )  # fmt: skip
+        pipe.set_progress_bar_config(disable=True)
+        if question.ip_adapter:
+            self._adapt(pipe)
+        return pipe
+
+    def _scheduler(self) -> Any:  # noqa: ANN401 - the library has no types
+        wanted = dict(self._ingredients.scheduler)
+        kind = str(wanted.pop("type"))
+        names = (f"{kind}Scheduler", f"{kind}DiscreteScheduler")
+        found = next(getattr(_DIFFUSERS, name) for name in names if hasattr(_DIFFUSERS, name))
+        path = self._ingredients.checkpoint / "scheduler" / "scheduler_config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return found.from_config(config, **{**_SETTINGS.get(kind, {}), **given})
+
+    def _vision(self) -> dict[str, Any]:
+        folder = self._ingredients.folders[parts.IMAGE_ENCODER]
+        encoder = _VISION.from_pretrained(folder, **_LOCAL)
+        size = encoder.config.image_size
+        processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+        return {"image_encoder": encoder.eval(), "feature_extractor": processor}
+
+    def _adapt(self, pipe: Any) -> None:  # noqa: ANN401 - the library has no types
+        folder = self._ingredients.ip_adapter
+        if folder is not None and not self._adapted:
+            pipe.load_ip_adapter(str(folder), subfolder="", weight_name=_file(folder), image_encoder_folder=None)
+            self._adapted = True
+        pipe.set_ip_adapter_scale(asked.IP_ADAPTER_WEIGHT)
+
+    def _arguments(self, question: Question) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if question.embeddings is None:
+            found |= {"prompt": list(asked.PROMPTS), "negative_prompt": list(asked.NEGATIVE)}
+            found["clip_skip"] = self._ingredients.clip_skip or None
+        else:
+            negative, positive = (torch.from_numpy(question.embeddings[:, side].copy()) for side in (0, 1))
+            found |= {"prompt_embeds": positive, "negative_prompt_embeds": negative}
+        if question.task != asked.GENERATE:
+            found |= {"image": [Image.fromarray(question.picture())] * 2, "strength": question.strength}
+        if question.task == asked.INPAINT:
+            found["mask_image"] = [Image.fromarray(question.mask())] * 2
+        if question.control_nets:
+            name = "image" if question.task == asked.GENERATE else "control_image"
+            found[name] = [[Image.fromarray(question.control())] * 2 for _ in question.control_nets]
+            found["controlnet_conditioning_scale"] = [asked.CONTROL_SCALE] * len(question.control_nets)
+        if question.ip_adapter:
+            found["ip_adapter_image"] = [Image.fromarray(question.picture())]
+        return found
+
+
+def _load(name: str, folder: Path) -> Any:  # noqa: ANN401 - the library has no types
+    # The other way of loading needs one more library.
+    return getattr(_DIFFUSERS, name).from_pretrained(folder, low_cpu_mem_usage=False, **_LOCAL).eval()
+
+
+def _file(folder: Path) -> str:
+    return next(path.name for path in sorted(folder.glob("*.safetensors")))

@@ -1,0 +1,58 @@
+"""What is wrong with a build, as far as it can be known before anything is exported; without torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diffusion_builder.components import configs, parts
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.schedule import SchedulerSettings, schedule
+from diffusion_builder.sources import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from diffusion_builder.spec import PipelineSpec, SchedulerSpec
+
+
+def judge_schedules(checkpoint: Path, scheduler: SchedulerSpec, pipelines: Iterable[PipelineSpec]) -> None:
+    """Make every schedule that will be served.
+
+    Args:
+        checkpoint: folder with scheduler/scheduler_config.json.
+        scheduler: what is asked for.
+        pipelines: with their step counts.
+
+    Raises:
+        BadInputError: the checkpoint's configuration, the settings and the step counts do not go together.
+    """
+    config = read_json(checkpoint, "scheduler/scheduler_config.json")
+    settings = SchedulerSettings.from_config(scheduler.type, config, scheduler.overrides())
+    for steps in {steps for item in pipelines for steps in item.steps}:
+        schedule(settings, steps)
+
+
+def judge_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path]) -> None:
+    """Read all configurations, and compare the widths of text that the models read and make.
+
+    Args:
+        folders: of text_encoder, unet and vae.
+        control_nets: folders, by name.
+
+    Raises:
+        BadInputError: a configuration is not served, or models do not belong together.
+    """
+    made = configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER)["hidden_size"]
+    configs.read(folders[parts.VAE], parts.VAE)
+    readers = {parts.UNET: configs.text_width(parts.UNET, configs.read(folders[parts.UNET], parts.UNET))}
+    for name, folder in control_nets.items():
+        config = configs.read(folder, parts.CONTROLNET)
+        readers[f"controlNet {name}"] = configs.text_width(parts.CONTROLNET, config)
+    for reader, width in readers.items():
+        if width != made:
+            raise BadInputError(
+                Reason.COMPONENT_MISMATCH,
+                f"{reader} reads texts with {width} features per token (cross_attention_dim), the text encoder makes "
+                f"{made} (hidden_size): use models of one family",
+            )
