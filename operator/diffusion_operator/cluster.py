@@ -62,7 +62,7 @@ class ConflictError(OperatorError):
 
 @dataclass(frozen=True)
 class Reference:
-    """Kind, namespace and name of one object."""
+    """Kind, namespace and name of one object; an empty namespace means all of them."""
 
     kind: str
     namespace: str
@@ -71,7 +71,8 @@ class Reference:
     def path(self, subresource: str = "") -> str:
         """URL path of the object, or of its collection when it has no name."""
         prefix, plural = COLLECTIONS[self.kind]
-        return "/".join(filter(None, (f"{prefix}/namespaces/{self.namespace}/{plural}", self.name, subresource)))
+        place = f"{prefix}/namespaces/{self.namespace}" if self.namespace else prefix
+        return "/".join(filter(None, (f"{place}/{plural}", self.name, subresource)))
 
 
 def reference(body: JsonObject) -> Reference:

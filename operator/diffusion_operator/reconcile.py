@@ -20,7 +20,7 @@ from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.event import event
 from diffusion_operator.metrics import Metrics
-from diffusion_operator.plan import Plan, actions, plan, rejected, rfc3339
+from diffusion_operator.plan import Plan, actions, budget, plan, rejected, rfc3339
 from diffusion_operator.plan.jobs import JobView, is_finished, view
 from diffusion_operator.plan.observed import Claims, Observed, claim_name
 from diffusion_operator.plan.policies import KINDS as POLICIES
@@ -49,6 +49,7 @@ class Reconciler:
     def __init__(self, cluster: Cluster, settings: Settings, metrics: Metrics | None = None) -> None:
         self._cluster = cluster
         self._settings = settings
+        self._admission = asyncio.Lock()
         self._metrics = metrics or Metrics()
 
     async def reconcile(self, key: Key) -> float | None:
@@ -166,15 +167,28 @@ class Reconciler:
                 await self._cluster.delete(Reference("Job", owner.namespace, name), uid, version)
                 await self._start(body)
             case actions.KeepResult(name, result, labels):
-                annotations = {"metadata": {"annotations": {naming.RESULT: result}}}
-                await self._cluster.patch(Reference("Job", owner.namespace, name), annotations)
+                head = {"annotations": {naming.RESULT: result}, "labels": {naming.QUEUE: None}}
+                await self._cluster.patch(Reference("Job", owner.namespace, name), {"metadata": head})
                 self._metrics.built(labels, json.loads(result))
+            case actions.Admit(sku):
+                await self._admit(sku)
             case actions.DeleteJob(name, uid, version):
                 log.info("%s: Job %s is not needed any more", owner.name, name)
                 await self._cluster.delete(Reference("Job", owner.namespace, name), uid, version)
             case actions.LeaveJob(name, membership, uid):
                 leave = {"labels": {membership: None}, "ownerReferences": [{"$patch": "delete", "uid": uid}]}
                 await self._cluster.patch(Reference("Job", owner.namespace, name), {"metadata": leave})
+
+    async def _admit(self, sku: str) -> None:
+        """Let waiting compile Jobs go. One after the other: two passes that count at once would let too many go."""
+        async with self._admission:
+            selector = f"{naming.MANAGED_SELECTOR},{naming.QUEUE}={sku}"
+            jobs: list[JsonObject] = []
+            for namespace in self._settings.watch_namespaces or ("",):
+                jobs += await self._cluster.select(Reference("Job", namespace), selector)
+            for job in budget.admitted(jobs, self._settings.compile_jobs_per_sku):
+                log.info("Job %s/%s may start", job["metadata"]["namespace"], job["metadata"]["name"])
+                await self._cluster.patch(clusters.reference({"kind": "Job", **job}), {"spec": {"suspend": False}})
 
     async def _start(self, body: JsonObject) -> None:
         """Create the Job, or join the one that another pipeline has started for the same artifact."""

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from diffusion_operator.api.base import ApiModel
 
-State = Literal["Waiting", "Pending", "Running", "Ready", "Failed"]
+State = Literal["Waiting", "Queued", "Pending", "Running", "Ready", "Failed"]
 Digest = Annotated[str, Field(max_length=64)]
 
 

@@ -60,6 +60,15 @@ class JobRequest:
     labels: tuple[tuple[str, str], ...] = ()
 
     @property
+    def queue(self) -> str | None:
+        """SKU whose compile Jobs are counted; None when this one need not wait for its turn.
+
+        GPUs are few; for a CPU the scheduler alone decides. Kueue does this by itself.
+        """
+        scarce = self.stage == "compile" and self.placement.gpu is not None
+        return self.sku if scarce and naming.KUEUE not in dict(self.labels) else None
+
+    @property
     def name(self) -> str:
         """Name of the Job."""
         return naming.job(self.stage, self.component, self.key)
@@ -76,7 +85,8 @@ def job(request: JobRequest, owner: Owner, settings: Settings, attempt: int = 0)
     """
     labels = _labels(request, owner)
     template = {"metadata": {"labels": labels}, "spec": _pod(request, settings)}
-    head = metadata(request.name, owner, {**labels, naming.membership(owner.name): "true"}, controller=False)
+    own = {naming.membership(owner.name): "true"} | ({naming.QUEUE: request.queue} if request.queue else {})
+    head = metadata(request.name, owner, {**labels, **own}, controller=False)
     head["annotations"] = {
         naming.ATTEMPT: str(attempt),
         naming.TEMPLATE: template_digest(request, settings),
@@ -87,6 +97,8 @@ def job(request: JobRequest, owner: Owner, settings: Settings, attempt: int = 0)
         "kind": "Job",
         "metadata": head,
         "spec": {
+            # It starts once it is its turn: `plan.budget`.
+            **({"suspend": True} if request.queue else {}),
             "backoffLimit": RETRIES,
             "podFailurePolicy": _failure_policy(),
             "template": template,

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from diffusion_operator import naming
 from diffusion_operator.api.status import DiffusionPipelineStatus
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests import pvc
 from diffusion_operator.manifests.event import EventNote
 from diffusion_operator.plan import accepted, findings, report, serving
-from diffusion_operator.plan.actions import Action, Apply, DeleteJob, LeaveJob
+from diffusion_operator.plan.actions import Action, Apply
 from diffusion_operator.plan.builds import Builds, chain
 from diffusion_operator.plan.observed import Observed, claim_name
 from diffusion_operator.plan.requests import Store
-from diffusion_operator.plan.steps import Starter, is_young
+from diffusion_operator.plan.steps import Starter, drop, is_young, queues
 from diffusion_operator.settings import Settings
 
 JsonObject = dict[str, Any]
@@ -103,7 +102,10 @@ def _actions(
     if builds is not None:
         starter = Starter(observed.owner, settings, observed.now, observed.spec.suspend)
         wanted = {item.request.name: item for item in builds.steps()}
-        yield from filter(None, map(starter.action, wanted.values()))
+        moves = [move for item in wanted.values() if (move := starter.action(item)) is not None]
+        yield from moves
+        if not observed.spec.suspend:
+            yield from dict.fromkeys(queues(wanted.values(), moves))
         yield from _obsolete_jobs(observed, builds, frozenset(wanted))
     yield from serving.actions(observed, tuple(targets), settings)
 
@@ -114,10 +116,7 @@ def _obsolete_jobs(observed: Observed, builds: Builds, wanted: frozenset[str]) -
     for view in observed.jobs:
         if view.name in wanted or view.terminating or view.stage not in settled:
             continue
-        if set(view.owners) <= {observed.owner.uid}:
-            yield DeleteJob(view.name, view.uid, view.resource_version)
-        else:
-            yield LeaveJob(view.name, naming.membership(observed.owner.name), observed.owner.uid)
+        yield drop(view, observed.owner)
 
 
 def _again(observed: Observed, builds: Builds | None, found: Sequence[Finding]) -> float | None:
@@ -128,7 +127,7 @@ def _again(observed: Observed, builds: Builds | None, found: Sequence[Finding]) 
     retries = [retry for view in views if view.phase in {"Failed", "Lost"} and (retry := view.retry_at()) is not None]
     waits = [max(SOON_SECONDS, (retry - observed.now).total_seconds()) for retry in retries]
     hopeless = any(view.phase == "Failed" and view.retry_at() is None for view in views)
-    busy = any(view.phase in {"Pending", "Running"} or is_young(view, observed.now) for view in views)
+    busy = any(view.phase in {"Queued", "Pending", "Running"} or is_young(view, observed.now) for view in views)
     if not waits and hopeless and not busy:
         return None
     return min([*waits, POLL_SECONDS])

@@ -67,6 +67,13 @@ class DeleteJob:
 
 
 @dataclass(frozen=True)
+class Admit:
+    """Let compile Jobs of a SKU start, of whatever pipeline, as far as there is room."""
+
+    sku: str
+
+
+@dataclass(frozen=True)
 class Scale:
     """Set the number of pods of a revision's Deployment."""
 
@@ -83,4 +90,4 @@ class Remove:
     uid: str
 
 
-Action = Apply | StartJob | RestartJob | KeepResult | LeaveJob | DeleteJob | Scale | Remove
+Action = Apply | StartJob | RestartJob | KeepResult | Admit | LeaveJob | DeleteJob | Scale | Remove

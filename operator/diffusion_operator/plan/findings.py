@@ -10,7 +10,7 @@ from diffusion_operator.plan.jobs import parse_time
 from diffusion_operator.plan.observed import Observed, claim_name
 from diffusion_operator.plan.pods import Trouble, is_started_but_not_ready
 from diffusion_operator.plan.serving import TargetPlan
-from diffusion_operator.plan.steps import Step
+from diffusion_operator.plan.steps import Step, waiting
 
 PATIENCE = timedelta(seconds=15)
 """Pods of a healthy cluster pass through "unschedulable" and the like; only what lasts is told."""
@@ -191,6 +191,11 @@ def _engine_progress(builds: Builds) -> tuple[Reason, str]:
     exported = sum(item.done for item in builds.exports.values())
     if exported < len(builds.parts):
         return Reason.EXPORTING, f"{exported} of {len(builds.parts)} components are exported."
+    open_steps = [item for item in builds.compiles.values() if not item.done]
+    queued = [item for item in open_steps if item.view is not None and item.view.phase == "Queued"]
+    if queued and len(queued) == len(open_steps):
+        done = f"{builds.engines_done} of {builds.engines_wanted} engines are in the store"
+        return Reason.QUEUED, f"{done}, {len(queued)} wait. {waiting(queued[0])}"
     return Reason.COMPILING, f"{builds.engines_done} of {builds.engines_wanted} engines are in the store."
 
 

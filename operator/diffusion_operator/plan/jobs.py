@@ -13,7 +13,7 @@ from diffusion_operator.plan import pods as pod_views
 from diffusion_operator.plan.pods import Trouble
 
 JsonObject = dict[str, Any]
-Phase = Literal["Pending", "Running", "Succeeded", "Failed", "Lost"]
+Phase = Literal["Queued", "Pending", "Running", "Succeeded", "Failed", "Lost"]
 
 FIRST_RETRY_SECONDS = 30
 LAST_RETRY_SECONDS = 900
@@ -35,7 +35,8 @@ class JobView:
     """One Job as the plan needs it.
 
     Attributes:
-        phase: Lost means that it succeeded but nobody can say with which result: it has to run again.
+        phase: Queued means that it waits for its turn.
+            Lost means that it succeeded but nobody can say with which result: it has to run again.
         record: result as JSON text that is not yet kept on the Job; None when it is kept or there is none.
         creator: pipeline that created it.
         template: digest of how it is run.
@@ -146,6 +147,8 @@ def _outcome(job: JsonObject, pods: list[JsonObject]) -> _Outcome:
 def _unfinished(job: JsonObject, pods: list[JsonObject]) -> _Outcome:
     if any(pod_views.is_running(pod) or _is_ending(pod) for pod in pods):
         return _Outcome("Running")
+    if job.get("spec", {}).get("suspend"):
+        return _Outcome("Queued")
     if not pods:
         return _Outcome("Pending", trouble=_no_pod(job))
     return _Outcome("Pending", trouble=pod_views.trouble(pods[0]))

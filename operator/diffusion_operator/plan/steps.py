@@ -1,15 +1,16 @@
 """One build step: what is wanted, what its Job says, what to do next."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from diffusion_operator import naming
 from diffusion_operator.api.status import BuildStatus, State
 from diffusion_operator.conditions import shortened
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.job import JobRequest, job, template_digest
-from diffusion_operator.plan.actions import Action, KeepResult, RestartJob, StartJob
+from diffusion_operator.plan.actions import Action, Admit, DeleteJob, KeepResult, LeaveJob, RestartJob, StartJob
 from diffusion_operator.plan.jobs import JobView, elsewhere, parse_time
 from diffusion_operator.settings import Settings
 
@@ -96,8 +97,11 @@ class Starter:
         if view is not None and view.record is not None:
             request = item.request
             return KeepResult(view.name, view.record, (request.stage, request.component or "", request.sku or ""))
-        if self.suspended or (view is not None and view.terminating):
+        if view is not None and view.terminating:
             return None
+        if self.suspended:
+            # A build that nobody began is given up; one that runs finishes.
+            return drop(view, self.owner) if view is not None and view.phase == "Queued" else None
         if view is None:
             return StartJob(job(item.request, self.owner, self.settings))
         if not self._again(item, view):
@@ -124,6 +128,23 @@ class Starter:
         return mine and not is_young(view, self.now) and view.template != template_digest(item.request, self.settings)
 
 
+def drop(view: JobView, owner: Owner) -> Action:
+    """What a pipeline does about a Job that it does not need any more."""
+    if set(view.owners) <= {owner.uid}:
+        return DeleteJob(view.name, view.uid, view.resource_version)
+    return LeaveJob(view.name, naming.membership(owner.name), owner.uid)
+
+
+def queues(items: Iterable[Step], actions: Iterable[Action]) -> Iterator[Admit]:
+    """Queues that have to be looked at: somebody waits there, comes, or has just made room."""
+    started = {item.body["metadata"]["name"] for item in actions if isinstance(item, StartJob | RestartJob)}
+    for item in items:
+        view, queue = item.view, item.request.queue
+        moved = item.request.name in started or (view is not None and view.record is not None)
+        if queue is not None and (moved or (view is not None and view.phase == "Queued")):
+            yield Admit(queue)
+
+
 def status(item: Step | None) -> BuildStatus:
     """The step as the status shows it."""
     if item is None:
@@ -138,16 +159,28 @@ def status(item: Step | None) -> BuildStatus:
         seconds=item.result.get("seconds"),
         cached=item.result.get("cached"),
         started_at=item.view.started_at,
-        message=_message(item.view),
+        message=_message(item),
     )
 
 
+def waiting(item: Step) -> str:
+    """What a Job that has not been let go waits for."""
+    if item.request.queue is None:
+        return f"{item.title} waits until Kueue admits it: kubectl get workloads says more."
+    return f"{item.title} waits for its turn: only so many Jobs compile at once on {item.request.queue}."
+
+
 def _state(view: JobView) -> State:
-    states: dict[str, State] = {"Succeeded": "Ready", "Running": "Running", "Failed": "Failed"}
+    states: dict[str, State] = {"Queued": "Queued", "Succeeded": "Ready", "Running": "Running", "Failed": "Failed"}
     return states.get(view.phase, "Pending")
 
 
-def _message(view: JobView) -> str | None:
+def _message(item: Step) -> str | None:
+    view = item.view
+    if view is None:
+        return None
+    if view.phase == "Queued":
+        return waiting(item)
     if view.failure is not None:
         return shortened(view.failure.message, MAX_MESSAGE)
     return shortened(view.trouble.message, MAX_MESSAGE) if view.trouble is not None else None

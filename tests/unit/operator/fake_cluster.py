@@ -164,8 +164,12 @@ class FakeCluster(Cluster):
         return sorted(name for its_kind, name in self.objects if its_kind == kind)
 
     def unfinished_jobs(self) -> list[JsonObject]:
-        """Jobs that have no outcome yet."""
-        return [item for (kind, _), item in self.objects.items() if kind == "Job" and "status" not in item]
+        """Jobs that were let go and have no outcome yet."""
+        return [
+            item
+            for (kind, _), item in self.objects.items()
+            if kind == "Job" and "status" not in item and not item["spec"].get("suspend")
+        ]
 
     def add_pod(self, job: JsonObject, status: JsonObject) -> JsonObject:
         """A pod of the Job."""
@@ -247,6 +251,8 @@ def result_of(job: JsonObject) -> JsonObject:
 def parse_path(path: str) -> tuple[str, str, str]:
     """Kind, name and subresource of a URL path."""
     for kind, (prefix, plural) in COLLECTIONS.items():
+        if path == f"{prefix}/{plural}":
+            return kind, "", ""
         start = f"{prefix}/namespaces/{NAMESPACE}/{plural}"
         if path == start or path.startswith(start + "/"):
             name, _, subresource = unquote(path[len(start) + 1 :]).partition("/")
