@@ -1,5 +1,6 @@
 """All input and output with the API server: small verbs over plain objects."""
 
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping
@@ -81,22 +82,30 @@ def reference(body: JsonObject) -> Reference:
 
 
 @asynccontextmanager
-async def connect() -> AsyncIterator["Cluster"]:
+async def connect(kubeconfig: str | None = None) -> AsyncIterator["Cluster"]:
     """A client for the cluster that this process runs in, else for the one that kubectl would use.
+
+    Args:
+        kubeconfig: file that says which cluster, instead of both.
 
     Raises:
         BadInputError: neither is configured.
     """
     configuration = client.Configuration()
-    try:
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except ConfigException:
-        try:
-            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        except ConfigException as error:
-            raise BadInputError(f"No cluster is configured: {error}. Set KUBECONFIG.") from error
+    await _configure(configuration, kubeconfig)
     async with client.ApiClient(configuration) as api:
         yield Cluster(api)
+
+
+async def _configure(configuration: client.Configuration, kubeconfig: str | None) -> None:
+    if kubeconfig is None:
+        with contextlib.suppress(ConfigException):
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            return
+    try:
+        await config.load_kube_config(kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except ConfigException as error:
+        raise BadInputError(f"No cluster is configured: {error}. Set KUBECONFIG.") from error
 
 
 class Cluster:

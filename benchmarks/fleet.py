@@ -1,0 +1,170 @@
+"""A fleet of pipelines on a real API server, and somebody who plays the controllers: Jobs end well, pods get ready."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from diffusion_operator import naming
+from diffusion_operator.api import API_VERSION, KIND
+from diffusion_operator.cluster import MERGE, Cluster, Reference
+from diffusion_operator.errors import OperatorError
+
+JsonObject = dict[str, Any]
+CLAIM = "store"
+CHECKPOINTS = 10
+"""Per namespace: fine-tunes of one model, with a UNet each and a common text encoder and VAE."""
+PARALLEL = 8
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """How many pipelines there are, in how many namespaces."""
+
+    pipelines: int
+    namespaces: int
+
+    def namespace(self, index: int) -> str:
+        """Namespace of a pipeline."""
+        return f"team-{index % self.namespaces}"
+
+    def reference(self, index: int) -> Reference:
+        """One pipeline."""
+        return Reference(KIND, self.namespace(index), f"pipeline-{index}")
+
+    def all_namespaces(self) -> list[str]:
+        """Every namespace."""
+        return sorted({self.namespace(index) for index in range(self.pipelines)})
+
+
+def pipeline(target: Reference, revision: str) -> JsonObject:
+    """A pipeline with one target and a common store."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": target.name, "namespace": target.namespace},
+        "spec": {
+            "model": {"source": {"huggingFace": {"repo": "demo/shapes", "revision": revision}}},
+            "storage": {"claimName": CLAIM},
+            "targets": [{"name": "cpu"}],
+        },
+    }
+
+
+def revision(number: int) -> str:
+    """A commit id."""
+    return f"{number:040x}"
+
+
+class World(Cluster):
+    """The API server as its controllers use it."""
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> World:
+        """The same connection."""
+        return cls(cluster._api)  # noqa: SLF001 - of its own parent class
+
+    async def patch_status(self, target: Reference, status: JsonObject) -> None:
+        """Say how an object is."""
+        await self._request("PATCH", target.path("status"), {"status": status}, MERGE)
+
+    async def make_namespace(self, name: str) -> None:
+        """Create a namespace."""
+        head = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        await self._request("POST", "/api/v1/namespaces", head)
+
+
+async def create(cluster: World, fleet: Fleet) -> None:
+    """Namespaces, stores and pipelines."""
+    for name in fleet.all_namespaces():
+        await cluster.make_namespace(name)
+        claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+        head = {"name": CLAIM, "namespace": name}
+        await cluster.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": head, "spec": claim})
+    limit = asyncio.Semaphore(PARALLEL)
+
+    async def one(index: int) -> None:
+        async with limit:
+            number = index // fleet.namespaces % CHECKPOINTS
+            await cluster.create(pipeline(fleet.reference(index), revision(number)))
+
+    await asyncio.gather(*(one(index) for index in range(fleet.pipelines)))
+
+
+async def play_controllers(cluster: World, fleet: Fleet) -> int:
+    """Let every unfinished Job succeed and every Deployment get its pods; returns how many there were."""
+    done = 0
+    for namespace in fleet.all_namespaces():
+        jobs = await cluster.select(Reference("Job", namespace), naming.MANAGED_SELECTOR)
+        deployments = await cluster.select(Reference("Deployment", namespace), naming.MANAGED_SELECTOR)
+        waiting = [_finish(cluster, item) for item in jobs if not item.get("status", {}).get("conditions")]
+        waiting += [_start(cluster, item) for item in deployments if _is_short(item)]
+        for first in range(0, len(waiting), PARALLEL):
+            await asyncio.gather(*waiting[first : first + PARALLEL])
+        done += len(waiting)
+    return done
+
+
+def _is_short(item: JsonObject) -> bool:
+    return bool(item.get("status", {}).get("readyReplicas", 0) != item["spec"]["replicas"])
+
+
+async def _finish(cluster: World, job: JsonObject) -> None:
+    """The result goes where the operator keeps it, since there are no pods to say it."""
+    target = Reference("Job", job["metadata"]["namespace"], job["metadata"]["name"])
+    now = _now()
+    conditions = [
+        {"type": name, "status": "True", "lastTransitionTime": now, "reason": "CompletionsReached", "message": ""}
+        for name in ("SuccessCriteriaMet", "Complete")
+    ]
+    status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": conditions}
+    try:
+        note = {"metadata": {"annotations": {naming.RESULT: json.dumps(result_of(job))}}}
+        await cluster.patch(target, note, MERGE)
+        await cluster.patch_status(target, status)
+    except OperatorError as error:
+        print(f"{target.name}: {error}")
+
+
+async def _start(cluster: World, item: JsonObject) -> None:
+    target = Reference("Deployment", item["metadata"]["namespace"], item["metadata"]["name"])
+    count, now = item["spec"]["replicas"], _now()
+    complete = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable", "message": ""}
+    status = {
+        "observedGeneration": item["metadata"]["generation"],
+        "replicas": count,
+        "updatedReplicas": count,
+        "readyReplicas": count,
+        "availableReplicas": count,
+        "conditions": [{**complete, "lastUpdateTime": now, "lastTransitionTime": now}],
+    }
+    await cluster.patch_status(target, status)
+
+
+def result_of(job: JsonObject) -> JsonObject:
+    """What a builder would say; equal arguments give equal artifacts."""
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    stage = arguments[2]
+    result: JsonObject = {"stage": stage, "digest": _digest(job["metadata"]["name"])}
+    result |= {"sizeBytes": 1000, "seconds": 1.5, "cached": False}
+    if stage == "fetch":
+        own = arguments[arguments.index("--revision") + 1]
+        parts = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
+        result["components"] = {part: _digest(part + (own if part == "unet" else "")) for part in parts}
+        result["pipelineClass"] = "StableDiffusionPipeline"
+    if stage == "export":
+        result["content"] = _digest("content" + job["metadata"]["name"])
+    if stage == "assemble":
+        result["ensembles"] = ["generate_20_pipeline"]
+    return result
+
+
+def _digest(text: str) -> str:
+    return (text.encode()[::-1].hex() * 64)[:64]
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

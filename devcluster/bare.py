@@ -1,0 +1,175 @@
+"""An API server alone, with etcd: no nodes, no controllers, no root. For tests of what only talks to it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devcluster.build import require_built
+from devcluster.errors import DevclusterError
+from devcluster.layout import default_root, layout_at
+from devcluster.pki import Pki, Subject
+from devcluster.probe import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """A running API server.
+
+    Args:
+        kubeconfig: of the administrator, whom no rate limit holds back.
+        user_kubeconfig: of an ordinary user who may do everything.
+        pid: of kube-apiserver.
+        kubectl: the program.
+    """
+
+    kubeconfig: Path
+    user_kubeconfig: Path
+    pid: int
+    kubectl: Path
+
+    def apply(self, manifest: Path) -> None:
+        """Apply a file as the administrator, and wait until its definitions are served.
+
+        Raises:
+            DevclusterError: kubectl refused.
+        """
+        for arguments in (
+            ["apply", "--server-side", "-f"],
+            ["wait", "--for=condition=Established", "--timeout=30s", "-f"],
+        ):
+            command = [str(self.kubectl), "--kubeconfig", str(self.kubeconfig), *arguments, str(manifest)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise DevclusterError(f"{' '.join(arguments)} {manifest.name} failed", detail=done.stderr)
+
+
+@contextmanager
+def api_server() -> Iterator[ApiServer]:
+    """Run etcd and kube-apiserver on free loopback ports until the block ends; nothing is left afterwards.
+
+    Raises:
+        DevclusterError: the programs are not built, or do not start.
+    """
+    programs = require_built(layout_at(default_root()))
+    with tempfile.TemporaryDirectory(prefix="api-server-") as name:
+        folder = Path(name)
+        # Under a path of its own: `devcluster down` ends what runs from its own folder.
+        kube = folder / "kube"
+        kube.symlink_to(programs.devcluster_kube)
+        client, peer, port = _free_ports(3)
+        pki = Pki(folder / "pki")
+        kubeconfigs = [
+            _kubeconfig(folder, pki, port, Subject(user, groups))
+            for user, groups in (("admin", ("system:masters",)), ("operator", ()))
+        ]
+        processes = [
+            _start(folder, kube, "etcd", *_etcd(folder, client, peer)),
+            _start(folder, kube, "kube-apiserver", *_apiserver(folder, pki, client, port)),
+        ]
+        try:
+            _wait(processes[-1], pki, port, folder)
+            yield ApiServer(kubeconfigs[0], kubeconfigs[1], processes[-1].pid, programs.kubectl)
+        finally:
+            for process in reversed(processes):
+                _stop(process)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _etcd(folder: Path, client: int, peer: int) -> list[str]:
+    own, other = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+    return [
+        f"--data-dir={folder / 'etcd'}",
+        "--name=bare",
+        f"--listen-client-urls={own}",
+        f"--advertise-client-urls={own}",
+        f"--listen-peer-urls={other}",
+        f"--initial-advertise-peer-urls={other}",
+        f"--initial-cluster=bare={other}",
+        "--unsafe-no-fsync",
+        "--log-level=warn",
+        "--quota-backend-bytes=4294967296",
+    ]
+
+
+def _apiserver(folder: Path, pki: Pki, etcd: int, port: int) -> list[str]:
+    serving = pki.issue("serving", Subject("kube-apiserver", hosts=("127.0.0.1", "localhost")))
+    tokens = pki.service_account_key()
+    return [
+        f"--etcd-servers=http://127.0.0.1:{etcd}",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={port}",
+        "--service-cluster-ip-range=10.0.0.0/16",
+        f"--cert-dir={folder / 'certificates'}",
+        "--authorization-mode=AlwaysAllow",
+        # Nobody makes service accounts here.
+        "--disable-admission-plugins=ServiceAccount",
+        f"--client-ca-file={pki.authority('cluster').certificate}",
+        f"--tls-cert-file={serving.certificate}",
+        f"--tls-private-key-file={serving.key}",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={tokens}",
+        f"--service-account-signing-key-file={tokens}",
+    ]
+
+
+def _kubeconfig(folder: Path, pki: Pki, port: int, subject: Subject) -> Path:
+    pair = pki.issue(subject.user, subject)
+    server = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(pki.authority("cluster").certificate)}
+    user = {"client-certificate": str(pair.certificate), "client-key": str(pair.key)}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "bare", "cluster": server}],
+        "users": [{"name": subject.user, "user": user}],
+        "contexts": [{"name": "bare", "context": {"cluster": "bare", "user": subject.user}}],
+        "current-context": "bare",
+    }
+    path = folder / f"{subject.user}.kubeconfig"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def _start(folder: Path, program: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    with (folder / f"{name}.log").open("wb") as log:
+        return subprocess.Popen([str(program), name, *arguments], stdout=log, stderr=log, start_new_session=True)
+
+
+def _wait(apiserver: subprocess.Popen[bytes], pki: Pki, port: int, folder: Path) -> None:
+    authority, admin = pki.authority("cluster").certificate, pki.issue("admin", Subject("admin", ("system:masters",)))
+    endpoint = Endpoint("127.0.0.1", port, "/readyz", authority, admin)
+    end = time.monotonic() + _START_SECONDS
+    while not endpoint.healthy():
+        if apiserver.poll() is not None or time.monotonic() > end:
+            log = (folder / "kube-apiserver.log").read_text(errors="replace")[-2000:]
+            raise DevclusterError(f"kube-apiserver does not start:\n{log}")
+        time.sleep(0.2)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,215 @@
+"""What only needs a real API server: the election, autoscaling rules, and handing over the number of pods."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks.fleet import CLAIM, World, pipeline, play_controllers, revision
+from benchmarks.fleet import Fleet as Pipelines
+from devcluster.bare import ApiServer, api_server
+from diffusion_operator import naming
+from diffusion_operator.cluster import MERGE, Reference, connect
+from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.settings import Settings
+from tests.cluster.kube import Kube, Object, eventually
+from tests.cluster.test_admission import answer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+CRD = Path(__file__).parents[2] / "crds" / "diffusionpipelines.yaml"
+SETTINGS = Settings("b:1", "s:1")
+# 15 seconds until a dead leader's Lease is free, and time to start on a busy machine.
+TAKEOVER_SECONDS = 60.0
+PIPELINE = Pipelines(1, 1).reference(0)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ApiServer]:
+    with api_server() as running:
+        running.apply(CRD)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kube(server: ApiServer) -> Kube:
+    programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
+    return Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, "default")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def operator(server: ApiServer, identity: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """An operator process and its metrics port."""
+    metrics = free_port()
+    settings: dict[str, object] = {"BUILDER_IMAGE": "b:1", "SERVING_IMAGE": "s:1", "LEASE_NAMESPACE": "default"}
+    settings |= {"IDENTITY": identity, "HEALTH_PORT": free_port(), "METRICS_PORT": metrics}
+    environment = {f"DIFFUSION_OPERATOR_{name}": str(value) for name, value in settings.items()}
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "diffusion_operator", "run"],
+            env=os.environ | environment | {"KUBECONFIG": str(server.user_kubeconfig)},
+            stdout=sink,
+            stderr=sink,
+        )
+    try:
+        yield process, metrics
+    finally:
+        process.kill()
+        process.wait()
+
+
+def leads(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+            return "diffusion_operator_leader 1.0" in response.read().decode()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["told to stop", "killed"])
+def test_of_two_operators_one_works_and_the_other_takes_over(
+    server: ApiServer, kube: Kube, tmp_path: Path, how: signal.Signals
+) -> None:
+    kube.delete("lease", naming.MANAGER)
+    with (
+        operator(server, "first", tmp_path / "first") as (first, first_port),
+        operator(server, "second", tmp_path / "second") as (second, second_port),
+    ):
+        ports = {first: first_port, second: second_port}
+        [leader] = eventually(
+            lambda: [process for process, port in ports.items() if leads(port)], TAKEOVER_SECONDS, "one leads"
+        )
+        [standby] = set(ports) - {leader}
+        assert not leads(ports[standby])
+        name = f"after-{how.name.lower()}"
+        leader.send_signal(how)
+        eventually(lambda: leads(ports[standby]), TAKEOVER_SECONDS, "the other one leads")
+        leader.wait(30)
+        assert leader.returncode == (0 if how == signal.SIGTERM else -how)
+        kube.apply(pipeline(Reference("DiffusionPipeline", "default", name), revision(1)))
+        claim_missing = eventually(
+            lambda: (kube.get("diffusionpipelines", name) or {}).get("status"), 30, "the other one works"
+        )
+        assert claim_missing["conditions"]
+        kube.delete("diffusionpipelines", name)
+
+
+AUTOSCALING: dict[str, tuple[Object, str]] = {
+    "minReplicas above maxReplicas": ({"minReplicas": 3, "maxReplicas": 2}, "must not be larger"),
+    "zero pods with a HorizontalPodAutoscaler": ({"minReplicas": 0, "maxReplicas": 2}, "minReplicas 0 needs"),
+    "zero pods without a signal": (
+        {"minReplicas": 0, "maxReplicas": 2, "provider": "keda", "keda": {"serverAddress": "http://p:9090"}},
+        "activationQuery",
+    ),
+    "keda without an address": ({"maxReplicas": 2, "provider": "keda"}, "provider keda needs"),
+    "an address without keda": ({"maxReplicas": 2, "keda": {"serverAddress": "http://p:9090"}}, "provider keda needs"),
+}
+
+
+@pytest.mark.parametrize("case", AUTOSCALING)
+def test_autoscaling_that_cannot_work_is_refused_with_the_reason(kube: Kube, case: str) -> None:
+    autoscaling, said = AUTOSCALING[case]
+    document = pipeline(Reference("DiffusionPipeline", "default", "wrong"), revision(1))
+    document["spec"]["targets"] = [{"name": "cpu", "autoscaling": autoscaling}]
+    assert said in answer(kube, document)
+
+
+def run(server: ApiServer, scene: Callable[[World, Reconciler], Awaitable[Any]]) -> None:
+    """Let something happen against the API server."""
+
+    async def go() -> None:
+        async with connect(str(server.user_kubeconfig)) as connection:
+            world = World.of(connection)
+            await scene(world, Reconciler(world, SETTINGS))
+
+    asyncio.run(go())
+
+
+async def settle(world: World, reconciler: Reconciler) -> None:
+    """Passes and controllers until nobody has anything to do."""
+    for _ in range(30):
+        await reconciler.reconcile(Key(PIPELINE.namespace, PIPELINE.name))
+        if not await play_controllers(world, Pipelines(1, 1)):
+            break
+    await reconciler.reconcile(Key(PIPELINE.namespace, PIPELINE.name))
+
+
+async def replicas(world: World) -> list[int]:
+    found = await world.select(Reference("Deployment", PIPELINE.namespace), naming.MANAGED_SELECTOR)
+    return [item["spec"]["replicas"] for item in found]
+
+
+def test_the_number_of_pods_survives_every_change_of_hands(server: ApiServer, kube: Kube) -> None:
+    """A server-side apply that leaves out a field which it applied before would set it back to its default."""
+    made = Kube(kube.environment, PIPELINE.namespace)
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PIPELINE.namespace}})
+    access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    made.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access})
+    document = pipeline(PIPELINE, revision(1))
+    automatic = {"name": "cpu", "autoscaling": {"minReplicas": 2, "maxReplicas": 6}}
+
+    async def scene(world: World, reconciler: Reconciler) -> None:
+        made.apply(document | {"spec": document["spec"] | {"targets": [{"name": "cpu", "replicas": 4}]}})
+        await settle(world, reconciler)
+        assert await replicas(world) == [4]
+        made.apply(document | {"spec": document["spec"] | {"targets": [automatic]}})
+        await settle(world, reconciler)
+        assert await replicas(world) == [4]
+        [deployment] = await world.select(Reference("Deployment", PIPELINE.namespace), naming.MANAGED_SELECTOR)
+        target = Reference("Deployment", PIPELINE.namespace, deployment["metadata"]["name"])
+        await world.patch(target, {"spec": {"replicas": 6}}, MERGE)  # as the autoscaler does
+        await settle(world, reconciler)
+        assert await replicas(world) == [6]
+        made.apply(document | {"spec": document["spec"] | {"targets": [{"name": "cpu", "replicas": 3}]}})
+        await settle(world, reconciler)
+        assert await replicas(world) == [3]
+
+    run(server, scene)
+    assert made.get("poddisruptionbudget", f"{PIPELINE.name}-cpu") is not None
+    assert made.get("horizontalpodautoscaler", f"{PIPELINE.name}-cpu") is None
+
+
+def test_a_cluster_without_keda_is_told_apart_from_a_broken_one(server: ApiServer, kube: Kube) -> None:
+    keda = {"serverAddress": "http://prometheus:9090"}
+    automatic = {"name": "cpu", "autoscaling": {"maxReplicas": 6, "provider": "keda", "keda": keda}}
+    document = pipeline(PIPELINE, revision(1))
+    made = Kube(kube.environment, PIPELINE.namespace)
+    made.apply(document | {"spec": document["spec"] | {"targets": [automatic]}})
+    run(server, settle)
+    conditions = (made.get("diffusionpipelines", PIPELINE.name) or {})["status"]["conditions"]
+    by_type = {item["type"]: item for item in conditions}
+    assert "KEDA is not installed" in by_type["Accepted"]["message"]
+    assert by_type["Available"]["status"] == "True"
+
+
+def test_nothing_is_written_while_nothing_happens(server: ApiServer, kube: Kube) -> None:
+    made = Kube(kube.environment, PIPELINE.namespace)
+    made.apply(pipeline(PIPELINE, revision(1)))
+    run(server, settle)
+
+    def versions() -> set[str]:
+        kinds = "diffusionpipelines,jobs,deployments,services,poddisruptionbudgets,events"
+        line = "{.kind}/{.metadata.name}={.metadata.resourceVersion} "
+        names = made.run("get", kinds, "-o", f"jsonpath={{range .items[*]}}{line}{{end}}")
+        return set(names.split())
+
+    before = versions()
+    run(server, settle)
+    assert len(before) > 10
+    assert versions() == before
