@@ -41,6 +41,7 @@ class Reason(StrEnum):
     COMPILING = "Compiling"
     WAITING_FOR_ENGINES = "WaitingForEngines"
     ASSEMBLING = "Assembling"
+    CHECKING = "Checking"
     WAITING_FOR_REPOSITORY = "WaitingForRepository"
     STARTING = "Starting"
     ROLLING_OUT = "RollingOut"
@@ -90,6 +91,7 @@ PROGRESS = frozenset(
         Reason.COMPILING,
         Reason.WAITING_FOR_ENGINES,
         Reason.ASSEMBLING,
+        Reason.CHECKING,
         Reason.WAITING_FOR_REPOSITORY,
         Reason.STARTING,
         Reason.ROLLING_OUT,

@@ -56,11 +56,20 @@ class ComponentStatus(BuildStatus):
     )
 
 
+class CheckStatus(BuildStatus):
+    """The comparison of the repository's pictures with those of diffusers."""
+
+    worst_psnr: float | None = Field(default=None, description="Of all ensembles, dB; higher is better.")
+    min_psnr: float | None = Field(default=None, description="What is asked for with this precision, dB.")
+    worst_latent_error: float | None = Field(default=None, description="Largest difference of a latent.")
+
+
 class TargetStatus(ApiModel):
     """What is served on one target."""
 
     name: str = Field(description="Name of the target.")
     repository: BuildStatus = Field(description="The Triton model repository.")
+    check: CheckStatus = Field(default=CheckStatus(state="Waiting"), description="Whether it draws what it should.")
     stable_revision: str | None = Field(default=None, description="Revision that has the traffic.")
     next_revision: str | None = Field(default=None, description="Revision that is being started.")
     replicas: int = Field(default=0, description="Pods of the stable revision that are wanted.")

@@ -1,4 +1,4 @@
-"""The chain of builds: fetch, export, compile, assemble. Each stage's results name the next stage's Jobs."""
+"""The chain of builds: fetch, export, compile, assemble, check. Each stage's results name the next stage's Jobs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ class Builds:
         exports: by part; holds those whose sources are all there.
         compiles: by part and SKU; holds those whose export is done.
         assembles: by SKU; holds those whose engines are all there.
+        checks: by SKU; holds those whose repository is there.
     """
 
     parts: tuple[str, ...]
@@ -32,6 +33,7 @@ class Builds:
     exports: Mapping[str, Step]
     compiles: Mapping[tuple[str, str], Step]
     assembles: Mapping[str, Step]
+    checks: Mapping[str, Step]
 
     @property
     def fetch(self) -> Step:
@@ -40,7 +42,16 @@ class Builds:
 
     def steps(self) -> tuple[Step, ...]:
         """All known steps in the order of the chain."""
-        return (*self.engine_steps(), *self.assembles.values())
+        return (*self.engine_steps(), *self.repository_steps())
+
+    def repository_steps(self) -> tuple[Step, ...]:
+        """All known steps from the engines to what can be served."""
+        return (*self.assembles.values(), *self.checks.values())
+
+    def repository(self, sku: str) -> Step | None:
+        """The SKU's repository, once it is proven to draw the right pictures."""
+        check = self.checks.get(sku)
+        return self.assembles[sku] if check is not None and check.done else None
 
     def engine_steps(self) -> tuple[Step, ...]:
         """All known steps up to the engines."""
@@ -65,6 +76,8 @@ class Builds:
             settled.add("compile")
         if len(self.assembles) == len(self.skus):
             settled.add("assemble")
+        if len(self.checks) == len(self.skus):
+            settled.add("check")
         return frozenset(settled)
 
 
@@ -90,7 +103,8 @@ def chain(spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: M
         for sku, place in places.items()
         if len(_engines(compiles, sku)) == len(wanted)
     }
-    return Builds(names(wanted), tuple(places), fetches, exports, compiles, assembles)
+    checks = {sku: step(requests.check(item), jobs) for sku, item in assembles.items() if item.done}
+    return Builds(names(wanted), tuple(places), fetches, exports, compiles, assembles, checks)
 
 
 def names(wanted: Iterable[Part]) -> tuple[str, ...]:

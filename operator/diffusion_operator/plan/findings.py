@@ -52,15 +52,19 @@ def repository(observed: Observed, builds: Builds | None) -> Finding:
     """Whether the Triton model repository is in the store."""
     if builds is None or len(builds.assembles) < len(builds.skus):
         return _repository(Reason.WAITING_FOR_ENGINES, "The repository is made once all engines are there.")
-    steps = tuple(builds.assembles.values())
+    steps = builds.repository_steps()
     if all(item.done for item in steps):
-        digests = ", ".join(sorted({item.digest[:12] for item in steps}))
-        return _repository(Reason.REPOSITORY_BUILT, f"The Triton model repository is in the store: {digests}.", ok=True)
+        digests = ", ".join(sorted({item.digest[:12] for item in builds.assembles.values()}))
+        return _repository(
+            Reason.REPOSITORY_BUILT, f"The Triton model repository is in the store and checked: {digests}.", ok=True
+        )
     stuck = _stuck(observed, Type.REPOSITORY_READY, steps)
     if stuck is not None:
         return stuck
     if observed.spec.suspend:
         return _repository(Reason.SUSPENDED, "No Job is started while spec.suspend is true.")
+    if all(item.done for item in builds.assembles.values()):
+        return _repository(Reason.CHECKING, "The repository's pictures are being compared with those of diffusers.")
     return _repository(Reason.ASSEMBLING, "The Triton model repository is being assembled.")
 
 

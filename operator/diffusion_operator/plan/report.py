@@ -6,6 +6,7 @@ from typing import Any
 
 from diffusion_operator import conditions, naming
 from diffusion_operator.api.status import (
+    CheckStatus,
     ComponentStatus,
     Condition,
     DiffusionPipelineStatus,
@@ -128,6 +129,7 @@ def _target(observed: Observed, plan: TargetPlan, builds: Builds | None) -> Targ
     return TargetStatus(
         name=plan.target.name,
         repository=step_status(assemble),
+        check=_check(builds.checks.get(plan.target.sku) if builds is not None else None),
         stable_revision=state.stable,
         next_revision=state.desired if state.desired != state.stable else None,
         replicas=serving.replicas if serving is not None else 0,
@@ -135,6 +137,12 @@ def _target(observed: Observed, plan: TargetPlan, builds: Builds | None) -> Targ
         url=naming.url(service, observed.owner.namespace) if state.stable is not None else None,
         message=conditions.shortened(plan.trouble.message, 1000) if plan.trouble is not None else None,
     )
+
+
+def _check(item: Step | None) -> CheckStatus:
+    result = item.result if item is not None else {}
+    figures = {name: result.get(name) for name in ("worstPsnr", "minPsnr", "worstLatentError")}
+    return CheckStatus.model_validate(step_status(item).model_dump() | figures)
 
 
 def _ensembles(builds: Builds | None) -> list[str]:

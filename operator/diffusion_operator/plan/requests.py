@@ -124,6 +124,11 @@ class Requests:
         }
         return self._job("assemble", document, ("--spec", _json(document)), resources=SMALL)
 
+    def check(self, repository: Step) -> JobRequest:
+        """Compare what the repository draws with what diffusers draws; on a CPU, for every runtime."""
+        arguments = ("--repository", repository.digest)
+        return self._job("check", {"repository": repository.digest}, arguments, resources=self.spec.engines.resources)
+
     def _tensorrt_flags(self) -> tuple[str, ...]:
         engines = self.spec.engines
         given = {"--optimization-level": engines.optimization_level, "--workspace": engines.workspace}

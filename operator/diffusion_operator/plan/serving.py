@@ -101,8 +101,8 @@ def _replicas(target: Target, desired: str | None, stable: RevisionState | None)
 
 
 def _request(observed: Observed, target: Target, builds: Builds | None) -> ServingRequest | None:
-    assemble = builds.assembles.get(target.sku) if builds is not None else None
-    if assemble is None or not assemble.done:
+    assemble = builds.repository(target.sku) if builds is not None else None
+    if assemble is None:
         return None
     claim = claim_name(observed.spec, observed.owner.name)
     longest = max(steps for pipeline in observed.spec.pipelines for steps in pipeline.steps)

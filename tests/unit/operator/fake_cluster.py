@@ -242,6 +242,8 @@ def result_of(job: JsonObject) -> JsonObject:
         result["pipelineClass"] = "StableDiffusionPipeline"
     if stage == "export":
         result["content"] = digest_of("content" + job["metadata"]["name"])
+    if stage == "check":
+        result |= {"worstPsnr": 61.5, "minPsnr": 35.0, "worstLatentError": 0.0001}
     if stage == "assemble":
         document = json.loads(arguments[arguments.index("--spec") + 1])
         result["ensembles"] = [f"generate_{steps}_pipeline" for steps in document["pipelines"][0]["steps"]]

@@ -18,8 +18,8 @@ def cluster() -> FakeCluster:
     return fake
 
 
-def test_a_pipeline_goes_all_the_way_with_ten_jobs(cluster: FakeCluster) -> None:
-    assert serve(cluster) == 10  # 1 fetch, 4 exports, 4 engines, 1 repository
+def test_a_pipeline_goes_all_the_way_with_eleven_jobs(cluster: FakeCluster) -> None:
+    assert serve(cluster) == 11  # 1 fetch, 4 exports, 4 engines, 1 repository and its check
     assert cluster.condition("Ready")["status"] == "True"
     assert cluster.pipeline()["status"]["summary"] == {"engines": "4/4", "targets": "1/1"}
     assert cluster.pipeline()["status"]["ensembles"] == ["generate_20_pipeline"]
@@ -92,8 +92,8 @@ def test_a_change_of_the_unet_alone_builds_one_export_and_one_engine(cluster: Fa
     serve(cluster)
     spec = {"source": {"huggingFace": {"repo": "demo/shapes", "revision": OTHER_REVISION}}}
     cluster.apply_pipeline(model=spec)
-    assert build(cluster) == 4  # fetch, export and compile of the denoiser, assemble
-    assert len(cluster.names("Job")) == 10
+    assert build(cluster) == 5  # fetch, export and compile of the denoiser, assemble, check
+    assert len(cluster.names("Job")) == 11
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_change_of_the_unet_alone_builds_one_export_and_one_engine(cluster: Fa
 def test_what_only_changes_the_ensemble_builds_only_a_repository(cluster: FakeCluster, change: dict[str, Any]) -> None:
     serve(cluster)
     cluster.apply_pipeline(**change)
-    assert build(cluster) == 1
+    assert build(cluster) == 2  # assemble and check
 
 
 @pytest.mark.parametrize(
@@ -170,3 +170,27 @@ def test_one_build_waiting_for_room_while_another_runs_is_no_trouble(cluster: Fa
         del cluster.objects[key]
     look(cluster)
     assert cluster.condition("EnginesReady")["reason"] == "Unschedulable"
+
+
+def test_a_repository_that_draws_other_pictures_than_diffusers_is_not_served(cluster: FakeCluster) -> None:
+    serve(cluster)
+    [old] = cluster.names("Deployment")
+    cluster.apply_pipeline(scheduler={"type": "Euler"})
+    settle(cluster)
+    cluster.succeed_jobs()
+    settle(cluster)
+    assert cluster.condition("RepositoryReady")["reason"] == "Checking"
+    [check] = cluster.unfinished_jobs()
+    cluster.end_job(check, 64, {"error": {"reason": "CheckFailed", "message": "generate_20_pipeline: 12 dB of 35 dB"}})
+    settle(cluster)
+    assert cluster.condition("RepositoryReady")["reason"] == "CheckFailed"
+    assert "12 dB" in cluster.condition("Ready")["message"]
+    assert cluster.names("Deployment") == [old]
+    assert cluster.condition("Available")["status"] == "True"
+
+
+def test_the_figures_of_the_check_are_in_the_status(cluster: FakeCluster) -> None:
+    serve(cluster)
+    [target] = cluster.pipeline()["status"]["targets"]
+    assert target["check"]["worstPsnr"] == 61.5
+    assert target["check"]["state"] == "Ready"

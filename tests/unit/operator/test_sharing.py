@@ -22,13 +22,13 @@ def test_two_pipelines_on_one_store_share_every_job(cluster: FakeCluster) -> Non
     asyncio.run(cluster.create(claim))
     cluster.apply_pipeline(storage={"claimName": "common"})
     cluster.apply_pipeline("twin", storage={"claimName": "common"})
-    assert serve(cluster) == 10
+    assert serve(cluster) == 11
     assert serve(cluster, "twin") == 0
     assert cluster.condition("Ready", "twin")["status"] == "True"
     cluster.delete_pipeline()
     settle(cluster, "twin")
     assert cluster.condition("Ready", "twin")["status"] == "True"
-    assert len(cluster.names("Job")) == 10
+    assert len(cluster.names("Job")) == 11
     cluster.delete_pipeline("twin")
     assert cluster.names("Job") == []
 
@@ -50,7 +50,7 @@ def test_leaving_a_shared_job_does_not_take_it_from_the_other(cluster: FakeClust
 def test_a_new_store_is_filled_anew(cluster: FakeCluster) -> None:
     serve(cluster)
     del cluster.objects["PersistentVolumeClaim", "shapes-store"]
-    assert build(cluster) == 10
+    assert build(cluster) == 11
 
 
 def test_deleting_a_pipeline_leaves_nothing(cluster: FakeCluster) -> None:
@@ -70,7 +70,7 @@ def test_what_a_deleted_pipeline_of_the_same_name_left_is_not_taken_for_ours(clu
     orphans = [key for key, item in cluster.objects.items() if item["metadata"].get("ownerReferences")]
     for key in orphans:
         del cluster.objects[key]
-    assert serve(cluster) == 10
+    assert serve(cluster) == 11
     assert cluster.condition("Ready")["status"] == "True"
 
 
