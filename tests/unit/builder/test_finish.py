@@ -31,7 +31,7 @@ def left_half(width: int = 96, height: int = 64) -> Image.Image:
 
 
 def test_who_asks_for_nothing_gets_every_bit_as_the_model_made_it() -> None:
-    [nothing] = asked({}.get, 1)
+    [nothing] = asked(lambda _name: None, 1)
     assert nothing == Finish()
     assert np.array_equal(pixels(finished(_NEW, nothing)), pixels(_NEW))
 
