@@ -7,7 +7,13 @@ from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
 from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
 
-SETTINGS = Settings(builder_image="builder:1", serving_image="triton:1", hub_endpoint="http://hub")
+SETTINGS = Settings(
+    builder_image="builder:1",
+    serving_image="triton:1",
+    tensorrt_builder_image="builder-trt:1",
+    tensorrt_serving_image="triton-trt:1",
+    hub_endpoint="http://hub",
+)
 OTHER_REVISION = "f" * 40
 
 
