@@ -32,6 +32,14 @@ _FOLDERS = {
 }
 
 
+# What an override is called, where it is not as the component.
+_OVERRIDES = {
+    Component.VAE_ENCODER: "vae",
+    Component.VAE_DECODER: "vae",
+    Component.CONTROL_OFF: Component.DENOISER,
+}
+
+
 @dataclass(frozen=True)
 class Fetched:
     """Digests of all sources.
@@ -45,14 +53,14 @@ class Fetched:
     """
 
     base: str
-    components: Mapping[Component, str]
+    components: Mapping[str, str]
     loras: Sequence[str]
     control_nets: Mapping[str, str]
     ip_adapter: str | None
 
     def of(self, component: Component) -> str:
         """The source that a component is exported from."""
-        return self.components.get(component, self.base)
+        return self.components.get(_OVERRIDES.get(component, component), self.base)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def build(context: Context, spec: BuildSpec, target: str | None = None, *, check
     engines: dict[str, str] = {}
     for item in exports(spec, fetched):
         engines[item.name] = _engine(context, spec, (chosen, fetched, item), results)
-    results.append(stages.assemble(context, json.dumps(_assembly(spec, fetched, engines))))
+    results.append(stages.assemble(context, json.dumps(_assembly(spec, chosen, fetched, engines))))
     if checked:
         results.append(stages.check(context, str(results[-1]["digest"])))
     return results
@@ -107,33 +115,42 @@ def _judge(context: Context, spec: BuildSpec, fetched: Fetched) -> None:
             raise BadInputError(Reason.MISSING_COMPONENT, f"the source {digest} has no {part}")
         return source.path / part
 
+    if fetched.ip_adapter and not any(
+        parts.IMAGE_ENCODER in context.store.get(Kind.SOURCE, digest).manifest.extra["components"]
+        for digest in (fetched.ip_adapter, fetched.base)
+    ):
+        raise BadInputError(
+            Reason.MISSING_COMPONENT,
+            "ipAdapter: neither its source nor the checkpoint has an image_encoder; put that folder beside its file",
+        )
     main = {part: folder(fetched.of(component), part) for component, part in _FOLDERS.items()}
     early.judge_models(main, {name: folder(digest, parts.CONTROLNET) for name, digest in fetched.control_nets.items()})
     early.judge_schedules(folder(fetched.base, "scheduler").parent, spec.scheduler, spec.pipelines)
 
 
 def _fetch(context: Context, spec: BuildSpec, results: list[Result]) -> Fetched:
-    def bring(source: Source, component: str | None = None) -> str:
+    def bring(source: Source, component: str | None = None, file: str | None = None) -> str:
         if source.digest is not None:
             return str(context.store.get(Kind.SOURCE, source.digest).manifest.digest)
-        results.append(stages.fetch(context, _origin(source, component)))
+        results.append(stages.fetch(context, _origin(source, component, file)))
         return str(results[-1]["digest"])
 
     model = spec.model
+    adapter = model.ip_adapter
     return Fetched(
         bring(model.source),
-        {Component(name): bring(item.source, name) for name, item in model.components.items()},
-        [bring(item.source, "lora") for item in model.loras],
+        {name: bring(item.source, name) for name, item in model.components.items()},
+        [bring(item.source, "lora", item.file) for item in model.loras],
         {item.name: bring(item.source, "controlnet") for item in model.control_nets},
-        bring(model.ip_adapter.source, "ip_adapter") if model.ip_adapter else None,
+        bring(adapter.source, "ip_adapter", adapter.file) if adapter else None,
     )
 
 
-def _origin(source: Source, component: str | None) -> stages.Origin:
+def _origin(source: Source, component: str | None, file: str | None) -> stages.Origin:
     hub, archive = source.hugging_face, source.archive
     return stages.Origin(
         source.path, hub.repo if hub else None, hub.revision if hub else None, archive.url if archive else None,
-        archive.sha256 if archive else None, component, source.file,
+        archive.sha256 if archive else None, component, file,
     )  # fmt: skip
 
 
@@ -189,7 +206,7 @@ def _engine(context: Context, spec: BuildSpec, what: tuple[Target, Fetched, Expo
     compiled = stages.compile_(
         context,
         stages.CompileRequest(
-            str(exported["digest"]), spec.engines.runtime, target.sku, spec.shapes.model_dump_json(),
+            str(exported["digest"]), spec.runtime(target), target.sku, spec.shapes.model_dump_json(),
             spec.engines.optimization_level, spec.engines.workspace,
         ),
     )  # fmt: skip
@@ -197,12 +214,12 @@ def _engine(context: Context, spec: BuildSpec, what: tuple[Target, Fetched, Expo
     return str(compiled["digest"])
 
 
-def _assembly(spec: BuildSpec, fetched: Fetched, engines: Mapping[str, str]) -> Mapping[str, Any]:
+def _assembly(spec: BuildSpec, target: Target, fetched: Fetched, engines: Mapping[str, str]) -> Mapping[str, Any]:
     batching = spec.serving.batching
     return {
         "source": fetched.base,
         "engines": engines,
-        "runtime": spec.engines.runtime,
+        "runtime": spec.runtime(target),
         "pipelines": [item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in spec.pipelines],
         "scheduler": spec.scheduler.model_dump(mode="json", by_alias=True, exclude_none=True),
         "shapes": spec.shapes.model_dump(mode="json"),

@@ -41,7 +41,7 @@ _JSON = "JSON"
 @click.option("--options", metavar=_JSON, help="LoRAs, ControlNets, IP-Adapter and more: `model` of a spec.")
 @click.option("--precision", help="float32, float16 or bfloat16.  [default: float32]")
 @click.option("--component-precision", multiple=True, metavar="NAME=P", help="Precision of one component.")
-@click.option("--runtime", help="onnxruntime or tensorrt.  [default: onnxruntime]")
+@click.option("--runtime", help="onnxruntime or tensorrt.  [default: what the target needs]")
 @click.option("--target", help="cpu, or a GPU product such as NVIDIA-L4; with --spec the name of a target.")
 @click.option("--steps", help="Step counts of text to image, one ensemble each.  [default: 4,20]")
 @click.option("--pipelines", metavar=_JSON, help="Tasks and their step counts, instead of --steps.")
@@ -90,14 +90,17 @@ def _spec(spec: Path | None, target: str | None, **options: Any) -> tuple[BuildS
 
 def _body(given: Mapping[str, Any], target: str | None) -> Mapping[str, Any]:
     """What the options say, as a file would say it."""
+    options = _json(given, "options", "{}")
+    if not isinstance(options, dict):
+        raise BadInputError(Reason.INVALID_SPEC, "--options must be a JSON object")
     gpu = {} if target in (None, "cpu") else {"gpu": {"product": target}}
     body = {
-        "model": {**_json(given, "options", "{}"), "source": _source(given)},
+        "model": {**options, "source": _source(given)},
         "scheduler": {"type": given.get("scheduler", "DDIM")},
         "precision": given.get("precision", "float32"),
         "componentPrecision": dict(_pair(text) for text in given.get("component_precision", ())),
         "shapes": _json(given, "shapes", DEFAULT_SHAPES),
-        "engines": {"runtime": given.get("runtime", "onnxruntime")},
+        "engines": {"runtime": given.get("runtime")},
         "targets": [{"name": target or "cpu", **gpu}],
     }
     if "pipelines" in given:

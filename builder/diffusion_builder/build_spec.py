@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 from diffusion_builder.components.options import Precision
 from diffusion_builder.contract import MAX_CONTROLNETS, Component
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.spec import PipelineSpec, SchedulerSpec, Shapes, validate
+from diffusion_builder.spec import PipelineSpec, Range, SchedulerSpec, Shapes, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,16 +60,12 @@ class ArchiveSource(_Part):
 
 
 class Source(_Part):
-    """Where weights come from: exactly one of a hub, an archive, a folder, or an artifact of the store.
-
-    `file` chooses the LoRA or IP-Adapter among several safetensors files.
-    """
+    """Where weights come from: exactly one of a hub, an archive, a folder, or an artifact of the store."""
 
     hugging_face: HubSource | None = None
     archive: ArchiveSource | None = None
     path: Path | None = None
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    file: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -93,16 +89,17 @@ class Override(_Part):
 
 
 class Lora(_Part):
-    """A LoRA, and how much of it is merged."""
+    """A LoRA, and how much of it is merged; `file` chooses among several safetensors files of its source."""
 
     source: Source
+    file: str | None = None
     weight: float = Field(default=1.0, allow_inf_nan=False)
 
 
 class ControlNet(_Part):
     """A ControlNet under the name that requests use."""
 
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9_]*[a-z0-9])?$", max_length=20)
+    name: str = Field(pattern=r"^[a-z]([a-z0-9_]*[a-z0-9])?$", max_length=24)
     source: Source
 
 
@@ -110,13 +107,14 @@ class IPAdapter(_Part):
     """An IP-Adapter; its image encoder lies beside it or in the checkpoint."""
 
     source: Source
+    file: str | None = None
 
 
 class Model(_Part):
     """The checkpoint, and what is put into it."""
 
     source: Source
-    components: dict[Literal["text_encoder", "denoiser", "vae_encoder", "vae_decoder"], Override] = {}
+    components: dict[Literal["text_encoder", "denoiser", "vae"], Override] = {}
     loras: tuple[Lora, ...] = ()
     control_nets: tuple[ControlNet, ...] = Field(default=(), max_length=MAX_CONTROLNETS)
     ip_adapter: IPAdapter | None = None
@@ -131,10 +129,10 @@ class Model(_Part):
 
 
 class Engines(_Part):
-    """How graphs become engines; level and workspace (MiB) are for TensorRT."""
+    """How graphs become engines; level and workspace (MiB) are for TensorRT, which is what GPUs get by default."""
 
-    others = frozenset({"resources", "timeout"})
-    runtime: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
+    others = frozenset({"resources", "timeout", "priorityClassName", "labels"})
+    runtime: Literal["onnxruntime", "tensorrt"] | None = None
     optimization_level: int = Field(default=3, ge=0, le=5)
     workspace: int | None = Field(default=None, ge=1)
 
@@ -142,14 +140,16 @@ class Engines(_Part):
 class Gpu(_Part):
     """A GPU product, as the node label nvidia.com/gpu.product says it."""
 
-    others = frozenset({"count"})
+    others = frozenset({"count", "resourceName", "resourceClaimTemplateName", "runtimeClassName"})
     product: str
 
 
 class Target(_Part):
     """What is compiled for: a GPU product, or the CPU."""
 
-    others = frozenset({"replicas", "resources", "nodeSelector", "tolerations", "autoscaling"})
+    others = frozenset(
+        {"replicas", "resources", "nodeSelector", "tolerations", "autoscaling", "priorityClassName", "labels"}
+    )
     name: str = CPU
     gpu: Gpu | None = None
 
@@ -179,6 +179,10 @@ class Serving(_Part):
     batching: Batching = Batching()
 
 
+_SIDE = Range(min=256, opt=512, max=768)
+_SHAPES = Shapes(batch=Range(min=1, opt=4, max=8), height=_SIDE, width=_SIDE)
+
+
 class BuildSpec(_Part):
     """Everything that `build` makes."""
 
@@ -187,7 +191,7 @@ class BuildSpec(_Part):
     scheduler: SchedulerSpec = SchedulerSpec()
     precision: Precision = Precision.FLOAT32
     component_precision: dict[Component, Precision] = {}
-    shapes: Shapes
+    shapes: Shapes = _SHAPES
     pipelines: tuple[PipelineSpec, ...] = Field(min_length=1)
     engines: Engines = Engines()
     targets: tuple[Target, ...] = Field(default=(Target(),), min_length=1)
@@ -201,11 +205,16 @@ class BuildSpec(_Part):
         if too_large:
             raise ValueError(f"serving.batching.preferred: {too_large} exceed shapes.batch.max {self.shapes.batch.max}")
         for target in self.targets:
-            if (self.engines.runtime == "tensorrt") == (target.sku == CPU):
-                raise ValueError(_misfit(self.engines.runtime, target))
-        if self.engines.runtime == "onnxruntime" and Precision.BFLOAT16 in self.precisions().values():
+            if (self.runtime(target) == "tensorrt") == (target.sku == CPU):
+                raise ValueError(_misfit(self.runtime(target), target))
+        on_cpu = any(self.runtime(target) == "onnxruntime" for target in self.targets)
+        if on_cpu and Precision.BFLOAT16 in self.precisions().values():
             raise ValueError("precision bfloat16: ONNX Runtime's CPU kernels do not know it; use float32 or float16")
         return self
+
+    def runtime(self, target: Target) -> str:
+        """What executes the engines of a target."""
+        return self.engines.runtime or ("onnxruntime" if target.sku == CPU else "tensorrt")
 
     def precisions(self) -> Mapping[Component, Precision]:
         """The precision of every component."""
