@@ -204,7 +204,7 @@ def test_a_file_that_is_not_what_the_hub_lists_is_not_taken(
     files = Hub.files
 
     def listed(hub: Hub, reference: HubReference) -> Mapping[str, HubFile]:
-        return {name: HubFile(file.size, "0" * 64) for name, file in files_of(hub, reference).items()}
+        return {name: HubFile(file.size, "0" * 64) for name, file in files(hub, reference).items()}
 
     monkeypatch.setattr(Hub, "files", listed)
     with FlakyHub(tmp_path / "hub") as server, serving(server) as address, pytest.raises(UnavailableError) as caught:
