@@ -53,7 +53,7 @@ class Metrics:
             labels: stage, component and SKU; empty where the stage has none.
             result: what the builder said.
         """
-        if not result.get("digest"):
+        if "error" in result:
             self._failures.labels(*labels).inc()
         elif result.get("cached"):
             self._hits.labels(*labels).inc()

@@ -5,7 +5,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +20,8 @@ from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.event import event
 from diffusion_operator.metrics import Metrics
-from diffusion_operator.plan import Plan, actions, budget, plan, rejected, rfc3339
+from diffusion_operator.plan import Plan, actions, budget, collects_now, plan, rejected, rfc3339, store_of
+from diffusion_operator.plan.collection import Neighbours, shared
 from diffusion_operator.plan.jobs import JobView, is_finished, view
 from diffusion_operator.plan.observed import Claims, Observed, claim_name
 from diffusion_operator.plan.policies import KINDS as POLICIES
@@ -73,7 +74,7 @@ class Reconciler:
         except ValidationError as error:
             made = _rejected(resource, error)
         else:
-            observed = await self._observe(owner, resource, spec)
+            observed = await self._with_shared(await self._observe(owner, resource, spec))
             made, jobs = await self._act(observed), observed.jobs
         await self._report(owner, resource, made)
         states = [(f"{key.namespace}/{job.name}", job.stage, job.phase) for job in jobs]
@@ -122,6 +123,19 @@ class Reconciler:
                 for kind, items in zip(POLICIES, beside, strict=True)
             },
         )
+
+    async def _with_shared(self, observed: Observed) -> Observed:
+        """Also who else needs the store, when it is to be cleaned: three lists of the whole namespace."""
+        store = store_of(observed)
+        if store is None or not collects_now(observed, self._settings):
+            return observed
+        namespace, mine = observed.owner.namespace, naming.MANAGED_SELECTOR
+        found = await asyncio.gather(
+            self._cluster.select(Reference(KIND, namespace), ""),
+            self._cluster.select(Reference("Job", namespace), mine),
+            self._cluster.select(Reference("Deployment", namespace), mine),
+        )
+        return replace(observed, shared=shared(Neighbours(*found), store))
 
     async def _claims(self, owner: Owner, spec: DiffusionPipelineSpec) -> Claims:
         source = spec.model.source.persistent_volume_claim

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from diffusion_operator.api.base import ApiModel
+from diffusion_operator.api.collection import CollectionStatus
 
 State = Literal["Waiting", "Queued", "Pending", "Running", "Ready", "Failed"]
 Digest = Annotated[str, Field(max_length=64)]
@@ -104,4 +105,5 @@ class DiffusionPipelineStatus(ApiModel):
         description="What is served.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
+    collection: CollectionStatus | None = Field(default=None, description="The last garbage collection of the store.")
     ensembles: list[str] = Field(default=[], description="Names of the models that a client asks for.")

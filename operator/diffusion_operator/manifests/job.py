@@ -22,6 +22,7 @@ from diffusion_operator.settings import Runtime, Settings
 
 BAD_INPUT = 64
 RETRIES = 2
+GC = "gc"
 SOURCE_PATH = "/source"
 TOKEN_FOLDER = "/var/run/secrets/huggingface"  # noqa: S105 - a path, not a secret
 
@@ -31,7 +32,7 @@ class JobRequest:
     """All that decides a build Job.
 
     Attributes:
-        stage: of the builder: fetch, export, compile, assemble.
+        stage: of the builder: fetch, export, compile, assemble; or gc.
         component: what is exported or compiled.
         sku: what is compiled for.
         key: digest of the inputs; equal keys are equal results.
@@ -67,6 +68,11 @@ class JobRequest:
         """
         scarce = self.stage == "compile" and self.placement.gpu is not None
         return self.sku if scarce and naming.KUEUE not in dict(self.labels) else None
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Of the builder."""
+        return ("store", "gc") if self.stage == GC else (self.stage,)
 
     @property
     def name(self) -> str:
@@ -144,7 +150,7 @@ def _pod(request: JobRequest, settings: Settings) -> JsonObject:
     container["args"] = [
         "--progress",
         "json",
-        request.stage,
+        *request.command,
         "--store",
         STORE_PATH,
         *request.arguments,

@@ -9,7 +9,7 @@ from diffusion_operator.api.status import DiffusionPipelineStatus
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests import pvc
 from diffusion_operator.manifests.event import EventNote
-from diffusion_operator.plan import accepted, findings, report, serving
+from diffusion_operator.plan import accepted, collection, findings, report, serving
 from diffusion_operator.plan.actions import Action, Apply
 from diffusion_operator.plan.builds import Builds, chain
 from diffusion_operator.plan.observed import Observed, claim_name
@@ -87,11 +87,23 @@ def rejected(generation: int, now: datetime, status: JsonObject, message: str) -
     return Plan((), report.only_conditions(at, found), tuple(report.notes(at, found)), None)
 
 
-def _builds(observed: Observed, settings: Settings) -> Builds | None:
+def store_of(observed: Observed) -> Store | None:
+    """The store, when it can be used."""
     if findings.storage(observed) is not None or observed.claims.store is None:
         return None
-    store = Store(claim_name(observed.spec, observed.owner.name), observed.claims.store["metadata"]["uid"])
-    return chain(observed.spec, store, settings, {item.name: item for item in observed.jobs})
+    return Store(claim_name(observed.spec, observed.owner.name), observed.claims.store["metadata"]["uid"])
+
+
+def collects_now(observed: Observed, settings: Settings) -> bool:
+    """True when a garbage collection is due: then it has to be known who else needs the store."""
+    store = store_of(observed) if observed.spec.storage.gc is not None else None
+    return store is not None and collection.is_due(observed, _builds(observed, settings), store)
+
+
+def _builds(observed: Observed, settings: Settings) -> Builds | None:
+    store = store_of(observed)
+    jobs = {item.name: item for item in observed.jobs}
+    return chain(observed.spec, store, settings, jobs) if store is not None else None
 
 
 def _actions(
@@ -108,6 +120,9 @@ def _actions(
             yield from dict.fromkeys(queues(wanted.values(), moves))
         yield from _obsolete_jobs(observed, builds, frozenset(wanted))
     yield from serving.actions(observed, tuple(targets), settings)
+    store = store_of(observed)
+    if store is not None:
+        yield from collection.actions(observed, builds, store, settings)
 
 
 def _obsolete_jobs(observed: Observed, builds: Builds, wanted: frozenset[str]) -> Iterator[Action]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from diffusion_operator import naming
 from diffusion_operator.conditions import Reason
-from diffusion_operator.manifests.job import BAD_INPUT
+from diffusion_operator.manifests.job import BAD_INPUT, GC
 from diffusion_operator.plan import pods as pod_views
 from diffusion_operator.plan.pods import Trouble
 
@@ -138,7 +138,7 @@ def _outcome(job: JsonObject, pods: list[JsonObject]) -> _Outcome:
     record = kept if kept is not None else _record(pods, want_success=condition["type"] == "Complete")
     parsed = _parse(record)
     if condition["type"] == "Complete":
-        if parsed.get("digest"):
+        if parsed.get("digest") or parsed.get("stage") == GC:
             return _Outcome("Succeeded", result=parsed, record=record)
         return _Outcome("Lost")
     return _Outcome("Failed", failure=_failure(parsed, condition, job), record=record)

@@ -29,6 +29,19 @@ class Claims:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Who else needs the store.
+
+    Attributes:
+        collector: pipeline that cleans the store; None when nobody asks for it.
+        keep: digests of all that a pipeline of the namespace needs.
+    """
+
+    collector: str | None
+    keep: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Observed:
     """One look at everything that belongs to a pipeline.
 
@@ -38,6 +51,7 @@ class Observed:
         deployments: of all targets and revisions.
         services: of the pipeline, its targets and revisions.
         serving_pods: of all revisions.
+        shared: who else needs the store; only looked up when a garbage collection is due.
         policies: budgets and autoscalers of all targets, by kind.
         now: when this was seen.
     """
@@ -52,6 +66,7 @@ class Observed:
     deployments: tuple[JsonObject, ...] = ()
     services: tuple[JsonObject, ...] = ()
     serving_pods: tuple[JsonObject, ...] = ()
+    shared: Shared | None = None
     policies: Mapping[str, tuple[JsonObject, ...]] = field(default_factory=dict)
 
     def service(self, name: str) -> JsonObject | None:

@@ -16,6 +16,7 @@ from diffusion_operator.api.status import (
 )
 from diffusion_operator.conditions import Finding, Type
 from diffusion_operator.manifests.event import EventNote
+from diffusion_operator.plan import collection
 from diffusion_operator.plan.builds import Builds, names
 from diffusion_operator.plan.observed import Observed
 from diffusion_operator.plan.parts import parts
@@ -76,6 +77,7 @@ def full(
         source=_source(builds.fetch) if builds is not None else None,
         components={name: _component(name, builds) for name in _parts(observed, builds)},
         targets=[_target(observed, plan, builds) for plan in plans],
+        collection=collection.status(observed),
         ensembles=_ensembles(builds),
     )
 

@@ -12,6 +12,7 @@ from diffusion_operator.api.base import (
     rule,
     rules,
 )
+from diffusion_operator.api.collection import Collection, DigestPrefix
 
 AccessMode = Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
 
@@ -52,6 +53,14 @@ class Storage(ApiModel):
     size: Quantity | None = Field(default=None, description="Size of a claim that is created with the pipeline.")
     storage_class_name: ObjectName | None = Field(
         default=None, description="Class of the created claim; the cluster's default class when not given."
+    )
+    gc: Collection | None = Field(
+        default=None, description="Delete what no pipeline needs any more; nothing is deleted without it."
+    )
+    retain: Annotated[list[DigestPrefix], Field(max_length=256)] | None = Field(
+        default=None,
+        description="Artifacts that garbage collection keeps although nobody needs them: digests, or their first 8 "
+        "digits or more.",
     )
     access_modes: Annotated[list[AccessMode], Field(min_length=1, max_length=3)] | None = Field(
         default=None,

@@ -1,0 +1,158 @@
+"""Garbage collection of a store: one Job per interval, which keeps what any pipeline of the namespace needs."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from diffusion_operator import digests, naming
+from diffusion_operator.api.base import Resources, seconds
+from diffusion_operator.api.collection import Collection, CollectionStatus
+from diffusion_operator.conditions import shortened
+from diffusion_operator.manifests.job import GC, JobRequest, job
+from diffusion_operator.plan.actions import Action, KeepResult, StartJob
+from diffusion_operator.plan.builds import Builds
+from diffusion_operator.plan.jobs import JobView
+from diffusion_operator.plan.observed import Observed, Shared
+from diffusion_operator.plan.requests import Store
+from diffusion_operator.plan.steps import drop
+from diffusion_operator.settings import Settings
+
+JsonObject = dict[str, Any]
+
+RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
+TIMEOUT_SECONDS = 3600
+# One argument of a program holds 128 KiB.
+DIGESTS_PER_ARGUMENT = 500
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Everything in the namespace that may need a store."""
+
+    pipelines: Iterable[JsonObject]
+    jobs: Iterable[JsonObject]
+    deployments: Iterable[JsonObject]
+
+
+def shared(found: Neighbours, store: Store) -> Shared:
+    """Who needs the store for what.
+
+    What a pipeline needs now are the results of its Jobs: those that it needs no more are deleted. What is served
+    may be older than that.
+    """
+    users = [item for item in found.pipelines if _claim(item) == store.claim]
+    keep = {str(digest) for item in users for digest in item["spec"].get("storage", {}).get("retain") or ()}
+    for item in found.jobs:
+        notes = item["metadata"].get("annotations", {})
+        if notes.get(naming.STORE_UID) == store.uid:
+            keep.add(_digest(notes.get(naming.RESULT)))
+    keep |= {item["metadata"].get("annotations", {}).get(naming.REPOSITORY, "") for item in found.deployments}
+    collectors = [item["metadata"]["name"] for item in users if _collects(item)]
+    return Shared(min(collectors, default=None), frozenset(keep - {""}))
+
+
+def job_name(observed: Observed, store: Store, now: datetime) -> str | None:
+    """Name of the Job of this interval; None when this pipeline asks for no collection."""
+    wanted = observed.spec.storage.gc
+    return naming.job(GC, None, _key(wanted, store, now)) if wanted is not None else None
+
+
+def is_due(observed: Observed, builds: Builds | None, store: Store) -> bool:
+    """True when nothing is being built and this interval's Job does not exist."""
+    settled = builds is not None and len(builds.assembles) == len(builds.skus) and all(s.done for s in builds.steps())
+    name = job_name(observed, store, observed.now)
+    return settled and not observed.spec.suspend and name is not None and name not in {v.name for v in observed.jobs}
+
+
+def actions(observed: Observed, builds: Builds | None, store: Store, settings: Settings) -> Iterator[Action]:
+    """Start this interval's Job when it is due, keep what it says, and drop those of earlier intervals."""
+    current = job_name(observed, store, observed.now)
+    views = _views(observed)
+    for view in views:
+        if view.record is not None:
+            yield KeepResult(view.name, view.record, (GC, "", ""))
+    ended = any(view.name == current and view.phase in {"Succeeded", "Failed"} for view in views)
+    for view in views:
+        # The last result stays in the status until there is a newer one.
+        if view.name != current and not view.terminating and (ended or current is None):
+            yield drop(view, observed.owner)
+    wanted, others = observed.spec.storage.gc, observed.shared
+    if wanted is None or others is None or not is_due(observed, builds, store):
+        return
+    if others.collector == observed.owner.name and others.keep:
+        yield _start(wanted, others.keep, store, observed, settings)
+
+
+def status(observed: Observed) -> CollectionStatus | None:
+    """The newest Job, as the status shows it."""
+    views = sorted(_views(observed), key=lambda view: view.created_at or "")
+    ended = [view for view in views if view.phase in {"Succeeded", "Failed"}]
+    return _status((ended or views)[-1]) if views and observed.spec.storage.gc is not None else None
+
+
+def _status(view: JobView) -> CollectionStatus:
+    states: dict[str, Literal["Succeeded", "Failed"]] = {"Succeeded": "Succeeded", "Failed": "Failed"}
+    return CollectionStatus(
+        state=states.get(view.phase, "Running"),
+        job=view.name,
+        finished_at=view.finished_at,
+        dry_run=bool(view.result.get("dryRun", False)),
+        bytes=view.result.get("sizeBytes"),
+        deleted=view.result.get("deleted"),
+        kept=view.result.get("kept"),
+        message=shortened(view.failure.message, 1000) if view.failure is not None else None,
+    )
+
+
+def _views(observed: Observed) -> list[JobView]:
+    return [view for view in observed.jobs if view.stage == GC]
+
+
+def _start(wanted: Collection, keep: frozenset[str], store: Store, observed: Observed, settings: Settings) -> StartJob:
+    request = JobRequest(
+        stage=GC,
+        component=None,
+        sku=None,
+        key=_key(wanted, store, observed.now),
+        arguments=tuple(_arguments(wanted, sorted(keep))),
+        resources=RESOURCES,
+        timeout_seconds=TIMEOUT_SECONDS,
+        claim=store.claim,
+        store_uid=store.uid,
+    )
+    return StartJob(job(request, observed.owner, settings))
+
+
+def _arguments(wanted: Collection, keep: list[str]) -> Iterator[str]:
+    for first in range(0, len(keep), DIGESTS_PER_ARGUMENT):
+        yield from ("--keep", ",".join(keep[first : first + DIGESTS_PER_ARGUMENT]))
+    yield from ("--grace", wanted.grace)
+    if wanted.dry_run:
+        yield "--dry-run"
+
+
+def _key(wanted: Collection, store: Store, now: datetime) -> str:
+    interval = int(now.timestamp()) // seconds(wanted.interval)
+    inputs = {"uid": store.uid, "settings": wanted.model_dump(mode="json"), "interval": interval}
+    return digests.build_key(GC, store.claim, inputs)
+
+
+def _claim(pipeline: JsonObject) -> str:
+    name: str | None = pipeline["spec"].get("storage", {}).get("claimName")
+    return name or naming.claim(pipeline["metadata"]["name"])
+
+
+def _collects(pipeline: JsonObject) -> bool:
+    spec = pipeline["spec"]
+    gone = "deletionTimestamp" in pipeline["metadata"] or spec.get("suspend", False)
+    return spec.get("storage", {}).get("gc") is not None and not gone
+
+
+def _digest(result: str | None) -> str:
+    try:
+        parsed = json.loads(result or "{}")
+    except ValueError:
+        return ""
+    return str(parsed.get("digest") or "") if isinstance(parsed, dict) else ""
