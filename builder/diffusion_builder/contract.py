@@ -6,7 +6,7 @@ All tensors are per sample: the batch dimension is never written down here and a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 # Bumped whenever tensors or their meaning change, so that repositories built before are built again.
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 # Coefficient tables are padded to this many rows, so that requests of different tiers batch together.
 MAX_STEPS = 64
 # A prompt longer than the text encoder's window is encoded in pieces, at most so many. More would only cost memory in
@@ -22,7 +22,7 @@ MAX_STEPS = 64
 MAX_TEXT_CHUNKS = 4
 # ControlNets whose residuals one denoiser adds up.
 MAX_CONTROLNETS = 4
-# Reference pictures that an IP-Adapter is shown at once.
+# Reference pictures that one sample may bring for the IP-Adapter.
 MAX_REFERENCES = 4
 # Smallest latent that torch draws with its vectorised normal generator, which `models/noise.py` reproduces.
 MIN_PIXELS = 32
@@ -30,9 +30,15 @@ MIN_PIXELS = 32
 Dimension = int | str
 
 
+_LATENT_DIMS: tuple[Dimension, ...] = ("channels", "latent_height", "latent_width")
+_REGION_DIMS: tuple[Dimension, ...] = (1, "latent_height", "latent_width")
+_PIXEL_DIMS: tuple[Dimension, ...] = (3, "height", "width")
+
+
 class DType(StrEnum):
     """Element types, by the names of Triton's HTTP protocol."""
 
+    BOOL = "BOOL"
     BYTES = "BYTES"
     FP32 = "FP32"
     INT32 = "INT32"
@@ -52,7 +58,6 @@ class Component(StrEnum):
     IMAGE_ENCODER = "image_encoder"
     VAE_ENCODER = "vae_encoder"
     CONTROLNET = "controlnet"
-    # Residuals of zero, for requests without a ControlNet to a denoiser that has the inputs.
     CONTROL_OFF = "control_off"
     DENOISER = "denoiser"
     SCHEDULER_STEP = "scheduler_step"
@@ -91,6 +96,14 @@ class Facts:
         text_length: tokens per prompt.
         text_width: features per token.
         slots: rows of scheduler state (1 for one-step methods).
+        text_chunks: windows of `text_length` tokens that a prompt may have; 0 when it has exactly one.
+        image_size: edge of a reference picture in pixels.
+        image_length: elements that the image encoder makes of one reference picture.
+        image_width: features per element.
+        inpainting: whether the denoiser reads mask and masked picture.
+        guidance_rescale: whether it reads an amount of guidance rescale.
+        ip_adapter: whether it reads reference pictures.
+        controlnets: how many ControlNets' residuals it adds.
     """
 
     channels: int
@@ -98,6 +111,14 @@ class Facts:
     text_length: int
     text_width: int
     slots: int
+    text_chunks: int = 0
+    image_size: int = 0
+    image_length: int = 0
+    image_width: int = 0
+    inpainting: int = 0
+    guidance_rescale: int = 0
+    ip_adapter: int = 0
+    controlnets: int = 0
 
     @classmethod
     def merge(cls, parts: Mapping[str, Mapping[str, int]]) -> Self:
@@ -114,14 +135,16 @@ class Facts:
             for name, value in facts.items():
                 if known.setdefault(name, value) != value:
                     raise ValueError(f"{component} has {name} {value}, another component has {known[name]}")
-        missing = sorted({field.name for field in fields(cls)} - known.keys())
+        missing = sorted({field.name for field in fields(cls) if field.default is MISSING} - known.keys())
         if missing:
             raise ValueError(f"no component says {', '.join(missing)}")
-        return cls(**{field.name: known[field.name] for field in fields(cls)})
+        return cls(**{field.name: known[field.name] for field in fields(cls) if field.name in known})
 
     def dims(self, tensor: Tensor) -> tuple[int, ...]:
         """Replace names by this checkpoint's numbers, and dynamic names by -1."""
-        known = asdict(self) | {"columns": self.slots + 1}
+        known = asdict(self) | {"columns": self.slots + 2, "rows_": self.slots + 1}
+        if self.text_chunks:
+            del known["text_length"]
         return tuple(known.get(dim, -1) if isinstance(dim, str) else dim for dim in tensor.dims)
 
 
@@ -133,54 +156,50 @@ class Interface:
     outputs: tuple[Tensor, ...]
 
 
-PROMPT = Tensor("prompt", DType.BYTES, (1,))
-NEGATIVE_PROMPT = Tensor("negative_prompt", DType.BYTES, (1,), optional=True)
-SEED = Tensor("seed", DType.INT64, (1,), optional=True)
-GUIDANCE_SCALE = Tensor("guidance_scale", DType.FP32, (1,), optional=True)
-HEIGHT = Tensor("height", DType.INT32, (1,), optional=True)
-WIDTH = Tensor("width", DType.INT32, (1,), optional=True)
-
 INPUT_IDS = Tensor("input_ids", DType.INT64, (2, "text_length"))
 TEXT_EMBEDDINGS = Tensor("text_embeddings", DType.FP32, (2, "text_length", "text_width"))
-STATE = Tensor("state", DType.FP32, ("slots", "channels", "latent_height", "latent_width"))
-MODEL_INPUT = Tensor("model_input", DType.FP32, ("channels", "latent_height", "latent_width"))
+STATE = Tensor("state", DType.FP32, ("slots", *_LATENT_DIMS))
+MODEL_INPUT = Tensor("model_input", DType.FP32, _LATENT_DIMS)
 TIMESTEP = Tensor("timestep", DType.FP32, (1,))
 GUIDANCE = Tensor("guidance", DType.FP32, (1,))
-MODEL_OUTPUT = Tensor("model_output", DType.FP32, ("channels", "latent_height", "latent_width"))
-STEP_INDEX = Tensor("step_index", DType.INT32, (1,))
-TABLE = Tensor("table", DType.FP32, (MAX_STEPS, "columns", "columns"))
-TIMESTEPS = Tensor("timesteps", DType.FP32, (MAX_STEPS,))
-LATENT = Tensor("latent", DType.FP32, ("channels", "latent_height", "latent_width"))
 GUIDANCE_RESCALE = Tensor("guidance_rescale", DType.FP32, (1,))
+MODEL_OUTPUT = Tensor("model_output", DType.FP32, _LATENT_DIMS)
+STEP_INDEX = Tensor("step_index", DType.INT32, (1,))
+# Fresh noise of one call; zeros where the scheduler draws none.
+NOISE = Tensor("noise", DType.FP32, _LATENT_DIMS)
+# Columns: slots, model output, noise. Rows: new slots, then the predicted original sample.
+TABLE = Tensor("table", DType.FP32, (MAX_STEPS, "rows_", "columns"))
+# Of each call: timestep, input scale, and the factors of `kept` that hold after it.
+LEVELS = Tensor("levels", DType.FP32, (MAX_STEPS, 4))
+# The latent of the given picture and the noise that the request began with.
+KEPT = Tensor("kept", DType.FP32, (2, *_LATENT_DIMS))
+LATENT = Tensor("latent", DType.FP32, _LATENT_DIMS)
+PREVIEW_LATENT = Tensor("preview_latent", DType.FP32, _LATENT_DIMS)
 # 1 where the picture is repainted, 0 where it is kept: what inpainting UNets were trained with.
-LATENT_MASK = Tensor("latent_mask", DType.FP32, (1, "latent_height", "latent_width"))
-MASKED_LATENT = Tensor("masked_latent", DType.FP32, ("channels", "latent_height", "latent_width"))
+LATENT_MASK = Tensor("latent_mask", DType.FP32, _REGION_DIMS)
+MASKED_LATENT = Tensor("masked_latent", DType.FP32, _LATENT_DIMS)
 # Pixels in [-1, 1].
-PIXELS = Tensor("pixels", DType.FP32, (3, "height", "width"))
-LATENT_MEAN = Tensor("latent_mean", DType.FP32, ("channels", "latent_height", "latent_width"))
-LATENT_STD = Tensor("latent_std", DType.FP32, ("channels", "latent_height", "latent_width"))
-# Reference pictures, as CLIPImageProcessor leaves them.
+PIXELS = Tensor("pixels", DType.FP32, _PIXEL_DIMS)
+LATENT_MEAN = Tensor("latent_mean", DType.FP32, _LATENT_DIMS)
+LATENT_STD = Tensor("latent_std", DType.FP32, _LATENT_DIMS)
+# Reference pictures, 1 to MAX_REFERENCES, as CLIPImageProcessor leaves them.
 REFERENCE_PIXELS = Tensor("reference_pixels", DType.FP32, ("references", 3, "image_size", "image_size"))
-# image_elements: references times the fact image_length, one picture after the other.
+# The elements of all reference pictures, one picture after the other: references x image_length.
 IMAGE_EMBEDDINGS = Tensor("image_embeddings", DType.FP32, (2, "image_elements", "image_width"))
 IP_ADAPTER_SCALE = Tensor("ip_adapter_scale", DType.FP32, (1,))
-# 1 where the references apply.
-IP_ADAPTER_REGION = Tensor("ip_adapter_region", DType.FP32, (1, "latent_height", "latent_width"))
+# 1 where the reference pictures apply.
+IP_ADAPTER_REGION = Tensor("ip_adapter_region", DType.FP32, _REGION_DIMS)
 # Pixels in [0, 1].
-CONTROL_IMAGE = Tensor("control_image", DType.FP32, (3, "height", "width"))
-# One for each denoiser call, so that a ControlNet can begin late or end early.
+CONTROL_IMAGE = Tensor("control_image", DType.FP32, _PIXEL_DIMS)
+# Of each call.
 CONTROL_SCALES = Tensor("control_scales", DType.FP32, (MAX_STEPS,))
 # All residuals of a ControlNet in one tensor (negative, positive): see `residual_elements`.
 RESIDUALS = Tensor("residuals", DType.FP32, (2, "residuals"))
-DECODED = Tensor("decoded", DType.FP32, (3, "height", "width"))
-# 1 for a picture that must not be shown, and by how much the worst concept exceeds its threshold.
+DECODED = Tensor("decoded", DType.FP32, _PIXEL_DIMS)
+# 1 where the safety checker wants a picture withheld, else 0.
 FLAGGED = Tensor("flagged", DType.FP32, (1,))
+# By how much the worst concept exceeds its threshold.
 FLAG_MARGIN = Tensor("flag_margin", DType.FP32, (1,))
-IMAGE = Tensor("image", DType.UINT8, ("height", "width", 3))
-ENCODED_IMAGE = Tensor("encoded_image", DType.BYTES, (1,))
-
-REQUEST_INPUTS = (PROMPT, NEGATIVE_PROMPT, SEED, GUIDANCE_SCALE, HEIGHT, WIDTH)
-REQUEST_OUTPUTS = (IMAGE, ENCODED_IMAGE)
 
 # What a scheduler step reads besides the model's output, and hands to the next step.
 NEXT_PREFIX = "next_"
@@ -191,16 +210,6 @@ def following(tensor: Tensor) -> Tensor:
     return Tensor(NEXT_PREFIX + tensor.name, tensor.dtype, tensor.dims)
 
 
-def for_tier(tensor: Tensor, steps: int) -> Tensor:
-    """The conditioner's output for the tier with this step count.
-
-    An ensemble cannot hold constants, so a tier picks its schedule by the name of the output that it maps.
-    """
-    return Tensor(f"{tensor.name}_{steps}", tensor.dtype, tensor.dims)
-
-
-TIERED = (STATE, MODEL_INPUT, TIMESTEP, TABLE, TIMESTEPS)
-
 # Of a checkpoint without traits of its own; see `interface`.
 ENGINES: Mapping[Component, Interface] = {
     Component.TEXT_ENCODER: Interface((INPUT_IDS,), (TEXT_EMBEDDINGS,)),
@@ -209,15 +218,19 @@ ENGINES: Mapping[Component, Interface] = {
     Component.CONTROLNET: Interface(
         (MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, CONTROL_IMAGE, CONTROL_SCALES, STEP_INDEX), (RESIDUALS,)
     ),
+    # Zeros for requests without ControlNet, so that they share the denoiser with those that have one.
     Component.CONTROL_OFF: Interface((MODEL_INPUT,), (RESIDUALS,)),
     Component.DENOISER: Interface((MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, GUIDANCE), (MODEL_OUTPUT,)),
     Component.SCHEDULER_STEP: Interface(
-        (STATE, MODEL_OUTPUT, STEP_INDEX, TABLE, TIMESTEPS),
-        (following(STATE), following(MODEL_INPUT), following(TIMESTEP), following(STEP_INDEX), LATENT),
+        (STATE, MODEL_OUTPUT, NOISE, STEP_INDEX, TABLE, LEVELS, KEPT, LATENT_MASK),
+        (
+            following(STATE), following(MODEL_INPUT), following(TIMESTEP), following(STEP_INDEX), LATENT,
+            PREVIEW_LATENT,
+        ),
     ),
     Component.VAE_DECODER: Interface((LATENT,), (DECODED,)),
     Component.SAFETY_CHECKER: Interface((DECODED,), (FLAGGED, FLAG_MARGIN)),
-}
+}  # fmt: skip
 
 # Facts that are traits: when they are not zero, a denoiser has further inputs, in this order.
 GUIDANCE_RESCALE_TRAIT = "guidance_rescale"
@@ -279,19 +292,7 @@ def residual_elements(facts: Mapping[str, int], height: int, width: int) -> int:
     return total
 
 
-TOKENIZER = Interface((PROMPT, NEGATIVE_PROMPT), (INPUT_IDS,))
-POSTPROCESSOR = Interface((DECODED,), (IMAGE, ENCODED_IMAGE))
-
-
-def conditioner(tiers: tuple[int, ...]) -> Interface:
-    """Inputs and outputs of the conditioner for these step counts.
-
-    `prompt` is read only for its batch: every other input may be left out.
-    """
-    tiered = tuple(for_tier(tensor, steps) for steps in tiers for tensor in TIERED)
-    return Interface((PROMPT, SEED, GUIDANCE_SCALE, HEIGHT, WIDTH), (GUIDANCE, STEP_INDEX, *tiered))
-
-
+# A ControlNet's model has its name behind it: `5_controlnet_canny`.
 MODEL_NAMES: Mapping[Component, str] = {
     Component.TEXT_ENCODER: "2_text_encoder",
     Component.IMAGE_ENCODER: "3_image_encoder",
@@ -303,11 +304,3 @@ MODEL_NAMES: Mapping[Component, str] = {
     Component.VAE_DECODER: "7_vae_decoder",
     Component.SAFETY_CHECKER: "7_safety_checker",
 }
-TOKENIZER_NAME = "1_tokenizer"
-CONDITIONER_NAME = "4_conditioner"
-POSTPROCESSOR_NAME = "8_postprocessor"
-
-
-def ensemble_name(task: str, steps: int) -> str:
-    """The name under which a tier of a task is served."""
-    return f"{task}_{steps}_pipeline"

@@ -1,0 +1,176 @@
+"""Tensors of the models without an engine and of requests: what the Python models beside the engines exchange.
+
+Every input of them is optional in their configurations; an ensemble maps those that its task and features use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from diffusion_builder import contract
+from diffusion_builder.contract import DType, Interface, Tensor, following
+
+TOKENIZER_NAME = "1_tokenizer"
+PREPROCESSOR_NAME = "1_preprocessor"
+CONDITIONER_NAME = "4_conditioner"
+POSTPROCESSOR_NAME = "8_postprocessor"
+
+
+def _number(name: str, dtype: DType = DType.FP32) -> Tensor:
+    return Tensor(name, dtype, (1,), optional=True)
+
+
+def _picture(name: str, *dims: int) -> tuple[Tensor, Tensor]:
+    """A picture as pixels, and as the bytes of a file; a request sends one of them."""
+    return Tensor(name, DType.UINT8, dims, optional=True), Tensor(f"{name}_file", DType.BYTES, (1,), optional=True)
+
+
+PROMPT = Tensor("prompt", DType.BYTES, (1,))
+NEGATIVE_PROMPT = Tensor("negative_prompt", DType.BYTES, (1,), optional=True)
+PROMPT_EMBEDDINGS = Tensor("prompt_embeddings", DType.FP32, ("text_length", "text_width"))
+NEGATIVE_PROMPT_EMBEDDINGS = Tensor(
+    "negative_prompt_embeddings", DType.FP32, ("text_length", "text_width"), optional=True
+)
+SEED = _number("seed", DType.INT64)
+HEIGHT, WIDTH = _number("height", DType.INT32), _number("width", DType.INT32)
+GUIDANCE_SCALE, GUIDANCE_RESCALE = _number("guidance_scale"), _number("guidance_rescale")
+STRENGTH, ETA = _number("strength"), _number("eta")
+SCHEDULER = _number("scheduler", DType.BYTES)
+INPUT_IMAGE = _picture("input_image", -1, -1, 3)
+MASK = _picture("mask", -1, -1)
+MASK_FEATHER = _number("mask_feather")
+IP_ADAPTER_IMAGE = (
+    Tensor("ip_adapter_image", DType.UINT8, (-1, -1, -1, 3), optional=True),
+    Tensor("ip_adapter_image_file", DType.BYTES, (-1,), optional=True),
+)
+IP_ADAPTER_MASK = _picture("ip_adapter_mask", -1, -1)
+IP_ADAPTER_WEIGHT = _number("ip_adapter_weight")
+BLEND_MASK = _picture("blend_mask", -1, -1)
+BLEND_FEATHER, COLOR_MATCH = _number("blend_feather"), _number("color_match")
+PASTE_BACK = _number("paste_back", DType.BOOL)
+# What any picture can be finished with.
+FINISH = (
+    _number("sharpen"), _number("contrast"), _number("upscale_height", DType.INT32),
+    _number("upscale_width", DType.INT32),
+)  # fmt: skip
+FORMAT = (_number("output_format", DType.BYTES), _number("quality", DType.INT32))
+# What only a task that starts from a picture can do.
+BLENDING = (*INPUT_IMAGE, *BLEND_MASK, BLEND_FEATHER, COLOR_MATCH)
+
+MASKED_PIXELS = replace(contract.PIXELS, name="masked_pixels")
+MASKED_MEAN = replace(contract.LATENT_MEAN, name="masked_mean")
+MASKED_STD = replace(contract.LATENT_STD, name="masked_std")
+NO_NOISE = replace(contract.NOISE, name="no_noise")
+STEP_MASK = replace(contract.LATENT_MASK, name="step_mask")
+TEXT_EMBEDDINGS_GIVEN = replace(contract.TEXT_EMBEDDINGS, name="text_embeddings_given")
+NO_IMAGE_EMBEDDINGS = replace(contract.IMAGE_EMBEDDINGS, name="no_image_embeddings")
+NO_REGION = replace(contract.IP_ADAPTER_REGION, name="no_region")
+IMAGE = Tensor("image", DType.UINT8, ("height", "width", 3))
+ENCODED_IMAGE = Tensor("encoded_image", DType.BYTES, (1,))
+
+TOKENIZER = Interface((PROMPT, NEGATIVE_PROMPT), (contract.INPUT_IDS,))
+POSTPROCESSOR = Interface(
+    (
+        contract.DECODED, *BLENDING, *MASK, PASTE_BACK, *FINISH, *FORMAT, replace(contract.FLAGGED, optional=True),
+    ),
+    (IMAGE, ENCODED_IMAGE),
+)  # fmt: skip
+
+
+def control_image(name: str) -> tuple[Tensor, Tensor]:
+    """The picture that a ControlNet follows."""
+    return _picture(f"control_image_{name}", -1, -1, 3)
+
+
+def control_pixels(name: str) -> Tensor:
+    """The same, as its engine reads it."""
+    return replace(contract.CONTROL_IMAGE, name=f"control_pixels_{name}")
+
+
+def control_numbers(name: str) -> tuple[Tensor, ...]:
+    """How much a ControlNet says, and from which share of the steps to which."""
+    return tuple(_number(f"control_{what}_{name}") for what in ("scale", "start", "end"))
+
+
+def control_scales(name: str) -> Tensor:
+    """Its scale at each call."""
+    return replace(contract.CONTROL_SCALES, name=f"{contract.CONTROL_SCALES.name}_{name}")
+
+
+def noise_of(call: int) -> Tensor:
+    """The conditioner's output with the fresh noise of a call."""
+    return replace(contract.NOISE, name=f"{contract.NOISE.name}_{call}")
+
+
+def table_of(key: str) -> Tensor:
+    """The conditioner's output with the table of an ensemble.
+
+    An ensemble cannot hold constants, so it says task, steps and scheduler by the name of the table that it maps:
+    `<task>_<steps>[_<scheduler>]`.
+    """
+    return replace(contract.TABLE, name=f"{contract.TABLE.name}_{key}")
+
+
+def preprocessor(control_nets: Sequence[str]) -> Interface:
+    """Inputs and outputs of the preprocessor; prompt and embeddings are read only for their batch."""
+    images = [tensor for name in control_nets for tensor in control_image(name)]
+    return Interface(
+        (
+            *_CARRIERS, HEIGHT, WIDTH, *INPUT_IMAGE, *MASK, MASK_FEATHER, *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, *images,
+        ),
+        (
+            contract.PIXELS, MASKED_PIXELS, contract.LATENT_MASK, contract.REFERENCE_PIXELS,
+            contract.IP_ADAPTER_REGION, *(control_pixels(name) for name in control_nets),
+        ),
+    )  # fmt: skip
+
+
+def conditioner(keys: Sequence[str], calls: int, control_nets: Sequence[str]) -> Interface:
+    """Inputs and outputs of the conditioner.
+
+    Args:
+        keys: of all tables: see `table_of`.
+        calls: most denoiser calls of an ensemble whose calls may draw noise.
+        control_nets: their names.
+    """
+    numbers = [tensor for name in control_nets for tensor in control_numbers(name)]
+    return Interface(
+        (
+            *_CARRIERS, NEGATIVE_PROMPT_EMBEDDINGS, SEED, GUIDANCE_SCALE, GUIDANCE_RESCALE, HEIGHT, WIDTH, STRENGTH,
+            ETA, SCHEDULER, *_MOMENTS, replace(contract.LATENT_MASK, optional=True), IP_ADAPTER_WEIGHT, *numbers,
+        ),
+        (
+            *(table_of(key) for key in keys), *_FIRST, contract.LEVELS, contract.KEPT, STEP_MASK, contract.GUIDANCE,
+            contract.GUIDANCE_RESCALE, NO_NOISE, *(noise_of(call) for call in range(calls)), contract.MASKED_LATENT,
+            TEXT_EMBEDDINGS_GIVEN, NO_IMAGE_EMBEDDINGS, contract.IP_ADAPTER_SCALE, NO_REGION,
+            *(control_scales(name) for name in control_nets),
+        ),
+    )  # fmt: skip
+
+
+_CARRIERS = tuple(replace(tensor, optional=True) for tensor in (PROMPT, PROMPT_EMBEDDINGS))
+_MOMENTS = tuple(
+    replace(tensor, optional=True)
+    for tensor in (contract.LATENT_MEAN, contract.LATENT_STD, MASKED_MEAN, MASKED_STD)
+)  # fmt: skip
+# What each scheduler step hands to the next; the conditioner makes the first ones.
+CARRIED = (contract.STATE, contract.MODEL_INPUT, contract.TIMESTEP, contract.STEP_INDEX)
+_FIRST = CARRIED
+HANDED_ON = tuple(following(tensor) for tensor in CARRIED)
+
+
+def control_model(name: str) -> str:
+    """The model of a ControlNet."""
+    return f"{contract.MODEL_NAMES[contract.Component.CONTROLNET]}_{name}"
+
+
+def ensemble_name(task: str, features: Sequence[str], tier: str) -> str:
+    """The name under which a tier is served: `<task>[_<feature>...]_<tier>_pipeline`.
+
+    Args:
+        task: `generate`, `img2img` or `inpaint`.
+        features: in the order of `FEATURES`.
+        tier: `<steps>[_<scheduler>]`.
+    """
+    return "_".join([task, *features, tier, "pipeline"])
