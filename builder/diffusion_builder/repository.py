@@ -18,8 +18,8 @@ from diffusion_builder import contract, digests, tokens, unroll
 from diffusion_builder.contract import CONTRACT_VERSION, Component, Facts
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graph import check
+from diffusion_builder.models.schedule import Schedule, SchedulerSettings, schedule
 from diffusion_builder.render import Renderer
-from diffusion_builder.schedule import Schedule, SchedulerSettings, schedule
 from diffusion_builder.sources import read_json
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
 

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from diffusion_builder.contract import MAX_STEPS, MIN_PIXELS, TEXT_TO_IMAGE, Component
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.schedule import SchedulerType
+from diffusion_builder.models.schedule import SchedulerType
 
 _PIXEL_MULTIPLE = 8
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

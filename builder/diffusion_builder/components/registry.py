@@ -94,7 +94,8 @@ def _dimensions(loaded: Loaded, sizes: Sizes) -> dict[str, int]:
     known = {**loaded.example_facts, **loaded.facts, "latent_height": sizes.height, "latent_width": sizes.width}
     pixels = known.get("pixels_per_latent", 1)
     known |= {"height": sizes.height * pixels, "width": sizes.width * pixels}
-    known["columns"] = known.get("slots", 1) + 1
+    slots = known.get("slots", 1)
+    known |= {"rows_": slots + 1, "columns": slots + 2}
     known["residuals"] = residual_elements(known, sizes.height, sizes.width)
     known |= {"references": sizes.references, "image_elements": sizes.references * known.get("image_length", 1)}
     if "text_chunks" in loaded.facts:

@@ -18,24 +18,50 @@ if TYPE_CHECKING:
 class SchedulerStep(nn.Module):
     """Look a step up in its sample's table and apply it; works for any number of state slots."""
 
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917 - a graph's inputs
         self,
         state: torch.Tensor,
         model_output: torch.Tensor,
+        noise: torch.Tensor,
         step_index: torch.Tensor,
         table: torch.Tensor,
-        timesteps: torch.Tensor,
+        levels: torch.Tensor,
+        kept: torch.Tensor,
+        latent_mask: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """[B, S, C, h, w], [B, C, h, w], [B, 1], [B, 64, S+1, S+1], [B, 64] → what the next step reads."""
+        """What the next step reads, the latent, and a preview of the picture.
+
+        Shapes: [B, S, C, h, w], [B, C, h, w], [B, C, h, w], [B, 1], [B, 64, S+1, S+2], [B, 64, 4], [B, 2, C, h, w],
+        [B, 1, h, w].
+        """
         row = step_index.to(torch.int64)
-        following = torch.clamp(row + 1, max=MAX_STEPS - 1)
         matrix = torch.gather(table, 1, row[:, :, None, None].expand(-1, -1, table.shape[2], table.shape[3]))[:, 0]
-        slots = torch.cat([state, model_output[:, None]], dim=1)
-        mixed = torch.matmul(matrix, slots.flatten(2)).reshape(slots.shape)
-        timestep = torch.gather(timesteps, 1, following)
-        return mixed[:, :-1], mixed[:, -1], timestep, step_index + 1, mixed[:, 0]
+        columns = torch.cat([state, model_output[:, None], noise[:, None]], dim=1)
+        # As many rows as columns but one.
+        mixed = torch.matmul(matrix, columns.flatten(2)).reshape(columns[:, 1:].shape)
+        factors = _gather(levels, row)[:, 2:, None, None, None]
+        latent = _blend(latent_mask, mixed[:, 0], (factors * kept).sum(dim=1))
+        following = _gather(levels, torch.clamp(row + 1, max=MAX_STEPS - 1))
+        return (
+            torch.cat([latent[:, None], mixed[:, 1:]], dim=1)[:, :-1],
+            latent * following[:, 1, None, None, None],
+            following[:, :1],
+            step_index + 1,
+            latent,
+            _blend(latent_mask, mixed[:, -1], kept[:, 0]),
+        )
+
+
+def _gather(levels: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    """[B, 64, 4], [B, 1] → [B, 4]."""
+    return torch.gather(levels, 1, row[:, :, None].expand(-1, -1, levels.shape[2]))[:, 0]
+
+
+def _blend(mask: torch.Tensor, repainted: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+    return (1 - mask) * original + mask * repainted
 
 
 def load(_material: Material, _precision: Precision) -> Loaded:
     """Always float32: the latent adds up over all steps, and the arithmetic is nothing beside the denoiser's."""
-    return Loaded(SchedulerStep().eval(), {}, {"slots": 2, "channels": 3}, LATENT | {"slots", "channels", "columns"})
+    dynamic = LATENT | {"slots", "rows_", "columns"}
+    return Loaded(SchedulerStep().eval(), {}, {"slots": 2, "channels": 3}, dynamic)

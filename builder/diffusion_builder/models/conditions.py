@@ -1,165 +1,182 @@
-"""What the conditioner computes: the first state of a request, its tables, and whether it may be served.
+"""What the conditioner computes: first states, schedules, noise and scales, and whether a request may be served.
 
 Pure numpy, so that it is tested without Triton.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .noise import standard_normal
+from . import guides
+from .asked import STRENGTH, UNIT, Asked
+from .first_state import Pictures, choose, from_noise, from_picture, repainting
+from .noise import Generator
+from .plan import ConditionError, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-Floats = NDArray[np.float32]
-_PIXEL_MULTIPLE = 8
-DEFAULT_SEED = 0
-DEFAULT_GUIDANCE = 7.5
+    from .asked import Array
+    from .first_state import Moments, Start
+    from .noise import Floats
+    from .plan import Plan, Side
+    from .schedule import Schedule
 
-
-class ConditionError(Exception):
-    """The request asks for something that is not served; the message says what to send."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """Smallest, default and largest height or width in pixels."""
-
-    min: int
-    opt: int
-    max: int
-
-    def check(self, name: str, value: int) -> int:
-        """Return the value when it can be served.
-
-        Raises:
-            ConditionError: out of range or not a multiple of 8.
-        """
-        if not self.min <= value <= self.max or value % _PIXEL_MULTIPLE:
-            raise ConditionError(
-                f"{name} {value} is not served: send a multiple of {_PIXEL_MULTIPLE} "
-                f"from {self.min} to {self.max} pixels"
-            )
-        return value
+# Those of diffusers' pipelines.
+_DEFAULT_STRENGTH = {"img2img": 0.8, "inpaint": 1.0}
+_TABLE, _NOISE, _CONTROL = "table_", "noise_", "control_scales_"
 
 
-@dataclass(frozen=True)
-class Tier:
-    """A tier's schedule: table [rows, S+1, S+1] and timesteps [rows], padded; scales of the first state."""
-
-    table: Floats
-    timesteps: Floats
-    initial_scale: float
-    input_scale: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The contents of `schedules.json`."""
-
-    channels: int
-    pixels_per_latent: int
-    height: Side
-    width: Side
-    tiers: Mapping[int, Tier]
-
-    @classmethod
-    def from_json(cls, text: str) -> Plan:
-        """Read the file that the builder has written."""
-        body = json.loads(text)
-        tiers = {int(steps): _tier(tier, body["rows"]) for steps, tier in body["tiers"].items()}
-        height, width = Side(**body["height"]), Side(**body["width"])
-        return cls(body["channels"], body["pixelsPerLatent"], height, width, tiers)
-
-
-def _tier(tier: Mapping[str, Any], rows: int) -> Tier:
-    table, timesteps = np.array(tier["table"], np.float32), np.array(tier["timesteps"], np.float32)
-    padding = rows - len(table)
-    return Tier(
-        np.pad(table, ((0, padding), (0, 0), (0, 0))),
-        np.pad(timesteps, (0, padding)),
-        tier["initialScale"],
-        tier["inputScale"],
-    )
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a request of B samples asks for; None where it says nothing."""
-
-    batch: int
-    seeds: Sequence[int] | None = None
-    guidance: Sequence[float] | None = None
-    heights: Sequence[int] | None = None
-    widths: Sequence[int] | None = None
-
-
-def noise(plan: Plan, asked: Asked) -> Floats:
-    """Unit noise [B, C, h, w], each sample from its own seed.
-
-    Raises:
-        ConditionError: a size is not served, or the samples of one request differ in size.
-    """
-    height = _size("height", asked.heights, plan.height)
-    width = _size("width", asked.widths, plan.width)
-    seeds = asked.seeds if asked.seeds is not None else [DEFAULT_SEED] * asked.batch
-    _count("seed", seeds, asked.batch)
-    shape = (plan.channels, height // plan.pixels_per_latent, width // plan.pixels_per_latent)
-    return np.stack([standard_normal(seed, shape) for seed in seeds])
-
-
-def guidance(asked: Asked) -> Floats:
-    """Guidance [B, 1]; at most 1 means none, which is the same as 1 (so does diffusers).
-
-    Raises:
-        ConditionError: a value is not finite.
-    """
-    values = asked.guidance if asked.guidance is not None else [DEFAULT_GUIDANCE] * asked.batch
-    _count("guidance_scale", values, asked.batch)
-    for value in values:
-        if not math.isfinite(value):
-            raise ConditionError(f"guidance_scale {value} is not a finite number: send {DEFAULT_GUIDANCE} or the like")
-    return np.maximum(np.array(values, np.float32), 1.0).reshape(-1, 1)
-
-
-def tiered(tier: Tier, unit: Floats) -> Mapping[str, Floats]:
-    """The tensors that depend on the tier.
+def condition(plan: Plan, inputs: Mapping[str, Array], wanted: frozenset[str]) -> Mapping[str, Array]:
+    """Answer a request.
 
     Args:
-        tier: the schedule.
-        unit: unit noise [B, C, h, w].
+        plan: the repository.
+        inputs: the request's tensors [B, ...].
+        wanted: the outputs to compute, exactly one `table_<task>_<steps>[_<scheduler>]` among them.
 
     Returns:
-        state [B, S, C, h, w], model_input [B, C, h, w], timestep [B, 1], and table and timesteps per sample.
+        The wanted tensors [B, ...].
+
+    Raises:
+        ConditionError: something is asked for that is not served.
     """
-    batch = len(unit)
-    slots = tier.table.shape[1] - 1
-    state = np.zeros((batch, slots, *unit.shape[1:]), np.float32)
-    state[:, 0] = unit * np.float32(tier.initial_scale)
-    return {
-        "state": state,
-        "model_input": state[:, 0] * np.float32(tier.input_scale),
-        "timestep": np.full((batch, 1), tier.timesteps[0], np.float32),
-        "table": np.repeat(tier.table[None], batch, axis=0),
-        "timesteps": np.repeat(tier.timesteps[None], batch, axis=0),
-    }
+    work = _Work(plan, Asked.of(inputs), wanted)
+    return {name: np.ascontiguousarray(work.output(name)) for name in sorted(wanted)}
 
 
-def _size(name: str, values: Sequence[int] | None, side: Side) -> int:
-    if values is None:
-        return side.opt
-    if len(set(values)) != 1:
-        raise ConditionError(f"{name} differs within one request ({list(values)}): send one request per size")
-    return side.check(name, values[0])
+class _Work:
+    """One request; what several outputs need is computed once."""
 
+    def __init__(self, plan: Plan, asked: Asked, wanted: frozenset[str]) -> None:
+        self._plan, self._asked, self._wanted = plan, asked, wanted
+        self._outputs: Mapping[str, Callable[[], Array]] = {
+            "levels": lambda: np.stack([chosen.levels for chosen in self._schedules]),
+            "state": self._state,
+            "model_input": self._model_input,
+            "timestep": lambda: np.stack([chosen.levels[0, :1] for chosen in self._schedules]),
+            "step_index": lambda: np.zeros((asked.batch, 1), np.int32),
+            "guidance": lambda: guides.guidance(asked),
+            "guidance_rescale": lambda: guides.guidance_rescale(asked),
+            "no_noise": lambda: np.zeros((asked.batch, *self._shape), np.float32),
+            "kept": lambda: np.stack([np.stack([start.clean, start.noise]) for start in self._starts]),
+            "step_mask": self._step_mask,
+            "masked_latent": lambda: np.stack([start.masked for start in self._starts]),
+            "text_embeddings_given": lambda: guides.text_embeddings(plan, asked, guides.guidance(asked)),
+            "no_image_embeddings": lambda: np.zeros((asked.batch, 2, *plan.image), np.float32),
+            "ip_adapter_scale": lambda: guides.ip_adapter_scale(asked, used="no_image_embeddings" not in wanted),
+            "no_region": lambda: np.ones((asked.batch, 1, *self._shape[1:]), np.float32),
+        }
 
-def _count(name: str, values: Sequence[object], batch: int) -> None:
-    if len(values) != batch:
-        raise ConditionError(f"{name} has {len(values)} values for {batch} prompts: send one each")
+    def output(self, name: str) -> Array:
+        if name.startswith(_TABLE):
+            return np.stack([chosen.padded(self._plan.slots) for chosen in self._schedules])
+        if name.startswith(_NOISE):
+            return self._drawn[int(name.removeprefix(_NOISE))]
+        if name.startswith(_CONTROL):
+            calls = self._schedules[0].calls
+            return guides.control_scales(self._asked, name.removeprefix(_CONTROL), calls)
+        return self._outputs[name]()
+
+    @cached_property
+    def _target(self) -> Target:
+        keys = [name.removeprefix(_TABLE) for name in self._wanted if name.startswith(_TABLE)]
+        if len(keys) != 1:
+            raise ConditionError(f"an ensemble maps one table, this one maps {len(keys)}: build it again")
+        present = {
+            "controlnet": any(name.startswith(_CONTROL) for name in self._wanted),
+            "ip_adapter": "ip_adapter_scale" in self._wanted and "no_image_embeddings" not in self._wanted,
+            "embeddings": "text_embeddings_given" in self._wanted,
+        }
+        return Target.of(keys[0], tuple(name for name, there in present.items() if there), self._plan)
+
+    @cached_property
+    def _strengths(self) -> Sequence[float]:
+        default = _DEFAULT_STRENGTH.get(self._target.task)
+        if default is None:
+            return [1.0] * self._asked.batch
+        return self._asked.numbers("strength", default, STRENGTH)
+
+    @cached_property
+    def _schedules(self) -> Sequence[Schedule]:
+        names = self._asked.names("scheduler", self._target.scheduler or self._plan.default)
+        etas = self._asked.numbers("eta", 0.0, UNIT)
+        chosen = [
+            choose(self._plan, self._target, name, strength, eta)
+            for name, strength, eta in zip(names, self._strengths, etas, strict=True)
+        ]
+        if any(any(one.draws) for one in chosen) and not any(name.startswith(_NOISE) for name in self._wanted):
+            raise ConditionError("eta is not served by this ensemble, whose steps draw no noise: leave it out")
+        return chosen
+
+    @cached_property
+    def _shape(self) -> tuple[int, int, int]:
+        """Of a latent: that of the picture, or what height and width say."""
+        for name in ("latent_mean", "masked_mean"):
+            given = self._asked.tensor(name)
+            if given is not None:
+                return self._plan.channels, given.shape[2], given.shape[3]
+        height = self._side("height", self._plan.height)
+        width = self._side("width", self._plan.width)
+        return self._plan.channels, height // self._plan.pixels_per_latent, width // self._plan.pixels_per_latent
+
+    def _side(self, name: str, side: Side) -> int:
+        given = self._asked.size(name)
+        return side.opt if given is None else side.check(name, given)
+
+    @cached_property
+    def _generators(self) -> Sequence[Generator]:
+        return [Generator(seed) for seed in self._asked.seeds()]
+
+    @cached_property
+    def _starts(self) -> Sequence[Start]:
+        return [self._start(index) for index in range(self._asked.batch)]
+
+    def _start(self, index: int) -> Start:
+        chosen, generator = self._schedules[index], self._generators[index]
+        if self._target.task == "generate":
+            return from_noise(chosen, generator, self._shape)
+        whole, masked = self._moments("latent", index), self._moments("masked", index)
+        if self._target.task == "inpaint":
+            scratch = self._strengths[index] == 1.0
+            pictures = Pictures(whole, masked)
+            return repainting(chosen, generator, pictures, made_for_it=self._plan.inpainting, from_scratch=scratch)
+        if whole is None:
+            raise ConditionError("input_image is missing: send the picture to start from")
+        return from_picture(chosen, generator, whole)
+
+    def _moments(self, name: str, index: int) -> Moments | None:
+        mean, deviation = self._asked.tensor(f"{name}_mean"), self._asked.tensor(f"{name}_std")
+        return None if mean is None or deviation is None else (mean[index], deviation[index])
+
+    @cached_property
+    def _drawn(self) -> Sequence[Floats]:
+        """Fresh noise [B, C, h, w] of each call, drawn after that of the first state."""
+        _ = self._starts
+        last = max(int(name.removeprefix(_NOISE)) for name in self._wanted if name.startswith(_NOISE))
+        calls = [np.zeros((self._asked.batch, *self._shape), np.float32) for _ in range(last + 1)]
+        for index, (chosen, generator) in enumerate(zip(self._schedules, self._generators, strict=True)):
+            for noise, draws in zip(calls, chosen.draws, strict=False):
+                if draws:
+                    noise[index] = generator.normal(self._shape)
+        return calls
+
+    def _state(self) -> Floats:
+        state = np.zeros((self._asked.batch, self._plan.slots, *self._shape), np.float32)
+        for slots, start in zip(state, self._starts, strict=True):
+            slots[0] = start.latent
+        return state
+
+    def _model_input(self) -> Floats:
+        pairs = zip(self._starts, self._schedules, strict=True)
+        return np.stack([start.latent * np.float32(chosen.input_scale) for start, chosen in pairs])
+
+    def _step_mask(self) -> Array:
+        """1 where the step's latent is taken, 0 where the picture is kept: everywhere 1 unless the step repaints."""
+        mask = self._asked.tensor("latent_mask") if self._target.task == "inpaint" else None
+        if mask is None or self._plan.inpainting:
+            return np.ones((self._asked.batch, 1, *self._shape[1:]), np.float32)
+        return mask

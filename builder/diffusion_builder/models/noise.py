@@ -24,36 +24,43 @@ _UNIFORM_BITS = 24
 _SEED_MASK = 0xFFFFFFFF
 
 
-def standard_normal(seed: int, shape: Sequence[int]) -> Floats:
-    """Draw what torch draws.
+class Generator:
+    """Draws one array after the other, as torch's generator does.
 
     Args:
         seed: any 64-bit integer; negative ones as `manual_seed` takes them (modulo 2**64).
-        shape: at least 16 elements, below that torch uses another algorithm.
-
-    Returns:
-        float32 array of this shape.
-
-    Raises:
-        ValueError: fewer than 16 elements.
     """
-    count = math.prod(shape)
-    if count < _BLOCK:
-        raise ValueError(f"{count} elements: this algorithm starts at {_BLOCK}")
-    generator = np.random.RandomState(seed & _SEED_MASK)
-    whole = count - count % _BLOCK
-    draws = _uniform(generator, count)
-    values = np.empty(count, np.float32)
-    values[:whole] = _box_muller(draws[:whole])
-    if whole < count:
-        values[-_BLOCK:] = _box_muller(_uniform(generator, _BLOCK))
-    return values.reshape(tuple(shape))
 
+    def __init__(self, seed: int) -> None:
+        self._words = np.random.RandomState(seed & _SEED_MASK)
 
-def _uniform(generator: np.random.RandomState, count: int) -> Floats:
-    words = generator.randint(0, 1 << 32, size=count, dtype=np.uint32)
-    fractions: Floats = (words & ((1 << _UNIFORM_BITS) - 1)).astype(np.float32) / np.float32(1 << _UNIFORM_BITS)
-    return fractions
+    def normal(self, shape: Sequence[int]) -> Floats:
+        """Draw what `torch.randn` draws next.
+
+        Args:
+            shape: at least 16 elements, below that torch uses another algorithm.
+
+        Returns:
+            float32 array of this shape.
+
+        Raises:
+            ValueError: fewer than 16 elements.
+        """
+        count = math.prod(shape)
+        if count < _BLOCK:
+            raise ValueError(f"{count} elements: this algorithm starts at {_BLOCK}")
+        whole = count - count % _BLOCK
+        draws = self._uniform(count)
+        values = np.empty(count, np.float32)
+        values[:whole] = _box_muller(draws[:whole])
+        if whole < count:
+            values[-_BLOCK:] = _box_muller(self._uniform(_BLOCK))
+        return values.reshape(tuple(shape))
+
+    def _uniform(self, count: int) -> Floats:
+        words = self._words.randint(0, 1 << 32, size=count, dtype=np.uint32)
+        fractions: Floats = (words & ((1 << _UNIFORM_BITS) - 1)).astype(np.float32) / np.float32(1 << _UNIFORM_BITS)
+        return fractions
 
 
 def _box_muller(uniforms: Floats) -> Floats:

@@ -78,11 +78,12 @@ def _ranges(facts: Mapping[str, int], shapes: Shapes) -> Mapping[str, Range]:
     """What every named dimension may be."""
     ranges = {name: Range(min=value, opt=value, max=value) for name, value in facts.items()}
     ranges["slots"] = Range(min=1, opt=1, max=MAX_SLOTS)
-    ranges["columns"] = Range(min=2, opt=2, max=MAX_SLOTS + 1)
     ranges["height"], ranges["width"] = shapes.height, shapes.width
     ranges["references"] = Range(min=1, opt=1, max=MAX_REFERENCES)
     if length := facts.get("image_length"):
         ranges["image_elements"] = Range(min=length, opt=length, max=MAX_REFERENCES * length)
+    ranges["rows_"] = Range(min=2, opt=2, max=MAX_SLOTS + 1)
+    ranges["columns"] = Range(min=3, opt=3, max=MAX_SLOTS + 2)
     if pixels := facts.get("pixels_per_latent"):
         ranges["latent_height"] = _latent("height", shapes.height, pixels)
         ranges["latent_width"] = _latent("width", shapes.width, pixels)

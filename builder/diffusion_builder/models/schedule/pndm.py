@@ -12,27 +12,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffusion_builder.schedule.noise import alphas_cumprod
-from diffusion_builder.schedule.prediction import noise
-from diffusion_builder.schedule.table import Course, Floats, Row, Schedule, tabulate
-from diffusion_builder.schedule.timesteps import spaced
+from .noise import alphas_cumprod
+from .prediction import clean_sample, noise
+from .table import Course, Floats, Row, Run, Schedule, tabulate
+from .timesteps import spaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusion_builder.schedule.settings import SchedulerSettings
+    from .settings import SchedulerSettings
 
 _SLOTS = 4
 # Linear multistep methods of order 2, 3 and 4, newest output first.
 _WEIGHTS = {2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
 
 
-def pndm(settings: SchedulerSettings, steps: int) -> Schedule:
+def pndm(settings: SchedulerSettings, run: Run) -> Schedule:
     """Schedule of four slots and N + 1 calls (one for a single step)."""
-    timesteps = spaced(settings, steps).round()
-    called = np.insert(timesteps, 1, timesteps[1:2])
-    plms = _Plms(settings, alphas_cumprod(settings), called, settings.num_train_timesteps // steps)
-    return tabulate(Course.unscaled(steps, called), _SLOTS, plms.advance)
+    timesteps = spaced(settings, run.steps).round()
+    called = np.insert(timesteps, 1, timesteps[1:2])[run.begin :]
+    cumulated = alphas_cumprod(settings)
+    plms = _Plms(settings, cumulated, called, settings.num_train_timesteps // run.steps)
+    return tabulate(Course.discrete(called, cumulated), _SLOTS, plms.advance)
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,24 @@ class _Plms:
     stride: int
 
     def advance(self, call: int, rows: Sequence[Row]) -> Sequence[Row]:
-        latent, first, second, third, output = rows
+        latent, first, second, third, output, _ = rows
         timestep = int(self.timesteps[call])
+        signal, spread = np.sqrt(self._alpha(timestep)), np.sqrt(1 - self._alpha(timestep))
+        sample = clean_sample(self.settings, latent, output, signal, spread)
         nothing = 0 * latent
         if call == 0:
-            return [self._transfer(latent, output, timestep), output, latent, nothing]
+            return [self._transfer(latent, output, timestep), output, latent, nothing, sample]
         if call == 1:
-            return [self._transfer(second, (output + first) / 2, timestep + self.stride), first, nothing, nothing]
+            return [
+                self._transfer(second, (output + first) / 2, timestep + self.stride),
+                first,
+                nothing,
+                nothing,
+                sample,
+            ]
         outputs = [output, first, second, third][:call]
         mixed = sum(weight * past for weight, past in zip(_WEIGHTS[len(outputs)], outputs, strict=True))
-        return [self._transfer(latent, nothing + mixed, timestep), output, first, second]
+        return [self._transfer(latent, nothing + mixed, timestep), output, first, second, sample]
 
     def _transfer(self, latent: Row, output: Row, timestep: int) -> Row:
         """Eq. 9: from a timestep to the one a stride before."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffusion_builder.schedule.noise import Levels
-    from diffusion_builder.schedule.settings import SchedulerSettings
-    from diffusion_builder.schedule.table import Row
+    from .noise import Levels
+    from .settings import SchedulerSettings
+    from .table import Row
 
 
 def clean_sample(settings: SchedulerSettings, latent: Row, output: Row, signal: float, spread: float) -> Row:
@@ -31,8 +31,7 @@ def noise(settings: SchedulerSettings, latent: Row, output: Row, signal: float, 
     return signal * output + spread * latent
 
 
-def derivative(settings: SchedulerSettings, latent: Row, output: Row, levels: Levels, index: int) -> Row:
-    """Slope over sigma of a variance-exploding latent at a noise level (eq. 1 of arXiv 2206.00364, s = 1)."""
+def clean_exploding(settings: SchedulerSettings, latent: Row, output: Row, levels: Levels, index: int) -> Row:
+    """The predicted clean sample of a variance-exploding latent at a noise level."""
     signal, spread = levels.signal(index), levels.spread(index)
-    change: Row = latent - clean_sample(settings, signal * latent, output, signal, spread)
-    return change / float(levels.sigmas[index])
+    return clean_sample(settings, signal * latent, output, signal, spread)

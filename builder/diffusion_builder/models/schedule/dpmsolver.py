@@ -5,41 +5,32 @@ State: the latent, and the clean samples predicted at the steps before, newest f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffusion_builder.schedule.multistep import multistep_levels, order_at
-from diffusion_builder.schedule.prediction import clean_sample
-from diffusion_builder.schedule.table import Course, Row, Schedule, tabulate
+from .multistep import MultistepSolver, multistep
+from .prediction import clean_sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusion_builder.schedule.noise import Levels
-    from diffusion_builder.schedule.settings import SchedulerSettings
+    from .settings import SchedulerSettings
+    from .table import Row, Run, Schedule
 
 
-def dpm_solver(settings: SchedulerSettings, steps: int) -> Schedule:
+def dpm_solver(settings: SchedulerSettings, run: Run) -> Schedule:
     """Schedule of as many slots as the solver's order, and one call a step."""
-    timesteps, levels = multistep_levels(settings, steps)
-    solver = _Solver(settings, levels, len(timesteps))
-    return tabulate(Course.unscaled(steps, timesteps), settings.solver_order, solver.advance)
+    return multistep(settings, run, _Solver, settings.solver_order)
 
 
-@dataclass(frozen=True)
-class _Solver:
-    settings: SchedulerSettings
-    levels: Levels
-    steps: int
-
+class _Solver(MultistepSolver):
     def advance(self, call: int, rows: Sequence[Row]) -> Sequence[Row]:
-        latent, *history, output = rows
+        latent, *history, output, _ = rows
         scales = self.levels.signal(call), self.levels.spread(call)
         samples = [clean_sample(self.settings, latent, output, *scales), *history]
-        order = order_at(self.settings, call, self.steps)
-        return [self._update(call, latent, samples[:order]), *samples[: len(history)]]
+        moved = self._update(call, latent, samples[: self.order(call)])
+        return [moved, *samples[: len(history)], samples[0]]
 
     def _update(self, call: int, latent: Row, samples: Sequence[Row]) -> Row:
         step = self.levels.log_snr(call + 1) - self.levels.log_snr(call)

@@ -5,43 +5,35 @@ State: the latent, and the noise predicted at the steps before, newest first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffusion_builder.schedule.multistep import multistep_levels, order_at
-from diffusion_builder.schedule.prediction import noise
-from diffusion_builder.schedule.table import Course, Floats, Row, Schedule, tabulate
+from .multistep import MultistepSolver, multistep
+from .prediction import clean_sample, noise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusion_builder.schedule.noise import Levels
-    from diffusion_builder.schedule.settings import SchedulerSettings
+    from .settings import SchedulerSettings
+    from .table import Floats, Row, Run, Schedule
 
 
-def deis(settings: SchedulerSettings, steps: int) -> Schedule:
+def deis(settings: SchedulerSettings, run: Run) -> Schedule:
     """Schedule of as many slots as the solver's order, and one call a step."""
-    timesteps, levels = multistep_levels(settings, steps)
-    solver = _Solver(settings, levels, len(timesteps))
-    return tabulate(Course.unscaled(steps, timesteps), settings.solver_order, solver.advance)
+    return multistep(settings, run, _Solver, settings.solver_order)
 
 
-@dataclass(frozen=True)
-class _Solver:
-    settings: SchedulerSettings
-    levels: Levels
-    steps: int
-
+class _Solver(MultistepSolver):
     def advance(self, call: int, rows: Sequence[Row]) -> Sequence[Row]:
-        latent, *history, output = rows
+        latent, *history, output, _ = rows
         signal, spread = self.levels.signal(call), self.levels.spread(call)
         noises = [noise(self.settings, latent, output, signal, spread), *history]
-        order = order_at(self.settings, call, self.steps)
+        order = self.order(call)
         weights = integrals(self.levels.sigmas[call + 1], self.levels.sigmas[call - order + 1 : call + 1][::-1])
         change = sum(weight * past for weight, past in zip(weights, noises, strict=False))
-        return [self.levels.signal(call + 1) * (latent / signal + change), *noises[: len(history)]]
+        moved = self.levels.signal(call + 1) * (latent / signal + change)
+        return [moved, *noises[: len(history)], clean_sample(self.settings, latent, output, signal, spread)]
 
 
 def integrals(end: float, nodes: Floats) -> Sequence[float]:

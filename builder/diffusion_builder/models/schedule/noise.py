@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_builder.schedule.settings import SchedulerType
+from .classes import SchedulerType
 
 if TYPE_CHECKING:
-    from diffusion_builder.schedule.settings import SchedulerSettings
-    from diffusion_builder.schedule.table import Floats
+    from .settings import SchedulerSettings
+    from .table import Floats
 
 _Singles = NDArray[np.float32]
 # Stands for a last cumulated alpha of 0, so that its sigma is finite (fp16's smallest subnormal, as in diffusers).
@@ -68,9 +68,16 @@ def sigmas_at(settings: SchedulerSettings, timesteps: Floats) -> Floats:
 
 
 def timesteps_at(settings: SchedulerSettings, sigmas: Floats) -> Floats:
-    """Fractional training timesteps of sigmas, linear in their logarithm."""
-    training = training_sigmas(settings)
-    timesteps: Floats = np.interp(np.log(sigmas), np.log(training), np.arange(len(training)))
+    """Fractional training timesteps of sigmas, linear in their logarithm.
+
+    Some are truncated afterwards, so the roundings of diffusers' `_sigma_to_t` are kept: training logarithms in
+    single precision.
+    """
+    training = np.log(training_sigmas(settings).astype(np.float32))
+    logs = np.log(sigmas)
+    low = np.clip(np.searchsorted(training, logs, side="right") - 1, 0, len(training) - 2)
+    share = np.clip((training[low] - logs) / (training[low] - training[low + 1]), 0, 1)
+    timesteps: Floats = (1 - share) * low + share * (low + 1)
     return timesteps
 
 
@@ -80,8 +87,18 @@ def followed_by_last(settings: SchedulerSettings, sigmas: Floats) -> Levels:
     return Levels(np.append(sigmas, last).astype(np.float32).astype(np.float64))
 
 
-def karras(low: float, high: float, count: int) -> Floats:
-    """Noise levels from high to low, eq. 5 of arXiv 2206.00364."""
+def respaced(settings: SchedulerSettings, low: float, high: float, count: int) -> Floats | None:
+    """Noise levels [count] from high to low where they are not those of the timesteps, else None."""
+    if settings.use_karras_sigmas:
+        return _karras(low, high, count)
+    if settings.use_exponential_sigmas:
+        exponential: Floats = np.exp(np.linspace(math.log(high), math.log(low), count))
+        return exponential
+    return None
+
+
+def _karras(low: float, high: float, count: int) -> Floats:
+    """Eq. 5 of arXiv 2206.00364."""
     ramp = np.linspace(0, 1, count)
     inverse_low, inverse_high = low ** (1 / _KARRAS_RHO), high ** (1 / _KARRAS_RHO)
     levels: Floats = (inverse_high + ramp * (inverse_low - inverse_high)) ** _KARRAS_RHO

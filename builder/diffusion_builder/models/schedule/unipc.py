@@ -6,55 +6,47 @@ samples predicted at as many steps before as the solver has orders, newest first
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import factorial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffusion_builder.schedule.multistep import multistep_levels
-from diffusion_builder.schedule.prediction import clean_sample
-from diffusion_builder.schedule.table import Course, Floats, Row, Schedule, tabulate
+from .multistep import MultistepSolver, multistep
+from .prediction import clean_sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusion_builder.schedule.noise import Levels
-    from diffusion_builder.schedule.settings import SchedulerSettings
+    from .settings import SchedulerSettings
+    from .table import Floats, Row, Run, Schedule
 
 # Exact weights of the lowest orders are replaced by this one (section 3.4).
 _HALF = np.array([0.5])
 
 
-def unipc(settings: SchedulerSettings, steps: int) -> Schedule:
+def unipc(settings: SchedulerSettings, run: Run) -> Schedule:
     """Schedule of two slots more than the solver's order, and one call a step."""
-    timesteps, levels = multistep_levels(settings, steps)
-    solver = _Solver(settings, levels, len(timesteps))
-    return tabulate(Course.unscaled(steps, timesteps), settings.solver_order + 2, solver.advance)
+    return multistep(settings, run, _Solver, settings.solver_order + 2)
 
 
-@dataclass(frozen=True)
-class _Solver:
-    settings: SchedulerSettings
-    levels: Levels
-    steps: int
-
+class _Solver(MultistepSolver):
     def advance(self, call: int, rows: Sequence[Row]) -> Sequence[Row]:
-        latent, before, *history, output = rows
+        latent, before, *history, output, _ = rows
         scales = self.levels.signal(call), self.levels.spread(call)
         sample = clean_sample(self.settings, latent, output, *scales)
-        if call > 0 and call - 1 not in self.settings.disable_corrector:
+        if call > 0 and self.run.begin + call - 1 not in self.settings.disable_corrector:
             latent = self._correct(call - 1, before, history, sample)
         samples = [sample, *history[:-1]]
-        return [self._predict(call, latent, samples), latent, *samples]
+        return [self._predict(call, latent, samples), latent, *samples, sample]
 
-    def _order(self, call: int) -> int:
+    def order(self, call: int) -> int:
+        """Less while there is no history, and at the end."""
         order = min(self.settings.solver_order, call + 1)
         return min(order, self.steps - call) if self.settings.lower_order_final else order
 
     def _predict(self, call: int, latent: Row, samples: Sequence[Row]) -> Row:
         """UniP: from the step's level to the next."""
-        order = self._order(call)
+        order = self.order(call)
         moved = self._first_order(call, latent, samples[0])
         if order == 1:
             return moved
@@ -64,7 +56,7 @@ class _Solver:
 
     def _correct(self, call: int, latent: Row, samples: Sequence[Row], arrived: Row) -> Row:
         """UniC: the same step again, now that the clean sample predicted where it arrived is known."""
-        order = self._order(call)
+        order = self.order(call)
         nodes = self._nodes(call, order)
         weights = _HALF if order == 1 else self._weights(call, np.append(nodes, 1.0))
         slopes = _slopes(weights[:-1], nodes, samples) + weights[-1] * (arrived - samples[0])

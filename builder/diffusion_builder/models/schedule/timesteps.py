@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from diffusion_builder.schedule.settings import SchedulerSettings
-    from diffusion_builder.schedule.table import Floats
+    from .settings import SchedulerSettings
+    from .table import Floats
 
 # StableDiffusionPipeline.__init__ overrides the configured value of every scheduler with this one.
 _STEPS_OFFSET = 1

@@ -1,0 +1,130 @@
+"""What the conditioner knows of its repository: the contents of `plan.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .schedule import SchedulerSettings, SchedulerType, calls_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PIXEL_MULTIPLE = 8
+
+
+class ConditionError(Exception):
+    """The request asks for something that is not served; the message says what to send."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Smallest, default and largest height or width in pixels."""
+
+    min: int
+    opt: int
+    max: int
+
+    def check(self, name: str, value: int) -> int:
+        """Return the value when it can be served.
+
+        Raises:
+            ConditionError: out of range or not a multiple of 8.
+        """
+        if not self.min <= value <= self.max or value % _PIXEL_MULTIPLE:
+            raise ConditionError(
+                f"{name} {value} is not served: send a multiple of {_PIXEL_MULTIPLE} "
+                f"from {self.min} to {self.max} pixels"
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A repository, as far as the conditioner is concerned.
+
+    Args:
+        channels: of a latent.
+        pixels_per_latent: edge of the square of pixels that one latent element stands for.
+        height: the profile.
+        width: the profile.
+        slots: state slots of the scheduler that has most.
+        schedulers: those that a request may choose among, the default one first.
+        inpainting: whether the denoiser was made for inpainting and reads the mask itself.
+        text: elements and width of one piece of text's embeddings, and how many pieces are served.
+        image: elements and width of one reference picture's embeddings; zeros where there are none.
+        control_nets: their names.
+    """
+
+    channels: int
+    pixels_per_latent: int
+    height: Side
+    width: Side
+    slots: int
+    schedulers: Mapping[SchedulerType, SchedulerSettings]
+    inpainting: bool = False
+    text: tuple[int, int, int] = (0, 0, 0)
+    image: tuple[int, int] = (0, 0)
+    control_nets: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read the file that the builder has written.
+
+        Raises:
+            ScheduleError: a scheduler is not served.
+        """
+        body = json.loads(text)
+        settings = [SchedulerSettings.from_json(item) for item in body["schedulers"]]
+        return cls(
+            body["channels"],
+            body["pixelsPerLatent"],
+            Side(**body["height"]),
+            Side(**body["width"]),
+            body["slots"],
+            {item.type: item for item in settings},
+            inpainting=body["inpainting"],
+            text=(body["textLength"], body["textWidth"], body["textChunks"]),
+            image=(body["imageLength"], body["imageWidth"]),
+            control_nets=tuple(body["controlNets"]),
+        )
+
+    @property
+    def default(self) -> SchedulerType:
+        """The scheduler of a request that names none."""
+        return next(iter(self.schedulers))
+
+
+@dataclass(frozen=True)
+class Target:
+    """The ensemble that a request was sent to.
+
+    Args:
+        task: `generate`, `img2img` or `inpaint`.
+        steps: the step count in its name.
+        scheduler: the one in its name; None for the ensemble that the default scheduler shares with others.
+        features: the parts of its name between task and steps.
+    """
+
+    task: str
+    steps: int
+    scheduler: SchedulerType | None = None
+    features: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, key: str, features: tuple[str, ...], plan: Plan) -> Target:
+        """Read `<task>_<steps>[_<scheduler>]`, which the ensemble says by the table that it maps."""
+        task, steps, *name = key.split("_")
+        scheduler = next((type_ for type_ in plan.schedulers if [type_.lower()] == name), None)
+        return cls(task, int(steps), scheduler, features)
+
+    def ensemble(self, plan: Plan, scheduler: SchedulerType) -> str:
+        """Name of the ensemble that does the same with another scheduler."""
+        shared = calls_for(scheduler, self.steps) == calls_for(plan.default, self.steps)
+        suffix = [] if shared else [scheduler.lower()]
+        return "_".join([self.task, *self.features, str(self.steps), *suffix, "pipeline"])
+
+    def calls(self, plan: Plan) -> int:
+        """How often this ensemble calls the denoiser."""
+        return calls_for(self.scheduler or plan.default, self.steps)

@@ -1,0 +1,116 @@
+"""Schedulers as tables: a step is a linear map of the state, the model's output and fresh noise.
+
+Formulas are those of diffusers' scheduler classes, with what `StableDiffusionPipeline` forces on every scheduler:
+`steps_offset` 1 and no clipping of the predicted sample. Standard library and numpy only: this folder is copied into
+the conditioner, which makes schedules per request.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from .classes import SchedulerType
+from .ddim import ddim
+from .ddpm import ddpm
+from .deis import deis
+from .dpmsolver import dpm_solver
+from .errors import ScheduleError
+from .euler import euler
+from .euler_ancestral import euler_ancestral
+from .heun import heun
+from .lcm import lcm
+from .pndm import pndm
+from .settings import SchedulerSettings
+from .table import MAX_CALLS, Run, Schedule
+from .unipc import unipc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = [
+    "MAX_CALLS", "Schedule", "ScheduleError", "SchedulerSettings", "SchedulerType", "begin_for", "calls_for",
+    "schedule",
+]  # fmt: skip
+
+_TABLES: Mapping[SchedulerType, Callable[[SchedulerSettings, Run], Schedule]] = {
+    SchedulerType.DDIM: ddim,
+    SchedulerType.DDPM: ddpm,
+    SchedulerType.EULER: euler,
+    SchedulerType.EULER_ANCESTRAL: euler_ancestral,
+    SchedulerType.HEUN: heun,
+    SchedulerType.LCM: lcm,
+    SchedulerType.PNDM: pndm,
+    SchedulerType.DPM_SOLVER_MULTISTEP: dpm_solver,
+    SchedulerType.DEIS_MULTISTEP: deis,
+    SchedulerType.UNIPC_MULTISTEP: unipc,
+}
+# A request's schedule is mostly one that was asked for before; a table of 64 rows takes at most 11 kB.
+_KEPT = 512
+
+
+@lru_cache(maxsize=_KEPT)
+def schedule(settings: SchedulerSettings, steps: int, begin: int = 0, eta: float = 0.0) -> Schedule:
+    """Compute a schedule.
+
+    Args:
+        settings: the scheduler.
+        steps: what diffusers calls `num_inference_steps`.
+        begin: how many of these steps are skipped, `t_start` of diffusers' img2img; history starts there.
+        eta: share of DDPM's noise in DDIM's steps, 0 to 1.
+
+    Returns:
+        The schedule; it is shared, so its arrays cannot be written to.
+
+    Raises:
+        ScheduleError: a number is out of range, or these settings have no such schedule.
+    """
+    if not 1 <= steps <= settings.max_steps:
+        raise ScheduleError(f"{steps} steps: the scheduler {settings.type} has 1 to {settings.max_steps} steps")
+    if not 0 <= begin < steps:
+        raise ScheduleError(f"{begin} of {steps} steps are skipped: at least one must be left")
+    if not 0 <= eta <= 1:
+        raise ScheduleError(f"eta {eta} is not in 0 to 1")
+    if eta and settings.type is not SchedulerType.DDIM:
+        raise ScheduleError(f"the scheduler {settings.type} has no eta: leave it out, or use {SchedulerType.DDIM}")
+    return _TABLES[settings.type](settings, Run(steps, begin, eta))
+
+
+def calls_for(type_: SchedulerType, steps: int) -> int:
+    """How often the denoiser is called for so many steps."""
+    if type_ is SchedulerType.HEUN:
+        return 2 * steps - 1
+    return steps + 1 if type_ is SchedulerType.PNDM and steps > 1 else steps
+
+
+def begin_for(settings: SchedulerSettings, steps: int, strength: float) -> tuple[int, int]:
+    """The schedule of which `steps` are run at this strength.
+
+    diffusers runs the last min(int(M * strength), M) of M steps; here the number that is run is given.
+
+    Args:
+        settings: the scheduler.
+        steps: how many are run.
+        strength: above 0 and at most 1.
+
+    Returns:
+        The smallest such M, and how many of its steps are skipped.
+
+    Raises:
+        ScheduleError: M is more than the scheduler has.
+    """
+    total = max(steps, int(steps / strength) - 1)
+    while int(total * strength) < steps:
+        total += 1
+    if total > settings.max_steps:
+        raise ScheduleError(
+            f"strength {strength} with {steps} steps is part of a schedule of {total} steps, the scheduler "
+            f"{settings.type} has {settings.max_steps}: use a strength of at least {_smallest(settings, steps)}, "
+            "or fewer steps"
+        )
+    return total, total - steps
+
+
+def _smallest(settings: SchedulerSettings, steps: int) -> float:
+    """Rounded up, so that it is one that works."""
+    return min(1.0, (steps * 10_000 // settings.max_steps + 1) / 10_000)

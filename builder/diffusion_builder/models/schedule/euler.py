@@ -1,0 +1,58 @@
+"""Euler: algorithm 2 of arXiv 2206.00364 without churn and correction (scheduling_euler_discrete.py).
+
+State: the latent, variance-exploding; the model is given it scaled to unit variance.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .noise import Levels, followed_by_last, respaced, sigmas_at, timesteps_at
+from .prediction import clean_exploding
+from .table import Course, Floats, Row, Run, Schedule, tabulate
+from .timesteps import spaced
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .settings import SchedulerSettings
+
+
+def euler(settings: SchedulerSettings, run: Run) -> Schedule:
+    """Schedule of one slot and one call a step."""
+    course, levels = exploding(settings, run)
+
+    def advance(call: int, rows: Sequence[Row]) -> Sequence[Row]:
+        latent, output, _ = rows
+        sample = clean_exploding(settings, latent, output, levels, call)
+        change = levels.sigmas[call + 1] - levels.sigmas[call]
+        return [latent + change * (latent - sample) / levels.sigmas[call], sample]
+
+    return tabulate(course, 1, advance)
+
+
+def exploding(settings: SchedulerSettings, run: Run) -> tuple[Course, Levels]:
+    """Course of N calls and noise levels [N+1] of the samplers that keep a variance-exploding latent."""
+    timesteps = spaced(settings, run.steps).astype(np.float32).astype(np.float64)
+    sigmas = sigmas_at(settings, timesteps)
+    changed = respaced(settings, sigmas[-1], sigmas[0], run.steps)
+    if changed is not None:
+        timesteps, sigmas = timesteps_at(settings, changed), changed
+    levels = followed_by_last(settings, sigmas)
+    scale = _initial_scale(settings, levels)
+    left = Levels(levels.sigmas[run.begin :])
+    return exploding_course(timesteps[run.begin :], left.sigmas[:-1], scale), left
+
+
+def exploding_course(timesteps: Floats, sigmas: Floats, initial_scale: float) -> Course:
+    """Of a latent with these noise levels [calls]."""
+    mixes = np.stack([np.ones(len(sigmas)), sigmas], axis=1)
+    return Course(timesteps, 1 / np.sqrt(sigmas**2 + 1), mixes, initial_scale)
+
+
+def _initial_scale(settings: SchedulerSettings, levels: Levels) -> float:
+    """Standard deviation of the first latent of the whole schedule."""
+    top = float(levels.sigmas[0])
+    return float(np.sqrt(top**2 + 1)) if settings.timestep_spacing == "leading" else top
