@@ -116,6 +116,8 @@ def _consumers(ensemble: Ensemble) -> Iterator[tuple[str, _End]]:
 
 
 def _unmapped(ensemble: Ensemble) -> Iterator[str]:
+    certain = {port.name for port in ensemble.inputs if not port.optional}
+    certain |= {tensor for step in ensemble.steps for tensor in step.outputs.values()}
     for index, step in enumerate(ensemble.steps):
         place = _place(index, step)
         known = {port.name for port in step.model.inputs}
@@ -128,7 +130,7 @@ def _unmapped(ensemble: Ensemble) -> Iterator[str]:
             yield f"{place} has no output {name}"
         if not step.outputs:
             yield f"{place} has no output that is used"
-        if not required:
+        if not any(tensor in certain for tensor in step.inputs.values()):
             # Triton 2.51 was seen to end when a request reached a Python model without a single input.
             yield f"{place} has only optional inputs: a request without any of them must not reach a model"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from diffusion_builder.store import Artifact
 
-_PROMPT = "a picture"
 _READY_SECONDS = 5.0
 _CHANNELS = 3
 
@@ -39,17 +39,22 @@ def probe(url: str, repository: Artifact, timeout: float) -> Sequence[str]:
     extra = repository.manifest.extra
     height, width = extra["shapes"]["height"]["min"], extra["shapes"]["width"]["min"]
     for name in extra["ensembles"]:
-        body = _request(f"{base}/v2/models/{name}/infer", _question(height, width), timeout)
+        body = _request(f"{base}/v2/models/{name}/infer", _question(extra["requests"][name]), timeout)
         _check(name, body, (1, height, width, _CHANNELS))
     return tuple(extra["ensembles"])
 
 
-def _question(height: int, width: int) -> Mapping[str, Any]:
-    def tensor(name: str, datatype: str, value: object) -> Mapping[str, Any]:
-        return {"name": name, "datatype": datatype, "shape": [1, 1], "data": [value]}
-
-    inputs = [tensor("prompt", "BYTES", _PROMPT), tensor("height", "INT32", height), tensor("width", "INT32", width)]
+def _question(tensors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    inputs = [{**tensor, "data": tensor.get("data") or _ramp(tensor)} for tensor in tensors]
     return {"inputs": inputs, "outputs": [{"name": "image"}]}
+
+
+def _ramp(tensor: Mapping[str, Any]) -> list[float]:
+    """Numbers that differ: bytes for pictures, small ones for everything else."""
+    count = math.prod(tensor["shape"])
+    if tensor["datatype"] == "UINT8":
+        return [index * 7 % 256 for index in range(count)]
+    return [(index % 17 - 8) / 8 for index in range(count)]
 
 
 def _check(name: str, body: bytes, shape: tuple[int, ...]) -> None:

@@ -5,11 +5,17 @@ Every input of them is optional in their configurations; an ensemble maps those 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from diffusion_builder import contract
-from diffusion_builder.contract import DType, Interface, Tensor, following
+from diffusion_builder.contract import DType, Interface, Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GENERATE, IMG2IMG, INPAINT = TASKS = ("generate", "img2img", "inpaint")
+CONTROLNET, IP_ADAPTER, EMBEDDINGS = FEATURES = ("controlnet", "ip_adapter", "embeddings")
 
 TOKENIZER_NAME = "1_tokenizer"
 PREPROCESSOR_NAME = "1_preprocessor"
@@ -55,7 +61,7 @@ FINISH = (
     _number("upscale_width", DType.INT32),
 )  # fmt: skip
 FORMAT = (_number("output_format", DType.BYTES), _number("quality", DType.INT32))
-# What only a task that starts from a picture can do.
+# What is taken from a given picture afterwards; `generate`, too, can put a product's pixels back.
 BLENDING = (*INPUT_IMAGE, *BLEND_MASK, BLEND_FEATHER, COLOR_MATCH)
 
 MASKED_PIXELS = replace(contract.PIXELS, name="masked_pixels")
@@ -141,7 +147,7 @@ def conditioner(keys: Sequence[str], calls: int, control_nets: Sequence[str]) ->
             ETA, SCHEDULER, *_MOMENTS, replace(contract.LATENT_MASK, optional=True), IP_ADAPTER_WEIGHT, *numbers,
         ),
         (
-            *(table_of(key) for key in keys), *_FIRST, contract.LEVELS, contract.KEPT, STEP_MASK, contract.GUIDANCE,
+            *(table_of(key) for key in keys), *CARRIED, contract.LEVELS, contract.KEPT, STEP_MASK, contract.GUIDANCE,
             contract.GUIDANCE_RESCALE, NO_NOISE, *(noise_of(call) for call in range(calls)), contract.MASKED_LATENT,
             TEXT_EMBEDDINGS_GIVEN, NO_IMAGE_EMBEDDINGS, contract.IP_ADAPTER_SCALE, NO_REGION,
             *(control_scales(name) for name in control_nets),
@@ -156,8 +162,22 @@ _MOMENTS = tuple(
 )  # fmt: skip
 # What each scheduler step hands to the next; the conditioner makes the first ones.
 CARRIED = (contract.STATE, contract.MODEL_INPUT, contract.TIMESTEP, contract.STEP_INDEX)
-_FIRST = CARRIED
-HANDED_ON = tuple(following(tensor) for tensor in CARRIED)
+
+
+def request_inputs(control_nets: Sequence[str]) -> tuple[Tensor, ...]:
+    """Everything that a request can bring, in the order in which ensembles list it."""
+    images = [tensor for name in control_nets for tensor in (*control_image(name), *control_numbers(name))]
+    return (
+        PROMPT, NEGATIVE_PROMPT, PROMPT_EMBEDDINGS, NEGATIVE_PROMPT_EMBEDDINGS, SEED, GUIDANCE_SCALE,
+        GUIDANCE_RESCALE, HEIGHT, WIDTH, SCHEDULER, ETA, STRENGTH, *INPUT_IMAGE, *MASK, MASK_FEATHER, *images,
+        *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, IP_ADAPTER_WEIGHT, *BLEND_MASK, BLEND_FEATHER, PASTE_BACK, COLOR_MATCH,
+        *FINISH, *FORMAT,
+    )  # fmt: skip
+
+
+def preview(calls: int) -> Tensor:
+    """The picture as it would be when the denoiser stopped after so many calls, as a file."""
+    return replace(ENCODED_IMAGE, name=f"preview_{calls}")
 
 
 def control_model(name: str) -> str:
@@ -170,7 +190,7 @@ def ensemble_name(task: str, features: Sequence[str], tier: str) -> str:
 
     Args:
         task: `generate`, `img2img` or `inpaint`.
-        features: in the order of `FEATURES`.
+        features: those that the ensemble has, in the order of `FEATURES`.
         tier: `<steps>[_<scheduler>]`.
     """
     return "_".join([task, *features, tier, "pipeline"])

@@ -7,37 +7,47 @@ relative links inside the store, so that a tier more costs kilobytes.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder import contract, digests, tokens, unroll
+from diffusion_builder import contract, digests, python_models, settings, tokens, unroll
 from diffusion_builder.contract import CONTRACT_VERSION, Component, Facts
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.golden_requests import golden_request
 from diffusion_builder.graph import check
-from diffusion_builder.models.schedule import Schedule, SchedulerSettings, schedule
 from diffusion_builder.render import Renderer
 from diffusion_builder.sources import read_json
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
+from diffusion_builder.tiers import choices, slots, tiers
+from diffusion_builder.unroll import check_needs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from diffusion_builder.graph import Model
     from diffusion_builder.spec import AssembleSpec
+    from diffusion_builder.tiers import Choice
+    from diffusion_builder.unroll import Tier
 
 PACKAGE = Path(__file__).parent
 _MODELS = PACKAGE / "models"
 _TEMPLATES = PACKAGE / "templates"
 _VERSION = "1"
 
-# Files of `models/` that each Triton model consists of; the first one becomes model.py.
+# Files of `models/` that each Triton model consists of; the first one becomes model.py. A folder comes as it is.
 _PYTHON = {
-    contract.TOKENIZER_NAME: ("tokenizer.py", "triton_io.py"),
-    contract.CONDITIONER_NAME: ("conditioner.py", "triton_io.py", "conditions.py", "noise.py"),
-    contract.POSTPROCESSOR_NAME: (
+    python_models.TOKENIZER_NAME: ("tokenizer.py", "triton_io.py"),
+    python_models.PREPROCESSOR_NAME: (
+        "preprocessor.py", "triton_io.py", "preprocess.py", "pictures.py", "masks.py", "inputs.py", "sizes.py",
+    ),
+    python_models.CONDITIONER_NAME: (
+        "conditioner.py", "triton_io.py", "conditions.py", "first_state.py", "guides.py", "asked.py", "plan.py",
+        "noise.py", "schedule",
+    ),
+    python_models.POSTPROCESSOR_NAME: (
         "postprocessor.py", "triton_io.py", "pixels.py", "finish.py", "colors.py", "pictures.py", "inputs.py",
     ),
 }  # fmt: skip
@@ -50,9 +60,15 @@ class Parts:
 
     spec: AssembleSpec
     source: Artifact
-    engines: Mapping[Component, Artifact]
+    engines: Mapping[str, Artifact]
     facts: Facts
-    schedules: Mapping[int, Schedule]
+    schedulers: Sequence[Choice]
+    tiers: Sequence[Tier]
+
+    @property
+    def control_nets(self) -> tuple[str, ...]:
+        """Their names, in the order in which the denoiser reads them."""
+        return tuple(one.name for one in self.spec.control_nets)
 
 
 def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
@@ -86,62 +102,79 @@ def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
 
 def _parts(store: Store, spec: AssembleSpec) -> Parts:
     source = store.get(Kind.SOURCE, spec.source)
-    engines = {component: store.get(Kind.ENGINE, digest) for component, digest in spec.engines.items()}
-    for component, engine in engines.items():
-        if engine.manifest.extra["component"] != component:
-            raise BadInputError(
-                Reason.COMPONENT_MISMATCH, f"engine {spec.engines[component]} is not a {component}, but a "
-                f"{engine.manifest.extra['component']}",
-            )  # fmt: skip
-    config = read_json(source.path, "scheduler/scheduler_config.json")
-    settings = SchedulerSettings.from_config(spec.scheduler.type, config, spec.scheduler.overrides())
-    tiers = sorted({steps for pipeline in spec.pipelines for steps in pipeline.steps})
-    schedules = {steps: schedule(settings, steps) for steps in tiers}
-    known = {str(component): engine.manifest.extra["facts"] for component, engine in engines.items()}
-    known["scheduler"] = {"slots": schedules[tiers[0]].slots}
+    engines = {
+        contract.MODEL_NAMES[component]: _engine(store, component, digest) for component, digest in spec.engines.items()
+    }
+    for one in spec.control_nets:
+        engines[python_models.control_model(one.name)] = _engine(store, Component.CONTROLNET, one.engine)
+    schedulers = choices(spec.schedulers, read_json(source.path, "scheduler/scheduler_config.json"))
+    steps = sorted({steps for pipeline in spec.pipelines for steps in pipeline.steps})
+    facts = _facts(engines, slots(schedulers, steps))
+    asked = tiers(spec, schedulers)
+    check_needs(asked, facts, spec.engines.keys(), tuple(one.name for one in spec.control_nets))
+    return Parts(spec, source, engines, facts, schedulers, asked)
+
+
+def _engine(store: Store, component: Component, digest: str) -> Artifact:
+    engine = store.get(Kind.ENGINE, digest)
+    found = engine.manifest.extra["component"]
+    if found != component:
+        raise BadInputError(Reason.COMPONENT_MISMATCH, f"engine {digest} is not a {component}, but a {found}")
+    return engine
+
+
+def _facts(engines: Mapping[str, Artifact], state_slots: int) -> Facts:
+    known = {name: engine.manifest.extra["facts"] for name, engine in engines.items()}
+    known["scheduler"] = {"slots": state_slots}
     try:
-        facts = Facts.merge(known)
+        return Facts.merge(known)
     except ValueError as error:
         raise BadInputError(Reason.COMPONENT_MISMATCH, f"components do not fit each other: {error}") from error
-    return Parts(spec, source, engines, facts, schedules)
 
 
 def _code_digest() -> str:
     """Digest of everything of ours that ends up in a repository or decides what does."""
-    parts = (_MODELS.glob("*.py"), _TEMPLATES.glob("*.j2"), (PACKAGE / "schedule").glob("*.py"), PACKAGE.glob("*.py"))
-    files = sorted(path for part in parts for path in part)
-    names = {"contract.py", "graph.py", "unroll.py", "repository.py", "render.py", "tokens.py"}
-    return digests.of_json(
-        {str(path.relative_to(PACKAGE)): digests.of_file(path) for path in files
-         if path.parent != PACKAGE or path.name in names}
-    )  # fmt: skip
+    names = ("contract", "python_models", "graph", "tiers", "repository", "render", "tokens", "golden_requests")
+    files = [*_MODELS.rglob("*.py"), *_TEMPLATES.glob("*.j2"), *(PACKAGE / "unroll").glob("*.py")]
+    files += [PACKAGE / f"{name}.py" for name in names]
+    return digests.of_json({str(path.relative_to(PACKAGE)): digests.of_file(path) for path in sorted(files)})
 
 
 def _write(parts: Parts, folder: Path) -> Mapping[str, Any]:
     root = folder / "models"
-    tiers = tuple(parts.schedules)
-    models = unroll.models(parts.facts, tiers)
+    models = unroll.models(parts.facts, parts.spec.engines, parts.control_nets, parts.tiers)
+    ensembles = [unroll.ensemble(tier, models) for tier in parts.tiers]
+    for ensemble in ensembles:
+        check(ensemble)
     renderer = Renderer(_TEMPLATES, parts.spec.shapes.batch.max, parts.spec.batching)
-    for component, engine in parts.engines.items():
-        model = models.engines[component]
+    used = {step.model.name: step.model for ensemble in ensembles for step in ensemble.steps}
+    for model in used.values():
+        _write_model(parts, root, renderer, model)
+    for ensemble in ensembles:
+        # Triton wants a version folder even where nothing is in it; git and object stores drop empty ones.
+        _put(root / ensemble.name / _VERSION / ".keep", "")
+        _put(root / ensemble.name / "config.pbtxt", renderer.ensemble(ensemble))
+    return {
+        "ensembles": [ensemble.name for ensemble in ensembles],
+        "stateSlots": parts.facts.slots,
+        "shapes": parts.spec.shapes.model_dump(),
+        "requests": {ensemble.name: golden_request(ensemble, parts.facts, parts.spec.shapes) for ensemble in ensembles},
+    }
+
+
+def _write_model(parts: Parts, root: Path, renderer: Renderer, model: Model) -> None:
+    target = root / model.name / _VERSION
+    if model.name in parts.engines:
         _python_model(root, model.name, _ONNX_RUNTIME, renderer.engine(model))
-        _link_engine(root / model.name / _VERSION, engine)
-    for model in (models.tokenizer, models.conditioner, models.postprocessor):
-        _python_model(root, model.name, _PYTHON[model.name], renderer.python(model))
-    _write_tokenizer(parts, root / contract.TOKENIZER_NAME / _VERSION)
-    _write_schedules(parts, root / contract.CONDITIONER_NAME / _VERSION)
-    names = []
-    for pipeline in parts.spec.pipelines:
-        for steps in pipeline.steps:
-            tier = unroll.Tier(pipeline.task, steps, parts.schedules[steps].calls)
-            ensemble = unroll.ensemble(tier, models, parts.facts)
-            check(ensemble)
-            # Triton wants a version folder even where nothing is in it; git and object stores drop empty ones.
-            _put(root / ensemble.name / _VERSION / ".keep", "")
-            _put(root / ensemble.name / "config.pbtxt", renderer.ensemble(ensemble))
-            names.append(ensemble.name)
-    shapes = parts.spec.shapes.model_dump()
-    return {"ensembles": names, "stateSlots": parts.facts.slots, "shapes": shapes}
+        _link_engine(target, parts.engines[model.name])
+        return
+    _python_model(root, model.name, _PYTHON[model.name], renderer.python(model))
+    if model.name == python_models.TOKENIZER_NAME:
+        _write_tokenizer(parts, target)
+    if model.name == python_models.PREPROCESSOR_NAME:
+        _put(target / "preprocessor.json", settings.preprocessor(parts.facts, parts.spec.shapes, parts.control_nets))
+    if model.name == python_models.CONDITIONER_NAME:
+        _put(target / "plan.json", settings.plan(parts.facts, parts.spec.shapes, parts.control_nets, parts.schedulers))
 
 
 def _put(path: Path, text: str) -> None:
@@ -155,7 +188,14 @@ def _python_model(root: Path, name: str, files: tuple[str, ...], config: str) ->
     target.mkdir()
     shutil.copyfile(_MODELS / files[0], target / "model.py")
     for file in files[1:]:
-        shutil.copyfile(_MODELS / file, target / file)
+        _copy(_MODELS / file, target / file)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copyfile)
+    else:
+        shutil.copyfile(source, target)
 
 
 def _link_engine(target: Path, engine: Artifact) -> None:
@@ -177,25 +217,3 @@ def _write_tokenizer(parts: Parts, target: Path) -> None:
             "model_max_length and max_position_embeddings must be equal",
         )
     _put(target / "tokenizer.json", tokenizer.to_str(pretty=True))
-
-
-def _write_schedules(parts: Parts, target: Path) -> None:
-    tiers = {
-        str(steps): {
-            "table": plan.table[: plan.calls].tolist(),
-            "timesteps": plan.timesteps[: plan.calls].tolist(),
-            "initialScale": plan.initial_scale,
-            "inputScale": plan.input_scale,
-        }
-        for steps, plan in parts.schedules.items()
-    }
-    body = {
-        "rows": contract.MAX_STEPS,
-        "channels": parts.facts.channels,
-        "pixelsPerLatent": parts.facts.pixels_per_latent,
-        "height": parts.spec.shapes.height.model_dump(),
-        "width": parts.spec.shapes.width.model_dump(),
-        "scheduler": str(parts.spec.scheduler.type),
-        "tiers": tiers,
-    }
-    _put(target / "schedules.json", json.dumps(body, indent=1) + "\n")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from diffusion_builder.contract import MAX_STEPS, MIN_PIXELS, TEXT_TO_IMAGE, Component
+from diffusion_builder.contract import MAX_CONTROLNETS, MAX_STEPS, MIN_PIXELS, TEXT_TO_IMAGE, Component
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.models.schedule import SchedulerType
 
@@ -52,29 +52,49 @@ class Shapes(_Frozen):
 
 
 class PipelineSpec(_Frozen):
-    """A task and the step counts that it is served with."""
+    """A task, what a request brings besides a text, and the step counts that it is served with."""
 
-    task: Literal["generate"]
+    task: Literal["generate", "img2img", "inpaint"]
     steps: tuple[Annotated[int, Field(ge=1, le=MAX_STEPS)], ...] = Field(min_length=1)
+    features: tuple[Literal["controlnet", "ip_adapter", "embeddings"], ...] = ()
+    previews: tuple[Annotated[int, Field(ge=1, lt=MAX_STEPS)], ...] = ()
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
-        if len(set(self.steps)) != len(self.steps):
-            raise ValueError(f"steps {self.steps} are not unique")
+        for name, values in (("steps", self.steps), ("features", self.features), ("previews", self.previews)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} {values} are not unique")
+        late = [calls for calls in self.previews if calls >= max(self.steps)]
+        if late:
+            raise ValueError(f"previews {late} are not before the last of {max(self.steps)} steps")
         return self
 
 
 class SchedulerSpec(_Frozen):
-    """The scheduler; what is not said here is as the checkpoint's scheduler_config.json says."""
+    """A scheduler; what is not said here is as the checkpoint's scheduler_config.json says."""
 
     type: SchedulerType = SchedulerType.DDIM
+    name: str = Field(default="", pattern=r"^[a-z0-9]*$", max_length=32)
     timestep_spacing: Literal["leading", "trailing", "linspace"] | None = None
     prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None
     use_karras_sigmas: bool | None = None
+    use_exponential_sigmas: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """How requests and ensembles call it."""
+        return self.name or self.type.lower()
 
     def overrides(self) -> dict[str, Any]:
         """The settings that were given, by their names in diffusers' configuration."""
-        return self.model_dump(exclude={"type"}, exclude_none=True)
+        return self.model_dump(exclude={"type", "name"}, exclude_none=True)
+
+
+class ControlNetSpec(_Frozen):
+    """A ControlNet's engine, and the name by which requests call it."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
+    engine: Digest
 
 
 class Batching(_Frozen):
@@ -85,13 +105,25 @@ class Batching(_Frozen):
 
 
 class AssembleSpec(_Frozen):
-    """Everything that a repository is assembled from."""
+    """Everything that a repository is assembled from.
+
+    Args:
+        source: the checkpoint, for its tokenizer and scheduler.
+        engines: all but those of ControlNets.
+        control_nets: in the order in which the denoiser reads them.
+        runtime: that the engines are for.
+        pipelines: what is served.
+        schedulers: that a request may choose among; the first one is the default.
+        shapes: the profile.
+        batching: of the queues.
+    """
 
     source: Digest
     engines: dict[Component, Digest]
+    control_nets: tuple[ControlNetSpec, ...] = Field(default=(), max_length=MAX_CONTROLNETS)
     runtime: Literal["onnxruntime"] = "onnxruntime"
     pipelines: tuple[PipelineSpec, ...] = Field(min_length=1)
-    scheduler: SchedulerSpec = SchedulerSpec()
+    schedulers: tuple[SchedulerSpec, ...] = Field(default=(SchedulerSpec(),), min_length=1)
     shapes: Shapes
     batching: Batching = Batching()
 
@@ -100,12 +132,26 @@ class AssembleSpec(_Frozen):
         missing = [str(component) for component in TEXT_TO_IMAGE if component not in self.engines]
         if missing:
             raise ValueError(f"engines: {', '.join(missing)} missing")
-        tasks = [pipeline.task for pipeline in self.pipelines]
-        if len(set(tasks)) != len(tasks):
-            raise ValueError("pipelines: each task may be named once")
+        if Component.CONTROLNET in self.engines:
+            raise ValueError("engines: controlnet: list ControlNets in controlNets, each with its name")
         too_large = [size for size in self.batching.preferred if size > self.shapes.batch.max]
         if too_large:
             raise ValueError(f"batching.preferred: {too_large} exceed shapes.batch.max {self.shapes.batch.max}")
+        return self
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        """What ensembles and requests tell apart by name."""
+        named = {
+            "pipelines: each task with the same features": [
+                f"{one.task} {sorted(one.features)}" for one in self.pipelines
+            ],
+            "schedulers: each name": [one.label for one in self.schedulers],
+            "controlNets: each name": [one.name for one in self.control_nets],
+        }
+        for what, names in named.items():
+            if len(set(names)) != len(names):
+                raise ValueError(f"{what} may be listed once, got {', '.join(names)}")
         return self
 
 

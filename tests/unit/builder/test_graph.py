@@ -7,20 +7,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusion_builder.contract import CONDITIONER_NAME, Component, DType, Facts
+from diffusion_builder.contract import TEXT_TO_IMAGE, Component, DType, Facts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.graph import Ensemble, Model, Port, Step, check
-from diffusion_builder.unroll import Tier, ensemble, models
+from diffusion_builder.graph import Ensemble, Port, Step, check
+from diffusion_builder.python_models import CONDITIONER_NAME
+from diffusion_builder.unroll import Models, Tier, ensemble, models
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 FACTS = Facts(channels=4, pixels_per_latent=8, text_length=16, text_width=32, slots=1)
-PARTS = models(FACTS, (3, 20))
+
+
+def _parts(*tiers: Tier, facts: Facts = FACTS, components: Iterable[Component] = TEXT_TO_IMAGE) -> Models:
+    return models(facts, components, ("canny", "depth")[: facts.controlnets], tiers)
 
 
 def _good(steps: int = 3) -> Ensemble:
-    return ensemble(Tier("generate", steps, steps), PARTS, FACTS)
+    tier = Tier("generate", steps, steps)
+    return ensemble(tier, _parts(tier))
 
 
 def _change(index: int, **maps: dict[str, str]) -> Ensemble:
@@ -31,25 +36,13 @@ def _change(index: int, **maps: dict[str, str]) -> Ensemble:
     return replace(good, steps=tuple(steps))
 
 
-def _with_model(index: int, change: Callable[[Model], Model]) -> Ensemble:
-    good = _good()
-    steps = list(good.steps)
-    steps[index] = replace(steps[index], model=change(steps[index].model))
-    return replace(good, steps=tuple(steps))
-
-
-def _all_optional(model: Model) -> Model:
-    return replace(model, inputs=tuple(replace(port, optional=True) for port in model.inputs))
-
-
 def _with_output(name: str, port: Port) -> Ensemble:
     return replace(_good(), outputs=(*_good().outputs, replace(port, name=name)))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 20, 64])
 def test_unrolled_tiers_of_any_length_are_sound(steps: int) -> None:
-    parts = models(FACTS, (steps,))
-    unrolled = ensemble(Tier("generate", steps, steps), parts, FACTS)
+    unrolled = _good(steps)
     check(unrolled)
     used = [step.model.name for step in unrolled.steps]
     assert used.count("5_denoiser") == used.count("6_scheduler_step") == steps
@@ -58,7 +51,7 @@ def test_unrolled_tiers_of_any_length_are_sound(steps: int) -> None:
 
 def test_a_tier_reads_its_own_schedule() -> None:
     conditioner = next(step for step in _good(20).steps if step.model.name == CONDITIONER_NAME)
-    assert {name for name in conditioner.outputs if name.startswith("table")} == {"table_20"}
+    assert {name for name in conditioner.outputs if name.startswith("table")} == {"table_generate_20"}
 
 
 def _denoise(**changes: str) -> dict[str, str]:
@@ -99,7 +92,7 @@ _BROKEN: dict[str, tuple[Callable[[], Ensemble], str]] = {
         "output state_at_1 is also read by a step",
     ),
     "only optional inputs": (
-        lambda: _with_model(0, _all_optional),
+        lambda: _change(0, inputs={"negative_prompt": "negative_prompt"}),
         r"step 0 \(1_tokenizer\) has only optional inputs",
     ),
     "optional into required": (

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SIDE = {"min": 64, "opt": 64, "max": 64}
-_EXTRA = {"ensembles": ["generate_4_pipeline", "generate_20_pipeline"], "shapes": {"height": _SIDE, "width": _SIDE}}
+_REQUEST = [
+    {"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["a picture"]},
+    {"name": "input_image", "datatype": "UINT8", "shape": [1, 8, 8, 3]},
+    {"name": "prompt_embeddings", "datatype": "FP32", "shape": [1, 2, 4]},
+]
+_ENSEMBLES = ["generate_4_pipeline", "generate_20_pipeline"]
+_EXTRA = {
+    "ensembles": _ENSEMBLES,
+    "shapes": {"height": _SIDE, "width": _SIDE},
+    "requests": dict.fromkeys(_ENSEMBLES, _REQUEST),
+}
 _REPOSITORY = Artifact(Path("x"), Manifest(Kind.REPOSITORY, "0" * 64, {}, {}, extra=_EXTRA))
 
 
@@ -44,7 +54,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert [item["name"] for item in body["inputs"]] == ["prompt", "height", "width"]
+        prompt, image, embeddings = body["inputs"]
+        assert prompt == _REQUEST[0]
+        assert [len(image["data"]), len(set(image["data"])) > 1, min(image["data"]) >= 0] == [192, True, True]
+        assert [len(embeddings["data"]), all(-1 <= value <= 1 for value in embeddings["data"])] == [8, True]
         self._send(*self.server.answers.get(self.path.split("/")[3], (200, _GOOD)))
 
     def _send(self, status: int, body: bytes) -> None:
@@ -71,7 +84,7 @@ def _serve(ready: int = 200, **answers: tuple[int, bytes]) -> Iterator[str]:
 
 def test_all_ensembles_must_answer() -> None:
     with _serve() as url:
-        assert probe(url, _REPOSITORY, 10.0) == tuple(_EXTRA["ensembles"])
+        assert probe(url, _REPOSITORY, 10.0) == tuple(_ENSEMBLES)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusion_builder.schedule import Schedule, SchedulerSettings, SchedulerType, schedule
 from numpy.typing import NDArray
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.schedule import Schedule, SchedulerSettings, SchedulerType, schedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

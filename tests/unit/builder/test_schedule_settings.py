@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import diffusers
 import pytest
-
-from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.schedule import SchedulerSettings, SchedulerType
 from diffusion_builder.schedule.settings import defaults
+
+from diffusion_builder.errors import BadInputError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,8 +16,13 @@ GOOD: dict[str, Any] = {
     "source": "a" * 64,
     "engines": dict.fromkeys(TEXT_TO_IMAGE, "b" * 64),
     "runtime": "onnxruntime",
-    "pipelines": [{"task": "generate", "steps": [4, 20]}],
-    "scheduler": {"type": "DDIM"},
+    "controlNets": [{"name": "canny", "engine": "c" * 64}],
+    "pipelines": [
+        {"task": "generate", "steps": [4, 20], "previews": [2]},
+        {"task": "generate", "steps": [20], "features": ["controlnet", "ip_adapter"]},
+        {"task": "inpaint", "steps": [20]},
+    ],
+    "schedulers": [{"type": "DDIM"}, {"name": "karras", "type": "DPMSolverMultistep", "useKarrasSigmas": True}],
     "shapes": {
         "batch": {"min": 1, "opt": 4, "max": 8},
         "height": {"min": 64, "opt": 64, "max": 128},
@@ -31,6 +36,7 @@ def test_the_documented_form_is_read() -> None:
     spec = parse(AssembleSpec, json.dumps(GOOD), "--spec")
     assert spec.batching.max_delay_microseconds == 100
     assert spec.pipelines[0].steps == (4, 20)
+    assert [one.label for one in spec.schedulers] == ["ddim", "karras"]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +53,19 @@ def test_the_documented_form_is_read() -> None:
         (["pipelines", 0, "steps"], [65], "steps.0"),
         (["pipelines", 0, "steps"], [4, 4], "not unique"),
         (["pipelines", 0, "task"], "paint", "task"),
-        (["scheduler", "type"], "Magic", "scheduler.type"),
+        (["pipelines", 1, "features"], ["controlnet", "controlnet"], "not unique"),
+        (["pipelines", 1, "features"], ["magic"], "features.0"),
+        (["pipelines", 1, "features"], [], "pipelines: each task with the same features may be listed once"),
+        (["pipelines", 0, "previews"], [20], "previews [20] are not before the last of 20 steps"),
+        (["pipelines", 0, "previews"], [0], "previews.0"),
+        (["schedulers"], [], "schedulers"),
+        (["schedulers", 0, "type"], "Magic", "schedulers.0.type"),
+        (["schedulers", 1, "name"], "ddim", "schedulers: each name may be listed once, got ddim, ddim"),
+        (["schedulers", 1, "name"], "2m karras", "schedulers.1.name"),
+        (["controlNets", 0, "name"], "Canny", "controlNets.0.name"),
+        (["controlNets"], [{"name": "canny", "engine": "c" * 64}] * 2, "controlNets: each name may be listed once"),
+        (["engines", "controlnet"], "c" * 64, "list ControlNets in controlNets"),
+        (["scheduler"], {"type": "DDIM"}, "scheduler"),
         (["shapes", "batch"], {"min": 2, "opt": 1, "max": 8}, "min <= opt <= max"),
         (["shapes", "height", "opt"], 65, "multiples of 8"),
         (["shapes", "width", "min"], 8, "at least 32"),

@@ -1,4 +1,4 @@
-"""Euler with ancestral sampling (scheduling_euler_ancestral_discrete.py): an Euler step to less noise, then fresh noise.
+"""Euler with ancestral sampling (scheduling_euler_ancestral_discrete.py): a step to less noise, then fresh noise.
 
 State: the latent, variance-exploding.
 """

@@ -1,0 +1,141 @@
+"""Everything before the denoising loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diffusion_builder import contract
+from diffusion_builder import python_models as python
+from diffusion_builder.contract import Component
+from diffusion_builder.graph import Step
+from diffusion_builder.unroll.wiring import RESCALE, at, same
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from diffusion_builder.contract import Tensor
+    from diffusion_builder.unroll.models import Models
+    from diffusion_builder.unroll.tier import Tier
+
+
+def first(tier: Tier, parts: Models) -> Iterator[Step]:
+    """Text, pictures and numbers of a request to the tensors that the first denoiser call reads."""
+    if python.EMBEDDINGS not in tier.features:
+        yield Step(parts.tokenizer, same(python.PROMPT, python.NEGATIVE_PROMPT), same(contract.INPUT_IDS))
+        yield Step(
+            parts.engines[Component.TEXT_ENCODER], same(contract.INPUT_IDS), same(contract.TEXT_EMBEDDINGS)
+        )  # fmt: skip
+    pictures = tuple(_pictures(tier, parts))
+    if pictures:
+        yield Step(parts.preprocessor, same(_carrier(tier), *_pictures_given(tier, parts)), same(*pictures))
+    if python.IP_ADAPTER in tier.features:
+        model = parts.engines[Component.IMAGE_ENCODER]
+        yield Step(model, same(contract.REFERENCE_PIXELS), same(contract.IMAGE_EMBEDDINGS))
+    if tier.starts_from_picture:
+        model = parts.engines[Component.VAE_ENCODER]
+        yield Step(model, same(contract.PIXELS), same(contract.LATENT_MEAN, contract.LATENT_STD))
+    if _reads_masked(tier, parts):
+        yield _encode_masked(parts)
+    yield Step(parts.conditioner, same(*_asked(tier, parts)), _conditions(tier, parts))
+
+
+def _carrier(tier: Tier) -> Tensor:
+    """What every request has: it tells the batch."""
+    return python.PROMPT_EMBEDDINGS if python.EMBEDDINGS in tier.features else python.PROMPT
+
+
+def _reads_masked(tier: Tier, parts: Models) -> bool:
+    """Whether the denoiser itself is told what to repaint."""
+    return tier.task == python.INPAINT and bool(parts.facts.inpainting)
+
+
+def _pictures_given(tier: Tier, parts: Models) -> Iterator[Tensor]:
+    yield from (python.HEIGHT, python.WIDTH)
+    if tier.starts_from_picture:
+        yield from python.INPUT_IMAGE
+    if tier.task == python.INPAINT:
+        yield from (*python.MASK, python.MASK_FEATHER)
+    if python.IP_ADAPTER in tier.features:
+        yield from (*python.IP_ADAPTER_IMAGE, *python.IP_ADAPTER_MASK)
+    if python.CONTROLNET in tier.features:
+        yield from (tensor for name in parts.control_nets for tensor in python.control_image(name))
+
+
+def _pictures(tier: Tier, parts: Models) -> Iterator[Tensor]:
+    if tier.starts_from_picture:
+        yield contract.PIXELS
+    if tier.task == python.INPAINT:
+        yield contract.LATENT_MASK
+    if _reads_masked(tier, parts):
+        yield python.MASKED_PIXELS
+    if python.IP_ADAPTER in tier.features:
+        yield from (contract.REFERENCE_PIXELS, contract.IP_ADAPTER_REGION)
+    if python.CONTROLNET in tier.features:
+        yield from (python.control_pixels(name) for name in parts.control_nets)
+
+
+def _encode_masked(parts: Models) -> Step:
+    """The second use of the VAE's encoder."""
+    return Step(
+        parts.engines[Component.VAE_ENCODER],
+        {contract.PIXELS.name: python.MASKED_PIXELS.name},
+        {
+            contract.LATENT_MEAN.name: python.MASKED_MEAN.name,
+            contract.LATENT_STD.name: python.MASKED_STD.name,
+        },
+    )
+
+
+def _asked(tier: Tier, parts: Models) -> Iterator[Tensor]:
+    """What the conditioner reads."""
+    yield _carrier(tier)
+    if python.EMBEDDINGS in tier.features:
+        yield python.NEGATIVE_PROMPT_EMBEDDINGS
+    yield from (python.SEED, python.GUIDANCE_SCALE, python.SCHEDULER, python.ETA)
+    if parts.facts.guidance_rescale:
+        yield python.GUIDANCE_RESCALE
+    if tier.starts_from_picture:
+        yield from (python.STRENGTH, contract.LATENT_MEAN, contract.LATENT_STD)
+    else:
+        yield from (python.HEIGHT, python.WIDTH)
+    if _reads_masked(tier, parts):
+        yield from (python.MASKED_MEAN, python.MASKED_STD)
+    elif tier.task == python.INPAINT:
+        yield contract.LATENT_MASK
+    if python.IP_ADAPTER in tier.features:
+        yield python.IP_ADAPTER_WEIGHT
+    if python.CONTROLNET in tier.features:
+        yield from (tensor for name in parts.control_nets for tensor in python.control_numbers(name))
+
+
+def _conditions(tier: Tier, parts: Models) -> dict[str, str]:
+    """What the conditioner gives."""
+    maps = {python.table_of(tier.key).name: contract.TABLE.name}
+    maps |= {tensor.name: at(tensor, 0) for tensor in python.CARRIED}
+    maps |= same(contract.LEVELS, contract.KEPT, python.STEP_MASK, contract.GUIDANCE)
+    if tier.draws:
+        maps |= {python.noise_of(call).name: at(contract.NOISE, call) for call in range(tier.calls)}
+    else:
+        maps |= same(python.NO_NOISE)
+    if parts.facts.guidance_rescale:
+        maps[contract.GUIDANCE_RESCALE.name] = RESCALE
+    if _reads_masked(tier, parts):
+        maps |= same(contract.MASKED_LATENT)
+    if python.EMBEDDINGS in tier.features:
+        maps[python.TEXT_EMBEDDINGS_GIVEN.name] = contract.TEXT_EMBEDDINGS.name
+    if python.CONTROLNET in tier.features:
+        maps |= same(*(python.control_scales(name) for name in parts.control_nets))
+    return maps | _references(tier, parts)
+
+
+def _references(tier: Tier, parts: Models) -> dict[str, str]:
+    """Reference pictures of no weight, where the denoiser reads some and the request brings none."""
+    if not parts.facts.ip_adapter:
+        return {}
+    if python.IP_ADAPTER in tier.features:
+        return same(contract.IP_ADAPTER_SCALE)
+    return {
+        contract.IP_ADAPTER_SCALE.name: contract.IP_ADAPTER_SCALE.name,
+        python.NO_IMAGE_EMBEDDINGS.name: contract.IMAGE_EMBEDDINGS.name,
+        python.NO_REGION.name: contract.IP_ADAPTER_REGION.name,
+    }
