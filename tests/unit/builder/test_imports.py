@@ -34,7 +34,7 @@ def test_serving_commands_import_neither_numpy_nor_torch(module: str) -> None:
     assert _loaded(f"import diffusion_builder.{module}", [*_HEAVY, "numpy", "pydantic", "rich", "jinja2"]) == []
 
 
-@pytest.mark.parametrize("module", ["repository", "spec", "schedule", "tokens", "sources", "export", "engine"])
+@pytest.mark.parametrize("module", ["repository", "spec", "models.schedule", "tokens", "sources", "export", "engine"])
 def test_assembling_and_cache_hits_import_no_torch(module: str) -> None:
     assert _loaded(f"import diffusion_builder.{module}", _HEAVY) == []
 

@@ -2,142 +2,128 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import diffusers
 import numpy as np
 import pytest
-import torch
-from diffusion_builder.schedule import Schedule, SchedulerSettings, SchedulerType, schedule
-from numpy.typing import NDArray
 
-from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder import contract
+from diffusion_builder.models.schedule import (
+    MAX_CALLS,
+    Schedule,
+    ScheduleError,
+    SchedulerSettings,
+    SchedulerType,
+    begin_for,
+    calls_for,
+    schedule,
+)
+from tests.unit.builder.samplers import CLASSES, CONFIG, Case, by_diffusers, by_table, difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Latent = NDArray[np.float32]
-_CLASSES: Mapping[SchedulerType, Any] = {
-    SchedulerType.DDIM: diffusers.DDIMScheduler,
-    SchedulerType.EULER: diffusers.EulerDiscreteScheduler,
-    SchedulerType.HEUN: diffusers.HeunDiscreteScheduler,
-    SchedulerType.PNDM: diffusers.PNDMScheduler,
-    SchedulerType.DPM_SOLVER_MULTISTEP: diffusers.DPMSolverMultistepScheduler,
-    SchedulerType.DEIS_MULTISTEP: diffusers.DEISMultistepScheduler,
-    SchedulerType.UNIPC_MULTISTEP: diffusers.UniPCMultistepScheduler,
-}
-# What every Stable Diffusion checkpoint says, and what its pipeline forces on those that say something else.
-_CONFIG: Mapping[str, Any] = {
-    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
-    "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True,
-}  # fmt: skip
-_NOISE = np.random.default_rng(2).standard_normal((1, 4, 8, 8)).astype(np.float32)
 _LIMIT = 3e-5
 _SPACINGS = ("leading", "trailing", "linspace")
 _MULTISTEP = (SchedulerType.DPM_SOLVER_MULTISTEP, SchedulerType.DEIS_MULTISTEP, SchedulerType.UNIPC_MULTISTEP)
-_WITH_KARRAS = (SchedulerType.EULER, SchedulerType.HEUN, *_MULTISTEP)
+_RESPACED = (SchedulerType.EULER, SchedulerType.HEUN, *_MULTISTEP)
+_STOCHASTIC = (SchedulerType.EULER_ANCESTRAL, SchedulerType.DDPM, SchedulerType.LCM)
 _WITH_ZERO_SNR = (
-    SchedulerType.DDIM, SchedulerType.EULER, SchedulerType.DPM_SOLVER_MULTISTEP, SchedulerType.UNIPC_MULTISTEP,
+    SchedulerType.DDIM, SchedulerType.DDPM, SchedulerType.EULER, SchedulerType.EULER_ANCESTRAL, SchedulerType.LCM,
+    SchedulerType.DPM_SOLVER_MULTISTEP, SchedulerType.UNIPC_MULTISTEP,
 )  # fmt: skip
-
-
-def _model(model_input: Latent, timestep: float) -> Latent:
-    """Not linear, mixes pixels, depends on the timestep, and answers as large as noise is."""
-    bent = np.tanh(0.8 * model_input + np.float32(np.sin(timestep / 300)))
-    answer: Latent = np.float32(1.1) * bent + np.float32(0.1) * np.cos(3 * model_input[..., ::-1])
-    return answer
-
-
-def _by_diffusers(type_: SchedulerType, config: Mapping[str, Any], steps: int) -> list[Latent]:
-    """The first latent and those after every call."""
-    scheduler = _CLASSES[type_].from_config(config)
-    scheduler.set_timesteps(steps)
-    latent = torch.from_numpy(_NOISE) * scheduler.init_noise_sigma
-    latents = [latent.numpy()]
-    for timestep in scheduler.timesteps:
-        model_input = scheduler.scale_model_input(latent, timestep).numpy()
-        latent = scheduler.step(torch.from_numpy(_model(model_input, float(timestep))), timestep, latent).prev_sample
-        latents.append(latent.numpy())
-    return latents
-
-
-def _by_table(plan: Schedule) -> list[Latent]:
-    state = np.zeros((plan.slots, *_NOISE.shape), np.float32)
-    state[0] = _NOISE * np.float32(plan.initial_scale)
-    model_input = state[0] * np.float32(plan.input_scale)
-    latents = [state[0]]
-    for matrix, timestep in zip(plan.table[: plan.calls], plan.timesteps, strict=False):
-        slots = np.concatenate([state, _model(model_input, float(timestep))[None]])
-        mixed = np.tensordot(matrix, slots, axes=1)
-        state, model_input = mixed[:-1], mixed[-1]
-        latents.append(state[0])
-    return latents
-
-
-@dataclass(frozen=True)
-class Error:
-    """Largest difference of any latent on the way.
-
-    Args:
-        absolute: as it is.
-        relative: in units of the largest value so far, where that exceeds one: the digits that float32 loses in a
-            very noisy, large latent are not found again.
-    """
-
-    absolute: float
-    relative: float
-
-
-def _error(type_: SchedulerType, config: Mapping[str, Any], steps: int) -> Error:
-    ours = _by_table(schedule(SchedulerSettings.from_config(type_, config), steps))
-    theirs = _by_diffusers(type_, config, steps)
-    errors = [float(np.abs(one - other).max()) for one, other in zip(ours, theirs, strict=True)]
-    units = accumulate((float(np.abs(latent).max()) for latent in theirs), max, initial=1.0)
-    next(units)
-    return Error(max(errors), max(error / unit for error, unit in zip(errors, units, strict=True)))
+_WITHOUT_SAMPLE = (SchedulerType.PNDM, SchedulerType.EULER_ANCESTRAL)
 
 
 def _plan(type_: SchedulerType, steps: int, **config: object) -> Schedule:
-    return schedule(SchedulerSettings.from_config(type_, {**_CONFIG, **config}), steps)
+    return Case(type_, steps, config=config).plan
+
+
+def _served(type_: SchedulerType, steps: int) -> int:
+    return min(steps, 32) if type_ is SchedulerType.HEUN else steps
 
 
 @pytest.mark.parametrize("type_", SchedulerType)
-@pytest.mark.parametrize("steps", [1, 4, 20, 50])
+@pytest.mark.parametrize("steps", [4, 20, 50])
 @pytest.mark.parametrize("spacing", _SPACINGS)
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_every_latent_equals_that_of_diffusers(type_: SchedulerType, steps: int, spacing: str, prediction: str) -> None:
-    if type_ is SchedulerType.PNDM and prediction == "sample":
-        with pytest.raises(BadInputError, match="prediction_type: sample"):
-            _plan(type_, steps, prediction_type=prediction)
+    config = {"timestep_spacing": spacing, "prediction_type": prediction}
+    if type_ in _WITHOUT_SAMPLE and prediction == "sample":
+        with pytest.raises(ScheduleError, match="prediction_type: sample"):
+            _plan(type_, steps, **config)
         return
-    served = min(steps, 32) if type_ is SchedulerType.HEUN else steps
-    config = {**_CONFIG, "timestep_spacing": spacing, "prediction_type": prediction}
-    error = _error(type_, config, served)
+    error = difference(Case(type_, _served(type_, steps), config=config))
+    assert error.absolute <= 1e-3
+    assert error.relative <= _LIMIT
+    assert error.clean <= 1e-3
+
+
+@pytest.mark.parametrize("type_", SchedulerType)
+@pytest.mark.parametrize(("steps", "begin"), [(5, 1), (10, 6), (30, 10), (63, 62)])
+@pytest.mark.parametrize("repaint", [False, True])
+def test_a_schedule_that_starts_in_a_picture_equals_diffusers(
+    type_: SchedulerType, steps: int, begin: int, *, repaint: bool
+) -> None:
+    if type_ is SchedulerType.LCM and steps > 50:
+        steps, begin = 50, 49
+    error = difference(Case(type_, steps, begin, repaint=repaint))
     assert error.absolute <= 1e-3
     assert error.relative <= _LIMIT
 
 
-@pytest.mark.parametrize("type_", _WITH_KARRAS)
-@pytest.mark.parametrize("steps", [4, 20, 30])
+@pytest.mark.parametrize("type_", SchedulerType)
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_repainting_over_the_whole_schedule_equals_diffusers(type_: SchedulerType, prediction: str) -> None:
+    error = difference(Case(type_, 20, 0, repaint=True, config={"prediction_type": prediction}))
+    assert error.absolute <= 1e-3
+    assert error.relative <= _LIMIT
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize(("steps", "begin"), [(4, None), (20, None), (30, 10)])
+def test_eta_draws_the_noise_of_diffusers(eta: float, prediction: str, steps: int, begin: int | None) -> None:
+    case = Case(SchedulerType.DDIM, steps, begin, eta, config={"prediction_type": prediction})
+    assert difference(case).absolute <= 1e-3
+    assert any(case.plan.draws) == (eta > 0)
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_small_log", "fixed_large"])
 @pytest.mark.parametrize("spacing", _SPACINGS)
-@pytest.mark.parametrize("final", ["zero", "sigma_min"])
-def test_karras_levels_are_those_of_diffusers(type_: SchedulerType, steps: int, spacing: str, final: str) -> None:
-    config = {**_CONFIG, "use_karras_sigmas": True, "timestep_spacing": spacing}
+def test_variances_of_ddpm_are_those_of_diffusers(variance: str, spacing: str) -> None:
+    config = {"variance_type": variance, "timestep_spacing": spacing}
+    assert difference(Case(SchedulerType.DDPM, 20, config=config)).absolute <= 1e-3
+
+
+@pytest.mark.parametrize(("distilled", "steps"), [(50, 1), (50, 7), (40, 40), (20, 3)])
+def test_consistency_models_walk_through_the_steps_of_their_distillation(distilled: int, steps: int) -> None:
+    config = {"original_inference_steps": distilled, "timestep_scaling": 3.0}
+    assert difference(Case(SchedulerType.LCM, steps, config=config)).absolute <= 1e-3
+    with pytest.raises(ScheduleError, match=f"1 to {distilled} steps"):
+        _plan(SchedulerType.LCM, distilled + 1, **config)
+
+
+@pytest.mark.parametrize("type_", _RESPACED)
+@pytest.mark.parametrize("steps", [4, 20, 30])
+@pytest.mark.parametrize("levels", ["use_karras_sigmas", "use_exponential_sigmas"])
+@pytest.mark.parametrize(("spacing", "final"), [("leading", "zero"), ("trailing", "sigma_min"), ("linspace", "zero")])
+def test_other_noise_levels_are_those_of_diffusers(
+    type_: SchedulerType, steps: int, levels: str, spacing: str, final: str
+) -> None:
+    config = {levels: True, "timestep_spacing": spacing}
     if type_ in {SchedulerType.EULER, SchedulerType.DPM_SOLVER_MULTISTEP, SchedulerType.UNIPC_MULTISTEP}:
         config["final_sigmas_type"] = final
-    assert _error(type_, config, steps).relative <= _LIMIT
+    assert difference(Case(type_, steps, config=config)).relative <= _LIMIT
 
 
 @pytest.mark.parametrize("type_", _WITH_ZERO_SNR)
 @pytest.mark.parametrize("steps", [4, 20, 50])
 @pytest.mark.parametrize("spacing", _SPACINGS)
 def test_zero_terminal_snr_equals_diffusers(type_: SchedulerType, steps: int, spacing: str) -> None:
-    config = {
-        **_CONFIG, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": spacing,
-    }  # fmt: skip
-    assert _error(type_, config, steps).relative <= _LIMIT
+    config = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": spacing}
+    assert difference(Case(type_, steps, config=config)).relative <= _LIMIT
 
 
 @pytest.mark.parametrize("type_", SchedulerType)
@@ -145,8 +131,8 @@ def test_zero_terminal_snr_equals_diffusers(type_: SchedulerType, steps: int, sp
 @pytest.mark.parametrize(("betas", "prediction"), [("linear", "epsilon"), ("squaredcos_cap_v2", "v_prediction")])
 def test_beta_schedules_are_those_of_diffusers(type_: SchedulerType, steps: int, betas: str, prediction: str) -> None:
     # Other spacings start the cosine schedule at sigma 20,000, where diffusers' own float32 loses four digits.
-    config = {**_CONFIG, "beta_schedule": betas, "prediction_type": prediction, "timestep_spacing": "leading"}
-    assert _error(type_, config, steps).relative <= _LIMIT
+    config = {"beta_schedule": betas, "prediction_type": prediction, "timestep_spacing": "leading"}
+    assert difference(Case(type_, steps, config=config)).relative <= _LIMIT
 
 
 @pytest.mark.parametrize("type_", _MULTISTEP)
@@ -157,10 +143,10 @@ def test_solver_orders_and_types_are_those_of_diffusers(
     type_: SchedulerType, order: int, solver: str, steps: int, *, lower_order_final: bool
 ) -> None:
     config = {
-        **_CONFIG, "solver_order": order, "solver_type": solver, "lower_order_final": lower_order_final,
+        "solver_order": order, "solver_type": solver, "lower_order_final": lower_order_final,
         "final_sigmas_type": "sigma_min",
     }  # fmt: skip
-    assert _error(type_, config, steps).relative <= _LIMIT
+    assert difference(Case(type_, steps, config=config)).relative <= _LIMIT
 
 
 @pytest.mark.parametrize(
@@ -181,58 +167,105 @@ def test_solver_orders_and_types_are_those_of_diffusers(
     ],
 )
 def test_rarer_settings_are_those_of_diffusers(type_: SchedulerType, config: Mapping[str, Any]) -> None:
-    assert _error(type_, {**_CONFIG, **config}, 20).relative <= _LIMIT
+    assert difference(Case(type_, 20, config=config)).relative <= _LIMIT
+
+
+@pytest.mark.parametrize(
+    ("type_", "config"),
+    [
+        (SchedulerType.UNIPC_MULTISTEP, {"disable_corrector": [6, 7]}),
+        (SchedulerType.UNIPC_MULTISTEP, {"solver_order": 3}),
+        (SchedulerType.DPM_SOLVER_MULTISTEP, {"solver_order": 3}),
+        (SchedulerType.DEIS_MULTISTEP, {"solver_order": 3}),
+        (SchedulerType.EULER, {"use_karras_sigmas": True}),
+        (SchedulerType.HEUN, {"prediction_type": "v_prediction"}),
+        (SchedulerType.LCM, {"prediction_type": "sample"}),
+    ],
+)
+def test_history_is_fresh_where_a_schedule_is_begun(type_: SchedulerType, config: Mapping[str, Any]) -> None:
+    # Few steps of many, and few of few, which end with lower orders.
+    for steps, begin in ((20, 6), (12, 5)):
+        assert difference(Case(type_, steps, begin, repaint=True, config=config)).absolute <= 1e-3
 
 
 @pytest.mark.parametrize("type_", SchedulerType)
 def test_what_the_file_does_not_say_is_as_in_diffusers(type_: SchedulerType) -> None:
-    forced = {"steps_offset": 1}
-    if type_ is SchedulerType.DDIM:
-        forced["clip_sample"] = False
-    if type_ is SchedulerType.PNDM:
-        forced["skip_prk_steps"] = True
-    ours = _by_table(schedule(SchedulerSettings.from_config(type_, {}), 20))
-    theirs = _by_diffusers(type_, forced, 20)
-    assert max(float(np.abs(one - other).max()) for one, other in zip(ours, theirs, strict=True)) <= 1e-3
+    settings = SchedulerSettings.from_config(type_, {})
+    own = {"beta_start": settings.beta_start, "beta_end": settings.beta_end, "beta_schedule": settings.beta_schedule}
+    parameters = CLASSES[type_]().config
+    assert own == {name: parameters[name] for name in own}
+    assert schedule(settings, 20).calls == calls_for(type_, 20)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 20, 63])
-def test_pndm_calls_the_denoiser_once_more_than_it_has_steps_as_diffusers_does(steps: int) -> None:
-    plan = _plan(SchedulerType.PNDM, steps)
-    assert plan.calls == len(_by_diffusers(SchedulerType.PNDM, _CONFIG, steps)) - 1
-    assert plan.calls == (steps + 1 if steps > 1 else 1)
-
-
-def test_heun_calls_the_denoiser_twice_for_each_step_but_the_last() -> None:
-    assert [_plan(SchedulerType.HEUN, steps).calls for steps in (1, 2, 32)] == [1, 3, 63]
+@pytest.mark.parametrize("type_", SchedulerType)
+@pytest.mark.parametrize("steps", [1, 2, 3, 20, 32])
+def test_calls_are_those_of_diffusers(type_: SchedulerType, steps: int) -> None:
+    plan = _plan(type_, steps)
+    assert plan.calls == calls_for(type_, steps) == len(by_diffusers(Case(type_, steps)).latents) - 1
+    assert plan.calls == {SchedulerType.HEUN: 2 * steps - 1, SchedulerType.PNDM: steps + (steps > 1)}.get(type_, steps)
 
 
 @pytest.mark.parametrize(("type_", "steps", "calls"), [(SchedulerType.PNDM, 64, 65), (SchedulerType.HEUN, 33, 65)])
 def test_more_calls_than_rows_are_refused_with_both_numbers(type_: SchedulerType, steps: int, calls: int) -> None:
-    with pytest.raises(BadInputError, match=f"{steps} steps .* need {calls} denoiser calls.* 64"):
+    with pytest.raises(ScheduleError, match=f"{calls} denoiser calls.* 64"):
         _plan(type_, steps)
 
 
+def test_only_calls_that_are_made_count() -> None:
+    assert Case(SchedulerType.HEUN, 300, 280).plan.calls == 39
+    assert Case(SchedulerType.DDIM, 900, 850).plan.calls == 50
+    assert contract.MAX_STEPS == MAX_CALLS
+
+
 @pytest.mark.parametrize("type_", SchedulerType)
-def test_all_tiers_of_a_scheduler_have_the_same_slots(type_: SchedulerType) -> None:
+def test_empty_slots_change_nothing(type_: SchedulerType) -> None:
+    plain, padded = by_table(Case(type_, 4)), by_table(Case(type_, 4), spare_slots=3)
+    assert np.abs(np.array(plain.latents) - np.array(padded.latents)).max() <= 1e-5
+    assert np.abs(np.array(plain.clean) - np.array(padded.clean)).max() <= 1e-5
+
+
+@pytest.mark.parametrize("type_", SchedulerType)
+def test_all_step_counts_of_a_scheduler_have_the_same_slots(type_: SchedulerType) -> None:
     assert len({_plan(type_, steps).slots for steps in (1, 2, 3, 20, 32)}) == 1
 
 
 @pytest.mark.parametrize("type_", SchedulerType)
 def test_timesteps_fall_towards_the_picture_and_have_rows(type_: SchedulerType) -> None:
     plan = _plan(type_, 20)
-    used = plan.timesteps[: plan.calls].tolist()
+    used = plan.levels[: plan.calls, 0].tolist()
     assert all(before >= after >= 0 for before, after in pairwise(used))
+    assert plan.levels[plan.calls - 1, 2:].tolist() == [1, 0]
     assert not plan.table[plan.calls :].any()
-    assert not plan.timesteps[plan.calls :].any()
-    assert (plan.table.shape, plan.timesteps.shape) == ((64, plan.slots + 1, plan.slots + 1), (64,))
+    assert not plan.levels[plan.calls :].any()
+    assert (plan.table.shape, plan.levels.shape) == ((64, plan.slots + 1, plan.slots + 2), (64, 4))
+    assert any(plan.draws) == (type_ in _STOCHASTIC)
+
+
+@pytest.mark.parametrize("type_", set(SchedulerType) - {SchedulerType.LCM})
+@pytest.mark.parametrize("begin", [0, 7])
+def test_a_model_that_knows_the_noise_gives_the_clean_sample_at_every_call(type_: SchedulerType, begin: int) -> None:
+    plan = Case(type_, 20, begin).plan
+    signal, spread = plan.first
+    for row, level in zip(plan.table[: plan.calls, -1], plan.levels, strict=False):
+        # The latent is signal * clean + spread * noise, and the model's output is the noise.
+        assert abs(row[0] * signal - 1) <= 1e-4
+        assert abs(row[0] * spread + row[-2]) <= 1e-4
+        assert not row[1:-2].any()
+        signal, spread = level[2:]
 
 
 @pytest.mark.parametrize("steps", range(1, 65))
 def test_trailing_spacing_never_leaves_the_schedule(steps: int) -> None:
     plan = _plan(SchedulerType.EULER, steps, timestep_spacing="trailing")
     assert plan.calls == steps
-    assert plan.timesteps.min() >= 0
+    assert plan.levels[:, 0].min() >= 0
+
+
+@pytest.mark.parametrize("type_", SchedulerType)
+@pytest.mark.parametrize("spacing", _SPACINGS)
+def test_the_longest_schedule_is_served_in_pieces(type_: SchedulerType, spacing: str) -> None:
+    settings = SchedulerSettings.from_config(type_, {**CONFIG, "timestep_spacing": spacing})
+    assert calls_for(type_, 10) == schedule(settings, settings.max_steps, settings.max_steps - 10).calls
 
 
 def test_trained_betas_are_used() -> None:
@@ -242,16 +275,40 @@ def test_trained_betas_are_used() -> None:
     assert np.allclose(given.table, same.table)
 
 
-@pytest.mark.parametrize("steps", [0, -1, 65])
-def test_step_count_out_of_range_is_refused(steps: int) -> None:
-    with pytest.raises(BadInputError, match="1 to 64"):
-        _plan(SchedulerType.DDIM, steps)
+@pytest.mark.parametrize(("steps", "begin", "eta"), [(0, 0, 0), (-1, 0, 0), (1000, 990, 0), (4, 4, 0), (4, 0, 1.5)])
+def test_numbers_out_of_range_are_refused(steps: int, begin: int, eta: float) -> None:
+    with pytest.raises(ScheduleError, match=r"1 to 999|must be left|0 to 1"):
+        Case(SchedulerType.DDIM, steps, begin, eta).plan  # noqa: B018 - computing it is the point
+
+
+def test_eta_is_refused_where_it_would_do_nothing() -> None:
+    with pytest.raises(ScheduleError, match="Euler has no eta"):
+        Case(SchedulerType.EULER, 4, eta=0.5).plan  # noqa: B018 - computing it is the point
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.99, 0.8, 0.7, 0.55, 1 / 3, 0.3, 0.1, 0.07])
+@pytest.mark.parametrize("steps", [1, 4, 20, 50])
+def test_a_strength_runs_as_many_steps_as_the_ensemble_has(strength: float, steps: int) -> None:
+    settings = SchedulerSettings.from_config(SchedulerType.DDIM, CONFIG)
+    total, begin = begin_for(settings, steps, strength)
+    # As diffusers' `get_timesteps` computes it.
+    assert min(int(total * strength), total) == total - begin == steps
+    assert total == steps or min(int((total - 1) * strength), total - 1) < steps
+
+
+def test_too_small_a_strength_is_refused_with_the_smallest_one() -> None:
+    settings = SchedulerSettings.from_config(SchedulerType.DDIM, CONFIG)
+    with pytest.raises(ScheduleError, match=r"at least 0\.0201") as caught:
+        begin_for(settings, 20, 0.02)
+    assert "1000 steps" in str(caught.value)
+    assert begin_for(settings, 20, 0.0201)[0] <= 999
 
 
 @pytest.mark.parametrize(
     ("type_", "config"),
     [
         (SchedulerType.DDIM, {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}),
+        (SchedulerType.LCM, {"rescale_betas_zero_snr": True}),
         (SchedulerType.UNIPC_MULTISTEP, {"lower_order_final": False}),
         (SchedulerType.UNIPC_MULTISTEP, {"lower_order_final": False, "solver_order": 3}),
     ],
@@ -259,15 +316,21 @@ def test_step_count_out_of_range_is_refused(steps: int) -> None:
 def test_settings_for_which_diffusers_computes_nan_are_refused(
     type_: SchedulerType, config: Mapping[str, object]
 ) -> None:
-    with pytest.raises(BadInputError, match="divides by zero") as caught:
+    with pytest.raises(ScheduleError, match="divides by zero"):
         _plan(type_, 20, **config)
-    assert caught.value.reason is Reason.UNSUPPORTED_SCHEDULER
 
 
 @pytest.mark.parametrize("type_", [SchedulerType.DPM_SOLVER_MULTISTEP, SchedulerType.UNIPC_MULTISTEP])
 def test_karras_levels_on_one_timestep_are_refused_where_diffusers_fails(type_: SchedulerType) -> None:
-    config = {**_CONFIG, "rescale_betas_zero_snr": True, "use_karras_sigmas": True, "prediction_type": "v_prediction"}
+    config = {"rescale_betas_zero_snr": True, "use_karras_sigmas": True, "prediction_type": "v_prediction"}
     with pytest.raises((IndexError, AssertionError)):
-        _by_diffusers(type_, config, 50)
-    with pytest.raises(BadInputError, match="fall on timestep 999"):
-        schedule(SchedulerSettings.from_config(type_, config), 50)
+        by_diffusers(Case(type_, 50, config=config))
+    with pytest.raises(ScheduleError, match="fall on timestep 999"):
+        _plan(type_, 50, **config)
+
+
+def test_schedules_are_shared_and_cannot_be_written_to() -> None:
+    plan = _plan(SchedulerType.DDIM, 4)
+    assert _plan(SchedulerType.DDIM, 4) is plan
+    with pytest.raises(ValueError, match="read-only"):
+        plan.table[0, 0, 0] = 1

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+import json
+import re
+from typing import Any
 
-import diffusers
 import pytest
-from diffusion_builder.schedule import SchedulerSettings, SchedulerType
-from diffusion_builder.schedule.settings import defaults
 
-from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.models.schedule import ScheduleError, SchedulerSettings, SchedulerType
+from diffusion_builder.models.schedule.classes import class_of
+from tests.unit.builder.samplers import CLASSES
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_CLASSES: Mapping[SchedulerType, Any] = {
-    type_: getattr(diffusers, f"{type_}DiscreteScheduler", None) or getattr(diffusers, f"{type_}Scheduler")
-    for type_ in SchedulerType
-}
 # Forced by the pipeline, or only meaningful with something that is refused.
 _NOT_READ = {
     "steps_offset", "clip_sample", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value",
@@ -28,16 +22,14 @@ _NOT_READ = {
 
 @pytest.mark.parametrize("type_", SchedulerType)
 def test_defaults_are_those_of_the_class_in_diffusers(type_: SchedulerType) -> None:
-    parameters = inspect.signature(_CLASSES[type_].__init__).parameters
+    parameters = inspect.signature(CLASSES[type_].__init__).parameters
     theirs = {name: parameter.default for name, parameter in parameters.items() if name != "self"}
-    ours = dict(defaults(type_))
+    ours = dict(class_of(type_).defaults)
     if type_ is SchedulerType.PNDM:
         assert ours.pop("skip_prk_steps") is True
         assert theirs.pop("skip_prk_steps") is False
     if type_ is SchedulerType.UNIPC_MULTISTEP:
         ours["disable_corrector"] = list(ours["disable_corrector"])
-    if type_ is SchedulerType.HEUN:
-        assert ours.pop("final_sigmas_type") == "zero"
     if type_ is SchedulerType.DEIS_MULTISTEP:
         assert theirs.pop("solver_type") == "logrho"
     assert ours == {name: default for name, default in theirs.items() if name not in _NOT_READ}
@@ -57,7 +49,16 @@ def test_what_a_class_does_not_know_is_left_out_as_from_config_does() -> None:
         (SchedulerType.EULER, "timestep_spacing", "other"),
         (SchedulerType.EULER, "beta_schedule", "exotic"),
         (SchedulerType.EULER, "prediction_type", "flow_prediction"),
-        (SchedulerType.EULER, "use_exponential_sigmas", True),
+        (SchedulerType.EULER, "use_beta_sigmas", True),
+        (SchedulerType.EULER_ANCESTRAL, "prediction_type", "sample"),
+        (SchedulerType.DDPM, "variance_type", "learned_range"),
+        (SchedulerType.DDPM, "variance_type", "fixed_large_log"),
+        (SchedulerType.DDPM, "beta_schedule", "sigmoid"),
+        (SchedulerType.LCM, "original_inference_steps", 1001),
+        (SchedulerType.LCM, "timestep_scaling", 0),
+        (SchedulerType.DDIM, "trained_betas", (0.1, "b")),
+        (SchedulerType.DDIM, "beta_start", float("nan")),
+        (SchedulerType.DDIM, "num_train_timesteps", True),
         (SchedulerType.EULER, "interpolation_type", "log_linear"),
         (SchedulerType.EULER, "num_train_timesteps", "many"),
         (SchedulerType.PNDM, "skip_prk_steps", False),
@@ -70,13 +71,12 @@ def test_what_a_class_does_not_know_is_left_out_as_from_config_does() -> None:
     ],
 )
 def test_what_is_not_served_is_named_rather_than_ignored(type_: SchedulerType, name: str, value: object) -> None:
-    with pytest.raises(BadInputError, match=f"{name}: {value}".replace("+", r"\+")) as caught:
+    with pytest.raises(ScheduleError, match=re.escape(f"{name}: {value}")):
         SchedulerSettings.from_config(type_, {name: value})
-    assert caught.value.reason is Reason.UNSUPPORTED_SCHEDULER
 
 
 def test_settings_that_are_asked_for_must_be_known_by_the_scheduler() -> None:
-    with pytest.raises(BadInputError, match="DDIM has no use_karras_sigmas"):
+    with pytest.raises(ScheduleError, match="DDIM has no use_karras_sigmas"):
         SchedulerSettings.from_config(SchedulerType.DDIM, {}, {"use_karras_sigmas": True})
 
 
@@ -90,3 +90,31 @@ def test_settings_that_are_asked_for_win_over_the_file() -> None:
 def test_null_in_the_file_is_the_default() -> None:
     settings = SchedulerSettings.from_config(SchedulerType.EULER, {"use_karras_sigmas": None, "trained_betas": None})
     assert settings == SchedulerSettings.from_config(SchedulerType.EULER, {})
+
+
+def test_both_kinds_of_noise_levels_at_once_are_refused() -> None:
+    with pytest.raises(ScheduleError, match="leave out use_karras_sigmas"):
+        SchedulerSettings.from_config(SchedulerType.EULER, {"use_karras_sigmas": True, "use_exponential_sigmas": True})
+
+
+def test_a_variance_that_the_model_does_not_predict_is_no_matter_to_dpm_solver() -> None:
+    settings = SchedulerSettings.from_config(SchedulerType.DPM_SOLVER_MULTISTEP, {"variance_type": "fixed_small"})
+    assert settings == SchedulerSettings.from_config(SchedulerType.DPM_SOLVER_MULTISTEP, {})
+    with pytest.raises(ScheduleError, match="variance_type: learned"):
+        SchedulerSettings.from_config(SchedulerType.DPM_SOLVER_MULTISTEP, {"variance_type": "learned"})
+
+
+@pytest.mark.parametrize("type_", SchedulerType)
+def test_settings_survive_json(type_: SchedulerType) -> None:
+    config = {"trained_betas": [0.1, 0.2], "num_train_timesteps": 200, "disable_corrector": [1]}
+    settings = SchedulerSettings.from_config(type_, config)
+    assert SchedulerSettings.from_json(json.loads(json.dumps(settings.to_json(), allow_nan=False))) == settings
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [({"colour": 1}, "colour"), ({"beta_end": None}, "beta_end"), ({"type": "Magic"}, "Magic")]
+)
+def test_json_that_is_no_settings_is_refused(change: dict[str, Any], says: str) -> None:
+    body = SchedulerSettings.from_config(SchedulerType.DDIM, {}).to_json() | change
+    with pytest.raises(ScheduleError, match=says):
+        SchedulerSettings.from_json(body)

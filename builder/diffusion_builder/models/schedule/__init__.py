@@ -97,12 +97,12 @@ def begin_for(settings: SchedulerSettings, steps: int, strength: float) -> tuple
         The smallest such M, and how many of its steps are skipped.
 
     Raises:
-        ScheduleError: M is more than the scheduler has.
+        ScheduleError: M is more than the scheduler has, because of the strength.
     """
     total = max(steps, int(steps / strength) - 1)
     while int(total * strength) < steps:
         total += 1
-    if total > settings.max_steps:
+    if steps <= settings.max_steps < total:
         raise ScheduleError(
             f"strength {strength} with {steps} steps is part of a schedule of {total} steps, the scheduler "
             f"{settings.type} has {settings.max_steps}: use a strength of at least {_smallest(settings, steps)}, "

@@ -70,11 +70,11 @@ def sigmas_at(settings: SchedulerSettings, timesteps: Floats) -> Floats:
 def timesteps_at(settings: SchedulerSettings, sigmas: Floats) -> Floats:
     """Fractional training timesteps of sigmas, linear in their logarithm.
 
-    Some are truncated afterwards, so the roundings of diffusers' `_sigma_to_t` are kept: training logarithms in
-    single precision.
+    Some are truncated afterwards, so the roundings of diffusers' `_sigma_to_t` are kept: logarithms and their
+    differences in single precision.
     """
     training = np.log(training_sigmas(settings).astype(np.float32))
-    logs = np.log(sigmas)
+    logs = np.log(sigmas).astype(np.float32)
     low = np.clip(np.searchsorted(training, logs, side="right") - 1, 0, len(training) - 2)
     share = np.clip((training[low] - logs) / (training[low] - training[low + 1]), 0, 1)
     timesteps: Floats = (1 - share) * low + share * (low + 1)
@@ -121,14 +121,27 @@ def _betas(settings: SchedulerSettings) -> _Singles:
     if settings.trained_betas is not None:
         return np.asarray(settings.trained_betas, np.float32)
     if settings.beta_schedule == "linear":
-        return np.linspace(start, end, count).astype(np.float32)
+        return _linspace(start, end, count)
     if settings.beta_schedule == "scaled_linear":
-        roots = np.linspace(start**0.5, end**0.5, count).astype(np.float32)
+        roots = _linspace(start**0.5, end**0.5, count)
         betas: _Singles = roots * roots
         return betas
     cosines = [math.cos((step / count + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(count + 1)]
     falls = [min(1 - after / before, _MAX_BETA) for before, after in itertools.pairwise(cosines)]
     return np.array(falls, np.float32)
+
+
+def _linspace(start: float, end: float, count: int) -> _Singles:
+    """torch.linspace to the last digit: single precision, fused multiply and add from both ends.
+
+    The digit decides where a noise level is turned into a timestep that is truncated.
+    """
+    first, last = np.float32(start), np.float32(end)
+    step = np.float64((last - first) / np.float32(count - 1))
+    index = np.arange(count)
+    values = np.where(index < count // 2, first + step * index, last - step * (count - 1 - index))
+    singles: _Singles = values.astype(np.float32)
+    return singles
 
 
 def _cumulated(factors: _Singles) -> _Singles:

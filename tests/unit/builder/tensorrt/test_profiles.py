@@ -89,7 +89,7 @@ def test_a_scheduler_step_serves_any_scheduler() -> None:
     (profile,) = optimisation_profiles(Component.SCHEDULER_STEP, FACTS, shapes())
     table, state = by_name(profile)["table"], by_name(profile)["state"]
     assert (state.min[1], state.opt[1], state.max[1]) == (1, 1, MAX_SLOTS)
-    assert (table.min[2:], table.opt[2:], table.max[2:]) == ((2, 2), (2, 2), (MAX_SLOTS + 1, MAX_SLOTS + 1))
+    assert (table.min[2:], table.opt[2:], table.max[2:]) == ((2, 3), (2, 3), (MAX_SLOTS + 1, MAX_SLOTS + 2))
 
 
 def test_a_size_that_nothing_says_is_asked_for() -> None:
