@@ -141,11 +141,11 @@ class Facts:
         return cls(**{field.name: known[field.name] for field in fields(cls) if field.name in known})
 
     def dims(self, tensor: Tensor) -> tuple[int, ...]:
-        """Replace names by this checkpoint's numbers, and dynamic names by -1."""
+        """Replace names by this checkpoint's numbers; dynamic ones, and those of what it does not have, by -1."""
         known = asdict(self) | {"columns": self.slots + 2, "rows_": self.slots + 1}
         if self.text_chunks:
             del known["text_length"]
-        return tuple(known.get(dim, -1) if isinstance(dim, str) else dim for dim in tensor.dims)
+        return tuple((known.get(dim) or -1) if isinstance(dim, str) else dim for dim in tensor.dims)
 
 
 @dataclass(frozen=True)
