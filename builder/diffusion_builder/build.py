@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder import early, stages
+from diffusion_builder import early, python_models, stages
 from diffusion_builder.build_spec import CPU, Source
 from diffusion_builder.components import parts
 from diffusion_builder.components.around import NEEDED
@@ -178,7 +178,7 @@ def exports(spec: BuildSpec, fetched: Fetched) -> Iterator[Export]:
         yield Export(component, component, _given(component, options.get(component, {}), others))
     for name, digest in fetched.control_nets.items():
         given = _given(Component.CONTROLNET, {**long, "controlNet": digest}, others)
-        yield Export(f"{Component.CONTROLNET}_{name}", Component.CONTROLNET, given)
+        yield Export(python_models.control_model(name), Component.CONTROLNET, given)
 
 
 def _components(spec: BuildSpec) -> Iterator[Component]:
@@ -216,12 +216,14 @@ def _engine(context: Context, spec: BuildSpec, what: tuple[Target, Fetched, Expo
 
 def _assembly(spec: BuildSpec, target: Target, fetched: Fetched, engines: Mapping[str, str]) -> Mapping[str, Any]:
     batching = spec.serving.batching
+    names = {python_models.control_model(name): name for name in fetched.control_nets}
     return {
         "source": fetched.base,
-        "engines": engines,
+        "engines": {name: digest for name, digest in engines.items() if name not in names},
+        "controlNets": [{"name": name, "engine": engines[model]} for model, name in names.items()],
         "runtime": spec.runtime(target),
         "pipelines": [item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in spec.pipelines],
-        "scheduler": spec.scheduler.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "schedulers": [spec.scheduler.model_dump(mode="json", by_alias=True, exclude_defaults=True)],
         "shapes": spec.shapes.model_dump(mode="json"),
         "batching": {"maxDelayMicroseconds": batching.microseconds, "preferred": batching.preferred},
     }

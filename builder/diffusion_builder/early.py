@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.components import configs, parts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.schedule import SchedulerSettings, schedule
 from diffusion_builder.sources import read_json
+from diffusion_builder.tiers import choices, slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,9 +28,7 @@ def judge_schedules(checkpoint: Path, scheduler: SchedulerSpec, pipelines: Itera
         BadInputError: the checkpoint's configuration, the settings and the step counts do not go together.
     """
     config = read_json(checkpoint, "scheduler/scheduler_config.json")
-    settings = SchedulerSettings.from_config(scheduler.type, config, scheduler.overrides())
-    for steps in {steps for item in pipelines for steps in item.steps}:
-        schedule(settings, steps)
+    slots(choices([scheduler], config), sorted({steps for item in pipelines for steps in item.steps}))
 
 
 def judge_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path]) -> None:

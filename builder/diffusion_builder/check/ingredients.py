@@ -13,10 +13,8 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.store import Artifact, Kind, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-_CONTROLNET = f"{Component.CONTROLNET}_"
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Ingredients:
         ip_adapter: folder with its file, or None.
         loras: in order.
         clip_skip: layers that are left out.
-        scheduler: as the repository was asked for it.
+        schedulers: as the repository was asked for them, the default one first.
         precisions: of all graphs.
     """
 
@@ -40,7 +38,7 @@ class Ingredients:
     ip_adapter: Path | None
     loras: tuple[Lora, ...]
     clip_skip: int
-    scheduler: Mapping[str, Any]
+    schedulers: Sequence[Mapping[str, Any]]
     precisions: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -51,17 +49,14 @@ def of(store: Store, repository: Artifact) -> Ingredients:
         BadInputError: something that it was made from is gone from the store.
     """
     spec = repository.manifest.inputs["spec"]
+    nets = {one["name"]: _graph(store, one["engine"]) for one in spec["control_nets"]}
     graphs = {name: _graph(store, digest) for name, digest in spec["engines"].items()}
     options = {
         name: ExportOptions.model_validate(graph.manifest.inputs.get("options", {})) for name, graph in graphs.items()
     }
     denoiser = options[Component.DENOISER]
     known = {part: folder for graph in graphs.values() for part, folder in _folders(store, graph)}
-    control = {
-        name.removeprefix(_CONTROLNET): _main(store, graph)
-        for name, graph in graphs.items()
-        if name.startswith(_CONTROLNET)
-    }
+    control = {name: _main(store, graph) for name, graph in nets.items()}
     adapter = _source(store, denoiser.ip_adapter) if denoiser.ip_adapter else None
     return Ingredients(
         _checkpoint(store, repository),
@@ -70,8 +65,8 @@ def of(store: Store, repository: Artifact) -> Ingredients:
         adapter / parts.IP_ADAPTER if adapter else None,
         tuple(Lora(_source(store, item.source) / parts.LORA, item.weight) for item in denoiser.loras),
         options[Component.TEXT_ENCODER].clip_skip,
-        spec["scheduler"],
-        frozenset(str(graph.manifest.extra["precision"]) for graph in graphs.values()),
+        spec["schedulers"],
+        frozenset(str(graph.manifest.extra["precision"]) for graph in (*graphs.values(), *nets.values())),
     )
 
 

@@ -14,6 +14,7 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 from diffusion_builder.check import question as asked
 from diffusion_builder.check.served import Drawn
 from diffusion_builder.components import lora, parts
+from diffusion_builder.spec import SchedulerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +86,7 @@ class Reference:
         }
         pipe = getattr(_DIFFUSERS, _PIPELINES[question.task, bool(question.control_nets)])(
             vae=self._vae, text_encoder=self._text, tokenizer=self._tokenizer, unet=self._unet,
-            scheduler=self._scheduler(), safety_checker=None, requires_safety_checker=False,
+            scheduler=self._scheduler(question.scheduler), safety_checker=None, requires_safety_checker=False,
             **(self._vision() if question.ip_adapter else {"feature_extractor": None}),
             **(control if question.control_nets else {}),
         )  # fmt: skip
@@ -94,15 +95,15 @@ class Reference:
             self._adapt(pipe)
         return pipe
 
-    def _scheduler(self) -> Any:  # noqa: ANN401 - the library has no types
-        wanted = dict(self._ingredients.scheduler)
-        kind = str(wanted.pop("type"))
+    def _scheduler(self, name: str) -> Any:  # noqa: ANN401 - the library has no types
+        listed = [SchedulerSpec.model_validate(one) for one in self._ingredients.schedulers]
+        wanted = next((one for one in listed if one.label == name), listed[0])
+        kind = str(wanted.type)
         names = (f"{kind}Scheduler", f"{kind}DiscreteScheduler")
         found = next(getattr(_DIFFUSERS, name) for name in names if hasattr(_DIFFUSERS, name))
         path = self._ingredients.checkpoint / "scheduler" / "scheduler_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
-        given = {name: value for name, value in wanted.items() if value is not None}
-        return found.from_config(config, **{**_SETTINGS.get(kind, {}), **given})
+        return found.from_config(config, **{**_SETTINGS.get(kind, {}), **wanted.overrides()})
 
     def _vision(self) -> dict[str, Any]:
         folder = self._ingredients.folders[parts.IMAGE_ENCODER]

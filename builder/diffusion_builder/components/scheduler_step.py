@@ -63,5 +63,5 @@ def _blend(mask: torch.Tensor, repainted: torch.Tensor, original: torch.Tensor) 
 
 def load(_material: Material, _precision: Precision) -> Loaded:
     """Always float32: the latent adds up over all steps, and the arithmetic is nothing beside the denoiser's."""
-    dynamic = LATENT | {"slots", "rows_", "columns"}
+    dynamic = LATENT | {"slots", "channels", "rows_", "columns"}
     return Loaded(SchedulerStep().eval(), {}, {"slots": 2, "channels": 3}, dynamic)

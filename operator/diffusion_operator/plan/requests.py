@@ -115,7 +115,7 @@ class Requests:
             "engines": dict(engines),
             "runtime": runtime,
             "pipelines": [{"task": item.task, "steps": sorted(item.steps)} for item in self.spec.pipelines],
-            "scheduler": self.spec.scheduler.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "schedulers": [self.spec.scheduler.model_dump(mode="json", by_alias=True, exclude_none=True)],
             "shapes": shapes_of(self.spec),
             "batching": {
                 "maxDelayMicroseconds": microseconds(batching.max_delay),

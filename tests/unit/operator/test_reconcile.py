@@ -124,7 +124,7 @@ def test_the_repository_gets_what_the_scheduler_says_and_no_more(
     settle(cluster)
     [job] = cluster.unfinished_jobs()
     arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert json.loads(arguments[arguments.index("--spec") + 1])["scheduler"] == scheduler
+    assert json.loads(arguments[arguments.index("--spec") + 1])["schedulers"] == [scheduler]
 
 
 def test_a_claim_that_does_not_exist_is_named(cluster: FakeCluster) -> None:
