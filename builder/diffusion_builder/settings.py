@@ -24,7 +24,7 @@ def plan(facts: Facts, shapes: Shapes, control_nets: Sequence[str], schedulers: 
             "channels": facts.channels,
             **_sizes(facts, shapes),
             "slots": facts.slots,
-            "schedulers": [one.settings.to_json() for one in schedulers],
+            "schedulers": [{"name": one.name, **one.settings.to_json()} for one in schedulers],
             "inpainting": bool(facts.inpainting),
             "textLength": facts.text_length,
             "textWidth": facts.text_width,

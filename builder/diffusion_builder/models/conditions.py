@@ -91,7 +91,7 @@ class _Work:
             "ip_adapter": "ip_adapter_scale" in self._wanted and "no_image_embeddings" not in self._wanted,
             "embeddings": "text_embeddings_given" in self._wanted,
         }
-        return Target.of(keys[0], tuple(name for name, there in present.items() if there), self._plan)
+        return Target.of(keys[0], tuple(name for name, there in present.items() if there))
 
     @cached_property
     def _strengths(self) -> Sequence[float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .plan import ConditionError
-from .schedule import ScheduleError, SchedulerType, begin_for, calls_for, schedule
+from .schedule import ScheduleError, begin_for, schedule
 
 if TYPE_CHECKING:
     from .noise import Floats, Generator
@@ -25,16 +25,16 @@ def choose(plan: Plan, target: Target, name: str, strength: float, eta: float) -
     Raises:
         ConditionError: the scheduler is not listed or belongs to another ensemble, or has no such schedule.
     """
-    listed = [str(type_) for type_ in plan.schedulers]
-    if name not in listed:
-        raise ConditionError(f"scheduler {name!r} is not served: send {' or '.join(listed)}")
-    type_ = SchedulerType(name)
+    # Types are written in upper and lower case where they are configured.
+    name = name.lower()
+    settings = plan.schedulers.get(name)
+    if settings is None:
+        raise ConditionError(f"scheduler {name!r} is not served: send {' or '.join(plan.schedulers)}")
     calls = target.calls(plan)
-    if calls_for(type_, target.steps) != calls or (target.scheduler and type_ is not target.scheduler):
+    if plan.calls(name, target.steps) != calls or target.scheduler not in (None, name):
         raise ConditionError(
-            f"scheduler {name} is not served by this ensemble: send the request to {target.ensemble(plan, type_)}"
+            f"scheduler {name} is not served by this ensemble: send the request to {target.ensemble(plan, name)}"
         )
-    settings = plan.schedulers[type_]
     try:
         chosen = schedule(settings, *begin_for(settings, target.steps, strength), eta)
     except ScheduleError as error:

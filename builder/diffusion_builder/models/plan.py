@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .schedule import SchedulerSettings, SchedulerType, calls_for
+from .schedule import SchedulerSettings, calls_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,7 @@ class Plan:
         height: the profile.
         width: the profile.
         slots: state slots of the scheduler that has most.
-        schedulers: those that a request may choose among, the default one first.
+        schedulers: name, in lower case, to settings of those that a request may choose among, the default one first.
         inpainting: whether the denoiser was made for inpainting and reads the mask itself.
         text: elements and width of one piece of text's embeddings, and how many pieces are served.
         image: elements and width of one reference picture's embeddings; zeros where there are none.
@@ -62,7 +62,7 @@ class Plan:
     height: Side
     width: Side
     slots: int
-    schedulers: Mapping[SchedulerType, SchedulerSettings]
+    schedulers: Mapping[str, SchedulerSettings]
     inpainting: bool = False
     text: tuple[int, int, int] = (0, 0, 0)
     image: tuple[int, int] = (0, 0)
@@ -76,14 +76,14 @@ class Plan:
             ScheduleError: a scheduler is not served.
         """
         body = json.loads(text)
-        settings = [SchedulerSettings.from_json(item) for item in body["schedulers"]]
+        schedulers = {item.pop("name"): SchedulerSettings.from_json(item) for item in body["schedulers"]}
         return cls(
             body["channels"],
             body["pixelsPerLatent"],
             Side(**body["height"]),
             Side(**body["width"]),
             body["slots"],
-            {item.type: item for item in settings},
+            schedulers,
             inpainting=body["inpainting"],
             text=(body["textLength"], body["textWidth"], body["textChunks"]),
             image=(body["imageLength"], body["imageWidth"]),
@@ -91,9 +91,13 @@ class Plan:
         )
 
     @property
-    def default(self) -> SchedulerType:
-        """The scheduler of a request that names none."""
+    def default(self) -> str:
+        """Name of the scheduler of a request that names none."""
         return next(iter(self.schedulers))
+
+    def calls(self, scheduler: str, steps: int) -> int:
+        """How often the denoiser is called for so many steps."""
+        return calls_for(self.schedulers[scheduler].type, steps)
 
 
 @dataclass(frozen=True)
@@ -103,28 +107,27 @@ class Target:
     Args:
         task: `generate`, `img2img` or `inpaint`.
         steps: the step count in its name.
-        scheduler: the one in its name; None for the ensemble that the default scheduler shares with others.
+        scheduler: name of the one in its name; None for the ensemble that the default scheduler shares with others.
         features: the parts of its name between task and steps.
     """
 
     task: str
     steps: int
-    scheduler: SchedulerType | None = None
+    scheduler: str | None = None
     features: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, key: str, features: tuple[str, ...], plan: Plan) -> Target:
+    def of(cls, key: str, features: tuple[str, ...]) -> Target:
         """Read `<task>_<steps>[_<scheduler>]`, which the ensemble says by the table that it maps."""
-        task, steps, *name = key.split("_")
-        scheduler = next((type_ for type_ in plan.schedulers if [type_.lower()] == name), None)
-        return cls(task, int(steps), scheduler, features)
+        task, steps, *name = key.split("_", 2)
+        return cls(task, int(steps), name[0] if name else None, features)
 
-    def ensemble(self, plan: Plan, scheduler: SchedulerType) -> str:
+    def ensemble(self, plan: Plan, scheduler: str) -> str:
         """Name of the ensemble that does the same with another scheduler."""
-        shared = calls_for(scheduler, self.steps) == calls_for(plan.default, self.steps)
-        suffix = [] if shared else [scheduler.lower()]
+        shared = plan.calls(scheduler, self.steps) == plan.calls(plan.default, self.steps)
+        suffix = [] if shared else [scheduler]
         return "_".join([self.task, *self.features, str(self.steps), *suffix, "pipeline"])
 
     def calls(self, plan: Plan) -> int:
         """How often this ensemble calls the denoiser."""
-        return calls_for(self.scheduler or plan.default, self.steps)
+        return plan.calls(self.scheduler or plan.default, self.steps)

@@ -31,10 +31,11 @@ _CORE = ("levels", "state", "model_input", "timestep", "step_index", "kept", "st
 
 def _plan(*types: SchedulerType, **changes: object) -> Plan:
     listed = types or tuple(SchedulerType)
-    settings = [SchedulerSettings.from_config(type_, CONFIG).to_json() for type_ in listed]
+    settings = [SchedulerSettings.from_config(type_, CONFIG) for type_ in listed]
+    named = [{"name": one.type.lower(), **one.to_json()} for one in settings]
     body = {
-        "channels": 4, "pixelsPerLatent": 8, "height": _SIDE, "width": _SIDE, "schedulers": settings,
-        "slots": max(schedule(SchedulerSettings.from_json(one), 4).slots for one in settings), "inpainting": False,
+        "channels": 4, "pixelsPerLatent": 8, "height": _SIDE, "width": _SIDE, "schedulers": named,
+        "slots": max(schedule(one, 4).slots for one in settings), "inpainting": False,
         "textLength": 77, "textWidth": 6, "textChunks": 2, "imageLength": 4, "imageWidth": 6, "controlNets": ["canny"],
         **changes,
     }  # fmt: skip
@@ -127,7 +128,7 @@ def test_text_alone_starts_from_the_noise_of_each_sample_s_seed(type_: Scheduler
     _close(out["model_input"], scheduler.scale_model_input(latent, scheduler.timesteps[0]))
     assert np.abs(out["timestep"] - float(scheduler.timesteps[0])).max() <= 1e-3
     assert out["step_index"].tolist() == [[0], [0]]
-    draws = schedule(_plan(type_).schedulers[type_], 4).draws
+    draws = schedule(_plan(type_).schedulers[type_.lower()], 4).draws
     for call, name in enumerate(calls):
         drawn = call < len(draws) and draws[call]
         _close(out[name], _next(generators) if drawn else np.zeros((2, *_SHAPE), np.float32))
@@ -248,6 +249,16 @@ def test_a_scheduler_with_other_calls_has_its_own_ensemble(type_: SchedulerType)
         )  # fmt: skip
 
 
+def test_a_scheduler_is_chosen_by_name_so_that_one_type_may_be_listed_twice() -> None:
+    plain = SchedulerSettings.from_config(SchedulerType.EULER, CONFIG)
+    karras = SchedulerSettings.from_config(SchedulerType.EULER, CONFIG, {"use_karras_sigmas": True})
+    listed = [{"name": name, **one.to_json()} for name, one in (("euler", plain), ("karras", karras))]
+    plan = _plan(SchedulerType.EULER, schedulers=listed)
+    out = _ask(plan, "generate_4", scheduler=["Euler", "karras"])["levels"]
+    assert np.array_equal(out[0], schedule(plain, 4).levels)
+    assert np.array_equal(out[1], schedule(karras, 4).levels)
+
+
 def test_the_default_scheduler_has_the_plain_name_whatever_it_is() -> None:
     plan = _plan(SchedulerType.PNDM, SchedulerType.DDIM)
     _ask(plan, "generate_4")
@@ -313,7 +324,7 @@ def _embeddings(*shape: int) -> NDArray[np.float32]:
         ("generate_4", {"guidance_scale": [float("nan")]}, "guidance_scale nan is not a finite number: send 7.5"),
         ("generate_4", {"guidance_scale": [float("-inf")]}, "guidance_scale -inf"),
         ("generate_4", {"guidance_rescale": [1.5]}, "guidance_rescale 1.5 .* from 0 to 1"),
-        ("generate_4", {"scheduler": ["Magic"]}, "scheduler 'Magic' is not served: send DDIM or DDPM"),
+        ("generate_4", {"scheduler": ["Magic"]}, "scheduler 'magic' is not served: send ddim or ddpm"),
         ("generate_4", {"scheduler": ["ddim\0"]}, "is not served"),
         ("generate_4", {"eta": [0.5], "scheduler": ["Euler"]}, "Euler has no eta"),
         ("generate_4", {"eta": [-0.1]}, "eta -0.1 is not served"),
