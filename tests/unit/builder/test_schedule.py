@@ -296,11 +296,18 @@ def test_a_strength_runs_as_many_steps_as_the_ensemble_has(strength: float, step
     assert total == steps or min(int((total - 1) * strength), total - 1) < steps
 
 
+@pytest.mark.parametrize("strength", [1e-3, 1e-9, 1e-38, 5e-324])
+def test_no_strength_is_too_small_to_be_answered(strength: float) -> None:
+    settings = SchedulerSettings.from_config(SchedulerType.DDIM, CONFIG)
+    with pytest.raises(ScheduleError, match=r"at least 0\.0041"):
+        begin_for(settings, 4, strength)
+
+
 def test_too_small_a_strength_is_refused_with_the_smallest_one() -> None:
     settings = SchedulerSettings.from_config(SchedulerType.DDIM, CONFIG)
     with pytest.raises(ScheduleError, match=r"at least 0\.0201") as caught:
         begin_for(settings, 20, 0.02)
-    assert "1000 steps" in str(caught.value)
+    assert "the 999 that the scheduler DDIM has" in str(caught.value)
     assert begin_for(settings, 20, 0.0201)[0] <= 999
 
 

@@ -99,13 +99,14 @@ def begin_for(settings: SchedulerSettings, steps: int, strength: float) -> tuple
     Raises:
         ScheduleError: M is more than the scheduler has, because of the strength.
     """
-    total = max(steps, int(steps / strength) - 1)
-    while int(total * strength) < steps:
+    longest = max(steps, settings.max_steps)
+    total = max(steps, int(min(steps / strength, longest)) - 1)
+    while total <= longest and int(total * strength) < steps:
         total += 1
-    if steps <= settings.max_steps < total:
+    if total > longest:
         raise ScheduleError(
-            f"strength {strength} with {steps} steps is part of a schedule of {total} steps, the scheduler "
-            f"{settings.type} has {settings.max_steps}: use a strength of at least {_smallest(settings, steps)}, "
+            f"strength {strength} with {steps} steps is part of a schedule of more steps than the {longest} that the "
+            f"scheduler {settings.type} has: use a strength of at least {_smallest(settings, steps)}, "
             "or fewer steps"
         )
     return total, total - steps
