@@ -40,8 +40,7 @@ def _shapes(known: Mapping[str, DType], facts: Facts) -> Iterator[tuple[str, Seq
     if python.PROMPT.name not in known:
         for embeddings in (python.PROMPT_EMBEDDINGS, python.NEGATIVE_PROMPT_EMBEDDINGS):
             yield embeddings.name, (facts.text_length, facts.text_width)
-    # Any ensemble can put pixels of a picture back; only one with a strength starts from it.
-    if python.STRENGTH.name in known:
+    if python.INPUT_IMAGE[0].name in known:
         yield python.INPUT_IMAGE[0].name, (_EDGE, _EDGE, 3)
     if python.MASK[0].name in known:
         yield python.MASK[0].name, (_EDGE, _EDGE)

@@ -61,7 +61,7 @@ FINISH = (
     _number("upscale_width", DType.INT32),
 )  # fmt: skip
 FORMAT = (_number("output_format", DType.BYTES), _number("quality", DType.INT32))
-# What is taken from a given picture afterwards; `generate`, too, can put a product's pixels back.
+# What only a task that starts from a picture can do.
 BLENDING = (*INPUT_IMAGE, *BLEND_MASK, BLEND_FEATHER, COLOR_MATCH)
 
 MASKED_PIXELS = replace(contract.PIXELS, name="masked_pixels")

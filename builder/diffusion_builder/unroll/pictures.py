@@ -53,7 +53,8 @@ def _of(names: Mapping[str, str], *tensors: Tensor) -> dict[str, str]:
 
 def _finish(tier: Tier) -> Iterator[Tensor]:
     """What a request may ask of the postprocessor."""
-    yield from python.BLENDING
+    if tier.starts_from_picture:
+        yield from python.BLENDING
     if tier.task == python.INPAINT:
         yield from (*python.MASK, python.PASTE_BACK)
     yield from (*python.FINISH, *python.FORMAT)
