@@ -112,7 +112,8 @@ _SPECS: dict[str, _Case] = {
     ),
     "unknown scheduler": ({"scheduler": {"type": "Magic"}}, Reason.INVALID_SPEC, "scheduler.type: Input should be"),
     "too many calls": (
-        {"scheduler": {"type": "Heun"}, "pipelines": [{"task": "generate", "steps": [64]}]}, Reason.INVALID_SPEC, "64",
+        {"scheduler": {"type": "Heun"}, "pipelines": [{"task": "generate", "steps": [64]}]},
+        Reason.UNSUPPORTED_SCHEDULER, "64 steps of scheduler heun: 127 denoiser calls are needed",
     ),
     "min > max": (
         {"shapes": {side: {"min": 128, "opt": 64, "max": 64} for side in ("batch", "height", "width")}},
