@@ -1,0 +1,253 @@
+"""Targets with GPUs on a real API server and a real scheduler, with nodes that only exist on paper."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devcluster.bare import ApiServer, api_server
+from devcluster.build import require_built
+from devcluster.layout import default_root, layout_at
+from diffusion_operator import naming
+from diffusion_operator.cluster import connect
+from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.settings import Settings
+from tests.cluster.kube import Kube, Object, condition, eventually
+from tests.cluster.test_admission import answer, pipeline
+from tests.unit.operator.fake_cluster import result_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CRD = Path(__file__).parents[2] / "crds" / "diffusionpipelines.yaml"
+SETTINGS = Settings(
+    "b:1", "s:1", tensorrt_builder_image="trt:1", tensorrt_serving_image="trts:1", compile_jobs_per_sku=1
+)
+L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
+A100 = {"name": "a100", "gpu": {"product": "NVIDIA-A100-SXM4-80GB"}}
+SKU = "NVIDIA-L4"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with api_server() as running, scheduler(running, tmp_path_factory.mktemp("scheduler") / "log"):
+        running.apply(CRD)
+        yield running
+
+
+@contextmanager
+def scheduler(server: ApiServer, log: Path) -> Iterator[None]:
+    """kube-scheduler for this API server; its log is in `log`."""
+    program = require_built(layout_at(default_root())).devcluster_kube
+    flags = [f"--kubeconfig={server.kubeconfig}", "--leader-elect=false", "--secure-port=0"]
+    flags += [f"--authentication-kubeconfig={server.kubeconfig}", f"--authorization-kubeconfig={server.kubeconfig}"]
+    with log.open("wb") as sink:
+        process = subprocess.Popen([str(program), "kube-scheduler", *flags], stdout=sink, stderr=sink)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def kube(server: ApiServer) -> Kube:
+    programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
+    return Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, "default")
+
+
+def add_node(kube: Kube, name: str, product: str = "") -> None:
+    """A node with 4 cores, and one GPU of the product where one is named."""
+    labels = {"kubernetes.io/hostname": name} | ({"nvidia.com/gpu.product": product} if product else {})
+    kube.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
+    amounts = {"cpu": "4", "memory": "16Gi", "pods": "50"} | ({"nvidia.com/gpu": "1"} if product else {})
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}
+    status = {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}
+    kube.run("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+    kube.run("patch", "node", name, "--type=merge", "-p", '{"spec":{"taints":[]}}')
+
+
+def add_store(kube: Kube, name: str) -> None:
+    """A claim that is bound, as a provisioner would have left it."""
+    access = {"accessModes": ["ReadWriteMany"]}
+    where = {"capacity": {"storage": "1Gi"}, "hostPath": {"path": "/nowhere"}, "storageClassName": ""}
+    used_by = {"claimRef": {"name": name, "namespace": kube.namespace}}
+    volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}}
+    kube.apply(volume | {"spec": access | where | used_by})
+    bound = {"name": name, "annotations": {"pv.kubernetes.io/bind-completed": "yes"}}
+    claim = {"volumeName": name, "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}}
+    kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": bound, "spec": access | claim})
+
+
+def look(server: ApiServer, name: str = "shapes") -> None:
+    """One pass of the operator."""
+
+    async def go() -> None:
+        async with connect(str(server.user_kubeconfig)) as cluster:
+            await Reconciler(cluster, SETTINGS).reconcile(Key("default", name))
+
+    asyncio.run(go())
+
+
+def jobs(kube: Kube, stage: str, sku: str = "") -> list[Object]:
+    return kube.list("jobs", f"{naming.STAGE}={stage}" + (f",{naming.TARGET}={sku}" if sku else ""))
+
+
+def let_go(found: list[Object]) -> list[Object]:
+    unfinished = [job for job in found if not job.get("status", {}).get("conditions")]
+    return [job for job in unfinished if not job["spec"].get("suspend")]
+
+
+def finish(kube: Kube, found: list[Object]) -> None:
+    """The Jobs succeed; the result goes where the operator keeps it, since there are no pods to say it."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ended = {"status": "True", "lastTransitionTime": now, "reason": "CompletionsReached", "message": ""}
+    conditions = [{"type": kind, **ended} for kind in ("SuccessCriteriaMet", "Complete")]
+    status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": conditions}
+    for job in found:
+        name = job["metadata"]["name"]
+        kube.run("annotate", "job", name, f"{naming.RESULT}={json.dumps(result_of(job))}")
+        patch = json.dumps({"status": status})
+        kube.run("patch", "job", name, "--subresource=status", "--type=merge", "-p", patch)
+
+
+def add_pod(kube: Kube, job: Object) -> str:
+    """The pod that the Job controller would make."""
+    name, template = f"{job['metadata']['name']}-x", job["spec"]["template"]
+    labels = template["metadata"]["labels"] | {"batch.kubernetes.io/job-name": job["metadata"]["name"]}
+    head = {"name": name, "labels": labels}
+    kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": head, "spec": template["spec"]})
+    return name
+
+
+def node_of(kube: Kube, pod: str) -> str:
+    return str(((kube.get("pod", pod) or {}).get("spec") or {}).get("nodeName", ""))
+
+
+def hold_gpu(kube: Kube) -> None:
+    """Somebody else's pod takes the only L4."""
+    container = {"name": "hold", "image": "a:1", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+    kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "holder"}, "spec": {"containers": [container]}})
+    eventually(lambda: node_of(kube, "holder") == "l4-0", 30, "the holder gets the GPU")
+
+
+@pytest.fixture(scope="module")
+def compiling(server: ApiServer, kube: Kube) -> Kube:
+    """A pipeline for two GPU products and a CPU that has come to its compile Jobs; all their pods are there."""
+    add_node(kube, "cpu-0")
+    add_node(kube, "l4-0", SKU)
+    hold_gpu(kube)
+    add_store(kube, "store")
+    kube.apply(pipeline(storage={"claimName": "store"}, targets=[L4, A100, {"name": "cpu"}]))
+    for stage in ("fetch", "export"):
+        look(server)
+        finish(kube, jobs(kube, stage))
+    look(server)
+    for job in let_go(jobs(kube, "compile")):
+        add_pod(kube, job)
+    return kube
+
+
+def test_one_job_of_each_gpu_product_is_let_go_and_the_others_queue(compiling: Kube) -> None:
+    for sku, wanted in ((SKU, 1), ("NVIDIA-A100-SXM4-80GB", 1), ("cpu", 4)):
+        assert len(jobs(compiling, "compile", sku)) == 4
+        assert len(let_go(jobs(compiling, "compile", sku))) == wanted, sku
+
+
+def test_what_is_waited_for_is_told_with_the_number_of_nodes(server: ApiServer, compiling: Kube) -> None:
+    def told() -> Object | None:
+        look(server)
+        state = condition(compiling.get("dp", "shapes"), "EnginesReady")
+        return state if state["reason"] == "WaitingForGPU" else None
+
+    state = eventually(told, 60, lambda: str(condition(compiling.get("dp", "shapes"), "EnginesReady")))
+    assert "1 node has NVIDIA-L4, 0 free" in state["message"]
+    assert "0 nodes have NVIDIA-A100-SXM4-80GB" in state["message"]
+    assert state["message"].startswith("Since 2")
+    skus = (compiling.get("dp", "shapes") or {})["status"]["components"]
+    assert sorted(part["skus"][SKU]["state"] for part in skus.values()) == ["Pending", "Queued", "Queued", "Queued"]
+
+
+def test_the_other_target_goes_on(server: ApiServer, compiling: Kube) -> None:
+    for stage in ("compile", "assemble", "check"):
+        finish(compiling, let_go(jobs(compiling, stage, "cpu" if stage == "compile" else "")))
+        look(server)
+    [deployment] = compiling.list("deployments")
+    assert deployment["metadata"]["labels"][naming.TARGET] == "cpu"
+
+
+def test_a_gpu_that_becomes_free_gets_the_build_and_its_end_lets_the_next_go(
+    server: ApiServer, compiling: Kube
+) -> None:
+    [first] = let_go(jobs(compiling, "compile", SKU))
+    pod = f"{first['metadata']['name']}-x"
+    assert node_of(compiling, pod) == ""
+    compiling.delete("pod", "holder")
+    eventually(lambda: node_of(compiling, pod) == "l4-0", 60, "the compile pod runs on the node with the L4")
+    finish(compiling, [first])
+    look(server)
+    [second] = let_go(jobs(compiling, "compile", SKU))
+    assert second["metadata"]["name"] != first["metadata"]["name"]
+
+
+HUB = {"huggingFace": {"repo": "demo/shapes", "revision": "0" * 40}}
+ACCEPTED: dict[str, Object] = {
+    "two products and a cpu": {"targets": [L4, A100, {"name": "cpu"}]},
+    "a MIG slice": {"targets": [{"name": "s", "gpu": {"product": "A100", "resourceName": "nvidia.com/mig-1g.10gb"}}]},
+    "a claim": {"targets": [{"name": "s", "gpu": {"product": "A100", "resourceClaimTemplateName": "one"}}]},
+    "settings of TensorRT": {"targets": [L4], "engines": {"runtime": "tensorrt", "optimizationLevel": 5}},
+    "Kueue": {"targets": [L4], "engines": {"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}},
+    "everything about the model": {
+        "model": {
+            "source": HUB,
+            "components": {"denoiser": {"source": HUB}, "text_encoder": {"source": HUB}, "vae": {"source": HUB}},
+            "loras": [{"source": HUB, "weight": 0.7, "file": "a.safetensors"}],
+            "clipSkip": 1,
+            "longPrompts": True,
+            "guidanceRescale": True,
+        },
+        "precision": "float16",
+        "componentPrecision": {"vae_decoder": "float32"},
+    },
+}
+REFUSED: dict[str, tuple[Object, str]] = {
+    "tensorrt on a cpu": ({"engines": {"runtime": "tensorrt"}}, "needs a gpu in every target"),
+    "onnxruntime on a gpu": ({"targets": [L4], "engines": {"runtime": "onnxruntime"}}, "serves on CPUs"),
+    "settings of TensorRT without a gpu": ({"engines": {"workspace": 1024}}, "no target has a gpu"),
+    "bfloat16 on a cpu": ({"precision": "bfloat16"}, "no bfloat16 on a CPU"),
+    "no product": ({"targets": [{"name": "a", "gpu": {}}]}, "product"),
+    "two ways to a gpu": (
+        {"targets": [{"name": "a", "gpu": {
+            "product": "A", "resourceName": "nvidia.com/gpu", "resourceClaimTemplateName": "b"}}]},
+        "not both",
+    ),
+    "several of a claim": (
+        {"targets": [{"name": "a", "gpu": {"product": "A", "count": 2, "resourceClaimTemplateName": "b"}}]},
+        "leave count out",
+    ),
+    "the product twice": (
+        {"targets": [{**L4, "nodeSelector": {"nvidia.com/gpu.product": "other"}}]}, "leave it out of nodeSelector",
+    ),
+    "our labels": ({"targets": [{"name": "a", "labels": {"diffusion-operator.io/target": "b"}}]}, "belong to the oper"),
+    "a pickle": ({"model": {"source": HUB, "loras": [{"source": HUB, "file": "a.ckpt"}]}}, "loras[0].file"),
+    "no source": ({"model": {"source": {}}}, "exactly one of huggingFace, persistentVolumeClaim and archive"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_what_can_be_served_is_accepted(kube: Kube, case: str) -> None:
+    assert answer(kube, pipeline("right", **ACCEPTED[case])) == ""
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_served_is_refused_with_the_reason(kube: Kube, case: str) -> None:
+    spec, said = REFUSED[case]
+    assert said in answer(kube, pipeline("wrong", **spec))
