@@ -31,6 +31,14 @@ class BuildStatus(ApiModel):
     digest: Digest | None = Field(default=None, description="Name of the artifact in the store.")
     size_bytes: int | None = Field(default=None, description="Size of the artifact, bytes.")
     seconds: float | None = Field(default=None, description="How long building it took.")
+    last_seconds: float | None = Field(
+        default=None, description="How long it took the last time that it was really built, for the same component."
+    )
+    expected_at: str | None = Field(
+        default=None,
+        description="When it should be done, if it takes as long as the last time.",
+        json_schema_extra={"format": "date-time"},
+    )
     cached: bool | None = Field(default=None, description="True when the store already had it.")
     job: Annotated[str, Field(max_length=63)] | None = Field(default=None, description="Job that builds it.")
     started_at: str | None = Field(
@@ -71,6 +79,9 @@ class TargetStatus(ApiModel):
     name: str = Field(description="Name of the target.")
     repository: BuildStatus = Field(description="The Triton model repository.")
     check: CheckStatus = Field(default=CheckStatus(state="Waiting"), description="Whether it draws what it should.")
+    vram_bytes: int | None = Field(
+        default=None, description="GPU memory that a pod should need, bytes, as the builder estimates it."
+    )
     stable_revision: str | None = Field(default=None, description="Revision that has the traffic.")
     next_revision: str | None = Field(default=None, description="Revision that is being started.")
     replicas: int = Field(default=0, description="Pods of the stable revision that are wanted.")

@@ -45,6 +45,7 @@ class ServingRequest:
         repository: digest of the Triton model repository in the store.
         claim: that holds the store.
         longest: step count of the longest tier.
+        flags: of the server, that this repository asks for.
     """
 
     target: Target
@@ -52,6 +53,7 @@ class ServingRequest:
     repository: str
     claim: str
     longest: int
+    flags: tuple[str, ...] = ()
 
     @property
     def drain_seconds(self) -> int:
@@ -141,6 +143,7 @@ def _server(request: ServingRequest, owner: Owner, image: str, settings: Setting
         f"--grpc-restricted-protocol={ADMIN_APIS}:pod-uid=$(POD_UID)",
         f"--exit-timeout-secs={EXIT_TIMEOUT_SECONDS}",
         "--allow-metrics=true",
+        *request.flags,
         # gRPC clients are told to connect anew now and then, so that they find new pods and leave stopping ones.
         f"--grpc-max-connection-age={GRPC_CONNECTION_SECONDS * 1000}",
         f"--grpc-max-connection-age-grace={request.drain_seconds * 1000}",

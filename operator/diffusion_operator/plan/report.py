@@ -18,6 +18,7 @@ from diffusion_operator.conditions import Finding, Type
 from diffusion_operator.manifests.event import EventNote
 from diffusion_operator.plan import collection
 from diffusion_operator.plan.builds import Builds, names
+from diffusion_operator.plan.estimate import with_estimate
 from diffusion_operator.plan.observed import Observed
 from diffusion_operator.plan.parts import parts
 from diffusion_operator.plan.serving import TargetPlan
@@ -75,7 +76,7 @@ def full(
         conditions=conditions.merge(findings, at.before, at.generation, at.now),
         summary=_summary(observed, builds, plans),
         source=_source(builds.fetch) if builds is not None else None,
-        components={name: _component(name, builds) for name in _parts(observed, builds)},
+        components={name: _component(name, builds, _before(observed, name)) for name in _parts(observed, builds)},
         targets=[_target(observed, plan, builds) for plan in plans],
         collection=collection.status(observed),
         ensembles=_ensembles(builds),
@@ -117,11 +118,18 @@ def _source(fetch: Step) -> SourceStatus:
     return SourceStatus(**basics, pipeline_class=fetch.result.get("pipelineClass"))
 
 
-def _component(name: str, builds: Builds | None) -> ComponentStatus:
+def _before(observed: Observed, name: str) -> JsonObject:
+    found: JsonObject = observed.status.get("components", {}).get(name, {})
+    return found
+
+
+def _component(name: str, builds: Builds | None, before: JsonObject) -> ComponentStatus:
     export = builds.exports.get(name) if builds is not None else None
     skus = builds.skus if builds is not None else ()
-    engines = {sku: step_status(builds.compiles.get((name, sku))) for sku in skus} if builds is not None else {}
-    return ComponentStatus(**step_status(export).model_dump(), skus=engines)
+    compiles = builds.compiles if builds is not None else {}
+    told = before.get("skus", {})
+    engines = {sku: with_estimate(step_status(compiles.get((name, sku))), told.get(sku, {})) for sku in skus}
+    return ComponentStatus(**with_estimate(step_status(export), before).model_dump(), skus=engines)
 
 
 def _target(observed: Observed, plan: TargetPlan, builds: Builds | None) -> TargetStatus:
@@ -132,6 +140,7 @@ def _target(observed: Observed, plan: TargetPlan, builds: Builds | None) -> Targ
         name=plan.target.name,
         repository=step_status(assemble),
         check=_check(builds.checks.get(plan.target.sku) if builds is not None else None),
+        vram_bytes=assemble.result.get("vramBytes") or None if assemble is not None else None,
         stable_revision=state.stable,
         next_revision=state.desired if state.desired != state.stable else None,
         replicas=serving.replicas if serving is not None else 0,

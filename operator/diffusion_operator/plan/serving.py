@@ -106,7 +106,11 @@ def _request(observed: Observed, target: Target, builds: Builds | None) -> Servi
         return None
     claim = claim_name(observed.spec, observed.owner.name)
     longest = max(steps for pipeline in observed.spec.pipelines for steps in pipeline.steps)
-    return ServingRequest(target, observed.spec.serving, assemble.digest, claim, longest)
+    return ServingRequest(target, observed.spec.serving, assemble.digest, claim, longest, _flags(assemble.result))
+
+
+def _flags(result: JsonObject) -> tuple[str, ...]:
+    return tuple(str(flag) for flag in result.get("serverFlags", []) if str(flag).startswith("--"))
 
 
 def _stable(observed: Observed, target: str) -> str | None:
