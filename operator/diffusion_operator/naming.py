@@ -46,6 +46,11 @@ def membership(pipeline: str) -> str:
     return f"needed-by.{GROUP}/{pipeline}"
 
 
+def is_membership(label: str) -> bool:
+    """True for label keys that `membership` makes."""
+    return label.startswith(f"needed-by.{GROUP}/")
+
+
 def job(stage: str, component: str | None, key: str) -> str:
     """Name of a build Job: `<stage>-<component>-<key>`."""
     parts = [stage, *([component.replace("_", "-")] if component else []), key]

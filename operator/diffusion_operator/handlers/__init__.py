@@ -12,6 +12,7 @@ from diffusion_operator import naming
 from diffusion_operator.api import GROUP, KIND, PLURAL, VERSION
 from diffusion_operator.cluster import Cluster
 from diffusion_operator.errors import OperatorError
+from diffusion_operator.handlers.news import News
 from diffusion_operator.handlers.queue import WorkQueue
 from diffusion_operator.metrics import Metrics
 from diffusion_operator.reconcile import Key, Reconciler
@@ -37,6 +38,7 @@ class Wiring:
         self._metrics = metrics
         self._reconciler = Reconciler(cluster, settings, metrics)
         self._known: set[Key] = set()
+        self._news = News()
         self._queue: WorkQueue[Key] | None = None
         self._resync: asyncio.Task[None] | None = None
 
@@ -81,8 +83,16 @@ class Wiring:
             self._metrics.passed(outcome, time.monotonic() - began)
         return again
 
-    async def _pipeline_event(self, namespace: str | None, name: str, type: str | None, **_: object) -> None:  # noqa: A002
+    async def _pipeline_event(
+        self,
+        namespace: str | None,
+        name: str,
+        type: str | None,  # noqa: A002 - kopf's name
+        body: Mapping[str, Any],
+        **_: object,
+    ) -> None:
         key = Key(namespace or "", name)
+        new = self._news.is_new(type, body)
         if type == "DELETED":
             self._known.discard(key)
             self._metrics.forgot(str(key))
@@ -90,9 +100,18 @@ class Wiring:
                 self._queue.forget(key)
             return
         self._known.add(key)
-        self._wake(key)
+        if new:
+            self._wake(key)
 
-    async def _child_event(self, namespace: str | None, body: Mapping[str, Any], **_: object) -> None:
+    async def _child_event(
+        self,
+        namespace: str | None,
+        type: str | None,  # noqa: A002 - same
+        body: Mapping[str, Any],
+        **_: object,
+    ) -> None:
+        if not self._news.is_new(type, body):
+            return
         for key in owners(namespace or "", body):
             if key in self._known:
                 self._wake(key)
