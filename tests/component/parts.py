@@ -71,13 +71,13 @@ def unet(name: str = "sd1", seed: int = 0) -> Write:
     return write
 
 
-def controlnet(name: str = "sd1", seed: int = 0) -> Write:
+def controlnet(name: str = "sd1", seed: int = 0, levels: int = 4) -> Write:
     """A ControlNet whose last convolutions are not zero, as fresh ones are."""
 
     def write(folder: Path) -> None:
         torch.manual_seed(seed)
         base = _Unet(**{**_SMALL, **UNETS[name]})
-        model = _Control.from_unet(base, conditioning_embedding_out_channels=(8, 16, 16, 16))
+        model = _Control.from_unet(base, conditioning_embedding_out_channels=(8, *(16,) * (levels - 1)))
         for parameter in model.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.1)

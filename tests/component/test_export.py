@@ -49,14 +49,6 @@ def _types(artifact: Artifact) -> set[int]:
     return {tensor.data_type for tensor in graph.initializer if len(tensor.dims) > 1}
 
 
-@pytest.mark.parametrize("name", ["sd1", "inpainting", "wide-latent", "attention-everywhere", "one-level"])
-def test_a_unet_of_any_shape_exports(tmp_path: Path, name: str) -> None:
-    artifact = _export(tmp_path, {"unet": parts.unet(name)}, Component.DENOISER)
-    inputs = {item.name for item in onnx.load_model(str(artifact.path / MODEL), load_external_data=False).graph.input}
-    wanted = {"model_input", "timestep", "text_embeddings", "guidance"}
-    assert inputs == wanted | ({"latent_mask", "masked_latent"} if name == "inpainting" else set())
-
-
 @pytest.mark.parametrize(("precision", "element"), [("float16", _FLOAT16), ("bfloat16", _BFLOAT16)])
 def test_half_precision_is_in_the_graph_with_float32_at_its_ends(tmp_path: Path, precision: str, element: int) -> None:
     artifact = _export(tmp_path, {"unet": parts.unet("sd2")}, Component.DENOISER, precision, guidanceRescale=True)
@@ -64,28 +56,6 @@ def test_half_precision_is_in_the_graph_with_float32_at_its_ends(tmp_path: Path,
     graph = onnx.load_model(str(artifact.path / MODEL), load_external_data=False).graph
     ends = {item.type.tensor_type.elem_type for item in (*graph.input, *graph.output)}
     assert ends == {onnx.TensorProto.FLOAT}
-
-
-def test_everything_at_once_in_half_precision(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    adapter = {"ip_adapter": parts.ip_adapter(), "image_encoder": parts.image_encoder()}
-    lora = parts.files(
-        {
-            "lora_unet_conv_out.lora_down.weight": torch.ones(1, 16, 3, 3),
-            "lora_unet_conv_out.lora_up.weight": torch.ones(4, 1, 1, 1),
-        }
-    )
-    options = {
-        "guidanceRescale": True, "controlNets": 2,
-        "ipAdapter": parts.source(store, adapter, tmp_path / "adapter"),
-        "loras": [{"source": parts.source(store, {"lora": lora}, tmp_path / "lora"), "weight": 0.01}],
-    }  # fmt: skip
-    artifact = _export(tmp_path, {"unet": parts.unet()}, Component.DENOISER, "float16", **options)
-    names = [item.name for item in onnx.load_model(str(artifact.path / MODEL), load_external_data=False).graph.input]
-    assert names == [
-        "model_input", "timestep", "text_embeddings", "guidance", "guidance_rescale", "image_embeddings",
-        "ip_adapter_scale", "ip_adapter_region", "residuals_1", "residuals_2",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])

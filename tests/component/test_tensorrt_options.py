@@ -1,4 +1,4 @@
-"""TensorRT takes the graphs of every option of an export, in every precision."""
+"""TensorRT takes the graphs of every component and precision; `test_checkpoints` has denoisers with their options."""
 
 from __future__ import annotations
 
@@ -40,12 +40,9 @@ CASES = {
     ),
     "image encoder": Case(Component.IMAGE_ENCODER, "float16", options={"ipAdapter": "adapter"}),
     "controlnet": Case(Component.CONTROLNET, "float16", options={"controlNet": "control"}),
-    "denoiser, half": Case(Component.DENOISER, "float16"),
     "denoiser, upcast attention": Case(Component.DENOISER, "bfloat16", "sd2"),
-    "denoiser, inpainting": Case(Component.DENOISER, "float16", "inpainting"),
-    "denoiser, everything": Case(
-        Component.DENOISER, options={"guidanceRescale": True, "controlNets": 2, "ipAdapter": "adapter"}
-    ),
+    "no controlnet": Case(Component.CONTROL_OFF),
+    "safety checker": Case(Component.SAFETY_CHECKER, "float16"),
 }
 
 
@@ -69,6 +66,7 @@ def extras(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> dict
 def _checkpoint(workshop: Workshop, unet: str, scratch: Path) -> str:
     width = 40 if unet == "sd2" else 32
     writers = {"unet": parts.unet(unet), "vae": parts.vae(), "text_encoder": parts.text_encoder(width)}
+    writers["safety_checker"] = parts.safety_checker()
     return parts.source(Store(workshop.store), writers, scratch / "checkpoint")
 
 

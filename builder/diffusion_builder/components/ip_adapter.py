@@ -149,7 +149,8 @@ class Installed:
         for processor in self.processors:
             processor.weight = weights[processor.level]
         if self.reads_hidden_states:
-            embeddings = torch.unflatten(embeddings, 1, (-1, self.image_length))
+            # Not `unflatten`: the exporter would fix the sizes that the projection computes from its result.
+            embeddings = embeddings.reshape(embeddings.shape[0], -1, self.image_length, embeddings.shape[2])
         return {"added_cond_kwargs": {"image_embeds": [embeddings]}}
 
 

@@ -1,0 +1,167 @@
+"""Checkpoints of six shapes, with everything that applies to each, go the whole way to engines of both runtimes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from diffusion_builder import deviation, stages
+from diffusion_builder.components.options import Precision
+from diffusion_builder.contract import Component, interface
+from diffusion_builder.store import Kind, Store
+from tests.component import parts, tensorrt_rtx
+from tests.component.conftest import SHAPES, context
+from tests.component.tensorrt_conformance import Workshop
+
+_one_thread = pytest.fixture(scope="module", autouse=True)(parts.one_thread)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A checkpoint: its UNet, the sizes around it, and what can be added to it.
+
+    Args:
+        unet: of parts.UNETS.
+        text_width: features per token.
+        latent: channels.
+        levels: of the VAE; 2 to the power of one less is its pixels per latent.
+        control: ControlNet for it, of parts.UNETS; empty where diffusers has none of this shape.
+        adapter: whether its attention has a place for an IP-Adapter.
+        plus: whether the adapter reads patches.
+    """
+
+    unet: str
+    text_width: int = 32
+    latent: int = 4
+    levels: int = 4
+    control: str = ""
+    adapter: bool = True
+    plus: bool = False
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """All that it has."""
+        added = {
+            Component.CONTROLNET: bool(self.control),
+            Component.CONTROL_OFF: bool(self.control),
+            Component.IMAGE_ENCODER: self.adapter,
+            Component.SAFETY_CHECKER: False,
+        }
+        return tuple(component for component in Component if added.get(component, True))
+
+
+SHAPES_OF = {
+    "SD 1.x": Shape("sd1", control="sd1"),
+    "SD 2.x": Shape("sd2", text_width=40, control="sd2", plus=True),
+    "inpainting": Shape("inpainting", control="sd1"),
+    "wide latent, uneven blocks": Shape("wide-latent", latent=8, levels=3, plus=True),
+    "attention everywhere": Shape("attention-everywhere", control="attention-everywhere", adapter=False),
+    "one level": Shape("one-level", levels=2, control="one-level", adapter=False),
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A store with one checkpoint and its additions.
+
+    Args:
+        workshop: where its graphs and engines are.
+        shape: of the checkpoint.
+        source: its digest.
+        extras: digests of the sources that options name.
+    """
+
+    workshop: Workshop
+    shape: Shape
+    source: str
+    extras: dict[str, str]
+
+    @property
+    def store(self) -> Store:
+        """Where everything is."""
+        return Store(self.workshop.store)
+
+    def options(self, component: Component) -> dict[str, Any]:
+        """Everything that this component of this checkpoint can have."""
+        lora = [{"source": self.extras["lora"], "weight": 0.01}]
+        options: dict[Component, dict[str, Any]] = {
+            Component.TEXT_ENCODER: {"clipSkip": 1, "longPrompts": True, "loras": lora},
+            Component.DENOISER: {"guidanceRescale": True, "longPrompts": True, "loras": lora},
+            Component.CONTROLNET: {"controlNet": self.extras.get("controlnet"), "longPrompts": True},
+        }
+        wanted = options.get(component, {})
+        if self.shape.adapter and component in (Component.DENOISER, Component.IMAGE_ENCODER):
+            wanted = {**wanted, "ipAdapter": self.extras["adapter"]}
+        if self.shape.control and component is Component.DENOISER:
+            wanted["controlNets"] = 2
+        return wanted
+
+    def export(self, component: Component, precision: str) -> stages.Result:
+        """Export with everything; what is there already is taken."""
+        options = json.dumps(self.options(component))
+        return stages.export(context(self.workshop.store), self.source, component, precision, options)
+
+
+def _lora(shape: Shape) -> parts.Write:
+    channels = 9 if shape.unet == "inpainting" else shape.latent
+    text = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    return parts.files(
+        {
+            "unet.conv_in.lora_A.weight": torch.ones(1, channels, 3, 3),
+            "unet.conv_in.lora_B.weight": torch.ones(16, 1, 1, 1),
+            f"{text}.lora_A.weight": torch.ones(1, shape.text_width),
+            f"{text}.lora_B.weight": torch.ones(shape.text_width, 1),
+        }
+    )
+
+
+@pytest.fixture(scope="module", params=tuple(SHAPES_OF.values()), ids=tuple(SHAPES_OF))
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """One checkpoint after the other; tests of one run together and share what is exported."""
+    shape: Shape = request.param
+    folder = tmp_path_factory.mktemp("checkpoint")
+    store = Store(folder / "store")
+    base = {
+        "unet": parts.unet(shape.unet),
+        "text_encoder": parts.text_encoder(shape.text_width),
+        "vae": parts.vae(shape.latent, shape.levels),
+    }
+    wanted: dict[str, dict[str, parts.Write]] = {"lora": {"lora": _lora(shape)}}
+    if shape.control:
+        wanted["controlnet"] = {"controlnet": parts.controlnet(shape.control, levels=shape.levels)}
+    if shape.adapter:
+        adapter = parts.ip_adapter(shape.unet, plus=shape.plus)
+        wanted["adapter"] = {"ip_adapter": adapter, "image_encoder": parts.image_encoder()}
+    return Bench(
+        Workshop(store.root, tensorrt_rtx.write_programs(folder / "programs")),
+        shape,
+        parts.source(store, base, folder / "base"),
+        {name: parts.source(store, writers, folder / name) for name, writers in wanted.items()},
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_every_component_agrees_with_torch_and_compiles_for_the_cpu(bench: Bench, precision: str) -> None:
+    for component in bench.shape.components:
+        exported = bench.export(component, precision)
+        assert exported["maxRelativeError"] <= deviation.TOLERANCES[Precision(exported["precision"])], component
+        request = stages.CompileRequest(str(exported["digest"]), "onnxruntime", "cpu", SHAPES)
+        assert stages.compile_(context(bench.workshop.store), request)["component"] == component
+
+
+@pytest.mark.parametrize("component", [Component.DENOISER, Component.CONTROLNET])
+def test_tensorrt_takes_what_is_particular_to_the_checkpoint(bench: Bench, component: Component) -> None:
+    if component not in bench.shape.components:
+        assert component is Component.CONTROLNET
+        assert not bench.shape.control
+        return
+    exported = bench.export(component, "float16")
+    result = bench.workshop.compile_plan(str(exported["digest"]), SHAPES, "--layers")
+    facts = bench.store.get(Kind.ONNX, str(exported["digest"])).manifest.extra["facts"]
+    expected = interface(component, facts)
+    bindings = json.loads((bench.workshop.engine(result) / "layers.json").read_text())["Bindings"]
+    assert sorted(bindings) == sorted(tensor.name for tensor in (*expected.inputs, *expected.outputs))
