@@ -137,8 +137,8 @@ def test_a_bound_that_is_left_out_fails(workshop: Workshop, command: list[str], 
 
 
 def test_an_input_that_the_graph_has_not_fails(workshop: Workshop, command: list[str]) -> None:
-    error = refusal(workshop, [argument.replace("timesteps:", "time_steps:") for argument in command])
-    assert "an input time_steps that the graph has not" in error.message
+    error = refusal(workshop, [argument.replace("table:", "tables:") for argument in command])
+    assert "an input tables that the graph has not" in error.message
 
 
 def test_a_shape_that_contradicts_the_graph_fails(workshop: Workshop, command: list[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
@@ -17,6 +16,8 @@ from diffusion_builder.errors import BadInputError, Reason
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    import torch
 
     from diffusion_builder.components.base import Model
 
