@@ -190,7 +190,8 @@ def test_a_gpu_that_becomes_free_gets_the_build_and_its_end_lets_the_next_go(
     [first] = let_go(jobs(compiling, "compile", SKU))
     pod = f"{first['metadata']['name']}-x"
     assert node_of(compiling, pod) == ""
-    compiling.delete("pod", "holder")
+    # No kubelet is there to end it.
+    compiling.run("delete", "pod", "holder", "--grace-period=0", "--force")
     eventually(lambda: node_of(compiling, pod) == "l4-0", 60, "the compile pod runs on the node with the L4")
     finish(compiling, [first])
     look(server)
@@ -205,6 +206,16 @@ ACCEPTED: dict[str, Object] = {
     "a claim": {"targets": [{"name": "s", "gpu": {"product": "A100", "resourceClaimTemplateName": "one"}}]},
     "settings of TensorRT": {"targets": [L4], "engines": {"runtime": "tensorrt", "optimizationLevel": 5}},
     "Kueue": {"targets": [L4], "engines": {"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}},
+    "every task": {
+        "model": {"source": HUB, "controlNets": [{"name": "canny", "source": HUB}], "ipAdapter": {"source": HUB}},
+        "pipelines": [
+            {"task": "generate", "steps": [4, 20], "previews": [2, 10]},
+            {"task": "generate", "steps": [20], "features": ["controlnet"]},
+            {"task": "generate", "steps": [20], "features": ["ip_adapter"]},
+            {"task": "inpaint", "steps": [20], "features": ["controlnet", "ip_adapter", "embeddings"]},
+        ],
+        "schedulers": [{"type": "LCM"}, {"type": "Euler", "name": "karras", "useKarrasSigmas": True}],
+    },
     "everything about the model": {
         "model": {
             "source": HUB,
@@ -237,6 +248,19 @@ REFUSED: dict[str, tuple[Object, str]] = {
         {"targets": [{**L4, "nodeSelector": {"nvidia.com/gpu.product": "other"}}]}, "leave it out of nodeSelector",
     ),
     "our labels": ({"targets": [{"name": "a", "labels": {"diffusion-operator.io/target": "b"}}]}, "belong to the oper"),
+    "a control image without a ControlNet": (
+        {"pipelines": [{"task": "generate", "features": ["controlnet"]}]}, "feature controlnet needs a ControlNet",
+    ),
+    "a reference without an IP-Adapter": (
+        {"pipelines": [{"task": "generate", "features": ["ip_adapter"]}]}, "feature ip_adapter needs an IP-Adapter",
+    ),
+    "a task twice": (
+        {"pipelines": [{"task": "inpaint", "steps": [4]}, {"task": "inpaint", "steps": [20]}]}, "listed once",
+    ),
+    "a late preview": ({"pipelines": [{"task": "generate", "previews": [20]}]}, "before the last step"),
+    "Heun to choose from": (
+        {"schedulers": [{"type": "Heun"}], "pipelines": [{"task": "generate", "steps": [33]}]}, "at most 32 steps",
+    ),
     "a pickle": ({"model": {"source": HUB, "loras": [{"source": HUB, "file": "a.ckpt"}]}}, "loras[0].file"),
     "no source": ({"model": {"source": {}}}, "exactly one of huggingFace, persistentVolumeClaim and archive"),
 }  # fmt: skip

@@ -1,5 +1,7 @@
 """What admission could not know: whether this operator, as it is set up, can serve the spec."""
 
+from collections import Counter
+
 from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.settings import Settings
@@ -7,7 +9,7 @@ from diffusion_operator.settings import Settings
 
 def check(spec: DiffusionPipelineSpec, settings: Settings) -> Finding:
     """Whether the spec can be served; the message names the field or the setting that is in the way."""
-    problem = _images(spec, settings) or _precision(spec)
+    problem = _images(spec, settings) or _precision(spec) or _schedulers(spec)
     if problem is not None:
         return Finding(Type.ACCEPTED, ok=False, reason=Reason.INVALID_SPEC, message=problem)
     return Finding(Type.ACCEPTED, ok=True, reason=Reason.VALID, message="The spec can be served.")
@@ -26,6 +28,15 @@ def _images(spec: DiffusionPipelineSpec, settings: Settings) -> str | None:
         f"Target {', '.join(with_gpu)} needs images with TensorRT, and this operator has none: set "
         f"{' and '.join(missing)} of its chart."
     )
+
+
+def _schedulers(spec: DiffusionPipelineSpec) -> str | None:
+    every = (spec.scheduler, *(spec.schedulers or ()))
+    counted = Counter(item.name or item.type.lower() for item in every)
+    twice = [name for name, count in counted.items() if count > 1]
+    if not twice:
+        return None
+    return f"spec.schedulers: two samplers are called {twice[0]}: give one of them another name."
 
 
 def _precision(spec: DiffusionPipelineSpec) -> str | None:

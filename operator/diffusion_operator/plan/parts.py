@@ -63,7 +63,7 @@ def origins(model: Model) -> dict[str, Origin]:
     for number, lora in enumerate(model.loras or ()):
         found[_lora(number)] = Origin(lora.source, "lora", lora.file)
     for net in model.control_nets or ():
-        found[_control_net(net.name)] = Origin(net.source, "controlnet")
+        found[control_net(net.name)] = Origin(net.source, "controlnet")
     if model.ip_adapter is not None:
         found[IP_ADAPTER] = Origin(model.ip_adapter.source, "ip_adapter", model.ip_adapter.file)
     return found
@@ -92,8 +92,12 @@ def parts(spec: DiffusionPipelineSpec) -> tuple[Part, ...]:
         Part("scheduler_step", "scheduler_step", MODEL, ("vae",), around(MODEL)),
         Part("vae_decoder", "vae_decoder", role("vae"), ("vae",)),
     ]
+    if any(item.task != "generate" for item in spec.pipelines):
+        found.append(Part("vae_encoder", "vae_encoder", role("vae"), ("vae",)))
+    if nets:
+        found.append(Part("control_off", "control_off", unet, sizes, around(unet)))
     for name in nets:
-        key = _control_net(name)
+        key = control_net(name)
         found.append(Part(key, "controlnet", unet, sizes, around(unet), (key,)))
     if adapter:
         found.append(Part("image_encoder", "image_encoder", MODEL, (), additions=adapter))
@@ -149,5 +153,6 @@ def _lora(number: int) -> str:
     return f"lora_{number + 1}"
 
 
-def _control_net(name: str) -> str:
+def control_net(name: str) -> str:
+    """Role of a ControlNet's source, and name of its engine."""
     return f"controlnet_{name}"

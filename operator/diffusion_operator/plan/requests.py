@@ -7,7 +7,7 @@ from typing import Any
 
 from diffusion_operator import digests
 from diffusion_operator.api.base import Resources, microseconds, seconds
-from diffusion_operator.api.spec import DiffusionPipelineSpec, Source
+from diffusion_operator.api.spec import DiffusionPipelineSpec, Pipeline, Source
 from diffusion_operator.manifests.common import Placement
 from diffusion_operator.manifests.job import SOURCE_PATH, JobRequest
 from diffusion_operator.plan import parts
@@ -110,12 +110,17 @@ class Requests:
     def assemble(self, model: Step, engines: Mapping[str, str], runtime: Runtime) -> JobRequest:
         """Make a Triton model repository of these engines."""
         batching = self.spec.serving.batching
+        nets = {parts.control_net(net.name): net.name for net in self.spec.model.control_nets or ()}
         document = {
             "source": model.digest,
-            "engines": dict(engines),
+            "engines": {name: digest for name, digest in engines.items() if name not in nets},
+            "controlNets": [{"name": name, "engine": engines[key]} for key, name in nets.items()],
             "runtime": runtime,
-            "pipelines": [{"task": item.task, "steps": sorted(item.steps)} for item in self.spec.pipelines],
-            "schedulers": [self.spec.scheduler.model_dump(mode="json", by_alias=True, exclude_none=True)],
+            "pipelines": [_pipeline(item) for item in self.spec.pipelines],
+            "schedulers": [
+                item.model_dump(mode="json", by_alias=True, exclude_none=True)
+                for item in (self.spec.scheduler, *(self.spec.schedulers or ()))
+            ],
             "shapes": shapes_of(self.spec),
             "batching": {
                 "maxDelayMicroseconds": microseconds(batching.max_delay),
@@ -195,6 +200,16 @@ def _contents(step: Step, part: Part) -> JsonObject | str:
         return step.digest
     known = {folder: digest for folder, digest in contents.items() if folder in part.folders}
     return known or contents
+
+
+def _pipeline(item: Pipeline) -> JsonObject:
+    """Lists that are sets in a fixed order, so that the same ensembles have the same name."""
+    return {
+        "task": item.task,
+        "steps": sorted(item.steps),
+        "features": sorted(item.features or ()),
+        "previews": sorted(item.previews or ()),
+    }
 
 
 def _json(value: JsonObject) -> str:

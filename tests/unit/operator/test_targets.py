@@ -174,3 +174,11 @@ def test_a_claim_for_one_node_is_named_when_a_volume_cannot_be_reached() -> None
     state = cluster.condition("EnginesReady")
     assert state["reason"] == "StorageNotShared"
     assert "ReadWriteMany" in state["message"]
+
+
+def test_two_samplers_of_one_name_are_refused() -> None:
+    cluster = FakeCluster()
+    cluster.apply_pipeline(schedulers=[{"type": "DDIM", "timestepSpacing": "trailing"}])
+    settle(cluster)
+    assert "two samplers are called ddim" in cluster.condition("Accepted")["message"]
+    assert cluster.names("Job") == []

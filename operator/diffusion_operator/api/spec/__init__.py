@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from diffusion_operator.api.base import ApiModel, rule, rules
+from diffusion_operator.api.base import ApiModel, JsonObject, rule, rules
 from diffusion_operator.api.spec.engines import ComponentPrecision, Engines, Precision, Shapes
 from diffusion_operator.api.spec.model import ClaimSource, HuggingFaceSource, Model, SecretKey, Source
 from diffusion_operator.api.spec.sampling import Pipeline, Scheduler
@@ -31,6 +31,17 @@ __all__ = [
     "Storage",
     "Target",
 ]
+
+
+def calls(scheduler: str, steps: int, why: str) -> tuple[JsonObject, ...]:
+    """Rules for a scheduler that needs more calls of the denoiser than it has steps."""
+    text = f"{why}, 64 times at most: use at most {steps} steps"
+    few = f"self.pipelines.all(p, p.steps.all(s, s <= {steps}))"
+    others = f"!has(self.schedulers) || !self.schedulers.exists(i, i.type == '{scheduler}')"
+    return (
+        rule(f"self.scheduler.type != '{scheduler}' || {few}", text, fieldPath=".pipelines"),
+        rule(f"{others} || {few}", text, fieldPath=".schedulers"),
+    )
 
 
 class DiffusionPipelineSpec(ApiModel):
@@ -66,14 +77,24 @@ class DiffusionPipelineSpec(ApiModel):
                 "preferred batch sizes must not be larger than shapes.batch.max",
                 fieldPath=".serving.batching.preferred",
             ),
+            *calls("PNDM", 63, "PNDM calls the denoiser once more than it has steps"),
+            *calls("Heun", 32, "Heun calls the denoiser twice a step"),
             rule(
-                "self.scheduler.type != 'PNDM' || self.pipelines.all(p, p.steps.all(s, s <= 63))",
-                "PNDM calls the denoiser once more than it has steps, 64 times at most: use at most 63 steps",
+                "self.pipelines.all(p, !has(p.features) || !('controlnet' in p.features) || "
+                "has(self.model.controlNets))",
+                "feature controlnet needs a ControlNet: add it to spec.model.controlNets",
                 fieldPath=".pipelines",
             ),
             rule(
-                "self.scheduler.type != 'Heun' || self.pipelines.all(p, p.steps.all(s, s <= 32))",
-                "Heun calls the denoiser twice a step, 64 times at most: use at most 32 steps",
+                "self.pipelines.all(p, !has(p.features) || !('ip_adapter' in p.features) || has(self.model.ipAdapter))",
+                "feature ip_adapter needs an IP-Adapter: name it in spec.model.ipAdapter",
+                fieldPath=".pipelines",
+            ),
+            rule(
+                "self.pipelines.all(p, self.pipelines.exists_one(q, q.task == p.task && "
+                "has(q.features) == has(p.features) && (!has(p.features) || (size(q.features) == size(p.features) && "
+                "p.features.all(f, f in q.features)))))",
+                "each task may be listed once with the same features: join the steps of both entries",
                 fieldPath=".pipelines",
             ),
         )
@@ -81,6 +102,11 @@ class DiffusionPipelineSpec(ApiModel):
 
     model: Model = Field(description="The checkpoint that is served.")
     scheduler: Scheduler = Field(default=Scheduler(), description="Sampler of the diffusion process.")
+    schedulers: Annotated[list[Scheduler], Field(min_length=1, max_length=16)] | None = Field(
+        default=None,
+        description="More samplers, that a request may choose by name (input `scheduler`).",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
     precision: Precision = Field(default="float32", description="Number format of weights and activations.")
     component_precision: ComponentPrecision | None = Field(
         default=None,
@@ -90,7 +116,7 @@ class DiffusionPipelineSpec(ApiModel):
     pipelines: Annotated[list[Pipeline], Field(min_length=1, max_length=8)] = Field(
         default=[Pipeline(task="generate")],
         description="What is served.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["task"]},
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     engines: Engines = Field(default=Engines(), description="How the components become engines.")
     storage: Storage = Field(default=Storage(size="20Gi"), description="The claim that holds the store.")

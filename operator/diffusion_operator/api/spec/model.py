@@ -111,7 +111,7 @@ class Lora(ApiModel):
 class ControlNet(ApiModel):
     """Guides the denoiser by a picture."""
 
-    name: Annotated[str, Field(max_length=24, pattern=r"^[a-z]([a-z0-9_]*[a-z0-9])?$")] = Field(
+    name: Annotated[str, Field(max_length=24, pattern=r"^[a-z][a-z0-9]*$")] = Field(
         description="Part of the names of inputs, such as control_image_<name>."
     )
     source: Source = Field(description="Where it comes from.")

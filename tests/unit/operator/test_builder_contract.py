@@ -1,0 +1,88 @@
+"""The Jobs' command lines are understood by the real builder: its options, its JSON, its components."""
+
+import json
+from typing import Any
+
+import pytest
+
+from diffusion_builder.cli import cli
+from diffusion_builder.components.options import ExportOptions, check
+from diffusion_builder.contract import Component
+from diffusion_builder.spec import AssembleSpec, Shapes
+from tests.unit.operator.fake_cluster import REVISION, FakeCluster
+from tests.unit.operator.passes import build
+
+HUB = {"huggingFace": {"repo": "demo/other", "revision": REVISION}}
+ARCHIVE = {"archive": {"url": "https://files.example/a.tar", "sha256": "a" * 64}}
+SPECS: dict[str, dict[str, Any]] = {
+    "the shortest": {},
+    "everything about the model": {
+        "model": {
+            "source": ARCHIVE,
+            "components": {"denoiser": {"source": HUB}, "vae": {"source": HUB}, "text_encoder": {"source": HUB}},
+            "loras": [{"source": HUB, "file": "a.safetensors", "weight": 0.5}],
+            "controlNets": [{"name": "canny", "source": HUB}, {"name": "depth", "source": ARCHIVE}],
+            "ipAdapter": {"source": HUB, "file": "ip.safetensors"},
+            "clipSkip": 1,
+            "longPrompts": True,
+            "guidanceRescale": True,
+        },
+        "precision": "float16",
+        "componentPrecision": {"vae_decoder": "float32"},
+    },
+    "every task": {
+        "model": {"source": HUB, "controlNets": [{"name": "canny", "source": HUB}], "ipAdapter": {"source": HUB}},
+        "pipelines": [
+            {"task": "generate", "steps": [4, 20], "previews": [2, 10]},
+            {"task": "generate", "steps": [20], "features": ["controlnet", "ip_adapter", "embeddings"]},
+            {"task": "img2img", "steps": [20]},
+            {"task": "inpaint", "steps": [20], "features": ["controlnet"]},
+        ],
+        "scheduler": {"type": "DPMSolverMultistep", "useKarrasSigmas": True, "name": "karras"},
+        "schedulers": [{"type": "DPMSolverMultistep"}, {"type": "EulerAncestral"}, {"type": "LCM"}],
+        "serving": {"batching": {"maxDelay": "5ms", "preferred": [4, 8]}},
+    },
+}
+
+
+def command_lines(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Parameters of all Jobs of a pipeline, as the builder's own command line reads them."""
+    cluster = FakeCluster()
+    cluster.apply_pipeline(**spec)
+    build(cluster)
+    found = []
+    for name in cluster.names("Job"):
+        [container] = cluster.objects["Job", name]["spec"]["template"]["spec"]["containers"]
+        stage, arguments = container["args"][2], container["args"][3:]
+        context = cli.commands[stage].make_context(
+            stage, [word.replace("/dev/termination-log", "r") for word in arguments]
+        )
+        found.append({"stage": stage, **context.params})
+    return found
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_builder_understands_every_job(name: str) -> None:
+    stages = set()
+    for parameters in command_lines(SPECS[name]):
+        stages.add(parameters["stage"])
+        if parameters["stage"] == "export":
+            options = ExportOptions.model_validate(json.loads(parameters["options"]))
+            check(Component(parameters["component"]), options)
+        if parameters["stage"] == "compile":
+            Shapes.model_validate(json.loads(parameters["shapes"]))
+    assert stages == {"fetch", "export", "compile", "assemble", "check"}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_builder_understands_what_is_assembled(name: str) -> None:
+    [parameters] = [item for item in command_lines(SPECS[name]) if item["stage"] == "assemble"]
+    wanted = AssembleSpec.model_validate(json.loads(parameters["spec"]))
+    assert [net.name for net in wanted.control_nets] == [
+        net["name"] for net in SPECS[name].get("model", {}).get("controlNets", [])
+    ]
+    features = {feature for item in wanted.pipelines for feature in item.features}
+    assert (Component.IMAGE_ENCODER in wanted.engines) >= ("ip_adapter" in features)
+    assert (Component.CONTROL_OFF in wanted.engines) == bool(wanted.control_nets)
+    assert (Component.VAE_ENCODER in wanted.engines) == any(item.task != "generate" for item in wanted.pipelines)
+    assert wanted.schedulers[0].label == ("karras" if name == "every task" else "ddim")
