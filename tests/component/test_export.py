@@ -150,6 +150,7 @@ def test_what_fetch_brings_is_what_options_name(tmp_path: Path) -> None:
             }
         ),
         "ip_adapter": parts.ip_adapter(),
+        "safety_checker": parts.safety_checker(),
     }.items():
         write(tmp_path / name)
         if name == "ip_adapter":
@@ -159,6 +160,7 @@ def test_what_fetch_brings_is_what_options_name(tmp_path: Path) -> None:
     denoiser = export(here, found["denoiser"], Component.DENOISER, "float32", json.dumps(options))
     control = json.dumps({"controlNet": found["controlnet"]})
     export(here, found["denoiser"], Component.CONTROLNET, "float32", control)
+    export(here, found["safety_checker"], Component.SAFETY_CHECKER, "float32")
     made_from = Store(tmp_path / "store").get(Kind.ONNX, str(denoiser["digest"])).manifest.made_from
     assert set(made_from) == {found["denoiser"], found["ip_adapter"], found["lora"]}
 
