@@ -6,7 +6,7 @@ import json
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from diffusion_builder.stages import Context, Result
 
-# A termination message holds 4 KiB; the rest of a result is far below 1 KiB.
+# A termination message holds 4 KiB; the rest of a failure is far below 1 KiB.
+_MAX_RESULT = 4096
 _MAX_MESSAGE = 1500
 
 store_option = click.option(
@@ -41,13 +42,26 @@ class Outcome:
 def finish(mode: Mode, root: Path, file: Path | None, work: Callable[[Context], Result]) -> Result:
     """Run a stage, print and write its result, and leave with its exit code when it failed."""
     outcome = _attempt(mode, root, work)
-    text = json.dumps(outcome.result)
+    text = _fitting(outcome.result)
     if file is not None:
         file.write_text(text + "\n")
     if outcome.code is not ExitCode.OK:
         raise SystemExit(int(outcome.code))
     click.echo(text)
     return outcome.result
+
+
+def _fitting(result: Result) -> str:
+    """JSON of a result; what is too long is cut in its longest lists, and `omitted` says how much of which."""
+    body: dict[str, Any] = dict(result)
+    omitted: dict[str, int] = {}
+    while len(text := json.dumps(body if not omitted else {**body, "omitted": omitted}) + "\n") > _MAX_RESULT:
+        name = max((key for key, value in body.items() if isinstance(value, list | dict)), key=lambda k: len(body[k]))
+        entries = list(body[name].items()) if isinstance(body[name], dict) else body[name]
+        kept = entries[: len(entries) // 2]
+        omitted[name] = omitted.get(name, 0) + len(entries) - len(kept)
+        body[name] = dict(kept) if isinstance(body[name], dict) else kept
+    return text.rstrip("\n")
 
 
 def _attempt(mode: Mode, root: Path, work: Callable[[Context], Result]) -> Outcome:

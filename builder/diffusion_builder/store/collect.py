@@ -104,6 +104,7 @@ def collect(store: Store, options: Options, on_delete: Callable[[Entry], None] =
         roots, missing = _roots(entries, options.keep)
         roots |= {entry.digest for entry in entries.values() if now - entry.used < options.grace}
         kept = reachable(entries, roots)
+        kept |= {digest for digest, entry in entries.items() if _judges(entry, kept)}
         # Sources are made first and referred to by the others: they go last.
         order = list(Kind)[::-1]
         garbage = sorted(
@@ -161,6 +162,11 @@ def reachable(entries: Mapping[str, Entry], roots: Collection[str]) -> frozenset
         found.add(digest)
         waiting += entry.references
     return frozenset(found)
+
+
+def _judges(entry: Entry, kept: Collection[str]) -> bool:
+    """Whether it is about something that is kept: a check costs minutes and is a few hundred bytes."""
+    return entry.kind is Kind.CHECK and bool(entry.references) and all(name in kept for name in entry.references or ())
 
 
 def _entry(artifact: Artifact, used: float) -> Entry:

@@ -80,6 +80,25 @@ def test_a_bug_is_reported_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert result.stat().st_size <= 4096
 
 
+def test_a_result_of_many_ensembles_fits_into_a_termination_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"inpaint_controlnet_ip_adapter_{steps}_pipeline" for steps in range(200)]
+
+    def many(*_: object) -> stages.Result:
+        return {"stage": "verify", "digest": _D, "ensembles": names, "stages": [["export", "denoiser", True]] * 20}
+
+    monkeypatch.setattr(stages, "verify", many)
+    result = tmp_path / "result.json"
+    assert _run("verify", "--store", str(tmp_path), "--repository", _D, "--result", str(result)) == 0
+    assert result.stat().st_size <= 4096
+    body = json.loads(result.read_text())
+    assert body["digest"] == _D
+    assert len(body["stages"]) == 20
+    assert len(body["ensembles"]) + body["omitted"]["ensembles"] == 200
+    assert body["ensembles"] == names[: len(body["ensembles"])] != []
+
+
 _SLOW = """
 import sys, time
 from diffusion_builder import cli, stages

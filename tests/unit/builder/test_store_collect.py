@@ -252,3 +252,12 @@ def test_collection_without_any_grace_beside_writers_shows_no_half_artifact(tmp_
             process.kill()
     assert lost == 5
     assert [damage for damage in audit(store).damages if "gone" not in damage.why] == []
+
+
+def test_a_check_stays_as_long_as_its_repository(store: Store, clock: Moment) -> None:
+    kept, other = _make(store, Kind.REPOSITORY, "kept"), _make(store, Kind.REPOSITORY, "other")
+    check, old = _make(store, Kind.CHECK, "check", kept), _make(store, Kind.CHECK, "old", other)
+    clock.now += 2 * _DAY
+    collect(store, Options((kept.manifest.digest,), _DAY))
+    assert {digest for _, digest in store.names()} == {kept.manifest.digest, check.manifest.digest}
+    assert not old.path.exists()
