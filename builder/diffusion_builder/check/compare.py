@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 # Bumped when the questions or their judgement change.
 _CHECK_VERSION = 1
-# Least PSNR of a picture, in dB, by the coarsest type among the graphs.
+# Least PSNR of a picture, in dB, by the coarsest type among the graphs. The demo checkpoint has 89 dB in float32;
+# 62 dB (4 steps) and 43 dB (20 steps) in float16; 53 and 43 dB with weights rounded to bfloat16.
 TOLERANCES: Mapping[Precision, float] = {
-    Precision.BFLOAT16: 18.0,
-    Precision.FLOAT16: 25.0,
+    Precision.BFLOAT16: 30.0,
+    Precision.FLOAT16: 30.0,
     Precision.FLOAT32: 35.0,
 }
 # PSNR of equal pictures; JSON knows no infinity.
@@ -88,7 +89,7 @@ def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -
     # The order of the tolerances is from coarse to fine.
     precision = next(item for item in TOLERANCES if item in parts.precisions)
     figures = _compare(store, repository, parts, on_phase)
-    _judge(figures, precision)
+    judge(figures, precision)
     return {
         "repository": repository.manifest.digest,
         "precision": str(precision),
@@ -141,7 +142,12 @@ def measure(ours: Drawn, theirs: Drawn) -> Figures:
     return Figures(psnr, float(np.abs(ours.latents - theirs.latents).max()))
 
 
-def _judge(figures: Mapping[str, Figures], precision: Precision) -> None:
+def judge(figures: Mapping[str, Figures], precision: Precision) -> None:
+    """Refuse ensembles that are too far from diffusers.
+
+    Raises:
+        BadInputError: with the numbers.
+    """
     allowed = TOLERANCES[precision]
     # Written so that NaN fails.
     bad = {name: item for name, item in figures.items() if not (item.psnr >= allowed and item.latent_error < math.inf)}

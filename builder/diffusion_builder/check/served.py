@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnxruntime
 from numpy.typing import NDArray
 
+from diffusion_builder import deviation
 from diffusion_builder.check import config_text, python_backend
+from diffusion_builder.components.options import Precision
 from diffusion_builder.contract import DType
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graph import Ensemble, Model, Port, Step, check
@@ -17,7 +22,6 @@ from diffusion_builder.store import Artifact, Kind, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
 
@@ -86,9 +90,10 @@ def opened(store: Store, repository: Artifact) -> Iterator[Served]:
     for ensemble in ensembles.values():
         check(ensemble)
     with ExitStack() as stack:
-        runs = {
+        runs: dict[str, Run] = {
             name: stack.enter_context(python_backend.model(name, root / name / _VERSION))
-            if config.text("backend") == _PYTHON else _engine(store, root / name / _VERSION)
+            if config.text("backend") == _PYTHON
+            else stack.enter_context(_engine(store, root / name / _VERSION))
             for name, config in plain.items()
         }  # fmt: skip
         yield Served(ensembles, runs)
@@ -117,17 +122,28 @@ def _map(step: Message, name: str) -> dict[str, str]:
     return {item.text("key"): item.text("value") for item in step.messages(name)}
 
 
-def _engine(store: Store, folder: Path) -> Run:
-    """The graph that an engine was made from, in ONNX Runtime."""
-    import onnxruntime as ort
+@contextmanager
+def _engine(store: Store, folder: Path) -> Iterator[Run]:
+    """The graph that an engine was made from, in ONNX Runtime.
 
+    Its kernels for the CPU know no bfloat16: such a graph is widened to float32, with weights that are rounded already.
+    """
     link = next(path for path in sorted(folder.iterdir()) if path.is_symlink())
     engine = store.get(Kind.ENGINE, link.readlink().parts[-2])
     graphs = [store.find(Kind.ONNX, digest) for digest in engine.manifest.made_from]
     graph = next(item for item in graphs if item is not None)
-    options = ort.SessionOptions()
+    with tempfile.TemporaryDirectory() as scratch:
+        if graph.manifest.extra["precision"] != Precision.BFLOAT16:
+            yield _session(graph.path)
+        else:
+            deviation.twin(graph.path, Path(scratch))
+            yield _session(Path(scratch))
+
+
+def _session(folder: Path) -> Run:
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(graph.path / MODEL, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
     known = {node.name for node in session.get_inputs()}
 
     def run(inputs: Mapping[str, Array], wanted: Sequence[str]) -> Mapping[str, Array]:

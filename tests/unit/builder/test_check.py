@@ -1,0 +1,162 @@
+"""The check runs what is published as Triton would, and what is too far from diffusers fails with its numbers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from diffusion_builder.check import compare, config_text, python_backend, question, served
+from diffusion_builder.check.served import Drawn
+from diffusion_builder.components.options import Precision
+from diffusion_builder.contract import DType
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.graph import Ensemble, Model, Port, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_GOLDEN = Path(__file__).parent / "golden"
+
+
+def test_our_own_configurations_are_read_back() -> None:
+    text = (_GOLDEN / "generate_2_pipeline.pbtxt").read_text()
+    found = config_text.parse(text, "x")
+    assert (found.text("name"), found.text("platform")) == ("generate_2_pipeline", "ensemble")
+    (scheduling,) = found.messages("ensemble_scheduling")
+    steps = scheduling.messages("step")
+    assert [step.text("model_name") for step in steps].count("5_denoiser") == 2
+    assert sum(len(step.messages("input_map")) for step in steps) == text.count("input_map")
+    assert {port.text("name"): port.text("optional") for port in found.messages("input")}["prompt"] == ""
+    sizes = {port.text("name"): port.texts("dims") for port in found.messages("output")}
+    assert sizes["image"] == ["-1", "-1", "3"]
+
+
+@pytest.mark.parametrize("text", ["a {", "a: ", "a: [1", "}", 'a: "x', "a: }", "a b: 1"])
+def test_what_is_no_configuration_is_refused(text: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        config_text.parse(text, "7_x/config.pbtxt")
+    assert caught.value.reason is Reason.INVALID_ENSEMBLE
+    assert "7_x/config.pbtxt" in caught.value.message
+
+
+_MODEL = """
+import triton_python_backend_utils as pb_utils
+from .other import factor
+
+class TritonPythonModel:
+    def execute(self, requests):
+        (request,) = requests
+        tensor = pb_utils.get_input_tensor_by_name(request, "x")
+        if tensor is None:
+            return [pb_utils.InferenceResponse([], pb_utils.TritonError("send x"))]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", tensor.as_numpy() * factor)])]
+"""
+
+
+def test_a_python_model_runs_without_triton_and_leaves_no_trace(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(_MODEL)
+    (tmp_path / "other.py").write_text("factor = 3\n")
+    before = set(sys.modules)
+    with python_backend.model("4_x", tmp_path) as run:
+        assert run({"x": np.array([2])}, ["y"])["y"].tolist() == [6]
+        with pytest.raises(BadInputError, match="4_x refuses the check's request: send x"):
+            run({}, ["y"])
+    assert {name for name in set(sys.modules) - before if "served" in name or "triton" in name} == set()
+    # An artifact must be what its manifest says, also after it was executed.
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["model.py", "other.py"]
+
+
+def _port(name: str, *, optional: bool = False) -> Port:
+    return Port(name, DType.FP32, (1,), optional)
+
+
+def _model(name: str, inputs: str, outputs: str) -> Model:
+    return Model(name, tuple(map(_port, inputs.split())), tuple(map(_port, outputs.split())))
+
+
+def _graph() -> Ensemble:
+    add, preview, end = _model("add", "a b", "sum"), _model("preview", "x", "y"), _model("end", "x", "y")
+    return Ensemble(
+        "generate_1_pipeline",
+        (_port("one"), _port("two", optional=True)),
+        (_port("image"), _port("preview_1")),
+        (
+            Step(end, {"x": "mid"}, {"y": "image"}),
+            Step(preview, {"x": "mid"}, {"y": "preview_1"}),
+            Step(add, {"a": "one", "b": "two"}, {"sum": "mid"}),
+        ),
+    )
+
+
+def test_only_needed_steps_run_in_the_order_of_their_data_and_optional_inputs_may_be_absent() -> None:
+    ran: list[str] = []
+
+    def run(step: Step) -> Any:  # noqa: ANN401 - a function of arrays
+        def call(inputs: Mapping[str, Any], wanted: Sequence[str]) -> Mapping[str, Any]:
+            ran.append(f"{step.model.name} {sorted(inputs)}")
+            return {name: np.add(sum(inputs.values()), 1) for name in wanted}
+
+        return call
+
+    found = served.execute(_graph(), {"one": np.array([1])}, ("image",), run)
+    assert found["image"].tolist() == [3]
+    assert ran == ["add ['a']", "end ['x']"]
+
+
+def _named(name: str, *inputs: str) -> Ensemble:
+    return Ensemble(name, tuple(_port(item) for item in inputs), (), ())
+
+
+def test_one_question_for_the_fewest_steps_of_every_combination() -> None:
+    control = ("control_image_canny", "control_image_canny_file")
+    names = [
+        _named("generate_20_pipeline"), _named("generate_4_pipeline"), _named("generate_4_heun_pipeline"),
+        _named("img2img_8_pipeline"), _named("inpaint_controlnet_ip_adapter_8_pipeline", *control),
+        _named("generate_embeddings_4_pipeline"), _named("something_else"),
+    ]  # fmt: skip
+    found = question.questions(names, (64, 72), (16, 32))
+    assert found.keys() == {item.name for item in names[1:-1]}
+    inpaint = found["inpaint_controlnet_ip_adapter_8_pipeline"]
+    assert (inpaint.control_nets, inpaint.ip_adapter) == (("canny",), True)
+    tensors = inpaint.tensors()
+    assert tensors["mask"].shape == (2, 64, 72)
+    assert tensors["control_image_canny"].shape == (2, 64, 72, 3)
+    assert "prompt" not in found["generate_embeddings_4_pipeline"].tensors()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 20, 50, 64])
+def test_of_a_longer_schedule_diffusers_runs_the_last_steps(steps: int) -> None:
+    asked = question.Question("img2img_1_pipeline", question.IMG2IMG, steps, 64, 64)
+    total = asked.schedule_steps
+    assert min(int(total * asked.strength), total) == steps
+    assert min(int((total - 1) * asked.strength), total - 1) < steps
+
+
+def _drawn(shade: int, latent: float) -> Drawn:
+    return Drawn(np.full((2, 8, 8, 3), shade, np.uint8), np.full((2, 4, 1, 1), latent, np.float32))
+
+
+def test_the_figures_are_of_the_worst_picture_and_a_failure_names_them() -> None:
+    found = compare.measure(_drawn(100, 0.0), _drawn(110, 0.25))
+    assert found.psnr == pytest.approx(28.13, abs=0.01)
+    assert found.latent_error == 0.25
+    assert compare.measure(_drawn(1, 0.0), _drawn(1, 0.0)).psnr == 99.0
+
+
+@pytest.mark.parametrize("error", [float("nan"), float("inf")])
+def test_latents_that_are_no_numbers_fail_however_the_picture_looks(error: float) -> None:
+    figures = {"generate_4_pipeline": compare.Figures(99.0, error)}
+    with pytest.raises(BadInputError, match=r"generate_4_pipeline: 99\.0 dB") as caught:
+        compare.judge(figures, Precision.FLOAT32)
+    assert caught.value.reason is Reason.CHECK_FAILED
+
+
+def test_half_precision_may_be_further_away() -> None:
+    figures = {"generate_4_pipeline": compare.Figures(32.0, 0.1)}
+    compare.judge(figures, Precision.FLOAT16)
+    with pytest.raises(BadInputError, match="1 of 1 kinds of ensembles"):
+        compare.judge(figures, Precision.FLOAT32)
