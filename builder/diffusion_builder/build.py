@@ -125,7 +125,7 @@ def _judge(context: Context, spec: BuildSpec, fetched: Fetched) -> None:
         )
     main = {part: folder(fetched.of(component), part) for component, part in _FOLDERS.items()}
     early.judge_models(main, {name: folder(digest, parts.CONTROLNET) for name, digest in fetched.control_nets.items()})
-    early.judge_schedules(folder(fetched.base, "scheduler").parent, spec.scheduler, spec.pipelines)
+    early.judge_schedules(folder(fetched.base, "scheduler").parent, spec.listed(), spec.pipelines)
 
 
 def _fetch(context: Context, spec: BuildSpec, results: list[Result]) -> Fetched:
@@ -223,7 +223,7 @@ def _assembly(spec: BuildSpec, target: Target, fetched: Fetched, engines: Mappin
         "controlNets": [{"name": name, "engine": engines[model]} for model, name in names.items()],
         "runtime": spec.runtime(target),
         "pipelines": [item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in spec.pipelines],
-        "schedulers": [spec.scheduler.model_dump(mode="json", by_alias=True, exclude_defaults=True)],
+        "schedulers": [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in spec.listed()],
         "shapes": spec.shapes.model_dump(mode="json"),
         "batching": {"maxDelayMicroseconds": batching.microseconds, "preferred": batching.preferred},
     }

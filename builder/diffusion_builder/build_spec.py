@@ -184,11 +184,12 @@ _SHAPES = Shapes(batch=Range(min=1, opt=4, max=8), height=_SIDE, width=_SIDE)
 
 
 class BuildSpec(_Part):
-    """Everything that `build` makes."""
+    """Everything that `build` makes; of several schedulers a request may choose one, the first is the default."""
 
     others = frozenset({"storage", "suspend", "rollout"})
     model: Model
-    scheduler: SchedulerSpec = SchedulerSpec()
+    scheduler: SchedulerSpec | None = None
+    schedulers: tuple[SchedulerSpec, ...] = ()
     precision: Precision = Precision.FLOAT32
     component_precision: dict[Component, Precision] = {}
     shapes: Shapes = _SHAPES
@@ -199,7 +200,11 @@ class BuildSpec(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _unique("pipelines", (item.task for item in self.pipelines))
+        _unique("pipelines", (" ".join((item.task, *sorted(item.features))) for item in self.pipelines))
+        if self.scheduler and self.schedulers:
+            raise ValueError("give either scheduler or schedulers")
+        _unique("schedulers", (item.label for item in self.schedulers))
+        self._features()
         _unique("targets", (item.name for item in self.targets))
         too_large = [size for size in self.serving.batching.preferred if size > self.shapes.batch.max]
         if too_large:
@@ -211,6 +216,19 @@ class BuildSpec(_Part):
         if on_cpu and Precision.BFLOAT16 in self.precisions().values():
             raise ValueError("precision bfloat16: ONNX Runtime's CPU kernels do not know it; use float32 or float16")
         return self
+
+    def _features(self) -> None:
+        """Refuse features that nothing is there for."""
+        have = {"controlnet": self.model.control_nets, "ip_adapter": self.model.ip_adapter, "embeddings": True}
+        for item in self.pipelines:
+            for feature in item.features:
+                if not have[feature]:
+                    name = {"controlnet": "controlNets", "ip_adapter": "ipAdapter"}[feature]
+                    raise ValueError(f"pipelines: {item.task} with {feature} needs model.{name}")
+
+    def listed(self) -> tuple[SchedulerSpec, ...]:
+        """All schedulers, the default one first."""
+        return self.schedulers or (self.scheduler or SchedulerSpec(),)
 
     def runtime(self, target: Target) -> str:
         """What executes the engines of a target."""

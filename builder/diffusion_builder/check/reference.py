@@ -133,7 +133,7 @@ class Reference:
             found["mask_image"] = [Image.fromarray(question.mask())] * 2
         if question.control_nets:
             name = "image" if question.task == asked.GENERATE else "control_image"
-            found[name] = [[Image.fromarray(question.control())] * 2 for _ in question.control_nets]
+            found[name] = [Image.fromarray(question.control()) for _ in question.control_nets]
             found["controlnet_conditioning_scale"] = [asked.CONTROL_SCALE] * len(question.control_nets)
         if question.ip_adapter:
             found["ip_adapter_image"] = [Image.fromarray(question.picture())]

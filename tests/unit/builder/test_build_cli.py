@@ -140,6 +140,19 @@ _SPECS: dict[str, _Case] = {
         {"targets": [_GPU, {"name": "l40", "gpu": {"product": "NVIDIA-L40"}}]}, Reason.INVALID_SPEC, "--target",
     ),
     "one target twice": ({"targets": [_GPU, _GPU]}, Reason.INVALID_SPEC, "targets: l4 more than once"),
+    "scheduler and schedulers": (
+        {"scheduler": {"type": "DDIM"}, "schedulers": [{"type": "Euler"}]}, Reason.INVALID_SPEC, "either scheduler or",
+    ),
+    "one scheduler twice": (
+        {"schedulers": [{"type": "Euler"}, {"type": "Euler"}]}, Reason.INVALID_SPEC, "schedulers: euler more than once",
+    ),
+    "one task twice": (
+        {"pipelines": [{"task": "img2img", "steps": [4]}] * 2}, Reason.INVALID_SPEC, "img2img more than once",
+    ),
+    "a feature without a ControlNet": (
+        {"pipelines": [{"task": "img2img", "steps": [4], "features": ["controlnet"]}]}, Reason.INVALID_SPEC,
+        "img2img with controlnet needs model.controlNets",
+    ),
     "preferred batch": (
         {"serving": {"batching": {"preferred": [99]}}}, Reason.INVALID_SPEC, "exceed shapes.batch.max 8",
     ),
