@@ -90,6 +90,24 @@ def validate(file: Path) -> None:
         click.echo(f"{file}: {_name(document)} is valid")
 
 
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--namespace", "-n", default="default", show_default=True, help="Where FILE names none.")
+@click.option("--kubeconfig", type=click.Path(exists=True, dir_okay=False), help="Which cluster; as kubectl otherwise.")
+@click.option("--offline", is_flag=True, help="Look at no cluster: as if nothing existed.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def plan(file: Path, namespace: str, kubeconfig: str | None, *, offline: bool, as_json: bool) -> None:
+    """Tell what applying FILE would build and change; nothing is written."""
+    documents = [item for item in _documents(file) if item.get("kind") == "DiffusionPipeline"]
+    if not documents:
+        raise BadInputError(f"{file} holds no DiffusionPipeline.")
+    for document in documents:
+        _validate(file, document)
+    # Only this command and `run` need the Kubernetes client, which takes a second to import.
+    command = importlib.import_module("diffusion_operator.plan_command")
+    click.echo(command.text(documents, command.Where(namespace, kubeconfig, offline), as_json=as_json))
+
+
 def _documents(file: Path) -> list[dict[str, object]]:
     try:
         return [item for item in yaml.safe_load_all(file.read_text()) if isinstance(item, dict)]

@@ -81,6 +81,12 @@ class Reconciler:
         self._metrics.saw(str(key), ready=made.ready, jobs=states)
         return made.again_seconds
 
+    async def look(self, key: Key, spec: DiffusionPipelineSpec) -> Observed:
+        """What a pass over the pipeline would see, with this spec; nothing is written."""
+        found = await self._cluster.get(Reference(KIND, key.namespace, key.name))
+        resource = found or {"metadata": {"uid": "", "generation": 0}}
+        return await self._observe(Owner(key.name, key.namespace, resource["metadata"]["uid"]), resource, spec)
+
     async def _act(self, observed: Observed) -> Plan:
         made = plan(observed, self._settings)
         try:
