@@ -38,7 +38,7 @@ class Wiring:
         self._metrics = metrics
         self._reconciler = Reconciler(cluster, settings, metrics)
         self._known: set[Key] = set()
-        self._news = News()
+        self._news: News[Key] = News()
         self._queue: WorkQueue[Key] | None = None
         self._resync: asyncio.Task[None] | None = None
 
@@ -92,7 +92,7 @@ class Wiring:
         **_: object,
     ) -> None:
         key = Key(namespace or "", name)
-        new = self._news.is_new(type, body)
+        concerned = self._news.concerned(type, body, [key])
         if type == "DELETED":
             self._known.discard(key)
             self._metrics.forgot(str(key))
@@ -100,7 +100,7 @@ class Wiring:
                 self._queue.forget(key)
             return
         self._known.add(key)
-        if new:
+        if concerned:
             self._wake(key)
 
     async def _child_event(
@@ -110,9 +110,7 @@ class Wiring:
         body: Mapping[str, Any],
         **_: object,
     ) -> None:
-        if not self._news.is_new(type, body):
-            return
-        for key in owners(namespace or "", body):
+        for key in self._news.concerned(type, body, owners(namespace or "", body)):
             if key in self._known:
                 self._wake(key)
 

@@ -1,36 +1,39 @@
 """Which events say something new: most only repeat what a pipeline, or its neighbours, have just written."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
 
 from diffusion_operator import digests, naming
 from diffusion_operator.api import KIND
 
+K = TypeVar("K", bound=Hashable)
 
-class News:
-    """Remembers a fingerprint of every object.
+
+class News(Generic[K]):
+    """Remembers a fingerprint of every object, and whom it concerned.
 
     Joining a shared Job only adds an owner to it: without this, each pipeline that joins would wake all the others.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, str] = {}
+        self._seen: dict[str, tuple[str, frozenset[K]]] = {}
 
-    def is_new(self, kind: str | None, body: Mapping[str, Any]) -> bool:
-        """True when the event says something that a pass may act on.
+    def concerned(self, kind: str | None, body: Mapping[str, Any], all_keys: Iterable[K]) -> frozenset[K]:
+        """Those whom the event tells something that a pass may act on.
 
         Args:
             kind: of the event; None for the first listing.
             body: of the object.
+            all_keys: everybody whom the object concerns.
         """
-        uid = str(body.get("metadata", {}).get("uid", ""))
+        uid, keys = str(body.get("metadata", {}).get("uid", "")), frozenset(all_keys)
         if kind == "DELETED":
             self._seen.pop(uid, None)
-            return True
+            return keys
         found = fingerprint(body)
-        before = self._seen.get(uid)
-        self._seen[uid] = found
-        return found != before
+        before, known = self._seen.get(uid, ("", frozenset[K]()))
+        self._seen[uid] = (found, keys)
+        return keys if found != before else keys - known
 
 
 def fingerprint(body: Mapping[str, Any]) -> str:

@@ -29,13 +29,15 @@ PIPELINE: dict[str, Any] = {
 }
 
 
-def test_another_pipeline_that_joins_a_job_is_no_news() -> None:
-    news, joined = News(), copy.deepcopy(JOB)
-    assert news.is_new("ADDED", JOB)
+def test_a_pipeline_that_joins_a_job_wakes_itself_and_nobody_else() -> None:
+    news: News[str] = News()
+    joined = copy.deepcopy(JOB)
+    assert news.concerned("ADDED", JOB, ["one"]) == {"one"}
     joined["metadata"]["labels"][naming.membership("two")] = "true"
     joined["metadata"]["ownerReferences"].append({"kind": KIND, "name": "two", "uid": "b"})
     joined["metadata"] |= {"resourceVersion": "8", "managedFields": []}
-    assert not news.is_new("MODIFIED", joined)
+    assert news.concerned("MODIFIED", joined, ["one", "two"]) == {"two"}
+    assert not news.concerned("MODIFIED", joined, ["one", "two"])
 
 
 @pytest.mark.parametrize(
@@ -49,21 +51,21 @@ def test_another_pipeline_that_joins_a_job_is_no_news() -> None:
     ids=["status", "spec", "result", "deletion"],
 )
 def test_what_a_pass_looks_at_is_news(change: dict[str, Any]) -> None:
-    news = News()
-    news.is_new("ADDED", JOB)
-    assert news.is_new("MODIFIED", JOB | change)
-    assert not news.is_new("MODIFIED", JOB | change)
+    news: News[str] = News()
+    news.concerned("ADDED", JOB, ["one"])
+    assert news.concerned("MODIFIED", JOB | change, ["one"])
+    assert not news.concerned("MODIFIED", JOB | change, ["one"])
 
 
 def test_a_deletion_is_always_news_and_so_is_what_comes_after_it() -> None:
-    news = News()
-    news.is_new("ADDED", JOB)
-    assert news.is_new("DELETED", JOB)
-    assert news.is_new("ADDED", JOB)
+    news: News[str] = News()
+    news.concerned("ADDED", JOB, ["one"])
+    assert news.concerned("DELETED", JOB, ["one"])
+    assert news.concerned("ADDED", JOB, ["one"])
 
 
 def test_a_pipelines_own_status_is_no_news_and_its_spec_is() -> None:
-    news = News()
-    assert news.is_new(None, PIPELINE)
-    assert not news.is_new("MODIFIED", PIPELINE | {"status": {"observedGeneration": 1}})
-    assert news.is_new("MODIFIED", PIPELINE | {"metadata": PIPELINE["metadata"] | {"generation": 2}})
+    news: News[str] = News()
+    assert news.concerned(None, PIPELINE, ["one"])
+    assert not news.concerned("MODIFIED", PIPELINE | {"status": {"observedGeneration": 1}}, ["one"])
+    assert news.concerned("MODIFIED", PIPELINE | {"metadata": PIPELINE["metadata"] | {"generation": 2}}, ["one"])
