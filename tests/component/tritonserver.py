@@ -42,6 +42,7 @@ class Server:
     metrics: str
     pid: int
     log: Path
+    grpc: str
 
 
 def cache() -> Path:
@@ -114,7 +115,10 @@ def serve(models: Path, **environment: str) -> Iterator[Server]:
                 # The Python backend's interpreter takes no PYTHONPATH, but the current folder is on its path.
                 cwd=sysconfig.get_path("purelib"),
             )  # fmt: skip
-        server = Server(f"http://127.0.0.1:{http}", f"http://127.0.0.1:{metrics}/metrics", process.pid, log)
+        address = "127.0.0.1"
+        server = Server(
+            f"http://{address}:{http}", f"http://{address}:{metrics}/metrics", process.pid, log, f"{address}:{grpc}"
+        )
         try:
             _wait_ready(server, process)
             yield server
