@@ -261,6 +261,9 @@ REFUSED: dict[str, tuple[Object, str]] = {
     "Heun to choose from": (
         {"schedulers": [{"type": "Heun"}], "pipelines": [{"task": "generate", "steps": [33]}]}, "at most 32 steps",
     ),
+    "one scheduler and several": (
+        {"scheduler": {"type": "DDIM"}, "schedulers": [{"type": "LCM"}]}, "use either scheduler or schedulers",
+    ),
     "a pickle": ({"model": {"source": HUB, "loras": [{"source": HUB, "file": "a.ckpt"}]}}, "loras[0].file"),
     "no source": ({"model": {"source": {}}}, "exactly one of huggingFace, persistentVolumeClaim and archive"),
 }  # fmt: skip

@@ -31,8 +31,7 @@ def _images(spec: DiffusionPipelineSpec, settings: Settings) -> str | None:
 
 
 def _schedulers(spec: DiffusionPipelineSpec) -> str | None:
-    every = (spec.scheduler, *(spec.schedulers or ()))
-    counted = Counter(item.name or item.type.lower() for item in every)
+    counted = Counter(item.name or item.type.lower() for item in spec.samplers)
     twice = [name for name, count in counted.items() if count > 1]
     if not twice:
         return None

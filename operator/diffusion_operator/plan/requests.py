@@ -118,8 +118,7 @@ class Requests:
             "runtime": runtime,
             "pipelines": [_pipeline(item) for item in self.spec.pipelines],
             "schedulers": [
-                item.model_dump(mode="json", by_alias=True, exclude_none=True)
-                for item in (self.spec.scheduler, *(self.spec.schedulers or ()))
+                item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in self.spec.samplers
             ],
             "shapes": shapes_of(self.spec),
             "batching": {

@@ -38,8 +38,12 @@ SPECS: dict[str, dict[str, Any]] = {
             {"task": "img2img", "steps": [20]},
             {"task": "inpaint", "steps": [20], "features": ["controlnet"]},
         ],
-        "scheduler": {"type": "DPMSolverMultistep", "useKarrasSigmas": True, "name": "karras"},
-        "schedulers": [{"type": "DPMSolverMultistep"}, {"type": "EulerAncestral"}, {"type": "LCM"}],
+        "schedulers": [
+            {"type": "DPMSolverMultistep", "useKarrasSigmas": True, "name": "karras"},
+            {"type": "DPMSolverMultistep"},
+            {"type": "EulerAncestral"},
+            {"type": "LCM"},
+        ],
         "serving": {"batching": {"maxDelay": "5ms", "preferred": [4, 8]}},
     },
 }

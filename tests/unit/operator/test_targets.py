@@ -178,7 +178,7 @@ def test_a_claim_for_one_node_is_named_when_a_volume_cannot_be_reached() -> None
 
 def test_two_samplers_of_one_name_are_refused() -> None:
     cluster = FakeCluster()
-    cluster.apply_pipeline(schedulers=[{"type": "DDIM", "timestepSpacing": "trailing"}])
+    cluster.apply_pipeline(schedulers=[{"type": "DDIM"}, {"type": "DDIM", "timestepSpacing": "trailing"}])
     settle(cluster)
     assert "two samplers are called ddim" in cluster.condition("Accepted")["message"]
     assert cluster.names("Job") == []

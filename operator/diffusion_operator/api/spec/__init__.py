@@ -39,7 +39,7 @@ def calls(scheduler: str, steps: int, why: str) -> tuple[JsonObject, ...]:
     few = f"self.pipelines.all(p, p.steps.all(s, s <= {steps}))"
     others = f"!has(self.schedulers) || !self.schedulers.exists(i, i.type == '{scheduler}')"
     return (
-        rule(f"self.scheduler.type != '{scheduler}' || {few}", text, fieldPath=".pipelines"),
+        rule(f"!has(self.scheduler) || self.scheduler.type != '{scheduler}' || {few}", text, fieldPath=".pipelines"),
         rule(f"{others} || {few}", text, fieldPath=".schedulers"),
     )
 
@@ -77,6 +77,11 @@ class DiffusionPipelineSpec(ApiModel):
                 "preferred batch sizes must not be larger than shapes.batch.max",
                 fieldPath=".serving.batching.preferred",
             ),
+            rule(
+                "!has(self.scheduler) || !has(self.schedulers)",
+                "use either scheduler or schedulers: the first of schedulers is the default",
+                fieldPath=".schedulers",
+            ),
             *calls("PNDM", 63, "PNDM calls the denoiser once more than it has steps"),
             *calls("Heun", 32, "Heun calls the denoiser twice a step"),
             rule(
@@ -101,10 +106,13 @@ class DiffusionPipelineSpec(ApiModel):
     )
 
     model: Model = Field(description="The checkpoint that is served.")
-    scheduler: Scheduler = Field(default=Scheduler(), description="Sampler of the diffusion process.")
+    scheduler: Scheduler | None = Field(
+        default=None, description="Sampler of the diffusion process; DDIM when neither it nor schedulers is given."
+    )
     schedulers: Annotated[list[Scheduler], Field(min_length=1, max_length=16)] | None = Field(
         default=None,
-        description="More samplers, that a request may choose by name (input `scheduler`).",
+        description="Instead of scheduler: samplers that a request may choose among by name (input `scheduler`). The "
+        "first one is the default.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     precision: Precision = Field(default="float32", description="Number format of weights and activations.")
@@ -128,3 +136,8 @@ class DiffusionPipelineSpec(ApiModel):
     suspend: bool = Field(
         default=False, description="Serve nothing and start no Job; what is built stays. Running Jobs finish."
     )
+
+    @property
+    def samplers(self) -> tuple[Scheduler, ...]:
+        """What a request may choose among; the first one is the default."""
+        return tuple(self.schedulers or ()) or (self.scheduler or Scheduler(),)
