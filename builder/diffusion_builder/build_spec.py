@@ -132,7 +132,7 @@ class Engines(_Part):
     """How graphs become engines; level and workspace (MiB) are for TensorRT, which is what GPUs get by default."""
 
     others = frozenset({"resources", "timeout", "priorityClassName", "labels"})
-    runtime: Literal["onnxruntime", "tensorrt"] | None = None
+    runtime: Literal["tensorrt", "onnxruntime"] | None = None
     optimization_level: int = Field(default=3, ge=0, le=5)
     workspace: int | None = Field(default=None, ge=1)
 
