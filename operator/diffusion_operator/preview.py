@@ -130,7 +130,7 @@ def _store(observed: Observed) -> Store:
 def _claims(observed: Observed, store: Store) -> Claims:
     """Claims that do not exist yet are taken for made."""
     there: JsonObject = {"metadata": {"name": store.claim, "uid": store.uid}, "status": {"phase": "Bound"}}
-    return Claims(observed.claims.store or there, observed.claims.source or there)
+    return Claims(observed.claims.store or there)
 
 
 def _settings(observed: Observed) -> Settings:

@@ -24,6 +24,7 @@ from diffusion_operator.plan import Plan, actions, budget, collects_now, plan, r
 from diffusion_operator.plan.collection import Neighbours, shared
 from diffusion_operator.plan.jobs import JobView, is_finished, view
 from diffusion_operator.plan.observed import Claims, Observed, claim_name
+from diffusion_operator.plan.parts import origins
 from diffusion_operator.plan.policies import KINDS as POLICIES
 from diffusion_operator.settings import Settings
 
@@ -144,14 +145,14 @@ class Reconciler:
         return replace(observed, shared=shared(Neighbours(*found), store))
 
     async def _claims(self, owner: Owner, spec: DiffusionPipelineSpec) -> Claims:
-        source = spec.model.source.persistent_volume_claim
         kind = "PersistentVolumeClaim"
         store = await self._cluster.get(Reference(kind, owner.namespace, claim_name(spec, owner.name)))
         if store is not None and spec.storage.claim_name is None and not _is_owned(store, owner):
             store = None
-        if source is None:
-            return Claims(store)
-        return Claims(store, await self._cluster.get(Reference(kind, owner.namespace, source.claim_name)))
+        named = [origin.source.persistent_volume_claim for origin in origins(spec.model).values()]
+        names = sorted({claim.claim_name for claim in named if claim is not None})
+        found = await asyncio.gather(*(self._cluster.get(Reference(kind, owner.namespace, name)) for name in names))
+        return Claims(store, tuple(name for name, claim in zip(names, found, strict=True) if claim is None))
 
     async def _job_pods(self, namespace: str, jobs: Sequence[JsonObject]) -> dict[str, list[JsonObject]]:
         """Pods of the Jobs whose own object does not yet say everything, by Job."""

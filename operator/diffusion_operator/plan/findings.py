@@ -18,9 +18,8 @@ PATIENCE = timedelta(seconds=15)
 
 def storage(observed: Observed) -> Finding | None:
     """What is wrong with the claims, or None."""
-    source = observed.spec.model.source.persistent_volume_claim
-    if source is not None and observed.claims.source is None:
-        return _missing_claim(observed, "spec.model.source.persistentVolumeClaim.claimName", source.claim_name)
+    for name in observed.claims.missing:
+        return _missing_claim(observed, "spec.model: persistentVolumeClaim.claimName", name)
     given, claim = observed.spec.storage.claim_name, observed.claims.store
     if given is not None and claim is None:
         return _missing_claim(observed, "spec.storage.claimName", given)

@@ -17,15 +17,15 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True)
 class Claims:
-    """The claims that the spec names; None for one that does not exist.
+    """The claims that the spec names.
 
     Attributes:
-        store: that holds the artifacts.
-        source: that holds the checkpoint.
+        store: that holds the artifacts; None when it does not exist.
+        missing: names of those that should hold sources and do not exist.
     """
 
     store: JsonObject | None = None
-    source: JsonObject | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,8 @@ class Step:
         else:
             following = f"It is tried again at {retry:%H:%M:%S} UTC."
         said = self.view.failure.message.rstrip().rstrip(".")
+        if self.view.failure.reason == "StoreFull":
+            said += f". Enlarge claim {self.request.claim} (spec.storage.size, where its class allows it)"
         return f"{self.title}: {said}. {following} Log: kubectl logs job/{self.request.name}"
 
 

@@ -183,3 +183,24 @@ def test_precision_is_of_all_components_unless_one_says_otherwise(precision: str
     assert f"--precision {precision}" in found["denoiser"]
     assert "--precision float32" in found["vae_decoder"]
     assert "--precision float32" in found["scheduler_step"]
+
+
+def test_a_claim_of_an_addition_that_does_not_exist_is_named() -> None:
+    cluster = FakeCluster()
+    lora = {"source": {"persistentVolumeClaim": {"claimName": "nowhere"}}}
+    cluster.apply_pipeline(model=model(loras=[lora]))
+    settle(cluster)
+    assert cluster.condition("EnginesReady")["reason"] == "StorageNotFound"
+    assert "claim nowhere does not exist" in cluster.condition("Ready")["message"]
+
+
+def test_a_full_store_is_answered_with_what_to_do() -> None:
+    cluster = FakeCluster()
+    cluster.apply_pipeline()
+    settle(cluster)
+    [fetch] = cluster.unfinished_jobs()
+    cluster.end_job(fetch, 74, {"error": {"reason": "StoreFull", "message": "3 GiB are needed, 1 GiB is free"}})
+    settle(cluster)
+    said = cluster.condition("EnginesReady")["message"]
+    assert "3 GiB are needed" in said
+    assert "Enlarge claim shapes-store" in said
