@@ -12,12 +12,15 @@ from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.cluster import MERGE, Cluster, Reference
 from diffusion_operator.errors import OperatorError
+from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.unit.operator.passes import serve
 
 JsonObject = dict[str, Any]
 CLAIM = "store"
 CHECKPOINTS = 10
 """Per namespace: fine-tunes of one model, with a UNet each and a common text encoder and VAE."""
 PARALLEL = 8
+SERVER_FIELDS = frozenset({"uid", "resourceVersion", "generation", "creationTimestamp"})
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,18 @@ class Fleet:
     pipelines: int
     namespaces: int
 
+    @property
+    def per_namespace(self) -> int:
+        """Pipelines in each namespace."""
+        return self.pipelines // self.namespaces
+
     def namespace(self, index: int) -> str:
         """Namespace of a pipeline."""
-        return f"team-{index % self.namespaces}"
+        return f"team-{index // self.per_namespace}"
 
     def reference(self, index: int) -> Reference:
         """One pipeline."""
-        return Reference(KIND, self.namespace(index), f"pipeline-{index}")
+        return Reference(KIND, self.namespace(index), f"pipeline-{index % self.per_namespace}")
 
     def all_namespaces(self) -> list[str]:
         """Every namespace."""
@@ -77,21 +85,58 @@ class World(Cluster):
         await self._request("POST", "/api/v1/namespaces", head)
 
 
-async def create(cluster: World, fleet: Fleet) -> None:
-    """Namespaces, stores and pipelines."""
-    for name in fleet.all_namespaces():
-        await cluster.make_namespace(name)
-        claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-        head = {"name": CLAIM, "namespace": name}
-        await cluster.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": head, "spec": claim})
+async def create(world: World, fleet: Fleet) -> None:
+    """Namespaces, stores and pipelines that are served already, as an operator has left them.
+
+    One namespace is made in memory by the operator's own passes; every real one is a copy of it.
+    """
+    model = await asyncio.to_thread(_served, fleet.per_namespace)
     limit = asyncio.Semaphore(PARALLEL)
 
-    async def one(index: int) -> None:
+    async def one(name: str) -> None:
         async with limit:
-            number = index // fleet.namespaces % CHECKPOINTS
-            await cluster.create(pipeline(fleet.reference(index), revision(number)))
+            await _copy(world, model, name)
 
-    await asyncio.gather(*(one(index) for index in range(fleet.pipelines)))
+    await asyncio.gather(*(one(name) for name in fleet.all_namespaces()))
+
+
+def _served(count: int) -> list[JsonObject]:
+    """All objects of a namespace with so many pipelines; owners first."""
+    cluster = FakeCluster()
+    asyncio.run(cluster.create(_claim(NAMESPACE)))
+    for number in range(count):
+        target = Reference(KIND, NAMESPACE, f"pipeline-{number}")
+        spec = pipeline(target, revision(number % CHECKPOINTS))["spec"]
+        cluster.apply_pipeline(target.name, **spec)
+        serve(cluster, target.name)
+    kinds = {KIND: 0, "PersistentVolumeClaim": 1}
+    found = [{"kind": kind, **item} for (kind, _), item in cluster.objects.items() if kind not in {"Pod", "Event"}]
+    return sorted(found, key=lambda item: kinds.get(item["kind"], 2))
+
+
+async def _copy(world: World, model: list[JsonObject], namespace: str) -> None:
+    """Real objects refer to each other by the UIDs that the API server gives."""
+    await world.make_namespace(namespace)
+    uids: dict[str, str] = {}
+    for item in model:
+        text = json.dumps({key: value for key, value in item.items() if key != "status"})
+        for before, after in uids.items():
+            text = text.replace(f'"{before}"', f'"{after}"')
+        body = json.loads(text)
+        head = body["metadata"] | {"namespace": namespace}
+        body["metadata"] = {key: head[key] for key in head if key not in SERVER_FIELDS}
+        target = Reference(item["kind"], namespace, head["name"])
+        if not await world.create(body):
+            raise OperatorError(f"{target} exists")
+        if item["kind"] in {KIND, "PersistentVolumeClaim"}:
+            made = await world.get(target)
+            uids[item["metadata"]["uid"]] = str(made["metadata"]["uid"]) if made is not None else ""
+
+
+def _claim(namespace: str) -> JsonObject:
+    access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    head = {"name": CLAIM, "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": head, "spec": access}
 
 
 async def play_controllers(cluster: World, fleet: Fleet) -> int:
@@ -122,8 +167,9 @@ async def _finish(cluster: World, job: JsonObject) -> None:
     ]
     status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": conditions}
     try:
-        note = {"metadata": {"annotations": {naming.RESULT: json.dumps(result_of(job))}}}
-        await cluster.patch(target, note, MERGE)
+        if naming.RESULT not in job["metadata"].get("annotations", {}):
+            note = {"metadata": {"annotations": {naming.RESULT: json.dumps(result_of(job))}}}
+            await cluster.patch(target, note, MERGE)
         await cluster.patch_status(target, status)
     except OperatorError as error:
         print(f"{target.name}: {error}")
