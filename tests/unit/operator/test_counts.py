@@ -11,7 +11,7 @@ from tests.unit.operator.passes import build, look, serve, settle
 
 OTHER = "f" * 40
 STAGE, COMPONENT = "diffusion-operator.io/stage", "diffusion-operator.io/component"
-TARGETS = [
+TARGETS: list[dict[str, Any]] = [
     {"name": "l4", "gpu": {"product": "NVIDIA-L4"}},
     {"name": "a10g", "gpu": {"product": "NVIDIA-A10G"}},
     {"name": "cpu"},
