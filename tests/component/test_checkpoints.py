@@ -53,6 +53,18 @@ class Shape:
         }
         return tuple(component for component in Component if added.get(component, True))
 
+    @property
+    def particular(self) -> tuple[Component, ...]:
+        """Those that another checkpoint has in another shape."""
+        usual = Shape("sd1")
+        other = {
+            Component.DENOISER: True,
+            Component.CONTROLNET: bool(self.control),
+            Component.VAE_ENCODER: self.levels != usual.levels,
+            Component.VAE_DECODER: self.levels != usual.levels,
+        }
+        return tuple(component for component, there in other.items() if there)
+
 
 SHAPES_OF = {
     "SD 1.x": Shape("sd1", control="sd1"),
@@ -153,15 +165,11 @@ def test_every_component_agrees_with_torch_and_compiles_for_the_cpu(bench: Bench
         assert stages.compile_(context(bench.workshop.store), request)["component"] == component
 
 
-@pytest.mark.parametrize("component", [Component.DENOISER, Component.CONTROLNET])
-def test_tensorrt_takes_what_is_particular_to_the_checkpoint(bench: Bench, component: Component) -> None:
-    if component not in bench.shape.components:
-        assert component is Component.CONTROLNET
-        assert not bench.shape.control
-        return
-    exported = bench.export(component, "float16")
-    result = bench.workshop.compile_plan(str(exported["digest"]), SHAPES, "--layers")
-    facts = bench.store.get(Kind.ONNX, str(exported["digest"])).manifest.extra["facts"]
-    expected = interface(component, facts)
-    bindings = json.loads((bench.workshop.engine(result) / "layers.json").read_text())["Bindings"]
-    assert sorted(bindings) == sorted(tensor.name for tensor in (*expected.inputs, *expected.outputs))
+def test_tensorrt_takes_what_is_particular_to_the_checkpoint(bench: Bench) -> None:
+    for component in bench.shape.particular:
+        exported = bench.export(component, "float16")
+        result = bench.workshop.compile_plan(str(exported["digest"]), SHAPES, "--layers")
+        facts = bench.store.get(Kind.ONNX, str(exported["digest"])).manifest.extra["facts"]
+        expected = interface(component, facts)
+        bindings = json.loads((bench.workshop.engine(result) / "layers.json").read_text())["Bindings"]
+        assert sorted(bindings) == sorted(tensor.name for tensor in (*expected.inputs, *expected.outputs))

@@ -31,8 +31,6 @@ class Case:
 
 CASES = {
     "vae encoder": Case(Component.VAE_ENCODER),
-    "vae encoder, half": Case(Component.VAE_ENCODER, "float16"),
-    "vae decoder, half": Case(Component.VAE_DECODER, "float16"),
     "vae decoder, bfloat16": Case(Component.VAE_DECODER, "bfloat16"),
     "text encoder, half": Case(Component.TEXT_ENCODER, "float16"),
     "text encoder, long prompts": Case(
