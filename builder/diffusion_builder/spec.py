@@ -93,8 +93,14 @@ class SchedulerSpec(_Frozen):
 class ControlNetSpec(_Frozen):
     """A ControlNet's engine, and the name by which requests call it."""
 
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=32)
     engine: Digest
+
+    @model_validator(mode="after")
+    def _unambiguous(self) -> Self:
+        if self.name.endswith("_file"):
+            raise ValueError(f"name {self.name}: a request's control_image_{self.name} would be a file's name")
+        return self
 
 
 class Batching(_Frozen):

@@ -73,11 +73,12 @@ def send(http: str, ask: Ask) -> Pixels:
     return np.asarray(answer(http, ask.model, inputs(ask)).as_numpy("image"), np.uint8)
 
 
-def answer(http: str, model: str, tensors: Sequence[Any]) -> Any:  # noqa: ANN401 - tritonclient has no types
-    """Send tensors; a client of its own each time, so that threads do not share one."""
+def answer(http: str, model: str, tensors: Sequence[Any], outputs: Sequence[str] = ()) -> Any:  # noqa: ANN401 - tritonclient has no types
+    """Send tensors and ask for these outputs, or all; a client of its own, so that threads do not share one."""
     address = http.removeprefix("http://")
     with closing(triton.InferenceServerClient(address, network_timeout=_SECONDS)) as client:
-        return client.infer(model, list(tensors))
+        wanted = [triton.InferRequestedOutput(name) for name in outputs] or None
+        return client.infer(model, list(tensors), outputs=wanted)
 
 
 def send_all(http: str, asks: Sequence[Ask]) -> list[Pixels]:

@@ -1,0 +1,141 @@
+"""Every task with everything that can be put beside it: Triton draws what diffusers draws, and refuses in words."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from tests.component.client import counts, psnr
+from tests.component.conditioned import FEATURES, Conditioned, around, checkpoint, picture, put
+from tests.component.conftest import make
+from tests.component.parts import one_thread
+from tests.component.tritonserver import Server, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MIN_PSNR = 35.0
+_TASKS = ("generate", "img2img", "inpaint")
+_ENSEMBLES = ["_".join([task, *features, "2_pipeline"]) for task in _TASKS for features in FEATURES]
+_threads = pytest.fixture(autouse=True, scope="module")(one_thread)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Conditioned:
+    """One denoiser for all tasks, with a ControlNet and an IP-Adapter."""
+    root = tmp_path_factory.mktemp("everything")
+    folder = checkpoint(root / "checkpoint", "sd1")
+    pipelines: list[dict[str, Any]] = [
+        {"task": task, "steps": [2], "features": features} for task in _TASKS for features in FEATURES
+    ]
+    pipelines[3]["steps"] = [2, 64]
+    pipelines.append({"task": "generate", "steps": [4], "features": ["embeddings"], "previews": [1, 3]})
+    model = {"source": {"path": str(folder)}, **around(root)}
+    results = make(root / "store", folder, model=model, pipelines=pipelines)
+    return Conditioned.of(root / "store", str(results[-1]["digest"]))
+
+
+@pytest.fixture(scope="module")
+def server(everything: Conditioned) -> Iterator[Server]:
+    with serve(everything.models) as running:
+        yield running
+
+
+@pytest.mark.parametrize("ensemble", [*_ENSEMBLES, "generate_embeddings_4_pipeline"])
+def test_each_task_with_each_feature_draws_what_diffusers_draws(
+    ensemble: str, everything: Conditioned, server: Server
+) -> None:
+    drawn = picture(server.http, ensemble, everything.questions[ensemble])
+    assert psnr(drawn, everything.expected[ensemble]) >= _MIN_PSNR
+
+
+@pytest.mark.parametrize("feature", ["controlnet", "ip_adapter"])
+@pytest.mark.parametrize("task", _TASKS)
+def test_a_feature_changes_the_picture(task: str, feature: str, everything: Conditioned) -> None:
+    """Without this, parity would say nothing about the feature."""
+    plain, featured = (everything.expected[name] for name in (f"{task}_2_pipeline", f"{task}_{feature}_2_pipeline"))
+    assert psnr(plain, featured) < _MIN_PSNR
+
+
+@pytest.fixture(scope="module")
+def inpainting(tmp_path_factory: pytest.TempPathFactory) -> Conditioned:
+    """A UNet of 9 channels."""
+    root = tmp_path_factory.mktemp("inpainting")
+    folder = checkpoint(root / "checkpoint", "inpainting")
+    results = make(root / "store", folder, pipelines=[{"task": "inpaint", "steps": [2, 4]}])
+    return Conditioned.of(root / "store", str(results[-1]["digest"]))
+
+
+def test_a_unet_made_for_inpainting_draws_what_diffusers_draws(inpainting: Conditioned) -> None:
+    with serve(inpainting.models) as running:
+        drawn = picture(running.http, "inpaint_2_pipeline", inpainting.questions["inpaint_2_pipeline"])
+    assert psnr(drawn, inpainting.expected["inpaint_2_pipeline"]) >= _MIN_PSNR
+
+
+def test_64_steps_with_everything_are_loaded_and_answered(everything: Conditioned, server: Server) -> None:
+    question = everything.questions["generate_controlnet_ip_adapter_2_pipeline"]
+    before = counts(server.http, "5_controlnet_edges").samples
+    drawn = picture(server.http, "generate_controlnet_ip_adapter_64_pipeline", question)
+    assert drawn.shape == (2, 64, 64, 3)
+    assert counts(server.http, "5_controlnet_edges").samples - before == 2 * 64
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_a_preview_alone_costs_only_the_calls_before_it(calls: int, everything: Conditioned, server: Server) -> None:
+    question = everything.questions["generate_embeddings_4_pipeline"]
+    before = counts(server.http, "5_denoiser").samples
+    name = f"preview_{calls}"
+    file = put(server.http, "generate_embeddings_4_pipeline", question, name).as_numpy(name)
+    assert file[0, 0].startswith(b"\x89PNG")
+    assert counts(server.http, "5_denoiser").samples - before == 2 * calls
+
+
+def test_requests_without_a_control_net_call_none(everything: Conditioned, server: Server) -> None:
+    before = counts(server.http, "5_controlnet_edges"), counts(server.http, "5_control_off").samples
+    picture(server.http, "img2img_2_pipeline", everything.questions["img2img_2_pipeline"])
+    after = counts(server.http, "5_controlnet_edges"), counts(server.http, "5_control_off").samples
+    assert after == (before[0], before[1] + 2)
+
+
+def _column(value: Any, dtype: Any) -> Any:  # noqa: ANN401 - arrays
+    return np.array([[value]] * 2, dtype)
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "changes", "says"),
+    [
+        ("inpaint_2_pipeline", {"input_image": None}, "input_image is missing"),
+        ("inpaint_2_pipeline", {"mask": None}, "mask is missing"),
+        ("img2img_2_pipeline", {"strength": _column(0, np.float32)}, "strength"),
+        ("img2img_2_pipeline", {"strength": _column(1.5, np.float32)}, "strength"),
+        ("img2img_2_pipeline", {"strength": _column(math.nan, np.float32)}, "strength"),
+        ("img2img_2_pipeline", {"strength": _column(1e-6, np.float32)}, "strength"),
+        ("generate_2_pipeline", {"scheduler": _column(b"Magic", object)}, "scheduler"),
+        ("generate_2_pipeline", {"guidance_scale": _column(math.nan, np.float32)}, "guidance_scale"),
+        ("generate_2_pipeline", {"height": _column(4096, np.int32)}, "height 4096 is not served"),
+        ("generate_2_pipeline", {"eta": _column(2, np.float32)}, "eta"),
+        ("generate_controlnet_2_pipeline", {"control_image_edges": None}, "control_image_edges"),
+        (
+            "generate_controlnet_2_pipeline",
+            {"control_image_edges": np.zeros((2, 8, 8, 4), np.uint8)}, "control_image_edges",
+        ),
+        ("generate_controlnet_2_pipeline", {"control_end_edges": _column(0, np.float32)}, "control_start_edges"),
+        ("generate_ip_adapter_2_pipeline", {"ip_adapter_image": None}, "ip_adapter_image"),
+        (
+            "img2img_2_pipeline",
+            {"input_image": None, "input_image_file": _column(b"\x89PNG broken", object)}, "input_image_file",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_refused_in_words(
+    ensemble: str, changes: dict[str, Any], says: str, everything: Conditioned, server: Server
+) -> None:
+    question = everything.questions[ensemble]
+    with pytest.raises(InferenceServerException) as caught:
+        put(server.http, ensemble, question, **changes)
+    assert says in str(caught.value)
+    assert picture(server.http, ensemble, question).shape == (2, 64, 64, 3)

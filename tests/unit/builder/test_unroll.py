@@ -1,0 +1,80 @@
+"""Every combination of task, features and denoiser is a sound graph, or is refused with what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+
+from diffusion_builder.contract import TEXT_TO_IMAGE, Component, Facts
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.graph import check
+from diffusion_builder.python_models import FEATURES, TASKS
+from diffusion_builder.unroll import Tier, check_needs, ensemble, models
+
+_PLAIN = Facts(channels=4, pixels_per_latent=8, text_length=16, text_width=32, slots=2)
+_FULL = replace(_PLAIN, image_size=32, image_length=5, image_width=24, ip_adapter=1, controlnets=2, guidance_rescale=1)
+_COMPONENTS = frozenset(Component) - {Component.CONTROLNET}
+_NETS = ("edges", "depth")
+_SUBSETS = [subset for size in range(4) for subset in combinations(FEATURES, size)]
+
+
+@pytest.mark.parametrize("features", _SUBSETS)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("draws", [True, False])
+def test_any_combination_is_sound(task: str, features: tuple[str, ...], draws: bool) -> None:  # noqa: FBT001
+    tier = Tier(task, 4, 4, features, draws=draws, previews=(1, 3))
+    check_needs([tier], _FULL, _COMPONENTS, _NETS)
+    unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
+    check(unrolled)
+    used = [step.model.name for step in unrolled.steps]
+    assert used.count("5_controlnet_edges") == used.count("5_controlnet_depth") == 4 * ("controlnet" in features)
+    assert used.count("5_control_off") == ("controlnet" not in features)
+    assert used.count("3_image_encoder") == ("ip_adapter" in features)
+    assert used.count("2_text_encoder") == ("embeddings" not in features)
+    assert used.count("7_vae_decoder") == used.count("7_safety_checker") == used.count("8_postprocessor") == 3
+    assert {port.name for port in unrolled.outputs} == {"image", "encoded_image", "preview_1", "preview_3"}
+
+
+def test_a_denoiser_made_for_inpainting_reads_the_mask_itself() -> None:
+    facts = replace(_PLAIN, inpainting=1)
+    tier = Tier("inpaint", 2, 2)
+    unrolled = ensemble(tier, models(facts, _COMPONENTS, (), [tier]))
+    check(unrolled)
+    assert [step.model.name for step in unrolled.steps].count("3_vae_encoder") == 2
+    denoiser = next(step for step in unrolled.steps if step.model.name == "5_denoiser")
+    assert {"latent_mask", "masked_latent"} <= denoiser.inputs.keys()
+
+
+def test_64_steps_of_everything_are_sound() -> None:
+    tier = Tier("inpaint", 64, 64, FEATURES[:2], draws=True)
+    unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
+    check(unrolled)
+    assert len(unrolled.steps) == 64 * 4 + 9
+
+
+@pytest.mark.parametrize(
+    ("tier", "facts", "components", "nets", "says"),
+    [
+        (Tier("generate", 4, 4), replace(_PLAIN, inpainting=1), TEXT_TO_IMAGE, (), "the only task it can do"),
+        (Tier("img2img", 4, 4), _PLAIN, TEXT_TO_IMAGE, (), "img2img_4_pipeline: img2img needs the engine vae_encoder"),
+        (Tier("generate", 4, 4, ("controlnet",)), _PLAIN, TEXT_TO_IMAGE, (), "at least one entry in controlNets"),
+        (Tier("generate", 4, 4, ("ip_adapter",)), _PLAIN, TEXT_TO_IMAGE, (), "exported with the option ipAdapter"),
+        (
+            Tier("generate", 4, 4, ("ip_adapter",)), replace(_PLAIN, ip_adapter=1), TEXT_TO_IMAGE, (),
+            "needs the engine image_encoder",
+        ),
+        (
+            Tier("generate", 4, 4), replace(_PLAIN, controlnets=1), TEXT_TO_IMAGE, ("edges",),
+            "needs the engine control_off",
+        ),
+        (Tier("generate", 4, 4), _FULL, _COMPONENTS, ("edges",), "exported for 2 ControlNets, but controlNets lists 1"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_named(
+    tier: Tier, facts: Facts, components: tuple[Component, ...], nets: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(BadInputError, match=says) as caught:
+        check_needs([tier], facts, set(components), nets)
+    assert caught.value.reason is Reason.COMPONENT_MISMATCH
