@@ -106,7 +106,7 @@ def _compare(
     shapes = repository.manifest.extra["shapes"]
     size = (shapes["height"]["min"], shapes["width"]["min"])
     with served.opened(store, repository) as here:
-        questions = asked.questions(here.ensembles.values(), size, _text(here))
+        questions = asked.questions(here.ensembles.values(), size, parts.text)
         # An IP-Adapter stays in diffusers' UNet: its ensembles come last.
         order = sorted(questions.values(), key=lambda item: (item.ip_adapter, item.ensemble))
         ours = {}
@@ -122,16 +122,6 @@ def _compare(
             on_phase("compare", index / len(order), item.ensemble)
             figures[item.ensemble] = measure(ours[item.ensemble], reference.draw(item))
     return figures
-
-
-def _text(here: served.Served) -> tuple[int, int]:
-    """Tokens per prompt and features per token, as the denoiser reads them."""
-    for ensemble in here.ensembles.values():
-        for step in ensemble.steps:
-            for port in step.model.inputs:
-                if port.name == "text_embeddings":
-                    return port.dims[-2], port.dims[-1]
-    raise BadInputError(Reason.INVALID_ENSEMBLE, "no model reads text_embeddings")
 
 
 def measure(ours: Drawn, theirs: Drawn) -> Figures:

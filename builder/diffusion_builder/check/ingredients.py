@@ -28,6 +28,7 @@ class Ingredients:
         ip_adapter: folder with its file, or None.
         loras: in order.
         clip_skip: layers that are left out.
+        text: tokens per prompt, and features per token.
         schedulers: as the repository was asked for them, the default one first.
         precisions: of all graphs.
     """
@@ -38,6 +39,7 @@ class Ingredients:
     ip_adapter: Path | None
     loras: tuple[Lora, ...]
     clip_skip: int
+    text: tuple[int, int]
     schedulers: Sequence[Mapping[str, Any]]
     precisions: frozenset[str] = field(default_factory=frozenset)
 
@@ -57,6 +59,7 @@ def of(store: Store, repository: Artifact) -> Ingredients:
     denoiser = options[Component.DENOISER]
     known = {part: folder for graph in graphs.values() for part, folder in _folders(store, graph)}
     control = {name: _main(store, graph) for name, graph in nets.items()}
+    facts = graphs[Component.TEXT_ENCODER].manifest.extra["facts"]
     adapter = _source(store, denoiser.ip_adapter) if denoiser.ip_adapter else None
     return Ingredients(
         _checkpoint(store, repository),
@@ -65,6 +68,7 @@ def of(store: Store, repository: Artifact) -> Ingredients:
         adapter / parts.IP_ADAPTER if adapter else None,
         tuple(Lora(_source(store, item.source) / parts.LORA, item.weight) for item in denoiser.loras),
         options[Component.TEXT_ENCODER].clip_skip,
+        (facts["text_length"], facts["text_width"]),
         spec["schedulers"],
         frozenset(str(graph.manifest.extra["precision"]) for graph in (*graphs.values(), *nets.values())),
     )

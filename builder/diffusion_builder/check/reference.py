@@ -13,7 +13,7 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 
 from diffusion_builder.check import question as asked
 from diffusion_builder.check.served import Drawn
-from diffusion_builder.components import lora, parts
+from diffusion_builder.components import lora, parts, text_encoder
 from diffusion_builder.spec import SchedulerSpec
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _LOCAL: Mapping[str, Any] = {"local_files_only": True, "use_safetensors": True, 
 
 
 class Reference:
-    """Models of diffusers and transformers, loaded by their own loaders; LoRAs are merged as for export.
+    """Models of diffusers and transformers, loaded by their own loaders; LoRAs and clip skip are as for export.
 
     Args:
         ingredients: folders and settings.
@@ -57,7 +57,10 @@ class Reference:
         self._unet = _load("UNet2DConditionModel", folders[parts.UNET])
         self._vae = _load("AutoencoderKL", folders[parts.VAE])
         self._tokenizer = _TOKENIZER.from_pretrained(ingredients.checkpoint / "tokenizer", local_files_only=True)
-        lora.merge(self._text, parts.TEXT_ENCODER, loras)
+        lora.merge(self._text, parts.TEXT_ENCODER, loras, text_encoder.OPTIONAL_PREFIX)
+        if ingredients.clip_skip:
+            # diffusers' own clip_skip looks for a layer that this version of transformers calls otherwise.
+            text_encoder.skip(self._text, ingredients.clip_skip)
         lora.merge(self._unet, parts.UNET, loras)
         self._adapted = False
 
@@ -123,7 +126,6 @@ class Reference:
         found: dict[str, Any] = {}
         if question.embeddings is None:
             found |= {"prompt": list(asked.PROMPTS), "negative_prompt": list(asked.NEGATIVE)}
-            found["clip_skip"] = self._ingredients.clip_skip or None
         else:
             negative, positive = (torch.from_numpy(question.embeddings[:, side].copy()) for side in (0, 1))
             found |= {"prompt_embeds": positive, "negative_prompt_embeds": negative}

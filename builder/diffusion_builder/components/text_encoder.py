@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _TEXT_LENGTH = "text_length"
 # Inside file names and LoRAs this prefix comes and goes with the library's version.
-_OPTIONAL_PREFIX = "text_model."
+OPTIONAL_PREFIX = "text_model."
 
 
 class TextEncoder(nn.Module):
@@ -58,9 +58,9 @@ def load(material: Material, precision: Precision) -> Loaded:
     folder, options = material.folders[parts.TEXT_ENCODER], material.options
     config = configs.read(folder, parts.TEXT_ENCODER)
     model = weights.transformers_model(CLIPTextModel, folder, DTYPES[precision])
-    lora.merge(model, parts.TEXT_ENCODER, material.loras, _OPTIONAL_PREFIX)
+    lora.merge(model, parts.TEXT_ENCODER, material.loras, OPTIONAL_PREFIX)
     if options.clip_skip:
-        _skip(model, options.clip_skip)
+        skip(model, options.clip_skip)
     facts = {_TEXT_LENGTH: config["max_position_embeddings"], "text_width": config["hidden_size"]}
     example = {"tokens": config["vocab_size"]}
     if not options.long_prompts:
@@ -69,8 +69,12 @@ def load(material: Material, precision: Precision) -> Loaded:
     return Loaded(ChunkedTextEncoder(model), facts, example, frozenset({_TEXT_LENGTH}), precision)
 
 
-def _skip(model: Model, layers: int) -> None:
-    """Drop the last layers, but not the final norm: what diffusers' clip_skip computes, without computing more."""
+def skip(model: Model, layers: int) -> None:
+    """Drop the last layers, but not the final norm: what diffusers' clip_skip computes, without computing more.
+
+    Raises:
+        BadInputError: there are not so many layers.
+    """
     have = len(model.encoder.layers)
     if layers >= have:
         raise BadInputError(Reason.INVALID_ARGUMENT, f"clipSkip is {layers}, but the text encoder has {have} layers")

@@ -1,0 +1,69 @@
+"""Every task and feature of a build draws what diffusers draws, and the check says so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from diffusion_builder.build import build
+from diffusion_builder.build_spec import BuildSpec
+from tests.component import parts
+from tests.component.conftest import SHAPES, context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+_FEATURES = ["controlnet", "ip_adapter"]
+_CASES: dict[str, Mapping[str, Any]] = {
+    "additions": {
+        "pipelines": [
+            {"task": "generate", "steps": [2, 3]},
+            {"task": "generate", "steps": [2], "features": ["embeddings"]},
+            {"task": "img2img", "steps": [2], "features": _FEATURES},
+            {"task": "inpaint", "steps": [2], "features": _FEATURES},
+        ],
+        "schedulers": [{"type": "DPMSolverMultistep"}, {"type": "Heun"}],
+    },
+    "half precision": {
+        "pipelines": [{"task": "generate", "steps": [2]}, {"task": "img2img", "steps": [2]}],
+        "precision": "float16",
+        "componentPrecision": {"vae_decoder": "float32"},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    yield from parts.one_thread()
+
+
+def _sources(folder: Path, checkpoint: Path) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint with the smallest UNet, and what fits to it."""
+    base = shutil.copytree(checkpoint, folder / "base")
+    shutil.rmtree(base / "unet")
+    parts.unet()(base / "unet")
+    parts.controlnet()(folder / "net")
+    parts.ip_adapter()(folder / "adapter")
+    parts.image_encoder()(folder / "adapter" / "image_encoder")
+    more = {
+        "controlNets": [{"name": "canny", "source": {"path": str(folder / "net")}}],
+        "ipAdapter": {"source": {"path": str(folder / "adapter")}},
+    }
+    return base, more
+
+
+@pytest.mark.parametrize("name", _CASES)
+def test_a_repository_draws_what_diffusers_draws(tmp_path: Path, random_checkpoint: Path, name: str) -> None:
+    base, more = _sources(tmp_path, random_checkpoint)
+    model = {"source": {"path": str(base)}, **(more if name == "additions" else {"clipSkip": 1, "longPrompts": True})}
+    case = _CASES[name]
+    spec = BuildSpec.model_validate({"model": model, "shapes": json.loads(SHAPES), **case})
+    found = build(context(tmp_path / "store"), spec)[-1]
+    assert found["stage"] == "check"
+    per_scheduler = len(case.get("schedulers", [0]))
+    assert len(found["ensembles"]) == per_scheduler * len(case["pipelines"])
+    assert found["worstPsnr"] >= found["minPsnr"] == (30.0 if "precision" in case else 35.0)
