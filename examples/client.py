@@ -44,7 +44,7 @@ class ClientError(Exception):
 
 
 @dataclass(frozen=True)
-class Request:
+class Call:
     """What is sent: an ensemble, its inputs (batch first), and the outputs that are wanted.
 
     Outputs that are not asked for are not computed: a preview costs nothing until it is wanted.
@@ -63,8 +63,8 @@ class Server:
     protocol: str = "http"
     timeout: float = 120.0
 
-    def ask(self, request: Request) -> dict[str, list[bytes]]:
-        """Send a request.
+    def ask(self, call: Call) -> dict[str, list[bytes]]:
+        """Send it.
 
         Returns:
             The encoded pictures of each output, one for each sample.
@@ -73,15 +73,15 @@ class Server:
             ClientError: the server refused, or cannot be reached.
         """
         triton = _client_library(self.protocol)
-        inputs = [_input(triton, name, array) for name, array in request.inputs.items()]
-        outputs = [triton.InferRequestedOutput(name) for name in request.outputs]
+        inputs = [_input(triton, name, array) for name, array in call.inputs.items()]
+        outputs = [triton.InferRequestedOutput(name) for name in call.outputs]
         try:
-            answer = self._infer(triton, request.model, inputs, outputs)
+            answer = self._infer(triton, call.model, inputs, outputs)
         except InferenceServerException as error:
-            raise _explained(error, self.url, request.model) from error
+            raise _explained(error, self.url, call.model) from error
         except OSError as error:
             raise ClientError(str(error), f"Is Triton listening on {self.url}?", _UNREACHABLE) from error
-        return {name: [bytes(file) for file in answer.as_numpy(name).reshape(-1)] for name in request.outputs}
+        return {name: [bytes(file) for file in answer.as_numpy(name).reshape(-1)] for name in call.outputs}
 
     def _infer(self, triton: ModuleType, model: str, inputs: list[Any], outputs: list[Any]) -> Any:  # noqa: ANN401
         if self.protocol == "grpc":
@@ -91,6 +91,42 @@ class Server:
             self.url, connection_timeout=self.timeout, network_timeout=self.timeout
         ) as client:
             return client.infer(model, inputs, outputs=outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One picture from words; what is None is left to the server."""
+
+    prompt: str
+    negative_prompt: str | None = None
+    seed: int | None = None
+    guidance_scale: float | None = None
+    height: int | None = None
+    width: int | None = None
+
+    def inputs(self) -> Arrays:
+        """The inputs that are set; each has the shape [1, 1]: one sample, one value."""
+        kinds = {"seed": np.int64, "guidance_scale": np.float32, "height": np.int32, "width": np.int32}
+        words = {name: getattr(self, name) for name in ("prompt", "negative_prompt")}
+        numbers = {name: getattr(self, name) for name in kinds}
+        sent: Arrays = {name: texts(value, 1) for name, value in words.items() if value is not None}
+        return sent | {name: np.array([[value]], kinds[name]) for name, value in numbers.items() if value is not None}
+
+
+def generate(url: str, steps: int, request: Request, *, timeout: float = 120.0) -> bytes:
+    """Return a picture as PNG, over HTTP.
+
+    Args:
+        url: host:port of the server's HTTP port.
+        steps: tier; the ensemble `generate_<steps>_pipeline` must be served.
+        request: what is asked for.
+        timeout: seconds to wait for the answer.
+
+    Raises:
+        ClientError: the server refused, or cannot be reached.
+    """
+    call = Call(f"generate_{steps}_pipeline", request.inputs())
+    return Server(url, timeout=timeout).ask(call)["encoded_image"][0]
 
 
 def texts(value: str, count: int) -> NDArray[Any]:
@@ -317,7 +353,7 @@ def main() -> None:
             return
         wanted = ("encoded_image", *(f"preview_{step}" for step in arguments.previews))
         begin = time.perf_counter()
-        pictures = server.ask(Request(model, sent, wanted))
+        pictures = server.ask(Call(model, sent, wanted))
         seconds = time.perf_counter() - begin
         paths = save(pictures, arguments.out)
     except ClientError as error:

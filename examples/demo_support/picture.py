@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from tritonclient.utils import InferenceServerException
 
-from examples.client import Request, generate
+from examples.client import ClientError, Request, generate
 from examples.demo_support.errors import DemoError
 from examples.demo_training.judge import judge
 
@@ -58,7 +57,7 @@ def draw(url: str, steps: int, request: Request, path: Path) -> Picture:
             start = time.monotonic()
             answers.append(generate(url, steps, request))
             seconds.append(time.monotonic() - start)
-    except (InferenceServerException, OSError) as error:
+    except ClientError as error:
         raise DemoError(f"The server did not make the picture with {steps} steps: {error}") from error
     if len(set(answers)) != 1:
         raise DemoError(f"{_REPEATS} answers to the same request with {steps} steps differ; they must be equal.")
