@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from diffusion_builder.contract import MODEL_NAMES, Component
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusion_builder.graph import Ensemble, Model
+    from diffusion_builder.graph import Ensemble, Model, Port
     from diffusion_builder.spec import Batching
+    from diffusion_builder.tensorrt.profiles import Profile
+
+# Models of the denoising loop share one resource, so that a request that has to wait waits at a short model and not at
+# the denoiser: whoever comes back meanwhile joins it (ADR 6). Of two that wait the one with the smaller product of
+# this number and its calls so far is first: the denoiser starts when no other model of the loop is waiting.
+_LOOP = {MODEL_NAMES[Component.SCHEDULER_STEP]: 100, MODEL_NAMES[Component.DENOISER]: 1000}
+_CONTROLNETS, _CONTROLNET = f"{MODEL_NAMES[Component.CONTROLNET]}_", 200
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a configuration says of a TensorRT engine.
+
+    Args:
+        file: name of the plan.
+        profiles: its optimisation profiles, in their order in the plan.
+    """
+
+    file: str
+    profiles: tuple[Profile, ...]
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """One request that a model is warmed up with.
+
+    Args:
+        name: what it is called in the log.
+        batch: samples.
+        inputs: with dimensions of one sample, all known.
+    """
+
+    name: str
+    batch: int
+    inputs: tuple[Port, ...]
 
 
 class Renderer:
@@ -36,17 +74,48 @@ class Renderer:
         self._max_batch = max_batch
         self._batching = batching
 
-    def engine(self, model: Model) -> str:
-        """A model with an engine: requests wait for company as the batching settings say."""
-        return self._render("model.pbtxt.j2", model=model, batching=self._batching)
+    def engine(self, model: Model, plan: Plan | None = None) -> str:
+        """A model with an engine: requests wait for company as the batching settings say.
+
+        Args:
+            model: what it reads and writes.
+            plan: of TensorRT; None for an ONNX file behind the Python model.
+        """
+        return self._model(model, plan, self._batching)
 
     def python(self, model: Model) -> str:
         """A model without an engine: whatever is queued is handled together, nothing waits."""
-        return self._render("model.pbtxt.j2", model=model, batching=None)
+        return self._model(model, None, None)
 
     def ensemble(self, ensemble: Ensemble) -> str:
         """An ensemble with all its steps."""
         return self._render("ensemble.pbtxt.j2", ensemble=ensemble)
 
+    def _model(self, model: Model, plan: Plan | None, batching: Batching | None) -> str:
+        warm_ups = warm_up(model, plan) if plan else ()
+        turn = _CONTROLNET if model.name.startswith(_CONTROLNETS) else _LOOP.get(model.name)
+        return self._render(
+            "model.pbtxt.j2", model=model, plan=plan, batching=batching, turn=turn, warm_ups=warm_ups
+        )  # fmt: skip
+
     def _render(self, template: str, **values: object) -> str:
         return self._environment.get_template(template).render(max_batch=self._max_batch, **values)
+
+
+def warm_up(model: Model, plan: Plan) -> tuple[WarmUp, ...]:
+    """One request per profile, of the shapes that it is tuned for: what is loaded late is loaded before the first user.
+
+    Dimensions that the model's configuration fixes stay as they are.
+    """
+    requests = []
+    for profile in plan.profiles:
+        tuned = {item.name: item.opt for item in profile}
+        batch = max(opt[0] for opt in tuned.values())
+        inputs = tuple(_tuned(port, tuned[port.name][1:]) for port in model.inputs)
+        requests.append(WarmUp(f"batch of {batch}", batch, inputs))
+    return tuple(requests)
+
+
+def _tuned(port: Port, opt: tuple[int, ...]) -> Port:
+    dims = tuple(usual if dim < 0 else dim for dim, usual in zip(port.dims, opt, strict=True))
+    return type(port)(port.name, port.dtype, dims)

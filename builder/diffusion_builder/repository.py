@@ -18,9 +18,11 @@ from diffusion_builder.contract import CONTRACT_VERSION, Component, Facts
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.golden_requests import golden_request
 from diffusion_builder.graph import check
-from diffusion_builder.render import Renderer
+from diffusion_builder.render import Plan, Renderer
 from diffusion_builder.sources import read_json
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
+from diffusion_builder.tensorrt.build import PLAN
+from diffusion_builder.tensorrt.profiles import optimisation_profiles
 from diffusion_builder.tiers import choices, slots, tiers
 from diffusion_builder.unroll import check_needs
 
@@ -103,10 +105,10 @@ def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
 def _parts(store: Store, spec: AssembleSpec) -> Parts:
     source = store.get(Kind.SOURCE, spec.source)
     engines = {
-        contract.MODEL_NAMES[component]: _engine(store, component, digest) for component, digest in spec.engines.items()
+        contract.MODEL_NAMES[component]: _engine(store, spec.runtime, component, digest) for component, digest in spec.engines.items()
     }
     for one in spec.control_nets:
-        engines[python_models.control_model(one.name)] = _engine(store, Component.CONTROLNET, one.engine)
+        engines[python_models.control_model(one.name)] = _engine(store, spec.runtime, Component.CONTROLNET, one.engine)
     schedulers = choices(spec.schedulers, read_json(source.path, "scheduler/scheduler_config.json"))
     steps = sorted({steps for pipeline in spec.pipelines for steps in pipeline.steps})
     facts = _facts(engines, slots(schedulers, steps))
@@ -115,11 +117,16 @@ def _parts(store: Store, spec: AssembleSpec) -> Parts:
     return Parts(spec, source, engines, facts, schedulers, asked)
 
 
-def _engine(store: Store, component: Component, digest: str) -> Artifact:
+def _engine(store: Store, runtime: str, component: Component, digest: str) -> Artifact:
     engine = store.get(Kind.ENGINE, digest)
     found = engine.manifest.extra["component"]
     if found != component:
         raise BadInputError(Reason.COMPONENT_MISMATCH, f"engine {digest} is not a {component}, but a {found}")
+    made_for = engine.manifest.extra["runtime"]
+    if made_for != runtime:
+        raise BadInputError(
+            Reason.COMPONENT_MISMATCH, f"engine {digest} ({component}) is for {made_for}, the repository for {runtime}"
+        )
     return engine
 
 
@@ -165,8 +172,7 @@ def _write(parts: Parts, folder: Path) -> Mapping[str, Any]:
 def _write_model(parts: Parts, root: Path, renderer: Renderer, model: Model) -> None:
     target = root / model.name / _VERSION
     if model.name in parts.engines:
-        _python_model(root, model.name, _ONNX_RUNTIME, renderer.engine(model))
-        _link_engine(target, parts.engines[model.name])
+        _write_engine(parts, root, renderer, model)
         return
     _python_model(root, model.name, _PYTHON[model.name], renderer.python(model))
     if model.name == python_models.TOKENIZER_NAME:
@@ -175,6 +181,18 @@ def _write_model(parts: Parts, root: Path, renderer: Renderer, model: Model) -> 
         _put(target / "preprocessor.json", settings.preprocessor(parts.facts, parts.spec.shapes, parts.control_nets))
     if model.name == python_models.CONDITIONER_NAME:
         _put(target / "plan.json", settings.plan(parts.facts, parts.spec.shapes, parts.control_nets, parts.schedulers))
+
+
+def _write_engine(parts: Parts, root: Path, renderer: Renderer, model: Model) -> None:
+    engine = parts.engines[model.name]
+    if parts.spec.runtime == "tensorrt":
+        component, facts = Component(engine.manifest.extra["component"]), engine.manifest.extra["facts"]
+        plan = Plan(PLAN, optimisation_profiles(component, facts, parts.spec.shapes))
+        _put(root / model.name / "config.pbtxt", renderer.engine(model, plan))
+        (root / model.name / _VERSION).mkdir()
+    else:
+        _python_model(root, model.name, _ONNX_RUNTIME, renderer.engine(model))
+    _link_engine(root / model.name / _VERSION, engine)
 
 
 def _put(path: Path, text: str) -> None:

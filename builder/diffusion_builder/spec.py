@@ -127,7 +127,7 @@ class AssembleSpec(_Frozen):
     source: Digest
     engines: dict[Component, Digest]
     control_nets: tuple[ControlNetSpec, ...] = Field(default=(), max_length=MAX_CONTROLNETS)
-    runtime: Literal["onnxruntime"] = "onnxruntime"
+    runtime: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
     pipelines: tuple[PipelineSpec, ...] = Field(min_length=1)
     schedulers: tuple[SchedulerSpec, ...] = Field(default=(SchedulerSpec(),), min_length=1)
     shapes: Shapes

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _GOLDEN = Path(__file__).parent / "golden"
+_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+_SIZES = {"channels": 4, "pixels_per_latent": 8}
+# TensorRT's profiles need to know every size; each engine records what its own need.
+_TENSORRT_FACTS: dict[Component, dict[str, int]] = {
+    Component.TEXT_ENCODER: {"text_length": 16, "text_width": 32},
+    Component.DENOISER: {**_SIZES, "text_length": 16, "text_width": 32},
+    Component.SCHEDULER_STEP: _SIZES,
+    Component.VAE_DECODER: _SIZES,
+}
 _FACTS: dict[Component, dict[str, int]] = {
     Component.TEXT_ENCODER: {"text_length": 16, "text_width": 32},
     Component.DENOISER: {"channels": 4, "text_width": 32},
@@ -42,19 +51,23 @@ def _source(store: Store) -> str:
     return store.publish(Recipe(Kind.SOURCE, {}), write)[0].manifest.digest
 
 
-def _engine(store: Store, component: Component, facts: dict[str, int]) -> str:
+def _engine(store: Store, component: Component, facts: dict[str, int], runtime: str) -> str:
     def write(folder: Path) -> Mapping[str, Any]:
-        (folder / "model.onnx").write_bytes(component.encode())
-        return {"component": str(component), "facts": facts}
+        (folder / _FILES[runtime]).write_bytes(component.encode())
+        return {"component": str(component), "facts": facts, "runtime": runtime}
 
-    return store.publish(Recipe(Kind.ENGINE, {"component": component, "facts": facts}), write)[0].manifest.digest
+    recipe = Recipe(Kind.ENGINE, {"component": component, "facts": facts, "runtime": runtime})
+    return store.publish(recipe, write)[0].manifest.digest
 
 
-def _spec(store: Store, facts: dict[Component, dict[str, int]] = _FACTS, **changes: object) -> AssembleSpec:
+def _spec(
+    store: Store, facts: dict[Component, dict[str, int]] = _FACTS, runtime: str = "onnxruntime", **changes: object
+) -> AssembleSpec:
     side = {"min": 64, "opt": 64, "max": 128}
     body = {
         "source": _source(store),
-        "engines": {component: _engine(store, component, known) for component, known in facts.items()},
+        "engines": {component: _engine(store, component, known, runtime) for component, known in facts.items()},
+        "runtime": runtime,
         "pipelines": [{"task": "generate", "steps": [2]}],
         "shapes": {"batch": {"min": 1, "opt": 4, "max": 8}, "height": side, "width": side},
         "batching": {"maxDelayMicroseconds": 500, "preferred": [4, 8]},
@@ -72,6 +85,28 @@ def test_rendered_configurations_are_as_reviewed(store: Store) -> None:
     rendered = _texts(artifact)
     reviewed = {path.name.removesuffix(".pbtxt"): path.read_text() for path in _GOLDEN.glob("*.pbtxt")}
     assert rendered == reviewed
+
+
+def test_rendered_configurations_for_tensorrt_are_as_reviewed(store: Store) -> None:
+    artifact, _ = assemble(store, _spec(store, _TENSORRT_FACTS, "tensorrt"))
+    rendered = {name: text for name, text in _texts(artifact).items() if "tensorrt_plan" in text}
+    reviewed = {path.name.removesuffix(".pbtxt"): path.read_text() for path in (_GOLDEN / "tensorrt").glob("*.pbtxt")}
+    assert rendered == reviewed
+    assert set(rendered) == {"2_text_encoder", "5_denoiser", "6_scheduler_step", "7_vae_decoder"}
+    assert (artifact.path / "models" / "5_denoiser" / "1" / "model.plan").read_bytes() == b"denoiser"
+    assert not list((artifact.path / "models" / "5_denoiser").rglob("*.py"))
+
+
+def test_models_of_the_loop_take_turns_and_no_other_model_does(store: Store) -> None:
+    artifact, _ = assemble(store, _spec(store))
+    limited = {name for name, text in _texts(artifact).items() if "rate_limiter" in text}
+    assert limited == {"5_denoiser", "6_scheduler_step"}
+
+
+def test_engine_of_another_runtime_is_refused(store: Store) -> None:
+    engines = _spec(store, _TENSORRT_FACTS, "tensorrt").engines
+    with pytest.raises(BadInputError, match="is for tensorrt, the repository for onnxruntime"):
+        assemble(store, _spec(store, engines=engines))
 
 
 def test_links_are_relative_and_reach_the_engines(store: Store) -> None:
