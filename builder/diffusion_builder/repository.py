@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder import contract, digests, python_models, settings, tokens, unroll
+from diffusion_builder import contract, digests, python_models, serving, settings, tokens, unroll
 from diffusion_builder.contract import CONTRACT_VERSION, Component, Facts
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.golden_requests import golden_request
@@ -105,7 +105,8 @@ def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
 def _parts(store: Store, spec: AssembleSpec) -> Parts:
     source = store.get(Kind.SOURCE, spec.source)
     engines = {
-        contract.MODEL_NAMES[component]: _engine(store, spec.runtime, component, digest) for component, digest in spec.engines.items()
+        contract.MODEL_NAMES[component]: _engine(store, spec.runtime, component, digest)
+        for component, digest in spec.engines.items()
     }
     for one in spec.control_nets:
         engines[python_models.control_model(one.name)] = _engine(store, spec.runtime, Component.CONTROLNET, one.engine)
@@ -141,7 +142,17 @@ def _facts(engines: Mapping[str, Artifact], state_slots: int) -> Facts:
 
 def _code_digest() -> str:
     """Digest of everything of ours that ends up in a repository or decides what does."""
-    names = ("contract", "python_models", "graph", "tiers", "repository", "render", "tokens", "golden_requests")
+    names = (
+        "contract",
+        "python_models",
+        "graph",
+        "tiers",
+        "repository",
+        "render",
+        "tokens",
+        "golden_requests",
+        "serving",
+    )
     files = [*_MODELS.rglob("*.py"), *_TEMPLATES.glob("*.j2"), *(PACKAGE / "unroll").glob("*.py")]
     files += [PACKAGE / f"{name}.py" for name in names]
     return digests.of_json({str(path.relative_to(PACKAGE)): digests.of_file(path) for path in sorted(files)})
@@ -165,8 +176,15 @@ def _write(parts: Parts, folder: Path) -> Mapping[str, Any]:
         "ensembles": [ensemble.name for ensemble in ensembles],
         "stateSlots": parts.facts.slots,
         "shapes": parts.spec.shapes.model_dump(),
+        "serverFlags": list(serving.server_flags(parts.spec.runtime, parts.facts, parts.spec.shapes)),
+        "vramBytes": serving.vram_bytes(parts.spec.runtime, _weights(parts), parts.facts, parts.spec.shapes),
         "requests": {ensemble.name: golden_request(ensemble, parts.facts, parts.spec.shapes) for ensemble in ensembles},
     }
+
+
+def _weights(parts: Parts) -> int:
+    """Bytes of all engines; two models may share one."""
+    return sum({engine.manifest.digest: engine.manifest.size for engine in parts.engines.values()}.values())
 
 
 def _write_model(parts: Parts, root: Path, renderer: Renderer, model: Model) -> None:

@@ -68,7 +68,7 @@ _REPORTED: Mapping[str, Callable[[Mapping[str, Any]], Result]] = {
     "fetch": _pick("pipelineClass", "components"),
     "export": _pick("component", "content", "precision", "maxAbsError", "maxRelativeError"),
     "compile": _pick("component", "runtime", "runtimeVersion"),
-    "assemble": _pick("ensembles", "stateSlots"),
+    "assemble": _pick("ensembles", "stateSlots", "serverFlags", "vramBytes"),
     "check": _pick("repository", "precision", "minPsnr", "worstPsnr", "worstLatentError", "ensembles"),
 }
 

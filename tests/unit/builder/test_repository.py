@@ -103,6 +103,17 @@ def test_models_of_the_loop_take_turns_and_no_other_model_does(store: Store) -> 
     assert limited == {"5_denoiser", "6_scheduler_step"}
 
 
+def test_repository_says_what_it_asks_of_the_server(store: Store) -> None:
+    cpu, _ = assemble(store, _spec(store))
+    assert (cpu.manifest.extra["serverFlags"], cpu.manifest.extra["vramBytes"]) == (["--rate-limit=execution_count"], 0)
+    gpu, _ = assemble(store, _spec(store, _TENSORRT_FACTS, "tensorrt"))
+    pool = 64 << 20
+    assert gpu.manifest.extra["serverFlags"] == [
+        "--rate-limit=execution_count", f"--cuda-memory-pool-byte-size=0:{pool}",
+    ]  # fmt: skip
+    assert gpu.manifest.extra["vramBytes"] > pool
+
+
 def test_engine_of_another_runtime_is_refused(store: Store) -> None:
     engines = _spec(store, _TENSORRT_FACTS, "tensorrt").engines
     with pytest.raises(BadInputError, match="is for tensorrt, the repository for onnxruntime"):
