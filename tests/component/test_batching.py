@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,8 @@ import tritonclient.http as triton
 from tests.component.client import Ask, Counts, counts, inputs, psnr, send, send_all
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.component.tritonserver import Server
 
 _PROMPT = "a red circle on a blue background"
