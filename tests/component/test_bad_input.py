@@ -100,7 +100,7 @@ def test_parts_that_do_not_belong_together(tmp_path: Path, capsys: pytest.Captur
         options = {wrong.option: [{"source": digest}] if wrong.option == "loras" else digest}
     code = _run(
         "export", "--store", str(store.root), "--source", parts.source(store, wrong.base, tmp_path / "base"),
-        "--component", wrong.component, "--options", json.dumps(options),
+        "--component", str(wrong.component), "--options", json.dumps(options),
     )  # fmt: skip
     _check(code, capsys, wrong.reason, wrong.says)
     assert not list((store.root / "onnx").glob("*"))
