@@ -77,7 +77,7 @@ def operator(server: ApiServer, log: Path, resync_seconds: float) -> Iterator[Op
     """Run the operator as an ordinary user until the block ends."""
     health, metrics = _free_ports(2)
     prefix = "DIFFUSION_OPERATOR_"
-    settings = {"BUILDER_IMAGE": "b:1", "SERVING_IMAGE": "s:1", "RESYNC_SECONDS": resync_seconds}
+    settings = {"BUILDER_IMAGE": "builder:1", "SERVING_IMAGE": "triton:1", "RESYNC_SECONDS": resync_seconds}
     settings |= {"HEALTH_PORT": health, "METRICS_PORT": metrics, "LEASE_NAMESPACE": "default", "IDENTITY": "bench"}
     environment = os.environ | {prefix + name: str(value) for name, value in settings.items()}
     environment["KUBECONFIG"] = str(server.user_kubeconfig)
