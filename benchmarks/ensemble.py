@@ -1,0 +1,292 @@
+"""What the unrolled ensemble is worth against three other ways to run the same engines on the same server.
+
+Builds the demo checkpoint for the CPU and adds two models to a copy of its repository. In one run, in turns:
+
+* `ensemble`: the unrolled ensemble;
+* `bls`: a Python model that calls the denoiser and the scheduler step by Triton's BLS, in 16 instances;
+* `python`: a Python model with both engines inside itself, in one instance, so one request after the other;
+* `per_request_loop`: a client that makes each call of the loop over HTTP. Its calls pass the same dynamic batcher.
+
+`overhead_ms_per_step` is of a lone client: the time of a request less what its models took to compute, by Triton's own
+statistics (`compute_infer`, which with a Python shim around an engine holds the way to the shim and back; `python`
+measures the sessions of its loop itself). What remains of requests of 4 steps is taken from what remains of requests of
+20, so that only steps count: wall time per step less `compute_infer` of denoiser and scheduler step. Medians.
+
+`images_per_second` is of clients that send one request after the other: requests answered, by the time until the last
+one is. `mean_batch` is the denoiser's in the ensemble's measurements, where a batch holds at most 8. Medians of rounds.
+Writes out/bench-ensemble.json.
+
+    python -m benchmarks.ensemble --seconds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import tritonclient.http as triton
+from tritonclient.utils import np_to_triton_dtype
+
+from benchmarks.ensemble_models.loop import Tensors, draw
+from tests.component.checkpoints import DEMO
+from tests.component.client import counts, tensor
+from tests.component.conftest import make
+from tests.component.tritonserver import serve
+
+SHORT, LONG = 4, 20
+CLIENTS = (1, 4, 16)
+BATCH_CLIENTS = (1, 2, 4, 8, 16)
+ROUNDS = 3
+OUT = Path(__file__).parents[1] / "out" / "bench-ensemble.json"
+_MODELS = Path(__file__).with_name("ensemble_models")
+# A client, steps and seed; gives the picture as a file, and the seconds of engines that Triton does not count.
+Contender = Callable[[Any, int, int], tuple[bytes, float]]
+Table = dict[str, dict[str, float]]
+
+
+def request(seed: int) -> dict[str, Any]:
+    """One picture of 64 x 64 pixels."""
+    prompt = np.array([[b"a red circle on a blue background"]], object)
+    return {"prompt": prompt, "seed": np.array([[seed]]), "guidance_scale": np.array([[2.0]], np.float32)}
+
+
+def call(client: Any, model: str, given: Tensors, wanted: Sequence[str]) -> Tensors:  # noqa: ANN401 - no types
+    """Run a model over HTTP with binary tensors."""
+    tensors = [tensor(name, np_to_triton_dtype(array.dtype), array) for name, array in given.items()]
+    result = client.infer(model, tensors, outputs=[triton.InferRequestedOutput(name) for name in wanted])
+    return {name: result.as_numpy(name) for name in wanted}
+
+
+def ensemble(client: Any, steps: int, seed: int) -> tuple[bytes, float]:  # noqa: ANN401 - no types
+    """Send one request to the unrolled ensemble."""
+    answer = call(client, f"generate_{steps}_pipeline", request(seed), ["encoded_image"])
+    return answer["encoded_image"][0, 0], 0.0
+
+
+def per_request_loop(client: Any, steps: int, seed: int) -> tuple[bytes, float]:  # noqa: ANN401 - no types
+    """Make each call from here."""
+    picture = draw(lambda model, given, wanted: call(client, model, given, wanted), request(seed), steps)
+    return picture[0, 0], 0.0
+
+
+def loop_model(name: str) -> Contender:
+    """Send one request to a model that runs the loop."""
+
+    def ask(client: Any, steps: int, seed: int) -> tuple[bytes, float]:  # noqa: ANN401 - no types
+        given = {**request(seed), "steps": np.array([[steps]], np.int32)}
+        answer = call(client, name, given, ["encoded_image", "engine_seconds"])
+        return answer["encoded_image"][0, 0], float(answer["engine_seconds"][0, 0])
+
+    return ask
+
+
+CONTENDERS: dict[str, Contender] = {
+    "ensemble": ensemble,
+    "bls": loop_model("bls"),
+    "python": loop_model("python"),
+    "per_request_loop": per_request_loop,
+}
+
+
+def add_model(models: Path, name: str, engines: str, instances: int) -> None:
+    """Write a model that runs the loop into a repository."""
+    version = models / name / "1"
+    version.mkdir(parents=True)
+    for source in _MODELS.glob("*.py"):
+        shutil.copy(source, version)
+    parameters = {"engines": engines, "models": str(models), "threads": str(len(os.sched_getaffinity(0)))}
+    inputs = {"prompt": "STRING", "seed": "INT64", "guidance_scale": "FP32", "steps": "INT32"}
+    outputs = {"encoded_image": "STRING", "engine_seconds": "FP32"}
+    lines = [f'name: "{name}"', 'backend: "python"', "max_batch_size: 1"]
+    lines += [f'input {{ name: "{each}" data_type: TYPE_{kind} dims: [1] }}' for each, kind in inputs.items()]
+    lines += [f'output {{ name: "{each}" data_type: TYPE_{kind} dims: [1] }}' for each, kind in outputs.items()]
+    lines += [f'parameters {{ key: "{key}" value {{ string_value: "{text}" }} }}' for key, text in parameters.items()]
+    lines += [f"instance_group {{ kind: KIND_CPU count: {instances} }}"]
+    (models / name / "config.pbtxt").write_text("\n".join(lines) + "\n")
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """A server with all contenders; its HTTP address."""
+    with tempfile.TemporaryDirectory() as folder:
+        digest = str(make(Path(folder, "store"), DEMO)[-1]["digest"])
+        models = Path(folder, "models")
+        shutil.copytree(Path(folder, "store", "repositories", digest, "models"), models)
+        add_model(models, "bls", "bls", max(CLIENTS))
+        add_model(models, "python", "sessions", 1)
+        with serve(models) as running:
+            yield running.http
+
+
+@contextmanager
+def connection(http: str) -> Iterator[Any]:
+    """One client with a connection of its own."""
+    with closing(triton.InferenceServerClient(http.removeprefix("http://"), network_timeout=300.0)) as client:
+        yield client
+
+
+def same_pictures(http: str) -> None:
+    """Warm up, and see to it that all contenders do the same work.
+
+    Raises:
+        SystemExit: they draw different pictures.
+    """
+    with connection(http) as client:
+        for steps in (SHORT, LONG):
+            pictures = {name: ask(client, steps, 1)[0] for name, ask in CONTENDERS.items()}
+            different = [name for name, picture in pictures.items() if picture != pictures["ensemble"]]
+            if different:
+                sys.exit(f"{', '.join(different)}: not the ensemble's picture at {steps} steps")
+
+
+def engine_seconds(http: str) -> float:
+    """What the models that the loop calls have taken since the server's start, without the last one.
+
+    The last one is left out because Triton counts it while its answer is already on the way.
+    """
+    with urlopen(f"{http}/v2/models/stats", timeout=60) as response:  # noqa: S310 - our own server
+        stats = json.load(response)["model_stats"]
+    counted = [each for each in stats if each["name"][0].isdigit() and each["name"] != "8_postprocessor"]
+    return sum(int(each["inference_stats"]["compute_infer"]["ns"]) for each in counted) / 1e9
+
+
+@dataclass
+class Lone:
+    """Seconds of a lone client's requests by number of steps: all of a request, and what its engines took."""
+
+    whole: dict[int, list[float]]
+    engines: dict[int, list[float]]
+
+    def ask(self, http: str, contender: Contender, seconds: float) -> None:
+        """Send short and long requests in turn."""
+        deadline = time.monotonic() + seconds
+        with connection(http) as client:
+            while time.monotonic() < deadline:
+                for steps in (SHORT, LONG):
+                    self._once(http, client, contender, steps)
+
+    def _once(self, http: str, client: Any, contender: Contender, steps: int) -> None:  # noqa: ANN401 - no types
+        before, begin = engine_seconds(http), time.perf_counter()
+        _, own = contender(client, steps, 1)
+        self.whole[steps].append(time.perf_counter() - begin)
+        self.engines[steps].append(engine_seconds(http) - before + own)
+
+    def figures(self) -> tuple[float, float]:
+        """Milliseconds per step outside and inside the engines."""
+        rest = {
+            steps: [whole - engines for whole, engines in zip(self.whole[steps], self.engines[steps], strict=True)]
+            for steps in (SHORT, LONG)
+        }
+        return _slope(rest), _slope(self.engines)
+
+
+def _slope(seconds: dict[int, list[float]]) -> float:
+    return 1000 * (median(seconds[LONG]) - median(seconds[SHORT])) / (LONG - SHORT)
+
+
+def overheads(http: str, seconds: float) -> tuple[Table, int]:
+    """Measure a lone client of each contender in turns; figures, and the smallest number of requests behind them."""
+    lone = {name: Lone({SHORT: [], LONG: []}, {SHORT: [], LONG: []}) for name in CONTENDERS}
+    for _ in range(ROUNDS):
+        for name, ask in CONTENDERS.items():
+            lone[name].ask(http, ask, seconds)
+    figures = {name: each.figures() for name, each in lone.items()}
+    return {
+        "overhead_ms_per_step": {name: outside for name, (outside, _) in figures.items()},
+        "engine_ms_per_step": {name: inside for name, (_, inside) in figures.items()},
+    }, min(len(each.whole[LONG]) for each in lone.values())
+
+
+def load(http: str, contender: Contender, clients: int, seconds: float) -> tuple[float, float]:
+    """Pictures per second of clients that send one request after the other, and the denoiser's mean batch."""
+    before, begin = counts(http, "5_denoiser"), time.monotonic()
+
+    def work(number: int) -> int:
+        with connection(http) as client:
+            seed = number
+            while seed == number or time.monotonic() < begin + seconds:
+                contender(client, LONG, seed)
+                seed += clients
+        return (seed - number) // clients
+
+    with ThreadPoolExecutor(clients) as pool:
+        answered = sum(pool.map(work, range(clients)))
+    rate, after = answered / (time.monotonic() - begin), counts(http, "5_denoiser")
+    # The loop in one Python model has a denoiser of its own, which Triton does not see.
+    calls = after.calls - before.calls
+    return rate, (after.samples - before.samples) / calls if calls else 1.0
+
+
+def loads(http: str, seconds: float) -> dict[str, Table]:
+    """Measure all numbers of clients in rounds; medians."""
+    rows: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for _ in range(ROUNDS):
+        for name, ask in CONTENDERS.items():
+            for clients in BATCH_CLIENTS if name == "ensemble" else CLIENTS:
+                rows.setdefault((name, clients), []).append(load(http, ask, clients, seconds))
+    rates: Table = {name: {} for name in CONTENDERS}
+    batches: Table = {name: {} for name in CONTENDERS}
+    for (name, clients), measured in rows.items():
+        rates[name][str(clients)] = median(rate for rate, _ in measured)
+        batches[name][str(clients)] = median(batch for _, batch in measured)
+    return {"images_per_second": rates, "mean_batch_of": batches}
+
+
+def targets(result: dict[str, Any]) -> dict[str, float]:
+    """What the project wants: at most 0.35 of BLS's overhead, at least 4 times a loop's pictures with 16 clients."""
+    overhead, rates = result["overhead_ms_per_step"], result["images_per_second"]
+    most = str(max(CLIENTS))
+    return {
+        "overhead_against_bls": overhead["ensemble"] / overhead["bls"],
+        "speed_against_per_request_loop": rates["ensemble"][most] / rates["per_request_loop"][most],
+        "speed_against_python": rates["ensemble"][most] / rates["python"][most],
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print a table."""
+    print(f"{'':18}{'overhead':>10}{'engines':>10}   pictures/s (mean batch) with clients:")
+    print(f"{'':18}{'ms/step':>10}{'ms/step':>10}" + "".join(f"{clients:>14}" for clients in BATCH_CLIENTS))
+    for name in CONTENDERS:
+        figures = [result[kind][name] for kind in ("overhead_ms_per_step", "engine_ms_per_step")]
+        rates, batches = result["images_per_second"][name], result["mean_batch_of"][name]
+        cells = [
+            f"{rates[each]:.2f} ({batches[each]:.1f})" if each in rates else "" for each in map(str, BATCH_CLIENTS)
+        ]
+        print(f"{name:18}" + "".join(f"{each:>10.2f}" for each in figures) + "".join(f"{cell:>14}" for cell in cells))
+    print("\n".join(f"{name}: {value:.2f}" for name, value in result["targets"].items()))
+
+
+def main() -> None:
+    """Measure and write the file."""
+    parser = argparse.ArgumentParser(description="The unrolled ensemble against loops")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement in each of the rounds")
+    seconds = parser.parse_args().seconds
+    with server() as http:
+        same_pictures(http)
+        lone, requests = overheads(http, seconds)
+        result: dict[str, Any] = {"steps": LONG, "rounds": ROUNDS, "seconds": seconds, **lone, **loads(http, seconds)}
+    result["lone_requests_at_least"] = requests
+    result["mean_batch"] = result["mean_batch_of"]["ensemble"]
+    result["targets"] = targets(result)
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(result, indent=2) + "\n")
+    show(result)
+
+
+if __name__ == "__main__":
+    main()
