@@ -2,8 +2,8 @@
 
 Triton finds most mistakes only when it loads a repository, and some only as a request that never ends. What
 is checked here: every tensor is produced once and consumed, required inputs are mapped, dtype and dimensions
-agree, and an output of the ensemble is never also read by a step (Triton 2.51 reports that as an unexpected
-deadlock).
+agree, an output of the ensemble is never also read by a step, and what a request sends is read on the way to
+each output (Triton 2.51 reports the last two as an unexpected deadlock).
 """
 
 from __future__ import annotations
@@ -89,6 +89,26 @@ def _problems(ensemble: Ensemble) -> Iterator[str]:
     for tensor, consumer in consumers:
         if tensor in by_name:
             yield from _mismatch(tensor, by_name[tensor], consumer)
+    for port in ensemble.outputs:
+        yield from _unread(ensemble, port.name)
+
+
+def _unread(ensemble: Ensemble, output: str) -> Iterator[str]:
+    """Inputs that nothing on the way to an output reads.
+
+    Triton leaves out the steps that the requested outputs do not need, going backwards from the tensors that nobody
+    reads any more. It takes an input of the ensemble among those for an output of step 0 and may leave that out too.
+    """
+    makers = {tensor: step for step in ensemble.steps for tensor in step.outputs.values()}
+    open_, reached = [output], set[str]()
+    while open_:
+        tensor = open_.pop()
+        if tensor not in reached:
+            reached.add(tensor)
+            open_ += makers[tensor].inputs.values() if tensor in makers else ()
+    for port in ensemble.inputs:
+        if port.name not in reached:
+            yield f"input {port.name} is read by no step that output {output} needs"
 
 
 def _place(index: int, step: Step) -> str:

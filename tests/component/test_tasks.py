@@ -30,7 +30,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Conditioned:
     root = tmp_path_factory.mktemp("everything")
     folder = checkpoint(root / "checkpoint", "sd1")
     pipelines: list[dict[str, Any]] = [
-        {"task": task, "steps": [2], "features": features} for task in _TASKS for features in FEATURES
+        {"task": task, "steps": [2], "features": features, "previews": [1]} for task in _TASKS for features in FEATURES
     ]
     pipelines[3]["steps"] = [2, 64]
     pipelines.append({"task": "generate", "steps": [4], "features": ["embeddings"], "previews": [1, 3]})
@@ -84,12 +84,16 @@ def test_64_steps_with_everything_are_loaded_and_answered(everything: Conditione
     assert counts(server.http, "5_controlnet_edges").samples - before == 2 * 64
 
 
-@pytest.mark.parametrize("calls", [1, 3])
-def test_a_preview_alone_costs_only_the_calls_before_it(calls: int, everything: Conditioned, server: Server) -> None:
-    question = everything.questions["generate_embeddings_4_pipeline"]
+@pytest.mark.parametrize(
+    ("ensemble", "calls"),
+    [(name, 1) for name in _ENSEMBLES] + [("generate_embeddings_4_pipeline", calls) for calls in (1, 3)],
+)
+def test_a_preview_alone_costs_only_the_calls_before_it(
+    ensemble: str, calls: int, everything: Conditioned, server: Server
+) -> None:
     before = counts(server.http, "5_denoiser").samples
     name = f"preview_{calls}"
-    file = put(server.http, "generate_embeddings_4_pipeline", question, name).as_numpy(name)
+    file = put(server.http, ensemble, everything.questions[ensemble], name).as_numpy(name)
     assert file[0, 0].startswith(b"\x89PNG")
     assert counts(server.http, "5_denoiser").samples - before == 2 * calls
 

@@ -25,7 +25,7 @@ def ensemble(tier: Tier, parts: Models) -> Ensemble:
         tier: task, features, steps and denoiser calls.
         parts: the repository's models.
     """
-    previews = [step for calls in tier.previews for step in preview(calls, parts)]
+    previews = [step for calls in tier.previews for step in preview(calls, tier, parts)]
     steps = (*first(tier, parts), *loop(tier, parts), *result(tier, parts), *previews)
     outputs = (python.IMAGE, python.ENCODED_IMAGE, *(python.preview(calls) for calls in tier.previews))
     return Ensemble(

@@ -22,17 +22,16 @@ def result(tier: Tier, parts: Models) -> Iterator[Step]:
     """The picture that was asked for."""
     names = same(contract.LATENT, contract.DECODED, contract.FLAGGED)
     yield from _decoded(parts, names)
-    read = _developed(parts, names) | same(*_finish(tier))
-    yield Step(parts.postprocessor, read, same(python.IMAGE, python.ENCODED_IMAGE))
+    yield Step(parts.postprocessor, _developed(tier, parts, names), same(python.IMAGE, python.ENCODED_IMAGE))
 
 
-def preview(calls: int, parts: Models) -> Iterator[Step]:
+def preview(calls: int, tier: Tier, parts: Models) -> Iterator[Step]:
     """The picture as it would be after so many calls; Triton leaves these steps out unless a request asks for it."""
     names = {tensor.name: after(tensor, calls) for tensor in (contract.DECODED, contract.FLAGGED)}
     names[contract.LATENT.name] = after(contract.PREVIEW_LATENT, calls)
     yield from _decoded(parts, names)
-    read = _developed(parts, names) | same(*python.FORMAT)
-    yield Step(parts.postprocessor, read, {python.ENCODED_IMAGE.name: python.preview(calls).name})
+    shown = {python.ENCODED_IMAGE.name: python.preview(calls).name}
+    yield Step(parts.postprocessor, _developed(tier, parts, names), shown)
 
 
 def _decoded(parts: Models, names: Mapping[str, str]) -> Iterator[Step]:
@@ -42,9 +41,9 @@ def _decoded(parts: Models, names: Mapping[str, str]) -> Iterator[Step]:
         yield Step(checker, _of(names, contract.DECODED), _of(names, contract.FLAGGED))
 
 
-def _developed(parts: Models, names: Mapping[str, str]) -> dict[str, str]:
+def _developed(tier: Tier, parts: Models, names: Mapping[str, str]) -> dict[str, str]:
     checked = (contract.FLAGGED,) if Component.SAFETY_CHECKER in parts.engines else ()
-    return _of(names, contract.DECODED, *checked)
+    return _of(names, contract.DECODED, *checked) | same(*_finish(tier))
 
 
 def _of(names: Mapping[str, str], *tensors: Tensor) -> dict[str, str]:

@@ -110,6 +110,17 @@ def test_a_broken_graph_is_refused_with_the_step_and_the_tensor(name: str) -> No
     assert "generate_3_pipeline" in caught.value.message
 
 
+def test_an_input_that_a_preview_alone_would_leave_unread_is_refused() -> None:
+    tier = Tier("generate", 3, 3, previews=(1,))
+    good = ensemble(tier, _parts(tier))
+    check(good)
+    last = good.steps[-1]
+    assert "preview_1" in last.outputs.values()
+    fewer = replace(last, inputs={name: tensor for name, tensor in last.inputs.items() if name != "sharpen"})
+    with pytest.raises(BadInputError, match="input sharpen is read by no step that output preview_1 needs"):
+        check(replace(good, steps=(*good.steps[:-1], fewer)))
+
+
 def test_components_that_disagree_are_named() -> None:
     text, unet = {"text_length": 16, "text_width": 32}, {"channels": 4, "text_width": 64}
     with pytest.raises(ValueError, match="denoiser has text_width 64, another component has 32"):
