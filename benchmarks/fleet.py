@@ -154,7 +154,9 @@ async def play_controllers(cluster: World, fleet: Fleet) -> int:
 
 
 def _is_short(item: JsonObject) -> bool:
-    return bool(item.get("status", {}).get("readyReplicas", 0) != item["spec"]["replicas"])
+    status = item.get("status", {})
+    seen = (status.get("readyReplicas", 0), status.get("observedGeneration", 0))
+    return seen != (item["spec"]["replicas"], item["metadata"]["generation"])
 
 
 async def _finish(cluster: World, job: JsonObject) -> None:
