@@ -50,6 +50,7 @@ class Fetched:
         loras: in order.
         control_nets: by name.
         ip_adapter: or None.
+        safety_checker: or None.
     """
 
     base: str
@@ -57,9 +58,12 @@ class Fetched:
     loras: Sequence[str]
     control_nets: Mapping[str, str]
     ip_adapter: str | None
+    safety_checker: str | None
 
     def of(self, component: Component) -> str:
         """The source that a component is exported from."""
+        if component is Component.SAFETY_CHECKER and self.safety_checker is not None:
+            return self.safety_checker
         return self.components.get(_OVERRIDES.get(component, component), self.base)
 
 
@@ -136,13 +140,14 @@ def _fetch(context: Context, spec: BuildSpec, results: list[Result]) -> Fetched:
         return str(results[-1]["digest"])
 
     model = spec.model
-    adapter = model.ip_adapter
+    adapter, checker = model.ip_adapter, model.safety_checker
     return Fetched(
         bring(model.source),
         {name: bring(item.source, name) for name, item in model.components.items()},
         [bring(item.source, "lora", item.file) for item in model.loras],
         {item.name: bring(item.source, "controlnet") for item in model.control_nets},
         bring(adapter.source, "ip_adapter", adapter.file) if adapter else None,
+        bring(checker.source, parts.SAFETY_CHECKER) if checker else None,
     )
 
 
@@ -189,6 +194,8 @@ def _components(spec: BuildSpec) -> Iterator[Component]:
         yield Component.IMAGE_ENCODER
     if spec.model.control_nets:
         yield Component.CONTROL_OFF
+    if spec.model.safety_checker:
+        yield Component.SAFETY_CHECKER
 
 
 def _given(component: Component, options: Mapping[str, Any], others: Sequence[str]) -> Mapping[str, Any]:

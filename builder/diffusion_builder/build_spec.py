@@ -110,6 +110,12 @@ class IPAdapter(_Part):
     file: str | None = None
 
 
+class SafetyChecker(_Part):
+    """What makes withheld pictures black."""
+
+    source: Source
+
+
 class Model(_Part):
     """The checkpoint, and what is put into it."""
 
@@ -118,6 +124,7 @@ class Model(_Part):
     loras: tuple[Lora, ...] = ()
     control_nets: tuple[ControlNet, ...] = Field(default=(), max_length=MAX_CONTROLNETS)
     ip_adapter: IPAdapter | None = None
+    safety_checker: SafetyChecker | None = None
     clip_skip: int = Field(default=0, ge=0)
     long_prompts: bool = False
     guidance_rescale: bool = False

@@ -28,6 +28,7 @@ _CASES: dict[str, Mapping[str, Any]] = {
         ],
         "schedulers": [{"type": "DPMSolverMultistep"}, {"type": "Heun"}],
     },
+    "safety checker": {"pipelines": [{"task": "generate", "steps": [2]}]},
     "half precision": {
         "pipelines": [{"task": "generate", "steps": [2]}, {"task": "img2img", "steps": [2]}],
         "precision": "float16",
@@ -49,17 +50,22 @@ def _sources(folder: Path, checkpoint: Path) -> tuple[Path, dict[str, Any]]:
     parts.controlnet()(folder / "net")
     parts.ip_adapter()(folder / "adapter")
     parts.image_encoder()(folder / "adapter" / "image_encoder")
+    parts.safety_checker()(folder / "checker")
     more = {
         "controlNets": [{"name": "canny", "source": {"path": str(folder / "net")}}],
         "ipAdapter": {"source": {"path": str(folder / "adapter")}},
     }
-    return base, more
+    return base, {
+        "additions": more,
+        "safety checker": {"safetyChecker": {"source": {"path": str(folder / "checker")}}},
+        "half precision": {"clipSkip": 1, "longPrompts": True},
+    }
 
 
 @pytest.mark.parametrize("name", _CASES)
 def test_a_repository_draws_what_diffusers_draws(tmp_path: Path, random_checkpoint: Path, name: str) -> None:
     base, more = _sources(tmp_path, random_checkpoint)
-    model = {"source": {"path": str(base)}, **(more if name == "additions" else {"clipSkip": 1, "longPrompts": True})}
+    model = {"source": {"path": str(base)}, **more[name]}
     case = _CASES[name]
     spec = BuildSpec.model_validate({"model": model, "shapes": json.loads(SHAPES), **case})
     found = build(context(tmp_path / "store"), spec)[-1]

@@ -23,7 +23,7 @@ class Ingredients:
 
     Args:
         checkpoint: folder with tokenizer/ and scheduler/.
-        folders: of text_encoder, unet, vae and, where there is an IP-Adapter, image_encoder.
+        folders: of text_encoder, unet, vae and, where there are such, image_encoder and safety_checker.
         control_nets: folders by name.
         ip_adapter: folder with its file, or None.
         loras: in order.

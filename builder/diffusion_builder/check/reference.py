@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 import numpy as np
 import torch
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -17,8 +18,10 @@ from diffusion_builder.components import lora, parts, text_encoder
 from diffusion_builder.spec import SchedulerSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from diffusion_builder.check.ingredients import Ingredients
     from diffusion_builder.check.question import Question
@@ -28,6 +31,7 @@ _DIFFUSERS: Any = diffusers
 _CLIP: Any = CLIPTextModel
 _VISION: Any = CLIPVisionModelWithProjection
 _TOKENIZER: Any = CLIPTokenizer
+_CHECKER: Any = StableDiffusionSafetyChecker
 _PIPELINES = {
     (asked.GENERATE, False): "StableDiffusionPipeline",
     (asked.IMG2IMG, False): "StableDiffusionImg2ImgPipeline",
@@ -79,7 +83,19 @@ class Reference:
         with torch.no_grad():
             decoded = self._vae.decode(latents / self._vae.config.scaling_factor).sample
         pictures = pipe.image_processor.postprocess(decoded, output_type="pil")
-        return Drawn(np.stack([np.asarray(picture) for picture in pictures]), latents.numpy())
+        levels = np.stack([np.asarray(picture) for picture in pictures])
+        return Drawn(self._allowed(levels, pictures), latents.numpy())
+
+    def _allowed(self, levels: NDArray[np.uint8], pictures: Sequence[Image.Image]) -> NDArray[np.uint8]:
+        """The pictures, black where the safety checker withholds them."""
+        folder = self._ingredients.folders.get(parts.SAFETY_CHECKER)
+        if folder is None:
+            return levels
+        checker = _CHECKER.from_pretrained(folder, **_LOCAL).eval()
+        seen = _processor(checker.config.vision_config.image_size)(pictures, return_tensors="pt").pixel_values
+        with torch.no_grad():
+            _, flagged = checker(images=list(levels), clip_input=seen)
+        return np.where(np.array(flagged)[:, None, None, None], np.uint8(0), levels)
 
     def _pipeline(self, question: Question) -> Any:  # noqa: ANN401 - the library has no types
         control = {
@@ -111,9 +127,7 @@ class Reference:
     def _vision(self) -> dict[str, Any]:
         folder = self._ingredients.folders[parts.IMAGE_ENCODER]
         encoder = _VISION.from_pretrained(folder, **_LOCAL)
-        size = encoder.config.image_size
-        processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-        return {"image_encoder": encoder.eval(), "feature_extractor": processor}
+        return {"image_encoder": encoder.eval(), "feature_extractor": _processor(encoder.config.image_size)}
 
     def _adapt(self, pipe: Any) -> None:  # noqa: ANN401 - the library has no types
         folder = self._ingredients.ip_adapter
@@ -140,6 +154,10 @@ class Reference:
         if question.ip_adapter:
             found["ip_adapter_image"] = [Image.fromarray(question.picture())]
         return found
+
+
+def _processor(size: int) -> Any:  # noqa: ANN401 - the library has no types
+    return CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
 
 
 def _load(name: str, folder: Path) -> Any:  # noqa: ANN401 - the library has no types

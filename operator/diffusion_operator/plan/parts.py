@@ -10,6 +10,7 @@ JsonObject = dict[str, Any]
 
 MODEL = "model"
 IP_ADAPTER = "ip_adapter"
+SAFETY_CHECKER = "safety_checker"
 FOLDERS: Mapping[str, str] = {"text_encoder": "text_encoder", "denoiser": "unet", "vae": "vae"}
 """Folder of the checkpoint that an override replaces."""
 SURROUNDINGS = ("text_encoder", "vae")
@@ -66,6 +67,8 @@ def origins(model: Model) -> dict[str, Origin]:
         found[control_net(net.name)] = Origin(net.source, "controlnet")
     if model.ip_adapter is not None:
         found[IP_ADAPTER] = Origin(model.ip_adapter.source, "ip_adapter", model.ip_adapter.file)
+    if model.safety_checker is not None:
+        found[SAFETY_CHECKER] = Origin(model.safety_checker.source, "safety_checker")
     return found
 
 
@@ -101,6 +104,8 @@ def parts(spec: DiffusionPipelineSpec) -> tuple[Part, ...]:
         found.append(Part(key, "controlnet", unet, sizes, around(unet), (key,)))
     if adapter:
         found.append(Part("image_encoder", "image_encoder", MODEL, (), additions=adapter))
+    if model.safety_checker is not None:
+        found.append(Part(SAFETY_CHECKER, "safety_checker", SAFETY_CHECKER, ("safety_checker",)))
     return tuple(found)
 
 

@@ -31,7 +31,12 @@ SPECS: dict[str, dict[str, Any]] = {
         "componentPrecision": {"vae_decoder": "float32"},
     },
     "every task": {
-        "model": {"source": HUB, "controlNets": [{"name": "canny", "source": HUB}], "ipAdapter": {"source": HUB}},
+        "model": {
+            "source": HUB,
+            "controlNets": [{"name": "canny", "source": HUB}],
+            "ipAdapter": {"source": HUB},
+            "safetyChecker": {"source": HUB},
+        },
         "pipelines": [
             {"task": "generate", "steps": [4, 20], "previews": [2, 10]},
             {"task": "generate", "steps": [20], "features": ["controlnet", "ip_adapter", "embeddings"]},
@@ -87,6 +92,7 @@ def test_the_builder_understands_what_is_assembled(name: str) -> None:
     ]
     features = {feature for item in wanted.pipelines for feature in item.features}
     assert (Component.IMAGE_ENCODER in wanted.engines) >= ("ip_adapter" in features)
+    assert (Component.SAFETY_CHECKER in wanted.engines) == ("safetyChecker" in SPECS[name].get("model", {}))
     assert (Component.CONTROL_OFF in wanted.engines) == bool(wanted.control_nets)
     assert (Component.VAE_ENCODER in wanted.engines) == any(item.task != "generate" for item in wanted.pipelines)
     assert wanted.schedulers[0].label == ("karras" if name == "every task" else "ddim")

@@ -126,6 +126,12 @@ class IpAdapter(ApiModel):
     )
 
 
+class SafetyChecker(ApiModel):
+    """Withholds pictures: what it flags is answered as a black picture."""
+
+    source: Source = Field(description="Where it comes from; only the folder safety_checker is fetched.")
+
+
 class Model(ApiModel):
     """The checkpoint that is served, and what is added to it."""
 
@@ -140,6 +146,7 @@ class Model(ApiModel):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     ip_adapter: IpAdapter | None = Field(default=None, description="IP-Adapter.")
+    safety_checker: SafetyChecker | None = Field(default=None, description="Safety checker of Stable Diffusion 1.x.")
     clip_skip: Annotated[int, Field(ge=0, le=11)] | None = Field(
         default=None, description="Last layers of the text encoder that are left out."
     )
