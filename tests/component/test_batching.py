@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc
 import tritonclient.http as triton
 
 from tests.component.client import Ask, Counts, counts, inputs, psnr, send, send_all
+from tests.component.tritonserver import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +70,32 @@ def test_few_clients_do_not_fall_into_groups_that_take_turns(ddim: Server, clien
         send_all(ddim.http, asks)
     # Two groups would give half the clients; what lacks to all of them is mostly the first and last steps of a round.
     assert _mean_batch(before, counts(ddim.http, _DENOISER)) >= 0.7 * clients
+
+
+def _large(pictures: int) -> list[Any]:
+    """Tensors of a request whose steps take long."""
+    arrays = {
+        "prompt": ("BYTES", np.array([[_PROMPT.encode()]] * pictures, object)),
+        "height": ("INT32", np.full((pictures, 1), 128, np.int32)),
+        "width": ("INT32", np.full((pictures, 1), 128, np.int32)),
+    }
+    tensors = []
+    for name, (datatype, array) in arrays.items():
+        tensors.append(tritonclient.grpc.InferInput(name, list(array.shape), datatype))
+        tensors[-1].set_data_from_numpy(array)
+    return tensors
+
+
+def test_a_cancelled_request_stops_between_steps(ddim: Server) -> None:
+    before, ended = counts(ddim.http, _DENOISER), threading.Event()
+    with closing(tritonclient.grpc.InferenceServerClient(ddim.grpc)) as client:
+        call = client.async_infer("generate_20_pipeline", _large(8), callback=lambda **_: ended.set())
+        wait_until(lambda: counts(ddim.http, _DENOISER).calls - before.calls >= 2, 60.0, lambda: "no step was made")
+        call.cancel()
+        assert ended.wait(60.0)
+    # Of another size, so in calls of its own: were the first one still there, the two would take turns.
+    send(ddim.http, Ask(20, [_PROMPT]))
+    assert counts(ddim.http, _DENOISER).samples - before.samples - 20 <= 8 * 10
 
 
 def _resident(pid: int) -> int:
