@@ -46,11 +46,11 @@ def write_tokenizer(folder: Path) -> int:
     return len(vocabulary)
 
 
-def write_text_encoder(folder: Path, tokens: int, seed: int = 0) -> None:
+def write_text_encoder(folder: Path, tokens: int, seed: int = 0, width: int = _WIDTH) -> None:
     """Write a random CLIP text encoder of two layers."""
     torch.manual_seed(seed)
     config = CLIPTextConfig(
-        vocab_size=tokens, hidden_size=_WIDTH, intermediate_size=64, projection_dim=_WIDTH, num_hidden_layers=2,
+        vocab_size=tokens, hidden_size=width, intermediate_size=64, projection_dim=width, num_hidden_layers=2,
         num_attention_heads=2, max_position_embeddings=_LENGTH, bos_token_id=tokens - 5, eos_token_id=tokens - 4,
     )  # fmt: skip
     CLIPTextModel(config).save_pretrained(folder)
@@ -77,10 +77,10 @@ def write_vae(folder: Path, seed: int = 0) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
-def write_checkpoint(folder: Path, seed: int = 0) -> Path:
-    """Write a complete checkpoint with random weights in diffusers layout."""
+def write_checkpoint(folder: Path, seed: int = 0, width: int = _WIDTH) -> Path:
+    """Write a complete checkpoint with random weights in diffusers layout; `width` is that of the text encoder."""
     tokens = write_tokenizer(folder / "tokenizer")
-    write_text_encoder(folder / "text_encoder", tokens, seed)
+    write_text_encoder(folder / "text_encoder", tokens, seed, width)
     write_unet(folder / "unet", seed)
     write_vae(folder / "vae", seed)
     _DIFFUSERS.DDIMScheduler(

@@ -118,7 +118,8 @@ class Bench:
         return stages.export(context(self.workshop.store), self.source, component, precision, options)
 
 
-def _lora(shape: Shape) -> parts.Write:
+def lora(shape: Shape) -> parts.Write:
+    """A LoRA for UNet and text encoder of this shape."""
     channels = 9 if shape.unet == "inpainting" else shape.latent
     text = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
     return parts.files(
@@ -142,7 +143,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "text_encoder": parts.text_encoder(shape.text_width),
         "vae": parts.vae(shape.latent, shape.levels),
     }
-    wanted: dict[str, dict[str, parts.Write]] = {"lora": {"lora": _lora(shape)}}
+    wanted: dict[str, dict[str, parts.Write]] = {"lora": {"lora": lora(shape)}}
     if shape.control:
         wanted["controlnet"] = {"controlnet": parts.controlnet(shape.control, levels=shape.levels)}
     if shape.adapter:

@@ -1,0 +1,80 @@
+"""`build` makes a repository of each of six checkpoints with all that applies, and it draws as diffusers does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from diffusion_builder.build import build
+from diffusion_builder.build_spec import BuildSpec
+from tests.component import parts
+from tests.component.checkpoints import write_checkpoint
+from tests.component.conftest import SHAPES, context
+from tests.component.test_checkpoints import SHAPES_OF, Shape, lora
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_one_thread = pytest.fixture(scope="module", autouse=True)(parts.one_thread)
+# What models of the family predict; a checkpoint of one kind is as good as another here.
+_PREDICTIONS = {"SD 2.x": "v_prediction", "one level": "sample"}
+
+
+def _has_adapter(shape: Shape) -> bool:
+    """Diffusers' own loader of IP-Adapters, which the check compares with, fails with layers that differ by block."""
+    return shape.adapter and not isinstance(parts.UNETS[shape.unet].get("layers_per_block"), list)
+
+
+def _checkpoint(folder: Path, shape: Shape) -> Path:
+    write_checkpoint(folder, width=shape.text_width)
+    for part, write in {"unet": parts.unet(shape.unet), "vae": parts.vae(shape.latent, shape.levels)}.items():
+        shutil.rmtree(folder / part)
+        write(folder / part)
+    return folder
+
+
+def _model(folder: Path, shape: Shape) -> dict[str, Any]:
+    lora(shape)(folder / "lora")
+    model: dict[str, Any] = {
+        "source": {"path": str(_checkpoint(folder / "checkpoint", shape))},
+        "loras": [{"source": {"path": str(folder / "lora")}, "weight": 0.01}],
+        "clipSkip": 1,
+        "longPrompts": True,
+        "guidanceRescale": True,
+    }
+    if shape.control:
+        for seed, name in enumerate(("edges", "depth")):
+            parts.controlnet(shape.control, seed, shape.levels)(folder / name)
+        model["controlNets"] = [{"name": name, "source": {"path": str(folder / name)}} for name in ("edges", "depth")]
+    if _has_adapter(shape):
+        parts.ip_adapter(shape.unet, plus=shape.plus)(folder / "adapter")
+        parts.image_encoder()(folder / "adapter" / "image_encoder")
+        model["ipAdapter"] = {"source": {"path": str(folder / "adapter")}}
+    return model
+
+
+def _pipelines(shape: Shape) -> list[dict[str, Any]]:
+    applies = {"controlnet": bool(shape.control), "ip_adapter": _has_adapter(shape)}
+    features = [name for name, there in applies.items() if there]
+    tasks = ["inpaint"] if shape.unet == "inpainting" else ["generate", "img2img"]
+    # Diffusers inpaints with 4 or 9 channels only.
+    tasks += ["inpaint"] if shape.unet != "inpainting" and shape.latent == 4 else []
+    return [{"task": task, "steps": [2], "features": features} for task in tasks]
+
+
+@pytest.mark.parametrize("name", SHAPES_OF)
+def test_a_build_with_all_features_draws_what_diffusers_draws(tmp_path: Path, name: str) -> None:
+    shape = SHAPES_OF[name]
+    spec = {
+        "model": _model(tmp_path, shape),
+        "scheduler": {"type": "DDIM", "predictionType": _PREDICTIONS.get(name, "epsilon")},
+        "pipelines": _pipelines(shape),
+        "shapes": json.loads(SHAPES),
+    }
+    found = build(context(tmp_path / "store"), BuildSpec.model_validate(spec))[-1]
+    assert (found["stage"], found["precision"]) == ("check", "float32")
+    assert len(found["ensembles"]) == len(spec["pipelines"])
+    assert found["worstPsnr"] >= found["minPsnr"] == 35.0
