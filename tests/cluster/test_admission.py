@@ -94,11 +94,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "zero-steps": ({"pipelines": [{"task": "generate", "steps": [0]}]}, "spec.pipelines[0].steps[0]", "equal to 1"),
     "65-steps": ({"pipelines": [{"task": "generate", "steps": [65]}]}, "spec.pipelines[0].steps[0]", "equal to 64"),
     "steps-twice": ({"pipelines": [{"task": "generate", "steps": [4, 4]}]}, "spec.pipelines[0].steps[1]", "Duplicate"),
-    "task": ({"pipelines": [{"task": "inpaint"}]}, "spec.pipelines[0].task", '"generate"'),
+    "task": ({"pipelines": [{"task": "upscale"}]}, "spec.pipelines[0].task", '"generate", "img2img", "inpaint"'),
     "task-twice": (
         {"pipelines": [{"task": "generate"}, {"task": "generate"}]},
-        "spec.pipelines[1]",
-        "Duplicate",
+        "spec.pipelines",
+        "listed once with the same features",
     ),
     "size": ({"shapes": {"height": {"opt": 500}}}, "spec.shapes.height.opt", "multiple of 8"),
     "order": ({"shapes": {"width": {"min": 768, "opt": 512}}}, "spec.shapes.width", "min <= opt <= max"),
@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.serving.batching.preferred",
         "shapes.batch.max",
     ),
-    "scheduler": ({"scheduler": {"type": "LCM"}}, "spec.scheduler.type", '"DDIM", "Euler", "Heun", "PNDM"'),
+    "scheduler": ({"scheduler": {"type": "Flow"}}, "spec.scheduler.type", '"DDIM"'),
     "karras": (
         {"scheduler": {"type": "PNDM", "useKarrasSigmas": True}},
         "spec.scheduler.useKarrasSigmas",
@@ -125,8 +125,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.pipelines",
         "at most 32 steps",
     ),
-    "precision": ({"precision": "float16"}, "spec.precision", '"float32"'),
-    "runtime": ({"engines": {"runtime": "tensorrt"}}, "spec.engines.runtime", '"onnxruntime"'),
+    "precision": ({"precision": "float8"}, "spec.precision", '"float32"'),
+    "runtime": ({"engines": {"runtime": "openvino"}}, "spec.engines.runtime", '"tensorrt", "onnxruntime"'),
     "timeout": ({"engines": {"timeout": "soon"}}, "spec.engines.timeout", "should match"),
     "memory": (
         {"engines": {"resources": {"limits": {"memory": "lots"}}}},
@@ -145,7 +145,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "belong to size",
     ),
     "unknown-field": ({"rollout": {"strategy": "Canary"}}, "spec.rollout", "unknown field"),
-    "not-yet-served": ({"targets": [{"name": "l4", "gpu": {"product": "NVIDIA-L4"}}]}, "targets[0].gpu", "unknown"),
 }
 
 
