@@ -41,6 +41,10 @@ unit: venv ## Unit tests (under 30 s)
 test-component: venv ## Real export, real Triton, parity with diffusers
 	@$(RUN) pytest tests/component --numprocesses 2 --dist loadfile
 
+.PHONY: test-conformance
+test-conformance: venv ## TensorRT takes every component of every test checkpoint (minutes; not part of test)
+	@CONFORMANCE=everything $(RUN) pytest tests/component/test_checkpoints.py -k tensorrt
+
 .PHONY: built
 built: venv
 	@$(DEVCLUSTER) build
