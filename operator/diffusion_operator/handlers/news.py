@@ -40,8 +40,9 @@ def fingerprint(body: Mapping[str, Any]) -> str:
     """Digest of what a pass looks at."""
     head = body.get("metadata", {})
     if body.get("kind") == KIND:
-        # Its status is written by the operator itself; what somebody else does to it is put right by the resync.
-        parts: list[Any] = [head.get("generation"), head.get("deletionTimestamp")]
+        # The operator itself writes the status: that it is lost is news, what it says is not.
+        has_status = bool(body.get("status", {}).get("conditions"))
+        parts: list[Any] = [head.get("generation"), head.get("deletionTimestamp"), has_status]
     else:
         labels = {key: value for key, value in head.get("labels", {}).items() if not naming.is_membership(key)}
         parts = [labels, head.get("annotations"), head.get("deletionTimestamp"), body.get("spec"), body.get("status")]

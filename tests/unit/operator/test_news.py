@@ -21,11 +21,12 @@ JOB: dict[str, Any] = {
     "spec": {"suspend": False},
     "status": {"active": 1},
 }
+WRITTEN: dict[str, Any] = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True"}]}
 PIPELINE: dict[str, Any] = {
     "kind": KIND,
     "metadata": {"uid": "2", "generation": 1, "resourceVersion": "1"},
     "spec": {},
-    "status": {},
+    "status": WRITTEN,
 }
 
 
@@ -67,5 +68,11 @@ def test_a_deletion_is_always_news_and_so_is_what_comes_after_it() -> None:
 def test_a_pipelines_own_status_is_no_news_and_its_spec_is() -> None:
     news: News[str] = News()
     assert news.concerned(None, PIPELINE, ["one"])
-    assert not news.concerned("MODIFIED", PIPELINE | {"status": {"observedGeneration": 1}}, ["one"])
+    assert not news.concerned("MODIFIED", PIPELINE | {"status": WRITTEN | {"observedGeneration": 2}}, ["one"])
     assert news.concerned("MODIFIED", PIPELINE | {"metadata": PIPELINE["metadata"] | {"generation": 2}}, ["one"])
+
+
+def test_a_lost_status_is_news() -> None:
+    news: News[str] = News()
+    news.concerned(None, PIPELINE, ["one"])
+    assert news.concerned("MODIFIED", PIPELINE | {"status": {}}, ["one"])
