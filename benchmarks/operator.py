@@ -15,7 +15,6 @@ import asyncio
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.fleet import Fleet, World, create, play_controllers, revision
 from devcluster.bare import ApiServer, api_server
+from devcluster.ports import free_ports
 from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Cluster, Reference, connect
 
@@ -75,7 +75,7 @@ class Operator:
 @contextmanager
 def operator(server: ApiServer, log: Path, resync_seconds: float) -> Iterator[Operator]:
     """Run the operator as an ordinary user until the block ends."""
-    health, metrics = _free_ports(2)
+    health, metrics = free_ports(2)
     prefix = "DIFFUSION_OPERATOR_"
     settings = {"BUILDER_IMAGE": "builder:1", "SERVING_IMAGE": "triton:1", "RESYNC_SECONDS": resync_seconds}
     settings |= {"HEALTH_PORT": health, "METRICS_PORT": metrics, "LEASE_NAMESPACE": "default", "IDENTITY": "bench"}
@@ -90,14 +90,6 @@ def operator(server: ApiServer, log: Path, resync_seconds: float) -> Iterator[Op
     finally:
         process.terminate()
         process.wait(60)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 async def settle(cluster: World, fleet: Fleet, running: Operator) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from devcluster.build import require_built
 from devcluster.errors import DevclusterError
 from devcluster.layout import default_root, layout_at
 from devcluster.pki import Pki, Subject
+from devcluster.ports import free_ports
 from devcluster.probe import Endpoint
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def api_server() -> Iterator[ApiServer]:
         # Under a path of its own: `devcluster down` ends what runs from its own folder.
         kube = folder / "kube"
         kube.symlink_to(programs.devcluster_kube)
-        client, peer, port = _free_ports(3)
+        client, peer, port = free_ports(3)
         pki = Pki(folder / "pki")
         kubeconfigs = [
             _kubeconfig(folder, pki, port, Subject(user, groups))
@@ -86,14 +86,6 @@ def api_server() -> Iterator[ApiServer]:
         finally:
             for process in reversed(processes):
                 _stop(process)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _etcd(folder: Path, client: int, peer: int) -> list[str]:

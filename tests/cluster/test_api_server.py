@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -18,6 +17,7 @@ import pytest
 from benchmarks.fleet import CLAIM, World, pipeline, play_controllers, revision
 from benchmarks.fleet import Fleet as Pipelines
 from devcluster.bare import ApiServer, api_server
+from devcluster.ports import free_ports
 from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Reference, connect
 from diffusion_operator.reconcile import Key, Reconciler
@@ -48,17 +48,12 @@ def kube(server: ApiServer) -> Kube:
     return Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, "default")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def operator(server: ApiServer, identity: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """An operator process and its metrics port."""
-    metrics = free_port()
+    health, metrics = free_ports(2)
     settings: dict[str, object] = {"BUILDER_IMAGE": "b:1", "SERVING_IMAGE": "s:1", "LEASE_NAMESPACE": "default"}
-    settings |= {"IDENTITY": identity, "HEALTH_PORT": free_port(), "METRICS_PORT": metrics}
+    settings |= {"IDENTITY": identity, "HEALTH_PORT": health, "METRICS_PORT": metrics}
     environment = {f"DIFFUSION_OPERATOR_{name}": str(value) for name, value in settings.items()}
     with log.open("wb") as sink:
         process = subprocess.Popen(

@@ -6,7 +6,6 @@ import ctypes.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from devcluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,7 +106,7 @@ def serve(models: Path, **environment: str) -> Iterator[Server]:
         TritonError: it does not become ready; the message ends with its log.
     """
     home = install()
-    http, grpc, metrics = _free_ports(3)
+    http, grpc, metrics = free_ports(3)
     with tempfile.TemporaryDirectory(prefix="triton-") as folder:
         log = Path(folder, "log")
         with log.open("wb") as sink:
@@ -146,17 +147,6 @@ def _command(home: Path, models: Path, http: int, grpc: int, metrics: int) -> li
 def _environment(home: Path) -> dict[str, str]:
     folders = [str(home / "lib"), libpython_folder(), os.environ.get("LD_LIBRARY_PATH")]
     return os.environ | {"LD_LIBRARY_PATH": ":".join(folder for folder in folders if folder)}
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _wait_ready(server: Server, process: subprocess.Popen[bytes]) -> None:

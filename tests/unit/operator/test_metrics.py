@@ -1,10 +1,10 @@
 """What Prometheus is told."""
 
 import asyncio
-import socket
 import urllib.error
 import urllib.request
 
+from devcluster.ports import free_ports
 from diffusion_operator.handlers.endpoints import Answers
 from diffusion_operator.handlers.endpoints import serve as endpoints
 from diffusion_operator.metrics import Metrics
@@ -63,14 +63,9 @@ def test_the_fleet_is_counted_and_a_shared_job_once() -> None:
     assert value(metrics, 'jobs{stage="export",state="Running"}') == 0
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_health_and_readiness_are_different_questions() -> None:
-    settings = Settings("b", "s", health_port=free_port(), metrics_port=free_port())
+    health, metrics = free_ports(2)
+    settings = Settings("b", "s", health_port=health, metrics_port=metrics)
     states = {"alive": True, "ready": False}
 
     def ask(port: int, path: str) -> int:
@@ -84,7 +79,6 @@ def test_health_and_readiness_are_different_questions() -> None:
     async def scene() -> None:
         answers = Answers(lambda: states["alive"], lambda: states["ready"], Metrics().text)
         async with endpoints(settings, answers):
-            health, metrics = settings.health_port, settings.metrics_port
             assert await asyncio.to_thread(ask, health, "/healthz") == 200
             assert await asyncio.to_thread(ask, health, "/readyz") == 503
             states["ready"] = True
