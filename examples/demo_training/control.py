@@ -8,10 +8,9 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from .denoiser import Bank, Models, encode_bank, epsilon_weight, make_scheduler, token_table
+from .denoiser import Bank, Models, Noised, Noiser, encode_bank
 from .judge import judge, overlap
 from .pictures import Painter
 from .shapes import draw
@@ -42,9 +41,7 @@ class ControlTraining:
         )
         self.controlnet.to(device).train()
         self._optimiser = Optimiser(self.controlnet.parameters(), PEAK_RATE, steps)
-        self._tokens = token_table(tokenizer).to(device)
-        signal = make_scheduler().alphas_cumprod.to(device)
-        self._signal, self._weight = signal, epsilon_weight(signal)
+        self._noiser = Noiser(tokenizer, device, EMPTY)
 
     def run(self, vae: AutoencoderKL, painter: Painter, shrink: int) -> History:
         """Encode pictures of every size, then train on them; batches and data are divided by `shrink`."""
@@ -63,25 +60,18 @@ class ControlTraining:
         return recorded(step, self._device)
 
     def _loss(self, bank: Bank, count: int) -> Tensor:
-        chosen = torch.randint(len(bank.captions), (count,), device=self._device)
-        latents = bank.latents[chosen].float()
-        silhouettes = (bank.silhouettes[chosen].float() / 255).expand(-1, 3, -1, -1)
-        empty = torch.rand(count, 1, device=self._device) < EMPTY
-        tokens = torch.where(empty, self._tokens[-1:], self._tokens[bank.captions[chosen]])
-        time = torch.randint(len(self._signal), (count,), device=self._device)
-        signal = self._signal[time][:, None, None, None]
-        noise = torch.randn_like(latents)
-        noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+        noised = self._noiser.draw(bank, count)
+        silhouettes = (bank.silhouettes[noised.chosen].float() / 255).expand(-1, 3, -1, -1)
         with torch.autocast(self._device.type, torch.bfloat16):
-            found = self._predict(noisy, time, tokens, silhouettes)
-        errors = functional.mse_loss(found.float(), noise, reduction="none").mean(dim=(1, 2, 3))
-        return (errors * self._weight[time]).mean()
+            found = self._predict(noised, silhouettes)
+        return self._noiser.loss(found, noised)
 
-    def _predict(self, noisy: Tensor, time: Tensor, tokens: Tensor, silhouettes: Tensor) -> Tensor:
-        states = self._text(tokens).last_hidden_state
-        down, middle = self.controlnet(noisy, time, states, controlnet_cond=silhouettes, return_dict=False)
+    def _predict(self, noised: Noised, silhouettes: Tensor) -> Tensor:
+        states = self._text(noised.tokens).last_hidden_state
+        given = noised.latents, noised.time, states
+        down, middle = self.controlnet(*given, controlnet_cond=silhouettes, return_dict=False)
         found: Tensor = self._unet(
-            noisy, time, states, down_block_additional_residuals=down, mid_block_additional_residual=middle
+            *given, down_block_additional_residuals=down, mid_block_additional_residual=middle
         ).sample
         return found
 

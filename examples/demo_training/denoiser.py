@@ -98,6 +98,57 @@ def make_models(tokenizer: CLIPTokenizer) -> Models:
     return Models(unet, CLIPTextModel(text))
 
 
+@dataclass(frozen=True)
+class Noised:
+    """Part of a bank on its way to noise.
+
+    Args:
+        chosen: int64 [B], which of the bank.
+        tokens: int64 [B, MAX_TOKENS], of the captions or of none.
+        time: int64 [B], training timesteps.
+        noise: float32 [B, 4, H/8, W/8].
+        latents: float32, likewise, with as much of the noise as the timestep says.
+    """
+
+    chosen: Tensor
+    tokens: Tensor
+    time: Tensor
+    noise: Tensor
+    latents: Tensor
+
+
+class Noiser:
+    """What every training of the denoiser draws, and how it judges a prediction of the noise.
+
+    Args:
+        tokenizer: of the captions.
+        device: where banks are.
+        empty: how often the caption is left out.
+    """
+
+    def __init__(self, tokenizer: CLIPTokenizer, device: torch.device, empty: float) -> None:
+        self._device, self._empty = device, empty
+        self._tokens = _token_table(tokenizer).to(device)
+        self._signal = make_scheduler().alphas_cumprod.to(device)
+        self._weight = epsilon_weight(self._signal)
+
+    def draw(self, bank: Bank, count: int) -> Noised:
+        """Some pictures of a bank at random timesteps."""
+        chosen = torch.randint(len(bank.captions), (count,), device=self._device)
+        clean = bank.latents[chosen].float()
+        empty = torch.rand(count, 1, device=self._device) < self._empty
+        tokens = torch.where(empty, self._tokens[-1:], self._tokens[bank.captions[chosen]])
+        time = torch.randint(len(self._signal), (count,), device=self._device)
+        signal = self._signal[time][:, None, None, None]
+        noise = torch.randn_like(clean)
+        return Noised(chosen, tokens, time, noise, signal.sqrt() * clean + (1 - signal).sqrt() * noise)
+
+    def loss(self, found: Tensor, noised: Noised) -> Tensor:
+        """Weighted mean square error of the predicted noise, a scalar."""
+        errors = functional.mse_loss(found.float(), noised.noise, reduction="none").mean(dim=(1, 2, 3))
+        return (errors * self._weight[noised.time]).mean()
+
+
 class DenoiserTraining:
     """One training run; `models` afterwards are the running average, which is what is kept."""
 
@@ -109,9 +160,7 @@ class DenoiserTraining:
         self._parameters = [*self._live.unet.parameters(), *self._live.text.parameters()]
         self._averages = [*self.models.unet.parameters(), *self.models.text.parameters()]
         self._optimiser = Optimiser(self._parameters, PEAK_RATE, steps)
-        self._tokens = token_table(tokenizer).to(device)
-        signal = make_scheduler().alphas_cumprod.to(device)
-        self._signal, self._weight = signal, epsilon_weight(signal)
+        self._noiser = Noiser(tokenizer, device, EMPTY)
 
     def run(self, vae: AutoencoderKL, painter: Painter) -> History:
         """Encode pictures of every size, then train on them."""
@@ -131,19 +180,11 @@ class DenoiserTraining:
         return recorded(step, self._device)
 
     def _loss(self, bank: Bank, count: int) -> Tensor:
-        chosen = torch.randint(len(bank.captions), (count,), device=self._device)
-        latents = bank.latents[chosen].float()
-        empty = torch.rand(count, 1, device=self._device) < EMPTY
-        tokens = torch.where(empty, self._tokens[-1:], self._tokens[bank.captions[chosen]])
-        time = torch.randint(len(self._signal), (count,), device=self._device)
-        signal = self._signal[time][:, None, None, None]
-        noise = torch.randn_like(latents)
+        noised = self._noiser.draw(bank, count)
         with torch.autocast(self._device.type, torch.bfloat16):
-            states = self._live.text(tokens).last_hidden_state
-            noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
-            found = self._live.unet(noisy, time, states).sample
-        errors = functional.mse_loss(found.float(), noise, reduction="none").mean(dim=(1, 2, 3))
-        return (errors * self._weight[time]).mean()
+            states = self._live.text(noised.tokens).last_hidden_state
+            found = self._live.unet(noised.latents, noised.time, states).sample
+        return self._noiser.loss(found, noised)
 
     def _before(self, step: int) -> None:
         self._optimiser.set_rate(step)
@@ -184,7 +225,7 @@ def encode_bank(vae: AutoencoderKL, painter: Painter, size: Size, shrink: int) -
     return Bank(torch.cat(latents), torch.cat(captions), torch.cat(silhouettes))
 
 
-def token_table(tokenizer: CLIPTokenizer) -> Tensor:
+def _token_table(tokenizer: CLIPTokenizer) -> Tensor:
     """Tokens of every caption, int64 [captions + 1, MAX_TOKENS]; the last row is the empty caption."""
     captions = [scene.caption for scene in every_scene()]
     tokens: Tensor = tokenizer([*captions, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids
