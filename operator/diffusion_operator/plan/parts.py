@@ -11,8 +11,13 @@ JsonObject = dict[str, Any]
 MODEL = "model"
 IP_ADAPTER = "ip_adapter"
 SAFETY_CHECKER = "safety_checker"
-FOLDERS: Mapping[str, str] = {"text_encoder": "text_encoder", "denoiser": "unet", "vae": "vae"}
-"""Folder of the checkpoint that an override replaces."""
+FOLDERS: Mapping[str, str] = {
+    "text_encoder": "text_encoder",
+    "denoiser": "unet",
+    "vae": "vae",
+    SAFETY_CHECKER: "safety_checker",
+}
+"""Folder that a source with this role brings, instead of the checkpoint."""
 SURROUNDINGS = ("text_encoder", "vae")
 """Folders whose sizes get into the graphs of others."""
 

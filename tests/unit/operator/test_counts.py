@@ -79,6 +79,20 @@ def test_another_unet_builds_one_engine_per_sku_and_nothing_else(change: dict[st
     }
 
 
+def test_another_safety_checker_builds_it_and_nothing_else() -> None:
+    cluster = FakeCluster()
+    cluster.apply_pipeline(model=model(safetyChecker={"source": hub(REVISION, "demo/checker")}))
+    made(cluster)
+    cluster.apply_pipeline(model=model(safetyChecker={"source": hub(OTHER, "demo/checker")}))
+    assert made(cluster) == {
+        "fetch": 1,
+        "export safety_checker": 1,
+        "compile safety_checker": 1,
+        "assemble": 1,
+        "check": 1,
+    }
+
+
 @pytest.mark.parametrize(
     "change",
     [
