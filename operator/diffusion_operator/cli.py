@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from diffusion_operator import settings as operator_settings
+from diffusion_operator.api import KIND
 from diffusion_operator.api.crd import as_yaml, definition, for_chart
 from diffusion_operator.api.reference import markdown
 from diffusion_operator.api.spec import DiffusionPipelineSpec
@@ -82,10 +83,7 @@ def _generate(text: str, target: Path | None, checked: Path | None) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def validate(file: Path) -> None:
     """Check the fields of the pipelines in FILE; rules across fields need the API server."""
-    documents = [item for item in _documents(file) if item.get("kind") == "DiffusionPipeline"]
-    if not documents:
-        raise BadInputError(f"{file} holds no DiffusionPipeline.")
-    for document in documents:
+    for document in _pipelines(file):
         _validate(file, document)
         click.echo(f"{file}: {_name(document)} is valid")
 
@@ -98,14 +96,19 @@ def validate(file: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def plan(file: Path, namespace: str, kubeconfig: str | None, *, offline: bool, as_json: bool) -> None:
     """Tell what applying FILE would build and change; nothing is written."""
-    documents = [item for item in _documents(file) if item.get("kind") == "DiffusionPipeline"]
-    if not documents:
-        raise BadInputError(f"{file} holds no DiffusionPipeline.")
+    documents = _pipelines(file)
     for document in documents:
         _validate(file, document)
     # Only this command and `run` need the Kubernetes client, which takes a second to import.
     command = importlib.import_module("diffusion_operator.plan_command")
     click.echo(command.text(documents, command.Where(namespace, kubeconfig, offline), as_json=as_json))
+
+
+def _pipelines(file: Path) -> list[dict[str, object]]:
+    found = [item for item in _documents(file) if item.get("kind") == KIND]
+    if not found:
+        raise BadInputError(f"{file} holds no {KIND}.")
+    return found
 
 
 def _documents(file: Path) -> list[dict[str, object]]:

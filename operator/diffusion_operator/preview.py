@@ -99,12 +99,13 @@ def preview(seen: Seen | None, name: str, spec: DiffusionPipelineSpec) -> Previe
     observed = replace(seen.pipeline if seen is not None else _nothing(name), spec=spec)
     jobs = seen.jobs if seen is not None else ()
     settings, store = _settings(observed), _store(observed)
-    views = (view(job, ()) for job in jobs)
-    steps, imagined = _foresee(spec, store, settings, {item.name: item for item in views})
+    views = tuple((job, view(job, ())) for job in jobs)
+    steps, imagined = _foresee(spec, store, settings, {item.name: item for _, item in views})
     done = tuple(item.view for item in steps if item.view is not None)
     made = plan(replace(observed, jobs=done, claims=_claims(observed, store)), settings)
     accepted = next(item for item in made.status.conditions if item.type == Type.ACCEPTED)
-    builds = tuple(_build(item, imagined, _earlier(jobs)) for item in steps)
+    earlier = _earlier(views)
+    builds = tuple(_build(item, imagined, earlier) for item in steps)
     return Preview(
         pipeline=name,
         live=seen is not None,
@@ -184,11 +185,11 @@ def _imagine(request: JobRequest) -> JobView:
 Kind = tuple[str, str, str]
 
 
-def _earlier(jobs: Iterable[JsonObject]) -> Mapping[Kind, float]:
+def _earlier(jobs: Iterable[tuple[JsonObject, JobView]]) -> Mapping[Kind, float]:
     """Seconds of earlier builds that were no cache hits, by stage, component and SKU."""
     found: dict[Kind, float] = {}
-    for job in jobs:
-        result, labels = view(job, ()).result, job["metadata"].get("labels", {})
+    for job, seen in jobs:
+        result, labels = seen.result, job["metadata"].get("labels", {})
         if result.get("seconds") is not None and not result.get("cached"):
             kind = (labels.get(naming.STAGE, ""), labels.get(naming.COMPONENT, ""), labels.get(naming.TARGET, ""))
             found[kind] = float(result["seconds"])

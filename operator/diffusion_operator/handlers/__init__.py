@@ -1,4 +1,4 @@
-"""kopf only brings events: no persistence, no finalizers, no logic; every event wakes a pipeline."""
+"""kopf only brings events: no persistence, no finalizers, no logic; every event with news wakes a pipeline."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,6 @@ class Wiring:
     """One operator process: events in, passes out."""
 
     def __init__(self, cluster: Cluster, settings: Settings, metrics: Metrics) -> None:
-        self._cluster = cluster
         self._settings = settings
         self._metrics = metrics
         self._reconciler = Reconciler(cluster, settings, metrics)

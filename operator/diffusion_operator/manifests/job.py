@@ -32,7 +32,7 @@ class JobRequest:
     """All that decides a build Job.
 
     Attributes:
-        stage: of the builder: fetch, export, compile, assemble; or gc.
+        stage: of the builder: fetch, export, compile, assemble, check; or gc.
         component: what is exported or compiled.
         sku: what is compiled for.
         key: digest of the inputs; equal keys are equal results.
