@@ -41,6 +41,11 @@ def common_labels(pipeline: str, role: str) -> dict[str, str]:
     }
 
 
+def target_labels(pipeline: str, target: str) -> dict[str, str]:
+    """Labels of what serves one target, and of what stands beside it."""
+    return common_labels(pipeline, SERVING) | {TARGET: target}
+
+
 def membership(pipeline: str) -> str:
     """Label key that says: this shared object is needed by this pipeline too."""
     return f"needed-by.{GROUP}/{pipeline}"

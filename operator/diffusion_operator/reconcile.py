@@ -20,9 +20,9 @@ from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.event import event
 from diffusion_operator.metrics import Metrics
-from diffusion_operator.plan import Plan, actions, budget, collects_now, plan, rejected, rfc3339, store_of
+from diffusion_operator.plan import Plan, actions, budget, collects_now, plan, rejected, store_of
 from diffusion_operator.plan.collection import Neighbours, shared
-from diffusion_operator.plan.jobs import JobView, is_finished, view
+from diffusion_operator.plan.jobs import JobView, is_finished, rfc3339, view
 from diffusion_operator.plan.observed import Claims, Observed, claim_name
 from diffusion_operator.plan.parts import origins
 from diffusion_operator.plan.policies import KINDS as POLICIES
@@ -218,7 +218,7 @@ class Reconciler:
             log.info("started Job %s", name)
             return
         head = {key: body["metadata"][key] for key in ("ownerReferences",)}
-        labels = {key: value for key, value in body["metadata"]["labels"].items() if key.startswith("needed-by.")}
+        labels = {key: value for key, value in body["metadata"]["labels"].items() if naming.is_membership(key)}
         await self._cluster.patch(clusters.reference(body), {"metadata": {**head, "labels": labels}})
         log.info("joined Job %s", name)
 

@@ -16,7 +16,7 @@ def autoscaler(owner: Owner, target: str, revision: str, wanted: Autoscaling) ->
     The ensemble's own pending count stays near zero: what waits are the denoiser's steps.
     """
     deployment = naming.revision(owner.name, target, revision)
-    labels = naming.common_labels(owner.name, naming.SERVING) | {naming.TARGET: target}
+    labels = naming.target_labels(owner.name, target)
     head = metadata(naming.target_service(owner.name, target), owner, labels)
     limits: JsonObject = {"minReplicas": wanted.min_replicas, "maxReplicas": wanted.max_replicas}
     if wanted.keda is None:

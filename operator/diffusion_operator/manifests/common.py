@@ -7,7 +7,7 @@ from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.api.base import Resources, Toleration
 from diffusion_operator.api.spec.targets import GPU_RESOURCE, PRODUCT_LABEL, Gpu, Target
-from diffusion_operator.settings import Settings
+from diffusion_operator.settings import Runtime, Settings
 
 JsonObject = dict[str, Any]
 
@@ -40,6 +40,11 @@ class Placement:
     priority_class: str | None = None
     gpu: Gpu | None = None
     gpus: int = 1
+
+    @property
+    def runtime(self) -> Runtime:
+        """What executes engines there."""
+        return "tensorrt" if self.gpu is not None else "onnxruntime"
 
 
 def placement(target: Target, gpus: int, priority_class: str | None) -> Placement:

@@ -94,8 +94,8 @@ def deployment(request: ServingRequest, owner: Owner, settings: Settings) -> Jso
 
 def _pod(request: ServingRequest, owner: Owner, settings: Settings) -> JsonObject:
     target = request.target
-    image = request.serving.image or settings.serving("tensorrt" if target.gpu is not None else "onnxruntime")
     where = placement(target, target.gpu.count if target.gpu is not None else 0, target.priority_class_name)
+    image = request.serving.image or settings.serving(where.runtime)
     return {
         **pod_basics(settings, where),
         "terminationGracePeriodSeconds": request.drain_seconds + EXIT_TIMEOUT_SECONDS + KILL_SECONDS,

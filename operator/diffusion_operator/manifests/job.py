@@ -18,7 +18,7 @@ from diffusion_operator.manifests.common import (
     store_volume,
     with_gpu,
 )
-from diffusion_operator.settings import Runtime, Settings
+from diffusion_operator.settings import Settings
 
 BAD_INPUT = 64
 RETRIES = 2
@@ -41,7 +41,6 @@ class JobRequest:
         store_uid: of that claim; a new claim of the same name is another, empty store.
         source_claim: that holds the checkpoint, when it comes from a claim.
         token: access token of the hub; mounted as a file in this Job only.
-        runtime: decides the image.
         labels: more labels, such as a queue's name.
     """
 
@@ -57,7 +56,6 @@ class JobRequest:
     placement: Placement = field(default_factory=Placement)
     source_claim: str | None = None
     token: SecretKey | None = None
-    runtime: Runtime = "onnxruntime"
     labels: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -145,7 +143,7 @@ def _failure_policy() -> JsonObject:
 
 
 def _pod(request: JobRequest, settings: Settings) -> JsonObject:
-    image = settings.builder(request.runtime)
+    image = settings.builder(request.placement.runtime)
     container = container_basics(naming.BUILD, image, settings.image_pull_policy, request.resources)
     container["args"] = [
         "--progress",

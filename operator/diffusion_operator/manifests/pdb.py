@@ -9,7 +9,7 @@ def budget(owner: Owner, target: str) -> JsonObject:
 
     One pod may always go: with a single replica anything stricter would keep its node from ever being emptied.
     """
-    labels = naming.common_labels(owner.name, naming.SERVING) | {naming.TARGET: target}
+    labels = naming.target_labels(owner.name, target)
     selector = {naming.PIPELINE: owner.name, naming.TARGET: target, naming.ROLE: naming.SERVING}
     return {
         "apiVersion": "policy/v1",

@@ -8,14 +8,14 @@ PORTS = (("http", 8000), ("grpc", 8001), ("metrics", 8002))
 
 def for_revision(owner: Owner, target: str, revision: str) -> JsonObject:
     """Service of one revision, whether it has the traffic or not."""
-    labels = _labels(owner, target) | {naming.REVISION: revision}
+    labels = naming.target_labels(owner.name, target) | {naming.REVISION: revision}
     return _service(naming.revision(owner.name, target, revision), owner, labels, _selector(owner, target, revision))
 
 
 def for_target(owner: Owner, target: str, stable: str) -> JsonObject:
     """Service of one target. Its selector in the cluster is the truth about which revision is stable."""
     name = naming.target_service(owner.name, target)
-    return _service(name, owner, _labels(owner, target), _selector(owner, target, stable))
+    return _service(name, owner, naming.target_labels(owner.name, target), _selector(owner, target, stable))
 
 
 def for_pipeline(owner: Owner, stable: dict[str, str]) -> JsonObject:
@@ -33,10 +33,6 @@ def for_pipeline(owner: Owner, stable: dict[str, str]) -> JsonObject:
         [(target, revision)] = stable.items()
         return _service(owner.name, owner, labels, _selector(owner, target, revision))
     return _service(owner.name, owner, labels, {naming.PIPELINE: owner.name, naming.ROLE: naming.SERVING})
-
-
-def _labels(owner: Owner, target: str) -> dict[str, str]:
-    return naming.common_labels(owner.name, naming.SERVING) | {naming.TARGET: target}
 
 
 def _selector(owner: Owner, target: str, revision: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from diffusion_operator.manifests.event import EventNote
 from diffusion_operator.plan import accepted, collection, findings, report, serving
 from diffusion_operator.plan.actions import Action, Apply
 from diffusion_operator.plan.builds import Builds, chain
+from diffusion_operator.plan.jobs import rfc3339
 from diffusion_operator.plan.observed import Observed, claim_name
 from diffusion_operator.plan.requests import Store
 from diffusion_operator.plan.steps import Starter, drop, is_young, queues
@@ -43,11 +44,6 @@ class Plan:
     def ready(self) -> str:
         """Status of the condition Ready."""
         return next((item.status for item in self.status.conditions if item.type == Type.READY), "Unknown")
-
-
-def rfc3339(time: datetime) -> str:
-    """The time as Kubernetes writes it, whole seconds."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def plan(observed: Observed, settings: Settings, refused: Finding | None = None) -> Plan:

@@ -90,4 +90,9 @@ class Remove:
     uid: str
 
 
+def remove(kind: str, item: JsonObject) -> Remove:
+    """Delete this object, and no later one of its name."""
+    return Remove(kind, item["metadata"]["name"], item["metadata"]["uid"])
+
+
 Action = Apply | StartJob | RestartJob | KeepResult | Admit | LeaveJob | DeleteJob | Scale | Remove

@@ -8,7 +8,7 @@ from diffusion_operator.manifests.common import Placement, placement
 from diffusion_operator.plan import parts as all_parts
 from diffusion_operator.plan.jobs import JobView
 from diffusion_operator.plan.parts import MODEL, Part
-from diffusion_operator.plan.requests import Requests, Store, runtime_of
+from diffusion_operator.plan.requests import Requests, Store
 from diffusion_operator.plan.steps import Step, step
 from diffusion_operator.settings import Settings
 
@@ -99,7 +99,7 @@ def chain(spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: M
         for sku, place in places.items()
     }
     assembles = {
-        sku: step(requests.assemble(fetches[MODEL], _engines(compiles, sku), runtime_of(place)), jobs)
+        sku: step(requests.assemble(fetches[MODEL], _engines(compiles, sku), place.runtime), jobs)
         for sku, place in places.items()
         if len(_engines(compiles, sku)) == len(wanted)
     }

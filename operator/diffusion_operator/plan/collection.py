@@ -1,27 +1,25 @@
 """Garbage collection of a store: one Job per interval, which keeps what any pipeline of the namespace needs."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from diffusion_operator import digests, naming
-from diffusion_operator.api.base import Resources, seconds
+from diffusion_operator.api.base import seconds
 from diffusion_operator.api.collection import Collection, CollectionStatus
 from diffusion_operator.conditions import shortened
 from diffusion_operator.manifests.job import GC, JobRequest, job
 from diffusion_operator.plan.actions import Action, KeepResult, StartJob
 from diffusion_operator.plan.builds import Builds
-from diffusion_operator.plan.jobs import JobView
+from diffusion_operator.plan.jobs import JobView, parse_result
 from diffusion_operator.plan.observed import Observed, Shared
-from diffusion_operator.plan.requests import Store
-from diffusion_operator.plan.steps import drop
+from diffusion_operator.plan.requests import SMALL, Store
+from diffusion_operator.plan.steps import MAX_MESSAGE, drop
 from diffusion_operator.settings import Settings
 
 JsonObject = dict[str, Any]
 
-RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
 TIMEOUT_SECONDS = 3600
 # One argument of a program holds 128 KiB.
 DIGESTS_PER_ARGUMENT = 500
@@ -47,7 +45,7 @@ def shared(found: Neighbours, store: Store) -> Shared:
     for item in found.jobs:
         notes = item["metadata"].get("annotations", {})
         if notes.get(naming.STORE_UID) == store.uid:
-            keep.add(_digest(notes.get(naming.RESULT)))
+            keep.add(str(parse_result(notes.get(naming.RESULT)).get("digest") or ""))
     keep |= {item["metadata"].get("annotations", {}).get(naming.REPOSITORY, "") for item in found.deployments}
     collectors = [item["metadata"]["name"] for item in users if _collects(item)]
     return Shared(min(collectors, default=None), frozenset(keep - {""}))
@@ -102,7 +100,7 @@ def _status(view: JobView) -> CollectionStatus:
         bytes=view.result.get("sizeBytes"),
         deleted=view.result.get("deleted"),
         kept=view.result.get("kept"),
-        message=shortened(view.failure.message, 1000) if view.failure is not None else None,
+        message=shortened(view.failure.message, MAX_MESSAGE) if view.failure is not None else None,
     )
 
 
@@ -117,7 +115,7 @@ def _start(wanted: Collection, keep: frozenset[str], store: Store, observed: Obs
         sku=None,
         key=_key(wanted, store, observed.now),
         arguments=tuple(_arguments(wanted, sorted(keep))),
-        resources=RESOURCES,
+        resources=SMALL,
         timeout_seconds=TIMEOUT_SECONDS,
         claim=store.claim,
         store_uid=store.uid,
@@ -148,11 +146,3 @@ def _collects(pipeline: JsonObject) -> bool:
     spec = pipeline["spec"]
     gone = "deletionTimestamp" in pipeline["metadata"] or spec.get("suspend", False)
     return spec.get("storage", {}).get("gc") is not None and not gone
-
-
-def _digest(result: str | None) -> str:
-    try:
-        parsed = json.loads(result or "{}")
-    except ValueError:
-        return ""
-    return str(parsed.get("digest") or "") if isinstance(parsed, dict) else ""

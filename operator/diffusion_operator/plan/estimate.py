@@ -1,9 +1,10 @@
 """When a build should be done, from how long the same one took before; told to people, never decided on."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from diffusion_operator.api.status import BuildStatus
+from diffusion_operator.plan.jobs import parse_time, rfc3339
 
 JsonObject = dict[str, Any]
 Status = TypeVar("Status", bound=BuildStatus)
@@ -23,8 +24,7 @@ def with_estimate(status: Status, before: JsonObject) -> Status:
         return status
     expected = None
     if status.state == "Running" and status.started_at is not None:
-        end = datetime.fromisoformat(status.started_at) + timedelta(seconds=round(last))
-        expected = end.strftime("%Y-%m-%dT%H:%M:%SZ")
+        expected = rfc3339(parse_time(status.started_at) + timedelta(seconds=round(last)))
     return status.model_copy(update={"last_seconds": last, "expected_at": expected})
 
 

@@ -79,6 +79,11 @@ def elsewhere(found: JobView) -> JobView:
     return replace(found, phase="Lost", attempt=0, result={}, failure=None, record=None)
 
 
+def rfc3339(time: datetime) -> str:
+    """The time as Kubernetes writes it, whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def parse_time(text: str | None) -> datetime:
     """A Kubernetes time; the epoch when there is none."""
     return datetime.fromisoformat(text) if text else datetime.fromtimestamp(0, UTC)
@@ -136,7 +141,7 @@ def _outcome(job: JsonObject, pods: list[JsonObject]) -> _Outcome:
         return _unfinished(job, pods)
     kept = job["metadata"].get("annotations", {}).get(naming.RESULT)
     record = kept if kept is not None else _record(pods, want_success=condition["type"] == "Complete")
-    parsed = _parse(record)
+    parsed = parse_result(record)
     if condition["type"] == "Complete":
         if parsed.get("digest") or parsed.get("stage") == GC:
             return _Outcome("Succeeded", result=parsed, record=record)
@@ -173,7 +178,7 @@ def _record(pods: list[JsonObject], *, want_success: bool) -> str | None:
         ended = pod_views.termination(pod)
         if ended is None or (ended.exit_code == 0) != want_success:
             continue
-        said = _parse(ended.message)
+        said = parse_result(ended.message)
         if not want_success:
             said = {
                 "error": said.get("error") or _unsaid(ended),
@@ -233,7 +238,8 @@ def _finished(job: JsonObject) -> str | None:
     return str(condition.get("lastTransitionTime", "")) or None if condition else None
 
 
-def _parse(text: str | None) -> JsonObject:
+def parse_result(text: str | None) -> JsonObject:
+    """A result that is kept on a Job; empty when it cannot be read."""
     try:
         value = json.loads(text or "{}")
     except ValueError:

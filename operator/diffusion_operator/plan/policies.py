@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from diffusion_operator.api.spec import Target
 from diffusion_operator.manifests import autoscaler, pdb
-from diffusion_operator.plan.actions import Action, Apply, Remove
+from diffusion_operator.plan.actions import Action, Apply, remove
 from diffusion_operator.plan.observed import Observed
 
 KINDS = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject")
@@ -27,6 +27,6 @@ def actions(observed: Observed, target: Target, traffic: str | None) -> Iterator
     for kind in AUTOSCALERS:
         for item in observed.of_target(observed.policies.get(kind, ()), target.name):
             if wanted is None or autoscaler.kind_of(wanted) != kind:
-                yield Remove(kind, item["metadata"]["name"], item["metadata"]["uid"])
+                yield remove(kind, item)
     if wanted is not None:
         yield Apply(autoscaler.autoscaler(observed.owner, target.name, traffic, wanted))

@@ -79,7 +79,7 @@ class Requests:
 
     def compile(self, part: Part, export: Step, sku: str, placement: Placement) -> JobRequest:
         """Compile one exported part for one SKU, on a node of that SKU."""
-        runtime = runtime_of(placement)
+        runtime = placement.runtime
         shapes = shapes_of(self.spec)
         inputs: JsonObject = {
             "component": part.component,
@@ -104,7 +104,6 @@ class Requests:
             sku=sku,
             resources=self.spec.engines.resources,
             placement=placement,
-            runtime=runtime,
         )
 
     def assemble(self, model: Step, engines: Mapping[str, str], runtime: Runtime) -> JobRequest:
@@ -161,11 +160,6 @@ class Requests:
             labels=tuple(sorted((engines.labels or {}).items())),
             **(defaults | more),
         )
-
-
-def runtime_of(placement: Placement) -> Runtime:
-    """What executes engines there."""
-    return "tensorrt" if placement.gpu is not None else "onnxruntime"
 
 
 def shapes_of(spec: DiffusionPipelineSpec) -> JsonObject:

@@ -10,7 +10,7 @@ from diffusion_operator.manifests import deployment as deployments
 from diffusion_operator.manifests import service
 from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.plan import policies
-from diffusion_operator.plan.actions import Action, Apply, Remove, Scale
+from diffusion_operator.plan.actions import Action, Apply, Remove, Scale, remove
 from diffusion_operator.plan.builds import Builds
 from diffusion_operator.plan.observed import Observed, claim_name
 from diffusion_operator.plan.pods import Trouble
@@ -176,7 +176,7 @@ def _removals(observed: Observed, target: str, revisions: frozenset[str]) -> Ite
     for kind, items in _kinds(observed).items():
         for item in observed.of_target(items, target):
             if item["metadata"]["labels"].get(naming.REVISION) in revisions:
-                yield _remove(kind, item)
+                yield remove(kind, item)
 
 
 def _dropped_targets(observed: Observed) -> Iterator[Remove]:
@@ -185,12 +185,8 @@ def _dropped_targets(observed: Observed) -> Iterator[Remove]:
         for item in items:
             target = item["metadata"].get("labels", {}).get(naming.TARGET)
             if target is not None and target not in wanted and "deletionTimestamp" not in item["metadata"]:
-                yield _remove(kind, item)
+                yield remove(kind, item)
 
 
 def _kinds(observed: Observed) -> Mapping[str, tuple[JsonObject, ...]]:
     return {"Service": observed.services, "Deployment": observed.deployments, **observed.policies}
-
-
-def _remove(kind: str, item: JsonObject) -> Remove:
-    return Remove(kind, item["metadata"]["name"], item["metadata"]["uid"])

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.cluster import APPLY, COLLECTIONS, Cluster, ConflictError, Reference
-from diffusion_operator.plan import rfc3339
+from diffusion_operator.plan.jobs import rfc3339
 
 JsonObject = dict[str, Any]
 NAMESPACE = "studio"

@@ -102,7 +102,6 @@ COMPILE_GPU = JobRequest(
     claim="shapes-store",
     store_uid="66666666",
     placement=placement(GPU, 1, "builds"),
-    runtime="tensorrt",
     labels=(("kueue.x-k8s.io/queue-name", "gpus"),),
 )
 CLAIMED = Target(name="l4", gpu=Gpu(product="NVIDIA-L4", resource_claim_template_name="one-l4"))
