@@ -20,8 +20,8 @@ from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.event import event
 from diffusion_operator.metrics import Metrics
-from diffusion_operator.plan import Plan, actions, budget, collects_now, plan, rejected, store_of
-from diffusion_operator.plan.collection import Neighbours, shared
+from diffusion_operator.plan import Plan, actions, budget, plan, rejected, store_to_collect
+from diffusion_operator.plan.collection import Neighbours, collector, needed, users
 from diffusion_operator.plan.jobs import JobView, is_finished, rfc3339, view
 from diffusion_operator.plan.observed import Claims, Observed, claim_name
 from diffusion_operator.plan.parts import origins
@@ -132,17 +132,19 @@ class Reconciler:
         )
 
     async def _with_shared(self, observed: Observed) -> Observed:
-        """Also who else needs the store, when it is to be cleaned: three lists of the whole namespace."""
-        store = store_of(observed)
-        if store is None or not collects_now(observed, self._settings):
+        """Also what others need of the store, when this pipeline is to clean it: lists of the whole namespace."""
+        store = store_to_collect(observed, self._settings)
+        if store is None:
             return observed
         namespace, mine = observed.owner.namespace, naming.MANAGED_SELECTOR
-        found = await asyncio.gather(
-            self._cluster.select(Reference(KIND, namespace), ""),
+        pipelines = users(await self._cluster.select(Reference(KIND, namespace), ""), store)
+        if collector(pipelines) != observed.owner.name:
+            return observed
+        jobs, deployments = await asyncio.gather(
             self._cluster.select(Reference("Job", namespace), mine),
             self._cluster.select(Reference("Deployment", namespace), mine),
         )
-        return replace(observed, shared=shared(Neighbours(*found), store))
+        return replace(observed, keep=needed(Neighbours(pipelines, jobs, deployments), store))
 
     async def _claims(self, owner: Owner, spec: DiffusionPipelineSpec) -> Claims:
         kind = "PersistentVolumeClaim"

@@ -90,10 +90,13 @@ def store_of(observed: Observed) -> Store | None:
     return Store(claim_name(observed.spec, observed.owner.name), observed.claims.store["metadata"]["uid"])
 
 
-def collects_now(observed: Observed, settings: Settings) -> bool:
-    """True when a garbage collection is due: then it has to be known who else needs the store."""
-    store = store_of(observed) if observed.spec.storage.gc is not None else None
-    return store is not None and collection.is_due(observed, _builds(observed, settings), store)
+def store_to_collect(observed: Observed, settings: Settings) -> Store | None:
+    """The store, when a garbage collection of it is due: then it has to be known who else needs it."""
+    store = store_of(observed)
+    if store is None or not collection.is_wanted(observed, store):
+        return None
+    builds = _builds(observed, settings)
+    return store if builds is not None and builds.complete else None
 
 
 def _builds(observed: Observed, settings: Settings) -> Builds | None:
@@ -118,7 +121,7 @@ def _actions(
     yield from serving.actions(observed, tuple(targets), settings)
     store = store_of(observed)
     if store is not None:
-        yield from collection.actions(observed, builds, store, settings)
+        yield from collection.actions(observed, store, settings)
 
 
 def _obsolete_jobs(observed: Observed, builds: Builds, wanted: frozenset[str]) -> Iterator[Action]:

@@ -36,6 +36,16 @@ class Builds:
     checks: Mapping[str, Step]
 
     @property
+    def assembled(self) -> bool:
+        """Whether every SKU's repository is known: its engines are all there."""
+        return len(self.assembles) == len(self.skus)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to build."""
+        return self.assembled and all(item.done for item in self.steps())
+
+    @property
     def fetch(self) -> Step:
         """The checkpoint."""
         return self.fetches[MODEL]
@@ -74,7 +84,7 @@ class Builds:
             settled.add("export")
         if len(self.compiles) == self.engines_wanted:
             settled.add("compile")
-        if len(self.assembles) == len(self.skus):
+        if self.assembled:
             settled.add("assemble")
         if len(self.checks) == len(self.skus):
             settled.add("check")

@@ -11,9 +11,8 @@ from diffusion_operator.api.collection import Collection, CollectionStatus
 from diffusion_operator.conditions import shortened
 from diffusion_operator.manifests.job import GC, JobRequest, job
 from diffusion_operator.plan.actions import Action, KeepResult, StartJob
-from diffusion_operator.plan.builds import Builds
 from diffusion_operator.plan.jobs import JobView, parse_result
-from diffusion_operator.plan.observed import Observed, Shared
+from diffusion_operator.plan.observed import Observed
 from diffusion_operator.plan.requests import SMALL, Store
 from diffusion_operator.plan.steps import MAX_MESSAGE, drop
 from diffusion_operator.settings import Settings
@@ -27,46 +26,47 @@ DIGESTS_PER_ARGUMENT = 500
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Everything in the namespace that may need a store."""
+    """Everything in the namespace that may need a store; `pipelines` are those on it."""
 
     pipelines: Iterable[JsonObject]
     jobs: Iterable[JsonObject]
     deployments: Iterable[JsonObject]
 
 
-def shared(found: Neighbours, store: Store) -> Shared:
-    """Who needs the store for what.
+def users(pipelines: Iterable[JsonObject], store: Store) -> list[JsonObject]:
+    """Those on the store."""
+    return [item for item in pipelines if _claim(item) == store.claim]
+
+
+def collector(pipelines: Iterable[JsonObject]) -> str | None:
+    """Which of the pipelines on a store cleans it; None when nobody asks for it."""
+    return min((item["metadata"]["name"] for item in pipelines if _collects(item)), default=None)
+
+
+def needed(found: Neighbours, store: Store) -> frozenset[str]:
+    """Digests of all that anybody needs.
 
     What a pipeline needs now are the results of its Jobs: those that it needs no more are deleted. What is served
     may be older than that.
     """
-    users = [item for item in found.pipelines if _claim(item) == store.claim]
-    keep = {str(digest) for item in users for digest in item["spec"].get("storage", {}).get("retain") or ()}
+    keep = {str(digest) for item in found.pipelines for digest in item["spec"].get("storage", {}).get("retain") or ()}
     for item in found.jobs:
         notes = item["metadata"].get("annotations", {})
         if notes.get(naming.STORE_UID) == store.uid:
             keep.add(str(parse_result(notes.get(naming.RESULT)).get("digest") or ""))
     keep |= {item["metadata"].get("annotations", {}).get(naming.REPOSITORY, "") for item in found.deployments}
-    collectors = [item["metadata"]["name"] for item in users if _collects(item)]
-    return Shared(min(collectors, default=None), frozenset(keep - {""}))
+    return frozenset(keep - {""})
 
 
-def job_name(observed: Observed, store: Store, now: datetime) -> str | None:
-    """Name of the Job of this interval; None when this pipeline asks for no collection."""
-    wanted = observed.spec.storage.gc
-    return naming.job(GC, None, _key(wanted, store, now)) if wanted is not None else None
+def is_wanted(observed: Observed, store: Store) -> bool:
+    """True when this pipeline asks for a collection in this interval and its Job does not exist."""
+    name = _job_name(observed, store)
+    return not observed.spec.suspend and name is not None and name not in {view.name for view in observed.jobs}
 
 
-def is_due(observed: Observed, builds: Builds | None, store: Store) -> bool:
-    """True when nothing is being built and this interval's Job does not exist."""
-    settled = builds is not None and len(builds.assembles) == len(builds.skus) and all(s.done for s in builds.steps())
-    name = job_name(observed, store, observed.now)
-    return settled and not observed.spec.suspend and name is not None and name not in {v.name for v in observed.jobs}
-
-
-def actions(observed: Observed, builds: Builds | None, store: Store, settings: Settings) -> Iterator[Action]:
+def actions(observed: Observed, store: Store, settings: Settings) -> Iterator[Action]:
     """Start this interval's Job when it is due, keep what it says, and drop those of earlier intervals."""
-    current = job_name(observed, store, observed.now)
+    current = _job_name(observed, store)
     views = _views(observed)
     for view in views:
         if view.record is not None:
@@ -76,11 +76,9 @@ def actions(observed: Observed, builds: Builds | None, store: Store, settings: S
         # The last result stays in the status until there is a newer one.
         if view.name != current and not view.terminating and (ended or current is None):
             yield drop(view, observed.owner)
-    wanted, others = observed.spec.storage.gc, observed.shared
-    if wanted is None or others is None or not is_due(observed, builds, store):
-        return
-    if others.collector == observed.owner.name and others.keep:
-        yield _start(wanted, others.keep, store, observed, settings)
+    wanted = observed.spec.storage.gc
+    if wanted is not None and observed.keep:
+        yield _start(wanted, observed.keep, store, observed, settings)
 
 
 def status(observed: Observed) -> CollectionStatus | None:
@@ -102,6 +100,12 @@ def _status(view: JobView) -> CollectionStatus:
         kept=view.result.get("kept"),
         message=shortened(view.failure.message, MAX_MESSAGE) if view.failure is not None else None,
     )
+
+
+def _job_name(observed: Observed, store: Store) -> str | None:
+    """Name of the Job of this interval; None when this pipeline asks for no collection."""
+    wanted = observed.spec.storage.gc
+    return naming.job(GC, None, _key(wanted, store, observed.now)) if wanted is not None else None
 
 
 def _views(observed: Observed) -> list[JobView]:

@@ -49,7 +49,7 @@ def engines(observed: Observed, builds: Builds | None) -> Finding:
 
 def repository(observed: Observed, builds: Builds | None) -> Finding:
     """Whether the Triton model repository is in the store."""
-    if builds is None or len(builds.assembles) < len(builds.skus):
+    if builds is None or not builds.assembled:
         return _repository(Reason.WAITING_FOR_ENGINES, "The repository is made once all engines are there.")
     steps = builds.repository_steps()
     if all(item.done for item in steps):

@@ -29,19 +29,6 @@ class Claims:
 
 
 @dataclass(frozen=True)
-class Shared:
-    """Who else needs the store.
-
-    Attributes:
-        collector: pipeline that cleans the store; None when nobody asks for it.
-        keep: digests of all that a pipeline of the namespace needs.
-    """
-
-    collector: str | None
-    keep: frozenset[str]
-
-
-@dataclass(frozen=True)
 class Observed:
     """One look at everything that belongs to a pipeline.
 
@@ -51,7 +38,8 @@ class Observed:
         deployments: of all targets and revisions.
         services: of the pipeline, its targets and revisions.
         serving_pods: of all revisions.
-        shared: who else needs the store; only looked up when a garbage collection is due.
+        keep: digests of all that the store holds for pipelines of the namespace; only looked up when this one is to
+            clean it now.
         policies: budgets and autoscalers of all targets, by kind.
         now: when this was seen.
     """
@@ -66,7 +54,7 @@ class Observed:
     deployments: tuple[JsonObject, ...] = ()
     services: tuple[JsonObject, ...] = ()
     serving_pods: tuple[JsonObject, ...] = ()
-    shared: Shared | None = None
+    keep: frozenset[str] | None = None
     policies: Mapping[str, tuple[JsonObject, ...]] = field(default_factory=dict)
 
     def service(self, name: str) -> JsonObject | None:
