@@ -1,6 +1,6 @@
 """What applying a pipeline would do: what is built, what is reused, which objects change. Nothing is written."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -223,7 +223,7 @@ def _change(action: Action, observed: Observed) -> Change | None:
 
 def _applied(body: JsonObject, observed: Observed) -> Change | None:
     kind, name = body["kind"], body["metadata"]["name"]
-    live = next((item for item in _objects(observed, kind) if item["metadata"]["name"] == name), None)
+    live = observed.find(kind, name)
     if live is None:
         old = [item["metadata"]["name"] for item in observed.of_target(observed.deployments, _target(body))]
         note = f"takes over from {', '.join(old)} once it is ready" if kind == "Deployment" and old else ""
@@ -233,9 +233,3 @@ def _applied(body: JsonObject, observed: Observed) -> Change | None:
 
 def _target(body: JsonObject) -> str:
     return str(body["metadata"]["labels"].get(naming.TARGET, ""))
-
-
-def _objects(observed: Observed, kind: str) -> Iterator[JsonObject]:
-    claims = [observed.claims.store] if observed.claims.store is not None else []
-    own = {"Deployment": observed.deployments, "Service": observed.services, "PersistentVolumeClaim": claims}
-    yield from own.get(kind, observed.policies.get(kind, ()))

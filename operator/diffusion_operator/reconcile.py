@@ -169,7 +169,7 @@ class Reconciler:
     async def _carry_out(self, action: actions.Action, observed: Observed) -> None:
         match action:
             case actions.Apply(body, initial):
-                if await self._cluster.apply(body, _seen(body, observed), initial):
+                if await self._cluster.apply(body, observed.find(body["kind"], body["metadata"]["name"]), initial):
                     log.info("%s: applied %s %s", observed.owner.name, body["kind"], body["metadata"]["name"])
             case actions.Scale(name, replicas):
                 target = Reference("Deployment", observed.owner.namespace, name)
@@ -253,16 +253,3 @@ def _is_settled(job: JsonObject) -> bool:
 def _is_owned(item: JsonObject, owner: Owner) -> bool:
     """False for what a deleted pipeline of the same name has left and Kubernetes has not yet collected."""
     return any(reference["uid"] == owner.uid for reference in item["metadata"].get("ownerReferences", []))
-
-
-def _seen(body: JsonObject, observed: Observed) -> JsonObject | None:
-    """The object as this pass saw it, when it belongs to the pipeline."""
-    name, kind = body["metadata"]["name"], body["kind"]
-    claims = (observed.claims.store,) if observed.claims.store is not None else ()
-    items = {
-        "Deployment": observed.deployments,
-        "Service": observed.services,
-        "PersistentVolumeClaim": claims,
-        **observed.policies,
-    }
-    return next((item for item in items[kind] if item["metadata"]["name"] == name), None)

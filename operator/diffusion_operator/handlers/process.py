@@ -47,12 +47,12 @@ class Process:
             await preflight(cluster)
             self.wiring = Wiring(cluster, self.settings, self.metrics)
             if not self.settings.lease_namespace:
-                await self._work(asyncio.Event())
+                await self._work(self.wiring, asyncio.Event())
                 return
             election = Election(cluster, lease(self.settings.lease_namespace), self.settings.identity)
             try:
                 await election.win()
-                await self._work_while_leading(election)
+                await self._work_while_leading(self.wiring, election)
             finally:
                 await election.resign()
 
@@ -64,10 +64,10 @@ class Process:
             metrics=self.metrics.text,
         )
 
-    async def _work_while_leading(self, election: Election) -> None:
+    async def _work_while_leading(self, wiring: Wiring, election: Election) -> None:
         stop = asyncio.Event()
         holding = asyncio.create_task(election.hold(), name="lease")
-        working = asyncio.create_task(self._work(stop), name="work")
+        working = asyncio.create_task(self._work(wiring, stop), name="work")
         try:
             await asyncio.wait({holding, working}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -79,14 +79,12 @@ class Process:
         if not holding.cancelled():
             holding.result()
 
-    async def _work(self, stop: asyncio.Event) -> None:
-        if self.wiring is None:
-            return
+    async def _work(self, wiring: Wiring, stop: asyncio.Event) -> None:
         self.metrics.led(leads=True)
         namespaces = self.settings.watch_namespaces
         try:
             await kopf.operator(
-                registry=self.wiring.registry(),
+                registry=wiring.registry(),
                 settings=kopf_settings(),
                 standalone=True,
                 clusterwide=not namespaces,

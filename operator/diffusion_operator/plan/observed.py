@@ -57,9 +57,15 @@ class Observed:
     keep: frozenset[str] | None = None
     policies: Mapping[str, tuple[JsonObject, ...]] = field(default_factory=dict)
 
-    def service(self, name: str) -> JsonObject | None:
-        """The Service with this name."""
-        return next((item for item in self.services if item["metadata"]["name"] == name), None)
+    def find(self, kind: str, name: str) -> JsonObject | None:
+        """The object with this name, when it was seen and belongs to the pipeline."""
+        items = {
+            "Deployment": self.deployments,
+            "Service": self.services,
+            "PersistentVolumeClaim": (self.claims.store,) if self.claims.store is not None else (),
+            **self.policies,
+        }
+        return next((item for item in items.get(kind, ()) if item["metadata"]["name"] == name), None)
 
     def of_target(self, items: Iterable[JsonObject], target: str) -> Iterator[JsonObject]:
         """Those of the objects that belong to the target and are not on their way out."""

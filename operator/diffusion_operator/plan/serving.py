@@ -114,7 +114,7 @@ def _flags(result: JsonObject) -> tuple[str, ...]:
 
 
 def _stable(observed: Observed, target: str) -> str | None:
-    live = observed.service(naming.target_service(observed.owner.name, target))
+    live = observed.find("Service", naming.target_service(observed.owner.name, target))
     if live is None:
         return None
     revision = live.get("spec", {}).get("selector", {}).get(naming.REVISION)
