@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder import early, python_models, stages
+from diffusion_builder import early, python_models, stages, tiers
 from diffusion_builder.build_spec import CPU, Source
 from diffusion_builder.components import parts
 from diffusion_builder.components.around import NEEDED
@@ -129,7 +129,7 @@ def _judge(context: Context, spec: BuildSpec, fetched: Fetched) -> None:
         )
     main = {part: folder(fetched.of(component), part) for component, part in _FOLDERS.items()}
     early.judge_models(main, {name: folder(digest, parts.CONTROLNET) for name, digest in fetched.control_nets.items()})
-    early.judge_schedules(folder(fetched.base, "scheduler").parent, spec.listed(), spec.pipelines)
+    tiers.judged(folder(fetched.base, "scheduler").parent, spec.listed(), spec.pipelines)
 
 
 def _fetch(context: Context, spec: BuildSpec, results: list[Result]) -> Fetched:

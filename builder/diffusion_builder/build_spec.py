@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from diffusion_builder.components.options import Precision
+from diffusion_builder.components.options import Digest, Precision
 from diffusion_builder.contract import MAX_CONTROLNETS, Component
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.spec import PipelineSpec, Range, SchedulerSpec, Shapes, validate
+from diffusion_builder.spec import PipelineSpec, Range, SchedulerSpec, Shapes, check_control_name, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,7 +65,7 @@ class Source(_Part):
     hugging_face: HubSource | None = None
     archive: ArchiveSource | None = None
     path: Path | None = None
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    digest: Digest | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -101,6 +101,11 @@ class ControlNet(_Part):
 
     name: str = Field(pattern=r"^[a-z]([a-z0-9_]*[a-z0-9])?$", max_length=24)
     source: Source
+
+    @model_validator(mode="after")
+    def _unambiguous(self) -> Self:
+        check_control_name(self.name)
+        return self
 
 
 class IPAdapter(_Part):

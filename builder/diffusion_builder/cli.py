@@ -93,7 +93,7 @@ def compile_(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) 
 
 @cli.command()
 @store_option
-@click.option("--spec", required=True, help="JSON: source, engines, pipelines, scheduler, shapes, batching.")
+@click.option("--spec", required=True, help="JSON: source, engines, pipelines, schedulers, shapes and the like.")
 @result_option
 @click.pass_obj
 def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:

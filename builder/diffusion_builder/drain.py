@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -89,7 +88,7 @@ def read_load(url: str) -> Load | None:
     try:
         with urllib.request.urlopen(url, timeout=_REQUEST_SECONDS) as response:  # noqa: S310 - the pod's own address
             return parse(response.read().decode(errors="replace"))
-    except (OSError, http.client.HTTPException, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):
         return None
 
 

@@ -6,29 +6,10 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.components import configs, parts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.sources import read_json
-from diffusion_builder.tiers import choices, slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
-
-    from diffusion_builder.spec import PipelineSpec, SchedulerSpec
-
-
-def judge_schedules(checkpoint: Path, schedulers: Sequence[SchedulerSpec], pipelines: Iterable[PipelineSpec]) -> None:
-    """Make every schedule that will be served.
-
-    Args:
-        checkpoint: folder with scheduler/scheduler_config.json.
-        schedulers: all that are asked for.
-        pipelines: with their step counts.
-
-    Raises:
-        BadInputError: the checkpoint's configuration, the settings and the step counts do not go together.
-    """
-    config = read_json(checkpoint, "scheduler/scheduler_config.json")
-    slots(choices(schedulers, config), sorted({steps for item in pipelines for steps in item.steps}))
 
 
 def judge_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path]) -> None:

@@ -19,11 +19,10 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.golden_requests import golden_request
 from diffusion_builder.graph import check
 from diffusion_builder.render import Plan, Renderer
-from diffusion_builder.sources import read_json
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
 from diffusion_builder.tensorrt.build import PLAN
 from diffusion_builder.tensorrt.profiles import optimisation_profiles
-from diffusion_builder.tiers import choices, slots, tiers
+from diffusion_builder.tiers import judged, tiers
 from diffusion_builder.unroll import check_needs
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ _PYTHON = {
     ),
     python_models.CONDITIONER_NAME: (
         "conditioner.py", "triton_io.py", "conditions.py", "first_state.py", "guides.py", "asked.py", "plan.py",
-        "noise.py", "schedule",
+        "noise.py", "sizes.py", "inputs.py", "schedule",
     ),
     python_models.POSTPROCESSOR_NAME: (
         "postprocessor.py", "triton_io.py", "pixels.py", "finish.py", "colors.py", "pictures.py", "inputs.py",
@@ -110,9 +109,8 @@ def _parts(store: Store, spec: AssembleSpec) -> Parts:
     }
     for one in spec.control_nets:
         engines[python_models.control_model(one.name)] = _engine(store, spec.runtime, Component.CONTROLNET, one.engine)
-    schedulers = choices(spec.schedulers, read_json(source.path, "scheduler/scheduler_config.json"))
-    steps = sorted({steps for pipeline in spec.pipelines for steps in pipeline.steps})
-    facts = _facts(engines, slots(schedulers, steps))
+    schedulers, state_slots = judged(source.path, spec.schedulers, spec.pipelines)
+    facts = _facts(engines, state_slots)
     asked = tiers(spec, schedulers)
     check_needs(asked, facts, spec.engines.keys(), tuple(one.name for one in spec.control_nets))
     return Parts(spec, source, engines, facts, schedulers, asked)
@@ -140,8 +138,8 @@ def _facts(engines: Mapping[str, Artifact], state_slots: int) -> Facts:
         raise BadInputError(Reason.COMPONENT_MISMATCH, f"components do not fit each other: {error}") from error
 
 
-def _code_digest() -> str:
-    """Digest of everything of ours that ends up in a repository or decides what does."""
+def code_files() -> list[Path]:
+    """Everything of ours that ends up in a repository or decides what does."""
     names = (
         "contract",
         "python_models",
@@ -152,10 +150,15 @@ def _code_digest() -> str:
         "tokens",
         "golden_requests",
         "serving",
+        "settings",
+        "tensorrt/profiles",
     )
     files = [*_MODELS.rglob("*.py"), *_TEMPLATES.glob("*.j2"), *(PACKAGE / "unroll").glob("*.py")]
-    files += [PACKAGE / f"{name}.py" for name in names]
-    return digests.of_json({str(path.relative_to(PACKAGE)): digests.of_file(path) for path in sorted(files)})
+    return sorted(files + [PACKAGE / f"{name}.py" for name in names])
+
+
+def _code_digest() -> str:
+    return digests.of_json({str(path.relative_to(PACKAGE)): digests.of_file(path) for path in code_files()})
 
 
 def _write(parts: Parts, folder: Path) -> Mapping[str, Any]:

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from diffusion_builder.components.options import Digest  # noqa: TC001 - pydantic reads it when it runs
 from diffusion_builder.contract import MAX_CONTROLNETS, MAX_STEPS, MIN_PIXELS, TEXT_TO_IMAGE, Component
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.models.schedule import SchedulerType
 
 _PIXEL_MULTIPLE = 8
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -90,6 +90,16 @@ class SchedulerSpec(_Frozen):
         return self.model_dump(exclude={"type", "name"}, exclude_none=True)
 
 
+def check_control_name(name: str) -> None:
+    """Refuse a ControlNet's name that makes names of inputs ambiguous.
+
+    Raises:
+        ValueError: it does.
+    """
+    if name.endswith("_file"):
+        raise ValueError(f"name {name}: a request's control_image_{name} would be a file's name")
+
+
 class ControlNetSpec(_Frozen):
     """A ControlNet's engine, and the name by which requests call it."""
 
@@ -98,8 +108,7 @@ class ControlNetSpec(_Frozen):
 
     @model_validator(mode="after")
     def _unambiguous(self) -> Self:
-        if self.name.endswith("_file"):
-            raise ValueError(f"name {self.name}: a request's control_image_{self.name} would be a file's name")
+        check_control_name(self.name)
         return self
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from diffusion_builder import python_models
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.models.schedule import ScheduleError, SchedulerSettings, SchedulerType, calls_for, schedule
+from diffusion_builder.sources import read_json
 from diffusion_builder.unroll import Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from diffusion_builder.spec import AssembleSpec, PipelineSpec, SchedulerSpec
 
@@ -30,6 +32,26 @@ class Choice:
 
     name: str
     settings: SchedulerSettings
+
+
+def judged(
+    checkpoint: Path, listed: Sequence[SchedulerSpec], pipelines: Iterable[PipelineSpec]
+) -> tuple[tuple[Choice, ...], int]:
+    """Make every schedule that will be served.
+
+    Args:
+        checkpoint: folder with scheduler/scheduler_config.json.
+        listed: all schedulers that are asked for.
+        pipelines: with their step counts.
+
+    Returns:
+        What requests may choose, and the state slots of the scheduler that has most.
+
+    Raises:
+        BadInputError: the checkpoint's configuration, the settings and the step counts do not go together.
+    """
+    schedulers = choices(listed, read_json(checkpoint, "scheduler/scheduler_config.json"))
+    return schedulers, slots(schedulers, sorted({steps for item in pipelines for steps in item.steps}))
 
 
 def choices(listed: Sequence[SchedulerSpec], config: Mapping[str, Any]) -> tuple[Choice, ...]:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Array = NDArray[Any]
-# Tensors by name, and the names of the outputs that are wanted → these outputs.
-Run = "Callable[[Mapping[str, Array], Sequence[str]], Mapping[str, Array]]"
 _TRITON = "triton_python_backend_utils"
 _PACKAGE = "_diffusion_builder_served_{}"
 _numbers = itertools.count()
@@ -88,7 +86,7 @@ def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | N
 
 @contextmanager
 def model(name: str, folder: Path) -> Iterator[Any]:
-    """Load `model.py` of a version's folder; yields a function as `Run` says.
+    """Load `model.py` of a version's folder; yields a function from inputs and wanted names to these outputs.
 
     Args:
         name: of the model, for messages.

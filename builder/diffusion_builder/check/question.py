@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_builder.python_models import GENERATE, IMG2IMG, INPAINT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from diffusion_builder.graph import Ensemble
 
 Pixels = NDArray[np.uint8]
-GENERATE, IMG2IMG, INPAINT = "generate", "img2img", "inpaint"
 _NAME = re.compile(
     rf"(?P<task>{GENERATE}|{IMG2IMG}|{INPAINT})(?P<controlnet>_controlnet)?(?P<ip_adapter>_ip_adapter)?"
     r"(?P<embeddings>_embeddings)?_(?P<steps>\d+)(?:_(?P<scheduler>[a-z0-9]+))?_pipeline"

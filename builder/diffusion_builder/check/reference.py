@@ -15,6 +15,7 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 from diffusion_builder.check import question as asked
 from diffusion_builder.check.served import Drawn
 from diffusion_builder.components import lora, parts, text_encoder
+from diffusion_builder.python_models import GENERATE, IMG2IMG, INPAINT
 from diffusion_builder.spec import SchedulerSpec
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ _VISION: Any = CLIPVisionModelWithProjection
 _TOKENIZER: Any = CLIPTokenizer
 _CHECKER: Any = StableDiffusionSafetyChecker
 _PIPELINES = {
-    (asked.GENERATE, False): "StableDiffusionPipeline",
-    (asked.IMG2IMG, False): "StableDiffusionImg2ImgPipeline",
-    (asked.INPAINT, False): "StableDiffusionInpaintPipeline",
-    (asked.GENERATE, True): "StableDiffusionControlNetPipeline",
-    (asked.IMG2IMG, True): "StableDiffusionControlNetImg2ImgPipeline",
-    (asked.INPAINT, True): "StableDiffusionControlNetInpaintPipeline",
+    (GENERATE, False): "StableDiffusionPipeline",
+    (IMG2IMG, False): "StableDiffusionImg2ImgPipeline",
+    (INPAINT, False): "StableDiffusionInpaintPipeline",
+    (GENERATE, True): "StableDiffusionControlNetPipeline",
+    (IMG2IMG, True): "StableDiffusionControlNetImg2ImgPipeline",
+    (INPAINT, True): "StableDiffusionControlNetInpaintPipeline",
 }
 # Runge-Kutta steps are what a checkpoint for this pipeline never means.
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {"PNDM": {"skip_prk_steps": True}}
@@ -143,12 +144,12 @@ class Reference:
         else:
             negative, positive = (torch.from_numpy(question.embeddings[:, side].copy()) for side in (0, 1))
             found |= {"prompt_embeds": positive, "negative_prompt_embeds": negative}
-        if question.task != asked.GENERATE:
+        if question.task != GENERATE:
             found |= {"image": [Image.fromarray(question.picture())] * 2, "strength": question.strength}
-        if question.task == asked.INPAINT:
+        if question.task == INPAINT:
             found["mask_image"] = [Image.fromarray(question.mask())] * 2
         if question.control_nets:
-            name = "image" if question.task == asked.GENERATE else "control_image"
+            name = "image" if question.task == GENERATE else "control_image"
             found[name] = [Image.fromarray(question.control()) for _ in question.control_nets]
             found["controlnet_conditioning_scale"] = [asked.CONTROL_SCALE] * len(question.control_nets)
         if question.ip_adapter:

@@ -6,7 +6,7 @@ length from the text encoder. They become facts of the exported graph.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.components import configs, parts
 from diffusion_builder.contract import Component
@@ -38,12 +38,20 @@ def read(folders: Mapping[str, Path]) -> dict[str, int]:
     """
     known: dict[str, int] = {}
     if parts.TEXT_ENCODER in folders:
-        text = configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER)
-        known |= {"text_length": text["max_position_embeddings"], "text_width": text["hidden_size"]}
+        known |= of_text(configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER))
     if parts.VAE in folders:
-        vae = configs.read(folders[parts.VAE], parts.VAE)
-        known |= {"channels": vae["latent_channels"], "pixels_per_latent": 2 ** (len(vae["block_out_channels"]) - 1)}
+        known |= of_vae(configs.read(folders[parts.VAE], parts.VAE))
     return known
+
+
+def of_text(config: Mapping[str, Any]) -> dict[str, int]:
+    """What a text encoder's configuration decides."""
+    return {"text_length": config["max_position_embeddings"], "text_width": config["hidden_size"]}
+
+
+def of_vae(config: Mapping[str, Any]) -> dict[str, int]:
+    """What an autoencoder's configuration decides."""
+    return {"channels": config["latent_channels"], "pixels_per_latent": 2 ** (len(config["block_out_channels"]) - 1)}
 
 
 def needed(component: Component, around: Mapping[str, int]) -> dict[str, int]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from diffusion_builder.components import configs, parts, weights
-from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, Facts, Loaded, Model
+from diffusion_builder.components import around, configs, parts, weights
+from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, Loaded, Model
 from diffusion_builder.components.options import Precision
 
 if TYPE_CHECKING:
@@ -78,8 +78,4 @@ def _load(material: Material, precision: Precision, half: Callable[[Model], nn.M
         precision = Precision.FLOAT32
     model = weights.diffusers_model(AutoencoderKL, folder, DTYPES[precision])
     setattr(model, other, None)
-    facts: Facts = {
-        "channels": config["latent_channels"],
-        "pixels_per_latent": 2 ** (len(config["block_out_channels"]) - 1),
-    }
-    return Loaded(half(model), facts, {}, LATENT | PIXELS, precision)
+    return Loaded(half(model), around.of_vae(config), {}, LATENT | PIXELS, precision)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from diffusion_builder.components import configs, lora, parts, weights
+from diffusion_builder.components import around, configs, lora, parts, weights
 from diffusion_builder.components.base import DTYPES, Loaded, Model
 from diffusion_builder.contract import MAX_TEXT_CHUNKS
 from diffusion_builder.errors import BadInputError, Reason
@@ -61,7 +61,7 @@ def load(material: Material, precision: Precision) -> Loaded:
     lora.merge(model, parts.TEXT_ENCODER, material.loras, OPTIONAL_PREFIX)
     if options.clip_skip:
         skip(model, options.clip_skip)
-    facts = {_TEXT_LENGTH: config["max_position_embeddings"], "text_width": config["hidden_size"]}
+    facts = around.of_text(config)
     example = {"tokens": config["vocab_size"]}
     if not options.long_prompts:
         return Loaded(TextEncoder(model), facts, example, frozenset(), precision)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from .asked import Array
     from .first_state import Moments, Start
     from .noise import Floats
-    from .plan import Plan, Side
+    from .plan import Plan
     from .schedule import Schedule
+    from .sizes import Side
 
 # Those of diffusers' pipelines.
 _DEFAULT_STRENGTH = {"img2img": 0.8, "inpaint": 1.0}
@@ -125,7 +126,9 @@ class _Work:
 
     def _side(self, name: str, side: Side) -> int:
         given = self._asked.size(name)
-        return side.opt if given is None else side.check(name, given)
+        if given is not None and not side.fits(given):
+            raise ConditionError(f"{name} {given} is not served: send {side.served}")
+        return side.opt if given is None else given
 
     @cached_property
     def _generators(self) -> Sequence[Generator]:

@@ -7,37 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .schedule import SchedulerSettings, calls_for
+from .sizes import Side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_PIXEL_MULTIPLE = 8
-
 
 class ConditionError(Exception):
     """The request asks for something that is not served; the message says what to send."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """Smallest, default and largest height or width in pixels."""
-
-    min: int
-    opt: int
-    max: int
-
-    def check(self, name: str, value: int) -> int:
-        """Return the value when it can be served.
-
-        Raises:
-            ConditionError: out of range or not a multiple of 8.
-        """
-        if not self.min <= value <= self.max or value % _PIXEL_MULTIPLE:
-            raise ConditionError(
-                f"{name} {value} is not served: send a multiple of {_PIXEL_MULTIPLE} "
-                f"from {self.min} to {self.max} pixels"
-            )
-        return value
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from diffusion_builder.components.options import Precision
 from diffusion_builder.contract import DType
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graph import Ensemble, Model, Port, Step
+from diffusion_builder.python_models import IMG2IMG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,7 +131,7 @@ def test_one_question_for_the_fewest_steps_of_every_combination() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 20, 50, 64])
 def test_of_a_longer_schedule_diffusers_runs_the_last_steps(steps: int) -> None:
-    asked = question.Question("img2img_1_pipeline", question.IMG2IMG, steps, 64, 64)
+    asked = question.Question("img2img_1_pipeline", IMG2IMG, steps, 64, 64)
     total = asked.schedule_steps
     assert min(int(total * asked.strength), total) == steps
     assert min(int((total - 1) * asked.strength), total - 1) < steps

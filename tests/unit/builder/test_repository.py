@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import pytest
 
 from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.repository import assemble
+from diffusion_builder.repository import PACKAGE, assemble, code_files
 from diffusion_builder.spec import AssembleSpec, parse
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from tests.component.checkpoints import write_tokenizer
@@ -34,6 +35,15 @@ _FACTS: dict[Component, dict[str, int]] = {
     Component.SCHEDULER_STEP: {},
     Component.VAE_DECODER: {"channels": 4, "pixels_per_latent": 8},
 }
+
+# How artifacts are read, written and named; values of the spec, and what engines are, count in the name themselves.
+_DECIDES_NOTHING = {
+    PACKAGE / name
+    for name in (
+        "digests.py", "errors.py", "sources/__init__.py", "store/__init__.py", "spec.py", "tensorrt/__init__.py",
+        "tensorrt/build.py",
+    )
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -138,6 +148,28 @@ def test_everything_a_model_imports_is_in_its_folder(store: Store) -> None:
                 line.split()[1].lstrip(".") for line in path.read_text().splitlines() if line.startswith("from .")
             } - {""}
             assert imported <= siblings | {folder.name for folder in model.parent.iterdir() if folder.is_dir()}
+
+
+def test_code_that_decides_what_is_in_a_repository_counts_in_its_name() -> None:
+    counted = set(code_files())
+    assert PACKAGE / "repository.py" in counted
+    for file in (item for item in counted if item.suffix == ".py"):
+        missing = _imports(file) - counted - _DECIDES_NOTHING
+        assert not missing, f"{file.name} uses {missing}: add it to code_files"
+
+
+def _imports(file: Path) -> set[Path]:
+    """Modules of the builder that a file loads when it runs, as files; those for its types alone are left out."""
+    top = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
+    names = [
+        name
+        for node in top
+        if node.module and node.module.split(".")[0] == PACKAGE.name
+        for name in (node.module, *(f"{node.module}.{item.name}" for item in node.names))
+    ]
+    places = [PACKAGE.joinpath(*name.split(".")[1:]) for name in names]
+    folders = {place / "__init__.py" for place in places if place != PACKAGE}
+    return {file for file in folders | {place.with_suffix(".py") for place in places} if file.exists()}
 
 
 def test_same_spec_is_cached_and_other_tiers_are_another_repository(store: Store) -> None:
