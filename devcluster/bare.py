@@ -21,7 +21,7 @@ from devcluster.probe import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_START_SECONDS = 60.0
+_START_SECONDS = 180.0
 _STOP_SECONDS = 20.0
 
 
@@ -49,7 +49,7 @@ class ApiServer:
         """
         for arguments in (
             ["apply", "--server-side", "-f"],
-            ["wait", "--for=condition=Established", "--timeout=30s", "-f"],
+            ["wait", "--for=condition=Established", "--timeout=120s", "-f"],
         ):
             command = [str(self.kubectl), "--kubeconfig", str(self.kubeconfig), *arguments, str(manifest)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)

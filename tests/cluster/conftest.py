@@ -26,7 +26,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 def run_devcluster(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "devcluster", *arguments], capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-m", "devcluster", *arguments], capture_output=True, text=True, check=False, timeout=600
     )
 
 
@@ -54,7 +54,7 @@ def operator(cluster: Cluster, images: Images) -> Kube:
     kube = Kube(cluster.tools.environment, HUB_NAMESPACE)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HUB_NAMESPACE, "labels": RESTRICTED}})
     kube.apply(*hub_objects(HUB_NAMESPACE, images["demo-hub"], REPOSITORIES))
-    kube.run("rollout", "status", f"deployment/{hub.NAME}", "--timeout=120s")
+    kube.run("rollout", "status", f"deployment/{hub.NAME}", "--timeout=300s")
     install_operator(cluster.tools, images, HUB_NAMESPACE)
     return Kube(cluster.tools.environment, "diffusion-operator")
 
@@ -80,7 +80,7 @@ def _namespaces(environment: Kube) -> Iterator[Callable[[], Kube]]:
     for kube in made:
         eventually(
             lambda kube=kube: kube.get("namespace", kube.namespace) is None,  # type: ignore[misc]
-            120,
+            300,
             f"namespace {kube.namespace} is gone",
         )
 

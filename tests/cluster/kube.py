@@ -39,7 +39,7 @@ class Kube:
             capture_output=True,
             text=True,
             check=False,
-            timeout=180,
+            timeout=600,
         )
         if done.returncode != 0:
             raise KubectlError(done.stderr.strip())
@@ -75,8 +75,8 @@ class Kube:
         self.run("delete", kind, name, "--ignore-not-found", f"--wait={str(wait).lower()}")
 
 
-def eventually(probe: Callable[[], T | None], deadline: float, what: str | Callable[[], str]) -> T:
-    """Return the probe's first truthy answer within `deadline` seconds.
+def eventually(probe: Callable[[], T | None], deadline: float, what: str | Callable[[], str], pause: float = 0.5) -> T:
+    """Return the probe's first truthy answer within `deadline` seconds, asking every `pause` seconds.
 
     Raises:
         AssertionError: naming what did not happen.
@@ -89,7 +89,7 @@ def eventually(probe: Callable[[], T | None], deadline: float, what: str | Calla
         if time.monotonic() >= end:
             said = what() if callable(what) else what
             raise AssertionError(f"not within {deadline:.0f} s: {said}")
-        time.sleep(0.5)
+        time.sleep(pause)
 
 
 def condition(resource: Object | None, kind: str) -> Object:

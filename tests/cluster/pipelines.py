@@ -11,8 +11,8 @@ import yaml
 from tests.cluster.kube import Kube, Object, condition, eventually
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pipeline.yaml"
-# A whole build on two cores takes about two minutes when nothing else runs.
-BUILD_SECONDS = 600.0
+# A whole build takes about two minutes on two cores that do nothing else, many times that on a busy machine.
+BUILD_SECONDS = 900.0
 
 
 def example(name: str = "shapes", **spec: Any) -> Object:  # noqa: ANN401 - any field of the spec

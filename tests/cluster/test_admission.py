@@ -17,8 +17,12 @@ HUB = {"huggingFace": {"repo": "demo/shapes", "revision": REVISION}}
 @pytest.fixture(scope="module")
 def api(operator: Kube) -> Kube:
     """The API server with the CRD that the chart brings."""
-    kube = Kube(operator.environment, "default")
-    eventually(lambda: answer(kube, pipeline()) == "", 30, "the API server serves the new schema")
+    return with_schema(Kube(operator.environment, "default"))
+
+
+def with_schema(kube: Kube) -> Kube:
+    """The same, once the API server serves the schema: that comes a moment after it calls it established."""
+    eventually(lambda: answer(kube, pipeline()) == "", 120, "the API server serves the schema")
     return kube
 
 

@@ -23,7 +23,7 @@ from diffusion_operator.cluster import MERGE, Reference, connect
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
 from tests.cluster.kube import Kube, Object, eventually
-from tests.cluster.test_admission import answer
+from tests.cluster.test_admission import answer, with_schema
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CRD = Path(__file__).parents[2] / "crds" / "diffusionpipelines.yaml"
 SETTINGS = Settings("b:1", "s:1")
 # 15 seconds until a dead leader's Lease is free, and time to start on a busy machine.
-TAKEOVER_SECONDS = 60.0
+TAKEOVER_SECONDS = 180.0
 PIPELINE = Pipelines(1, 1).reference(0)
 
 
@@ -45,7 +45,7 @@ def server() -> Iterator[ApiServer]:
 @pytest.fixture(scope="module")
 def kube(server: ApiServer) -> Kube:
     programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
-    return Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, "default")
+    return with_schema(Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, "default"))
 
 
 @contextmanager
@@ -95,11 +95,11 @@ def test_of_two_operators_one_works_and_the_other_takes_over(
         name = f"after-{how.name.lower()}"
         leader.send_signal(how)
         eventually(lambda: leads(ports[standby]), TAKEOVER_SECONDS, "the other one leads")
-        leader.wait(30)
+        leader.wait(120)
         assert leader.returncode == (0 if how == signal.SIGTERM else -how)
         kube.apply(pipeline(Reference("DiffusionPipeline", "default", name), revision(1)))
         claim_missing = eventually(
-            lambda: (kube.get("diffusionpipelines", name) or {}).get("status"), 30, "the other one works"
+            lambda: (kube.get("diffusionpipelines", name) or {}).get("status"), 120, "the other one works"
         )
         assert claim_missing["conditions"]
         kube.delete("diffusionpipelines", name)

@@ -44,21 +44,21 @@ def engines_condition(kube: Kube, name: str, reason: str) -> Object | None:
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_bad_checkpoint_is_named_in_condition_and_event(bad: Kube, name: str) -> None:
     _repo, _commit, reason, words = CASES[name]
-    state = eventually(lambda: engines_condition(bad, name, reason), 120, lambda: f"{name}: {reason}\n{story(bad)}")
+    state = eventually(lambda: engines_condition(bad, name, reason), 300, lambda: f"{name}: {reason}\n{story(bad)}")
     assert state["status"] == "False"
     assert words in state["message"]
     assert condition(bad.get("dp", name), "Ready")["reason"] == reason
     selector = f"involvedObject.name={name},type=Warning"
     eventually(
         lambda: reason in bad.run("get", "events", "--field-selector", selector, "-o", "jsonpath={.items[*].reason}"),
-        30,
+        120,
         f"a Warning event {reason} on {name}",
     )
 
 
 def test_a_bad_checkpoint_is_tried_once(bad: Kube) -> None:
     """Exit code 64 ends a Job at its first pod, and nobody starts another."""
-    eventually(lambda: engines_condition(bad, "pickles", "PickleOnly"), 120, "pickles: PickleOnly")
+    eventually(lambda: engines_condition(bad, "pickles", "PickleOnly"), 300, "pickles: PickleOnly")
     job = bad.get("dp", "pickles")["status"]["source"]["job"]  # type: ignore[index]
     pods = bad.list("pods", f"batch.kubernetes.io/job-name={job}")
     assert len(pods) == 1
@@ -66,7 +66,7 @@ def test_a_bad_checkpoint_is_tried_once(bad: Kube) -> None:
 
 
 def test_correcting_the_resource_is_all_it_takes(bad: Kube) -> None:
-    eventually(lambda: engines_condition(bad, "other-class", "UnsupportedPipeline"), 120, "other-class: refused")
+    eventually(lambda: engines_condition(bad, "other-class", "UnsupportedPipeline"), 300, "other-class: refused")
     bad.apply(example("other-class", storage={"claimName": "store"}))
     wait_ready(bad, "other-class")
 
@@ -74,18 +74,18 @@ def test_correcting_the_resource_is_all_it_takes(bad: Kube) -> None:
 def test_an_unreachable_hub_is_waited_for(namespace: Kube, hub_kube: Kube) -> None:
     hub_kube.run("scale", "deployment", hub.NAME, "--replicas=0")
     try:
-        hub_kube.run("wait", "--for=delete", "pod", "-l", f"app.kubernetes.io/name={hub.NAME}", "--timeout=60s")
+        hub_kube.run("wait", "--for=delete", "pod", "-l", f"app.kubernetes.io/name={hub.NAME}", "--timeout=180s")
         namespace.apply(example())
         state = eventually(
-            lambda: engines_condition(namespace, "shapes", "HubUnreachable"), 180, lambda: story(namespace)
+            lambda: engines_condition(namespace, "shapes", "HubUnreachable"), 300, lambda: story(namespace)
         )
         assert hub.NAME in state["message"]
     finally:
         hub_kube.run("scale", "deployment", hub.NAME, "--replicas=1")
-        hub_kube.run("rollout", "status", f"deployment/{hub.NAME}", "--timeout=60s")
+        hub_kube.run("rollout", "status", f"deployment/{hub.NAME}", "--timeout=180s")
 
     def fetched() -> bool:
         found = namespace.get("dp", "shapes") or {}
         return bool(((found.get("status") or {}).get("source") or {}).get("state") == "Ready")
 
-    eventually(fetched, 180, lambda: f"the checkpoint is fetched after the hub came back\n{story(namespace)}")
+    eventually(fetched, 300, lambda: f"the checkpoint is fetched after the hub came back\n{story(namespace)}")

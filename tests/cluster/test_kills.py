@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cluster.kube import Kube, Object, eventually
-from tests.cluster.pipelines import end_state, example, story, wait_ready
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.cluster.pipelines import BUILD_SECONDS, end_state, example, story, wait_ready
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +19,14 @@ def undisturbed(shared_namespace: Kube) -> Object:
     return end_state(shared_namespace)
 
 
-def running_job_pod(kube: Kube, stage: str) -> Callable[[], Object | None]:
+def running_job_pod(kube: Kube, stage: str) -> Object:
+    """A pod of the stage that runs now; asked often, since a fetch takes only seconds."""
+
     def find() -> Object | None:
         pods = kube.list("pods", f"diffusion-operator.io/stage={stage}")
         return next((pod for pod in pods if pod["status"].get("phase") == "Running"), None)
 
-    return find
+    return eventually(find, BUILD_SECONDS, lambda: f"a running {stage} pod\n{story(kube)}", pause=0.1)
 
 
 def kill(kube: Kube, pod: Object) -> None:
@@ -38,7 +36,8 @@ def kill(kube: Kube, pod: Object) -> None:
 def test_the_operator_may_be_killed_during_a_build(undisturbed: Object, namespace: Kube, operator: Kube) -> None:
     namespace.apply(example())
     for stage in ("fetch", "export", "compile"):
-        eventually(lambda stage=stage: namespace.list("jobs", f"diffusion-operator.io/stage={stage}"), 240, stage)  # type: ignore[misc]
+        selector = f"diffusion-operator.io/stage={stage}"
+        eventually(lambda selector=selector: namespace.list("jobs", selector), BUILD_SECONDS, stage)  # type: ignore[misc]
         for pod in operator.list("pods"):
             kill(operator, pod)
     wait_ready(namespace)
@@ -49,7 +48,7 @@ def test_a_job_pod_may_be_killed_at_any_stage(undisturbed: Object, namespace: Ku
     namespace.apply(example())
     killed = []
     for stage in ("fetch", "export", "compile"):
-        pod = eventually(running_job_pod(namespace, stage), 240, lambda: f"a running {stage} pod\n{story(namespace)}")  # noqa: B023 - read at once
+        pod = running_job_pod(namespace, stage)
         kill(namespace, pod)
         killed.append(pod["metadata"]["name"])
     wait_ready(namespace)
@@ -60,7 +59,7 @@ def test_a_job_pod_may_be_killed_at_any_stage(undisturbed: Object, namespace: Ku
 
 def test_the_kubelet_may_be_killed_during_a_build(undisturbed: Object, namespace: Kube) -> None:
     namespace.apply(example())
-    eventually(running_job_pod(namespace, "export"), 240, lambda: f"a running export pod\n{story(namespace)}")
+    running_job_pod(namespace, "export")
     subprocess.run([sys.executable, "-m", "devcluster", "restart", "kubelet", "--force"], check=True, timeout=120)
     wait_ready(namespace)
     assert end_state(namespace) == undisturbed
