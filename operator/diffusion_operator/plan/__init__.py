@@ -9,6 +9,7 @@ from diffusion_operator.api.status import DiffusionPipelineStatus
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests import pvc
 from diffusion_operator.manifests.event import EventNote
+from diffusion_operator.manifests.job import GC
 from diffusion_operator.plan import accepted, collection, findings, report, serving
 from diffusion_operator.plan.actions import Action, Apply
 from diffusion_operator.plan.builds import Builds, chain
@@ -125,10 +126,11 @@ def _actions(
 
 
 def _obsolete_jobs(observed: Observed, builds: Builds, wanted: frozenset[str]) -> Iterator[Action]:
-    """Jobs that an older spec needed, as soon as it is certain that this one does not need them."""
+    """Jobs of an older spec, as soon as it is certain that this one does not need them; at once while suspended."""
     settled = builds.settled_stages()
     for view in observed.jobs:
-        if view.name in wanted or view.terminating or view.stage not in settled:
+        stopped = observed.spec.suspend and view.unfinished and view.stage != GC
+        if view.name in wanted or view.terminating or not (view.stage in settled or stopped):
             continue
         yield drop(view, observed.owner)
 
@@ -141,7 +143,7 @@ def _again(observed: Observed, builds: Builds | None, found: Sequence[Finding]) 
     retries = [retry for view in views if view.phase in {"Failed", "Lost"} and (retry := view.retry_at()) is not None]
     waits = [max(SOON_SECONDS, (retry - observed.now).total_seconds()) for retry in retries]
     hopeless = any(view.phase == "Failed" and view.retry_at() is None for view in views)
-    busy = any(view.phase in {"Queued", "Pending", "Running"} or is_young(view, observed.now) for view in views)
+    busy = any(view.unfinished or is_young(view, observed.now) for view in views)
     if not waits and hopeless and not busy:
         return None
     return min([*waits, POLL_SECONDS])

@@ -43,7 +43,7 @@ def engines(observed: Observed, builds: Builds | None) -> Finding:
     if stuck is not None:
         return stuck
     if observed.spec.suspend:
-        return _engines(Reason.SUSPENDED, "No Job is started while spec.suspend is true.")
+        return _engines(Reason.SUSPENDED, "No Job runs while spec.suspend is true.")
     return _engines(*_engine_progress(builds))
 
 
@@ -61,7 +61,7 @@ def repository(observed: Observed, builds: Builds | None) -> Finding:
     if stuck is not None:
         return stuck
     if observed.spec.suspend:
-        return _repository(Reason.SUSPENDED, "No Job is started while spec.suspend is true.")
+        return _repository(Reason.SUSPENDED, "No Job runs while spec.suspend is true.")
     if all(item.done for item in builds.assembles.values()):
         return _repository(Reason.CHECKING, "The repository's pictures are being compared with those of diffusers.")
     return _repository(Reason.ASSEMBLING, "The Triton model repository is being assembled.")

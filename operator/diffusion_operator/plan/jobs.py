@@ -63,6 +63,11 @@ class JobView:
     trouble: Trouble | None = None
     record: str | None = None
 
+    @property
+    def unfinished(self) -> bool:
+        """True while its pods run, or still have to."""
+        return self.phase in {"Queued", "Pending", "Running"}
+
     def retry_at(self) -> datetime | None:
         """When a failed Job may run again; None for never."""
         lost = self.phase == "Lost"

@@ -102,8 +102,7 @@ class Starter:
         if view is not None and view.terminating:
             return None
         if self.suspended:
-            # A build that nobody began is given up; one that runs finishes.
-            return drop(view, self.owner) if view is not None and view.phase == "Queued" else None
+            return drop(view, self.owner) if view is not None and view.unfinished else None
         if view is None:
             return StartJob(job(item.request, self.owner, self.settings))
         if not self._again(item, view):

@@ -134,7 +134,9 @@ class DiffusionPipelineSpec(ApiModel):
     )
     serving: Serving = Field(default=Serving(), description="The Triton server.")
     suspend: bool = Field(
-        default=False, description="Serve nothing and start no Job; what is built stays. Running Jobs finish."
+        default=False,
+        description="Serve nothing and run no Job: pods and unfinished Jobs go. What is built stays, and a Job that "
+        "others need too goes on for them.",
     )
 
     @property
