@@ -1,0 +1,129 @@
+"""What one Triton has counted since it started, read from its metrics."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+DENOISER = "5_denoiser"
+ENSEMBLE = "_pipeline"
+
+_SUCCESS = "nv_inference_request_success"
+_FAILURE = "nv_inference_request_failure"
+_DURATION = "nv_inference_request_duration_us"
+_COMPUTE = "nv_inference_compute_infer_duration_us"
+_SAMPLES = "nv_inference_count"
+_CALLS = "nv_inference_exec_count"
+_SUMMARY = "nv_inference_request_summary_us"
+_QUANTILES = (0.5, 0.95)
+_MICROSECOND = 1e-6
+# The client went away: that says nothing about the server.
+_NOT_A_FAILURE = "CANCELED"
+
+
+@dataclass(frozen=True)
+class EnsembleCounters:
+    """One ensemble; seconds are the sum over its successful requests.
+
+    Attributes:
+        p50: seconds, over about the last minute; None without requests in it.
+        p95: same.
+    """
+
+    succeeded: float = 0.0
+    failed: float = 0.0
+    seconds: float = 0.0
+    p50: float | None = None
+    p95: float | None = None
+
+
+@dataclass(frozen=True)
+class StepCounters:
+    """The denoiser: one request is one step of a picture or of a few.
+
+    Attributes:
+        requests: that have succeeded.
+        seconds: of computing, summed over requests; those that share a call each count all of it.
+        samples: picture steps.
+        calls: of the engine.
+    """
+
+    requests: float = 0.0
+    seconds: float = 0.0
+    samples: float = 0.0
+    calls: float = 0.0
+
+
+@dataclass(frozen=True)
+class Counters:
+    """One pod."""
+
+    ensembles: Mapping[str, EnsembleCounters] = field(default_factory=dict)
+    steps: StepCounters = field(default_factory=StepCounters)
+
+
+def read(text: str) -> Counters:
+    """What Triton's metrics say; versions of a model are summed.
+
+    Raises:
+        ValueError: not Prometheus' text format, or nothing that Triton says.
+    """
+    values: dict[tuple[str, str, str], float] = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                _note(values, sample)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"not Prometheus' text format: {error}") from error
+    models = {model for name, model, _ in values if name == _SUCCESS}
+    if not models:
+        raise ValueError(f"no {_SUCCESS} in it: this is not Triton")
+    return Counters({name: _ensemble(values, name) for name in models if name.endswith(ENSEMBLE)}, _steps(values))
+
+
+def _note(values: dict[tuple[str, str, str], float], sample: Sample) -> None:
+    model, more = sample.labels.get("model"), sample.labels.get("quantile", "")
+    if model is None or sample.labels.get("reason") == _NOT_A_FAILURE:
+        return
+    # prometheus_client appends it to counters, where Triton writes none.
+    key = (sample.name.removesuffix("_total"), model, more)
+    if more:
+        values[key] = float(sample.value)
+    elif not (math.isfinite(sample.value) and sample.value >= 0):
+        raise ValueError(f"{sample.name} of {model} is {sample.value}")
+    else:
+        values[key] = values.get(key, 0.0) + float(sample.value)
+
+
+def _ensemble(values: Mapping[tuple[str, str, str], float], model: str) -> EnsembleCounters:
+    p50, p95 = (_quantile(values, model, wanted) for wanted in _QUANTILES)
+    return EnsembleCounters(
+        succeeded=values.get((_SUCCESS, model, ""), 0.0),
+        failed=values.get((_FAILURE, model, ""), 0.0),
+        seconds=values.get((_DURATION, model, ""), 0.0) * _MICROSECOND,
+        p50=p50,
+        p95=p95,
+    )
+
+
+def _quantile(values: Mapping[tuple[str, str, str], float], model: str, wanted: float) -> float | None:
+    found = next(
+        (
+            value
+            for (name, its, q), value in values.items()
+            if (name, its) == (_SUMMARY, model) and q and float(q) == wanted
+        ),
+        math.nan,
+    )
+    return found * _MICROSECOND if math.isfinite(found) else None
+
+
+def _steps(values: Mapping[tuple[str, str, str], float]) -> StepCounters:
+    return StepCounters(
+        requests=values.get((_SUCCESS, DENOISER, ""), 0.0),
+        seconds=values.get((_COMPUTE, DENOISER, ""), 0.0) * _MICROSECOND,
+        samples=values.get((_SAMPLES, DENOISER, ""), 0.0),
+        calls=values.get((_CALLS, DENOISER, ""), 0.0),
+    )

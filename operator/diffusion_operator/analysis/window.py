@@ -1,0 +1,155 @@
+"""What a revision did during one step of a rollout, summed over its pods."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from diffusion_operator.analysis.counters import Counters, EnsembleCounters, StepCounters
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """One ensemble's requests within the window.
+
+    Attributes:
+        succeeded: requests that were answered.
+        failed: requests that were not; those that a client gave up are left out.
+        seconds: sum over the answered ones.
+        p50: seconds; mean over pods and readings, weighed by requests. None where Triton told none.
+        p95: same.
+    """
+
+    succeeded: float = 0.0
+    failed: float = 0.0
+    seconds: float = 0.0
+    p50: float | None = None
+    p95: float | None = None
+
+    @property
+    def requests(self) -> float:
+        """All of them."""
+        return self.succeeded + self.failed
+
+    def __add__(self, other: Self) -> "Traffic":
+        return Traffic(
+            self.succeeded + other.succeeded,
+            self.failed + other.failed,
+            self.seconds + other.seconds,
+            _weighed(self.p50, self.succeeded, other.p50, other.succeeded),
+            _weighed(self.p95, self.succeeded, other.p95, other.succeeded),
+        )
+
+
+@dataclass(frozen=True)
+class Window:
+    """One revision's requests within a step.
+
+    Attributes:
+        ensembles: by name; only those that were asked.
+        steps: what the denoiser did.
+        pods: that were read.
+        silent: pods that should have been read and did not answer at the last reading.
+    """
+
+    ensembles: Mapping[str, Traffic] = field(default_factory=dict)
+    steps: StepCounters = field(default_factory=StepCounters)
+    pods: int = 0
+    silent: int = 0
+
+    @property
+    def requests(self) -> float:
+        """Of all ensembles."""
+        return sum(item.requests for item in self.ensembles.values())
+
+    @property
+    def failures(self) -> float:
+        """Of all ensembles."""
+        return sum(item.failed for item in self.ensembles.values())
+
+    @property
+    def total(self) -> Traffic:
+        """All ensembles as one."""
+        return sum(self.ensembles.values(), Traffic())
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Mean seconds of a denoiser step as a request sees it; None without one."""
+        return self.steps.seconds / self.steps.requests if self.steps.requests else None
+
+    @property
+    def mean_batch(self) -> float | None:
+        """Mean pictures in one call of the denoiser; None without one."""
+        return self.steps.samples / self.steps.calls if self.steps.calls else None
+
+
+@dataclass(frozen=True)
+class Track:
+    """One pod: its last counters, and what it has done since the first ones."""
+
+    last: Counters
+    done: Window = field(default_factory=Window)
+
+    def advance(self, now: Counters) -> "Track":
+        """With a newer reading. Counters that fell are those of a server that started anew: all of them are new."""
+        before = Counters() if _restarted(self.last, now) else self.last
+        return Track(now, summarize([self.done, _difference(before, now)]))
+
+
+def summarize(windows: Iterable[Window]) -> Window:
+    """The sum of several pods, or of several stretches of time."""
+    ensembles: dict[str, Traffic] = {}
+    steps, pods, silent = StepCounters(), 0, 0
+    for window in windows:
+        for name, traffic in window.ensembles.items():
+            ensembles[name] = ensembles.get(name, Traffic()) + traffic
+        steps = _added(steps, window.steps)
+        pods, silent = pods + window.pods, silent + window.silent
+    return Window(ensembles, steps, pods, silent)
+
+
+def _weighed(first: float | None, weight: float, second: float | None, other: float) -> float | None:
+    """Mean of what is known. A quantile of a sum is not known from quantiles; between readings it hardly moves."""
+    if first is None or weight == 0:
+        return second if other > 0 else first
+    if second is None or other == 0:
+        return first
+    return (first * weight + second * other) / (weight + other)
+
+
+def _restarted(before: Counters, now: Counters) -> bool:
+    if now.steps.requests < before.steps.requests or now.steps.seconds < before.steps.seconds:
+        return True
+    return any(_fell(old, now.ensembles.get(name)) for name, old in before.ensembles.items())
+
+
+def _fell(old: EnsembleCounters, new: EnsembleCounters | None) -> bool:
+    found = new or EnsembleCounters()
+    return found.succeeded < old.succeeded or found.failed < old.failed or found.seconds < old.seconds
+
+
+def _difference(before: Counters, now: Counters) -> Window:
+    none = EnsembleCounters()
+    found = {name: _traffic(before.ensembles.get(name, none), new) for name, new in now.ensembles.items()}
+    steps = StepCounters(
+        now.steps.requests - before.steps.requests,
+        now.steps.seconds - before.steps.seconds,
+        max(0.0, now.steps.samples - before.steps.samples),
+        max(0.0, now.steps.calls - before.steps.calls),
+    )
+    return Window({name: traffic for name, traffic in found.items() if traffic.requests}, steps)
+
+
+def _traffic(old: EnsembleCounters, new: EnsembleCounters) -> Traffic:
+    succeeded = new.succeeded - old.succeeded
+    # Quantiles of a stretch of time without requests are those of an earlier one.
+    p50, p95 = (new.p50, new.p95) if succeeded else (None, None)
+    return Traffic(succeeded, new.failed - old.failed, new.seconds - old.seconds, p50, p95)
+
+
+def _added(first: StepCounters, second: StepCounters) -> StepCounters:
+    return StepCounters(
+        first.requests + second.requests,
+        first.seconds + second.seconds,
+        first.samples + second.samples,
+        first.calls + second.calls,
+    )

@@ -1,0 +1,126 @@
+"""What Triton's metrics say about revisions that take part in a rollout; the only state is in memory."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import httpx
+
+from diffusion_operator.analysis import Counters, Track, Window, read, summarize
+
+METRICS_PORT = 8002
+TIMEOUT_SECONDS = 5.0
+MAX_BYTES = 4 << 20
+AT_ONCE = 32
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One revision on one target.
+
+    Attributes:
+        target: its name.
+        revision: its name.
+        step: names the step of the rollout; with another one the window starts anew.
+        pods: UID to IP address of those that are Ready.
+    """
+
+    target: str
+    revision: str
+    step: str
+    pods: Mapping[str, str]
+
+    @property
+    def key(self) -> Key:
+        """What windows are named by."""
+        return self.target, self.revision
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What is known of one revision since the step began."""
+
+    step: str
+    tracks: Mapping[str, Track] = field(default_factory=dict)
+
+
+class Probe:
+    """Reads the metrics of pods and remembers since when.
+
+    After a restart of the operator windows start anew: a verdict takes a little longer then, and is never wrong.
+
+    Args:
+        port: of the pods' metrics.
+        transport: for tests; None for the network.
+    """
+
+    def __init__(self, port: int = METRICS_PORT, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._port = port
+        self._transport = transport
+        self._memory: dict[str, dict[Key, _Memory]] = {}
+        self._limit = asyncio.Semaphore(AT_ONCE)
+
+    async def windows(self, pipeline: str, watched: Iterable[Watched]) -> Mapping[Key, Window]:
+        """What each revision did since its step began; empty windows after the first reading.
+
+        Args:
+            pipeline: namespace/name. What is not watched any more is forgotten.
+            watched: revisions.
+        """
+        wanted = list(watched)
+        if not wanted:
+            self.forget(pipeline)
+            return {}
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, transport=self._transport, trust_env=False) as client:
+            readings = await asyncio.gather(*(self._read_all(client, item) for item in wanted))
+        before = self._memory.get(pipeline, {})
+        now = {
+            item.key: _advanced(before.get(item.key), item, found) for item, found in zip(wanted, readings, strict=True)
+        }
+        self._memory[pipeline] = now
+        return {item.key: _window(now[item.key], item, found) for item, found in zip(wanted, readings, strict=True)}
+
+    def forget(self, pipeline: str) -> None:
+        """No rollout is on its way, or the pipeline is gone."""
+        self._memory.pop(pipeline, None)
+
+    async def _read_all(self, client: httpx.AsyncClient, item: Watched) -> dict[str, Counters]:
+        found = await asyncio.gather(*(self._read(client, address) for address in item.pods.values()))
+        return {uid: counters for uid, counters in zip(item.pods, found, strict=True) if counters is not None}
+
+    async def _read(self, client: httpx.AsyncClient, address: str) -> Counters | None:
+        """None whenever there is no sensible answer: no data is never a verdict."""
+        host = f"[{address}]" if ":" in address else address
+        try:
+            async with self._limit, asyncio.timeout(TIMEOUT_SECONDS):
+                text = await _text(client, f"http://{host}:{self._port}/metrics")
+            return read(text)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
+            return None
+
+
+async def _text(client: httpx.AsyncClient, url: str) -> str:
+    """The body, read only as far as metrics of a server can be long."""
+    body = bytearray()
+    async with client.stream("GET", url) as response:
+        response.raise_for_status()
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > MAX_BYTES:
+                raise ValueError(f"{url} says more than {MAX_BYTES} bytes")
+    return body.decode()
+
+
+def _advanced(before: _Memory | None, item: Watched, found: Mapping[str, Counters]) -> _Memory:
+    """A pod that is new begins with its first reading; one that is gone keeps what it has done."""
+    tracks = dict(before.tracks) if before is not None and before.step == item.step else {}
+    for uid, counters in found.items():
+        tracks[uid] = tracks[uid].advance(counters) if uid in tracks else Track(counters)
+    return _Memory(item.step, tracks)
+
+
+def _window(memory: _Memory, item: Watched, found: Mapping[str, Counters]) -> Window:
+    total = summarize(track.done for track in memory.tracks.values())
+    return replace(total, pods=len(found), silent=len(item.pods) - len(found))
