@@ -31,7 +31,7 @@ demo: venv ## From nothing to a picture on a real cluster (PROMPT=, SEED=, STEPS
 	@$(RUN) python examples/demo.py
 
 .PHONY: test
-test: check unit test-component test-cluster ## Everything CI runs
+test: check docs unit test-component test-cluster ## Everything CI runs
 
 .PHONY: unit
 unit: venv ## Unit tests (under 30 s)
@@ -63,6 +63,11 @@ check: venv ## ruff, mypy --strict, import layers, drift of generated files
 	@$(RUN) diffusion-operator crd --check crds/diffusionpipelines.yaml
 	@$(RUN) diffusion-operator crd --chart --check $(CHART_CRD)
 	@$(RUN) diffusion-operator docs --check docs/api.md
+
+.PHONY: docs
+docs: $(UV) ## Build the documentation site into site/
+	@UV_PROJECT_ENVIRONMENT=$(DIFFUSION_OPERATOR_CACHE)/docs-venv NO_MKDOCS_2_WARNING=1 \
+		$(UV) run --frozen --quiet --only-group docs mkdocs build --strict
 
 .PHONY: crds
 crds: venv ## Regenerate the CRD, its chart and docs/api.md from the API

@@ -19,7 +19,9 @@ _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _PLACEHOLDER = re.compile(r"<([A-Za-z0-9][A-Za-z0-9 _-]*)>")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", flags=re.DOTALL)
 _JOINTS = {"&&", "||", "|", ";", "&"}
-# What of the programs below may stand in running text.
+# What `uv run` runs, behind its own options.
+_AFTER_UV_RUN = {"python", "diffusion-operator", "diffusion-builder", "pre-commit"}
+# Our own programs are looked for in running text, too.
 _OURS = ("diffusion-operator ", "diffusion-builder ", "make ", "python -m ", "python examples/")
 
 
@@ -119,5 +121,5 @@ def _command(where: str, words: Sequence[str], *, whole: bool) -> Command:
     while rest and _ASSIGNMENT.fullmatch(rest[0]):
         variables.append(rest.pop(0).partition("=")[0])
     if rest[:2] == ["uv", "run"]:
-        rest = rest[2:]
+        rest = rest[min(at for at, word in enumerate(rest) if word in _AFTER_UV_RUN) :]
     return Command(where, tuple(rest), tuple(variables), whole)

@@ -39,6 +39,18 @@ def test_every_alert_has_one_runbook() -> None:
     assert sorted(re.findall(r"^### `?(\w+)`?$", text, flags=re.MULTILINE)) == sorted(alerts())
 
 
+def test_from_zero_to_a_picture_it_takes_at_most_five_commands() -> None:
+    text = (DOCS / "quickstart.md").read_text()
+    way = text.partition("## From zero to a picture")[2].partition("\n## ")[0]
+    assert 0 < len(re.findall(r"^\$ ", way, flags=re.MULTILINE)) <= 5
+    assert " && " not in way
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r"([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+
+
 def prose(document: Path) -> str:
     """The text without fenced blocks."""
     return _FENCE.sub("", document.read_text())
