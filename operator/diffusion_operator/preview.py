@@ -142,7 +142,11 @@ def _settings(observed: Observed) -> Settings:
     server = pods[-1]["containers"][0]
     secrets = tuple(item["name"] for item in pods[-1].get("imagePullSecrets", []))
     return Settings(
-        PLACEHOLDER, server["image"], image_pull_policy=server["imagePullPolicy"], image_pull_secrets=secrets
+        PLACEHOLDER,
+        server["image"],
+        image_pull_policy=server["imagePullPolicy"],
+        image_pull_secrets=secrets,
+        serving_service_account=pods[-1].get("serviceAccountName", ""),
     )
 
 

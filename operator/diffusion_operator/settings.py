@@ -7,8 +7,24 @@ from typing import Literal, cast
 from diffusion_operator.errors import BadInputError
 
 PREFIX = "DIFFUSION_OPERATOR_"
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 LogFormat = Literal["text", "json"]
 Runtime = Literal["tensorrt", "onnxruntime"]
+
+
+@dataclass(frozen=True)
+class FetchNetwork:
+    """How the Jobs that fetch checkpoints reach the outside.
+
+    Attributes:
+        proxies: environment variables for them, as (name, value).
+        ca_config_map: ConfigMap in the pipelines' namespaces with a bundle of certificates; empty when there is none.
+        ca_key: of that ConfigMap.
+    """
+
+    proxies: tuple[tuple[str, str], ...] = ()
+    ca_config_map: str = ""
+    ca_key: str = "ca.crt"
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,9 @@ class Settings:
         identity: name of this process in the election.
         workers: pipelines that are looked at at the same time.
         log_format: `text` for people, `json` for log collectors.
+        fetch: proxies and certificates of the Jobs that fetch.
+        build_service_account: of the Jobs; empty means the namespace's default. No token is mounted either way.
+        serving_service_account: of the serving pods; the same.
     """
 
     builder_image: str
@@ -50,6 +69,9 @@ class Settings:
     identity: str = "operator"
     workers: int = 4
     log_format: LogFormat = "text"
+    fetch: FetchNetwork = FetchNetwork()
+    build_service_account: str = ""
+    serving_service_account: str = ""
 
     def builder(self, runtime: Runtime) -> str:
         """Image of the Jobs that compile for this runtime; empty when the administrator named none."""
@@ -86,6 +108,19 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         identity=_get(environment, "IDENTITY", "operator"),
         workers=int(_positive(environment, "WORKERS", 4)),
         log_format=cast("LogFormat", log_format),
+        fetch=_fetch(environment),
+        build_service_account=_get(environment, "BUILD_SERVICE_ACCOUNT", ""),
+        serving_service_account=_get(environment, "SERVING_SERVICE_ACCOUNT", ""),
+    )
+
+
+def _fetch(environment: Mapping[str, str]) -> FetchNetwork:
+    values = {name: _get(environment, f"FETCH_{name}", "") for name in PROXIES}
+    return FetchNetwork(
+        # Both spellings: programs do not agree on one.
+        proxies=tuple((spelled, values[name]) for name in PROXIES if values[name] for spelled in (name, name.lower())),
+        ca_config_map=_get(environment, "FETCH_CA_CONFIG_MAP", ""),
+        ca_key=_get(environment, "FETCH_CA_KEY", FetchNetwork.ca_key),
     )
 
 

@@ -11,6 +11,22 @@ app.kubernetes.io/name: diffusion-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* repository:tag, or repository@digest. */ -}}
+{{- define "diffusion-operator.image" -}}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ required (printf "image %s needs a tag or a digest" .repository) .tag }}{{ end }}
+{{- end }}
+
+{{- /* Namespaces that the chart knows to hold pipelines, as a YAML list. */ -}}
+{{- define "diffusion-operator.pipelineNamespaces" -}}
+{{- concat .Values.watchNamespaces .Values.networkPolicy.pipelineNamespaces | uniq | toYaml }}
+{{- end }}
+
+{{- define "diffusion-operator.dnsEgress" -}}
+- ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: TCP, port: 53}
+{{- end }}
+
 {{- define "diffusion-operator.serviceAccount" -}}
 {{ .Values.serviceAccount.name | default "diffusion-operator" }}
 {{- end }}

@@ -73,7 +73,7 @@ def metadata(name: str, owner: Owner, labels: dict[str, str], *, controller: boo
     }
 
 
-def pod_basics(settings: Settings, placement: Placement) -> JsonObject:
+def pod_basics(settings: Settings, placement: Placement, service_account: str) -> JsonObject:
     """Fields of every pod: Pod Security `restricted`, no API access, nodes."""
     pod: JsonObject = {
         "automountServiceAccountToken": False,
@@ -87,6 +87,8 @@ def pod_basics(settings: Settings, placement: Placement) -> JsonObject:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
+    if service_account:
+        pod["serviceAccountName"] = service_account
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     if placement.node_selector:

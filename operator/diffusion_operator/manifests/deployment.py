@@ -97,7 +97,7 @@ def _pod(request: ServingRequest, owner: Owner, settings: Settings) -> JsonObjec
     where = placement(target, target.gpu.count if target.gpu is not None else 0, target.priority_class_name)
     image = request.serving.image or settings.serving(where.runtime)
     return {
-        **pod_basics(settings, where),
+        **pod_basics(settings, where, settings.serving_service_account),
         "terminationGracePeriodSeconds": request.drain_seconds + EXIT_TIMEOUT_SECONDS + KILL_SECONDS,
         "topologySpreadConstraints": [_spread(request, owner, key) for key in (ZONE, HOST)],
         "initContainers": [_verify(request, image, settings)],

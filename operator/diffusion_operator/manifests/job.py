@@ -24,6 +24,7 @@ BAD_INPUT = 64
 RETRIES = 2
 GC = "gc"
 SOURCE_PATH = "/source"
+CA_FOLDER, CA_FILE = "/etc/diffusion-ca", "ca.crt"
 TOKEN_FOLDER = "/var/run/secrets/huggingface"  # noqa: S105 - a path, not a secret
 
 
@@ -71,6 +72,11 @@ class JobRequest:
     def command(self) -> tuple[str, ...]:
         """Of the builder."""
         return ("store", "gc") if self.stage == GC else (self.stage,)
+
+    @property
+    def downloads(self) -> bool:
+        """True for the Jobs that need the network."""
+        return self.stage == "fetch" and self.source_claim is None
 
     @property
     def name(self) -> str:
@@ -156,10 +162,10 @@ def _pod(request: JobRequest, settings: Settings) -> JsonObject:
         TERMINATION_LOG,
     ]
     container["env"] = _environment(request, settings)
-    volumes, mounts = _volumes(request)
+    volumes, mounts = _volumes(request, settings)
     container["volumeMounts"] = mounts
     return {
-        **pod_basics(settings, request.placement),
+        **pod_basics(settings, request.placement, settings.build_service_account),
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 10,
         # On the pod, not on the Job: time spent waiting for a node is not the build's.
@@ -171,7 +177,10 @@ def _pod(request: JobRequest, settings: Settings) -> JsonObject:
 
 def _environment(request: JobRequest, settings: Settings) -> list[JsonObject]:
     environment = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
-    if request.stage == "fetch" and request.source_claim is None:
+    if request.downloads:
+        environment += [{"name": name, "value": value} for name, value in settings.fetch.proxies]
+        if settings.fetch.ca_config_map:
+            environment.append({"name": "SSL_CERT_FILE", "value": f"{CA_FOLDER}/{CA_FILE}"})
         if settings.hub_endpoint:
             environment.append({"name": "HF_ENDPOINT", "value": settings.hub_endpoint})
         if request.token is not None:
@@ -179,13 +188,17 @@ def _environment(request: JobRequest, settings: Settings) -> list[JsonObject]:
     return environment
 
 
-def _volumes(request: JobRequest) -> tuple[list[JsonObject], list[JsonObject]]:
+def _volumes(request: JobRequest, settings: Settings) -> tuple[list[JsonObject], list[JsonObject]]:
     volumes = [{"name": "tmp", "emptyDir": {}}, store_volume(request.claim, read_only=False)]
     mounts = [{"name": "tmp", "mountPath": "/tmp"}, store_mount(read_only=False)]  # noqa: S108 - same
     if request.source_claim is not None:
         claim = {"claimName": request.source_claim, "readOnly": True}
         volumes.append({"name": "source", "persistentVolumeClaim": claim})
         mounts.append({"name": "source", "mountPath": SOURCE_PATH, "readOnly": True})
+    if request.downloads and settings.fetch.ca_config_map:
+        items = [{"key": settings.fetch.ca_key, "path": CA_FILE}]
+        volumes.append({"name": "ca", "configMap": {"name": settings.fetch.ca_config_map, "items": items}})
+        mounts.append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
     if request.token is not None:
         items = [{"key": request.token.key, "path": "token"}]
         secret = {"secretName": request.token.name, "items": items, "defaultMode": 0o440}

@@ -1,0 +1,1 @@
+"""What is made from the charts, and what is checked about them."""

@@ -1,0 +1,89 @@
+"""What is made from the chart for those who use no Helm: kustomize bases and one plain manifest."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from charttools.render import CRD_CHART, NAMESPACE, ROOT, objects, render
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+Object = dict[str, Any]
+
+HEAD: Final = "# Generated from charts/diffusion-operator by `make manifests`; change the chart instead.\n"
+KUSTOMIZE: Final = ROOT / "deploy" / "kustomize"
+ANYWHERE: Final = "studio"
+_MONITORED: Final[Object] = {"metrics": {"podMonitor": True}, "alerts": {"enabled": True}}
+_RESTRICTED: Final[Object] = {"pod-security.kubernetes.io/enforce": "restricted"}
+_NAMESPACE: Final[Object] = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {"name": NAMESPACE, "labels": _RESTRICTED},
+}
+
+
+def files() -> dict[Path, str]:
+    """Every generated file and its content."""
+    operator = _plain(render({"crds": {"enabled": False}}))
+    definition = _plain(render({}, CRD_CHART))
+    monitored = _plain(render({**_MONITORED, "crds": {"enabled": False}}))
+    placed = _plain(render({"networkPolicy": {"pipelineNamespaces": [ANYWHERE]}, "crds": {"enabled": False}}))
+    parts: dict[Path, Iterable[Object]] = {
+        KUSTOMIZE / "base" / "operator.yaml": [_NAMESPACE, *operator],
+        KUSTOMIZE / "components" / "monitoring" / "monitoring.yaml": [
+            item for item in monitored if item["apiVersion"].startswith("monitoring.coreos.com/")
+        ],
+        KUSTOMIZE / "pipeline-namespace" / "networkpolicies.yaml": _unplaced(placed),
+        ROOT / "deploy" / "install.yaml": [*definition, _NAMESPACE, *operator],
+    }
+    return {path: HEAD + _dump(items) for path, items in parts.items()}
+
+
+def _plain(text: str) -> list[Object]:
+    """Without the tests of the release and what only Helm reads."""
+    kept = [item for item in objects(text) if "helm.sh/hook" not in item["metadata"].get("annotations", {})]
+    return [_without_helm(item) for item in kept]
+
+
+def _without_helm(item: Object) -> Object:
+    made = copy.deepcopy(item)
+    _each_metadata(made, _forget_helm)
+    return made
+
+
+def _each_metadata(item: Any, change: Callable[[Object], None]) -> None:  # noqa: ANN401 - any JSON
+    if isinstance(item, list):
+        for part in item:
+            _each_metadata(part, change)
+    elif isinstance(item, dict):
+        if isinstance(item.get("metadata"), dict):
+            change(item["metadata"])
+        for part in item.values():
+            _each_metadata(part, change)
+
+
+def _forget_helm(metadata: Object) -> None:
+    for field in ("labels", "annotations"):
+        told = metadata.get(field)
+        if isinstance(told, dict):
+            kept = {key: value for key, value in told.items() if not key.startswith("helm.sh/") and value != "Helm"}
+            metadata[field] = kept
+            if not kept:
+                del metadata[field]
+
+
+def _unplaced(items: Iterable[Object]) -> list[Object]:
+    """What the chart makes in one namespace of pipelines, for any namespace."""
+    found = [copy.deepcopy(item) for item in items if item["metadata"].get("namespace") == ANYWHERE]
+    for item in found:
+        del item["metadata"]["namespace"]
+    return found
+
+
+def _dump(items: Iterable[Object]) -> str:
+    return yaml.safe_dump_all(items, sort_keys=False, width=120)

@@ -1,0 +1,83 @@
+"""Combinations of values that the charts are checked with: every switch, both ways."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Values = dict[str, Any]
+
+DIGEST: Final = "sha256:" + "0123456789abcdef" * 4
+
+VARIANTS: Final[dict[str, Values]] = {
+    "default": {},
+    "namespaced": {
+        "watchNamespaces": ["studio", "lab"],
+        "serviceAccount": {"build": "diffusion-build", "serving": "diffusion-serving"},
+    },
+    "highly available": {
+        "replicas": 2,
+        "priorityClassName": "system-cluster-critical",
+        "affinity": {
+            "podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "topologyKey": "kubernetes.io/hostname",
+                        "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "diffusion-operator"}},
+                    }
+                ]
+            }
+        },
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "DoNotSchedule",
+                "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "diffusion-operator"}},
+            }
+        ],
+    },
+    "digests and a private registry": {
+        "images": {
+            "operator": {"repository": "registry.example.com/diffusion-operator", "tag": "", "digest": DIGEST},
+            "builder": {"repository": "registry.example.com/diffusion-builder", "digest": DIGEST},
+            "serving": {"repository": "registry.example.com/diffusion-triton", "digest": DIGEST},
+            "tensorrt": {
+                "builder": {"repository": "registry.example.com/diffusion-builder-tensorrt", "digest": DIGEST},
+                "serving": {"repository": "registry.example.com/diffusion-triton-tensorrt", "tag": "25.06"},
+            },
+            "pullSecrets": ["registry", "mirror"],
+        },
+        "crds": {"enabled": False},
+    },
+    "closed network": {
+        "hub": {"endpoint": "https://hub.example.com"},
+        "proxy": {"http": "http://proxy:3128", "https": "http://proxy:3128", "no": "hub.example.com,.svc"},
+        "caBundle": {"configMap": "company-ca", "key": "bundle.pem"},
+        "networkPolicy": {
+            "pipelineNamespaces": ["studio"],
+            "apiServerPorts": [6443],
+            "hubPorts": [443, 3128],
+            "clients": [{"namespaceSelector": {"matchLabels": {"team": "pictures"}}}],
+        },
+    },
+    "monitored": {
+        "metrics": {"service": True, "podMonitor": True, "interval": "30s", "labels": {"release": "prometheus"}},
+        "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
+    },
+    "monitored by service": {"metrics": {"serviceMonitor": True}, "logFormat": "json"},
+    "everything optional off": {
+        "networkPolicy": {"enabled": False},
+        "rbac": {"aggregate": False},
+        "podDisruptionBudget": {"enabled": False},
+        "crds": {"enabled": False},
+        "serviceAccount": {"name": "existing"},
+        "replicas": 0,
+    },
+    "placed": {
+        "nodeSelector": {"kubernetes.io/arch": "amd64"},
+        "tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}],
+        "podAnnotations": {"example.com/team": "platform"},
+        "podLabels": {"team": "platform"},
+        "tests": {"pipeline": "studio/shapes", "steps": 4},
+    },
+}
