@@ -63,6 +63,7 @@ check: venv ## ruff, mypy --strict, import layers, drift of generated files
 	@$(RUN) diffusion-operator crd --check crds/diffusionpipelines.yaml
 	@$(RUN) diffusion-operator crd --chart --check $(CHART_CRD)
 	@$(RUN) diffusion-operator docs --check docs/api.md
+	@$(RUN) python -m charttools docs --check
 
 .PHONY: docs
 docs: $(UV) ## Build the documentation site into site/
@@ -74,6 +75,15 @@ crds: venv ## Regenerate the CRD, its chart and docs/api.md from the API
 	@$(RUN) diffusion-operator crd --write crds/diffusionpipelines.yaml
 	@$(RUN) diffusion-operator crd --chart --write $(CHART_CRD)
 	@$(RUN) diffusion-operator docs --write docs/api.md
+
+.PHONY: charts
+charts: venv ## Regenerate the table of values in docs/chart.md
+	@$(RUN) python -m charttools docs
+
+.PHONY: manifests
+manifests: venv ## Regenerate deploy/ from the chart
+	@$(DEVCLUSTER) build
+	@$(RUN) python -m charttools manifests
 
 .PHONY: cluster-up
 cluster-up: venv ## Start (or bring up to date) the embedded Kubernetes

@@ -17,7 +17,7 @@ from diffusion_operator.manifests.common import Owner, Placement, placement
 from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.manifests.event import EventNote, event
 from diffusion_operator.manifests.job import JobRequest, job, template_digest
-from diffusion_operator.settings import Settings
+from diffusion_operator.settings import FetchNetwork, Settings
 
 GOLDEN = Path(__file__).parent / "golden"
 OWNER = Owner("shapes", "studio", "11111111-2222-3333-4444-555555555555")
@@ -200,6 +200,32 @@ def test_the_builder_image_changes_how_a_job_runs_but_not_its_name() -> None:
     newer = Settings("registry/builder:2", "registry/triton:1")
     assert template_digest(FETCH, SETTINGS) != template_digest(FETCH, newer)
     assert job(FETCH, OWNER, SETTINGS)["metadata"]["name"] == job(FETCH, OWNER, newer)["metadata"]["name"]
+
+
+def test_proxy_and_certificates_are_those_of_the_jobs_that_fetch_and_of_nobody_else() -> None:
+    closed = replace(SETTINGS, fetch=FetchNetwork((("HTTPS_PROXY", "http://proxy:3128"),), "company-ca", "bundle.pem"))
+    pod = job(FETCH, OWNER, closed)["spec"]["template"]["spec"]
+    environment = {item["name"]: item["value"] for item in pod["containers"][0]["env"]}
+    mounted = {item["name"]: item["mountPath"] for item in pod["containers"][0]["volumeMounts"]}
+    [volume] = [item for item in pod["volumes"] if item["name"] == "ca"]
+    assert environment["HTTPS_PROXY"] == "http://proxy:3128"
+    assert environment["SSL_CERT_FILE"] == f"{mounted['ca']}/{volume['configMap']['items'][0]['path']}"
+    assert volume["configMap"]["items"][0]["key"] == "bundle.pem"
+    for request in (FETCH_CLAIM, COMPILE):
+        assert job(request, OWNER, closed) == job(request, OWNER, SETTINGS)
+    assert deployment.deployment(SERVE, OWNER, closed) == deployment.deployment(SERVE, OWNER, SETTINGS)
+
+
+def test_jobs_and_servers_run_as_the_accounts_that_the_administrator_names_without_a_token() -> None:
+    named = replace(SETTINGS, build_service_account="build", serving_service_account="serving")
+    pods = [document["spec"]["template"]["spec"] for document in (job(FETCH, OWNER, named), deployed(named))]
+    assert [pod["serviceAccountName"] for pod in pods] == ["build", "serving"]
+    assert [pod["automountServiceAccountToken"] for pod in pods] == [False, False]
+    assert "serviceAccountName" not in deployed(SETTINGS)["spec"]["template"]["spec"]
+
+
+def deployed(settings: Settings) -> dict[str, Any]:
+    return deployment.deployment(SERVE, OWNER, settings)
 
 
 def test_the_revision_names_the_pods_and_not_their_number() -> None:

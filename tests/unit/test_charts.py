@@ -1,0 +1,59 @@
+"""The charts' documentation is that of their values, and a value without one is found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from charttools import values
+from charttools.errors import ChartError
+from charttools.schemas import write
+from diffusion_operator.settings import FetchNetwork, from_environment
+from tests.unit.documents import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMAGES = {"DIFFUSION_OPERATOR_BUILDER_IMAGE": "b:1", "DIFFUSION_OPERATOR_SERVING_IMAGE": "s:1"}
+
+
+def test_a_value_without_a_comment_is_found() -> None:
+    with pytest.raises(ChartError, match=r"metrics\.service"):
+        values.read("# The port.\nport: 1\nmetrics:\n  service: false\n")
+
+
+def test_the_table_has_the_path_the_default_and_the_comment_of_each_value() -> None:
+    found = values.read('proxy:\n  # NO_PROXY: a|b.\n  "no": ""\n# All of them.\nlabels: {}\n')
+    assert [(value.path, value.default) for value in found] == [("proxy.no", '""'), ("labels", "{}")]
+    assert '| `proxy.no` | `""` | NO_PROXY: a\\|b. |' in values.table(found)
+
+
+def test_the_page_of_the_chart_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "chart.md").read_text()
+    text = (ROOT / "charts" / "diffusion-operator" / "values.yaml").read_text()
+    assert values.inserted(page, values.read(text)) == page
+
+
+def test_the_deployment_sets_only_variables_that_the_operator_reads() -> None:
+    template = (ROOT / "charts" / "diffusion-operator" / "templates" / "deployment.yaml").read_text()
+    source = (ROOT / "operator" / "diffusion_operator" / "settings.py").read_text()
+    named = {line.split("DIFFUSION_OPERATOR_")[1].strip() for line in template.splitlines() if "- name: DIFF" in line}
+    plain = {name for name in named if not name.startswith(("FETCH_HTTP", "FETCH_NO_PROXY", "TENSORRT_"))}
+    assert len(plain) > 10
+    assert sorted(name for name in plain if f'"{name}"' not in source) == []
+
+
+def test_proxies_are_given_in_both_spellings() -> None:
+    proxy = {"DIFFUSION_OPERATOR_FETCH_NO_PROXY": ".svc", "DIFFUSION_OPERATOR_FETCH_CA_CONFIG_MAP": "ca"}
+    assert from_environment(IMAGES | proxy).fetch == FetchNetwork((("NO_PROXY", ".svc"), ("no_proxy", ".svc")), "ca")
+    assert from_environment(IMAGES).fetch == FetchNetwork()
+
+
+def test_the_schemas_made_for_kubeconform_know_no_other_fields(tmp_path: Path) -> None:
+    kind = {"group": "apps", "version": "v1", "kind": "Deployment"}
+    one = {"type": "object", "properties": {"spec": {"$ref": "#/definitions/Spec"}}}
+    spec = {"type": "object", "properties": {"paused": {"type": "boolean"}}}
+    write({"definitions": {"One": one | {"x-kubernetes-group-version-kind": [kind]}, "Spec": spec}}, tmp_path)
+    text = (tmp_path / "apps_v1_deployment.json").read_text()
+    assert text.count('"additionalProperties": false') == 2
