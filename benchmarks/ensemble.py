@@ -1,6 +1,6 @@
 """What the unrolled ensemble is worth against three other ways to run the same engines on the same server.
 
-Builds the demo checkpoint for the CPU and adds two models to a copy of its repository. In one run, in turns:
+Builds the demo checkpoint and adds two models to a copy of its repository. In one run, in turns:
 
 * `ensemble`: the unrolled ensemble;
 * `bls`: a Python model that calls the denoiser and the scheduler step by Triton's BLS, in 16 instances;
@@ -17,14 +17,19 @@ one is. `mean_batch` is the denoiser's in the ensemble's measurements, where a b
 Writes out/bench-ensemble.json.
 
     python -m benchmarks.ensemble --seconds 5
+
+With `--device cuda` text encoder, denoiser and VAE run with ONNX Runtime on a GPU, behind the same thin Python models.
+On a machine with a GPU where nothing can be built, measure a repository that was made elsewhere:
+
+    python -m benchmarks.ensemble --device cuda --prepare FOLDER
+    python -m benchmarks.ensemble --device cuda --models FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
-import os
-import shutil
 import sys
 import tempfile
 import time
@@ -34,25 +39,29 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import numpy as np
 import tritonclient.http as triton
+from PIL import Image
 from tritonclient.utils import np_to_triton_dtype
 
 from benchmarks.ensemble_models.loop import Tensors, draw
-from tests.component.checkpoints import DEMO
-from tests.component.client import counts, tensor
-from tests.component.conftest import make
+from tests.component.client import counts, psnr, tensor
 from tests.component.tritonserver import serve
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SHORT, LONG = 4, 20
 CLIENTS = (1, 4, 16)
 BATCH_CLIENTS = (1, 2, 4, 8, 16)
 ROUNDS = 3
+# What the demo checkpoint is built for.
+MAX_BATCH = 8
+LEAST_PSNR = 40.0
 OUT = Path(__file__).parents[1] / "out" / "bench-ensemble.json"
-_MODELS = Path(__file__).with_name("ensemble_models")
 # A client, steps and seed; gives the picture as a file, and the seconds of engines that Triton does not count.
 Contender = Callable[[Any, int, int], tuple[bytes, float]]
 Table = dict[str, dict[str, float]]
@@ -102,34 +111,22 @@ CONTENDERS: dict[str, Contender] = {
 }
 
 
-def add_model(models: Path, name: str, engines: str, instances: int) -> None:
-    """Write a model that runs the loop into a repository."""
-    version = models / name / "1"
-    version.mkdir(parents=True)
-    for source in _MODELS.glob("*.py"):
-        shutil.copy(source, version)
-    parameters = {"engines": engines, "models": str(models), "threads": str(len(os.sched_getaffinity(0)))}
-    inputs = {"prompt": "STRING", "seed": "INT64", "guidance_scale": "FP32", "steps": "INT32"}
-    outputs = {"encoded_image": "STRING", "engine_seconds": "FP32"}
-    lines = [f'name: "{name}"', 'backend: "python"', "max_batch_size: 1"]
-    lines += [f'input {{ name: "{each}" data_type: TYPE_{kind} dims: [1] }}' for each, kind in inputs.items()]
-    lines += [f'output {{ name: "{each}" data_type: TYPE_{kind} dims: [1] }}' for each, kind in outputs.items()]
-    lines += [f'parameters {{ key: "{key}" value {{ string_value: "{text}" }} }}' for key, text in parameters.items()]
-    lines += [f"instance_group {{ kind: KIND_CPU count: {instances} }}"]
-    (models / name / "config.pbtxt").write_text("\n".join(lines) + "\n")
-
-
 @contextmanager
-def server() -> Iterator[str]:
+def server(models: Path | None, device: str, rate_limit: str) -> Iterator[str]:
     """A server with all contenders; its HTTP address."""
     with tempfile.TemporaryDirectory() as folder:
-        digest = str(make(Path(folder, "store"), DEMO)[-1]["digest"])
-        models = Path(folder, "models")
-        shutil.copytree(Path(folder, "store", "repositories", digest, "models"), models)
-        add_model(models, "bls", "bls", max(CLIENTS))
-        add_model(models, "python", "sessions", 1)
-        with serve(models) as running:
+        if models is None:
+            models = Path(folder, "models")
+            prepare(models, device)
+        with serve(models.resolve(), rate_limit=rate_limit) as running:
             yield running.http
+
+
+def prepare(models: Path, device: str) -> None:
+    """Write the repository; what it takes to build one is not needed where one is only measured."""
+    from benchmarks import ensemble_repository  # noqa: PLC0415 - it needs torch
+
+    ensemble_repository.prepare(models, device)
 
 
 @contextmanager
@@ -140,17 +137,28 @@ def connection(http: str) -> Iterator[Any]:
 
 
 def same_pictures(http: str) -> None:
-    """Warm up, and see to it that all contenders do the same work.
+    """Warm up all sizes of a batch, and see to it that all contenders do the same work.
+
+    On a GPU two sessions may choose different kernels, so pictures are compared, not files.
 
     Raises:
         SystemExit: they draw different pictures.
     """
     with connection(http) as client:
+        for batch in range(MAX_BATCH, 0, -1):
+            given = {name: array.repeat(batch, 0) for name, array in request(1).items()}
+            call(client, f"generate_{SHORT}_pipeline", given, ["encoded_image"])
         for steps in (SHORT, LONG):
-            pictures = {name: ask(client, steps, 1)[0] for name, ask in CONTENDERS.items()}
-            different = [name for name, picture in pictures.items() if picture != pictures["ensemble"]]
+            pictures = {name: pixels(ask(client, steps, 1)[0]) for name, ask in CONTENDERS.items()}
+            ours = pictures["ensemble"]
+            different = [name for name, picture in pictures.items() if psnr(picture, ours) < LEAST_PSNR]
             if different:
                 sys.exit(f"{', '.join(different)}: not the ensemble's picture at {steps} steps")
+
+
+def pixels(file: bytes) -> NDArray[np.uint8]:
+    """Decode a picture."""
+    return np.asarray(Image.open(io.BytesIO(file)))
 
 
 def engine_seconds(http: str) -> float:
@@ -271,20 +279,39 @@ def show(result: dict[str, Any]) -> None:
     print("\n".join(f"{name}: {value:.2f}" for name, value in result["targets"].items()))
 
 
-def main() -> None:
-    """Measure and write the file."""
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description="The unrolled ensemble against loops")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement in each of the rounds")
-    seconds = parser.parse_args().seconds
-    with server() as http:
-        same_pictures(http)
-        lone, requests = overheads(http, seconds)
-        result: dict[str, Any] = {"steps": LONG, "rounds": ROUNDS, "seconds": seconds, **lone, **loads(http, seconds)}
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what text encoder, UNet, VAE run on")
+    parser.add_argument("--rate-limit", choices=("execution_count", "off"), default="execution_count")
+    parser.add_argument("--prepare", type=Path, metavar="FOLDER", help="only build the models, into this folder")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="measure what --prepare has built")
+    parser.add_argument("--out", type=Path, default=OUT, help="file with the figures")
+    return parser.parse_args()
+
+
+def measure(http: str, seconds: float) -> dict[str, Any]:
+    """All figures."""
+    same_pictures(http)
+    lone, requests = overheads(http, seconds)
+    result: dict[str, Any] = {"steps": LONG, "rounds": ROUNDS, "seconds": seconds, **lone, **loads(http, seconds)}
     result["lone_requests_at_least"] = requests
     result["mean_batch"] = result["mean_batch_of"]["ensemble"]
     result["targets"] = targets(result)
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def main() -> None:
+    """Measure and write the file."""
+    given = arguments()
+    if given.prepare is not None:
+        prepare(given.prepare, given.device)
+        return
+    with server(given.models, given.device, given.rate_limit) as http:
+        result = {"device": given.device, "rate_limit": given.rate_limit, **measure(http, given.seconds)}
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
 
 

@@ -7,6 +7,7 @@ of the loop inside this process. Either calls the served models for what is not 
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,14 +32,9 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engines of the loop when they are to run here."""
-        parameters = {
-            key: value["string_value"] for key, value in json.loads(args["model_config"])["parameters"].items()
-        }
-        models = _LOOP if parameters["engines"] == "sessions" else ()
-        threads = int(parameters["threads"])
-        self._sessions = {
-            model: _load(Path(parameters["models"], model, "1", "model.onnx"), threads) for model in models
-        }
+        engines = json.loads(args["model_config"])["parameters"]["engines"]["string_value"]
+        models = _LOOP if engines == "sessions" else ()
+        self._sessions = {model: _load(Path(__file__).parents[2] / model) for model in models}
         self._engine_seconds = 0.0
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -78,11 +74,13 @@ def _served(model: str, given: Tensors, wanted: Sequence[str]) -> Tensors:
     return {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
 
 
-def _load(engine: Path, threads: int) -> Any:  # noqa: ANN401 - the runtime has no types
+def _load(model: Path) -> Any:  # noqa: ANN401 - the runtime has no types
     """A session with the options of the served engines."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return ort.InferenceSession(engine, options, providers=["CPUExecutionProvider"])
+    on_gpu = "CUDAExecutionProvider" in (model / "config.pbtxt").read_text()
+    providers = ["CUDAExecutionProvider"] if on_gpu else ["CPUExecutionProvider"]
+    return ort.InferenceSession(model / "1" / "model.onnx", options, providers=providers)

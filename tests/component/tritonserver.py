@@ -95,11 +95,12 @@ def libpython_folder() -> str | None:
 
 
 @contextmanager
-def serve(models: Path, **environment: str) -> Iterator[Server]:
+def serve(models: Path, *, rate_limit: str = "execution_count", **environment: str) -> Iterator[Server]:
     """Serve a model repository until the block ends.
 
     Args:
         models: the repository's `models` folder.
+        rate_limit: what the server's flag of that name says; `off` lets models of a loop run whenever they can.
         environment: variables for the server, besides this process's own.
 
     Raises:
@@ -111,7 +112,7 @@ def serve(models: Path, **environment: str) -> Iterator[Server]:
         log = Path(folder, "log")
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                _command(home, models, http, grpc, metrics),
+                [*_command(home, models, http, grpc, metrics), f"--rate-limit={rate_limit}"],
                 env=_environment(home) | environment, stdout=sink, stderr=sink, start_new_session=True,
                 # The Python backend's interpreter takes no PYTHONPATH, but the current folder is on its path.
                 cwd=sysconfig.get_path("purelib"),
@@ -134,7 +135,6 @@ def _command(home: Path, models: Path, http: int, grpc: int, metrics: int) -> li
         f"--backend-directory={home / 'backends'}",
         "--model-control-mode=none",
         "--disable-auto-complete-config",
-        "--rate-limit=execution_count",
         "--http-address=127.0.0.1",
         "--grpc-address=127.0.0.1",
         "--metrics-address=127.0.0.1",

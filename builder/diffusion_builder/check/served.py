@@ -122,16 +122,21 @@ def _map(step: Message, name: str) -> dict[str, str]:
     return {item.text("key"): item.text("value") for item in step.messages(name)}
 
 
+def graph_of(store: Store, folder: Path) -> Artifact:
+    """The exported graph that the engine in a model's version folder was made from."""
+    link = next(path for path in sorted(folder.iterdir()) if path.is_symlink())
+    engine = store.get(Kind.ENGINE, link.readlink().parts[-2])
+    graphs = [store.find(Kind.ONNX, digest) for digest in engine.manifest.made_from]
+    return next(item for item in graphs if item is not None)
+
+
 @contextmanager
 def _engine(store: Store, folder: Path) -> Iterator[Run]:
     """The graph that an engine was made from, in ONNX Runtime.
 
     Its kernels for the CPU know no bfloat16: such a graph is widened to float32, with weights that are rounded already.
     """
-    link = next(path for path in sorted(folder.iterdir()) if path.is_symlink())
-    engine = store.get(Kind.ENGINE, link.readlink().parts[-2])
-    graphs = [store.find(Kind.ONNX, digest) for digest in engine.manifest.made_from]
-    graph = next(item for item in graphs if item is not None)
+    graph = graph_of(store, folder)
     with tempfile.TemporaryDirectory() as scratch:
         if graph.manifest.extra["precision"] != Precision.BFLOAT16:
             yield _session(graph.path)
