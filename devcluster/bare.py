@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devcluster.build import require_built
+from devcluster.configs import audit_policy
 from devcluster.errors import DevclusterError
 from devcluster.layout import default_root, layout_at
 from devcluster.pki import Pki, Subject
@@ -21,7 +22,9 @@ from devcluster.probe import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+USER = "operator"
 _START_SECONDS = 180.0
+_ESTABLISH_SECONDS = 120.0
 _STOP_SECONDS = 20.0
 
 
@@ -47,19 +50,33 @@ class ApiServer:
         Raises:
             DevclusterError: kubectl refused.
         """
-        for arguments in (
-            ["apply", "--server-side", "-f"],
-            ["wait", "--for=condition=Established", "--timeout=120s", "-f"],
-        ):
-            command = [str(self.kubectl), "--kubeconfig", str(self.kubeconfig), *arguments, str(manifest)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise DevclusterError(f"{' '.join(arguments)} {manifest.name} failed", detail=done.stderr)
+        self._kubectl("apply", "--server-side", "-f", str(manifest))
+        end = time.monotonic() + _ESTABLISH_SECONDS
+        while True:
+            try:
+                self._kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(manifest))
+            except DevclusterError:
+                # A definition that has no status yet is an error to kubectl, not something to wait for.
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+    def _kubectl(self, *arguments: str) -> None:
+        command = [str(self.kubectl), "--kubeconfig", str(self.kubeconfig), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise DevclusterError(f"kubectl {' '.join(arguments)} failed", detail=done.stderr)
 
 
 @contextmanager
-def api_server() -> Iterator[ApiServer]:
+def api_server(audit: Path | None = None, authorization: str = "AlwaysAllow") -> Iterator[ApiServer]:
     """Run etcd and kube-apiserver on free loopback ports until the block ends; nothing is left afterwards.
+
+    Args:
+        audit: file for what was asked of it, one JSON object a line; it stays.
+        authorization: mode; with RBAC the ordinary user, whose name is `USER`, may do what roles grant.
 
     Raises:
         DevclusterError: the programs are not built, or do not start.
@@ -74,11 +91,18 @@ def api_server() -> Iterator[ApiServer]:
         pki = Pki(folder / "pki")
         kubeconfigs = [
             _kubeconfig(folder, pki, port, Subject(user, groups))
-            for user, groups in (("admin", ("system:masters",)), ("operator", ()))
+            for user, groups in (("admin", ("system:masters",)), (USER, ()))
         ]
         processes = [
             _start(folder, kube, "etcd", *_etcd(folder, client, peer)),
-            _start(folder, kube, "kube-apiserver", *_apiserver(folder, pki, client, port)),
+            _start(
+                folder,
+                kube,
+                "kube-apiserver",
+                *_apiserver(folder, pki, client, port),
+                f"--authorization-mode={authorization}",
+                *_audit(folder, audit),
+            ),
         ]
         try:
             _wait(processes[-1], pki, port, folder)
@@ -113,7 +137,6 @@ def _apiserver(folder: Path, pki: Pki, etcd: int, port: int) -> list[str]:
         f"--secure-port={port}",
         "--service-cluster-ip-range=10.0.0.0/16",
         f"--cert-dir={folder / 'certificates'}",
-        "--authorization-mode=AlwaysAllow",
         # Nobody makes service accounts here.
         "--disable-admission-plugins=ServiceAccount",
         f"--client-ca-file={pki.authority('cluster').certificate}",
@@ -123,6 +146,14 @@ def _apiserver(folder: Path, pki: Pki, etcd: int, port: int) -> list[str]:
         f"--service-account-key-file={tokens}",
         f"--service-account-signing-key-file={tokens}",
     ]
+
+
+def _audit(folder: Path, log: Path | None) -> list[str]:
+    if log is None:
+        return []
+    policy = folder / "audit-policy.yaml"
+    policy.write_text(audit_policy((USER,)))
+    return [f"--audit-policy-file={policy}", f"--audit-log-path={log}"]
 
 
 def _kubeconfig(folder: Path, pki: Pki, port: int, subject: Subject) -> Path:

@@ -13,8 +13,11 @@ import yaml
 from devcluster.layout import NAME, PAUSE_IMAGE, Network
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from ipaddress import IPv4Network
 
+# Whom the chart makes when it is installed as the demo and the tests do.
+OPERATOR = "system:serviceaccount:diffusion-operator:diffusion-operator"
 CNI_PLUGINS = Path("/usr/lib/cni")
 
 
@@ -77,15 +80,17 @@ def kubeconfig(parts: KubeconfigParts) -> str:
     )
 
 
-def audit_policy() -> str:
-    """Render a policy that records who asked for what; leases are left out, they are most of the traffic."""
+def audit_policy(users: Sequence[str] = (OPERATOR,)) -> str:
+    """Render a policy that records who asked for what; leases, most of the traffic, only of these users."""
+    leases = [{"group": "coordination.k8s.io", "resources": ["leases"]}]
     return _yaml(
         {
             "apiVersion": "audit.k8s.io/v1",
             "kind": "Policy",
             "omitStages": ["RequestReceived"],
             "rules": [
-                {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
+                {"level": "Metadata", "users": list(users), "resources": leases},
+                {"level": "None", "resources": leases},
                 {"level": "None", "nonResourceURLs": ["/readyz*", "/livez*", "/healthz*"]},
                 {"level": "Metadata"},
             ],

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 HUB_NAMESPACE = "tests-hub"
+LAST = "test_rights.py"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What looks back at the whole run comes last; the order is otherwise as it was."""
+    items.sort(key=lambda item: item.path.name == LAST)
 
 
 def run_devcluster(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,196 @@
+"""The chart grants what the operator uses, and nothing else: proven by audit logs. The last module of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks.fleet import CLAIM, Fleet, World, pipeline, play_controllers, revision
+from charttools.render import NAMESPACE, objects, render
+from devcluster.bare import USER, ApiServer, api_server
+from devcluster.configs import OPERATOR
+from devcluster.layout import default_root, layout_at
+from devcluster.ports import free_ports
+from diffusion_operator.cluster import connect
+from tests.cluster.audit import Right, asked, granted, table
+from tests.cluster.kube import Kube, Object, condition, eventually
+from tests.cluster.pipelines import ready
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CRD = Path(__file__).parents[2] / "crds" / "diffusionpipelines.yaml"
+ONE = Fleet(1, 1)
+PIPELINE = ONE.reference(0)
+# A pass takes milliseconds; the rest is for a machine that does other things.
+SECONDS = 120.0
+ROLES = {"ClusterRole": "diffusion-operator-diffusion-operator", "Role": "diffusion-operator-lease"}
+KEDA = {"serverAddress": "http://prometheus:9090"}
+# Groups of optional APIs that no API server of the tests has: what is granted for them cannot be seen in use.
+ABSENT = frozenset({"gateway.networking.k8s.io"})
+
+
+def chart_roles() -> list[Object]:
+    """Of the operator; the roles for people are not its own."""
+    found = [item for item in objects(render({})) if item["metadata"]["name"] == ROLES.get(item["kind"])]
+    assert len(found) == len(ROLES)
+    return found
+
+
+def scaled_objects() -> Object:
+    """As much of KEDA as the operator sees of it."""
+    names = {"plural": "scaledobjects", "singular": "scaledobject", "kind": "ScaledObject"}
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": schema}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "scaledobjects.keda.sh"},
+        "spec": {"group": "keda.sh", "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
+def binding(role: Object) -> Object:
+    """Gives the role to the operator's user."""
+    kind, head = role["kind"], role["metadata"]
+    made = {"name": head["name"], **({"namespace": NAMESPACE} if kind == "Role" else {})}
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": f"{kind}Binding",
+        "metadata": made,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": head["name"]},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}],
+    }
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("audit") / "audit.log"
+
+
+@pytest.fixture(scope="module")
+def server(log: Path) -> Iterator[ApiServer]:
+    """An API server at which the operator has exactly the chart's rights."""
+    with api_server(audit=log, authorization="RBAC") as running:
+        running.apply(CRD)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kube(server: ApiServer) -> Kube:
+    programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
+    kube = Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, PIPELINE.namespace)
+    for name in (NAMESPACE, PIPELINE.namespace):
+        kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    roles = chart_roles()
+    Kube(kube.environment, NAMESPACE).apply(*roles, *map(binding, roles))
+    kube.apply(scaled_objects())
+    kube.run("wait", "--for=condition=Established", "--timeout=60s", "crd/scaledobjects.keda.sh")
+    access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access})
+    return kube
+
+
+@contextmanager
+def operator(server: ApiServer, output: Path) -> Iterator[None]:
+    """An operator process with the rights of the chart."""
+    health, metrics = free_ports(2)
+    settings = {"BUILDER_IMAGE": "b:1", "SERVING_IMAGE": "s:1", "LEASE_NAMESPACE": NAMESPACE}
+    settings |= {"IDENTITY": "first", "HEALTH_PORT": str(health), "METRICS_PORT": str(metrics)}
+    environment = {f"DIFFUSION_OPERATOR_{name}": value for name, value in settings.items()}
+    with output.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "diffusion_operator", "run"],
+            env=os.environ | environment | {"KUBECONFIG": str(server.user_kubeconfig)},
+            stdout=sink,
+            stderr=sink,
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def spec(**changes: Any) -> Object:  # noqa: ANN401 - any field of the spec
+    document = pipeline(PIPELINE, revision(1))
+    return document | {"spec": document["spec"] | changes}
+
+
+def live(server: ApiServer, kube: Kube, document: Object, *, suspended: bool = False) -> None:
+    """Apply it, and play the controllers until the operator says that it is served, or suspended."""
+
+    async def play() -> None:
+        async with connect(str(server.kubeconfig)) as connection:
+            await play_controllers(World.of(connection), ONE)
+
+    def settled() -> bool:
+        asyncio.run(play())
+        if not suspended:
+            return ready(kube, PIPELINE.name) is not None
+        return condition(kube.get("dp", PIPELINE.name), "Ready").get("reason") == "Suspended"
+
+    kube.apply(document)
+    eventually(settled, SECONDS, lambda: kube.run("describe", "dp"))
+
+
+def test_a_full_life_is_possible_with_the_rights_that_the_chart_grants(
+    server: ApiServer, kube: Kube, log: Path, tmp_path: Path
+) -> None:
+    keda = {"maxReplicas": 3, "provider": "keda", "keda": KEDA}
+    two = [{"name": "cpu"}, {"name": "spare"}]
+    source = {"source": {"huggingFace": {"repo": "demo/shapes", "revision": revision(2)}}}
+    with operator(server, tmp_path / "operator.log"):
+        for targets in ([{"name": "cpu", "autoscaling": {"maxReplicas": 3}}], [{"name": "cpu", "autoscaling": keda}]):
+            live(server, kube, spec(targets=targets))
+        live(server, kube, spec(targets=two))
+        live(server, kube, spec(model=source))
+        live(server, kube, spec(model=source, suspend=True), suspended=True)
+        own = pipeline(PIPELINE, revision(1))
+        own["metadata"]["name"], own["spec"]["storage"] = "own", {"size": "1Gi"}
+        kube.apply(own)
+        eventually(lambda: kube.get("pvc", "own-store"), SECONDS, "the operator makes a claim")
+    seen = asked([log], USER)
+    assert not seen.refused, (tmp_path / "operator.log").read_text()[-3000:]
+    assert len(seen.used) > 20
+
+
+def operators_logs() -> list[Path]:
+    """Of the devcluster, with what was rotated away."""
+    folder = layout_at(default_root()).logs
+    return list(folder.glob("audit*.log"))
+
+
+def whole(session: pytest.Session) -> bool:
+    """True when nothing was left out of this run."""
+    here = Path(__file__).parent
+    collected = {Path(item.path) for item in session.items}
+    chosen = session.config.option.keyword or session.config.option.markexpr or session.testsfailed
+    return not chosen and collected >= set(here.glob("test_*.py"))
+
+
+def test_nothing_is_granted_that_is_not_used_and_nothing_used_that_is_not_granted(
+    request: pytest.FixtureRequest, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of it is compared only when the whole suite ran; otherwise there are uses that nobody saw."""
+    rights = granted(chart_roles())
+    in_cluster, alone = asked(operators_logs(), OPERATOR), asked([log], USER)
+    used = in_cluster.used | alone.used
+    with capsys.disabled():
+        sys.stdout.write(f"\n{table(rights, used)}\n")
+    assert not in_cluster.refused | alone.refused
+    assert _sorted(used - rights) == []
+    if whole(request.session):
+        assert in_cluster.used, "the devcluster's audit log holds nothing of the operator"
+        assert _sorted(right for right in rights - used if right[0] not in ABSENT) == []
+
+
+def _sorted(rights: Any) -> list[Right]:  # noqa: ANN401 - an iterable of rights
+    return sorted(rights)
