@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 HEAD: Final = "# Generated from charts/diffusion-operator by `make manifests`; change the chart instead.\n"
+HEALTH: Final = ROOT / "deploy" / "argocd" / "health.lua"
+HEALTH_HEAD: Final = """\
+# Generated from health.lua by `make manifests`. Merge it into Argo CD's own ConfigMap:
+#   kubectl patch configmap argocd-cm --namespace argocd --type merge --patch-file deploy/argocd/argocd-cm.yaml
+data:
+  resource.customizations.health.diffusion-operator.io_DiffusionPipeline: |
+"""
 KUSTOMIZE: Final = ROOT / "deploy" / "kustomize"
 ANYWHERE: Final = "studio"
 _MONITORED: Final[Object] = {"metrics": {"podMonitor": True}, "alerts": {"enabled": True}}
@@ -41,7 +48,13 @@ def files() -> dict[Path, str]:
         KUSTOMIZE / "pipeline-namespace" / "networkpolicies.yaml": _unplaced(placed),
         ROOT / "deploy" / "install.yaml": [*definition, _NAMESPACE, *operator],
     }
-    return {path: HEAD + _dump(items) for path, items in parts.items()}
+    made = {path: HEAD + _dump(items) for path, items in parts.items()}
+    return {**made, HEALTH.with_name("argocd-cm.yaml"): health_settings(HEALTH.read_text())}
+
+
+def health_settings(script: str) -> str:
+    """The health script as Argo CD's ConfigMap takes it."""
+    return HEALTH_HEAD + "".join(f"    {line}\n" if line else "\n" for line in script.splitlines())
 
 
 def _plain(text: str) -> list[Object]:
