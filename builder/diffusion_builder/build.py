@@ -50,6 +50,7 @@ class Fetched:
         loras: in order.
         control_nets: by name.
         ip_adapter: or None.
+        image_encoder: of the IP-Adapter, where it is named; or None.
         safety_checker: or None.
     """
 
@@ -58,6 +59,7 @@ class Fetched:
     loras: Sequence[str]
     control_nets: Mapping[str, str]
     ip_adapter: str | None
+    image_encoder: str | None
     safety_checker: str | None
 
     def of(self, component: Component) -> str:
@@ -121,11 +123,12 @@ def _judge(context: Context, spec: BuildSpec, fetched: Fetched) -> None:
 
     if fetched.ip_adapter and not any(
         parts.IMAGE_ENCODER in context.store.get(Kind.SOURCE, digest).manifest.extra["components"]
-        for digest in (fetched.ip_adapter, fetched.base)
+        for digest in (fetched.image_encoder or fetched.ip_adapter, fetched.base)
     ):
         raise BadInputError(
             Reason.MISSING_COMPONENT,
-            "ipAdapter: neither its source nor the checkpoint has an image_encoder; put that folder beside its file",
+            "ipAdapter: neither its source nor the checkpoint has an image_encoder; put that folder beside its file, "
+            "or name it: ipAdapter.imageEncoder",
         )
     main = {part: folder(fetched.of(component), part) for component, part in _FOLDERS.items()}
     early.judge_models(main, {name: folder(digest, parts.CONTROLNET) for name, digest in fetched.control_nets.items()})
@@ -147,6 +150,7 @@ def _fetch(context: Context, spec: BuildSpec, results: list[Result]) -> Fetched:
         [bring(item.source, "lora", item.file) for item in model.loras],
         {item.name: bring(item.source, "controlnet") for item in model.control_nets},
         bring(adapter.source, "ip_adapter", adapter.file) if adapter else None,
+        bring(adapter.image_encoder.source, parts.IMAGE_ENCODER) if adapter and adapter.image_encoder else None,
         bring(checker.source, parts.SAFETY_CHECKER) if checker else None,
     )
 
@@ -171,13 +175,14 @@ def exports(spec: BuildSpec, fetched: Fetched) -> Iterator[Export]:
     loras = [{"source": digest, "weight": lora.weight} for digest, lora in zip(fetched.loras, model.loras, strict=True)]
     long = {"longPrompts": model.long_prompts}
     merged = {**long, "loras": loras}
+    adapter = {"ipAdapter": fetched.ip_adapter, "imageEncoder": fetched.image_encoder}
     options: dict[Component, dict[str, Any]] = {
         Component.TEXT_ENCODER: {**merged, "clipSkip": model.clip_skip},
         Component.DENOISER: {
             **merged, "guidanceRescale": model.guidance_rescale, "controlNets": len(model.control_nets),
-            "ipAdapter": fetched.ip_adapter,
+            **adapter,
         },
-        Component.IMAGE_ENCODER: {"ipAdapter": fetched.ip_adapter},
+        Component.IMAGE_ENCODER: adapter,
     }  # fmt: skip
     for component in _components(spec):
         yield Export(component, component, _given(component, options.get(component, {}), others))

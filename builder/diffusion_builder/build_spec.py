@@ -109,10 +109,11 @@ class ControlNet(_Part):
 
 
 class IPAdapter(_Part):
-    """An IP-Adapter; its image encoder lies beside it or in the checkpoint."""
+    """An IP-Adapter; its image encoder is named, lies beside it or in the checkpoint."""
 
     source: Source
     file: str | None = None
+    image_encoder: Override | None = None
 
 
 class SafetyChecker(_Part):

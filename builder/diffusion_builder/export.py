@@ -155,7 +155,9 @@ def _parts(store: Store, request: Request) -> dict[str, _Part]:
     if options.ip_adapter:
         adapter = store.get(Kind.SOURCE, options.ip_adapter)
         found[parts.IP_ADAPTER] = _part(adapter, parts.IP_ADAPTER)
-        # An image encoder comes with the adapter, or with the checkpoint; the component says when there is none.
+        if options.image_encoder:
+            found[parts.IMAGE_ENCODER] = _part(store.get(Kind.SOURCE, options.image_encoder), parts.IMAGE_ENCODER)
+        # Else it comes with the adapter, or with the checkpoint; the component says when there is none.
         for artifact in (adapter, source):
             if parts.IMAGE_ENCODER in artifact.manifest.extra["components"]:
                 found.setdefault(parts.IMAGE_ENCODER, _part(artifact, parts.IMAGE_ENCODER))

@@ -22,7 +22,7 @@ class Type(StrEnum):
 
 
 class Reason(StrEnum):
-    """Every reason that a condition can have."""
+    """Every reason that a condition or a Warning can have."""
 
     # Nothing is wrong.
     VALID = "Valid"
@@ -64,6 +64,9 @@ class Reason(StrEnum):
     CRASH_LOOP_BACK_OFF = "CrashLoopBackOff"
     VERIFY_FAILED = "VerifyFailed"
     NOT_READY = "NotReady"
+
+    # Only told, in a Warning: serving is tried all the same.
+    GPU_TOO_SMALL = "GPUTooSmall"
 
 
 @dataclass(frozen=True)

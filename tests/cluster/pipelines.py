@@ -47,6 +47,12 @@ def story(kube: Kube) -> str:
     return f"pipeline ready\n{listed}\n{kube.run('describe', 'dp')}\n{kube.run('get', 'events')}"
 
 
+def leftovers(kube: Kube) -> list[str]:
+    """What the operator, or a controller for it, has made in a namespace; a claim that the user made is not of it."""
+    kinds = "dp,jobs,pods,deployments,replicasets,services,poddisruptionbudgets,horizontalpodautoscalers"
+    return kube.run("get", kinds, "-o", "name").split()
+
+
 def end_state(kube: Kube, name: str = "shapes") -> Object:
     """What has to be the same however a pipeline got there: artifacts, revision, and the set of objects."""
     status = (kube.get("diffusionpipelines", name) or {})["status"]

@@ -46,7 +46,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 @contextmanager
 def scheduler(server: ApiServer, log: Path) -> Iterator[None]:
     """kube-scheduler for this API server; its log is in `log`."""
-    program = require_built(layout_at(default_root())).devcluster_kube
+    # Under a path of its own: `devcluster down` ends what runs from its own folder.
+    program = log.parent / "kube"
+    program.symlink_to(require_built(layout_at(default_root())).devcluster_kube)
     flags = [f"--kubeconfig={server.kubeconfig}", "--leader-elect=false", "--secure-port=0"]
     flags += [f"--authentication-kubeconfig={server.kubeconfig}", f"--authorization-kubeconfig={server.kubeconfig}"]
     with log.open("wb") as sink:
@@ -199,6 +201,78 @@ def test_a_gpu_that_becomes_free_gets_the_build_and_its_end_lets_the_next_go(
     look(server)
     [second] = let_go(jobs(compiling, "compile", SKU))
     assert second["metadata"]["name"] != first["metadata"]["name"]
+
+
+DRIVER = "gpu.example.com"
+CLAIMED = {"name": "claimed", "gpu": {"product": "NVIDIA-H200", "resourceClaimTemplateName": "one-h200"}}
+
+
+def offer(kube: Kube) -> None:
+    """The class and the template that an administrator makes for GPUs of a driver."""
+    api = {"apiVersion": "resource.k8s.io/v1"}
+    ours = {"cel": {"expression": f"device.driver == '{DRIVER}'"}}
+    product = {"cel": {"expression": f"device.attributes['{DRIVER}'].productName == 'NVIDIA-H200'"}}
+    request = {"name": "gpu", "exactly": {"deviceClassName": DRIVER, "selectors": [product]}}
+    kube.apply(
+        {**api, "kind": "DeviceClass", "metadata": {"name": DRIVER}, "spec": {"selectors": [ours]}},
+        {
+            **api,
+            "kind": "ResourceClaimTemplate",
+            "metadata": {"name": "one-h200"},
+            "spec": {"spec": {"devices": {"requests": [request]}}},
+        },
+    )
+
+
+def publish(kube: Kube, node: str, product: str) -> None:
+    """What the driver on a node says that it has."""
+    devices = [{"name": "gpu-0", "attributes": {"productName": {"string": product}}}]
+    pool = {"name": node, "generation": 1, "resourceSliceCount": 1}
+    spec = {"driver": DRIVER, "nodeName": node, "pool": pool, "devices": devices}
+    kube.apply({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": node}, "spec": spec})
+
+
+def make_claims(kube: Kube, name: str) -> None:
+    """The claims that the controller manager would make for a pod."""
+    pod = kube.get("pod", name) or {}
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod["metadata"]["uid"], "controller": True}
+    made = []
+    for wanted in pod["spec"]["resourceClaims"]:
+        template = kube.get("resourceclaimtemplate", wanted["resourceClaimTemplateName"]) or {}
+        head = {"name": f"{name}-{wanted['name']}", "ownerReferences": [owner]}
+        claim = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": head}
+        kube.apply(claim | {"spec": template["spec"]["spec"]})
+        made.append({"name": wanted["name"], "resourceClaimName": head["name"]})
+    patch = json.dumps({"status": {"resourceClaimStatuses": made}})
+    kube.run("patch", "pod", name, "--subresource=status", "--type=merge", "-p", patch)
+
+
+def test_a_gpu_by_claim_is_waited_for_and_taken_where_a_driver_has_it(server: ApiServer, compiling: Kube) -> None:
+    """Dynamic Resource Allocation: no device plugin, no label of a node; the claim alone chooses."""
+    for node in ("dra-0", "dra-1"):
+        add_node(compiling, node)
+    publish(compiling, "dra-0", "NVIDIA-L4")
+    offer(compiling)
+    compiling.apply(pipeline("claims", storage={"claimName": "store"}, targets=[CLAIMED]))
+    # It joins the Jobs that the other pipeline has had done, stage by stage, and then needs one of its own.
+    for _ in ("fetch", "export", "compile"):
+        look(server, "claims")
+    [job] = let_go(jobs(compiling, "compile", "NVIDIA-H200"))
+    pod = add_pod(compiling, job)
+    make_claims(compiling, pod)
+
+    def told() -> bool:
+        look(server, "claims")
+        state = condition(compiling.get("dp", "claims"), "EnginesReady")
+        return state["reason"] == "WaitingForGPU" and "claims of one-h200" in state["message"]
+
+    eventually(told, 180, lambda: str(compiling.get("dp", "claims")))
+    assert node_of(compiling, pod) == ""
+    publish(compiling, "dra-1", "NVIDIA-H200")
+    eventually(lambda: node_of(compiling, pod) == "dra-1", 180, lambda: str(compiling.get("pod", pod)))
+    [claim] = compiling.list("resourceclaims")
+    [device] = claim["status"]["allocation"]["devices"]["results"]
+    assert (device["driver"], device["pool"], device["device"]) == (DRIVER, "dra-1", "gpu-0")
 
 
 HUB = {"huggingFace": {"repo": "demo/shapes", "revision": "0" * 40}}

@@ -15,11 +15,13 @@ from examples.demo_support.picture import port_forward
 from examples.demo_support.settings import GUIDANCE
 from examples.demo_training.judge import judge
 from tests.cluster.kube import Kube, Object, condition, eventually
-from tests.cluster.pipelines import end_state, example, story, wait_ready
+from tests.cluster.load import load
+from tests.cluster.pipelines import end_state, example, leftovers, story, wait_ready
 
 if TYPE_CHECKING:
     from examples.demo_support.cluster import Cluster
 
+BEFORE_AND_AFTER = 5
 PROMPT = "a red circle on a blue background"
 
 
@@ -136,6 +138,22 @@ def replaced(kube: Kube, uid: str) -> bool:
     )
 
 
+def test_a_rolling_restart_under_load_loses_no_request(served: Kube) -> None:
+    service = served.get("service", "shapes") or {}
+    address = service["spec"]["clusterIP"]
+    (before,) = serving_pods(served)
+    request = Request(prompt=PROMPT, seed=7, guidance_scale=GUIDANCE)
+    with load({"http": f"{address}:8000", "grpc": f"{address}:8001"}, request, 4) as answers:
+        eventually(lambda: answers.pictures >= BEFORE_AND_AFTER, 300, lambda: f"pictures come: {answers}")
+        served.run("rollout", "restart", "deployment", "-l", "diffusion-operator.io/pipeline=shapes")
+        eventually(lambda: replaced(served, before["metadata"]["uid"]), 300, lambda: f"a new pod\n{story(served)}")
+        eventually(lambda: not leaving(served), 300, lambda: f"the old pod is gone\n{story(served)}")
+        count = answers.pictures
+        eventually(lambda: answers.pictures >= count + BEFORE_AND_AFTER, 300, lambda: f"pictures come: {answers}")
+    assert answers.lost == []
+    wait_ready(served)
+
+
 def test_losing_the_whole_status_loses_nothing(served: Kube) -> None:
     before = end_state(served)
     objects = fingerprints(served)
@@ -149,10 +167,9 @@ def test_losing_the_whole_status_loses_nothing(served: Kube) -> None:
 
 
 def test_deleting_the_pipeline_leaves_nothing(served: Kube) -> None:
-    served.delete("dp", "shapes")
-
-    def left() -> list[str]:
-        listed = served.run("get", "dp,jobs,pods,deployments,services,pvc", "-o", "name").split()
-        return [name for name in listed if name]
-
-    eventually(lambda: not left(), 60, lambda: f"everything is gone\n{left()}\n{story(served)}")
+    served.run("delete", "dp", "shapes", "--wait=false")
+    eventually(
+        lambda: not leftovers(served) and not served.list("persistentvolumeclaims"),
+        60,
+        lambda: f"everything is gone\n{leftovers(served)}\n{story(served)}",
+    )

@@ -110,6 +110,7 @@ class Bench:
         wanted = options.get(component, {})
         if self.shape.adapter and component in (Component.DENOISER, Component.IMAGE_ENCODER):
             wanted = {**wanted, "ipAdapter": self.extras["adapter"]}
+            wanted |= {"imageEncoder": self.extras["image_encoder"]} if self.shape.plus else {}
         if self.shape.control and component is Component.DENOISER:
             wanted["controlNets"] = 2
         return wanted
@@ -150,7 +151,11 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         wanted["controlnet"] = {"controlnet": parts.controlnet(shape.control, levels=shape.levels)}
     if shape.adapter:
         adapter = parts.ip_adapter(shape.unet, plus=shape.plus)
-        wanted["adapter"] = {"ip_adapter": adapter, "image_encoder": parts.image_encoder()}
+        encoder = {"image_encoder": parts.image_encoder()}
+        # Beside the adapter, or in a source of its own.
+        wanted["adapter"] = {"ip_adapter": adapter} | ({} if shape.plus else encoder)
+        if shape.plus:
+            wanted["image_encoder"] = encoder
     return Bench(
         Workshop(store.root, tensorrt_rtx.write_programs(folder / "programs")),
         shape,

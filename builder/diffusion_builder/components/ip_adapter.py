@@ -104,7 +104,7 @@ def image_facts(folders: Mapping[str, Path], adapter: Adapter | None) -> dict[st
         raise BadInputError(
             Reason.MISSING_COMPONENT,
             "the IP-Adapter comes without its image encoder: put the folder image_encoder (config.json, "
-            "model.safetensors) into the adapter's or the checkpoint's source",
+            "model.safetensors) into the adapter's or the checkpoint's source, or name its own: ipAdapter.imageEncoder",
         )
     config = configs.read(folders[parts.IMAGE_ENCODER], parts.IMAGE_ENCODER)
     if adapter is not None and adapter.reads_hidden_states:

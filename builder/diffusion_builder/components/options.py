@@ -47,6 +47,7 @@ class ExportOptions(_Frozen):
         control_nets: ControlNets whose residuals the denoiser adds.
         control_net: source of the ControlNet that is exported.
         ip_adapter: source of the IP-Adapter, for the denoiser and its image encoder.
+        image_encoder: source of the image encoder, where it lies neither beside the IP-Adapter nor in the checkpoint.
         loras: merged into text encoder and denoiser.
         around: sources of the other components, where the component's own lacks or differs from what is served; the
             first one that has a part counts.
@@ -58,6 +59,7 @@ class ExportOptions(_Frozen):
     control_nets: int = Field(default=0, ge=0, le=MAX_CONTROLNETS)
     control_net: Digest | None = None
     ip_adapter: Digest | None = None
+    image_encoder: Digest | None = None
     loras: tuple[LoraOption, ...] = ()
     around: tuple[Digest, ...] = ()
 
@@ -73,6 +75,7 @@ _APPLIES: Mapping[str, frozenset[Component]] = {
     "controlNets": frozenset({Component.DENOISER}),
     "controlNet": frozenset({Component.CONTROLNET}),
     "ipAdapter": frozenset({Component.DENOISER, Component.IMAGE_ENCODER}),
+    "imageEncoder": frozenset({Component.DENOISER, Component.IMAGE_ENCODER}),
     "loras": frozenset({Component.DENOISER, Component.TEXT_ENCODER}),
     "around": frozenset(NEEDED),
 }
@@ -90,6 +93,8 @@ def check(component: Component, options: ExportOptions) -> None:
             raise BadInputError(
                 Reason.INVALID_ARGUMENT, f"{component} has no option {name}; it has: {', '.join(known) or 'none'}"
             )
+    if options.image_encoder is not None and options.ip_adapter is None:
+        raise BadInputError(Reason.INVALID_ARGUMENT, "imageEncoder is that of an IP-Adapter: give ipAdapter too")
     if component is Component.CONTROLNET and options.control_net is None:
         raise BadInputError(
             Reason.INVALID_ARGUMENT, "controlnet needs the option controlNet: the digest of the ControlNet's source"

@@ -82,6 +82,12 @@ class TargetStatus(ApiModel):
     vram_bytes: int | None = Field(
         default=None, description="GPU memory that a pod should need, bytes, as the builder estimates it."
     )
+    gpu_memory_bytes: int | None = Field(
+        default=None, description="GPU memory of the product or MIG slice, bytes, where it is known."
+    )
+    warning: Annotated[str, Field(max_length=1024)] | None = Field(
+        default=None, description="What may keep the servers from starting: a GPU that is too small."
+    )
     stable_revision: str | None = Field(default=None, description="Revision that has the traffic.")
     next_revision: str | None = Field(default=None, description="Revision that is being started.")
     replicas: int = Field(default=0, description="Pods of the stable revision that are wanted.")

@@ -27,6 +27,7 @@ CHILDREN = (
 )
 GRACE_SECONDS = 10.0
 SERVER_SECONDS, CLIENT_SECONDS, CONNECT_SECONDS = 300, 330, 30
+LISTING_CHUNK, IDLE_SECONDS = 100, 0.1
 
 
 class Wiring:
@@ -147,7 +148,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = CLIENT_SECONDS
     settings.watching.connect_timeout = CONNECT_SECONDS
     settings.networking.request_timeout = CONNECT_SECONDS
-    settings.queueing.idle_timeout = 1.0
+    # kopf reads a whole listing at once unless told otherwise, and keeps every object until none came for so long.
+    settings.watching.chunk_size = LISTING_CHUNK
+    settings.queueing.idle_timeout = IDLE_SECONDS
     for group, version, plural in CHILDREN:
         settings.watching.label_selectors[group, version, plural] = naming.MANAGED_SELECTOR
     return settings

@@ -68,11 +68,12 @@ def plan(observed: Observed, settings: Settings, refused: Finding | None = None)
         )
     )
     at = report.moment(observed.generation, rfc3339(observed.now), observed.status)
+    status = report.full(at, found, observed, builds, targets)
     return Plan(
         # What serves goes on serving; nothing new is begun that could not be finished.
         actions=tuple(_actions(observed, builds, targets, settings)) if fit.ok else (),
-        status=report.full(at, found, observed, builds, targets),
-        notes=tuple(report.notes(at, found)),
+        status=status,
+        notes=(*report.notes(at, found), *report.warnings(status, observed.status)),
         again_seconds=_again(observed, builds, found),
     )
 

@@ -10,6 +10,7 @@ JsonObject = dict[str, Any]
 
 MODEL = "model"
 IP_ADAPTER = "ip_adapter"
+IMAGE_ENCODER = "image_encoder"
 SAFETY_CHECKER = "safety_checker"
 FOLDERS: Mapping[str, str] = {
     "text_encoder": "text_encoder",
@@ -72,6 +73,8 @@ def origins(model: Model) -> dict[str, Origin]:
         found[control_net(net.name)] = Origin(net.source, "controlnet")
     if model.ip_adapter is not None:
         found[IP_ADAPTER] = Origin(model.ip_adapter.source, "ip_adapter", model.ip_adapter.file)
+    if model.ip_adapter is not None and model.ip_adapter.image_encoder is not None:
+        found[IMAGE_ENCODER] = Origin(model.ip_adapter.image_encoder.source, IMAGE_ENCODER)
     if model.safety_checker is not None:
         found[SAFETY_CHECKER] = Origin(model.safety_checker.source, "safety_checker")
     return found
@@ -82,7 +85,7 @@ def parts(spec: DiffusionPipelineSpec) -> tuple[Part, ...]:
     model = spec.model
     overrides = model.overrides()
     loras = tuple(_lora(number) for number in range(len(model.loras or ())))
-    adapter = (IP_ADAPTER,) if model.ip_adapter is not None else ()
+    adapter = _adapter(model)
     nets = tuple(net.name for net in model.control_nets or ())
 
     def around(base: str) -> tuple[str, ...]:
@@ -108,7 +111,7 @@ def parts(spec: DiffusionPipelineSpec) -> tuple[Part, ...]:
         key = control_net(name)
         found.append(Part(key, "controlnet", unet, sizes, around(unet), (key,)))
     if adapter:
-        found.append(Part("image_encoder", "image_encoder", MODEL, (), additions=adapter))
+        found.append(Part(IMAGE_ENCODER, "image_encoder", MODEL, (), additions=adapter))
     if model.safety_checker is not None:
         found.append(Part(SAFETY_CHECKER, "safety_checker", SAFETY_CHECKER, ("safety_checker",)))
     return tuple(found)
@@ -136,6 +139,8 @@ def options(spec: DiffusionPipelineSpec, part: Part, name_of: Callable[[str], Js
         found |= _denoiser(model)
     if IP_ADAPTER in part.additions:
         found["ipAdapter"] = name_of(IP_ADAPTER)
+    if IMAGE_ENCODER in part.additions:
+        found["imageEncoder"] = name_of(IMAGE_ENCODER)
     if part.component == "controlnet":
         found["controlNet"] = name_of(part.name)
     if part.around:
@@ -157,6 +162,13 @@ def _denoiser(model: Model) -> JsonObject:
     if model.control_nets:
         found["controlNets"] = len(model.control_nets)
     return found
+
+
+def _adapter(model: Model) -> tuple[str, ...]:
+    """Roles of what makes reference pictures guide the denoiser; its graph has the sizes of the image encoder."""
+    if model.ip_adapter is None:
+        return ()
+    return (IP_ADAPTER,) if model.ip_adapter.image_encoder is None else (IP_ADAPTER, IMAGE_ENCODER)
 
 
 def _lora(number: int) -> str:

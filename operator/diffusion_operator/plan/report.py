@@ -14,9 +14,9 @@ from diffusion_operator.api.status import (
     Summary,
     TargetStatus,
 )
-from diffusion_operator.conditions import Finding, Type
+from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests.event import EventNote
-from diffusion_operator.plan import collection
+from diffusion_operator.plan import collection, memory
 from diffusion_operator.plan.builds import Builds, names
 from diffusion_operator.plan.estimate import with_estimate
 from diffusion_operator.plan.observed import Observed
@@ -100,6 +100,14 @@ def notes(at: Moment, findings: Iterable[Finding]) -> Iterator[EventNote]:
             yield EventNote(warning=trouble, reason=finding.reason, message=message)
 
 
+def warnings(status: DiffusionPipelineStatus, before: JsonObject) -> Iterator[EventNote]:
+    """Warnings of targets that the status before does not have."""
+    told = {item.get("warning") for item in before.get("targets", [])}
+    for text in dict.fromkeys(target.warning for target in status.targets if target.warning is not None):
+        if text not in told:
+            yield EventNote(warning=True, reason=Reason.GPU_TOO_SMALL, message=text)
+
+
 def _summary(observed: Observed, builds: Builds | None, plans: Sequence[TargetPlan]) -> Summary:
     skus = {plan.target.sku for plan in plans}
     wanted, done = (
@@ -135,12 +143,15 @@ def _component(name: str, builds: Builds | None, before: JsonObject) -> Componen
 def _target(observed: Observed, plan: TargetPlan, builds: Builds | None) -> TargetStatus:
     state, serving = plan.state, plan.serving
     assemble = builds.assembles.get(plan.target.sku) if builds is not None else None
+    needed = assemble.result.get("vramBytes") or None if assemble is not None else None
     service = naming.target_service(observed.owner.name, plan.target.name)
     return TargetStatus(
         name=plan.target.name,
         repository=step_status(assemble),
         check=_check(builds.checks.get(plan.target.sku) if builds is not None else None),
-        vram_bytes=assemble.result.get("vramBytes") or None if assemble is not None else None,
+        vram_bytes=needed,
+        gpu_memory_bytes=memory.memory_bytes(plan.target.sku),
+        warning=memory.shortage(plan.target.sku, needed),
         stable_revision=state.stable,
         next_revision=state.desired if state.desired != state.stable else None,
         replicas=serving.replicas if serving is not None else 0,

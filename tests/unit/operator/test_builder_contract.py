@@ -22,7 +22,7 @@ SPECS: dict[str, dict[str, Any]] = {
             "components": {"denoiser": {"source": HUB}, "vae": {"source": HUB}, "text_encoder": {"source": HUB}},
             "loras": [{"source": HUB, "file": "a.safetensors", "weight": 0.5}],
             "controlNets": [{"name": "canny", "source": HUB}, {"name": "depth", "source": ARCHIVE}],
-            "ipAdapter": {"source": HUB, "file": "ip.safetensors"},
+            "ipAdapter": {"source": HUB, "file": "ip.safetensors", "imageEncoder": {"source": ARCHIVE}},
             "clipSkip": 1,
             "longPrompts": True,
             "guidanceRescale": True,

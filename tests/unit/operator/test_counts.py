@@ -93,6 +93,17 @@ def test_another_safety_checker_builds_it_and_nothing_else() -> None:
     }
 
 
+def test_an_image_encoder_of_its_own_rebuilds_what_reads_it_and_nothing_else() -> None:
+    cluster = FakeCluster()
+    adapter = {"source": hub(REVISION, "demo/adapter")}
+    cluster.apply_pipeline(model=model(ipAdapter=adapter))
+    made(cluster)
+    cluster.apply_pipeline(model=model(ipAdapter=adapter | {"imageEncoder": {"source": hub(OTHER, "demo/vision")}}))
+    new = made(cluster)
+    assert {name for name in new if name.startswith("export")} == {"export denoiser", "export image_encoder"}
+    assert new["fetch"] == 1
+
+
 @pytest.mark.parametrize(
     "change",
     [

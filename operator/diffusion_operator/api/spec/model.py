@@ -120,9 +120,14 @@ class ControlNet(ApiModel):
 class IpAdapter(ApiModel):
     """Lets reference pictures guide the denoiser."""
 
-    source: Source = Field(description="Where it comes from; with its image encoder, unless the checkpoint has one.")
+    source: Source = Field(
+        description="Where it comes from; with its image encoder, unless that is named here or the checkpoint has one."
+    )
     file: SafetensorsFile | None = Field(
         default=None, description="Which safetensors file it is, where the source has several."
+    )
+    image_encoder: Override | None = Field(
+        default=None, description="The image encoder that it was trained with, where that lies elsewhere."
     )
 
 
