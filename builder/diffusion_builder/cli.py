@@ -142,6 +142,22 @@ def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, re
 
 
 @cli.command()
+@store_option
+@click.option("--stable", required=True, help="HTTP address of the stable revision's server.")
+@click.option("--canary", required=True, help="HTTP address of the canary's server.")
+@click.option("--spec", required=True, help="JSON: revisions, ensembles, prompts, limits; see docs/builder.md.")
+@click.option("--export", type=click.Path(path_type=Path), help="Folder for a copy of the pictures, for a scorer.")
+@click.option("--score", type=click.Path(path_type=Path), help="JSON file that a scorer has left: passed, message.")
+@result_option
+@click.pass_obj
+def judge(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
+    """Compare golden pictures of two servers; a bad canary is a result and no error."""
+    from diffusion_builder import stages
+
+    finish(mode, store, result, lambda context: stages.judge(context, stages.JudgeRequest(**arguments)))
+
+
+@cli.command()
 @click.option("--metrics", default="http://127.0.0.1:8002/metrics", show_default=True, help="The server's metrics.")
 @click.option("--least", default=5.0, show_default=True, help="Seconds to wait in any case.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait at most.")

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     STORE_UNAVAILABLE = "StoreUnavailable"
     # a running server
     PROBE_FAILED = "ProbeFailed"
+    SCORE_MISSING = "ScoreMissing"
     INTERNAL_ERROR = "InternalError"
 
 

@@ -70,6 +70,7 @@ _REPORTED: Mapping[str, Callable[[Mapping[str, Any]], Result]] = {
     "compile": _pick("component", "runtime", "runtimeVersion"),
     "assemble": _pick("ensembles", "stateSlots", "serverFlags", "vramBytes"),
     "check": _pick("repository", "precision", "minPsnr", "worstPsnr", "worstLatentError", "ensembles"),
+    "judge": _pick("passed", "reason", "message", "worstPsnr", "worstSsim", "colorShift", "roughness"),
 }
 
 
@@ -207,6 +208,41 @@ def verify(context: Context, digest: str) -> Result:
         "stage": "verify", "digest": digest, "sizeBytes": verified.size, "seconds": seconds, "cached": False,
         "files": verified.files,
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class JudgeRequest:
+    """Which servers are compared.
+
+    Args:
+        stable: HTTP address of the stable revision.
+        canary: of the other one.
+        spec: JSON of `judge.JudgeSpec`.
+        export: folder for a copy of the pictures, for a scorer.
+        score: the file that the scorer has left.
+    """
+
+    stable: str
+    canary: str
+    spec: str
+    export: Path | None = None
+    score: Path | None = None
+
+
+def judge(context: Context, request: JudgeRequest) -> Result:
+    """Compare golden pictures of two revisions."""
+    from diffusion_builder.judge import stage
+    from diffusion_builder.judge.ask import Server
+    from diffusion_builder.judge.spec import JudgeSpec
+    from diffusion_builder.spec import parse
+
+    wanted = parse(JudgeSpec, request.spec, "--spec")
+    servers = (Server(request.stable), Server(request.canary))
+    result = context.run("judge", "", lambda phase: stage.judge(context.store, servers, wanted, phase))
+    result = {**result, "pictures": f"{Kind.PICTURES}/{result['digest']}"}
+    if request.export is not None:
+        stage.export(context.store.get(Kind.PICTURES, result["digest"]), request.export)
+    return stage.scored(result, request.score) if request.score is not None else result
 
 
 def probe(context: Context, url: str, digest: str, timeout: float) -> Result:

@@ -77,6 +77,11 @@ def revision(pipeline: str, target: str, revision_id: str) -> str:
     return f"{pipeline}-{target}-{revision_id}"
 
 
+def host(address: str) -> str:
+    """Name of the Service in an address that `url` has made."""
+    return address.split("//", 1)[-1].split(".", 1)[0].split(":", 1)[0]
+
+
 def url(service: str, namespace: str) -> str:
     """HTTP address of a Service inside the cluster."""
     return f"http://{service}.{namespace}.svc:8000"

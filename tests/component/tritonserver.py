@@ -135,6 +135,7 @@ def _command(home: Path, models: Path, http: int, grpc: int, metrics: int) -> li
         f"--backend-directory={home / 'backends'}",
         "--model-control-mode=none",
         "--disable-auto-complete-config",
+        "--metrics-config=summary_latencies=true",
         "--http-address=127.0.0.1",
         "--grpc-address=127.0.0.1",
         "--metrics-address=127.0.0.1",

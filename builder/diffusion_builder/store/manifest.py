@@ -25,6 +25,7 @@ class Kind(StrEnum):
     ENGINE = "engines"
     REPOSITORY = "repositories"
     CHECK = "checks"
+    PICTURES = "pictures"
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,8 @@ def _server(request: ServingRequest, owner: Owner, image: str, settings: Setting
         f"--grpc-restricted-protocol={ADMIN_APIS}:pod-uid=$(POD_UID)",
         f"--exit-timeout-secs={EXIT_TIMEOUT_SECONDS}",
         "--allow-metrics=true",
+        # Quantiles of latencies, by which a canary is judged.
+        "--metrics-config=summary_latencies=true",
         *request.flags,
         # gRPC clients are told to connect anew now and then, so that they find new pods and leave stopping ones.
         f"--grpc-max-connection-age={GRPC_CONNECTION_SECONDS * 1000}",

@@ -25,7 +25,18 @@ RETRIES = 2
 GC = "gc"
 SOURCE_PATH = "/source"
 CA_FOLDER, CA_FILE = "/etc/diffusion-ca", "ca.crt"
+PICTURES, PICTURES_PATH = "pictures", "/pictures"
+SCORE = f"{PICTURES_PATH}/score.json"
+SCORER_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"})
 TOKEN_FOLDER = "/var/run/secrets/huggingface"  # noqa: S105 - a path, not a secret
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A user's program that judges golden pictures; without a command its image's own."""
+
+    image: str
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class JobRequest:
     """All that decides a build Job.
 
     Attributes:
-        stage: of the builder: fetch, export, compile, assemble, check; or gc.
+        stage: of the builder: fetch, export, compile, assemble, check, judge; or gc.
         component: what is exported or compiled.
         sku: what is compiled for.
         key: digest of the inputs; equal keys are equal results.
@@ -43,6 +54,7 @@ class JobRequest:
         source_claim: that holds the checkpoint, when it comes from a claim.
         token: access token of the hub; mounted as a file in this Job only.
         labels: more labels, such as a queue's name.
+        scorer: has a word in a judgement.
     """
 
     stage: str
@@ -58,6 +70,7 @@ class JobRequest:
     source_claim: str | None = None
     token: SecretKey | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    scorer: Scorer | None = None
 
     @property
     def queue(self) -> str | None:
@@ -110,7 +123,7 @@ def job(request: JobRequest, owner: Owner, settings: Settings, attempt: int = 0)
             # It starts once it is its turn: `plan.budget`.
             **({"suspend": True} if request.queue else {}),
             "backoffLimit": RETRIES,
-            "podFailurePolicy": _failure_policy(),
+            "podFailurePolicy": _failure_policy(request),
             "template": template,
         },
     }
@@ -135,44 +148,62 @@ def _labels(request: JobRequest, owner: Owner) -> dict[str, str]:
     return labels
 
 
-def _failure_policy() -> JsonObject:
+def _failure_policy(request: JobRequest) -> JsonObject:
     """A disruption costs no retry; bad input is never tried again."""
+    builders = [naming.BUILD] if request.scorer is None else [PICTURES, naming.BUILD]
     return {
         "rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            {
-                "action": "FailJob",
-                "onExitCodes": {"containerName": naming.BUILD, "operator": "In", "values": [BAD_INPUT]},
-            },
+            *(
+                {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [BAD_INPUT]}}
+                for name in builders
+            ),
         ]
     }
 
 
 def _pod(request: JobRequest, settings: Settings) -> JsonObject:
-    image = settings.builder(request.placement.runtime)
-    container = container_basics(naming.BUILD, image, settings.image_pull_policy, request.resources)
-    container["args"] = [
-        "--progress",
-        "json",
-        *request.command,
-        "--store",
-        STORE_PATH,
-        *request.arguments,
-        "--result",
-        TERMINATION_LOG,
-    ]
-    container["env"] = _environment(request, settings)
-    volumes, mounts = _volumes(request, settings)
-    container["volumeMounts"] = mounts
+    volumes, _ = _volumes(request, settings)
+    more = ("--score", SCORE) if request.scorer is not None else ()
+    container = _builder(naming.BUILD, request, settings, (*more, "--result", TERMINATION_LOG))
     return {
         **pod_basics(settings, request.placement, settings.build_service_account),
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 10,
         # On the pod, not on the Job: time spent waiting for a node is not the build's.
         "activeDeadlineSeconds": request.timeout_seconds,
+        **_scoring(request, settings),
         "containers": [with_gpu(container, request.placement)],
         "volumes": volumes,
     }
+
+
+def _builder(name: str, request: JobRequest, settings: Settings, more: tuple[str, ...]) -> JsonObject:
+    image = settings.builder(request.placement.runtime)
+    container = container_basics(name, image, settings.image_pull_policy, request.resources)
+    words = ("--progress", "json", *request.command, "--store", STORE_PATH, *request.arguments, *more)
+    container["args"] = list(words)
+    container["env"] = _environment(request, settings)
+    _, container["volumeMounts"] = _volumes(request, settings)
+    return container
+
+
+def _scoring(request: JobRequest, settings: Settings) -> JsonObject:
+    """First the pictures are drawn, then the scorer looks at them; the build container adds up what both say.
+
+    It finds the pictures in the store, so that nothing is drawn twice.
+    """
+    if request.scorer is None:
+        return {}
+    drawing = _builder(PICTURES, request, settings, ("--export", PICTURES_PATH))
+    # A stranger's program: the pictures, and not the store.
+    scorer = container_basics("scorer", request.scorer.image, settings.image_pull_policy, SCORER_RESOURCES)
+    if request.scorer.command:
+        scorer["command"] = list(request.scorer.command)
+    scorer["args"] = [PICTURES_PATH]
+    scorer["env"] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
+    scorer["volumeMounts"] = [mount for mount in _volumes(request, settings)[1] if mount["name"] in {"tmp", PICTURES}]
+    return {"initContainers": [drawing, scorer]}
 
 
 def _environment(request: JobRequest, settings: Settings) -> list[JsonObject]:
@@ -199,6 +230,9 @@ def _volumes(request: JobRequest, settings: Settings) -> tuple[list[JsonObject],
         items = [{"key": settings.fetch.ca_key, "path": CA_FILE}]
         volumes.append({"name": "ca", "configMap": {"name": settings.fetch.ca_config_map, "items": items}})
         mounts.append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
+    if request.scorer is not None:
+        volumes.append({"name": PICTURES, "emptyDir": {"sizeLimit": "1Gi"}})
+        mounts.append({"name": PICTURES, "mountPath": PICTURES_PATH})
     if request.token is not None:
         items = [{"key": request.token.key, "path": "token"}]
         secret = {"secretName": request.token.name, "items": items, "defaultMode": 0o440}

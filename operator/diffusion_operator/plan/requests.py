@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffusion_operator import digests
+from diffusion_operator import digests, naming
 from diffusion_operator.api.base import Resources, microseconds, seconds
 from diffusion_operator.api.spec import DiffusionPipelineSpec, Pipeline, Source
 from diffusion_operator.manifests.common import Placement
-from diffusion_operator.manifests.job import SOURCE_PATH, JobRequest
+from diffusion_operator.manifests.job import SOURCE_PATH, JobRequest, Scorer
 from diffusion_operator.plan import parts
 from diffusion_operator.plan.parts import FOLDERS, MODEL, Origin, Part
 from diffusion_operator.plan.steps import Step
@@ -18,6 +18,7 @@ from diffusion_operator.settings import Runtime, Settings
 JsonObject = dict[str, Any]
 
 SMALL = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
+JUDGE = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
 FETCH = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
 
 
@@ -132,6 +133,28 @@ class Requests:
         arguments = ("--repository", repository.digest)
         return self._job("check", {"repository": repository.digest}, arguments, resources=self.spec.engines.resources)
 
+    def judge(self, urls: Mapping[str, str], quality: JsonObject) -> JobRequest:
+        """Compare what two revisions draw.
+
+        Args:
+            urls: HTTP addresses of the Services of the `stable` and of the `canary` revision; their names have the
+                revision in them, so that equal names are equal pictures.
+            quality: `spec.rollout.analysis.quality` as JSON.
+        """
+        given = dict(quality)
+        scorer = given.pop("scorer", None)
+        document = {
+            **{side: naming.host(urls[side]) for side in ("stable", "canary")},
+            "ensembles": _ensembles(self.spec),
+            "height": self.spec.shapes.height.opt,
+            "width": self.spec.shapes.width.opt,
+            **given,
+        }
+        arguments = ("--stable", urls["stable"], "--canary", urls["canary"], "--spec", _json(document))
+        who = Scorer(scorer["image"], tuple(scorer.get("command") or ())) if scorer is not None else None
+        inputs = {**urls, "document": document, "scorer": scorer}
+        return self._job("judge", inputs, arguments, resources=JUDGE, scorer=who)
+
     def _tensorrt_flags(self) -> tuple[str, ...]:
         engines = self.spec.engines
         given = {"--optimization-level": engines.optimization_level, "--workspace": engines.workspace}
@@ -203,6 +226,13 @@ def _pipeline(item: Pipeline) -> JsonObject:
         "features": sorted(item.features or ()),
         "previews": sorted(item.previews or ()),
     }
+
+
+def _ensembles(spec: DiffusionPipelineSpec) -> list[str]:
+    """Ensembles that need nothing but words and a picture: text to image first, then by steps, fewest first."""
+    order = ("generate", "img2img", "inpaint")
+    found = {(order.index(item.task), steps) for item in spec.pipelines if not item.features for steps in item.steps}
+    return [f"{order[task]}_{steps}_pipeline" for task, steps in sorted(found)]
 
 
 def _json(value: JsonObject) -> str:

@@ -8,12 +8,20 @@ import pytest
 from diffusion_builder.cli import cli
 from diffusion_builder.components.options import ExportOptions, check
 from diffusion_builder.contract import Component
+from diffusion_builder.judge.spec import JudgeSpec
 from diffusion_builder.spec import AssembleSpec, Shapes
+from diffusion_operator import naming
+from diffusion_operator.api.spec import DiffusionPipelineSpec
+from diffusion_operator.manifests.common import Owner
+from diffusion_operator.manifests.job import job
+from diffusion_operator.plan.requests import Requests, Store
+from diffusion_operator.settings import Settings
 from tests.unit.operator.fake_cluster import REVISION, FakeCluster
 from tests.unit.operator.passes import build
 
 HUB = {"huggingFace": {"repo": "demo/other", "revision": REVISION}}
 ARCHIVE = {"archive": {"url": "https://files.example/a.tar", "sha256": "a" * 64}}
+OWNER, SETTINGS = Owner("shapes", "studio", "uid"), Settings("builder:1", "triton:1")
 SPECS: dict[str, dict[str, Any]] = {
     "the shortest": {},
     "everything about the model": {
@@ -96,3 +104,57 @@ def test_the_builder_understands_what_is_assembled(name: str) -> None:
     assert (Component.CONTROL_OFF in wanted.engines) == bool(wanted.control_nets)
     assert (Component.VAE_ENCODER in wanted.engines) == any(item.task != "generate" for item in wanted.pipelines)
     assert wanted.schedulers[0].label == ("karras" if name == "every task" else "ddim")
+
+
+QUALITY = {
+    "prompts": [{"prompt": "a red star", "seed": 3, "steps": 4}, {"prompt": "a sea"}],
+    "minPSNR": 30.0,
+    "minSSIM": 0.5,
+    "maxColorShift": 0.2,
+}
+
+
+@pytest.mark.parametrize("scorer", [None, {"image": "scorer:1"}, {"image": "scorer:1", "command": ["score", "-v"]}])
+def test_the_builder_understands_a_judgement(scorer: dict[str, Any] | None) -> None:
+    spec = DiffusionPipelineSpec.model_validate(
+        {
+            "model": {"source": HUB},
+            "targets": [{"name": "cpu"}],
+            "pipelines": [{"task": "inpaint", "steps": [4]}, *SPECS["every task"]["pipelines"]],
+        }
+    )
+    urls = {
+        "stable": naming.url("shapes-cpu-01234567", "studio"),
+        "canary": naming.url("shapes-cpu-89abcdef", "studio"),
+    }
+    quality = {**QUALITY, **({"scorer": scorer} if scorer else {})}
+    request = Requests(spec, Store("claim", "uid"), SETTINGS).judge(urls, quality)
+    pod = job(request, OWNER, SETTINGS)["spec"]["template"]["spec"]
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        if container["name"] == "scorer":
+            continue
+        arguments = [word.replace("/dev/termination-log", "r") for word in container["args"][3:]]
+        parameters = cli.commands["judge"].make_context("judge", arguments).params
+        assert (parameters["stable"], parameters["canary"]) == (urls["stable"], urls["canary"])
+        wanted = JudgeSpec.model_validate(json.loads(parameters["spec"]))
+        assert (wanted.stable, wanted.canary) == ("shapes-cpu-01234567", "shapes-cpu-89abcdef")
+        assert wanted.ensembles[:2] == ("generate_4_pipeline", "generate_20_pipeline")
+        assert [item.steps for item in wanted.prompts] == [4, None]
+        assert (wanted.min_psnr, wanted.min_ssim, wanted.max_color_shift) == (30.0, 0.5, 0.2)
+
+
+def test_a_scorer_sees_the_pictures_and_neither_store_nor_more() -> None:
+    spec = DiffusionPipelineSpec.model_validate(
+        {"model": {"source": HUB}, "targets": [{"name": "cpu"}], "pipelines": [{"task": "generate", "steps": [4]}]}
+    )
+    urls = {"stable": "http://a.b.svc:8000", "canary": "http://c.b.svc:8000"}
+    requests = Requests(spec, Store("claim", "uid"), SETTINGS)
+    pod = job(requests.judge(urls, {"scorer": {"image": "s:1"}}), OWNER, SETTINGS)["spec"]["template"]["spec"]
+    drawing, scorer = pod["initContainers"]
+    [build] = pod["containers"]
+    assert {mount["name"] for mount in scorer["volumeMounts"]} == {"tmp", "pictures"}
+    assert (scorer["image"], scorer["args"]) == ("s:1", ["/pictures"])
+    assert scorer["securityContext"] == build["securityContext"]
+    assert drawing["args"][-2:] == ["--export", "/pictures"]
+    assert build["args"][-4:] == ["--score", "/pictures/score.json", "--result", "/dev/termination-log"]
+    assert requests.judge(urls, {}).name != requests.judge(urls, {"scorer": {"image": "s:1"}}).name

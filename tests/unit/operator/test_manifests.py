@@ -16,7 +16,7 @@ from diffusion_operator.manifests import autoscaler, deployment, pdb, pvc, servi
 from diffusion_operator.manifests.common import Owner, Placement, placement
 from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.manifests.event import EventNote, event
-from diffusion_operator.manifests.job import JobRequest, job, template_digest
+from diffusion_operator.manifests.job import JobRequest, Scorer, job, template_digest
 from diffusion_operator.settings import FetchNetwork, Settings
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -104,6 +104,18 @@ COMPILE_GPU = JobRequest(
     placement=placement(GPU, 1, "builds"),
     labels=(("kueue.x-k8s.io/queue-name", "gpus"),),
 )
+JUDGE = JobRequest(
+    stage="judge",
+    component=None,
+    sku=None,
+    key="0123456789ab",
+    arguments=("--stable", "http://a:8000", "--canary", "http://b:8000", "--spec", "{}"),
+    resources=Resources(requests={"cpu": "100m"}),
+    timeout_seconds=600,
+    claim="shapes-store",
+    store_uid="66666666",
+    scorer=Scorer("registry/scorer:1", ("score", "--strict")),
+)
 CLAIMED = Target(name="l4", gpu=Gpu(product="NVIDIA-L4", resource_claim_template_name="one-l4"))
 
 OBJECTS: dict[str, dict[str, Any]] = {
@@ -111,6 +123,7 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "job-fetch-claim": job(FETCH_CLAIM, OWNER, SETTINGS),
     "job-compile": job(COMPILE, OWNER, SETTINGS, attempt=2),
     "deployment": deployment.deployment(SERVE, OWNER, SETTINGS),
+    "job-judge": job(JUDGE, OWNER, SETTINGS),
     "job-compile-gpu": job(COMPILE_GPU, OWNER, SETTINGS),
     "deployment-gpu": deployment.deployment(replace(SERVE, target=GPU), OWNER, SETTINGS),
     "deployment-gpu-claim": deployment.deployment(replace(SERVE, target=CLAIMED), OWNER, SETTINGS),
