@@ -195,12 +195,13 @@ def _scoring(request: JobRequest, settings: Settings) -> JsonObject:
     """
     if request.scorer is None:
         return {}
-    drawing = _builder(PICTURES, request, settings, ("--export", PICTURES_PATH))
+    drawing = _builder(PICTURES, request, settings, ("--export", PICTURES_PATH, "--result", TERMINATION_LOG))
     # A stranger's program: the pictures, and not the store.
     scorer = container_basics("scorer", request.scorer.image, settings.image_pull_policy, SCORER_RESOURCES)
     if request.scorer.command:
         scorer["command"] = list(request.scorer.command)
     scorer["args"] = [PICTURES_PATH]
+    scorer["terminationMessagePolicy"] = "FallbackToLogsOnError"
     scorer["env"] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
     scorer["volumeMounts"] = [mount for mount in _volumes(request, settings)[1] if mount["name"] in {"tmp", PICTURES}]
     return {"initContainers": [drawing, scorer]}

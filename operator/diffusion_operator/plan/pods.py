@@ -63,11 +63,12 @@ def is_started_but_not_ready(pod: JsonObject) -> bool:
 
 
 def termination(pod: JsonObject) -> Termination | None:
-    """How the pod's only container ended, or None while it has not."""
+    """How the pod's container ended, or one in front of it that has failed; None while neither has."""
     status = pod.get("status", {})
-    for item in status.get("containerStatuses", []):
+    before = [(item, False) for item in status.get("initContainerStatuses", [])]
+    for item, last in [*before, *((item, True) for item in status.get("containerStatuses", []))]:
         ended = item.get("state", {}).get("terminated")
-        if ended is not None:
+        if ended is not None and (last or ended.get("exitCode", 1) != 0):
             reason = status.get("reason") or ended.get("reason", "")
             return Termination(int(ended.get("exitCode", 1)), reason, ended.get("message", ""))
     if status.get("phase") == "Failed":

@@ -155,6 +155,6 @@ def test_a_scorer_sees_the_pictures_and_neither_store_nor_more() -> None:
     assert {mount["name"] for mount in scorer["volumeMounts"]} == {"tmp", "pictures"}
     assert (scorer["image"], scorer["args"]) == ("s:1", ["/pictures"])
     assert scorer["securityContext"] == build["securityContext"]
-    assert drawing["args"][-2:] == ["--export", "/pictures"]
+    assert drawing["args"][-4:] == ["--export", "/pictures", "--result", "/dev/termination-log"]
     assert build["args"][-4:] == ["--score", "/pictures/score.json", "--result", "/dev/termination-log"]
     assert requests.judge(urls, {}).name != requests.judge(urls, {"scorer": {"image": "s:1"}}).name

@@ -57,6 +57,18 @@ def test_a_result_is_read_from_the_pod_and_then_from_the_job() -> None:
     assert (later.phase, later.result, later.record) == ("Succeeded", {"digest": DIGEST}, None)
 
 
+def test_a_container_in_front_that_failed_says_why_and_one_that_ended_well_nothing() -> None:
+    found = pod(waiting={"reason": "PodInitializing"})
+    states = [{"terminated": {"exitCode": 0}}, {"terminated": {"exitCode": 1, "message": "no model to score with"}}]
+    found["status"] |= {"initContainerStatuses": [{"name": "x", "state": state} for state in states]}
+    failure = view(job("Failed", stage="judge"), [found]).failure
+    assert failure is not None
+    assert "no model to score with" in failure.message
+    good = ended(0, json.dumps({"digest": DIGEST}))
+    good["status"]["initContainerStatuses"] = [{"name": "x", "state": states[0]}]
+    assert view(job("Complete", stage="judge"), [good]).phase == "Succeeded"
+
+
 @pytest.mark.parametrize("message", ["", "not json", "[]", "{}"])
 def test_success_without_a_digest_is_lost(message: str) -> None:
     assert view(job("Complete"), [ended(0, message)]).phase == "Lost"
