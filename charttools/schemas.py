@@ -29,7 +29,8 @@ def write(openapi: Schema, folder: Path) -> None:
     for name, schema in definitions.items():
         for kind in schema.get(_KINDS, ()):
             document = {"$ref": _REFERENCE + name, "definitions": _reachable(name, definitions)}
-            file = f"{kind['group']}_{kind['version']}_{kind['kind'].lower()}.json"
+            # kubeconform takes what stands before the slash for the group, and the core group has none.
+            file = f"{kind['group'] or kind['version']}_{kind['version']}_{kind['kind'].lower()}.json"
             (folder / file).write_text(json.dumps(document))
 
 
