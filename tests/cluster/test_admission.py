@@ -66,6 +66,10 @@ def test_the_shortest_pipeline_is_accepted_and_every_default_is_shown(api: Kube)
         {"scheduler": {"type": "DPMSolverMultistep", "useKarrasSigmas": True, "timestepSpacing": "trailing"}},
         {"serving": {"batching": {"maxDelay": "500us", "preferred": [2, 4]}, "env": [{"name": "A", "value": "b"}]}},
         {"targets": [{"name": "a"}, {"name": "b", "tolerations": [{"operator": "Exists"}]}]},
+        {"rollout": {}},
+        {"rollout": {"steps": [{"weight": 1}, {"weight": 10, "pause": "30s"}], "rollbackTo": "0123abcd"}},
+        {"rollout": {"traffic": {"gateway": {"name": "web", "hostnames": ["a.example"]}, "mirrorPercent": 5}}},
+        {"rollout": {"analysis": {"quality": {"prompts": [{"prompt": "a"}], "minPSNR": 30, "maxColorShift": 0.2}}}},
     ],
 )
 def test_what_is_served_is_accepted(api: Kube, spec: dict[str, Any]) -> None:
@@ -148,7 +152,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.storage",
         "belong to size",
     ),
-    "unknown-field": ({"rollout": {"strategy": "Canary"}}, "spec.rollout", "unknown field"),
+    "unknown-field": ({"rollouts": {"strategy": "Canary"}}, "spec.rollouts", "unknown field"),
+    "strategy": ({"rollout": {"strategy": "Recreate"}}, "spec.rollout.strategy", '"Canary", "RollingUpdate"'),
+    "no-rollout-steps": ({"rollout": {"steps": []}}, "spec.rollout.steps", "at least 1"),
+    "falling-weights": ({"rollout": {"steps": [{"weight": 50}, {"weight": 10}]}}, "spec.rollout.steps", "must rise"),
+    "equal-weights": ({"rollout": {"steps": [{"weight": 10}, {"weight": 10}]}}, "spec.rollout.steps", "must rise"),
+    "all-of-the-traffic": ({"rollout": {"steps": [{"weight": 100}]}}, "spec.rollout.steps[0].weight", "equal to 99"),
+    "mirror-without-gateway": (
+        {"rollout": {"traffic": {"mirrorPercent": 5}}},
+        "spec.rollout.traffic.mirrorPercent",
+        "add traffic.gateway",
+    ),
+    "rollback-to": ({"rollout": {"rollbackTo": "v1"}}, "spec.rollout.rollbackTo", "should match"),
 }
 
 

@@ -85,8 +85,8 @@ def defaulted(schema: dict[str, Any], value: Any) -> Any:  # noqa: ANN401 - any 
 
 
 def test_an_unknown_field_is_never_ignored() -> None:
-    with pytest.raises(ValidationError, match="rollout"):
-        DiffusionPipelineSpec.model_validate(minimal_spec() | {"rollout": {}})
+    with pytest.raises(ValidationError, match="rollouts"):
+        DiffusionPipelineSpec.model_validate(minimal_spec() | {"rollouts": {}})
 
 
 @pytest.mark.parametrize(("text", "value"), [("90s", 90), ("30m", 1800), ("2h", 7200)])

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from diffusion_operator.api.base import ApiModel, JsonObject, rule, rules
 from diffusion_operator.api.spec.engines import ComponentPrecision, Engines, Precision, Shapes
 from diffusion_operator.api.spec.model import ClaimSource, HuggingFaceSource, Model, SecretKey, Source
+from diffusion_operator.api.spec.rollout import Rollout
 from diffusion_operator.api.spec.sampling import Pipeline, Scheduler
 from diffusion_operator.api.spec.serving import Batching, EnvVar, Serving
 from diffusion_operator.api.spec.storage import Storage
@@ -23,6 +24,7 @@ __all__ = [
     "Model",
     "Pipeline",
     "Precision",
+    "Rollout",
     "Scheduler",
     "SecretKey",
     "Serving",
@@ -133,6 +135,10 @@ class DiffusionPipelineSpec(ApiModel):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     serving: Serving = Field(default=Serving(), description="The Triton server.")
+    rollout: Rollout | None = Field(
+        default=None,
+        description="How a new revision gets the traffic; all at once, as soon as it is ready, when not given.",
+    )
     suspend: bool = Field(
         default=False,
         description="Serve nothing and run no Job: pods and unfinished Jobs go. What is built stays, and a Job that "
