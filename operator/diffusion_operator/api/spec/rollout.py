@@ -110,7 +110,7 @@ class Quality(ApiModel):
         alias="minSSIM",
         description="Least structural similarity of each pair. Only where the change should not be seen.",
     )
-    max_color_shift: Annotated[float, Field(gt=0, le=1)] = Field(
+    max_color_shift: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.25, description="Largest difference of mean and spread of a colour channel; 1 is black against white."
     )
     scorer: Scorer | None = Field(default=None, description="A program of yours that judges the pictures, too.")
