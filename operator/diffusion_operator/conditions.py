@@ -45,6 +45,7 @@ class Reason(StrEnum):
     WAITING_FOR_REPOSITORY = "WaitingForRepository"
     STARTING = "Starting"
     ROLLING_OUT = "RollingOut"
+    CANARY_PROGRESSING = "CanaryProgressing"
     REMOVING_OLD_REVISION = "RemovingOldRevision"
     SUSPENDED = "Suspended"
 
@@ -64,6 +65,8 @@ class Reason(StrEnum):
     CRASH_LOOP_BACK_OFF = "CrashLoopBackOff"
     VERIFY_FAILED = "VerifyFailed"
     NOT_READY = "NotReady"
+    CANARY_REJECTED = "CanaryRejected"
+    REVISION_NOT_FOUND = "RevisionNotFound"
 
     # Only told, in a Warning: serving is tried all the same.
     GPU_TOO_SMALL = "GPUTooSmall"
@@ -98,6 +101,7 @@ PROGRESS = frozenset(
         Reason.WAITING_FOR_REPOSITORY,
         Reason.STARTING,
         Reason.ROLLING_OUT,
+        Reason.CANARY_PROGRESSING,
         Reason.REMOVING_OLD_REVISION,
         Reason.SUSPENDED,
     }

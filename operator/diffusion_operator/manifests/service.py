@@ -1,5 +1,7 @@
 """Services: one per pipeline, one per target, one per revision."""
 
+from dataclasses import dataclass
+
 from diffusion_operator import naming
 from diffusion_operator.manifests.common import JsonObject, Owner, metadata
 
@@ -9,34 +11,63 @@ PORTS = (("http", 8000), ("grpc", 8001), ("metrics", 8002))
 def for_revision(owner: Owner, target: str, revision: str) -> JsonObject:
     """Service of one revision, whether it has the traffic or not."""
     labels = naming.target_labels(owner.name, target) | {naming.REVISION: revision}
-    return _service(naming.revision(owner.name, target, revision), owner, labels, _selector(owner, target, revision))
+    return _service(naming.revision(owner.name, target, revision), owner, labels, _selector(owner, target, Split(revision)))
 
 
-def for_target(owner: Owner, target: str, stable: str) -> JsonObject:
-    """Service of one target. Its selector in the cluster is the truth about which revision is stable."""
+@dataclass(frozen=True)
+class Split:
+    """Who answers the requests to a target.
+
+    Attributes:
+        stable: revision that gets what the canary does not.
+        canary: revision on its way; None when there is none.
+        weight: percentage of the canary.
+        by_pods: the number of pods decides, so Services select both revisions while the weight is not 0.
+    """
+
+    stable: str
+    canary: str | None = None
+    weight: int = 0
+    by_pods: bool = True
+
+    @property
+    def mixed(self) -> bool:
+        """Whether Services select the pods of both revisions."""
+        return self.by_pods and self.canary is not None and self.weight > 0
+
+
+def for_target(owner: Owner, target: str, split: Split) -> JsonObject:
+    """Service of one target. Its annotation in the cluster is the truth about which revision is stable."""
     name = naming.target_service(owner.name, target)
-    return _service(name, owner, naming.target_labels(owner.name, target), _selector(owner, target, stable))
+    made = _service(name, owner, naming.target_labels(owner.name, target), _selector(owner, target, split))
+    notes = {naming.STABLE: split.stable}
+    if split.mixed:
+        notes[naming.CANARY] = f"{split.canary}={split.weight}"
+    made["metadata"]["annotations"] = notes
+    return made
 
 
-def for_pipeline(owner: Owner, stable: dict[str, str]) -> JsonObject:
+def for_pipeline(owner: Owner, stable: dict[str, Split]) -> JsonObject:
     """Service of the whole pipeline.
 
-    With one target it selects the stable revision. A selector cannot name a different revision for
+    With one target it selects what the target's Service selects. A selector cannot name a different revision for
     each target, so with several it selects every ready pod; the Services of the targets switch sharply.
 
     Args:
         owner: the pipeline.
-        stable: revision that has the traffic, by target.
+        stable: who answers, by target.
     """
     labels = naming.common_labels(owner.name, naming.SERVING)
     if len(stable) == 1:
-        [(target, revision)] = stable.items()
-        return _service(owner.name, owner, labels, _selector(owner, target, revision))
+        [(target, split)] = stable.items()
+        return _service(owner.name, owner, labels, _selector(owner, target, split))
     return _service(owner.name, owner, labels, {naming.PIPELINE: owner.name, naming.ROLE: naming.SERVING})
 
 
-def _selector(owner: Owner, target: str, revision: str) -> dict[str, str]:
-    return {naming.PIPELINE: owner.name, naming.TARGET: target, naming.REVISION: revision}
+def _selector(owner: Owner, target: str, split: Split) -> dict[str, str]:
+    """Ready pods share the requests evenly, so selecting both revisions splits them by their numbers of pods."""
+    either = {naming.PIPELINE: owner.name, naming.TARGET: target}
+    return either if split.mixed else {**either, naming.REVISION: split.stable}
 
 
 def _service(name: str, owner: Owner, labels: dict[str, str], selector: dict[str, str]) -> JsonObject:

@@ -82,6 +82,15 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Annotate:
+    """Write an annotation of a revision's Deployment."""
+
+    name: str
+    key: str
+    value: str
+
+
+@dataclass(frozen=True)
 class Remove:
     """Delete an object that this pipeline controls."""
 
@@ -95,4 +104,4 @@ def remove(kind: str, item: JsonObject) -> Remove:
     return Remove(kind, item["metadata"]["name"], item["metadata"]["uid"])
 
 
-Action = Apply | StartJob | RestartJob | KeepResult | Admit | LeaveJob | DeleteJob | Scale | Remove
+Action = Apply | StartJob | RestartJob | KeepResult | Admit | LeaveJob | DeleteJob | Scale | Annotate | Remove

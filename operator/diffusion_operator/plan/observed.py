@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from diffusion_operator import naming
+from diffusion_operator.analysis import Window
 from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.conditions import Reason
 from diffusion_operator.manifests.common import Owner
@@ -40,7 +41,9 @@ class Observed:
         serving_pods: of all revisions.
         keep: digests of all that the store holds for pipelines of the namespace; only looked up when this one is to
             clean it now.
-        policies: budgets and autoscalers of all targets, by kind.
+        policies: budgets and autoscalers of all targets, and routes, by kind.
+        annotations: of the pipeline.
+        windows: what revisions answered since their step of a rollout began, by target and revision.
         now: when this was seen.
     """
 
@@ -56,6 +59,8 @@ class Observed:
     serving_pods: tuple[JsonObject, ...] = ()
     keep: frozenset[str] | None = None
     policies: Mapping[str, tuple[JsonObject, ...]] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    windows: Mapping[tuple[str, str], Window] = field(default_factory=dict)
 
     def find(self, kind: str, name: str) -> JsonObject | None:
         """The object with this name, when it was seen and belongs to the pipeline."""

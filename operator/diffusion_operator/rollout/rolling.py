@@ -1,109 +1,86 @@
-"""Moving one target from its stable revision to the desired one; pure."""
+"""Moving one target from its stable revision to the desired one at once; pure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
-
-Progress = Literal["Waiting", "Starting", "Removing", "Complete", "Suspended"]
+from diffusion_operator.rollout.state import Note, Progress, RevisionState, RolloutState, RolloutStep
 
 
-@dataclass(frozen=True)
-class RevisionState:
-    """One revision's Deployment.
+def step(state: RolloutState, history: int = 0) -> RolloutStep:
+    """The next safe step: traffic moves only to a ready revision, then, once seen, the old one goes.
 
-    Attributes:
-        name: the revision.
-        replicas: pods that are wanted.
-        ready: pods that are ready.
-        proven: true when it was fully ready at some time.
+    Args:
+        state: of the target.
+        history: how many revisions that served before are kept without pods.
     """
-
-    name: str
-    replicas: int
-    ready: int
-    proven: bool
-
-
-@dataclass(frozen=True)
-class RolloutState:
-    """One target as it was seen.
-
-    Attributes:
-        desired: revision that the spec asks for; None while it is still being built.
-        stable: revision that the target's live Service selects; None before there is one.
-        revisions: that exist.
-        replicas: that the spec asks for.
-        suspended: serve nothing.
-    """
-
-    desired: str | None
-    stable: str | None
-    revisions: tuple[RevisionState, ...]
-    replicas: int
-    suspended: bool = False
-
-    def find(self, name: str | None) -> RevisionState | None:
-        """The revision with this name, when it exists."""
-        return next((item for item in self.revisions if item.name == name), None)
-
-
-@dataclass(frozen=True)
-class RolloutStep:
-    """What to do now.
-
-    Attributes:
-        traffic: revision that the Service is to select; None when there is nothing to select yet.
-        desired_replicas: pods of the desired revision's Deployment; None when it is not to exist yet.
-        scale: pods of older revisions, where they are to change.
-        remove: revisions to delete.
-        progress: for the conditions.
-    """
-
-    traffic: str | None
-    desired_replicas: int | None
-    progress: Progress
-    scale: Mapping[str, int] = field(default_factory=dict)
-    remove: tuple[str, ...] = ()
-
-
-def next_step(state: RolloutState) -> RolloutStep:
-    """The next safe step: traffic moves only to a ready revision, then, once seen, the old one goes."""
     if state.desired is None:
-        return _hold(state)
+        return hold(state, history)
     replicas = 0 if state.suspended else state.replicas
     traffic = _traffic(state, state.desired)
-    remove = tuple(item.name for item in state.revisions if _is_useless(item, state, traffic))
+    idle, remove = retire(state, {state.desired}, history)
+    canary, weight = kept_share(state) if traffic == state.stable else (None, 0)
     return RolloutStep(
         traffic=traffic,
         desired_replicas=replicas,
         progress=_progress(state, state.desired, traffic, remove),
-        scale=_scale(state, skip={state.desired, *remove}),
+        scale=_scale(state, skip={state.desired, *remove, *idle}) | idle,
         remove=remove,
+        canary=canary,
+        weight=weight,
+        notes=served_note(state) if history else {},
     )
 
 
-def _hold(state: RolloutState) -> RolloutStep:
+def hold(state: RolloutState, history: int) -> RolloutStep:
     """Nothing new to serve yet: what serves goes on, what an older spec started without traffic goes."""
-    remove = tuple(item.name for item in state.revisions if item.name != state.stable)
-    progress: Progress = "Suspended" if state.suspended else "Waiting"
-    return RolloutStep(state.stable, None, progress, _scale(state, skip=set(remove)), remove)
+    idle, remove = retire(state, {state.stable} if state.stable else set(), history)
+    canary, weight = kept_share(state)
+    return RolloutStep(
+        traffic=state.stable,
+        desired_replicas=None,
+        progress="Suspended" if state.suspended else "Waiting",
+        scale=_scale(state, skip={*remove, *idle}) | idle,
+        remove=remove,
+        canary=canary,
+        weight=weight,
+        notes=served_note(state) if history else {},
+    )
+
+
+def retire(state: RolloutState, keep: set[str], history: int) -> tuple[dict[str, int], tuple[str, ...]]:
+    """What becomes of the revisions that are not needed: the pods to set, and the revisions to delete.
+
+    What served before stays without pods as far as the history reaches, and so does what was rejected as long as the
+    spec may still ask for it. Nothing goes that has a share of the traffic.
+    """
+    others = [item for item in state.revisions if item.name not in keep and not state.weight(item.name)]
+    useless = [item for item in others if item.name != state.stable or (state.is_lost and state.desired is not None)]
+    served = [item.name for item in useless if item.served and item.name != state.stable]
+    kept = set(served[max(0, len(served) - history) :])
+    kept |= {item.name for item in useless if item.rejected and state.desired in {None, item.name}}
+    idle = {item.name: 0 for item in useless if item.name in kept and item.replicas}
+    return idle, tuple(item.name for item in useless if item.name not in kept)
+
+
+def kept_share(state: RolloutState) -> tuple[str | None, int]:
+    """The canary and its share that stay although it is not wanted: the stable revision has no pod to take over."""
+    if state.ready(state.stable) or state.suspended:
+        return None, 0
+    share = max(state.weights, key=state.weight, default=None)
+    return (share, state.weight(share)) if state.ready(share) else (None, 0)
+
+
+def served_note(state: RolloutState) -> dict[str, Note]:
+    """That the stable revision is one that can be gone back to."""
+    found = state.find(state.stable)
+    if found is None or not found.proven or (found.note is not None and found.note.phase == "Served"):
+        return {}
+    verdict = found.note.verdict if found.note is not None else None
+    return {found.name: Note("Served", served=True, verdict=verdict)}
 
 
 def _traffic(state: RolloutState, desired: str) -> str:
     if state.find(state.stable) is None or state.stable is None:
         return desired
-    candidate = state.find(desired)
-    ready = candidate is not None and candidate.ready >= max(1, state.replicas)
+    ready = state.ready(desired) >= max(1, state.replicas)
     return desired if ready or state.suspended else state.stable
-
-
-def _is_useless(item: RevisionState, state: RolloutState, traffic: str) -> bool:
-    """Neither wanted nor serving; a stable revision that never worked only takes the new one's place."""
-    if item.name == state.desired:
-        return False
-    if item.name == state.stable:
-        return not item.proven and item.ready == 0
-    return item.name != traffic
 
 
 def _progress(state: RolloutState, desired: str, traffic: str, remove: tuple[str, ...]) -> Progress:
@@ -112,7 +89,7 @@ def _progress(state: RolloutState, desired: str, traffic: str, remove: tuple[str
     candidate = state.find(desired)
     if traffic != desired or candidate is None or _is_starting(candidate, state.replicas):
         return "Starting"
-    older = [item for item in state.revisions if item.name != desired]
+    older = [item for item in state.revisions if item.name != desired and (item.replicas or not item.served)]
     return "Removing" if remove or older or state.stable != desired else "Complete"
 
 
@@ -127,7 +104,8 @@ def _scale(state: RolloutState, skip: set[str]) -> dict[str, int]:
     """Older revisions that stay keep their pods, none while suspended, and get them back afterwards."""
     scale = {}
     for item in state.revisions:
-        wanted = 0 if state.suspended else item.replicas or state.replicas
+        past = item.name != state.stable and (item.served or item.rejected) and not state.weight(item.name)
+        wanted = 0 if state.suspended or past else item.replicas or state.replicas
         if item.name not in skip and wanted != item.replicas:
             scale[item.name] = wanted
     return scale

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from diffusion_operator.rollout import RevisionState, RolloutState, RolloutStep, next_step
+from diffusion_operator.rollout import RevisionState, RolloutState, RolloutStep
+from diffusion_operator.rollout.rolling import step as next_step
 
 OLD = RevisionState("old", replicas=2, ready=2, proven=True)
 OLD_BROKEN = RevisionState("old", replicas=2, ready=0, proven=False)
