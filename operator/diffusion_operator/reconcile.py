@@ -26,7 +26,9 @@ from diffusion_operator.plan.jobs import JobView, is_finished, rfc3339, view
 from diffusion_operator.plan.observed import Claims, Observed, claim_name
 from diffusion_operator.plan.parts import origins
 from diffusion_operator.plan.policies import KINDS as POLICIES
+from diffusion_operator.probe import Probe
 from diffusion_operator.settings import Settings
+from diffusion_operator.watching import watched
 
 JsonObject = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -48,11 +50,14 @@ class Key:
 class Reconciler:
     """Brings pipelines to what their spec says, one pass at a time."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, settings: Settings, metrics: Metrics | None = None, probe: Probe | None = None
+    ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._admission = asyncio.Lock()
         self._metrics = metrics or Metrics()
+        self._probe = probe or Probe()
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass.
@@ -67,6 +72,7 @@ class Reconciler:
         resource = await self._cluster.get(Reference(KIND, key.namespace, key.name))
         if resource is None or "deletionTimestamp" in resource["metadata"]:
             self._metrics.forgot(str(key))
+            self._probe.forget(str(key))
             return None
         owner = Owner(key.name, key.namespace, resource["metadata"]["uid"])
         jobs: tuple[JobView, ...] = ()
@@ -75,7 +81,8 @@ class Reconciler:
         except ValidationError as error:
             made = _rejected(resource, error)
         else:
-            observed = await self._with_shared(await self._observe(owner, resource, spec))
+            seen = await self._observe(owner, resource, spec)
+            observed = await self._with_windows(await self._with_shared(seen), key)
             made, jobs = await self._act(observed), observed.jobs
         await self._report(owner, resource, made)
         states = [(f"{key.namespace}/{job.name}", job.stage, job.phase) for job in jobs]
@@ -120,6 +127,7 @@ class Reconciler:
             spec=spec,
             now=datetime.now(UTC),
             status=resource.get("status", {}),
+            annotations=resource["metadata"].get("annotations", {}),
             claims=claims,
             jobs=tuple(view(job, job_pods[job["metadata"]["name"]]) for job in jobs if _is_owned(job, owner)),
             deployments=tuple(item for item in deployments if _is_owned(item, owner)),
@@ -130,6 +138,10 @@ class Reconciler:
                 for kind, items in zip(POLICIES, beside, strict=True)
             },
         )
+
+    async def _with_windows(self, observed: Observed, key: Key) -> Observed:
+        """Also what both sides of a canary answered since its step began."""
+        return replace(observed, windows=await self._probe.windows(str(key), watched(observed)))
 
     async def _with_shared(self, observed: Observed) -> Observed:
         """Also what others need of the store, when this pipeline is to clean it: lists of the whole namespace."""
@@ -175,6 +187,10 @@ class Reconciler:
                 target = Reference("Deployment", observed.owner.namespace, name)
                 log.info("%s: scaling %s to %d", observed.owner.name, name, replicas)
                 await self._cluster.patch(target, {"spec": {"replicas": replicas}})
+            case actions.Annotate(name, key, value):
+                target = Reference("Deployment", observed.owner.namespace, name)
+                log.info("%s: %s: %s", observed.owner.name, name, value)
+                await self._cluster.patch(target, {"metadata": {"annotations": {key: value}}})
             case actions.Remove(kind, name, uid):
                 log.info("%s: removing %s %s", observed.owner.name, kind, name)
                 await self._cluster.delete(Reference(kind, observed.owner.namespace, name), uid)

@@ -74,6 +74,7 @@ def _version() -> JsonObject:
             _condition_column("Reason", "reason"),
             {"name": "Engines", "type": "string", "jsonPath": ".status.summary.engines"},
             {"name": "Targets", "type": "string", "jsonPath": ".status.summary.targets"},
+            {"name": "Canary", "type": "string", "jsonPath": ".status.summary.canary"},
             {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
             _condition_column("Message", "message", priority=1),
         ],

@@ -73,6 +73,25 @@ class CheckStatus(BuildStatus):
     worst_latent_error: float | None = Field(default=None, description="Largest difference of a latent.")
 
 
+class AnalysisStatus(ApiModel):
+    """What is known about a canary."""
+
+    verdict: Literal["Pass", "Fail", "Inconclusive"] = Field(description="Inconclusive: too little is known yet.")
+    reason: Annotated[str, Field(max_length=64)] = Field(description="Why, as one word.")
+    message: Annotated[str, Field(max_length=1024)] = Field(description="Why, with the numbers.")
+    numbers: dict[str, float] = Field(
+        default={}, description="What was compared: counts of requests, ratios, seconds, dB."
+    )
+
+
+class PicturesStatus(BuildStatus):
+    """The comparison of a canary's pictures with those of the stable revision; the digest names both in the store."""
+
+    worst_psnr: float | None = Field(default=None, description="Least likeness of a pair of pictures, dB.")
+    worst_ssim: float | None = Field(default=None, description="Least structural similarity of a pair.")
+    color_shift: float | None = Field(default=None, description="Largest difference of the colours of a pair.")
+
+
 class TargetStatus(ApiModel):
     """What is served on one target."""
 
@@ -90,6 +109,20 @@ class TargetStatus(ApiModel):
     )
     stable_revision: str | None = Field(default=None, description="Revision that has the traffic.")
     next_revision: str | None = Field(default=None, description="Revision that is being started.")
+    canary_revision: str | None = Field(default=None, description="Revision that is being judged, or was taken back.")
+    canary_weight: int | None = Field(
+        default=None, description="Share of the requests that the canary gets, percent; a goal when pods decide."
+    )
+    canary_ready: int | None = Field(default=None, description="Pods of the canary that are ready.")
+    phase: Annotated[str, Field(max_length=16)] | None = Field(
+        default=None, description="Of the canary: Pictures, Step, Promoting or Rejected."
+    )
+    step: int | None = Field(default=None, description="Step of the rollout that the canary is in, from 1.")
+    analysis: AnalysisStatus | None = Field(default=None, description="What is known about the canary.")
+    pictures: PicturesStatus | None = Field(default=None, description="The comparison of the canary's pictures.")
+    history: list[str] | None = Field(
+        default=None, description="Earlier revisions that spec.rollout.rollbackTo can name, oldest first."
+    )
     replicas: int = Field(default=0, description="Pods of the stable revision that are wanted.")
     ready_replicas: int = Field(default=0, description="Pods of the stable revision that are ready.")
     url: str | None = Field(default=None, description="Address inside the cluster (HTTP).")
@@ -103,6 +136,7 @@ class Summary(ApiModel):
 
     engines: str = Field(description="Engines that are ready, of all.")
     targets: str = Field(description="Targets that serve, of all.")
+    canary: str | None = Field(default=None, description="Share of the canary and what is known about it.")
 
 
 class DiffusionPipelineStatus(ApiModel):

@@ -42,7 +42,9 @@ def fingerprint(body: Mapping[str, Any]) -> str:
     if body.get("kind") == KIND:
         # The operator itself writes the status: that it is lost is news, what it says is not.
         has_status = bool(body.get("status", {}).get("conditions"))
-        parts: list[Any] = [head.get("generation"), head.get("deletionTimestamp"), has_status]
+        notes = head.get("annotations", {})
+        asked = [notes.get(naming.PROMOTE), notes.get(naming.ABORT)]
+        parts: list[Any] = [head.get("generation"), head.get("deletionTimestamp"), has_status, asked]
     else:
         labels = {key: value for key, value in head.get("labels", {}).items() if not naming.is_membership(key)}
         parts = [labels, head.get("annotations"), head.get("deletionTimestamp"), body.get("spec"), body.get("status")]

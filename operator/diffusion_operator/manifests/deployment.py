@@ -1,5 +1,7 @@
 """The Deployment of one revision on one target: Triton, read-only from the store."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diffusion_operator import digests, naming
@@ -66,8 +68,17 @@ def revision(request: ServingRequest, owner: Owner, settings: Settings) -> str:
     return digests.revision(_pod(request, owner, settings))
 
 
-def deployment(request: ServingRequest, owner: Owner, settings: Settings) -> JsonObject:
-    """The Deployment without its number of pods; it never changes, since its name holds the revision."""
+def deployment(
+    request: ServingRequest, owner: Owner, settings: Settings, peers: Mapping[str, str] | None = None
+) -> JsonObject:
+    """The Deployment without its number of pods; its pods never change, since its name holds the revision.
+
+    Args:
+        request: what is served.
+        owner: the pipeline that it belongs to.
+        settings: of the operator.
+        peers: revisions of all targets that are served together with this one.
+    """
     revision_id = revision(request, owner, settings)
     selector = {
         naming.PIPELINE: owner.name,
@@ -78,6 +89,8 @@ def deployment(request: ServingRequest, owner: Owner, settings: Settings) -> Jso
     labels = {**extra, **naming.common_labels(owner.name, naming.SERVING), **selector}
     head = metadata(naming.revision(owner.name, request.target.name, revision_id), owner, labels)
     head["annotations"] = {naming.REPOSITORY: request.repository}
+    if peers:
+        head["annotations"][naming.PEERS] = json.dumps(dict(sorted(peers.items())), separators=(",", ":"))
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

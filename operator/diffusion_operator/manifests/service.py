@@ -11,7 +11,9 @@ PORTS = (("http", 8000), ("grpc", 8001), ("metrics", 8002))
 def for_revision(owner: Owner, target: str, revision: str) -> JsonObject:
     """Service of one revision, whether it has the traffic or not."""
     labels = naming.target_labels(owner.name, target) | {naming.REVISION: revision}
-    return _service(naming.revision(owner.name, target, revision), owner, labels, _selector(owner, target, Split(revision)))
+    return _service(
+        naming.revision(owner.name, target, revision), owner, labels, _selector(owner, target, Split(revision))
+    )
 
 
 @dataclass(frozen=True)

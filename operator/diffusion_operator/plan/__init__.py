@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from diffusion_operator.api.base import seconds
 from diffusion_operator.api.status import DiffusionPipelineStatus
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests import pvc
@@ -20,6 +21,9 @@ from diffusion_operator.plan.steps import Starter, drop, is_young, queues
 from diffusion_operator.settings import Settings
 
 JsonObject = dict[str, Any]
+
+SETTLED = frozenset({Reason.CANARY_REJECTED, Reason.REVISION_NOT_FOUND})
+"""Nothing but another spec changes these."""
 
 POLL_SECONDS = 10.0
 SOON_SECONDS = 1.0
@@ -56,25 +60,26 @@ def plan(observed: Observed, settings: Settings, refused: Finding | None = None)
         refused: set when the API server refused an earlier plan's action: then `Accepted` is false.
     """
     builds = _builds(observed, settings)
-    targets = serving.plan_targets(observed, builds, settings)
+    targets = serving.plan_targets(observed, builds, store_of(observed), settings)
     fit = accepted.check(observed.spec, settings)
     found = report.with_ready(
         (
             refused or fit,
             findings.engines(observed, builds),
             findings.repository(observed, builds),
-            findings.available(observed, targets),
-            findings.rollout(observed, targets),
+            findings.available(observed, targets.plans),
+            findings.rollout(observed, targets.plans),
         )
     )
     at = report.moment(observed.generation, rfc3339(observed.now), observed.status)
-    status = report.full(at, found, observed, builds, targets)
+    status = report.full(at, found, observed, builds, targets.plans)
+    steps = report.step_notes(targets) if fit.ok else ()
     return Plan(
         # What serves goes on serving; nothing new is begun that could not be finished.
         actions=tuple(_actions(observed, builds, targets, settings)) if fit.ok else (),
         status=status,
-        notes=(*report.notes(at, found), *report.warnings(status, observed.status)),
-        again_seconds=_again(observed, builds, found),
+        notes=(*report.notes(at, found), *steps, *report.warnings(status, observed.status)),
+        again_seconds=_soonest(_again(observed, builds, found), _canary_again(observed, targets)),
     )
 
 
@@ -108,7 +113,7 @@ def _builds(observed: Observed, settings: Settings) -> Builds | None:
 
 
 def _actions(
-    observed: Observed, builds: Builds | None, targets: Sequence[serving.TargetPlan], settings: Settings
+    observed: Observed, builds: Builds | None, targets: serving.Targets, settings: Settings
 ) -> Iterator[Action]:
     if observed.spec.storage.claim_name is None:
         yield Apply(pvc.claim(observed.spec.storage, observed.owner))
@@ -120,7 +125,7 @@ def _actions(
         if not observed.spec.suspend:
             yield from dict.fromkeys(queues(wanted.values(), moves))
         yield from _obsolete_jobs(observed, builds, frozenset(wanted))
-    yield from serving.actions(observed, tuple(targets), settings)
+    yield from serving.actions(observed, targets, settings)
     store = store_of(observed)
     if store is not None:
         yield from collection.actions(observed, store, settings)
@@ -136,9 +141,18 @@ def _obsolete_jobs(observed: Observed, builds: Builds, wanted: frozenset[str]) -
         yield drop(view, observed.owner)
 
 
+def _soonest(*times: float | None) -> float | None:
+    return min((time for time in times if time is not None), default=None)
+
+
+def _canary_again(observed: Observed, targets: serving.Targets) -> float | None:
+    rollout = observed.spec.rollout
+    return targets.again_seconds(seconds(rollout.analysis.interval)) if rollout is not None else None
+
+
 def _again(observed: Observed, builds: Builds | None, found: Sequence[Finding]) -> float | None:
     """Events wake a pipeline; the clock alone changes retries and how long trouble has lasted."""
-    if all(finding.ok for finding in found) or observed.spec.suspend:
+    if all(finding.ok or finding.reason in SETTLED for finding in found) or observed.spec.suspend:
         return None
     views = [item.view for item in builds.steps() if item.view is not None] if builds is not None else []
     retries = [retry for view in views if view.phase in {"Failed", "Lost"} and (retry := view.retry_at()) is not None]

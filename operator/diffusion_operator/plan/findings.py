@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from diffusion_operator import naming
+from diffusion_operator.analysis import Verdict
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.plan.builds import Builds
 from diffusion_operator.plan.jobs import parse_time
@@ -112,10 +113,52 @@ def rollout(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
         return Finding(kind, ok=True, reason=Reason.COMPLETE, message=f"{names}.")
     if observed.spec.suspend:
         return Finding(kind, ok=False, reason=Reason.SUSPENDED, message="Nothing is served while spec.suspend is true.")
-    found = _pod_trouble(observed, kind, open_plans)
+    found = _refused_rollout(observed, open_plans) or _pod_trouble(observed, kind, open_plans)
     if found is not None:
         return found
-    return _rollout_progress(kind, open_plans[0])
+    canary = next((plan for plan in open_plans if plan.step.progress in {"Canary", "Promoting"}), None)
+    return _canary_progress(observed, canary) if canary is not None else _rollout_progress(kind, open_plans[0])
+
+
+def _refused_rollout(observed: Observed, plans: Sequence[TargetPlan]) -> Finding | None:
+    kind, wanted = Type.ROLLOUT_COMPLETE, observed.spec.rollout
+    if wanted is not None and wanted.rollback_to is not None and any(plan.state.desired is None for plan in plans):
+        kept = ", ".join(sorted({item.name for plan in plans for item in plan.state.revisions}))
+        text = f"spec.rollout.rollbackTo: revision {wanted.rollback_to} is not kept (any more) by every target; there"
+        text += f" are {kept or 'none'}. What serves goes on serving."
+        return Finding(kind, ok=False, reason=Reason.REVISION_NOT_FOUND, message=text)
+    rejected = next((plan for plan in plans if plan.step.progress == "Rejected"), None)
+    if rejected is None:
+        return None
+    verdict = told(rejected)
+    why = f"{verdict.reason}: {verdict.message}" if verdict is not None else "no reason is known."
+    text = f"Target {rejected.target.name}: canary {rejected.state.desired} was taken back. {why}"
+    text += f" {rejected.state.stable} serves; another spec is tried at once."
+    return Finding(kind, ok=False, reason=Reason.CANARY_REJECTED, message=text)
+
+
+def _canary_progress(observed: Observed, plan: TargetPlan) -> Finding:
+    name, state, verdict = plan.target.name, plan.state, told(plan)
+    stage, note = "its pods are starting", plan.note
+    if note is not None and note.phase == "Pictures" and note.settled:
+        stage = "its pictures are compared, it gets no requests yet"
+    elif note is not None and note.phase == "Step":
+        steps = len(observed.spec.rollout.steps) if observed.spec.rollout is not None else 0
+        stage = f"it gets {plan.step.weight} % of the requests (step {note.step + 1} of {steps})"
+    elif plan.step.progress == "Promoting":
+        ready = state.ready(state.desired)
+        stage = f"it grows to full size ({ready} of {state.replicas} pods are ready)"
+    text = f"Target {name}: canary {state.desired}: {stage}; {state.stable} serves the others."
+    text += f" {verdict.message}" if verdict is not None else ""
+    return Finding(Type.ROLLOUT_COMPLETE, ok=False, reason=Reason.CANARY_PROGRESSING, message=text)
+
+
+def told(plan: TargetPlan) -> Verdict | None:
+    """The verdict about the candidate: of what is judged now, else of what was judged last."""
+    note = plan.note
+    if note is not None and note.phase == "Rejected":
+        return note.verdict
+    return plan.verdict or (note.verdict if note is not None else None)
 
 
 def _rollout_progress(kind: Type, plan: TargetPlan) -> Finding:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, get_args
 
 from diffusion_operator import naming
-from diffusion_operator.analysis import Verdict
+from diffusion_operator.analysis import Outcome, Verdict
 from diffusion_operator.conditions import shortened
 from diffusion_operator.plan.jobs import parse_result, parse_time, rfc3339
 from diffusion_operator.rollout import Note
@@ -55,5 +55,5 @@ def _verdict(document: JsonObject | None) -> Verdict | None:
     if document is None:
         return None
     numbers = {str(name): float(value) for name, value in document.get("numbers", {}).items()}
-    outcome = "Pass" if document["passed"] else "Fail"
+    outcome: Outcome = "Pass" if document["passed"] else "Fail"
     return Verdict(outcome, str(document["reason"]), str(document["message"]), numbers)

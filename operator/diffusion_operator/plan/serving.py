@@ -1,20 +1,35 @@
 """Deployments and Services of all targets."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffusion_operator import naming
+from diffusion_operator.analysis import Verdict
 from diffusion_operator.api.spec import Target
 from diffusion_operator.manifests import deployment as deployments
 from diffusion_operator.manifests import service
 from diffusion_operator.manifests.deployment import ServingRequest
-from diffusion_operator.plan import policies
-from diffusion_operator.plan.actions import Action, Apply, Remove, Scale, remove
+from diffusion_operator.manifests.service import Split
+from diffusion_operator.plan import judging, policies
+from diffusion_operator.plan import states as states_of
+from diffusion_operator.plan.actions import Action, Annotate, Apply, Remove, Scale, remove
 from diffusion_operator.plan.builds import Builds
+from diffusion_operator.plan.notes import written
 from diffusion_operator.plan.observed import Observed, claim_name
 from diffusion_operator.plan.pods import Trouble
-from diffusion_operator.rollout import RevisionState, RolloutState, RolloutStep, next_step
+from diffusion_operator.plan.requests import Store
+from diffusion_operator.plan.steps import Step
+from diffusion_operator.rollout import (
+    Note,
+    Observation,
+    RevisionState,
+    RolloutState,
+    RolloutStep,
+    Strategy,
+    next_step,
+    strategy_of,
+)
 from diffusion_operator.settings import Settings
 
 JsonObject = dict[str, Any]
@@ -25,8 +40,11 @@ class TargetPlan:
     """One target: what was seen, what comes next.
 
     Attributes:
-        request: what is to be served; None while it is being built.
+        request: what is to be served; None while it is being built, and when another revision is to be served.
         trouble: what keeps the newest wanted revision from being ready.
+        peers: revisions that the targets are to serve together; empty when there is one target, or not all are built.
+        verdict: of the phase that the candidate is in; None when there is nothing to judge.
+        pictures: comparison of the candidate's pictures; None before there is one.
     """
 
     target: Target
@@ -34,11 +52,30 @@ class TargetPlan:
     step: RolloutStep
     request: ServingRequest | None
     trouble: Trouble | None
+    peers: Mapping[str, str] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    pictures: Step | None = None
 
     @property
     def serving(self) -> RevisionState | None:
         """The stable revision, when its Deployment exists."""
         return self.state.find(self.state.stable)
+
+    @property
+    def split(self) -> Split | None:
+        """Who is to answer the requests; None when there is nobody yet."""
+        if self.step.traffic is None:
+            return None
+        return Split(self.step.traffic, self.step.canary, self.step.weight)
+
+    @property
+    def note(self) -> Note | None:
+        """How far the candidate has come, after this step."""
+        found = self.state.candidate
+        before = found.note if found is not None else None
+        return (
+            self.step.notes.get(self.state.desired or "", before) if self.state.desired != self.state.stable else None
+        )
 
     @property
     def idle(self) -> bool:
@@ -53,51 +90,101 @@ class TargetPlan:
         return self.idle or (self.serving is not None and self.serving.ready > 0)
 
 
-def plan_targets(observed: Observed, builds: Builds | None, settings: Settings) -> tuple[TargetPlan, ...]:
+@dataclass(frozen=True)
+class Targets:
+    """All targets, and how their revisions follow each other."""
+
+    plans: tuple[TargetPlan, ...]
+    strategy: Strategy
+
+    def again_seconds(self, interval: int) -> float | None:
+        """When a canary has to be looked at again; None without one.
+
+        Args:
+            interval: between two readings of the metrics, seconds.
+        """
+        ends = [float(interval)]
+        for plan in self.plans:
+            found = plan.state.candidate
+            if plan.step.progress == "Canary" and found is not None and plan.note is not None:
+                pause = self.strategy.pauses[plan.note.step] if plan.note.phase == "Step" else 0
+                ends.append(max(1.0, pause - found.age))
+        return min(ends) if any(plan.step.progress == "Canary" for plan in self.plans) else None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Who is to answer, by target."""
+        found = {plan.target.name: plan.split for plan in self.plans}
+        return {name: replace(item, by_pods=self.strategy.by_pods) for name, item in found.items() if item is not None}
+
+
+def plan_targets(observed: Observed, builds: Builds | None, store: Store | None, settings: Settings) -> Targets:
     """The next step of every target of the spec."""
-    return tuple(_plan_target(observed, target, builds, settings) for target in observed.spec.targets)
+    strategy, targets = strategy_of(observed.spec.rollout), observed.spec.targets
+    requests = {target.name: _request(observed, target, builds) for target in targets}
+    own = {
+        name: deployments.revision(request, observed.owner, settings) if request is not None else None
+        for name, request in requests.items()
+    }
+    wanted = _wanted(observed, own)
+    states = {target.name: states_of.state_of(observed, target, wanted[target.name]) for target in targets}
+    pictures = judging.comparisons(observed, states, store, settings)
+    verdicts = judging.verdicts(observed, states, pictures)
+    notes = observed.annotations
+    seen = Observation(states, verdicts, promote=notes.get(naming.PROMOTE), abort=notes.get(naming.ABORT))
+    steps = next_step(strategy, seen)
+    made = tuple(
+        TargetPlan(
+            target=target,
+            state=states[target.name],
+            step=steps[target.name],
+            request=requests[target.name] if wanted[target.name] == own[target.name] else None,
+            trouble=_trouble(observed, target.name, states[target.name]),
+            peers=_peers(wanted),
+            verdict=verdicts.get(target.name),
+            pictures=pictures.get(target.name),
+        )
+        for target in targets
+    )
+    return Targets(made, strategy)
 
 
-def actions(observed: Observed, plans: tuple[TargetPlan, ...], settings: Settings) -> Iterator[Action]:
+def _wanted(observed: Observed, own: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    """What is to be served: what the spec describes, or what it says to go back to."""
+    rollout = observed.spec.rollout
+    if rollout is None or rollout.rollback_to is None:
+        return own
+    back = states_of.rolled_back(observed, rollout.rollback_to)
+    return {name: back.get(name) for name in own}
+
+
+def _peers(wanted: Mapping[str, str | None]) -> dict[str, str]:
+    known = {name: revision for name, revision in wanted.items() if revision is not None}
+    return known if len(known) == len(wanted) > 1 else {}
+
+
+def _trouble(observed: Observed, target: str, state: RolloutState) -> Trouble | None:
+    newest = state.desired or state.stable
+    return observed.serving_trouble(target, newest) if newest is not None else None
+
+
+def actions(observed: Observed, targets: Targets, settings: Settings) -> Iterator[Action]:
     """What brings the cluster to the next steps: first what serves, then traffic, then what is to go."""
+    plans, splits = targets.plans, targets.splits
     for plan in plans:
-        yield from _target_actions(observed, plan, settings)
-    stable = {plan.target.name: plan.step.traffic for plan in plans if plan.step.traffic is not None}
-    if stable:
-        yield Apply(service.for_pipeline(observed.owner, stable))
+        yield from _target_actions(observed, plan, splits.get(plan.target.name), settings)
+    if splits:
+        yield Apply(service.for_pipeline(observed.owner, splits))
+    for plan in plans:
+        yield from _scale_actions(observed, plan)
     for plan in plans:
         yield from _removals(observed, plan.target.name, frozenset(plan.step.remove))
     yield from _dropped_targets(observed)
+    pictures = {plan.target.name: plan.pictures for plan in plans if plan.pictures is not None}
+    yield from judging.actions(observed, {plan.target.name: plan.state for plan in plans}, pictures, settings)
     # Last, since a cluster without KEDA refuses its object: nothing else may wait for it.
     for plan in plans:
         yield from policies.actions(observed, plan.target, plan.step.traffic)
-
-
-def _plan_target(observed: Observed, target: Target, builds: Builds | None, settings: Settings) -> TargetPlan:
-    request = _request(observed, target, builds)
-    desired = deployments.revision(request, observed.owner, settings) if request is not None else None
-    stable, revisions = _stable(observed, target.name), tuple(_revisions(observed, target.name))
-    state = RolloutState(
-        desired=desired,
-        stable=stable,
-        revisions=revisions,
-        replicas=_replicas(target, desired, next((item for item in revisions if item.name == stable), None)),
-        suspended=observed.spec.suspend,
-    )
-    newest = desired or state.stable
-    trouble = observed.serving_trouble(target.name, newest) if newest is not None else None
-    return TargetPlan(target, state, next_step(state), request, trouble)
-
-
-def _replicas(target: Target, desired: str | None, stable: RevisionState | None) -> int:
-    """Pods that the desired revision needs to take over from the stable one, or that it has when it is that one."""
-    scaling = target.autoscaling
-    if scaling is None:
-        return target.replicas
-    live = stable.replicas if stable is not None else scaling.min_replicas
-    idle = scaling.min_replicas == 0 and stable is not None and stable.name == desired and stable.proven
-    # A new revision has to show that it works, even when nobody asks at the moment.
-    return live if idle else min(max(live, scaling.min_replicas, 1), scaling.max_replicas)
 
 
 def _request(observed: Observed, target: Target, builds: Builds | None) -> ServingRequest | None:
@@ -113,45 +200,21 @@ def _flags(result: JsonObject) -> tuple[str, ...]:
     return tuple(str(flag) for flag in result.get("serverFlags", []) if str(flag).startswith("--"))
 
 
-def _stable(observed: Observed, target: str) -> str | None:
-    live = observed.find("Service", naming.target_service(observed.owner.name, target))
-    if live is None:
-        return None
-    revision = live.get("spec", {}).get("selector", {}).get(naming.REVISION)
-    return str(revision) if revision else None
-
-
-def _revisions(observed: Observed, target: str) -> Iterator[RevisionState]:
-    for item in observed.of_target(observed.deployments, target):
-        yield _revision_state(item)
-
-
-def _revision_state(item: JsonObject) -> RevisionState:
-    status = item.get("status", {})
-    # A status about an older generation says nothing about the number of pods that is wanted now.
-    current = status.get("observedGeneration", 0) >= item["metadata"].get("generation", 0)
-    proven = any(
-        condition["type"] == "Progressing" and condition.get("reason") == "NewReplicaSetAvailable"
-        for condition in status.get("conditions", [])
-    )
-    return RevisionState(
-        name=item["metadata"]["labels"][naming.REVISION],
-        replicas=item.get("spec", {}).get("replicas", 1),
-        ready=status.get("readyReplicas", 0) if current else 0,
-        proven=proven,
-    )
-
-
-def _target_actions(observed: Observed, plan: TargetPlan, settings: Settings) -> Iterator[Action]:
+def _target_actions(observed: Observed, plan: TargetPlan, split: Split | None, settings: Settings) -> Iterator[Action]:
     owner, name = observed.owner, plan.target.name
     if plan.request is not None and plan.step.desired_replicas is not None and plan.state.desired is not None:
-        body = deployments.deployment(plan.request, owner, settings)
+        body = deployments.deployment(plan.request, owner, settings, plan.peers)
         yield Apply(body, initial={"replicas": plan.step.desired_replicas})
         yield Apply(service.for_revision(owner, name, plan.state.desired))
-    if plan.step.traffic is not None:
-        yield Apply(service.for_target(owner, name, plan.step.traffic))
+    for revision, note in plan.step.notes.items():
+        yield Annotate(naming.revision(owner.name, name, revision), naming.ROLLOUT, written(note, observed.now))
+    if split is not None:
+        yield Apply(service.for_target(owner, name, split))
+
+
+def _scale_actions(observed: Observed, plan: TargetPlan) -> Iterator[Action]:
     for revision, replicas in _scales(plan):
-        yield Scale(naming.revision(owner.name, name, revision), replicas)
+        yield Scale(naming.revision(observed.owner.name, plan.target.name, revision), replicas)
 
 
 def _scales(plan: TargetPlan) -> Iterator[tuple[str, int]]:

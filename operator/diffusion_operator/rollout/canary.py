@@ -97,14 +97,12 @@ class Lockstep:
         verdict, pause = self._verdict(), self._pause(now)
         if verdict.outcome == "Fail":
             return replace(now, phase="Rejected", verdict=verdict)
-        if self._age() < pause:
-            return now
         if verdict.outcome == "Pass":
-            return self._following(now, verdict)
-        if self._age() >= pause + self.strategy.deadline:
-            text = f"No verdict within {self.strategy.deadline} seconds (analysis.deadline): {verdict.message}"
-            return _rejected(now, INCONCLUSIVE, text, verdict.numbers)
-        return now
+            return self._following(now, verdict) if self._age() >= pause else now
+        if self._age() < pause + self.strategy.deadline:
+            return now
+        text = f"No verdict within {self.strategy.deadline} seconds (analysis.deadline): {verdict.message}"
+        return _rejected(now, INCONCLUSIVE, text, verdict.numbers)
 
     def _following(self, now: Note, verdict: Verdict) -> Note:
         step = 0 if now.phase == "Pictures" else now.step + 1

@@ -1,4 +1,4 @@
-"""What a rollout is decided on and what is decided; no clock and no I/O: ages and verdicts are part of what was seen."""
+"""What a rollout is decided on, and what is decided. No clock, no I/O: ages and verdicts are part of what was seen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -75,6 +75,8 @@ class FakeCluster(Cluster):
             return None
         if method == "PATCH" and content_type != APPLY:
             return self._merge(kind, name, body)
+        if method == "PATCH" and (kind, name) in self.objects:
+            _keep_what_was_not_applied(self.objects[kind, name], body)
         return self._replace(kind, name, body)
 
     def _replace(self, kind: str, name: str, body: JsonObject) -> JsonObject:
@@ -213,6 +215,15 @@ class FakeCluster(Cluster):
         }
 
 
+def _keep_what_was_not_applied(before: JsonObject, body: JsonObject) -> None:
+    """An apply leaves alone what was set by other means: numbers of pods, and notes."""
+    if body["kind"] == "Deployment":
+        body["spec"] = {"replicas": before["spec"]["replicas"]} | body["spec"]
+    notes = before["metadata"].get("annotations", {})
+    if naming.ROLLOUT in notes:
+        body["metadata"].setdefault("annotations", {})[naming.ROLLOUT] = notes[naming.ROLLOUT]
+
+
 def now() -> str:
     return rfc3339(datetime.now(UTC))
 
@@ -245,6 +256,9 @@ def result_of(job: JsonObject) -> JsonObject:
         result["pipelineClass"] = "StableDiffusionPipeline"
     if stage == "export":
         result["content"] = digest_of("content" + job["metadata"]["name"])
+    if stage == "judge":
+        result |= {"passed": True, "reason": "Passed", "message": "The pictures are alike.", "pictures": 3}
+        result |= {"worstPsnr": 41.5, "worstSsim": 0.98, "colorShift": 0.01}
     if stage == "check":
         result |= {"worstPsnr": 61.5, "minPsnr": 35.0, "worstLatentError": 0.0001}
     if stage == "assemble":

@@ -17,6 +17,7 @@ from diffusion_operator.manifests.common import Owner, Placement, placement
 from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.manifests.event import EventNote, event
 from diffusion_operator.manifests.job import JobRequest, Scorer, job, template_digest
+from diffusion_operator.manifests.service import Split
 from diffusion_operator.settings import FetchNetwork, Settings
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -128,9 +129,10 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "deployment-gpu": deployment.deployment(replace(SERVE, target=GPU), OWNER, SETTINGS),
     "deployment-gpu-claim": deployment.deployment(replace(SERVE, target=CLAIMED), OWNER, SETTINGS),
     "service-revision": service.for_revision(OWNER, "cpu", "01234567"),
-    "service-target": service.for_target(OWNER, "cpu", "01234567"),
-    "service-pipeline-one-target": service.for_pipeline(OWNER, {"cpu": "01234567"}),
-    "service-pipeline-two-targets": service.for_pipeline(OWNER, {"cpu": "01234567", "l4": "89abcdef"}),
+    "service-target": service.for_target(OWNER, "cpu", Split("01234567")),
+    "service-target-by-pods": service.for_target(OWNER, "cpu", Split("01234567", "89abcdef", 10)),
+    "service-pipeline-one-target": service.for_pipeline(OWNER, {"cpu": Split("01234567")}),
+    "service-pipeline-two-targets": service.for_pipeline(OWNER, {"cpu": Split("01234567"), "l4": Split("89abcdef")}),
     "budget": pdb.budget(OWNER, "cpu"),
     "autoscaler-hpa": autoscaler.autoscaler(OWNER, "cpu", "01234567", SCALED),
     "autoscaler-keda": autoscaler.autoscaler(OWNER, "cpu", "01234567", TO_ZERO),

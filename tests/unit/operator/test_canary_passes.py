@@ -1,0 +1,247 @@
+"""Canaries in whole passes: what is written, what is told, and what a lost status or operator changes (nothing)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from diffusion_operator import naming
+from diffusion_operator.analysis import Window
+from diffusion_operator.analysis.counters import StepCounters
+from diffusion_operator.analysis.window import Traffic
+from diffusion_operator.api import KIND
+from diffusion_operator.probe import Probe, Watched
+from diffusion_operator.reconcile import Key, Reconciler
+from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.unit.operator.passes import SETTINGS, build, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+STEPS = [{"weight": 10, "pause": "1s"}, {"weight": 50, "pause": "1s"}]
+GOOD = Window({"generate_20_pipeline": Traffic(200, 0, 200.0, 1.0, 1.2)}, StepCounters(4000, 40.0, 4000, 4000), 1)
+BAD = Window({"generate_20_pipeline": Traffic(100, 100, 100.0, 1.0, 1.2)}, StepCounters(2000, 20.0, 2000, 2000), 1)
+
+
+class FakeProbe(Probe):
+    """Says the same about every stable and every canary."""
+
+    def __init__(self, canary: Window) -> None:
+        super().__init__()
+        self._canary = canary
+        self.asked: list[Watched] = []
+
+    async def windows(self, pipeline: str, watched: Iterable[Watched]) -> Mapping[tuple[str, str], Window]:
+        assert pipeline == f"{NAMESPACE}/shapes"
+        self.asked = list(watched)
+        return {item.key: self._canary if index % 2 == 0 else GOOD for index, item in enumerate(self.asked)}
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    fake = FakeCluster()
+    change(fake, 1)
+    serve(fake)
+    return fake
+
+
+def change(cluster: FakeCluster, number: int, targets: int = 1, **rollout: Any) -> None:  # noqa: ANN401 - any field
+    """Another serving image for every number: nothing is built for it."""
+    places = [{"name": name, "replicas": 2} for name in ("cpu", "spare")[:targets]]
+    notes = cluster.objects.get((KIND, "shapes"), {"metadata": {}})["metadata"].get("annotations", {})
+    status = cluster.objects.get((KIND, "shapes"), {}).get("status", {})
+    made = cluster.apply_pipeline(
+        serving={"image": f"triton:{number}"}, targets=places, rollout={"steps": STEPS, **rollout}
+    )
+    made["metadata"]["annotations"], made["status"] = notes, status
+
+
+def pass_(cluster: FakeCluster, probe: Probe) -> float | None:
+    return asyncio.run(Reconciler(cluster, SETTINGS, probe=probe).reconcile(Key(NAMESPACE, "shapes")))
+
+
+def play(cluster: FakeCluster, canary: Window = GOOD, passes: int = 16) -> list[str]:
+    """Passes with new operators while pods start, Jobs succeed and time flies; returns what the column said."""
+    seen: list[str] = []
+    for _ in range(passes):
+        pass_(cluster, FakeProbe(canary))
+        said = str(cluster.pipeline()["status"]["summary"].get("canary"))
+        if said not in seen[-1:]:
+            seen.append(said)
+        cluster.succeed_jobs()
+        for name in cluster.names("Deployment"):
+            cluster.set_ready(name, cluster.objects["Deployment", name]["spec"]["replicas"])
+        age(cluster)
+        # Nothing is decided on the status.
+        cluster.pipeline()["status"] = {}
+    pass_(cluster, FakeProbe(canary))
+    return seen
+
+
+def age(cluster: FakeCluster) -> None:
+    """Let every note be older than any pause, and younger than any deadline."""
+    for name in cluster.names("Deployment"):
+        notes = cluster.objects["Deployment", name]["metadata"]["annotations"]
+        if naming.ROLLOUT in notes:
+            note = json.loads(notes[naming.ROLLOUT])
+            minutes = int(note["since"][14:16])
+            note["since"] = note["since"][:14] + f"{max(0, minutes - 1):02}:00Z"
+            notes[naming.ROLLOUT] = json.dumps(note)
+
+
+def stable(cluster: FakeCluster, target: str = "cpu") -> str:
+    return str(cluster.objects["Service", f"shapes-{target}"]["metadata"]["annotations"][naming.STABLE])
+
+
+def selector(cluster: FakeCluster, name: str) -> dict[str, str]:
+    found: dict[str, str] = cluster.objects["Service", name]["spec"]["selector"]
+    return found
+
+
+def replicas(cluster: FakeCluster, target: str = "cpu") -> dict[str, int]:
+    prefix = f"shapes-{target}-"
+    return {
+        name.removeprefix(prefix): cluster.objects["Deployment", name]["spec"]["replicas"]
+        for name in cluster.names("Deployment")
+        if name.startswith(prefix)
+    }
+
+
+def events(cluster: FakeCluster) -> list[str]:
+    return [item["message"] for (kind, _), item in cluster.objects.items() if kind == "Event"]
+
+
+def test_a_good_canary_gets_more_and_more_and_then_all(cluster: FakeCluster) -> None:
+    first = stable(cluster)
+    change(cluster, 2)
+    assert build(cluster) <= 1
+    said = play(cluster)
+    assert [item for item in said if "%" in item and item[0] != "0"] == ["10% Pass", "50% Pass"]
+    assert said[-2:] == ["promoting", "None"]
+    assert stable(cluster) != first
+    assert replicas(cluster) == {first: 0, stable(cluster): 2}
+    assert selector(cluster, "shapes")[naming.REVISION] == stable(cluster)
+    assert cluster.condition("Ready")["status"] == "True"
+    text = " ".join(events(cluster))
+    assert "gets 10 % of the requests (step 1 of 2)" in text
+    assert "has passed" in text
+
+
+def test_while_it_has_a_share_the_services_select_both_and_else_only_the_stable_one(cluster: FakeCluster) -> None:
+    first = stable(cluster)
+    change(cluster, 2)
+    shares = set()
+    for _ in range(16):
+        play(cluster, passes=1)
+        status = cluster.pipeline()["status"]["targets"][0]
+        for name in ("shapes", "shapes-cpu"):
+            mixed = naming.REVISION not in selector(cluster, name)
+            assert mixed == ((status.get("canaryWeight") or 0) > 0)
+            shares.add(mixed)
+        assert replicas(cluster)[first] == 2 or stable(cluster) != first
+    assert shares == {True, False}
+
+
+def test_one_that_fails_is_taken_back_on_all_targets_with_reason_and_numbers(cluster: FakeCluster) -> None:
+    change(cluster, 1, targets=2)
+    serve(cluster)
+    before = stable(cluster), stable(cluster, "spare")
+    change(cluster, 2, targets=2)
+    play(cluster, BAD)
+    assert (stable(cluster), stable(cluster, "spare")) == before
+    assert sorted(replicas(cluster).values()) == [0, 2]
+    assert sorted(replicas(cluster, "spare").values()) == [0, 2]
+    condition = cluster.condition("RolloutComplete")
+    assert (condition["status"], condition["reason"]) == ("False", "CanaryRejected")
+    assert "ErrorRatio" in condition["message"]
+    target = cluster.pipeline()["status"]["targets"][0]
+    assert target["analysis"]["numbers"]["canaryErrorRatio"] == 0.5
+    assert cluster.pipeline()["status"]["summary"]["canary"] == "rejected: ErrorRatio"
+    assert cluster.condition("Available")["status"] == "True"
+    change(cluster, 3, targets=2)
+    play(cluster)
+    assert stable(cluster) != before[0]
+    assert stable(cluster, "spare") != before[1]
+    assert cluster.condition("Ready")["status"] == "True"
+
+
+def test_bad_pictures_are_never_served(cluster: FakeCluster) -> None:
+    first = stable(cluster)
+    change(cluster, 2)
+    for _ in range(12):
+        pass_(cluster, FakeProbe(GOOD))
+        for job in cluster.unfinished_jobs():
+            if job["metadata"]["name"].startswith("judge"):
+                numbers = {"digest": "d" * 64, "stage": "judge", "worstPsnr": 6.5}
+                cluster.end_job(job, 0, {"passed": False, "message": "Picture 1 has NaN.", **numbers})
+        play(cluster, passes=1)
+        assert not cluster.pipeline()["status"]["targets"][0].get("canaryWeight")
+    assert stable(cluster) == first
+    assert "PictureQuality: Picture 1 has NaN." in cluster.condition("RolloutComplete")["message"]
+
+
+def test_silence_is_held_and_then_taken_back(cluster: FakeCluster) -> None:
+    change(cluster, 2)
+    assert play(cluster, Window(), passes=8)[-1] == "10% Inconclusive"
+    change(cluster, 2, analysis={"deadline": "1s"})
+    said = play(cluster, Window())
+    assert said[-1] == "rejected: Inconclusive"
+
+
+def test_going_back_needs_no_build_and_the_repository_is_kept(cluster: FakeCluster) -> None:
+    change(cluster, 1, targets=2)
+    serve(cluster)
+    first = stable(cluster), stable(cluster, "spare")
+    change(cluster, 2, targets=2)
+    play(cluster)
+    second = stable(cluster), stable(cluster, "spare")
+    assert second[0] != first[0]
+    jobs = len(cluster.names("Job"))
+    change(cluster, 2, targets=2, rollbackTo=first[0])
+    play(cluster, Window(), passes=8)
+    assert (stable(cluster), stable(cluster, "spare")) == first
+    assert cluster.condition("Ready")["status"] == "True"
+    change(cluster, 2, targets=2, rollbackTo=second[1])
+    play(cluster, Window(), passes=8)
+    assert (stable(cluster), stable(cluster, "spare")) == second
+    assert len(cluster.names("Job")) <= jobs
+    assert {item["metadata"]["annotations"][naming.REPOSITORY] for item in deployments(cluster)} != {""}
+
+
+def deployments(cluster: FakeCluster) -> list[dict[str, Any]]:
+    return [cluster.objects["Deployment", name] for name in cluster.names("Deployment")]
+
+
+def test_going_back_to_what_is_gone_says_what_there_is(cluster: FakeCluster) -> None:
+    first = stable(cluster)
+    change(cluster, 1, rollbackTo="00000000")
+    play(cluster, passes=2)
+    condition = cluster.condition("RolloutComplete")
+    assert condition["reason"] == "RevisionNotFound"
+    assert first in condition["message"]
+    assert replicas(cluster) == {first: 2}
+
+
+@pytest.mark.parametrize("verb", [naming.PROMOTE, naming.ABORT])
+def test_people_can_promote_and_abort(cluster: FakeCluster, verb: str) -> None:
+    first = stable(cluster)
+    change(cluster, 2)
+    play(cluster, Window(), passes=5)
+    [candidate] = [name for name in replicas(cluster) if name != first]
+    cluster.pipeline()["metadata"]["annotations"] = {verb: candidate}
+    play(cluster, Window(), passes=5)
+    assert stable(cluster) == (candidate if verb == naming.PROMOTE else first)
+    if verb == naming.ABORT:
+        assert "Aborted" in cluster.condition("RolloutComplete")["message"]
+
+
+def test_a_finished_rollout_writes_nothing_any_more(cluster: FakeCluster) -> None:
+    change(cluster, 2)
+    play(cluster)
+    for _ in range(2):
+        cluster.writes.clear()
+        pass_(cluster, FakeProbe(GOOD))
+    assert cluster.writes == []
