@@ -66,7 +66,7 @@ class Reason(StrEnum):
     VERIFY_FAILED = "VerifyFailed"
     NOT_READY = "NotReady"
     CANARY_REJECTED = "CanaryRejected"
-    REVISION_NOT_FOUND = "RevisionNotFound"
+    REVISION_NOT_KEPT = "RevisionNotKept"
 
     # Only told, in a Warning: serving is tried all the same.
     GPU_TOO_SMALL = "GPUTooSmall"

@@ -22,7 +22,7 @@ from diffusion_operator.settings import Settings
 
 JsonObject = dict[str, Any]
 
-SETTLED = frozenset({Reason.CANARY_REJECTED, Reason.REVISION_NOT_FOUND})
+SETTLED = frozenset({Reason.CANARY_REJECTED, Reason.REVISION_NOT_KEPT})
 """Nothing but another spec changes these."""
 
 POLL_SECONDS = 10.0

@@ -126,7 +126,7 @@ def _refused_rollout(observed: Observed, plans: Sequence[TargetPlan]) -> Finding
         kept = ", ".join(sorted({item.name for plan in plans for item in plan.state.revisions}))
         text = f"spec.rollout.rollbackTo: revision {wanted.rollback_to} is not kept (any more) by every target; there"
         text += f" are {kept or 'none'}. What serves goes on serving."
-        return Finding(kind, ok=False, reason=Reason.REVISION_NOT_FOUND, message=text)
+        return Finding(kind, ok=False, reason=Reason.REVISION_NOT_KEPT, message=text)
     rejected = next((plan for plan in plans if plan.step.progress == "Rejected"), None)
     if rejected is None:
         return None

@@ -220,7 +220,7 @@ def test_going_back_to_what_is_gone_says_what_there_is(cluster: FakeCluster) -> 
     change(cluster, 1, rollbackTo="00000000")
     play(cluster, passes=2)
     condition = cluster.condition("RolloutComplete")
-    assert condition["reason"] == "RevisionNotFound"
+    assert condition["reason"] == "RevisionNotKept"
     assert first in condition["message"]
     assert replicas(cluster) == {first: 2}
 
