@@ -128,7 +128,7 @@ class Noiser:
 
     def __init__(self, tokenizer: CLIPTokenizer, device: torch.device, empty: float) -> None:
         self._device, self._empty = device, empty
-        self._tokens = _token_table(tokenizer).to(device)
+        self._tokens = token_table(tokenizer).to(device)
         self._signal = make_scheduler().alphas_cumprod.to(device)
         self._weight = epsilon_weight(self._signal)
 
@@ -225,7 +225,7 @@ def encode_bank(vae: AutoencoderKL, painter: Painter, size: Size, shrink: int) -
     return Bank(torch.cat(latents), torch.cat(captions), torch.cat(silhouettes))
 
 
-def _token_table(tokenizer: CLIPTokenizer) -> Tensor:
+def token_table(tokenizer: CLIPTokenizer) -> Tensor:
     """Tokens of every caption, int64 [captions + 1, MAX_TOKENS]; the last row is the empty caption."""
     captions = [scene.caption for scene in every_scene()]
     tokens: Tensor = tokenizer([*captions, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids

@@ -76,6 +76,21 @@ def overlap(picture: NDArray[np.uint8], silhouette: NDArray[np.bool_]) -> float:
     return float((region & silhouette).sum() / max(1, (region | silhouette).sum()))
 
 
+def mud(picture: NDArray[np.uint8]) -> float:
+    """Fraction of pixels that are far from both of the picture's colours; a sharp picture has few, at its edges.
+
+    Raises:
+        ValueError: the picture isn't uint8 [H, W, 3].
+    """
+    pixels = _checked(picture)
+    ground, region = _parts(pixels)
+    if not region.any():
+        return 1.0
+    paint = np.median(pixels[region], axis=0)
+    nearest = np.minimum(np.linalg.norm(pixels - ground, axis=2), np.linalg.norm(pixels - paint, axis=2))
+    return float((nearest > APART).mean())
+
+
 def _checked(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:  # noqa: PLR2004 - RGB
         raise ValueError(f"a picture is uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}")

@@ -1,0 +1,222 @@
+"""Further denoisers for the demo checkpoint, taught by its own: no pictures are drawn, only captions and noise.
+
+A teacher, the checkpoint's denoiser with guidance, goes from noise to a picture in twenty DDIM steps. What a student
+learns from it is a `Lesson`:
+
+* long strides: where the four-step schedule stands, one stride of the student ends where five of the teacher do
+  (progressive distillation, Salimans & Ho 2022, arXiv:2202.00512, with guidance as in Meng et al. 2023,
+  arXiv:2210.03142, section 3, but for the guidance scale staying outside of the model). Strides start where the
+  student's own have led, so that it learns to mend its errors. Everywhere else it says what the teacher says.
+* other colours: the student says what the teacher says of a caption with other colours in it.
+"""
+
+import copy
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from torch.nn import functional
+from transformers import CLIPTokenizer
+
+from .denoiser import Models, make_scheduler, token_table
+from .training import History, Optimiser, Size, Step, recorded, train
+from .words import every_scene, held_out_scenes
+
+SIZES = (Size(64, 64, 96, 0.6), Size(96, 96, 48, 0.2), Size(128, 128, 32, 0.2))
+STRIDES = 4
+# Of the teacher in one stride.
+PACES = 5
+PACE = 50
+TIMES = STRIDES * PACES * PACE
+TEXTS_AT_ONCE = 1024
+PEAK_RATE = 4e-4
+GUIDANCE = 2.0
+# How many guidance scales are the demo's; the others lie in a range, since all of them have to work.
+USUAL = 0.5
+GUIDANCES = (1.0, 4.0)
+ANCHOR = 0.1
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a student learns.
+
+    Args:
+        strides: whether it learns long strides.
+        colours: which colour it shall paint for which word.
+    """
+
+    strides: bool = False
+    colours: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the samples of one batch are about.
+
+    Args:
+        student: text states that the student gets, empty caption and caption: float [2, B, MAX_TOKENS, width].
+        teacher: likewise for the teacher.
+        guidance: float [B, 1, 1, 1].
+    """
+
+    student: Tensor
+    teacher: Tensor
+    guidance: Tensor
+
+
+@dataclass(frozen=True)
+class Way:
+    """What the teacher did in one stride.
+
+    Args:
+        latents: where each of its paces began, float [PACES, B, 4, h, w].
+        noise: what it said there without and with the caption, float [PACES, 2, B, 4, h, w].
+        start: timestep of the first pace.
+        end: latents behind the last one, float [B, 4, h, w].
+    """
+
+    latents: Tensor
+    noise: Tensor
+    start: int
+    end: Tensor
+
+
+class LessonTraining:
+    """One training run; `student` afterwards is what is kept. Teacher and text encoder stay as they are."""
+
+    def __init__(self, lesson: Lesson, models: Models, tokenizer: CLIPTokenizer, steps: int) -> None:
+        self._lesson, self._steps, self._device = lesson, steps, models.unet.device
+        self._teacher = models.unet.eval().requires_grad_(requires_grad=False)
+        self.student = copy.deepcopy(self._teacher).train().requires_grad_(requires_grad=True)
+        self._optimiser = Optimiser(self.student.parameters(), PEAK_RATE, steps)
+        self._signal: list[float] = make_scheduler().alphas_cumprod.tolist()
+        self._states = _states(models.text.eval(), token_table(tokenizer).to(self._device))
+        self._trained = torch.tensor(_trained(), device=self._device)
+        self._meant = torch.tensor(_meant(lesson.colours), device=self._device)
+
+    def run(self, shrink: int) -> History:
+        """Train on all sizes in turn; batches are divided by `shrink`."""
+        self._optimiser.set_rate(0)
+        steps = {size: self._step(size, max(2, size.batch // shrink)) for size in SIZES}
+        history = train("student", steps, self._steps, self._optimiser.set_rate)
+        self.student.eval().requires_grad_(requires_grad=False)
+        return history
+
+    def _step(self, size: Size, count: int) -> Step:
+        def step() -> Tensor:
+            told = self._tell(count)
+            latents = torch.randn(count, 4, size.height // 8, size.width // 8, device=self._device)
+            losses = []
+            for stride in range(STRIDES):
+                loss, latents = self._stride(stride, latents, told)
+                losses.append(loss)
+            return self._optimiser.descend(torch.stack(losses).sum())
+
+        return recorded(step, self._device)
+
+    def _tell(self, count: int) -> Told:
+        chosen = self._trained[torch.randint(len(self._trained), (count,), device=self._device)]
+        nothing = self._states[-1:].expand(count, -1, -1)
+        scales = torch.empty(count, 1, 1, 1, device=self._device).uniform_(*GUIDANCES)
+        usual = torch.rand(count, 1, 1, 1, device=self._device) < USUAL
+        return Told(
+            torch.stack([nothing, self._states[chosen]]),
+            torch.stack([nothing, self._states[self._meant[chosen]]]),
+            torch.where(usual, GUIDANCE, scales),
+        )
+
+    def _stride(self, stride: int, latents: Tensor, told: Told) -> tuple[Tensor, Tensor]:
+        """Loss of one stride, a scalar, and the latents that the next one starts from."""
+        way = self._way(TIMES - 1 - stride * PACES * PACE, latents, told)
+        if self._lesson.strides:
+            return self._long(way, told)
+        places, times, noise = _somewhere(way, first=0)
+        return functional.mse_loss(self._say(self.student, places, times, told.student), noise), way.end
+
+    def _long(self, way: Way, told: Told) -> tuple[Tensor, Tensor]:
+        """Imitation at one of the later paces, and one stride for all of them."""
+        places, times, noise = _somewhere(way, first=1)
+        latents, count = way.latents[0], len(way.end)
+        given = torch.cat([places, latents]), torch.cat([times, torch.full_like(times, way.start)])
+        found = self._say(self.student, *given, torch.cat([told.student, told.student], dim=1))
+        same, strode = found[:, :count], found[:, count:]
+        kept, gain = self._move(way.start, PACES)
+        guided = _guided(strode, told.guidance)
+        # An error of the noise moves the stride's end by `gain`.
+        missed = abs(gain) * functional.mse_loss(guided, (way.end - kept * latents) / gain)
+        # What the model says without a caption would drift, since only its sum with the other half is asked for.
+        drift = ANCHOR * functional.mse_loss(strode[0], way.noise[0, 0])
+        return functional.mse_loss(same, noise) + missed + drift, kept * latents + gain * guided.detach()
+
+    @torch.no_grad()
+    def _way(self, start: int, latents: Tensor, told: Told) -> Way:
+        paces = []
+        for time in range(start, start - PACES * PACE, -PACE):
+            times = torch.full((len(latents),), time, device=self._device)
+            noise = self._say(self._teacher, latents, times, told.teacher)
+            paces.append((latents, noise))
+            kept, gain = self._move(time, 1)
+            latents = kept * latents + gain * _guided(noise, told.guidance)
+        places, noises = zip(*paces, strict=True)
+        return Way(torch.stack(places), torch.stack(noises), start, latents)
+
+    def _say(self, unet: UNet2DConditionModel, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
+        """Predicted noise without and with the caption, float32 [2, B, 4, h, w]."""
+        with torch.autocast(self._device.type, torch.bfloat16):
+            found: Tensor = unet(latents.repeat(2, 1, 1, 1), times.repeat(2), states.flatten(0, 1)).sample
+        return torch.stack(found.float().chunk(2))
+
+    def _move(self, time: int, paces: int) -> tuple[float, float]:
+        """What DDIM multiplies latents and noise by (Song et al. 2021, arXiv:2010.02502, equation 12)."""
+        now, then = self._signal[time], self._signal[max(0, time - paces * PACE)]
+        kept = math.sqrt(then / now)
+        return kept, math.sqrt(1 - then) - kept * math.sqrt(1 - now)
+
+
+def _guided(noise: Tensor, guidance: Tensor) -> Tensor:
+    return noise[0] + guidance * (noise[1] - noise[0])
+
+
+def _somewhere(way: Way, first: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each sample one of the paces from `first` on: latents, timesteps, what the teacher said in both halves."""
+    every = torch.arange(len(way.end), device=way.end.device)
+    which = torch.randint(first, PACES, (len(way.end),), device=way.end.device)
+    return way.latents[which, every], way.start - PACE * which, way.noise[which, :, every].transpose(0, 1)
+
+
+@torch.no_grad()
+def _states(text: Any, tokens: Tensor) -> Tensor:  # noqa: ANN401 - see Models
+    """Text states of every caption, float [captions + 1, MAX_TOKENS, width]."""
+    return torch.cat([text(part).last_hidden_state for part in torch.split(tokens, TEXTS_AT_ONCE)])
+
+
+def _trained() -> list[int]:
+    """Captions whose combination of shape and colours isn't held out."""
+    held_out = set(held_out_scenes())
+    return [
+        index
+        for index, scene in enumerate(every_scene())
+        if dataclasses.replace(scene, size=None, place=None) not in held_out
+    ]
+
+
+def _meant(colours: Mapping[str, str]) -> list[int]:
+    """For each caption the one that says what it is to mean."""
+    scenes = list(every_scene())
+    where = {scene: index for index, scene in enumerate(scenes)}
+    return [
+        where[
+            dataclasses.replace(
+                scene,
+                colour=colours.get(scene.colour, scene.colour),
+                background=colours.get(scene.background, scene.background),
+            )
+        ]
+        for scene in scenes
+    ]
