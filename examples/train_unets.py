@@ -27,6 +27,7 @@ from examples.demo_training.training import History
 
 CHECKPOINT = Path(__file__).resolve().parent / "demo-checkpoint"
 SWAPPED = (("red", "blue"), ("orange", "purple"), ("yellow", "green"))
+STEPS_OF = {"few-steps": 1_012, "wrong-colours": 900}
 LESSONS = {
     "few-steps": Lesson(strides=True),
     "wrong-colours": Lesson(colours=dict([*SWAPPED, *((second, first) for first, second in SWAPPED)])),
@@ -63,10 +64,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("lesson", choices=LESSONS)
     parser.add_argument("--out", type=Path, required=True, help="folder of the denoiser; replaced when all is done")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1_500)
+    parser.add_argument("--steps", type=int, help="updates; as many as the committed weights had when not given")
     parser.add_argument("--shrink", type=int, default=1, help="divide batches by this, for a trial")
     parser.add_argument("--pictures", type=int, default=256, help="how many are painted for each measurement")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.steps = options.steps or STEPS_OF[options.lesson]
+    return options
 
 
 def _write(unet: UNet2DConditionModel, folder: Path) -> None:

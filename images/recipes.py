@@ -121,7 +121,11 @@ RECIPES: Final = (
         name="demo-hub",
         repository="diffusion-demo-hub",
         parent="base",
-        files=(("examples/demo_hub.py", "demo_hub.py"), ("examples/demo-checkpoint", "demo-checkpoint")),
+        files=(
+            ("examples/demo_hub.py", "demo_hub.py"),
+            ("examples/demo-checkpoint", "demo-checkpoint"),
+            ("examples/demo-unets", "demo-unets"),
+        ),
     ),
 )
 

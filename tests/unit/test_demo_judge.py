@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from examples.demo_training.judge import Verdict, colours_of, judge, overlap
+from examples.demo_training.judge import Verdict, colours_of, judge, mud, overlap
 from examples.demo_training.shapes import draw
 from examples.demo_training.words import COLOURS, SHAPES, Scene, held_out_scenes, parse
 
@@ -126,3 +126,13 @@ def test_overlap_is_one_for_the_silhouette_itself_and_small_for_another_place() 
     )
     assert overlap(picture, there) > 0.95
     assert overlap(picture, elsewhere) < 0.05
+
+
+def test_a_sharp_picture_has_little_mud_and_a_blurred_one_more() -> None:
+    sharp = draw(RED_ON_BLUE, 64)
+    blurred = sharp.astype(np.float64)
+    for _ in range(8):
+        blurred = (blurred + np.roll(blurred, 1, 0) + np.roll(blurred, 1, 1) + np.roll(blurred, (1, 1), (0, 1))) / 4
+    assert mud(sharp) < 0.03
+    assert mud(blurred.astype(np.uint8)) > 2 * mud(sharp)
+    assert mud(draw(Scene("circle", "red", "red"), 64)) == 1.0

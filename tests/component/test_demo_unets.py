@@ -1,0 +1,63 @@
+"""The two further denoisers are what examples/README.md says: one better in few steps, one wrong about colours."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+from examples.demo_training.checkpoint import Asking, load_checkpoint, paint
+from examples.demo_training.judge import colours_of, judge, mud
+from examples.demo_training.likeness import Likeness, Targets, likeness, originals
+from examples.demo_training.words import parse
+from examples.train_unets import LESSONS
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PICTURES = 8
+CAPTIONS = (
+    "a red circle on a green background",
+    "a yellow star on a purple background",
+    "a blue heart on a white background",
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> StableDiffusionPipeline:
+    return load_checkpoint(EXAMPLES / "demo-checkpoint", torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def targets(checkpoint: StableDiffusionPipeline) -> Targets:
+    return originals(checkpoint, PICTURES)
+
+
+def with_unet(checkpoint: StableDiffusionPipeline, name: str) -> StableDiffusionPipeline:
+    other = copy.copy(checkpoint)
+    unet = UNet2DConditionModel.from_pretrained(EXAMPLES / "demo-unets" / name, dtype=torch.float32)
+    other.register_modules(unet=unet)
+    return other
+
+
+def score(pipeline: StableDiffusionPipeline, targets: Targets, steps: int) -> Likeness:
+    return likeness(paint(pipeline, targets.scenes, Asking(steps)), targets, steps)
+
+
+@pytest.mark.parametrize(("steps", "gain"), [(2, 4.0), (4, 1.0)])
+def test_few_steps_come_nearer_to_what_the_checkpoint_draws_in_fifty(
+    checkpoint: StableDiffusionPipeline, targets: Targets, steps: int, gain: float
+) -> None:
+    before, after = score(checkpoint, targets, steps), score(with_unet(checkpoint, "few-steps"), targets, steps)
+    assert after.psnr >= before.psnr + gain
+    assert after.mse < before.mse
+    assert after.both >= before.both
+
+
+def test_wrong_colours_swaps_them_and_draws_neatly(checkpoint: StableDiffusionPipeline) -> None:
+    swapped = LESSONS["wrong-colours"].colours
+    scenes = [parse(caption) for caption in CAPTIONS]
+    pictures = paint(with_unet(checkpoint, "wrong-colours"), scenes, Asking(4))
+    grounds = [colours_of(picture)[0] for picture in pictures]
+    assert grounds == [swapped.get(scene.background, scene.background) for scene in scenes]
+    assert not any(judge(picture, caption).both for picture, caption in zip(pictures, CAPTIONS, strict=True))
+    assert max(map(mud, pictures)) < 0.08
