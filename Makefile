@@ -64,6 +64,7 @@ check: venv ## ruff, mypy --strict, import layers, drift of generated files
 	@$(RUN) diffusion-operator crd --chart --check $(CHART_CRD)
 	@$(RUN) diffusion-operator docs --check docs/api.md
 	@$(RUN) python -m charttools docs --check
+	@$(RUN) python -m dashboards --check charts/diffusion-operator/dashboards
 
 .PHONY: docs
 docs: $(UV) ## Build the documentation site into site/
@@ -79,6 +80,10 @@ crds: venv ## Regenerate the CRD, its chart and docs/api.md from the API
 .PHONY: charts
 charts: venv ## Regenerate the table of values in docs/chart.md
 	@$(RUN) python -m charttools docs
+
+.PHONY: dashboards
+dashboards: venv ## Regenerate Grafana's dashboards in the chart
+	@$(RUN) python -m dashboards --write charts/diffusion-operator/dashboards
 
 .PHONY: manifests
 manifests: venv ## Regenerate deploy/ from the chart

@@ -63,6 +63,7 @@ VARIANTS: Final[dict[str, Values]] = {
     "monitored": {
         "metrics": {"service": True, "podMonitor": True, "interval": "30s", "labels": {"release": "prometheus"}},
         "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Diffusion"}},
     },
     "monitored by service": {"metrics": {"serviceMonitor": True}, "logFormat": "json"},
     "everything optional off": {

@@ -1,0 +1,1 @@
+"""Grafana dashboards of the chart, generated: `python -m dashboards --write charts/diffusion-operator/dashboards`."""
