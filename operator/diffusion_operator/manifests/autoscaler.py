@@ -1,6 +1,6 @@
 """What changes the number of serving pods: a HorizontalPodAutoscaler, or a ScaledObject of KEDA."""
 
-from diffusion_operator import naming
+from diffusion_operator import digests, naming
 from diffusion_operator.api.autoscaling import Autoscaling, Keda
 from diffusion_operator.manifests.common import JsonObject, Owner, metadata
 
@@ -13,7 +13,8 @@ PODS_METRIC = "diffusion_pending_denoiser_requests"
 def autoscaler(owner: Owner, target: str, revision: str, wanted: Autoscaling) -> JsonObject:
     """The object that scales the revision's Deployment.
 
-    The ensemble's own pending count stays near zero: what waits are the denoiser's steps.
+    The ensemble's own pending count stays near zero: what waits are the denoiser's steps. The mean of a minute
+    counts, since between two batches the gauge of a server that never rests says 0: a quarter of the samples did.
     """
     deployment = naming.revision(owner.name, target, revision)
     labels = naming.target_labels(owner.name, target)
@@ -46,13 +47,16 @@ def _horizontal(head: JsonObject, deployment: str, wanted: Autoscaling, limits: 
 
 def _scaled_object(head: JsonObject, deployment: str, wanted: Autoscaling, keda: Keda) -> JsonObject:
     # Pods of every revision of the target: a canary's load counts too.
-    pods = f"{head['labels'][naming.PIPELINE]}-{head['labels'][naming.TARGET]}-.*"
+    # The length keeps out those of a target whose name begins with this one's and a dash.
+    pods = f"{head['labels'][naming.PIPELINE]}-{head['labels'][naming.TARGET]}-[0-9a-f]{{{digests.SHORT_REVISION}}}-.*"
     labels = f'model="{DENOISER}",namespace="{head["namespace"]}",pod=~"{pods}"'
     spec: JsonObject = {
         "scaleTargetRef": {"name": deployment},
         "minReplicaCount": wanted.min_replicas,
         "maxReplicaCount": wanted.max_replicas,
-        "triggers": [_trigger(keda, f"sum({SERIES}{{{labels}}})", wanted.pending_steps_per_replica)],
+        "pollingInterval": keda.polling_interval_seconds,
+        "cooldownPeriod": keda.cooldown_period_seconds,
+        "triggers": [_trigger(keda, f"sum(avg_over_time({SERIES}{{{labels}}}[1m]))", wanted.pending_steps_per_replica)],
     }
     if keda.activation_query is not None:
         # Only switches between none and some: one pod is enough for any value of it.

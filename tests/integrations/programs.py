@@ -1,0 +1,36 @@
+"""Other people's controllers: built from their Go modules once per content, as the devcluster's own programs are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from devcluster.build import Module, built, sources_of
+from devcluster.layout import default_root, layout_at
+
+SOURCES = Path(__file__).parent / "go"
+KEDA_SOURCES = "github.com/kedacore/keda/v2"
+
+KEDA = Module(
+    "keda",
+    (("keda-operator", f"{KEDA_SOURCES}/cmd/operator"), ("keda-adapter", f"{KEDA_SOURCES}/cmd/adapter")),
+    folder=SOURCES,
+)
+PROMETHEUS = Module(
+    "prometheus",
+    (("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),),
+    # Of its ways to find targets only the one for Kubernetes.
+    tags="remove_all_sd,enable_kubernetes_sd",
+    folder=SOURCES,
+)
+
+_LAYOUT = layout_at(default_root().parent / "integrations")
+
+
+def programs(module: Module) -> Path:
+    """The folder with the module's programs; the first call builds them, which takes minutes."""
+    return built(_LAYOUT, module, print)
+
+
+def manifests(module: Module, dependency: str) -> Path:
+    """The folder with the sources of one of the module's dependencies, where its Kubernetes objects are."""
+    return sources_of(_LAYOUT, module, dependency, print)

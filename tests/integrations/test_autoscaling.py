@@ -1,0 +1,182 @@
+"""A real KEDA and a real Prometheus: load makes pods, silence takes them. The tests share one pipeline, in order."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from tests.cluster.kube import Kube, Object, condition, eventually
+from tests.cluster.pipelines import example, story, wait_ready
+from tests.integrations.keda import keda
+from tests.integrations.load import ASKED, Front, clients, front
+from tests.integrations.prometheus import Prometheus, prometheus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[2]
+MOST = 2
+# Of 16 people who ask a pod that takes 8 at a time 8 wait; above 2 a pod there have to be more pods.
+PEOPLE, PENDING = 16, 2
+# Cold pods on a busy machine.
+SECONDS = 300.0
+RULE = "diffusion_pending_denoiser_requests"
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A served pipeline that KEDA scales.
+
+    Attributes:
+        front: whom the clients ask through.
+        url: host:port of the pipeline's Service.
+    """
+
+    kube: Kube
+    front: Front
+    prometheus: Prometheus
+    url: str
+
+    @property
+    def deployment(self) -> Object:
+        """The only Deployment."""
+        (found,) = self.kube.list("deployments")
+        return found
+
+    def wait_pods(self, count: int) -> None:
+        """Wait until so many pods are wanted, and all of them and no others answer."""
+
+        def there() -> bool:
+            state = self.deployment
+            # Pods on their way out still answer where there are no others.
+            pods = len(self.kube.list("pods", "diffusion-operator.io/revision"))
+            return (state["spec"]["replicas"], state["status"].get("readyReplicas", 0), pods) == (count, count, count)
+
+        eventually(there, SECONDS, lambda: f"{count} pods\n{self.signals()}\n{story(self.kube)}")
+
+    def signals(self) -> str:
+        """What the autoscaler sees, for the message of a failed test."""
+        queries = [
+            trigger["metadata"]["query"]
+            for scaler in self.kube.list("scaledobjects")
+            for trigger in scaler["spec"]["triggers"]
+        ]
+        values = {query: self.prometheus.query(query) for query in queries}
+        return f"{values}\n{self.kube.run('get', 'hpa,scaledobject', '-o', 'yaml')}"
+
+    def patch(self, **target: object) -> None:
+        """Change fields of the only target."""
+        spec = {"targets": [{"name": "cpu", **target}]}
+        self.kube.run("patch", "dp", "shapes", "--type=merge", "-p", json.dumps({"spec": spec}))
+
+
+def scaling(address: str, fewest: int) -> Object:
+    """spec.targets[].autoscaling, quick enough for a test."""
+    calm = {"stabilizationWindowSeconds": 15}
+    asks = f"sum(rate({ASKED}[10s]))"
+    quick = {"activationQuery": asks, "pollingIntervalSeconds": 2, "cooldownPeriodSeconds": 10}
+    return {
+        "minReplicas": fewest,
+        "maxReplicas": MOST,
+        "pendingStepsPerReplica": PENDING,
+        "provider": "keda",
+        "keda": {"serverAddress": address, **quick},
+        "behavior": {"scaleDown": calm},
+    }
+
+
+@pytest.fixture(scope="module")
+def scaled(shared_namespace: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scaled]:
+    """examples/pipeline.yaml with one to two pods."""
+    kube, folder = shared_namespace, tmp_path_factory.mktemp("keda")
+    with front() as counter, prometheus(kube, folder, counter.address) as metrics, keda(kube, folder):
+        target = {"name": "cpu", "autoscaling": scaling(metrics.url, fewest=1)}
+        kube.apply(example(targets=[target]))
+        wait_ready(kube)
+        service = kube.get("service", "shapes")
+        assert service is not None
+        yield Scaled(kube, counter, metrics, f"{service['spec']['clusterIP']}:8000")
+        # While KEDA runs, which has to let go of its object.
+        kube.delete("dp", "shapes")
+        eventually(lambda: not kube.list("scaledobjects") and not kube.list("hpa"), 60, lambda: story(kube))
+
+
+def test_keda_takes_the_object_that_the_operator_renders(scaled: Scaled) -> None:
+    eventually(
+        lambda: condition(scaled.kube.get("scaledobject", "shapes-cpu"), "Ready").get("status") == "True",
+        60,
+        lambda: scaled.kube.run("get", "scaledobject", "-o", "yaml"),
+    )
+    (hpa,) = scaled.kube.list("hpa")
+    assert hpa["spec"]["scaleTargetRef"]["name"] == scaled.deployment["metadata"]["name"]
+    assert hpa["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 15
+
+
+def test_load_makes_more_pods_and_silence_fewer(scaled: Scaled) -> None:
+    scaled.wait_pods(1)
+    lost = len(scaled.front.lost)
+    with clients(PEOPLE, lambda: scaled.front.ask(scaled.url)):
+        scaled.wait_pods(MOST)
+        # What the documentation tells users of the metrics adapter answers for each pod.
+        eventually(lambda: len(adapter_rule(scaled)) == MOST, 60, "a number of waiting steps for each pod")
+    assert scaled.front.lost[lost:] == []
+    scaled.wait_pods(1)
+    wait_ready(scaled.kube, deadline=60)
+
+
+def adapter_rule(scaled: Scaled) -> set[str]:
+    """Pods for which the rule in docs/autoscaling.md has a number, expanded as the Prometheus adapter does it."""
+    blocks = (ROOT / "docs" / "autoscaling.md").read_text().split("```yaml\n")[1:]
+    (text,) = [block.split("```")[0] for block in blocks if "\nrules:" in block]
+    (rule,) = yaml.safe_load(text)["rules"]
+    assert rule["name"]["as"] == RULE
+    series = {sample["metric"]["__name__"] for sample in scaled.prometheus.query(rule["seriesQuery"])}
+    query = rule["metricsQuery"].replace("<<.Series>>", "|".join(series)).replace("<<.GroupBy>>", "pod")
+    query = query.replace("<<.LabelMatchers>>", f'namespace="{scaled.kube.namespace}"')
+    return {sample["metric"]["pod"] for sample in scaled.prometheus.query(query)}
+
+
+def test_the_autoscaler_follows_the_traffic_to_the_next_revision(scaled: Scaled) -> None:
+    before = scaled.deployment["metadata"]["name"]
+    scaled.kube.run("patch", "dp", "shapes", "--type=merge", "-p", '{"spec":{"scheduler":{"type":"Euler"}}}')
+    wait_ready(scaled.kube, deadline=SECONDS)
+    eventually(lambda: len(scaled.kube.list("deployments")) == 1, SECONDS, lambda: story(scaled.kube))
+    after = scaled.deployment["metadata"]["name"]
+    assert after != before
+
+    def followed() -> bool:
+        (hpa,) = scaled.kube.list("hpa")
+        return bool(hpa["spec"]["scaleTargetRef"]["name"] == after)
+
+    eventually(followed, 60, scaled.signals)
+
+
+def test_nobody_asks_so_no_pod_runs_and_the_first_request_brings_one_back(
+    scaled: Scaled, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    scaled.patch(autoscaling=scaling(scaled.prometheus.url, fewest=0))
+    scaled.wait_pods(0)
+    state = wait_ready(scaled.kube, deadline=60)
+    assert "zero" in condition(state, "Available")["message"]
+    seconds = scaled.front.first_picture(scaled.url, SECONDS)
+    record_testsuite_property("cold_start_seconds", round(seconds, 1))
+    scaled.wait_pods(1)
+    scaled.wait_pods(0)
+
+
+def test_a_suspended_pipeline_has_no_autoscaler_and_no_pods_whoever_asks(scaled: Scaled) -> None:
+    def patch_suspend(value: str) -> None:
+        scaled.kube.run("patch", "dp", "shapes", "--type=merge", "-p", f'{{"spec":{{"suspend":{value}}}}}')
+
+    patch_suspend("true")
+    eventually(lambda: not scaled.kube.list("scaledobjects"), 60, lambda: story(scaled.kube))
+    eventually(lambda: not scaled.kube.list("hpa"), 60, lambda: story(scaled.kube))
+    scaled.wait_pods(0)
+    assert scaled.front.ask(scaled.url, steps=4) is None
+    patch_suspend("false")
+    scaled.front.first_picture(scaled.url, SECONDS)
