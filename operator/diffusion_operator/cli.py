@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,7 @@ from typing import NoReturn
 import click
 import yaml
 from pydantic import ValidationError
+from rich.console import Console
 
 from diffusion_operator import settings as operator_settings
 from diffusion_operator.api import KIND
@@ -102,6 +104,46 @@ def plan(file: Path, namespace: str, kubeconfig: str | None, *, offline: bool, a
     # Only this command and `run` need the Kubernetes client, which takes a second to import.
     command = importlib.import_module("diffusion_operator.plan_command")
     click.echo(command.text(documents, command.Where(namespace, kubeconfig, offline), as_json=as_json))
+
+
+@cli.group()
+def rollout() -> None:
+    """Look at a canary, promote it, or take it back."""
+
+
+def _which(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments that name a pipeline."""
+    named = click.argument("name")
+    namespace = click.option("--namespace", "-n", default="default", show_default=True)
+    kubeconfig = click.option(
+        "--kubeconfig", type=click.Path(exists=True, dir_okay=False), help="Which cluster; as kubectl otherwise."
+    )
+    return named(namespace(kubeconfig(command)))
+
+
+@rollout.command("status")
+@_which
+@click.option("--watch", "-w", is_flag=True, help="Stay until the canary is promoted or taken back.")
+def rollout_status(name: str, namespace: str, kubeconfig: str | None, *, watch: bool) -> None:
+    """Show the revisions of the pipeline NAME, their shares and verdicts."""
+    command = importlib.import_module("diffusion_operator.rollout_command")
+    command.status(command.Which(name, namespace, kubeconfig), Console(highlight=False), watch=watch)
+
+
+@rollout.command()
+@_which
+def promote(name: str, namespace: str, kubeconfig: str | None) -> None:
+    """Give the canary of the pipeline NAME all of the traffic, judged or not."""
+    command = importlib.import_module("diffusion_operator.rollout_command")
+    click.echo(command.ask(command.Which(name, namespace, kubeconfig), "promote"))
+
+
+@rollout.command()
+@_which
+def abort(name: str, namespace: str, kubeconfig: str | None) -> None:
+    """Take the canary of the pipeline NAME back; the stable revision keeps the traffic."""
+    command = importlib.import_module("diffusion_operator.rollout_command")
+    click.echo(command.ask(command.Which(name, namespace, kubeconfig), "abort"))
 
 
 def _pipelines(file: Path) -> list[dict[str, object]]:
