@@ -39,11 +39,15 @@ COLLECTIONS: Mapping[str, tuple[str, str]] = {
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
     "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
     "ScaledObject": ("/apis/keda.sh/v1alpha1", "scaledobjects"),
+    "HTTPRoute": ("/apis/gateway.networking.k8s.io/v1", "httproutes"),
+    "GRPCRoute": ("/apis/gateway.networking.k8s.io/v1", "grpcroutes"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
     "Event": ("/api/v1", "events"),
 }
 
 OPTIONAL: Mapping[str, str] = {
+    "HTTPRoute": "The Gateway API (v1) is not installed in this cluster: install it, or leave traffic.gateway out.",
+    "GRPCRoute": "The Gateway API (v1.1 or newer) is not installed in this cluster: there are no GRPCRoutes.",
     "ScaledObject": "KEDA is not installed in this cluster: install it, or choose provider: hpa.",
 }
 """Kinds that a cluster need not know, and what to say when one is wanted there."""

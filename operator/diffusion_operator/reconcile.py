@@ -19,18 +19,20 @@ from diffusion_operator.cluster import Cluster, NameTakenError, Reference, Refus
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.event import event
+from diffusion_operator.manifests.route import KINDS as ROUTES
 from diffusion_operator.metrics import Metrics
 from diffusion_operator.plan import Plan, actions, budget, plan, rejected, store_to_collect
 from diffusion_operator.plan.collection import Neighbours, collector, needed, users
 from diffusion_operator.plan.jobs import JobView, is_finished, rfc3339, view
 from diffusion_operator.plan.observed import Claims, Observed, claim_name
 from diffusion_operator.plan.parts import origins
-from diffusion_operator.plan.policies import KINDS as POLICIES
+from diffusion_operator.plan.policies import KINDS as BESIDE
 from diffusion_operator.probe import Probe
 from diffusion_operator.settings import Settings
 from diffusion_operator.watching import watched
 
 JsonObject = dict[str, Any]
+POLICIES = (*BESIDE, *ROUTES)
 log = logging.getLogger(__name__)
 
 JOB_NAME = "batch.kubernetes.io/job-name"

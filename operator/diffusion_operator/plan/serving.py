@@ -11,7 +11,7 @@ from diffusion_operator.manifests import deployment as deployments
 from diffusion_operator.manifests import service
 from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.manifests.service import Split
-from diffusion_operator.plan import judging, policies
+from diffusion_operator.plan import judging, policies, routes
 from diffusion_operator.plan import states as states_of
 from diffusion_operator.plan.actions import Action, Annotate, Apply, Remove, Scale, remove
 from diffusion_operator.plan.builds import Builds
@@ -175,6 +175,7 @@ def actions(observed: Observed, targets: Targets, settings: Settings) -> Iterato
         yield from _target_actions(observed, plan, splits.get(plan.target.name), settings)
     if splits:
         yield Apply(service.for_pipeline(observed.owner, splits))
+    yield from routes.actions(observed, {plan.target.name: plan.state for plan in plans}, splits)
     for plan in plans:
         yield from _scale_actions(observed, plan)
     for plan in plans:

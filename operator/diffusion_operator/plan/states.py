@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusion_operator import naming
 from diffusion_operator.api.spec import Target
-from diffusion_operator.plan import notes
+from diffusion_operator.plan import notes, routes
 from diffusion_operator.plan.jobs import parse_result
 from diffusion_operator.plan.observed import Observed
 from diffusion_operator.rollout import RevisionState, RolloutState
@@ -59,7 +59,10 @@ def stable_of(observed: Observed, target: str) -> str | None:
 
 
 def _weights(observed: Observed, target: str, stable: str | None) -> dict[str, int]:
-    """Live percentages, as the target's Service says."""
+    """Live percentages: what the routes say where there is a Gateway, else what the target's Service says."""
+    rollout = observed.spec.rollout
+    if rollout is not None and rollout.traffic.gateway is not None:
+        return routes.weights(observed, target, stable)
     said = _service(observed, target).get("metadata", {}).get("annotations", {}).get(naming.CANARY, "")
     revision, _, weight = said.partition("=")
     return {revision: int(weight)} if weight.isdigit() and revision != stable else {}

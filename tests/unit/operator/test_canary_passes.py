@@ -238,6 +238,55 @@ def test_people_can_promote_and_abort(cluster: FakeCluster, verb: str) -> None:
         assert "Aborted" in cluster.condition("RolloutComplete")["message"]
 
 
+GATEWAY = {"traffic": {"gateway": {"name": "web"}, "mirrorPercent": 5}}
+
+
+def shares(cluster: FakeCluster, kind: str) -> dict[str, int]:
+    """Weights of the Services in the rule for everybody."""
+    refs = cluster.objects[kind, "shapes"]["spec"]["rules"][-1]["backendRefs"]
+    return {ref["name"]: ref["weight"] for ref in refs}
+
+
+def test_behind_a_gateway_both_routes_split_by_weight_and_services_select_one_revision(cluster: FakeCluster) -> None:
+    first = stable(cluster)
+    change(cluster, 1, **GATEWAY)
+    play(cluster, passes=2)
+    assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 100}
+    change(cluster, 2, **GATEWAY)
+    seen = set()
+    for _ in range(18):
+        play(cluster, passes=1)
+        found = shares(cluster, "HTTPRoute")
+        assert found == shares(cluster, "GRPCRoute")
+        assert sum(found.values()) == 100
+        assert set(found) <= set(cluster.names("Service"))
+        assert selector(cluster, "shapes-cpu")[naming.REVISION] == stable(cluster)
+        seen.add((found.get(f"shapes-cpu-{first}", 0), len(cluster.objects["HTTPRoute", "shapes"]["spec"]["rules"])))
+    assert {(100, 2), (90, 2), (50, 2), (0, 1)} <= seen
+    assert replicas(cluster) == {first: 0, stable(cluster): 2}
+    change(cluster, 2)
+    play(cluster, passes=1)
+    assert not cluster.names("HTTPRoute") + cluster.names("GRPCRoute")
+
+
+def test_behind_a_gateway_targets_share_by_their_size(cluster: FakeCluster) -> None:
+    change(cluster, 1, targets=2, **GATEWAY)
+    serve(cluster)
+    change(cluster, 2, targets=2, **GATEWAY)
+    for _ in range(18):
+        play(cluster, passes=1)
+        assert sum(shares(cluster, "HTTPRoute").values()) == 100 * 2 * 2
+    assert len(shares(cluster, "HTTPRoute")) == 2
+
+
+def test_a_cluster_without_the_gateway_api_is_told_so_and_goes_on_serving(cluster: FakeCluster) -> None:
+    cluster.unknown = {"HTTPRoute", "GRPCRoute"}
+    change(cluster, 1, **GATEWAY)
+    play(cluster, passes=1)
+    assert "Gateway API" in cluster.condition("Accepted")["message"]
+    assert cluster.condition("Available")["status"] == "True"
+
+
 def test_a_finished_rollout_writes_nothing_any_more(cluster: FakeCluster) -> None:
     change(cluster, 2)
     play(cluster)

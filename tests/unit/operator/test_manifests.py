@@ -12,11 +12,13 @@ from diffusion_operator import naming
 from diffusion_operator.api.autoscaling import Autoscaling, Behavior, Keda, ScalingRules
 from diffusion_operator.api.base import Resources, Toleration
 from diffusion_operator.api.spec import EnvVar, Gpu, SecretKey, Serving, Storage, Target
-from diffusion_operator.manifests import autoscaler, deployment, pdb, pvc, service
+from diffusion_operator.api.spec.rollout import GatewayRef, Traffic
+from diffusion_operator.manifests import autoscaler, deployment, pdb, pvc, route, service
 from diffusion_operator.manifests.common import Owner, Placement, placement
 from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.manifests.event import EventNote, event
 from diffusion_operator.manifests.job import JobRequest, Scorer, job, template_digest
+from diffusion_operator.manifests.route import Part
 from diffusion_operator.manifests.service import Split
 from diffusion_operator.settings import FetchNetwork, Settings
 
@@ -119,6 +121,11 @@ JUDGE = JobRequest(
 )
 CLAIMED = Target(name="l4", gpu=Gpu(product="NVIDIA-L4", resource_claim_template_name="one-l4"))
 
+BEHIND = Traffic(
+    gateway=GatewayRef(name="web", namespace="edge", section_name="https", hostnames=["pictures.example"]),
+    mirror_percent=5,
+)
+ROUTES = tuple(route.routes(OWNER, BEHIND, {"cpu": Part(Split("01234567", "89abcdef", 10), 1)}))
 OBJECTS: dict[str, dict[str, Any]] = {
     "job-fetch-hub": job(FETCH, OWNER, SETTINGS),
     "job-fetch-claim": job(FETCH_CLAIM, OWNER, SETTINGS),
@@ -133,6 +140,8 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "service-target-by-pods": service.for_target(OWNER, "cpu", Split("01234567", "89abcdef", 10)),
     "service-pipeline-one-target": service.for_pipeline(OWNER, {"cpu": Split("01234567")}),
     "service-pipeline-two-targets": service.for_pipeline(OWNER, {"cpu": Split("01234567"), "l4": Split("89abcdef")}),
+    "route-http-mirrored": ROUTES[0],
+    "route-grpc-mirrored": ROUTES[1],
     "budget": pdb.budget(OWNER, "cpu"),
     "autoscaler-hpa": autoscaler.autoscaler(OWNER, "cpu", "01234567", SCALED),
     "autoscaler-keda": autoscaler.autoscaler(OWNER, "cpu", "01234567", TO_ZERO),

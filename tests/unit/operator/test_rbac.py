@@ -42,6 +42,8 @@ def live_a_full_life(cluster: FakeCluster) -> None:
         serve(cluster)
     cluster.apply_pipeline(model={"source": {"huggingFace": {"repo": "demo/shapes", "revision": OTHER_REVISION}}})
     serve(cluster)
+    cluster.apply_pipeline(rollout={"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}})
+    serve(cluster)
     cluster.apply_pipeline(suspend=True)
     settle(cluster)
 

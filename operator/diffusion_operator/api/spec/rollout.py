@@ -80,8 +80,8 @@ class GoldenPrompt(ApiModel):
 class Scorer(ApiModel):
     """A program of yours that judges the pictures.
 
-    It finds `stable/` and `canary/` with PNG files of equal names and `prompts.json` in the folder that is its last
-    argument, and prints one line: {"passed": true, "message": "..."}.
+    Its last argument is a folder with `stable/N.png`, `canary/N.png` and `prompts.json`; it writes `score.json` there,
+    {"passed": true, "message": "..."}, and ends with exit code 0.
     """
 
     image: Annotated[str, Field(min_length=1, max_length=512)] = Field(description="Image of the program.")
@@ -111,7 +111,9 @@ class Quality(ApiModel):
         description="Least structural similarity of each pair. Only where the change should not be seen.",
     )
     max_color_shift: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.25, description="Largest difference of mean and spread of a colour channel; 1 is black against white."
+        default=0.25,
+        description="How far the sorted values of a colour channel may be from the stable ones on average; 1 is "
+        "black against white.",
     )
     scorer: Scorer | None = Field(default=None, description="A program of yours that judges the pictures, too.")
 
