@@ -43,6 +43,11 @@ def failure_share(labels: str, by: str) -> str:
     return f"{failed} / ({failed} + {rate('nv_inference_request_success', labels, by)})"
 
 
+def slow_seconds(labels: str, by: str) -> str:
+    """95 % of requests take at most this long, of the slowest pod: quantiles of pods cannot be added up."""
+    return f'max by ({by}) (nv_inference_request_summary_us{{{labels},quantile="0.95"}}) / {SECONDS}'
+
+
 def quantile(share: float, buckets: str, by: str, window: str) -> str:
     """Of the histogram whose buckets are selected."""
     groups = f"le, {by}" if by else "le"
@@ -156,6 +161,12 @@ PIPELINE = Board(
             "From its arrival at Triton to the picture, with all queues.",
             "s",
             (Query(mean_seconds(f"{CHOSEN},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
+        ),
+        Panel(
+            "95 % of requests take at most",
+            "Of the slowest pod, among the requests that it answered lately.",
+            "s",
+            (Query(slow_seconds(f"{CHOSEN},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
         ),
         Panel(
             "Failed requests per second",
@@ -349,6 +360,12 @@ ROLLOUT = Board(
             "Only comparable when both get the same mix of tasks and step counts.",
             "s",
             (Query(mean_seconds(f"{CHOSEN},{ENSEMBLES}", _REVISIONS), _REVISION),),
+        ),
+        Panel(
+            "95 % of requests take at most",
+            "Of the slowest pod, over all ensembles.",
+            "s",
+            (Query(slow_seconds(f"{CHOSEN},{ENSEMBLES}", _REVISIONS), _REVISION),),
         ),
         Panel(
             "Time of a denoiser call",
