@@ -1,0 +1,101 @@
+"""What the operator makes of a real Triton's metrics: right counts, failures and latencies of ensembles."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from diffusion_operator.analysis import judge
+from diffusion_operator.probe import Probe, Watched
+from tests.component.client import Ask, send, send_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusion_operator.analysis import Window
+    from tests.component.tritonserver import Server
+
+_PROMPT = "a red circle on a blue background"
+_SHORT, _LONG = "generate_4_pipeline", "generate_20_pipeline"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a pipeline, with fewer requests than by default."""
+
+    min_requests: int = 10
+    max_error_ratio: float = 0.01
+    max_p95_ratio: float = 1.2
+    max_step_latency_ratio: float = 1.2
+
+
+def window(server: Server, work: Callable[[], object]) -> Window:
+    """What the server has counted while the work was done."""
+    address = urlsplit(server.metrics)
+    probe = Probe(port=address.port or 0)
+    watched = Watched("cpu", "aaaa", "1", {"pod": address.hostname or ""})
+
+    async def read() -> Window:
+        return (await probe.windows("a/b", [watched]))[watched.key]
+
+    assert asyncio.run(read()).silent == 0
+    work()
+    return asyncio.run(read())
+
+
+def test_counts_steps_and_latencies_of_ensembles(ddim: Server) -> None:
+    took: list[float] = []
+
+    def work() -> None:
+        for seed in range(5):
+            began = time.monotonic()
+            send(ddim.http, Ask(4, [_PROMPT], seed=[seed]))
+            took.append(time.monotonic() - began)
+        send(ddim.http, Ask(20, [_PROMPT] * 3, seed=[1, 2, 3]))
+
+    found = window(ddim, work)
+    counts = {name: (item.succeeded, item.failed) for name, item in found.ensembles.items()}
+    assert counts == {_SHORT: (5, 0), _LONG: (1, 0)}
+    assert (found.steps.requests, found.steps.samples) == (5 * 4 + 20, 5 * 4 + 20 * 3)
+    short = found.ensembles[_SHORT]
+    # The client sees more than the server, and nearly all of it is the server's.
+    assert 0.5 * sum(took) < short.seconds <= sum(took)
+    assert short.p50 is not None
+    assert short.p95 is not None
+    assert 0 < short.p50 <= short.p95
+    assert found.step_seconds is not None
+    assert found.step_seconds * found.steps.requests < sum(item.seconds for item in found.ensembles.values())
+
+
+def test_requests_that_fail_are_counted_once(ddim: Server) -> None:
+    def work() -> None:
+        for _ in range(3):
+            with pytest.raises(InferenceServerException):
+                send(ddim.http, Ask(4, [_PROMPT], guidance_scale=[float("nan")]))
+        send_all(ddim.http, [Ask(4, [_PROMPT], seed=[seed]) for seed in range(6)])
+
+    found = window(ddim, work)
+    assert found.ensembles[_SHORT].failed == 3
+    assert (found.requests, found.failures) == (9, 3)
+
+
+def test_a_real_server_is_told_from_one_that_fails_half_of_its_requests(ddim: Server) -> None:
+    def good() -> None:
+        send_all(ddim.http, [Ask(4, [_PROMPT], seed=[seed]) for seed in range(12)])
+
+    def bad() -> None:
+        good()
+        for _ in range(12):
+            with pytest.raises(InferenceServerException):
+                send(ddim.http, Ask(4, [_PROMPT], guidance_scale=[float("nan")]))
+
+    stable, canary = window(ddim, good), window(ddim, bad)
+    verdict = judge(Limits(), stable, canary)
+    assert (verdict.outcome, verdict.reason) == ("Fail", "ErrorRatio"), verdict.message
+    assert judge(Limits(), stable, stable).outcome == "Pass"
