@@ -29,7 +29,10 @@ class GoldenPrompt(_Frozen):
 DEFAULT_PROMPTS = (
     GoldenPrompt(prompt="a red circle on a blue background", seed=1),
     GoldenPrompt(prompt="a large yellow square on a green background", seed=2),
-    GoldenPrompt(prompt="a photograph of a house by the sea, clear sky", seed=3),
+    GoldenPrompt(prompt="a small green star on a yellow background", seed=10),
+    GoldenPrompt(prompt="a large white triangle on a black background", seed=11),
+    GoldenPrompt(prompt="a small red ring on a cyan background", seed=12),
+    GoldenPrompt(prompt="a large purple cross on a white background", seed=13),
 )
 
 

@@ -6,13 +6,14 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.judge.ask import Question, Refusal, Server
-from diffusion_builder.judge.figures import EQUAL_DB, Figures, is_constant, measure
+from diffusion_builder.judge.figures import Figures, is_constant, measure
 from diffusion_builder.judge.sheet import Row, contact_sheet
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 # Bumped when questions, measures or their judgement change.
 _JUDGE_VERSION = 1
-# So much rougher than the stable revision's picture is noise: see docs/analysis.md.
-MAX_ROUGHNESS = 3.0
+# So much rougher than the stable revision's pictures is noise. The demo checkpoint's sound variants have up to 1.5,
+# broken weights 2.0 to 2.6, noise 4 and more: see docs/analysis.md.
+MAX_ROUGHNESS = 1.75
 SHEET, PROMPTS, SIDES = "sheet.png", "prompts.json", ("stable", "canary")
 _MAX_MESSAGE = 1000
 _SHOWN = 300
@@ -157,14 +159,10 @@ def _problem(spec: JudgeSpec, pair: Pair, figures: Figures | None) -> tuple[str,
     theirs = pair.stable
     if is_constant(pair.canary) and (theirs is None or isinstance(theirs, Refusal) or not is_constant(theirs)):
         return "Constant", "the canary's picture has one single colour"
-    return _difference(spec, figures) if figures is not None else None
+    return _unlike(spec, figures) if figures is not None else None
 
 
-def _difference(spec: JudgeSpec, figures: Figures) -> tuple[str, str] | None:
-    if figures.roughness > MAX_ROUGHNESS:
-        return "Noise", f"the canary's picture is {figures.roughness:.1f} times as rough, as noise is"
-    if figures.color_shift > spec.max_color_shift:
-        return "ColorShift", f"colours shifted by {figures.color_shift:.3f}, {spec.max_color_shift:g} is allowed"
+def _unlike(spec: JudgeSpec, figures: Figures) -> tuple[str, str] | None:
     if spec.min_psnr is not None and figures.psnr < spec.min_psnr:
         return "PSNR", f"PSNR is {figures.psnr:.1f} dB, at least {spec.min_psnr:g} is wanted"
     if spec.min_ssim is not None and figures.ssim < spec.min_ssim:
@@ -172,30 +170,54 @@ def _difference(spec: JudgeSpec, figures: Figures) -> tuple[str, str] | None:
     return None
 
 
+def _overall(spec: JudgeSpec, roughness: float, shift: float) -> tuple[str, str] | None:
+    """What is wrong with the pictures as a whole: a good model, too, errs about one of several prompts."""
+    if roughness > MAX_ROUGHNESS:
+        return (
+            "Noise",
+            f"they are {roughness:.2f} times as rough as the stable revision's, as broken weights or noise are",
+        )
+    if shift > spec.max_color_shift:
+        return "ColorShift", f"colours shifted by {shift:.3f}, {spec.max_color_shift:g} is allowed"
+    return None
+
+
 def _verdict(
     spec: JudgeSpec, figures: Sequence[Figures | None], problems: Sequence[tuple[str, str] | None]
 ) -> Mapping[str, Any]:
+    bad = [(f"Prompt {index}: {said}", reason) for index, (reason, said) in _numbered(problems)]
     known = [item for item in figures if item is not None]
-    bad = [(index, *item) for index, item in enumerate(problems, start=1) if item is not None]
-    worst: dict[str, float | None] = {
-        "worstPsnr": round(min((item.psnr for item in known), default=EQUAL_DB), 2) if known else None,
-        "worstSsim": round(min(item.ssim for item in known), 4) if known else None,
-        "colorShift": round(max(item.color_shift for item in known), 4) if known else None,
-        "roughness": round(max(item.roughness for item in known), 3) if known else None,
-    }
-    if bad:
-        index, reason, said = bad[0]
-        message = f"{len(bad)} of {len(problems)} golden pictures are wrong. Prompt {index}: {said}."
-    elif known:
-        reason = "Passed"
-        message = (
-            f"{len(known)} golden pictures are sound: colours shifted by up to {worst['colorShift']} "
-            f"({spec.max_color_shift:g} is allowed), PSNR at least {worst['worstPsnr']} dB, SSIM {worst['worstSsim']}."
+    numbers: dict[str, float | None] = dict.fromkeys(("worstPsnr", "worstSsim", "colorShift", "roughness"))
+    sound = "The stable revision draws none of the golden pictures; the canary's are sound."
+    if known:
+        roughness, shift = (
+            median(values) for values in zip(*((f.roughness, f.color_shift) for f in known), strict=True)
         )
-    else:
-        reason, message = "Passed", "The stable revision draws none of the golden pictures; the canary's are sound."
-    passed = {"passed": not bad, "reason": reason, "message": message[:_MAX_MESSAGE], **worst}
-    return {**passed, "figures": [asdict(item) if item is not None else None for item in figures]}
+        overall = _overall(spec, roughness, shift)
+        bad += [(f"Median over {len(known)} pairs: {overall[1]}", overall[0])] if overall is not None else []
+        psnr, ssim = min(item.psnr for item in known), min(item.ssim for item in known)
+        numbers = {
+            "worstPsnr": round(psnr, 2),
+            "worstSsim": round(ssim, 4),
+            "colorShift": round(shift, 4),
+            "roughness": round(roughness, 3),
+        }
+        sound = (
+            f"{len(known)} golden pictures are sound: colours shifted by {shift:.3f} ({spec.max_color_shift:g} is "
+            f"allowed), {roughness:.2f} times as rough; PSNR at least {psnr:.1f} dB, SSIM {ssim:.2f}."
+        )
+    message = "; ".join(text for text, _ in bad) + "." if bad else sound
+    return {
+        "passed": not bad,
+        "reason": bad[0][1] if bad else "Passed",
+        "message": message[:_MAX_MESSAGE],
+        **numbers,
+        "figures": [asdict(item) if item is not None else None for item in figures],
+    }
+
+
+def _numbered(problems: Sequence[tuple[str, str] | None]) -> list[tuple[int, tuple[str, str]]]:
+    return [(index, item) for index, item in enumerate(problems, start=1) if item is not None]
 
 
 def _row(pair: Pair, figures: Figures | None, problem: tuple[str, str] | None) -> Row:

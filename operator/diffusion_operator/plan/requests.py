@@ -229,10 +229,13 @@ def _pipeline(item: Pipeline) -> JsonObject:
 
 
 def _ensembles(spec: DiffusionPipelineSpec) -> list[str]:
-    """Ensembles that need nothing but words and a picture: text to image first, then by steps, fewest first."""
+    """Ensembles that need nothing but words and a picture: text to image first, then by steps, most first.
+
+    With few steps also sound models draw different colours.
+    """
     order = ("generate", "img2img", "inpaint")
     found = {(order.index(item.task), steps) for item in spec.pipelines if not item.features for steps in item.steps}
-    return [f"{order[task]}_{steps}_pipeline" for task, steps in sorted(found)]
+    return [f"{order[task]}_{steps}_pipeline" for task, steps in sorted(found, key=lambda item: (item[0], -item[1]))]
 
 
 def _json(value: JsonObject) -> str:

@@ -138,7 +138,7 @@ def test_the_builder_understands_a_judgement(scorer: dict[str, Any] | None) -> N
         assert (parameters["stable"], parameters["canary"]) == (urls["stable"], urls["canary"])
         wanted = JudgeSpec.model_validate(json.loads(parameters["spec"]))
         assert (wanted.stable, wanted.canary) == ("shapes-cpu-01234567", "shapes-cpu-89abcdef")
-        assert wanted.ensembles[:2] == ("generate_4_pipeline", "generate_20_pipeline")
+        assert wanted.ensembles[:2] == ("generate_20_pipeline", "generate_4_pipeline")
         assert [item.steps for item in wanted.prompts] == [4, None]
         assert (wanted.min_psnr, wanted.min_ssim, wanted.max_color_shift) == (30.0, 0.5, 0.2)
 
