@@ -94,6 +94,10 @@ manifests: venv ## Regenerate deploy/ from the chart
 	@$(DEVCLUSTER) build
 	@$(RUN) python -m charttools manifests
 
+.PHONY: changelog
+changelog: venv ## Show what the next release's notes will be
+	@$(RUN) towncrier build --draft --version next 2>/dev/null
+
 .PHONY: cluster-up
 cluster-up: venv ## Start (or bring up to date) the embedded Kubernetes
 	@$(DEVCLUSTER) up

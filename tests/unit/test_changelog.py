@@ -1,0 +1,51 @@
+"""Every fragment of the changelog is rendered, into a file that takes it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.documents import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDER = ROOT / "changelog.d"
+KINDS = {"feature", "bugfix", "doc", "removal", "misc"}
+MARKER = "<!-- towncrier release notes start -->"
+
+
+def rendered() -> str:
+    """What the next release's notes would be."""
+    command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", "9.9.9", "--date", "2000-01-01"]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_changelog_says_where_notes_go() -> None:
+    assert (ROOT / "CHANGELOG.md").read_text().count(MARKER) == 1
+
+
+def test_every_fragment_has_a_kind_that_is_rendered() -> None:
+    names = [path.name for path in FOLDER.iterdir() if not path.name.startswith(".")]
+    assert [name for name in names if not re.fullmatch(r"\+[a-z0-9-]+\.(\w+)\.md", name)] == []
+    assert {name.split(".")[1] for name in names} <= KINDS
+
+
+def test_every_fragment_is_in_the_notes_as_one_item() -> None:
+    notes = " ".join(rendered().split())
+    assert "## 9.9.9 (2000-01-01)" in notes
+    told = [path for path in FOLDER.glob("*.md") if not path.name.endswith(".misc.md")]
+    missing = [path.name for path in told if " ".join(path.read_text().split()) not in notes]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.md")), ids=lambda path: path.name)
+def test_a_fragment_is_a_paragraph_of_prose(path: Path) -> None:
+    text = path.read_text().strip()
+    assert text
+    assert "\n\n" not in text
+    assert not text.startswith(("-", "*", "#"))
