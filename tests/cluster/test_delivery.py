@@ -175,6 +175,15 @@ def test_kustomize_makes_what_the_api_server_takes(kube: Kube, folder: str) -> N
     assert operator["spec"]["replicas"] == (2 if "high" in folder else 1)
 
 
+def test_the_workflows_are_valid_and_pin_what_they_use() -> None:
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
+    assert len(workflows) > 3
+    checks.actionlint(*workflows)
+    uses = [line for path in workflows for line in path.read_text().splitlines() if re.search(r"\buses:", line)]
+    assert uses
+    assert [line for line in uses if not re.search(r"uses: [\w./-]+@[0-9a-f]{40} # v[0-9.]+$", line)] == []
+
+
 def difference(kube: Kube, *arguments: str) -> str:
     """What kubectl diff says; empty when there is nothing to do."""
     command = ["kubectl", "--namespace", kube.namespace, "diff", *arguments]
