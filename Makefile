@@ -68,6 +68,7 @@ check: venv ## ruff, mypy --strict, import layers, drift of generated files
 	@$(RUN) diffusion-operator crd --chart --check $(CHART_CRD)
 	@$(RUN) diffusion-operator docs --check docs/api.md
 	@$(RUN) python -m charttools docs --check
+	@$(RUN) python -m charttools install --check
 	@$(RUN) python -m dashboards --check charts/diffusion-operator/dashboards
 
 .PHONY: docs
@@ -76,10 +77,11 @@ docs: $(UV) ## Build the documentation site into site/
 		$(UV) run --frozen --quiet --only-group docs mkdocs build --strict
 
 .PHONY: crds
-crds: venv ## Regenerate the CRD, its chart and docs/api.md from the API
+crds: venv ## Regenerate the CRD, its chart, docs/api.md and deploy/install.yaml from the API
 	@$(RUN) diffusion-operator crd --write crds/diffusionpipelines.yaml
 	@$(RUN) diffusion-operator crd --chart --write $(CHART_CRD)
 	@$(RUN) diffusion-operator docs --write docs/api.md
+	@$(RUN) python -m charttools install
 
 .PHONY: charts
 charts: venv ## Regenerate the table of values in docs/chart.md

@@ -1,4 +1,4 @@
-"""`python -m charttools docs|manifests [--check]`."""
+"""`python -m charttools docs|install|manifests [--check]`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def docs(*, check: bool) -> None:
     document = ROOT / "docs" / "chart.md"
     made = values.inserted(document.read_text(), values.read((CHART / "values.yaml").read_text()))
     _put({document: made}, "make charts", check=check)
+
+
+@cli.command()
+@click.option("--check", is_flag=True, help="Fail when the file is out of date.")
+def install(*, check: bool) -> None:
+    """The plain manifest deploy/install.yaml, from the definition and the kustomize base."""
+    from charttools.manifests import INSTALL, OPERATOR, installation  # noqa: PLC0415 - imports follow the command
+
+    _put({INSTALL: installation(OPERATOR.read_text())}, "make crds", check=check)
 
 
 @cli.command()

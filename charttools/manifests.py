@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from charttools.render import CRD_CHART, NAMESPACE, ROOT, objects, render
+from charttools.render import NAMESPACE, ROOT, objects, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,6 +24,9 @@ data:
   resource.customizations.health.diffusion-operator.io_DiffusionPipeline: |
 """
 KUSTOMIZE: Final = ROOT / "deploy" / "kustomize"
+OPERATOR: Final = KUSTOMIZE / "base" / "operator.yaml"
+INSTALL: Final = ROOT / "deploy" / "install.yaml"
+DEFINITION: Final = ROOT / "crds" / "diffusionpipelines.yaml"
 ANYWHERE: Final = "studio"
 _MONITORED: Final[Object] = {"metrics": {"podMonitor": True}, "alerts": {"enabled": True}}
 _RESTRICTED: Final[Object] = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -37,19 +40,23 @@ _NAMESPACE: Final[Object] = {
 def files() -> dict[Path, str]:
     """Every generated file and its content."""
     operator = _plain(render({"crds": {"enabled": False}}))
-    definition = _plain(render({}, CRD_CHART))
     monitored = _plain(render({**_MONITORED, "crds": {"enabled": False}}))
     placed = _plain(render({"networkPolicy": {"pipelineNamespaces": [ANYWHERE]}, "crds": {"enabled": False}}))
     parts: dict[Path, Iterable[Object]] = {
-        KUSTOMIZE / "base" / "operator.yaml": [_NAMESPACE, *operator],
+        OPERATOR: [_NAMESPACE, *operator],
         KUSTOMIZE / "components" / "monitoring" / "monitoring.yaml": [
             item for item in monitored if item["apiVersion"].startswith("monitoring.coreos.com/")
         ],
         KUSTOMIZE / "pipeline-namespace" / "networkpolicies.yaml": _unplaced(placed),
-        ROOT / "deploy" / "install.yaml": [*definition, _NAMESPACE, *operator],
     }
     made = {path: HEAD + _dump(items) for path, items in parts.items()}
-    return {**made, HEALTH.with_name("argocd-cm.yaml"): health_settings(HEALTH.read_text())}
+    made |= {HEALTH.with_name("argocd-cm.yaml"): health_settings(HEALTH.read_text())}
+    return made | {INSTALL: installation(made[OPERATOR])}
+
+
+def installation(operator: str) -> str:
+    """The one plain manifest: the definition and the operator. Needs no Helm, as the definition changes often."""
+    return f"{DEFINITION.read_text().rstrip()}\n---\n{operator}"
 
 
 def health_settings(script: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from charttools import values
+from charttools import manifests, values
 from charttools.errors import ChartError
 from charttools.schemas import write
 from diffusion_operator.settings import FetchNetwork, from_environment
@@ -33,6 +33,10 @@ def test_the_page_of_the_chart_is_up_to_date() -> None:
     page = (ROOT / "docs" / "chart.md").read_text()
     text = (ROOT / "charts" / "diffusion-operator" / "values.yaml").read_text()
     assert values.inserted(page, values.read(text)) == page
+
+
+def test_the_plain_manifest_holds_the_present_definition() -> None:
+    assert manifests.INSTALL.read_text() == manifests.installation(manifests.OPERATOR.read_text())
 
 
 def test_the_deployment_sets_only_variables_that_the_operator_reads() -> None:
