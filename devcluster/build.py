@@ -132,7 +132,7 @@ def sources_of(layout: Layout, module: Module, dependency: str, say: Say) -> Pat
     Raises:
         DevclusterError: It cannot be downloaded.
     """
-    argv: list[str | Path] = [_go(layout, say), "mod", "download", "-json", dependency]
+    argv: list[str | Path] = [find_go(layout, say), "mod", "download", "-json", dependency]
     return Path(json.loads(run(argv, cwd=module.folder / module.name, env=_GO_ENVIRONMENT))["Dir"])
 
 
