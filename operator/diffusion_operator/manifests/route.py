@@ -10,6 +10,7 @@ from diffusion_operator.manifests.service import PORTS, Split
 
 KINDS = ("HTTPRoute", "GRPCRoute")
 API = "gateway.networking.k8s.io"
+GRPC_SERVICE = "inference.GRPCInferenceService"
 ALL_PERCENT = 100
 
 
@@ -33,10 +34,10 @@ def routes(owner: Owner, traffic: Traffic, parts: Mapping[str, Part]) -> Iterato
     if traffic.gateway is None:
         return
     for kind in KINDS:
-        rules = [_rule(kind, _everybody(owner, kind, parts), _copies(owner, kind, traffic, parts))]
+        rules = [_rule(kind, {}, _everybody(owner, kind, parts), _copies(owner, kind, traffic, parts))]
         canaries = list(_canaries(owner, kind, parts))
         if canaries:
-            rules.insert(0, {**_rule(kind, canaries, []), "matches": [{"headers": [_header(traffic)]}]})
+            rules.insert(0, _rule(kind, {"headers": [_header(traffic)]}, canaries, []))
         yield {
             "apiVersion": f"{API}/v1",
             "kind": kind,
@@ -68,8 +69,12 @@ def _parents(gateway: GatewayRef) -> JsonObject:
     return {"parentRefs": [parent], **hosts}
 
 
-def _rule(kind: str, backends: list[JsonObject], filters: list[JsonObject]) -> JsonObject:
-    rule: JsonObject = {"backendRefs": backends}
+def _rule(kind: str, match: JsonObject, backends: list[JsonObject], filters: list[JsonObject]) -> JsonObject:
+    if kind == "GRPCRoute":
+        # On the same host as the HTTPRoute: only a longer path than its "/" keeps them apart.
+        match = {"method": {"type": "Exact", "service": GRPC_SERVICE}, **match}
+    rule: JsonObject = {"matches": [match]} if match else {}
+    rule["backendRefs"] = backends
     if filters:
         rule["filters"] = filters
     if kind == "HTTPRoute":

@@ -238,7 +238,7 @@ def test_people_can_promote_and_abort(cluster: FakeCluster, verb: str) -> None:
         assert "Aborted" in cluster.condition("RolloutComplete")["message"]
 
 
-GATEWAY = {"traffic": {"gateway": {"name": "web"}, "mirrorPercent": 5}}
+GATEWAY: dict[str, Any] = {"traffic": {"gateway": {"name": "web"}, "mirrorPercent": 5}}
 
 
 def shares(cluster: FakeCluster, kind: str) -> dict[str, int]:
