@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import promql_parser
@@ -19,12 +20,12 @@ from charttools.variants import DIGEST, VARIANTS
 from devcluster.bare import ApiServer, api_server
 from diffusion_operator import naming
 from diffusion_operator.manifests.service import PORTS
+from diffusion_operator.settings import from_environment
 from tests.cluster.kube import Kube, Object, eventually
 from tests.cluster.pipelines import example
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 INSTALL = ROOT / "deploy" / "install.yaml"
 ARGO = ["--server-side", "--field-manager=argocd-controller", "--force-conflicts"]
@@ -125,6 +126,19 @@ def test_a_namespaced_operator_has_no_rights_outside_of_its_namespaces(rendered:
         "diffusion-build": False,
         "diffusion-serving": False,
     }
+
+
+def test_an_upgrade_from_the_previous_chart_changes_no_setting_and_so_no_server_and_no_build(
+    rendered: dict[str, Path],
+) -> None:
+    """The operator's settings are all that decides what it makes of a pipeline; what is new is off by default."""
+    before = yaml.safe_load((Path(__file__).parent / "chart-0.1.0.yaml").read_text())
+    [now] = [item for item in objects(rendered["default"].read_text()) if item["kind"] == "Deployment"]
+    [container] = now["spec"]["template"]["spec"]["containers"]
+    environment = {item["name"]: item["value"] for item in container["env"] if "value" in item}
+    assert from_environment(environment) == from_environment(before["environment"])
+    # A Deployment's selector cannot be changed: Helm would fail.
+    assert now["spec"]["selector"] == before["selector"]
 
 
 def test_policies_and_monitors_name_the_labels_and_ports_that_pods_have(rendered: dict[str, Path]) -> None:
