@@ -1,0 +1,109 @@
+"""A real Prometheus answers every query of the dashboards and alerts, from what operator and Triton export."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from dashboards.content import BOARDS
+from devcluster.ports import free_ports
+from diffusion_operator.metrics import Metrics
+from tests.cluster.kube import eventually
+from tests.integrations.processes import Program, running
+from tests.integrations.programs import PROMETHEUS, programs
+from tests.integrations.prometheus import Prometheus
+from tests.unit.queries import RECORDED, live, plain
+from tests.unit.test_dashboards import ALERTS, expressions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MODELS = ("5_denoiser", "7_vae_decoder", "generate_4_pipeline")
+SERVING = {"namespace": "studio", "pipeline": "shapes", "target": "l4"}
+# There is no GPU in the recording.
+_GPU = "nv_gpu_"
+
+
+def triton(scrapes: int) -> str:
+    """The recorded page for several models, with values that grow."""
+    lines = [line for line in RECORDED.read_text().splitlines() if "5_denoiser" in line]
+    pages = [line.replace("5_denoiser", model) for model in MODELS for line in lines]
+    return "\n".join(re.sub(r" 0$", f" {10 * scrapes}", line) for line in pages) + "\n"
+
+
+@pytest.fixture(scope="module")
+def exporter() -> Iterator[str]:
+    """host:port of something that exports as operator and servers do."""
+    metrics, lock, scrapes = Metrics(), threading.Lock(), iter(range(1, 1_000_000))
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with lock:
+                page = live(metrics) if self.path == "/operator" else triton(next(scrapes))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def prometheus(exporter: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that has read everything several times."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    (port,) = free_ports(1)
+    server = Prometheus(f"http://127.0.0.1:{port}")
+    with running(_program(exporter, port, folder)):
+        read = "min(count_over_time(nv_inference_count[5m])) >= 3 and min(count_over_time(up[5m])) >= 3"
+        eventually(lambda: bool(server.query(read)), 60, lambda: "Prometheus reads three times")
+        yield server
+
+
+def _program(exporter: str, port: int, folder: Path) -> Program:
+    pods = [{"targets": [exporter], "labels": {**SERVING, "revision": name, "pod": name}} for name in ("a1", "b2")]
+    own = {"targets": [exporter], "labels": {"namespace": "diffusion-operator", "pod": "operator"}}
+    config = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "scrape_configs": [
+            {"job_name": "operator", "metrics_path": "/operator", "static_configs": [own]},
+            {"job_name": "pipelines", "metrics_path": "/triton", "static_configs": pods},
+        ],
+    }
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    argv: list[str | Path] = [
+        programs(PROMETHEUS) / "prometheus",
+        f"--config.file={folder / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    return Program(argv, f"http://127.0.0.1:{port}/-/ready", folder / "log", os.environ)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [query.expr for board in BOARDS for panel in board.panels for query in panel.queries if _GPU not in query.expr],
+)
+def test_every_panel_shows_something(prometheus: Prometheus, query: str) -> None:
+    assert prometheus.query(plain(query)) != []
+
+
+def test_prometheus_understands_every_alert(prometheus: Prometheus) -> None:
+    for query in expressions(ALERTS.read_text()):
+        prometheus.query(query)
