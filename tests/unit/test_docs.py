@@ -92,6 +92,20 @@ def test_a_link_that_leads_nowhere_is_found() -> None:
     assert not link_problem(page, "troubleshooting.md#nothing-is-wrong")
 
 
+def headless_tables(text: str) -> list[str]:
+    """First rows of tables that no renderer takes for tables: no header, or text right above."""
+    lines = ["", *text.splitlines(), ""]
+    starts = [at for at in range(1, len(lines)) if lines[at].startswith("|") and not lines[at - 1].startswith("|")]
+    ruled = re.compile(r"\|[-| :]+")
+    return [lines[at] for at in starts if lines[at - 1].strip() or not ruled.fullmatch(lines[at + 1])]
+
+
+def test_every_table_is_rendered_as_one() -> None:
+    assert [(str(path), row) for path in documents() for row in headless_tables(prose(path))] == []
+    assert headless_tables("| a |\n|---|\n| 1 |\n\n| 2 |\n") == ["| 2 |"]
+    assert headless_tables("text\n| a |\n|---|\n") == ["| a |"]
+
+
 def fields() -> set[str]:
     """All fields of the API, as its generated reference names them, and what leads to them."""
     names = re.findall(r"^\| `([\w.\[\]*]+)` \|", (DOCS / "api.md").read_text(), flags=re.MULTILINE)
