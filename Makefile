@@ -55,7 +55,8 @@ test-cluster: built ## The operator on the real embedded cluster
 	@$(RUN) pytest tests/cluster
 
 .PHONY: test-integrations
-test-integrations: built ## Other people's controllers in the embedded cluster: KEDA, Prometheus (not part of test)
+test-integrations: built ## Other people's controllers in the embedded cluster: KEDA, Prometheus, Envoy Gateway (not part of test)
+	@$(RUN) python -m tests.integrations.programs
 	@$(RUN) pytest tests/integrations
 
 .PHONY: check

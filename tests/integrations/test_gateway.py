@@ -142,7 +142,7 @@ def test_the_canary_gets_copies_while_stable_answers(door: Door) -> None:
 
     def copies() -> int:
         name = naming.revision("shapes", "cpu", CANARY)
-        return door.kube.run("logs", f"deployment/{name}", "--tail=-1").count("HTTP request: 0 /v2\"")
+        return door.kube.run("logs", f"deployment/{name}", "--tail=-1").count('HTTP request: 0 /v2"')
 
     before = copies()
     eventually(lambda: door.http(5) == {STABLE: 5} and copies() > before, 60, "copies arrive")
