@@ -100,7 +100,7 @@ def model(name: str, folder: Path) -> Iterator[Any]:
         try:
             served = importlib.import_module(f"{package}.model").TritonPythonModel()
             if hasattr(served, "initialize"):
-                served.initialize({"model_name": name})
+                served.initialize({"model_name": name, "model_config": "{}"})
             yield lambda inputs, wanted: _ask(name, served, inputs, wanted)
         finally:
             for loaded in [item for item in sys.modules if item == package or item.startswith(f"{package}.")]:
