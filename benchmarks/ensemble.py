@@ -61,6 +61,7 @@ ROUNDS = 3
 # What the demo checkpoint is built for.
 MAX_BATCH = 8
 LEAST_PSNR = 40.0
+_BEGIN = time.monotonic()
 OUT = Path(__file__).parents[1] / "out" / "bench-ensemble.json"
 # A client, steps and seed; gives the picture as a file, and the seconds of engines that Triton does not count.
 Contender = Callable[[Any, int, int], tuple[bytes, float]]
@@ -119,6 +120,7 @@ def server(models: Path | None, device: str, rate_limit: str) -> Iterator[str]:
             models = Path(folder, "models")
             prepare(models, device)
         with serve(models.resolve(), rate_limit=rate_limit) as running:
+            tell("the server is ready")
             yield running.http
 
 
@@ -148,12 +150,19 @@ def same_pictures(http: str) -> None:
         for batch in range(MAX_BATCH, 0, -1):
             given = {name: array.repeat(batch, 0) for name, array in request(1).items()}
             call(client, f"generate_{SHORT}_pipeline", given, ["encoded_image"])
+            tell(f"warm: batch {batch}")
         for steps in (SHORT, LONG):
             pictures = {name: pixels(ask(client, steps, 1)[0]) for name, ask in CONTENDERS.items()}
+            tell(f"warm: {steps} steps")
             ours = pictures["ensemble"]
             different = [name for name, picture in pictures.items() if psnr(picture, ours) < LEAST_PSNR]
             if different:
                 sys.exit(f"{', '.join(different)}: not the ensemble's picture at {steps} steps")
+
+
+def tell(message: str) -> None:
+    """Report progress."""
+    print(f"{time.monotonic() - _BEGIN:6.1f} s  {message}", file=sys.stderr, flush=True)
 
 
 def pixels(file: bytes) -> NDArray[np.uint8]:
@@ -212,6 +221,8 @@ def overheads(http: str, seconds: float) -> tuple[Table, int]:
     for _ in range(ROUNDS):
         for name, ask in CONTENDERS.items():
             lone[name].ask(http, ask, seconds)
+            outside, inside = lone[name].figures()
+            tell(f"alone: {name}: {outside:.2f} ms per step beside {inside:.2f} ms of engines")
     figures = {name: each.figures() for name, each in lone.items()}
     return {
         "overhead_ms_per_step": {name: outside for name, (outside, _) in figures.items()},
@@ -245,7 +256,9 @@ def loads(http: str, seconds: float) -> dict[str, Table]:
     for _ in range(ROUNDS):
         for name, ask in CONTENDERS.items():
             for clients in BATCH_CLIENTS if name == "ensemble" else CLIENTS:
-                rows.setdefault((name, clients), []).append(load(http, ask, clients, seconds))
+                rate, batch = load(http, ask, clients, seconds)
+                rows.setdefault((name, clients), []).append((rate, batch))
+                tell(f"{clients} clients: {name}: {rate:.2f} pictures/s, mean batch {batch:.1f}")
     rates: Table = {name: {} for name in CONTENDERS}
     batches: Table = {name: {} for name in CONTENDERS}
     for (name, clients), measured in rows.items():
