@@ -231,7 +231,7 @@ def inputs(arguments: argparse.Namespace) -> Arrays:
     Raises:
         ClientError: a file cannot be read.
     """
-    count, given = arguments.count, vars(arguments)
+    count, given = arguments.num_images, vars(arguments)
     seeds = np.arange(arguments.seed, arguments.seed + count, dtype=np.int64).reshape(count, 1)
     sent: Arrays = {"seed": seeds}
     for name in ("prompt", "negative_prompt"):
@@ -261,6 +261,13 @@ def _control(arguments: argparse.Namespace, count: int) -> Arrays:
     return sent
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
 def _named(text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not (name and sign and value):
@@ -268,7 +275,8 @@ def _named(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description="Ask a served pipeline for pictures.", allow_abbrev=False)
     parser.add_argument("prompt")
     parser.add_argument("--negative-prompt")
@@ -280,7 +288,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="an ensemble by its whole name, where the one made from the options is not it")
     parser.add_argument("--scheduler", help="one of those that the pipeline lists")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=1, help="pictures in one request, with seeds that follow")
+    parser.add_argument(
+        "--num-images", type=_positive, default=1, metavar="N", help="in one request: seed, seed + 1, ..."
+    )
     for name in ("prompt", "negative-prompt"):
         parser.add_argument(f"--{name}-embeddings", type=Path, metavar="FILE.npy", help="instead of the text")
     for name, (kind, hint) in _NUMBERS.items():
@@ -342,7 +352,7 @@ def _input_datum(array: NDArray[Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Read the arguments, ask, write the files."""
-    arguments = _parser().parse_args()
+    arguments = parser().parse_args()
     server = Server(arguments.url or f"127.0.0.1:{_PORTS[arguments.protocol]}", arguments.protocol, arguments.timeout)
     model = arguments.model or ensemble(arguments)
     try:
@@ -359,7 +369,7 @@ def main() -> None:
     except ClientError as error:
         print(f"No picture from {model} at {server.url}\n  what  {error.what}\n  do    {error.advice}", file=sys.stderr)
         raise SystemExit(error.status) from None
-    print(f"{model}: {arguments.count} in {seconds:.2f} s", file=sys.stderr)
+    print(f"{model}: {arguments.num_images} in {seconds:.2f} s", file=sys.stderr)
     print(*paths, sep="\n")
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from diffusion_builder.errors import ProbeError
 from diffusion_builder.probe import probe
 from diffusion_builder.store import Kind, Store
+from examples import client
 from tests.component.client import Ask, Pixels, answer, counts, inputs, psnr, send, send_all, tensor
 
 if TYPE_CHECKING:
@@ -44,6 +47,20 @@ def test_batch_of_three_equals_three_single_requests(ddim: Server) -> None:
     for index in range(3):
         single = Ask(4, [prompts[index]], seed=[seeds[index]], guidance_scale=[scales[index]])
         assert psnr(send(ddim.http, single)[0], batch[index]) >= _SAME_DB
+
+
+def test_num_images_of_the_client_are_those_of_a_request_per_seed(ddim: Server) -> None:
+    server = client.Server(ddim.http.removeprefix("http://"))
+
+    def drawn(*arguments: str) -> list[Pixels]:
+        sent = client.inputs(client.parser().parse_args([_PROMPT, "--steps", "4", *arguments]))
+        files = server.ask(client.Call("generate_4_pipeline", sent))["encoded_image"]
+        return [np.asarray(Image.open(io.BytesIO(file))) for file in files]
+
+    together = drawn("--seed", "5", "--num-images", "3")
+    alone = [picture for seed in (5, 6, 7) for picture in drawn("--seed", str(seed))]
+    assert [psnr(one, other) >= _SAME_DB for one, other in zip(together, alone, strict=True)] == [True] * 3
+    assert psnr(together[0], together[1]) < _SAME_DB
 
 
 def test_same_request_gives_the_same_bits(ddim: Server) -> None:

@@ -30,7 +30,7 @@ def picture(tmp_path: Path) -> str:
 
 
 def parsed(*arguments: str) -> Namespace:
-    return client._parser().parse_args(["a red circle", *arguments])  # noqa: SLF001 - how users call it
+    return client.parser().parse_args(["a red circle", *arguments])
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +65,7 @@ def test_each_input_has_the_type_and_shape_that_servers_expect(picture: str, tmp
     np.save(tmp_path / "negative.npy", np.zeros((77, 8), np.float64))
     sent = client.inputs(
         parsed(
-            "--count", "2", "--seed", "7", "--image", picture, "--mask", picture, "--strength", "0.5", "--height", "64",
+            "--num-images", "2", "--seed", "7", "--image", picture, "--mask", picture, "--strength", "0.5", "--height", "64",
             "--reference", picture, "--reference", picture, "--control", f"canny={picture}", "--control-scale",
             "canny=0.5", "--paste-back", "--output-format", "jpeg", "--quality", "80",
             "--negative-prompt-embeddings", str(tmp_path / "negative.npy"),
