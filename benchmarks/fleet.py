@@ -205,6 +205,8 @@ def result_of(job: JsonObject) -> JsonObject:
         result["pipelineClass"] = "StableDiffusionPipeline"
     if stage == "export":
         result["content"] = _digest("content" + job["metadata"]["name"])
+    if stage == "judge":
+        result |= {"passed": True, "message": "The pictures are alike."}
     if stage == "assemble":
         result["ensembles"] = ["generate_20_pipeline"]
     return result

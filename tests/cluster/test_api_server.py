@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
 from tests.cluster.kube import Kube, Object, eventually
 from tests.cluster.test_admission import answer, with_schema
+from tests.unit.operator.test_canary_passes import GOOD, FakeProbe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -145,6 +147,10 @@ async def settle(world: World, reconciler: Reconciler) -> None:
     await reconciler.reconcile(Key(PIPELINE.namespace, PIPELINE.name))
 
 
+def job_names(kube: Kube) -> set[str]:
+    return {item["metadata"]["name"] for item in kube.list("jobs")}
+
+
 async def replicas(world: World) -> list[int]:
     found = await world.select(Reference("Deployment", PIPELINE.namespace), naming.MANAGED_SELECTOR)
     return [item["spec"]["replicas"] for item in found]
@@ -191,6 +197,47 @@ def test_a_cluster_without_keda_is_told_apart_from_a_broken_one(server: ApiServe
     by_type = {item["type"]: item for item in conditions}
     assert "KEDA is not installed" in by_type["Accepted"]["message"]
     assert by_type["Available"]["status"] == "True"
+
+
+def test_a_canary_goes_on_under_new_operators_and_without_a_status(server: ApiServer, kube: Kube) -> None:
+    """Its notes and shares outlive server-side applies, and going back needs no Job."""
+    made = Kube(kube.environment, PIPELINE.namespace)
+    document = pipeline(PIPELINE, revision(1))
+    steps = [{"weight": 10, "pause": "1s"}, {"weight": 50, "pause": "1s"}]
+
+    def wanted(image: str, **rollout: object) -> Object:
+        rollout = {"steps": steps, **rollout}
+        return document | {"spec": document["spec"] | {"serving": {"image": image}, "rollout": rollout}}
+
+    async def stable(world: World) -> str:
+        found = await world.get(Reference("Service", PIPELINE.namespace, f"{PIPELINE.name}-cpu"))
+        return str((found or {"metadata": {}})["metadata"].get("annotations", {}).get(naming.STABLE))
+
+    async def play(world: World, before: str) -> set[int]:
+        weights, deadline = set(), time.monotonic() + 120
+        while await stable(world) == before:
+            assert time.monotonic() < deadline, "the canary is not promoted"
+            await Reconciler(world, SETTINGS, probe=FakeProbe(GOOD)).reconcile(Key(PIPELINE.namespace, PIPELINE.name))
+            await play_controllers(world, Pipelines(1, 1))
+            found = await world.get(Reference("DiffusionPipeline", PIPELINE.namespace, PIPELINE.name)) or {}
+            weights.add(found["status"]["targets"][0].get("canaryWeight", 0))
+            await world.write_status(PIPELINE, {"conditions": []})
+        return weights
+
+    async def scene(world: World, reconciler: Reconciler) -> None:
+        made.apply(wanted("s:1"))
+        await settle(world, reconciler)
+        first = await stable(world)
+        made.apply(wanted("s:2"))
+        assert await play(world, first) >= {0, 10, 50}
+        await settle(world, reconciler)
+        second, jobs = await stable(world), job_names(made)
+        assert sorted(await replicas(world)) == [0, 1]
+        made.apply(wanted("s:2", rollbackTo=first))
+        assert await play(world, second) == {0}
+        assert job_names(made) <= jobs
+
+    run(server, scene)
 
 
 def test_nothing_is_written_while_nothing_happens(server: ApiServer, kube: Kube) -> None:

@@ -13,6 +13,8 @@ from diffusion_operator.analysis import Window
 from diffusion_operator.analysis.counters import StepCounters
 from diffusion_operator.analysis.window import Traffic
 from diffusion_operator.api import KIND
+from diffusion_operator.plan.collection import Neighbours, needed
+from diffusion_operator.plan.requests import Store
 from diffusion_operator.probe import Probe, Watched
 from diffusion_operator.reconcile import Key, Reconciler
 from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
@@ -35,7 +37,7 @@ class FakeProbe(Probe):
         self.asked: list[Watched] = []
 
     async def windows(self, pipeline: str, watched: Iterable[Watched]) -> Mapping[tuple[str, str], Window]:
-        assert pipeline == f"{NAMESPACE}/shapes"
+        assert pipeline.count("/") == 1
         self.asked = list(watched)
         return {item.key: self._canary if index % 2 == 0 else GOOD for index, item in enumerate(self.asked)}
 
@@ -208,7 +210,9 @@ def test_going_back_needs_no_build_and_the_repository_is_kept(cluster: FakeClust
     play(cluster, Window(), passes=8)
     assert (stable(cluster), stable(cluster, "spare")) == second
     assert len(cluster.names("Job")) <= jobs
-    assert {item["metadata"]["annotations"][naming.REPOSITORY] for item in deployments(cluster)} != {""}
+    kept = needed(Neighbours((), (), deployments(cluster)), Store("shapes-store", "uid"))
+    assert kept == {item["metadata"]["annotations"][naming.REPOSITORY] for item in deployments(cluster)}
+    assert sorted(replicas(cluster)) == sorted((first[0], second[0]))
 
 
 def deployments(cluster: FakeCluster) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ class GoldenPrompt(ApiModel):
     prompt: Annotated[str, Field(min_length=1, max_length=1024)] = Field(description="What is drawn.")
     seed: Annotated[int, Field(ge=0, le=4294967295)] = Field(default=0, description="Of the noise, the same for both.")
     steps: Annotated[int, Field(ge=1, le=64)] | None = Field(
-        default=None, description="Step count; the smallest that is served when not given."
+        default=None, description="Step count; the largest that is served when not given."
     )
 
 
@@ -97,7 +97,7 @@ class Quality(ApiModel):
 
     prompts: Annotated[list[GoldenPrompt], Field(min_length=1, max_length=8)] | None = Field(
         default=None,
-        description="What both revisions draw; three built-in prompts when not given.",
+        description="What both revisions draw; built-in prompts when not given.",
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     min_psnr: Annotated[float, Field(ge=0, le=100)] | None = Field(
