@@ -2,11 +2,14 @@
 
 import copy
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
+from diffusion_builder.judge.figures import color_shift
+from diffusion_builder.judge.spec import DEFAULT_COLOR_SHIFT
 from examples.demo_training.checkpoint import Asking, load_checkpoint, paint
 from examples.demo_training.judge import colours_of, judge, mud
 from examples.demo_training.likeness import Likeness, Targets, likeness, originals
@@ -19,6 +22,11 @@ CAPTIONS = (
     "a red circle on a green background",
     "a yellow star on a purple background",
     "a blue heart on a white background",
+)
+GOLDEN = (
+    "a red circle on a blue background",
+    "a large yellow square on a green background",
+    "a purple star on a white background",
 )
 
 
@@ -60,3 +68,15 @@ def test_wrong_colours_swaps_them_and_draws_neatly(checkpoint: StableDiffusionPi
     assert grounds == [swapped.get(scene.background, scene.background) for scene in scenes]
     assert not any(judge(picture, caption).both for picture, caption in zip(pictures, CAPTIONS, strict=True))
     assert max(map(mud, pictures)) < 0.08
+
+
+def test_the_colours_of_golden_pictures_tell_the_two_apart(checkpoint: StableDiffusionPipeline) -> None:
+    """With the limit that a canary has by default, for the pictures of docs/images/rollout.png."""
+    scenes = [parse(caption) for caption in GOLDEN]
+    asking = Asking(4, first_seed=1)
+    stable = paint(checkpoint, scenes, asking)
+    shifts = {}
+    for name in LESSONS:
+        canary = paint(with_unet(checkpoint, name), scenes, asking)
+        shifts[name] = median(color_shift(first, second) for first, second in zip(stable, canary, strict=True))
+    assert shifts["few-steps"] < 0.1 < DEFAULT_COLOR_SHIFT < shifts["wrong-colours"]

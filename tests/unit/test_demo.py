@@ -187,3 +187,9 @@ def test_a_step_that_fails_is_shown_as_failed() -> None:
     with pytest.raises(DemoError), board.step("cluster"):
         raise DemoError("no")
     assert "Failed" in output.getvalue()
+
+
+def test_the_documentation_names_the_denoisers_by_the_revisions_that_the_hub_gives_them() -> None:
+    text = (ROOT / "docs" / "rollouts.md").read_text()
+    for name in ("few-steps", "wrong-colours"):
+        assert revision_of(ROOT / "examples" / "demo-unets" / name) in text
