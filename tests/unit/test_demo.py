@@ -12,13 +12,14 @@ from rich.console import Console
 
 from diffusion_operator.api.spec import DiffusionPipelineSpec
 from examples.client import Request
+from examples.demo_hub import revision_of
 from examples.demo_support import hub
 from examples.demo_support.board import Board, Row
 from examples.demo_support.cluster import exported
 from examples.demo_support.errors import DemoError
 from examples.demo_support.follow import PATIENCE_SECONDS, Patience, condition, engines, rows, trouble
 from examples.demo_support.install import CHECKPOINT, PIPELINE_FILE, check_revision, split_reference
-from examples.demo_support.settings import IMAGE_VARIABLES, TIERS, from_environment
+from examples.demo_support.settings import IMAGE_VARIABLES, ROOT, TIERS, from_environment
 
 OWN = Path("/cache/devcluster/kubeconfig")
 NOW = datetime(2026, 1, 2, 3, 4, 30, tzinfo=UTC)
