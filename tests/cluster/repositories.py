@@ -11,8 +11,10 @@ from typing import Any
 
 from examples.demo_hub import revision_of
 from examples.demo_support import hub
+from tests.cluster import spoil
 
 Files = Mapping[str, bytes]
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
@@ -62,6 +64,16 @@ def revision(name: str) -> str:
         return revision_of(Path(folder))
 
 
+def denoiser(name: str) -> tuple[str, str]:
+    """Repository and revision of a denoiser: of examples/demo-unets, or one that is spoilt in the hub's pod."""
+    folder = EXAMPLES / "demo-unets" / name
+    if folder.is_dir():
+        return f"demo/{name}", revision_of(folder)
+    with tempfile.TemporaryDirectory() as out:
+        spoil.write(EXAMPLES / "demo-checkpoint" / "unet", Path(out))
+        return f"spoilt/{name}", revision_of(Path(out, name))
+
+
 def hub_objects(namespace: str, image: str, repositories: Mapping[str, Files]) -> list[dict[str, Any]]:
     """The demo's hub with a second organisation, `broken`."""
     objects: list[dict[str, Any]] = json.loads(hub.manifest(namespace, image))["items"]
@@ -75,6 +87,27 @@ def hub_objects(namespace: str, image: str, repositories: Mapping[str, Files]) -
     }
     items = [{"key": key, "path": path} for path, key in keys.items()]
     pod = next(one for one in objects if one["kind"] == "Deployment")["spec"]["template"]["spec"]
-    pod["volumes"] = [{"name": "broken", "configMap": {"name": "broken-repositories", "items": items}}]
-    pod["containers"][0]["volumeMounts"] = [{"name": "broken", "mountPath": "/srv/hub/broken"}]
-    return [config, *objects]
+    server = pod["containers"][0]
+    pod["volumes"] = [
+        {"name": "broken", "configMap": {"name": "broken-repositories", "items": items}},
+        {"name": "spoil", "configMap": {"name": "spoil"}},
+        {"name": "spoilt", "emptyDir": {}},
+    ]
+    spoilt = {"name": "spoilt", "mountPath": "/srv/hub/spoilt"}
+    command = ["python3", "/opt/spoil/spoil.py", "/srv/hub/demo/shapes/unet", "/srv/hub/spoilt"]
+    pod["initContainers"] = [
+        {
+            **{key: server[key] for key in ("image", "resources", "securityContext")},
+            "name": "spoil",
+            "command": command,
+            "volumeMounts": [spoilt, {"name": "spoil", "mountPath": "/opt/spoil"}],
+        }
+    ]
+    server["volumeMounts"] = [{"name": "broken", "mountPath": "/srv/hub/broken"}, spoilt]
+    program = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "spoil", "namespace": namespace},
+        "data": {"spoil.py": Path(spoil.__file__).read_text()},
+    }
+    return [config, program, *objects]
