@@ -22,7 +22,7 @@ _INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 (a component failed) or 64 (change something)."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     started = time.monotonic()
 
     def say(text: str) -> None:
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = _Parser(prog="python -m devcluster", description="A real Kubernetes for demo and tests.")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start the cluster, or bring it up to date")

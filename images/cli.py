@@ -19,7 +19,7 @@ from images.recipes import RECIPES, by_name
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 for success, 1 with one readable block for an error."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     console = Console(stderr=True, highlight=False)
     try:
         answer = _COMMANDS[arguments.command](arguments, console)
@@ -67,7 +67,8 @@ def _names(arguments: argparse.Namespace) -> list[str]:
     return arguments.names or [recipe.name for recipe in RECIPES if recipe.published]
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(prog="python -m images", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     names = [recipe.name for recipe in RECIPES]

@@ -14,6 +14,7 @@ local on_the_way = {
   Starting = true,
   RollingOut = true,
   RemovingOldRevision = true,
+  CanaryProgressing = true,
 }
 
 local function ready_condition()

@@ -1,98 +1,88 @@
-"""Users who never stop: small pictures from a Service, a new connection each, everything counted."""
+"""Users who ask for pictures without a pause, each request over a connection of its own, and what they are told."""
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from examples.client import ClientError, Request, generate
-from examples.demo_support.settings import GUIDANCE
+from examples.client import Call, ClientError, Request, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-PROMPTS = ("a red circle on a blue background", "a yellow star on a purple background")
-TIMEOUT_SECONDS = 60.0
+LIMIT_SECONDS = 300.0
+_PNG = b"\x89PNG"
 
 
 @dataclass
 class Load:
-    """What has been asked and answered so far; safe to read while it goes on.
+    """What has come back so far; safe to read while it goes on.
 
     Attributes:
-        url: host:port; a new connection for each request, so that the Service chooses a pod each time.
-        clients: how many ask at once.
-        steps: tier.
-        seconds: since it began.
+        answered: pictures.
+        lost: how often each error was told instead of a picture.
     """
 
-    url: str
-    clients: int = 4
-    steps: int = 4
     answered: int = 0
     lost: Counter[str] = field(default_factory=Counter)
-    _stop: threading.Event = field(default_factory=threading.Event)
+    _over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _began: float = field(default_factory=time.monotonic)
 
     @property
-    def failures(self) -> int:
-        """Requests without a picture."""
-        return self.lost.total()
-
-    @property
     def rate(self) -> float:
-        """Pictures a second, on average."""
+        """Pictures a second since the first request."""
         return self.answered / max(0.001, time.monotonic() - self._began)
 
-    def ask_until_stopped(self, number: int) -> None:
-        """One user: the next request follows the answer to the last."""
-        seed = number
-        while not self._stop.is_set():
-            prompt = PROMPTS[seed % len(PROMPTS)]
-            request = Request(prompt=prompt, seed=seed, guidance_scale=GUIDANCE, height=64, width=64)
-            try:
-                picture = generate(self.url, self.steps, request, timeout=TIMEOUT_SECONDS)
-                error = "" if picture.startswith(b"\x89PNG") else "no PNG"
-            except ClientError as problem:
-                error = str(problem)[:200]
+    def ask_until_over(self, server: Server, request: Request, steps: int) -> None:
+        """One user: the next request, with the next seed, follows the answer to the last."""
+        seed = request.seed or 0
+        while not self._over.is_set():
+            call = Call(f"generate_{steps}_pipeline", replace(request, seed=seed).inputs())
+            error = _asked(server, call)
             with self._lock:
                 self.answered += not error
-                if error:
-                    self.lost[error] += 1
-            seed += self.clients
+                self.lost.update([error] if error else [])
+            seed += 1
             # A server that refuses at once must not be asked ten thousand times a second.
-            self._stop.wait(0.5 if error else 0)
+            self._over.wait(0.5 if error else 0)
 
     def stop(self) -> None:
-        """No further request; those under way are waited for by `users`."""
-        self._stop.set()
+        """No further request."""
+        self._over.set()
+
+
+def _asked(server: Server, call: Call) -> str:
+    try:
+        (picture,) = server.ask(call)["encoded_image"]
+    except ClientError as error:
+        return f"{server.protocol}: {error}"
+    return "" if picture.startswith(_PNG) else "no PNG"
 
 
 @contextmanager
-def users(url: str, clients: int = 4) -> Iterator[Load]:
-    """Ask for as long as the block runs."""
-    load = Load(url, clients)
-    threads = [threading.Thread(target=load.ask_until_stopped, args=(number,)) for number in range(clients)]
+def load(users: Sequence[Server], request: Request, steps: int) -> Iterator[Load]:
+    """Ask for as long as the block runs; the last answers are waited for.
+
+    Args:
+        users: where each user asks.
+        request: what everybody asks for, with other seeds each time.
+        steps: tier.
+    """
+    asking = Load()
+    threads = [
+        threading.Thread(target=asking.ask_until_over, args=(user, request, steps), daemon=True) for user in users
+    ]
     for thread in threads:
         thread.start()
     try:
-        yield load
+        yield asking
     finally:
-        load.stop()
+        asking.stop()
         for thread in threads:
-            thread.join(TIMEOUT_SECONDS + 10)
-
-
-def reachable(address: str, port: int, seconds: float = 3.0) -> bool:
-    """Whether this machine can open connections to a Service's address, as a node of the cluster can."""
-    try:
-        with socket.create_connection((address, port), seconds):
-            return True
-    except OSError:
-        return False
+            thread.join(LIMIT_SECONDS)
+    assert not any(thread.is_alive() for thread in threads), "a request is never answered"

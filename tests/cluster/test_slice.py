@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.client import Request, generate
+from examples.client import Request, Server, generate
 from examples.demo_support.picture import port_forward
 from examples.demo_support.settings import GUIDANCE
 from examples.demo_training.judge import judge
@@ -143,14 +143,15 @@ def test_a_rolling_restart_under_load_loses_no_request(served: Kube) -> None:
     address = service["spec"]["clusterIP"]
     (before,) = serving_pods(served)
     request = Request(prompt=PROMPT, seed=7, guidance_scale=GUIDANCE)
-    with load({"http": f"{address}:8000", "grpc": f"{address}:8001"}, request, 4) as answers:
-        eventually(lambda: answers.pictures >= BEFORE_AND_AFTER, 300, lambda: f"pictures come: {answers}")
+    users = [Server(f"{address}:8000"), Server(f"{address}:8001", "grpc")]
+    with load(users, request, 4) as asking:
+        eventually(lambda: asking.answered >= BEFORE_AND_AFTER, 300, lambda: f"pictures come: {asking}")
         served.run("rollout", "restart", "deployment", "-l", "diffusion-operator.io/pipeline=shapes")
         eventually(lambda: replaced(served, before["metadata"]["uid"]), 300, lambda: f"a new pod\n{story(served)}")
         eventually(lambda: not leaving(served), 300, lambda: f"the old pod is gone\n{story(served)}")
-        count = answers.pictures
-        eventually(lambda: answers.pictures >= count + BEFORE_AND_AFTER, 300, lambda: f"pictures come: {answers}")
-    assert answers.lost == []
+        count = asking.answered
+        eventually(lambda: asking.answered >= count + BEFORE_AND_AFTER, 300, lambda: f"pictures come: {asking}")
+    assert not asking.lost
     wait_ready(served)
 
 

@@ -65,9 +65,9 @@ def test_each_input_has_the_type_and_shape_that_servers_expect(picture: str, tmp
     np.save(tmp_path / "negative.npy", np.zeros((77, 8), np.float64))
     sent = client.inputs(
         parsed(
-            "--num-images", "2", "--seed", "7", "--image", picture, "--mask", picture, "--strength", "0.5", "--height", "64",
-            "--reference", picture, "--reference", picture, "--control", f"canny={picture}", "--control-scale",
-            "canny=0.5", "--paste-back", "--output-format", "jpeg", "--quality", "80",
+            "--num-images", "2", "--seed", "7", "--image", picture, "--mask", picture, "--strength", "0.5",
+            "--height", "64", "--reference", picture, "--reference", picture, "--control", f"canny={picture}",
+            "--control-scale", "canny=0.5", "--paste-back", "--output-format", "jpeg", "--quality", "80",
             "--negative-prompt-embeddings", str(tmp_path / "negative.npy"),
         )
     )  # fmt: skip

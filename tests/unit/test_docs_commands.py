@@ -72,7 +72,7 @@ def click_problem(command: click.Command, words: Sequence[str], *, whole: bool) 
 
 
 def argparse_problem(module: str, words: Sequence[str]) -> str:
-    parser: argparse.ArgumentParser = importlib.import_module(module)._parser()  # noqa: SLF001 - what the program reads
+    parser: argparse.ArgumentParser = importlib.import_module(module).parser()
     try:
         parser.parse_args(list(words))
     except SystemExit as stop:
