@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from diffusion_builder.tensorrt.command import Files, Options, arguments, flags
 from diffusion_builder.tensorrt.profiles import Profile, optimisation_profiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from diffusion_builder.spec import Shapes
 
@@ -93,13 +94,10 @@ def compile_plan(
 
     def write(folder: Path) -> Mapping[str, Any]:
         sku.check_running(target, run.gpus())
-        cache = store.root / _TIMING / f"{target}-{version}"
-        with tempfile.TemporaryDirectory() as scratch:
-            files = Files(request.onnx.path / MODEL, folder / PLAN, Path(scratch) / "timing", folder / LAYERS)
-            _borrow(cache, files.timing_cache)
+        with _timing(store.root / _TIMING / f"{target}-{version}") as timing:
+            files = Files(request.onnx.path / MODEL, folder / PLAN, timing, folder / LAYERS)
             command = arguments(files, profiles, request.options)
             run.build(program, command, request.component, lambda step: on_phase(step.phase, step.fraction))
-            _give_back(files.timing_cache, cache)
         on_phase("check", None)
         plan = plan_check.read(folder / PLAN)
         if plan is not None:
@@ -119,10 +117,15 @@ def compile_plan(
     return store.publish(recipe, write)
 
 
-def _borrow(cache: Path, copy: Path) -> None:
-    """Several Jobs use one cache at once, so each works on a copy."""
-    if cache.is_file():
-        shutil.copyfile(cache, copy)
+@contextmanager
+def _timing(cache: Path) -> Iterator[Path]:
+    """A copy of the cache, since several Jobs use one at once; it is given back when the build has worked."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "timing"
+        if cache.is_file():
+            shutil.copyfile(cache, copy)
+        yield copy
+        _give_back(copy, cache)
 
 
 def _give_back(copy: Path, cache: Path) -> None:
