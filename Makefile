@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
+# Compiling what torch and diffusers import costs more than importing it: 10 s in every process.
+unexport PYTHONDONTWRITEBYTECODE
 export DIFFUSION_OPERATOR_CACHE ?= $(HOME)/.cache/diffusion-operator
 UV := $(shell command -v uv 2>/dev/null || echo $(DIFFUSION_OPERATOR_CACHE)/uv/bin/uv)
 # Our own programs look for uv there too.

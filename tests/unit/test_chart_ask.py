@@ -43,7 +43,7 @@ def server(picture: list[int], status: int = 200) -> Iterator[tuple[str, list[di
             """A test prints nothing."""
 
     running = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{running.server_port}", questions

@@ -106,6 +106,7 @@ def test_every_table_is_rendered_as_one() -> None:
     assert headless_tables("text\n| a |\n|---|\n") == ["| a |"]
 
 
+@cache
 def fields() -> set[str]:
     """All fields of the API, as its generated reference names them, and what leads to them."""
     names = re.findall(r"^\| `([\w.\[\]*]+)` \|", (DOCS / "api.md").read_text(), flags=re.MULTILINE)
@@ -113,6 +114,7 @@ def fields() -> set[str]:
     return {".".join(one[:length]) for one in parts for length in range(1, len(one) + 1)}
 
 
+@cache
 def maps() -> tuple[str, ...]:
     """Fields below which names are the user's."""
     found = re.findall(r"^\| `([\w.\[\]*]+)` \| map \|", (DOCS / "api.md").read_text(), flags=re.MULTILINE)

@@ -88,7 +88,10 @@ class RolloutState:
 
     def find(self, name: str | None) -> RevisionState | None:
         """The revision with this name, when it exists."""
-        return next((item for item in self.revisions if item.name == name), None)
+        for item in self.revisions:
+            if item.name == name:
+                return item
+        return None
 
     def ready(self, name: str | None) -> int:
         """Ready pods of the revision."""

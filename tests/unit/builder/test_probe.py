@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def _serve(ready: int = 200, **answers: tuple[int, bytes]) -> Iterator[str]:
     with Server(ready, answers) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

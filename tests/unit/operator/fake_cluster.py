@@ -1,6 +1,5 @@
 """An API server in memory, below the real client's verbs, and a person who plays the controllers."""
 
-import copy
 import itertools
 import json
 from datetime import UTC, datetime
@@ -15,6 +14,12 @@ from diffusion_operator.plan.jobs import rfc3339
 JsonObject = dict[str, Any]
 NAMESPACE = "studio"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def _copy(item: JsonObject) -> JsonObject:
+    """As over the wire: nothing but JSON, and nobody's objects are shared."""
+    copied: JsonObject = json.loads(json.dumps(item))
+    return copied
 
 
 class FakeCluster(Cluster):
@@ -46,9 +51,10 @@ class FakeCluster(Cluster):
             self.writes.append(f"{method} {kind} {name or (body or {})['metadata']['name']}{subresource}")
         if method == "GET" and not name:
             selector = dict(query or [])["labelSelector"]
-            return {"items": [copy.deepcopy(item) for item in self._matching(kind, selector)], "metadata": {}}
+            return {"items": [_copy(item) for item in self._matching(kind, selector)], "metadata": {}}
         if method == "GET":
-            return copy.deepcopy(self.objects.get((kind, name)))
+            found = self.objects.get((kind, name))
+            return None if found is None else _copy(found)
         if method == "DELETE":
             self._delete(kind, name, body or {})
             return None
@@ -64,7 +70,7 @@ class FakeCluster(Cluster):
 
     def _write(self, method: str, kind: str, name: str, body: JsonObject, content_type: str) -> JsonObject | None:
         name, _, subresource = name.partition("/")
-        body = json.loads(json.dumps(body))
+        body = _copy(body)
         if method == "POST":
             name = body["metadata"]["name"]
             if (kind, name) in self.objects:

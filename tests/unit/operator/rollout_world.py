@@ -130,7 +130,7 @@ class World:
                 item.proven = item.proven or item.replicas > 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Write:
     world: World
     target: Target
