@@ -36,7 +36,7 @@ demo: venv ## From nothing to a picture on a real cluster (PROMPT=, SEED=, STEPS
 test: check docs unit test-component test-cluster ## Everything CI runs
 
 .PHONY: unit
-unit: venv ## Unit tests (under 30 s)
+unit: venv ## Unit tests (about 70 s of processor time, spread over all cores)
 	@$(RUN) pytest tests/unit --numprocesses auto
 
 .PHONY: test-component

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffusion_operator.rollout import Strategy
 
 # Ten thousand orders in all; in parts, so that several processes can share them.
-PARTS, ORDERS, EVENTS = 10, 1_000, 30
+PARTS, ORDERS, EVENTS = 10, 1_000, 20
 
 
 def world(*names: str, replicas: int = 4, strategy: Strategy = STRATEGY) -> World:
