@@ -57,7 +57,7 @@ test-cluster: built ## The operator on the real embedded cluster
 	@$(RUN) pytest tests/cluster
 
 .PHONY: test-integrations
-test-integrations: built ## Other people's controllers in the embedded cluster: KEDA, Prometheus, Envoy Gateway (not part of test)
+test-integrations: built ## Other people's controllers in the embedded cluster: KEDA, Prometheus, Envoy Gateway, Argo CD's engine (not part of test)
 	@$(RUN) python -m tests.integrations.programs
 	@$(RUN) pytest tests/integrations
 

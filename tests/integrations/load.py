@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ class Front:
 
     Attributes:
         address: host:port that Prometheus asks.
+        lost: when a request was given up, and why.
     """
 
     address: str = ""
@@ -38,7 +40,7 @@ class Front:
             request = Request(prompt="a red circle on a blue background", seed=7)
             return generate(url, steps, request, timeout=_TIMEOUT_SECONDS)
         except ClientError as error:
-            self.lost.append(str(error))
+            self.lost.append(f"{datetime.now(UTC):%H:%M:%S.%f} {error}")
             return None
 
     def first_picture(self, url: str, deadline: float) -> float:

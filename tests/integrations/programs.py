@@ -24,6 +24,8 @@ PROMETHEUS = Module(
     tags="remove_all_sd,enable_kubernetes_sd",
     folder=SOURCES,
 )
+# Argo CD's engine; the other dependencies are those of the devcluster, whose compiled packages it shares.
+GITOPS = Module("gitops", (("gitops", "."),), folder=SOURCES)
 GATEWAY = Module("gateway", (("envoy-gateway", f"{GATEWAY_SOURCES}/cmd/envoy-gateway"),), folder=SOURCES)
 
 _LAYOUT = layout_at(default_root().parent / "integrations")
@@ -48,6 +50,6 @@ def envoy() -> Path:
 
 if __name__ == "__main__":
     # Before the tests, whose time limits are not made for builds.
-    for each in (KEDA, PROMETHEUS, GATEWAY):
+    for each in (GITOPS, PROMETHEUS, KEDA, GATEWAY):
         programs(each)
     envoy()
