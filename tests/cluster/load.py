@@ -1,4 +1,4 @@
-"""Users who ask for pictures without a pause, each request over a connection of its own, and what they are told."""
+"""Users who ask for pictures, each request over a connection of its own, and what they are told."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ class Load:
     Attributes:
         answered: pictures.
         lost: how often each error was told instead of a picture.
+        pause: seconds between an answer and the same user's next request.
     """
 
     answered: int = 0
+    pause: float = 0.0
     lost: Counter[str] = field(default_factory=Counter)
     _over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -46,10 +48,10 @@ class Load:
             error = _asked(server, call)
             with self._lock:
                 self.answered += not error
-                self.lost.update([error] if error else [])
+                self.lost.update([f"after {time.monotonic() - self._began:.0f} s, {error}"] if error else [])
             seed += 1
             # A server that refuses at once must not be asked ten thousand times a second.
-            self._over.wait(0.5 if error else 0)
+            self._over.wait(0.5 if error else self.pause)
 
     def stop(self) -> None:
         """No further request."""
@@ -65,15 +67,16 @@ def _asked(server: Server, call: Call) -> str:
 
 
 @contextmanager
-def load(users: Sequence[Server], request: Request, steps: int) -> Iterator[Load]:
+def load(users: Sequence[Server], request: Request, steps: int, pause: float = 0.0) -> Iterator[Load]:
     """Ask for as long as the block runs; the last answers are waited for.
 
     Args:
         users: where each user asks.
         request: what everybody asks for, with other seeds each time.
         steps: tier.
+        pause: seconds between an answer and the same user's next request.
     """
-    asking = Load()
+    asking = Load(pause=pause)
     threads = [
         threading.Thread(target=asking.ask_until_over, args=(user, request, steps), daemon=True) for user in users
     ]

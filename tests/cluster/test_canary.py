@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from examples.client import Request, Server
+from examples.client import ClientError, Request, Server, generate
 from examples.demo_support.settings import GUIDANCE
 from tests.cluster import load as users
 from tests.cluster.kube import Kube, Object, condition, eventually
@@ -19,14 +21,16 @@ if TYPE_CHECKING:
 
     from tests.cluster.load import Load
 
+LOG = logging.getLogger(__name__)
 PROMPTS = [
     {"prompt": "a red circle on a blue background", "seed": 1, "steps": 4},
     {"prompt": "a large yellow square on a green background", "seed": 2, "steps": 4},
 ]
-# Two processors serve, build and ask at once: how long an answer takes says nothing here.
+SHORT, LONG = [{"weight": 50, "pause": "5s"}], [{"weight": 50, "pause": "10m"}]
+# Two processors serve, build and ask at once: how long an answer takes says little here.
 ROLLOUT = {
     "strategy": "Canary",
-    "steps": [{"weight": 50, "pause": "5s"}],
+    "steps": SHORT,
     "progressDeadline": "3m",
     "analysis": {
         "interval": "5s",
@@ -38,33 +42,69 @@ ROLLOUT = {
     },
 }
 CANARY_SECONDS = 900.0
+SMALL, LARGE = 64, 128
 
 
 @pytest.fixture(scope="module")
 def served(shared_namespace: Kube) -> Kube:
-    """A pipeline with one tier and one target."""
+    """A pipeline with one tier and one target, whose Service has given a picture."""
     shared_namespace.apply(example(pipelines=[{"task": "generate", "steps": [4]}], rollout=ROLLOUT))
     wait_ready(shared_namespace)
+    # Nodes learn of the first endpoint a moment after everybody else.
+    eventually(lambda: drawn(shared_namespace), 60, "the first picture")
     return shared_namespace
 
 
-@pytest.fixture
-def load(served: Kube) -> Iterator[Load]:
-    """Users of the pipeline's Service; what the test leaves without a picture fails it."""
-    service = served.get("service", "shapes")
+def address(kube: Kube) -> str:
+    service = kube.get("service", "shapes")
     assert service is not None
-    server = Server(f"{service['spec']['clusterIP']}:8000")
-    request = Request(prompt="a red circle on a blue background", guidance_scale=GUIDANCE, height=64, width=64)
-    with users.load([server] * 4, request, 4) as asking:
-        eventually(lambda: asking.answered > 0, 60, "the first picture")
-        yield asking
-    assert asking.answered > 0
-    assert not asking.lost
+    return f"{service['spec']['clusterIP']}:8000"
+
+
+def picture(size: int) -> Request:
+    return Request(prompt="a red circle on a blue background", guidance_scale=GUIDANCE, height=size, width=size)
+
+
+def drawn(kube: Kube) -> bytes:
+    try:
+        return generate(address(kube), 4, picture(SMALL))
+    except ClientError:
+        return b""
+
+
+@contextmanager
+def asking(kube: Kube, count: int, pause: float, size: int = SMALL) -> Iterator[Load]:
+    """Users of the pipeline's Service; at the end it is told how many pictures they got."""
+    with users.load([Server(address(kube))] * count, picture(size), 4, pause) as load:
+        eventually(lambda: load.answered > 0, 60, "a picture for somebody")
+        yield load
+        LOG.info("%d pictures, %.1f a second, lost: %s", load.answered, load.rate, dict(load.lost))
+
+
+@pytest.fixture
+def crowd(served: Kube) -> Iterator[Load]:
+    """As many requests as two processors can answer beside all else; what stays without a picture fails the test."""
+    with asking(served, count=4, pause=0) as load:
+        yield load
+    assert not load.lost
+
+
+@pytest.fixture
+def visitors(served: Kube) -> Iterator[Load]:
+    """A few requests a second, which leaves processors to the builds; none may stay without a picture."""
+    with asking(served, count=2, pause=0.4) as load:
+        yield load
+    assert not load.lost
 
 
 def use_denoiser(kube: Kube, name: str) -> None:
     repo, revision = denoiser(name)
     change(kube, model={"components": {"denoiser": {"source": {"huggingFace": {"repo": repo, "revision": revision}}}}})
+
+
+def use_variable(kube: Kube, value: str, **rollout: Any) -> None:  # noqa: ANN401 - fields of spec.rollout
+    """Another revision that needs no build."""
+    change(kube, serving={"env": [{"name": "TESTED", "value": value}]}, rollout=rollout)
 
 
 def change(kube: Kube, **spec: Any) -> None:  # noqa: ANN401 - fields of a spec
@@ -78,75 +118,169 @@ def target(kube: Kube) -> Object:
     return dict(found)
 
 
+def service(kube: Kube) -> Object:
+    found = kube.get("service", "shapes-cpu")
+    assert found is not None
+    return found
+
+
 def stable(kube: Kube) -> str:
     """What live traffic says, not the status."""
-    service = kube.get("service", "shapes-cpu")
-    assert service is not None
-    return str(service["metadata"]["annotations"]["diffusion-operator.io/stable"])
+    return str(service(kube)["metadata"]["annotations"]["diffusion-operator.io/stable"])
 
 
 def jobs(kube: Kube) -> set[str]:
     return {one["metadata"]["name"] for one in kube.list("jobs")}
 
 
-def rejected(kube: Kube, reason: str) -> Object:
-    """Wait until the canary of this generation has been taken back for this reason."""
-
-    def seen() -> Object | None:
-        found = kube.get("diffusionpipelines", "shapes")
-        state = condition(found, "RolloutComplete")
-        now = found is not None and state.get("observedGeneration") == found["metadata"]["generation"]
-        return state if now and state.get("reason") == "CanaryRejected" else None
-
-    state = eventually(seen, CANARY_SECONDS, lambda: f"the canary is taken back\n{story(kube)}")
-    assert f"{reason}:" in state["message"], state["message"]
-    return state
+def servers(kube: Kube, revision: str) -> dict[str, int]:
+    """Pods of a revision, and how often each was started anew."""
+    pods = kube.list("pods", f"diffusion-operator.io/revision={revision}")
+    return {pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
 
 
-def test_a_better_denoiser_is_promoted_without_a_lost_request_and_with_one_new_engine(served: Kube, load: Load) -> None:
+def rejected(kube: Kube) -> str | None:
+    """Why the canary of this generation was taken back, once it was."""
+    found = kube.get("diffusionpipelines", "shapes")
+    state = condition(found, "RolloutComplete")
+    now = found is not None and state.get("observedGeneration") == found["metadata"]["generation"]
+    return str(state["message"]) if now and state.get("reason") == "CanaryRejected" else None
+
+
+@contextmanager
+def refusal(kube: Kube, reason: str, numbers: str = "") -> Iterator[None]:
+    """The change in this block is refused for this reason, and who serves has noticed nothing of it."""
+    before = stable(kube)
+    pods = servers(kube, before)
+    yield
+    said = eventually(lambda: rejected(kube), CANARY_SECONDS, lambda: f"the canary is taken back\n{story(kube)}")
+    LOG.info(said)
+    assert f"{reason}:" in said
+    assert (stable(kube), servers(kube, before)) == (before, pods)
+    assert service(kube)["spec"]["selector"]["diffusion-operator.io/revision"] == before
+    assert not numbers or numbers in target(kube)["analysis"]["numbers"]
+
+
+def has_share(kube: Kube) -> bool:
+    """The canary of this generation answers requests."""
+    found = service(kube)
+    share = found["metadata"]["annotations"].get("diffusion-operator.io/canary", "")
+    return bool(share) and "diffusion-operator.io/revision" not in found["spec"]["selector"]
+
+
+def test_a_better_denoiser_is_promoted_without_a_lost_request_and_with_one_new_engine(
+    served: Kube, crowd: Load
+) -> None:
     before, engines = stable(served), jobs(served)
     use_denoiser(served, "few-steps")
     wait_ready(served, deadline=CANARY_SECONDS)
     assert stable(served) != before
     assert sum(name.startswith("compile-") for name in jobs(served) - engines) == 1
     assert before in target(served)["history"]
-    assert not load.lost
+    assert not crowd.lost
 
 
-def test_the_way_back_builds_nothing(served: Kube, load: Load) -> None:
+def test_the_way_back_builds_nothing(served: Kube, crowd: Load) -> None:
     (earlier,), now, before = target(served)["history"], stable(served), jobs(served)
     change(served, rollout={"rollbackTo": earlier})
     eventually(lambda: stable(served) == earlier, 300, lambda: story(served))
     change(served, rollout={"rollbackTo": None})
     eventually(lambda: stable(served) == now, 300, lambda: story(served))
     assert jobs(served) == before
-    assert not load.lost
+    assert not crowd.lost
+
+
+def test_a_spec_that_is_edited_during_the_canary_starts_another_and_the_first_is_gone(
+    served: Kube, crowd: Load
+) -> None:
+    before = stable(served)
+    use_variable(served, "first", steps=LONG)
+    eventually(lambda: has_share(served), CANARY_SECONDS, lambda: f"a share\n{story(served)}")
+    first = target(served)["canaryRevision"]
+    use_variable(served, "second", steps=SHORT)
+    wait_ready(served, deadline=CANARY_SECONDS)
+    assert stable(served) not in {before, first}
+    assert served.get("deployment", f"shapes-cpu-{first}") is None
+    assert not crowd.lost
+
+
+def test_a_rollback_during_the_rollback_ends_where_the_last_one_says(served: Kube, crowd: Load) -> None:
+    (oldest, older), now, before = target(served)["history"], stable(served), jobs(served)
+    change(served, rollout={"rollbackTo": oldest})
+    eventually(lambda: servers(served, oldest), 300, lambda: story(served))
+    change(served, rollout={"rollbackTo": older})
+    eventually(lambda: stable(served) == older, 300, lambda: story(served))
+    change(served, rollout={"rollbackTo": None})
+    wait_ready(served)
+    assert stable(served) == now
+    assert jobs(served) == before
+    assert not crowd.lost
+
+
+def test_a_slower_canary_is_taken_back(served: Kube, visitors: Load) -> None:
+    """Every step waits half a second for others who might come."""
+    with refusal(served, "Latency", "p95Ratio"):
+        change(served, rollout={"analysis": {"maxP95Ratio": 2}}, serving={"batching": {"maxDelay": "500ms"}})
+    change(served, rollout={"analysis": ROLLOUT["analysis"]}, serving={"batching": {"maxDelay": "0us"}})
+    wait_ready(served)
+    assert not visitors.lost
+
+
+def test_a_canary_that_fails_for_half_of_the_users_is_taken_back(served: Kube) -> None:
+    """It cannot draw what the others ask for; the stable revision goes on without a failure."""
+    with ExitStack() as both:
+        small = both.enter_context(asking(served, count=1, pause=0.2))
+        both.enter_context(asking(served, count=1, pause=0.2, size=LARGE))
+        with refusal(served, "ErrorRatio", "canaryErrorRatio"):
+            sizes = {"min": SMALL, "opt": SMALL, "max": SMALL}
+            change(served, shapes={"height": sizes, "width": sizes})
+        numbers = target(served)["analysis"]["numbers"]
+        assert numbers["canaryErrorRatio"] > 0.2
+        assert numbers["stableErrorRatio"] == 0
+        assert not small.lost
+    sizes = {"min": SMALL, "opt": SMALL, "max": LARGE}
+    change(served, shapes={"height": sizes, "width": sizes})
+    wait_ready(served)
 
 
 @pytest.mark.parametrize("name", ["wrong-colours", "shuffled"])
-def test_a_denoiser_with_wrong_pictures_is_refused_before_a_user_sees_it(served: Kube, load: Load, name: str) -> None:
-    before = stable(served)
-    use_denoiser(served, name)
-    rejected(served, "PictureQuality")
-    assert stable(served) == before
-    service = served.get("service", "shapes-cpu")
-    assert service is not None
-    assert service["spec"]["selector"]["diffusion-operator.io/revision"] == before
-    assert not load.lost
-
-
-def test_a_canary_whose_pods_never_start_is_taken_back(served: Kube, load: Load) -> None:
-    before = stable(served)
-    change(served, rollout={"progressDeadline": "20s"}, targets=[{"name": "cpu", "nodeSelector": {"nowhere": "1"}}])
-    rejected(served, "NotReady")
-    assert stable(served) == before
-    change(served, rollout={"progressDeadline": "3m"}, targets=[{"name": "cpu"}])
-    assert not load.lost
-
-
-def test_after_all_that_the_next_good_spec_goes_through_without_help(served: Kube, load: Load) -> None:
+def test_a_denoiser_with_wrong_pictures_is_refused_before_a_user_sees_it(
+    served: Kube, visitors: Load, name: str
+) -> None:
+    with refusal(served, "PictureQuality", "colorShift"):
+        use_denoiser(served, name)
     use_denoiser(served, "few-steps")
+    wait_ready(served)
+    assert not visitors.lost
+
+
+def test_a_denoiser_that_is_not_a_number_is_refused_before_a_user_sees_it(served: Kube, visitors: Load) -> None:
+    with refusal(served, "PictureQuality"):
+        use_denoiser(served, "nan")
+    use_denoiser(served, "few-steps")
+    wait_ready(served)
+    assert not visitors.lost
+
+
+def test_a_canary_whose_pods_never_start_is_taken_back(served: Kube, visitors: Load) -> None:
+    with refusal(served, "NotReady"):
+        nowhere = {"name": "cpu", "nodeSelector": {"nowhere": "1"}}
+        change(served, rollout={"progressDeadline": "15s"}, targets=[nowhere])
+    change(served, rollout={"progressDeadline": "3m"}, targets=[{"name": "cpu"}])
+    wait_ready(served)
+    assert not visitors.lost
+
+
+def test_a_canary_that_nobody_asks_is_never_promoted(served: Kube) -> None:
+    with refusal(served, "Inconclusive", "canaryRequests"):
+        use_variable(served, "silence", analysis={"deadline": "10s"})
+
+
+def test_after_all_that_the_next_good_spec_goes_through_without_help(served: Kube, visitors: Load) -> None:
+    before = stable(served)
+    use_variable(served, "last", analysis={"deadline": "5m"})
     change(served, scheduler={"type": "Euler"})
     wait_ready(served, deadline=CANARY_SECONDS)
-    assert target(served)["canaryRevision"] in (None, stable(served))
-    assert not load.lost
+    assert stable(served) != before
+    assert not target(served).get("canaryRevision")
+    assert not visitors.lost

@@ -183,7 +183,7 @@ def _stuck(observed: Observed, kind: Type, steps: Iterable[Step]) -> Finding | N
     for item in items:
         if item.failed and item.view is not None and item.view.failure is not None:
             failure = item.view.failure
-            lasting = f"{item.title}: {failure.message}"
+            lasting = f"{item.subject}: {failure.message}"
             return Finding(kind, ok=False, reason=failure.reason, message=item.failure_text(), lasting=lasting)
     by_sku: dict[str | None, list[Step]] = {}
     for item in items:

@@ -56,6 +56,11 @@ class Step:
         """What this step does, for messages."""
         return " ".join(filter(None, (self.request.stage, self.request.component)))
 
+    @property
+    def subject(self) -> str:
+        """The same with what it is done for, where that is one of several."""
+        return f"{self.title} for {self.request.sku}" if self.request.sku is not None else self.title
+
     def failure_text(self) -> str:
         """Why it failed, where to read more and what happens next."""
         if self.view is None or self.view.failure is None:
@@ -68,7 +73,7 @@ class Step:
         said = self.view.failure.message.rstrip().rstrip(".")
         if self.view.failure.reason == "StoreFull":
             said += f". Enlarge claim {self.request.claim} (spec.storage.size, where its class allows it)"
-        return f"{self.title}: {said}. {following} Log: kubectl logs job/{self.request.name}"
+        return f"{self.subject}: {said}. {following} Log: kubectl logs job/{self.request.name}"
 
 
 def is_young(view: JobView, now: datetime) -> bool:

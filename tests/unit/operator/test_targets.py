@@ -48,6 +48,15 @@ def pod_of(job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def test_what_fails_to_compile_is_told_with_the_gpu_product() -> None:
+    cluster = FakeCluster()
+    job, *_ = compile_jobs(cluster, [L4, {"name": "cpu"}])
+    cluster.end_job(job, 64, {"error": {"reason": "CompileFailed", "message": "no implementation"}})
+    settle(cluster)
+    sku = job["metadata"]["labels"]["diffusion-operator.io/target"]
+    assert f"for {sku}: no implementation" in cluster.condition("EnginesReady")["message"]
+
+
 def test_each_sku_gets_its_own_engines_on_its_own_nodes() -> None:
     cluster = FakeCluster()
     a10g = {"name": "a10g", "gpu": {"product": "NVIDIA-A10G"}}
