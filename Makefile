@@ -32,6 +32,10 @@ venv: $(UV) ## Create or update the Python environment from the lock
 demo: venv ## From nothing to a picture on a real cluster (PROMPT=, SEED=, STEPS=)
 	@$(RUN) python examples/demo.py
 
+.PHONY: demo-canary
+demo-canary: venv ## The demo, then a canary that is promoted and one that is refused, under load
+	@$(RUN) python examples/demo_canary.py
+
 .PHONY: test
 test: check docs unit test-component test-cluster ## Everything CI runs
 

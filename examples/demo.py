@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,18 +45,41 @@ def main() -> int:
     try:
         settings = from_environment(os.environ, own_kubeconfig())
         with Board(console) as board:
-            name, outcome, pictures = _run(settings, board)
+            made = serve(settings, board)
+            pictures = _pictures(settings, made.cluster, made.name, board)
     except DemoError as error:
         console.print(f"\n[bold red]The demo stopped.[/] {escape(str(error))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print("\n[yellow]Stopped. Run it again: it goes on from here.[/]")
         return 130
-    console.print(summary(settings, name, outcome, pictures), soft_wrap=True)
+    console.print(summary(settings, made.name, made.outcome, pictures), soft_wrap=True)
     return 0
 
 
-def _run(settings: Settings, board: Board) -> tuple[str, Outcome, list[Picture]]:
+@dataclass(frozen=True)
+class Served:
+    """The demo's pipeline, ready.
+
+    Attributes:
+        cluster: that it is in.
+        images: name to reference.
+        name: of the pipeline.
+        outcome: how long it took.
+    """
+
+    cluster: Cluster
+    images: Images
+    name: str
+    outcome: Outcome
+
+
+def serve(settings: Settings, board: Board) -> Served:
+    """From nothing to the served pipeline.
+
+    Raises:
+        DemoError: Something cannot be built, started or reached.
+    """
     cluster, images = _cluster_and_images(settings, board)
     with ThreadPoolExecutor(max_workers=2) as together:
         parts = [together.submit(part, settings, cluster, images, board) for part in (_hub, _operator)]
@@ -64,7 +88,7 @@ def _run(settings: Settings, board: Board) -> tuple[str, Outcome, list[Picture]]
     since = datetime.now(UTC)
     name = apply_pipeline(cluster.tools, settings.namespace)
     outcome = wait_until_served(cluster.tools, board, name, settings.namespace, since)
-    return name, outcome, _pictures(settings, cluster, name, board)
+    return Served(cluster, images, name, outcome)
 
 
 def _cluster_and_images(settings: Settings, board: Board) -> tuple[Cluster, Images]:

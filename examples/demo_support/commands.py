@@ -43,6 +43,11 @@ class Tools:
             raise DemoError(f"{what or ' '.join(command[:3])} failed (exit {done.returncode}):\n{words[-2000:]}")
         return done.stdout
 
+    def data(self, *command: str) -> bytes:
+        """Return standard output as bytes; empty where the program fails."""
+        done = subprocess.run(command, capture_output=True, check=False, cwd=ROOT, env=self.environment)  # noqa: S603 - the demo's own commands
+        return done.stdout if done.returncode == 0 else b""
+
     def follow(self, command: Sequence[str], tell: Callable[[str], None], *, what: str) -> None:
         """Run to the end and tell each line of output; DemoError with the last lines where it fails."""
         tail: deque[str] = deque(maxlen=_TAIL_LINES)

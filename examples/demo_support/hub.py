@@ -28,7 +28,7 @@ def manifest(namespace: str, image: str) -> str:
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata,
-        "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": _pod(labels, image)},
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": pod(labels, _hub(image))},
     }
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": [_namespace(namespace), deployment, service]})
 
@@ -39,19 +39,19 @@ def _namespace(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def _pod(labels: dict[str, str], image: str) -> dict[str, Any]:
-    container = {
+def _hub(image: str) -> dict[str, Any]:
+    return {
         "name": "hub",
         "image": image,
         "ports": [{"name": "http", "containerPort": PORT}],
         "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1},
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
     }
+
+
+def pod(labels: dict[str, str], container: dict[str, Any]) -> dict[str, Any]:
+    """Template of a pod with this container and no rights at all."""
+    own = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     security = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
-    spec = {"automountServiceAccountToken": False, "securityContext": security, "containers": [container]}
-    return {"metadata": {"labels": labels}, "spec": spec}
+    spec = {"automountServiceAccountToken": False, "securityContext": security}
+    return {"metadata": {"labels": labels}, "spec": {**spec, "containers": [{**container, "securityContext": own}]}}

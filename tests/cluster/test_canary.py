@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
+from rich.console import Console
 
 from examples.client import ClientError, Request, Server, generate
+from examples.demo_support.board import Board
+from examples.demo_support.canary import Place, Result, follow
 from examples.demo_support.settings import GUIDANCE
+from examples.demo_support.visitors import visitors as visitors_pod
 from tests.cluster import load as users
 from tests.cluster.kube import Kube, Object, condition, eventually
 from tests.cluster.pipelines import example, story, wait_ready
@@ -19,6 +25,8 @@ from tests.cluster.repositories import denoiser
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from examples.demo_support.cluster import Cluster
+    from examples.demo_support.install import Images
     from tests.cluster.load import Load
 
 LOG = logging.getLogger(__name__)
@@ -97,9 +105,16 @@ def visitors(served: Kube) -> Iterator[Load]:
     assert not load.lost
 
 
-def use_denoiser(kube: Kube, name: str) -> None:
+def using(name: str) -> Object:
+    """spec.model with another denoiser."""
     repo, revision = denoiser(name)
-    change(kube, model={"components": {"denoiser": {"source": {"huggingFace": {"repo": repo, "revision": revision}}}}})
+    return {"components": {"denoiser": {"source": {"huggingFace": {"repo": repo, "revision": revision}}}}}
+
+
+def sizes(largest: int) -> Object:
+    """spec.shapes."""
+    side = {"min": SMALL, "opt": SMALL, "max": largest}
+    return {"height": side, "width": side}
 
 
 def use_variable(kube: Kube, value: str, **rollout: Any) -> None:  # noqa: ANN401 - fields of spec.rollout
@@ -109,6 +124,24 @@ def use_variable(kube: Kube, value: str, **rollout: Any) -> None:  # noqa: ANN40
 
 def change(kube: Kube, **spec: Any) -> None:  # noqa: ANN401 - fields of a spec
     kube.run("patch", "dp", "shapes", "--type=merge", "-p", json.dumps({"spec": spec}))
+
+
+def spoil(kube: Kube, **spec: Any) -> None:  # noqa: ANN401 - fields of a spec
+    """From whatever the test before has left to a good spec with these fields."""
+    good: Object = {
+        "model": using("few-steps"),
+        "serving": {"batching": {"maxDelay": "0us"}},
+        "shapes": sizes(LARGE),
+        "targets": [{"name": "cpu"}],
+        "rollout": {"progressDeadline": ROLLOUT["progressDeadline"], "analysis": ROLLOUT["analysis"]},
+    }
+    change(kube, **merged(good, spec))
+
+
+def merged(below: Object, above: Object) -> Object:
+    """Both; where they disagree, what is above."""
+    both = {name: merged(below[name], above[name]) for name in above if isinstance(below.get(name), dict)}
+    return below | above | both
 
 
 def target(kube: Kube) -> Object:
@@ -127,6 +160,15 @@ def service(kube: Kube) -> Object:
 def stable(kube: Kube) -> str:
     """What live traffic says, not the status."""
     return str(service(kube)["metadata"]["annotations"]["diffusion-operator.io/stable"])
+
+
+def followed(cluster: Cluster, kube: Kube) -> Result:
+    """As `make demo-canary` follows it."""
+    place = Place(cluster.tools, "shapes", kube.namespace)
+    # The status still tells of the generation before.
+    generation = place.get()["metadata"]["generation"]
+    eventually(lambda: place.get()["status"].get("observedGeneration") == generation, 120, lambda: story(kube))
+    return follow(place, Board(Console(file=io.StringIO())))
 
 
 def jobs(kube: Kube) -> set[str]:
@@ -169,11 +211,13 @@ def has_share(kube: Kube) -> bool:
 
 
 def test_a_better_denoiser_is_promoted_without_a_lost_request_and_with_one_new_engine(
-    served: Kube, crowd: Load
+    served: Kube, crowd: Load, cluster: Cluster
 ) -> None:
     before, engines = stable(served), jobs(served)
-    use_denoiser(served, "few-steps")
-    wait_ready(served, deadline=CANARY_SECONDS)
+    change(served, model=using("few-steps"))
+    result = followed(cluster, served)
+    assert result.end == "promoted", result.words
+    assert Image.open(io.BytesIO(result.sheet)).size[1] > LARGE * len(PROMPTS)
     assert stable(served) != before
     assert sum(name.startswith("compile-") for name in jobs(served) - engines) == 1
     assert before in target(served)["history"]
@@ -220,9 +264,7 @@ def test_a_rollback_during_the_rollback_ends_where_the_last_one_says(served: Kub
 def test_a_slower_canary_is_taken_back(served: Kube, visitors: Load) -> None:
     """Every step waits half a second for others who might come."""
     with refusal(served, "Latency", "p95Ratio"):
-        change(served, rollout={"analysis": {"maxP95Ratio": 2}}, serving={"batching": {"maxDelay": "500ms"}})
-    change(served, rollout={"analysis": ROLLOUT["analysis"]}, serving={"batching": {"maxDelay": "0us"}})
-    wait_ready(served)
+        spoil(served, rollout={"analysis": {"maxP95Ratio": 2}}, serving={"batching": {"maxDelay": "500ms"}})
     assert not visitors.lost
 
 
@@ -230,56 +272,60 @@ def test_a_canary_that_fails_for_half_of_the_users_is_taken_back(served: Kube) -
     """It cannot draw what the others ask for; the stable revision goes on without a failure."""
     with ExitStack() as both:
         small = both.enter_context(asking(served, count=1, pause=0.2))
-        both.enter_context(asking(served, count=1, pause=0.2, size=LARGE))
+        large = both.enter_context(asking(served, count=1, pause=0.2, size=LARGE))
         with refusal(served, "ErrorRatio", "canaryErrorRatio"):
-            sizes = {"min": SMALL, "opt": SMALL, "max": SMALL}
-            change(served, shapes={"height": sizes, "width": sizes})
+            spoil(served, shapes=sizes(SMALL))
         numbers = target(served)["analysis"]["numbers"]
-        assert numbers["canaryErrorRatio"] > 0.2
+        assert numbers["canaryErrorRatio"] > 0.1
         assert numbers["stableErrorRatio"] == 0
         assert not small.lost
-    sizes = {"min": SMALL, "opt": SMALL, "max": LARGE}
-    change(served, shapes={"height": sizes, "width": sizes})
-    wait_ready(served)
+        assert all("not served" in error for error in large.lost)
 
 
-@pytest.mark.parametrize("name", ["wrong-colours", "shuffled"])
-def test_a_denoiser_with_wrong_pictures_is_refused_before_a_user_sees_it(
-    served: Kube, visitors: Load, name: str
+def test_the_demos_users_lose_nothing_when_its_denoiser_with_wrong_colours_is_refused(
+    served: Kube, cluster: Cluster, images: Images
 ) -> None:
+    with (
+        visitors_pod(cluster.tools, images["demo-hub"], served.namespace, "shapes") as asking,
+        refusal(served, "PictureQuality", "colorShift"),
+    ):
+        spoil(served, model=using("wrong-colours"))
+        result = followed(cluster, served)
+        assert result.end == "refused"
+        assert "colours shifted" in " ".join(result.words)
+        assert result.sheet.startswith(b"\x89PNG")
+        eventually(lambda: asking.visits().pictures > 0, 300, "the users get pictures")
+        assert not asking.visits().error
+
+
+def test_shuffled_weights_are_refused_before_a_user_sees_them(served: Kube, visitors: Load) -> None:
     with refusal(served, "PictureQuality", "colorShift"):
-        use_denoiser(served, name)
-    use_denoiser(served, "few-steps")
-    wait_ready(served)
+        spoil(served, model=using("shuffled"))
     assert not visitors.lost
 
 
-def test_a_denoiser_that_is_not_a_number_is_refused_before_a_user_sees_it(served: Kube, visitors: Load) -> None:
+def test_weights_that_are_no_numbers_are_refused_before_a_user_sees_them(served: Kube, visitors: Load) -> None:
     with refusal(served, "PictureQuality"):
-        use_denoiser(served, "nan")
-    use_denoiser(served, "few-steps")
-    wait_ready(served)
+        spoil(served, model=using("nan"))
     assert not visitors.lost
 
 
 def test_a_canary_whose_pods_never_start_is_taken_back(served: Kube, visitors: Load) -> None:
     with refusal(served, "NotReady"):
         nowhere = {"name": "cpu", "nodeSelector": {"nowhere": "1"}}
-        change(served, rollout={"progressDeadline": "15s"}, targets=[nowhere])
-    change(served, rollout={"progressDeadline": "3m"}, targets=[{"name": "cpu"}])
-    wait_ready(served)
+        spoil(served, rollout={"progressDeadline": "15s"}, targets=[nowhere])
     assert not visitors.lost
 
 
 def test_a_canary_that_nobody_asks_is_never_promoted(served: Kube) -> None:
     with refusal(served, "Inconclusive", "canaryRequests"):
-        use_variable(served, "silence", analysis={"deadline": "10s"})
+        quiet = {"env": [{"name": "TESTED", "value": "silence"}]}
+        spoil(served, rollout={"analysis": {"deadline": "10s"}}, serving=quiet)
 
 
 def test_after_all_that_the_next_good_spec_goes_through_without_help(served: Kube, visitors: Load) -> None:
     before = stable(served)
-    use_variable(served, "last", analysis={"deadline": "5m"})
-    change(served, scheduler={"type": "Euler"})
+    spoil(served, scheduler={"type": "Euler"})
     wait_ready(served, deadline=CANARY_SECONDS)
     assert stable(served) != before
     assert not target(served).get("canaryRevision")

@@ -1,0 +1,90 @@
+"""The demo's canaries: what is applied, what is shown, and what counts as the end."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from diffusion_operator.api.spec import DiffusionPipelineSpec
+from examples import demo_visitors
+from examples.demo_canary import CANARIES
+from examples.demo_support.canary import Result, canary_rows, document, ended, save
+from examples.demo_support.errors import DemoError
+from examples.demo_support.install import PIPELINE_FILE
+from examples.demo_support.settings import ROOT
+from examples.demo_support.visitors import PROGRAM, Visits, manifest
+
+
+@pytest.mark.parametrize("name", CANARIES)
+def test_the_canary_is_the_demos_pipeline_with_another_denoiser_and_a_rollout(name: str) -> None:
+    body = document(name)
+    spec = DiffusionPipelineSpec.model_validate(body["spec"])
+    assert spec.rollout is not None
+    assert spec.rollout.strategy == "Canary"
+    assert body["spec"]["model"].pop("components")["denoiser"]["source"]["huggingFace"]["repo"] == f"demo/{name}"
+    del body["spec"]["rollout"]
+    assert body == yaml.safe_load(PIPELINE_FILE.read_text())
+
+
+def status(phase: str, verdict: str, reason: str = "Passed", **target: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of a status
+    analysis = {"verdict": verdict, "reason": reason, "message": "because"}
+    return {"targets": [{"name": "cpu", "phase": phase, "analysis": analysis, **target}]}
+
+
+@pytest.mark.parametrize(
+    ("seen", "rows"),
+    [
+        ({"targets": [{"name": "cpu"}]}, []),
+        (
+            status("Pictures", "Inconclusive", pictures={"state": "Running"}),
+            [("golden pictures · cpu", "Running", "because")],
+        ),
+        (
+            status("Step", "Pass", pictures={"state": "Ready"}, canaryWeight=50),
+            [("golden pictures · cpu", "Ready", ""), ("requests · cpu", "Ready", "50 % · because")],
+        ),
+        (
+            status("Rejected", "Fail", "PictureQuality", pictures={"state": "Ready"}),
+            [("golden pictures · cpu", "Failed", "because")],
+        ),
+        (
+            status("Rejected", "Fail", "Latency", pictures={"state": "Ready"}),
+            [("golden pictures · cpu", "Ready", ""), ("requests · cpu", "Failed", "0 % · because")],
+        ),
+    ],
+)
+def test_pictures_and_requests_are_rows(seen: dict[str, Any], rows: list[tuple[str, str, str]]) -> None:
+    assert [(row.name, row.state, row.detail) for row in canary_rows(seen)] == rows
+
+
+def test_only_what_is_said_about_this_generation_is_an_end() -> None:
+    said = {"type": "RolloutComplete", "status": "False", "reason": "CanaryRejected", "observedGeneration": 2}
+    assert ended({"conditions": [said]}, 2) == "refused"
+    assert ended({"conditions": [said]}, 3) is None
+    ready = {"type": "Ready", "status": "True", "reason": "Ready", "observedGeneration": 3}
+    assert ended({"conditions": [said, ready]}, 3) == "promoted"
+
+
+def test_a_sheet_that_could_not_be_read_is_told() -> None:
+    with pytest.raises(DemoError, match="contact sheet"):
+        save(Result("promoted", 1.0, (), b""), ROOT / "out" / "never.png")
+
+
+def test_the_users_pod_runs_the_program_of_this_checkout_at_the_strictest_level() -> None:
+    program, deployment = json.loads(manifest("studio", "hub:1", "http://shapes:8000"))["items"]
+    assert program["data"] == {PROGRAM.name: PROGRAM.read_text()}
+    pod = deployment["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["command"][-1] == "http://shapes:8000"
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert pod["securityContext"]["runAsNonRoot"]
+
+
+def test_what_the_users_tell_is_what_is_shown() -> None:
+    count = demo_visitors.Count()
+    for error in ("", "", "503: no"):
+        count.add(error)
+    assert str(Visits(**json.loads(count.line(2.0)))) == "2 pictures, 1.0 a second, 1 lost (503: no)"
