@@ -190,16 +190,23 @@ def rejected(kube: Kube) -> str | None:
 
 
 @contextmanager
-def refusal(kube: Kube, reason: str, numbers: str = "") -> Iterator[None]:
-    """The change in this block is refused for this reason, and who serves has noticed nothing of it."""
+def unharmed(kube: Kube) -> Iterator[None]:
+    """Who serves has noticed nothing of what happens in this block: the same revision, the same pods, all requests."""
     before = stable(kube)
     pods = servers(kube, before)
     yield
-    said = eventually(lambda: rejected(kube), CANARY_SECONDS, lambda: f"the canary is taken back\n{story(kube)}")
-    LOG.info(said)
-    assert f"{reason}:" in said
     assert (stable(kube), servers(kube, before)) == (before, pods)
     assert service(kube)["spec"]["selector"]["diffusion-operator.io/revision"] == before
+
+
+@contextmanager
+def refusal(kube: Kube, reason: str, numbers: str = "") -> Iterator[None]:
+    """The change in this block is refused for this reason, and told with these numbers."""
+    with unharmed(kube):
+        yield
+        said = eventually(lambda: rejected(kube), CANARY_SECONDS, lambda: f"the canary is taken back\n{story(kube)}")
+    LOG.info(said)
+    assert f"{reason}:" in said
     assert not numbers or numbers in target(kube)["analysis"]["numbers"]
 
 
@@ -304,9 +311,18 @@ def test_shuffled_weights_are_refused_before_a_user_sees_them(served: Kube, visi
     assert not visitors.lost
 
 
-def test_weights_that_are_no_numbers_are_refused_before_a_user_sees_them(served: Kube, visitors: Load) -> None:
-    with refusal(served, "PictureQuality"):
+def test_weights_that_are_no_numbers_do_not_get_past_the_build(served: Kube, visitors: Load) -> None:
+    """The repository is checked before anything is started from it."""
+
+    def told() -> str:
+        found = served.get("diffusionpipelines", "shapes")
+        state = condition(found, "RepositoryReady")
+        return str(state["message"]) if state.get("reason") == "CheckFailed" else ""
+
+    with unharmed(served):
         spoil(served, model=using("nan"))
+        said = eventually(told, CANARY_SECONDS, lambda: f"the check fails\n{story(served)}")
+    assert "not finite" in said
     assert not visitors.lost
 
 
