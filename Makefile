@@ -60,10 +60,11 @@ built: venv
 test-cluster: built ## The operator on the real embedded cluster
 	@$(RUN) pytest tests/cluster
 
+INTEGRATIONS ?= gitops dashboards gateway autoscaling
 .PHONY: test-integrations
-test-integrations: built ## Other people's controllers in the embedded cluster: KEDA, Prometheus, Envoy Gateway, Argo CD's engine (not part of test)
-	@$(RUN) python -m tests.integrations.programs
-	@$(RUN) pytest tests/integrations
+test-integrations: built ## Other people's programs: Argo CD's engine, Prometheus, Envoy Gateway, KEDA (INTEGRATIONS=)
+	@$(RUN) python -m tests.integrations.programs $(INTEGRATIONS)
+	@$(RUN) pytest $(INTEGRATIONS:%=tests/integrations/test_%.py)
 
 .PHONY: check
 check: venv ## ruff, mypy --strict, import layers, drift of generated files

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devcluster.build import Module, built, installed, sources_of
 from devcluster.layout import default_root, layout_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SOURCES = Path(__file__).parent / "go"
 KEDA_SOURCES = "github.com/kedacore/keda/v2"
@@ -28,6 +33,12 @@ PROMETHEUS = Module(
 GITOPS = Module("gitops", (("gitops", "."),), folder=SOURCES)
 GATEWAY = Module("gateway", (("envoy-gateway", f"{GATEWAY_SOURCES}/cmd/envoy-gateway"),), folder=SOURCES)
 
+NEEDS = {
+    "gitops": (GITOPS,),
+    "dashboards": (PROMETHEUS,),
+    "gateway": (GATEWAY,),
+    "autoscaling": (PROMETHEUS, KEDA),
+}
 _LAYOUT = layout_at(default_root().parent / "integrations")
 
 
@@ -48,8 +59,18 @@ def envoy() -> Path:
     return program
 
 
+def build(tests: Iterable[str]) -> None:
+    """Build what these test modules need, before they run: their time limits are not made for builds.
+
+    Args:
+        tests: names of modules, without `test_`.
+    """
+    for test in tests:
+        for module in NEEDS[test]:
+            programs(module)
+        if GATEWAY in NEEDS[test]:
+            envoy()
+
+
 if __name__ == "__main__":
-    # Before the tests, whose time limits are not made for builds.
-    for each in (GITOPS, PROMETHEUS, KEDA, GATEWAY):
-        programs(each)
-    envoy()
+    build(sys.argv[1:])
