@@ -9,7 +9,7 @@ from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.plan.builds import Builds
 from diffusion_operator.plan.jobs import parse_time
 from diffusion_operator.plan.observed import Observed, claim_name
-from diffusion_operator.plan.pods import Trouble, is_started_but_not_ready
+from diffusion_operator.plan.pods import Trouble, has_lost_readiness
 from diffusion_operator.plan.serving import TargetPlan
 from diffusion_operator.plan.steps import Step, waiting
 
@@ -101,7 +101,7 @@ def _serving(plans: Sequence[TargetPlan], ready: int, url: str) -> str:
 def _is_stalled(observed: Observed, plan: TargetPlan) -> bool:
     stable = plan.state.stable
     pods = observed.pods_of(plan.target.name, stable) if stable is not None else []
-    return any(map(is_started_but_not_ready, pods))
+    return any(map(has_lost_readiness, pods))
 
 
 def rollout(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:

@@ -56,10 +56,20 @@ def is_running(pod: JsonObject) -> bool:
     return any("running" in status.get("state", {}) for status in statuses)
 
 
-def is_started_but_not_ready(pod: JsonObject) -> bool:
-    """True when a container has passed its startup probe and now fails its readiness probe."""
-    statuses = pod.get("status", {}).get("containerStatuses", [])
-    return any(status.get("started") and not status.get("ready") for status in statuses)
+def has_lost_readiness(pod: JsonObject) -> bool:
+    """True when the pod was ready since its container started, and is not any more.
+
+    Between the startup probe and the first readiness probe a pod is not ready yet, which is no loss.
+    """
+    status = pod.get("status", {})
+    running = (item.get("state", {}).get("running", {}) for item in status.get("containerStatuses", []))
+    starts = [str(item["startedAt"]) for item in running if "startedAt" in item]
+    changes = [
+        str(condition.get("lastTransitionTime", ""))
+        for condition in status.get("conditions", [])
+        if condition["type"] == "Ready" and condition["status"] == "False"
+    ]
+    return any(change > start for change in changes for start in starts)
 
 
 def termination(pod: JsonObject) -> Termination | None:

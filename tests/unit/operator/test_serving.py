@@ -220,3 +220,23 @@ def test_a_cluster_without_keda_is_named_and_everything_else_goes_on(cluster: Fa
     cluster.apply_pipeline(targets=[AUTOMATIC])
     settle(cluster)
     assert cluster.condition("Ready")["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"), [("00:00:01", "Starting"), ("00:00:40", "NotReady")], ids=["not ready yet", "not any more"]
+)
+def test_a_server_that_has_just_started_is_told_apart_from_one_that_is_not_ready_any_more(
+    cluster: FakeCluster, changed: str, reason: str
+) -> None:
+    serve(cluster)
+    [name] = cluster.names("Deployment")
+    template = cluster.objects["Deployment", name]["spec"]["template"]
+    head = {"name": f"{name}-x", "namespace": NAMESPACE, "labels": template["metadata"]["labels"]}
+    asyncio.run(cluster.create({"kind": "Pod", "metadata": head, "spec": template["spec"]}))
+    running = {"name": "triton", "started": True, "ready": False}
+    running["state"] = {"running": {"startedAt": "2026-01-01T00:00:30Z"}}
+    unready = {"type": "Ready", "status": "False", "lastTransitionTime": f"2026-01-01T{changed}Z"}
+    cluster.objects["Pod", f"{name}-x"]["status"] = {"containerStatuses": [running], "conditions": [unready]}
+    cluster.set_ready(name, 0)
+    look(cluster)
+    assert cluster.condition("Available")["reason"] == reason
