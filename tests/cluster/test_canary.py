@@ -133,7 +133,11 @@ def spoil(kube: Kube, **spec: Any) -> None:  # noqa: ANN401 - fields of a spec
         "serving": {"batching": {"maxDelay": "0us"}},
         "shapes": sizes(LARGE),
         "targets": [{"name": "cpu"}],
-        "rollout": {"progressDeadline": ROLLOUT["progressDeadline"], "analysis": ROLLOUT["analysis"]},
+        "rollout": {
+            "rollbackTo": None,
+            "progressDeadline": ROLLOUT["progressDeadline"],
+            "analysis": ROLLOUT["analysis"],
+        },
     }
     change(kube, **merged(good, spec))
 
@@ -178,7 +182,10 @@ def jobs(kube: Kube) -> set[str]:
 def servers(kube: Kube, revision: str) -> dict[str, int]:
     """Pods of a revision, and how often each was started anew."""
     pods = kube.list("pods", f"diffusion-operator.io/revision={revision}")
-    return {pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
+    return {
+        pod["metadata"]["name"]: sum(one["restartCount"] for one in pod["status"].get("containerStatuses", []))
+        for pod in pods
+    }
 
 
 def rejected(kube: Kube) -> str | None:
