@@ -49,7 +49,7 @@ def test_a_served_pipeline_draws_what_the_prompt_says(cluster: Cluster, served: 
 
 def test_kubectl_get_tells_the_story_in_one_line(served: Kube) -> None:
     header, line = served.run("get", "dp", "shapes").splitlines()
-    assert header.split() == ["NAME", "READY", "REASON", "ENGINES", "TARGETS", "AGE"]
+    assert header.split() == ["NAME", "READY", "REASON", "ENGINES", "TARGETS", "CANARY", "AGE"]
     assert line.split()[:5] == ["shapes", "True", "Ready", "4/4", "1/1"]
 
 
