@@ -148,3 +148,12 @@ def test_a_field_that_does_not_exist_is_found() -> None:
     assert field_exists("spec.engines.resources.limits.memory")
     assert not field_exists("spec.engines.timeuot")
     assert not field_exists("status.components.denoiser.digset")
+
+
+def test_the_quick_start_needs_five_commands_from_zero_to_a_picture() -> None:
+    text = (DOCS / "quickstart.md").read_text()
+    section = text.partition("## From zero to a picture\n")[2].partition("\n## ")[0]
+    commands = re.findall(r"^\$ (.+)$", section, flags=re.MULTILINE)
+    assert len(commands) <= 5
+    assert [word in command for word, command in zip(("images", "helm", "apply"), commands, strict=False)] == [True] * 3
+    assert "--out" in commands[-1]
