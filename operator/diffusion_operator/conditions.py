@@ -30,6 +30,7 @@ class Reason(StrEnum):
     REPOSITORY_BUILT = "RepositoryBuilt"
     SERVING = "Serving"
     COMPLETE = "Complete"
+    EXPERIMENT_RUNNING = "ExperimentRunning"
     READY = "Ready"
 
     # On the way.
@@ -46,6 +47,7 @@ class Reason(StrEnum):
     STARTING = "Starting"
     ROLLING_OUT = "RollingOut"
     CANARY_PROGRESSING = "CanaryProgressing"
+    EXPERIMENT_STARTING = "ExperimentStarting"
     REMOVING_OLD_REVISION = "RemovingOldRevision"
     SUSPENDED = "Suspended"
 
@@ -67,6 +69,7 @@ class Reason(StrEnum):
     NOT_READY = "NotReady"
     CANARY_REJECTED = "CanaryRejected"
     REVISION_NOT_KEPT = "RevisionNotKept"
+    VARIANT_FAILED = "VariantFailed"
 
     # Only told, in a Warning: serving is tried all the same.
     GPU_TOO_SMALL = "GPUTooSmall"
@@ -102,6 +105,7 @@ PROGRESS = frozenset(
         Reason.STARTING,
         Reason.ROLLING_OUT,
         Reason.CANARY_PROGRESSING,
+        Reason.EXPERIMENT_STARTING,
         Reason.REMOVING_OLD_REVISION,
         Reason.SUSPENDED,
     }

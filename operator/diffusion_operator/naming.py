@@ -28,6 +28,7 @@ STABLE = f"{GROUP}/stable"
 CANARY = f"{GROUP}/canary"
 ROLLOUT = f"{GROUP}/rollout"
 PEERS = f"{GROUP}/peers"
+VARIANT = f"{GROUP}/variant"
 PROMOTE = f"{GROUP}/promote"
 ABORT = f"{GROUP}/abort"
 

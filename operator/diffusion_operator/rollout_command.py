@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rich.console import Console
 from rich.live import Live
@@ -22,7 +22,8 @@ from diffusion_operator.errors import BadInputError
 
 JsonObject = dict[str, Any]
 Verb = Literal["promote", "abort"]
-Role = Literal["stable", "canary", "kept"]
+Role = Literal["stable", "canary", "variant", "kept"]
+ORDER: tuple[Role, ...] = get_args(Role)
 STYLES: Mapping[str, str] = {"Pass": "green", "Fail": "bold red", "Inconclusive": "yellow"}
 POLL_SECONDS = 1.0
 ENDED = ("Served", "Rejected")
@@ -49,13 +50,13 @@ class Line:
     Attributes:
         target: its name.
         revision: its name.
-        role: stable, canary, or kept (without pods, to go back to).
+        role: stable, canary, variant of an experiment, or kept (without pods, to go back to).
         pods: ready ones and all, such as 1/1.
         phase: how far it has come; empty where nothing is noted.
         seconds: since it came there.
         outcome: of the last verdict: Pass, Fail, Inconclusive, or empty.
         message: of the last verdict.
-        weight: share of the requests, percent, of a canary.
+        weight: share of the requests, percent, of a canary or variant.
     """
 
     target: str
@@ -167,8 +168,7 @@ def picture(
         if target and revision:
             stable[target] = revision
     lines = [_line(item, stable, seen, now) for item in deployments if naming.REVISION in item["metadata"]["labels"]]
-    order = ("stable", "canary", "kept")
-    lines.sort(key=lambda line: (line.target, order.index(line.role), line.revision))
+    lines.sort(key=lambda line: (line.target, ORDER.index(line.role), line.phase, line.revision))
     return Picture(tuple(lines), _summary(pipeline))
 
 
@@ -177,7 +177,8 @@ def _line(item: JsonObject, stable: Mapping[str, str], seen: Mapping[str, JsonOb
     target, revision = labels[naming.TARGET], labels[naming.REVISION]
     note = _note(item)
     verdict = note.get("verdict") or {}
-    role: Role = "stable" if revision == stable.get(target) else "kept" if note.get("phase") == "Served" else "canary"
+    results = {side.get("revision"): side for side in seen.get(target, {}).get("variants", [])}
+    role = _role(item, note, is_stable=revision == stable.get(target))
     line = Line(
         target=target,
         revision=revision,
@@ -188,6 +189,8 @@ def _line(item: JsonObject, stable: Mapping[str, str], seen: Mapping[str, JsonOb
         outcome="" if not verdict else "Pass" if verdict.get("passed") else "Fail",
         message=str(verdict.get("message", "")),
     )
+    if revision in results:
+        return _result(line, results[revision])
     status = seen.get(target, {})
     if role != "canary" or status.get("canaryRevision") != revision:
         return line
@@ -198,6 +201,24 @@ def _line(item: JsonObject, stable: Mapping[str, str], seen: Mapping[str, JsonOb
         outcome=known.get("verdict", line.outcome),
         message=known.get("message", line.message),
     )
+
+
+def _role(deployment: JsonObject, note: JsonObject, *, is_stable: bool) -> Role:
+    if is_stable:
+        return "stable"
+    if note.get("phase") == "Served":
+        return "kept"
+    return "variant" if naming.VARIANT in deployment["metadata"].get("annotations", {}) else "canary"
+
+
+def _result(line: Line, side: JsonObject) -> Line:
+    """With what the status says about one side of an experiment."""
+    told = [f"{side.get('requests', 0)} requests"]
+    if side.get("errorRatio") is not None:
+        told.append(f"{side['errorRatio']:.1%} failed")
+    seconds = {"p50": "p50Seconds", "p95": "p95Seconds", "step": "stepSeconds"}
+    told += [f"{name} {side[key]:.3g} s" for name, key in seconds.items() if side.get(key) is not None]
+    return replace(line, phase=side["name"], weight=side.get("weight"), outcome="", message=", ".join(told))
 
 
 def _note(deployment: JsonObject) -> JsonObject:

@@ -14,6 +14,18 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 HUB = {"huggingFace": {"repo": "demo/shapes", "revision": REVISION}}
 
 
+SPLIT = {"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}}
+
+
+def variants(*weights: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of a variant
+    """A rollout with variants of these weights."""
+    one = {"serving": {"image": "t:2"}, **more}
+    return {
+        **SPLIT,
+        "experiment": {"variants": [{"name": f"v{weight}", "weight": weight, **one} for weight in weights]},
+    }
+
+
 @pytest.fixture(scope="module")
 def api(operator: Kube) -> Kube:
     """The API server with the CRD that the chart brings."""
@@ -69,6 +81,7 @@ def test_the_shortest_pipeline_is_accepted_and_every_default_is_shown(api: Kube)
         {"rollout": {}},
         {"rollout": {"steps": [{"weight": 1}, {"weight": 10, "pause": "30s"}], "rollbackTo": "0123abcd"}},
         {"rollout": {"traffic": {"gateway": {"name": "web", "hostnames": ["a.example"]}, "mirrorPercent": 5}}},
+        {"rollout": {**SPLIT, "experiment": {"variants": [{"name": "a", "weight": 49, "serving": {"image": "t:2"}}]}}},
         {"rollout": {"analysis": {"quality": {"prompts": [{"prompt": "a"}], "minPSNR": 30, "maxColorShift": 0.2}}}},
     ],
 )
@@ -163,6 +176,42 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.rollout.traffic.mirrorPercent",
         "add traffic.gateway",
     ),
+    "experiment-without-gateway": (
+        {"rollout": {**variants(10), "traffic": {}}},
+        "spec.rollout.experiment",
+        "add traffic.gateway",
+    ),
+    "experiment-and-canary": (
+        {"rollout": {**variants(10), "strategy": "Canary"}},
+        "spec.rollout.strategy",
+        "use strategy RollingUpdate",
+    ),
+    "experiment-and-rollback": (
+        {"rollout": {**variants(10), "rollbackTo": "0123abcd"}},
+        "spec.rollout.rollbackTo",
+        "end the experiment first",
+    ),
+    "nothing-for-stable": ({"rollout": variants(40, 60)}, "spec.rollout.experiment.variants", "at least 1 %"),
+    "variant-called-stable": (
+        {"rollout": variants(10, name="stable")},
+        "spec.rollout.experiment.variants[0]",
+        "give the variant another name",
+    ),
+    "variant-without-difference": (
+        {"rollout": {**SPLIT, "experiment": {"variants": [{"name": "a", "weight": 10}]}}},
+        "spec.rollout.experiment.variants[0]",
+        "give it model, scheduler or serving",
+    ),
+    "too-many-services": (
+        {"rollout": variants(10, 20), "targets": [{"name": f"t{number}"} for number in range(6)]},
+        "spec.rollout.experiment",
+        "use fewer of them",
+    ),
+    "variant-with-too-many-steps": (
+        {"rollout": variants(10, scheduler={"type": "Heun"}), "pipelines": [{"task": "generate", "steps": [40]}]},
+        "spec.rollout",
+        "at most 32 steps",
+    ),
     "rollback-to": ({"rollout": {"rollbackTo": "v1"}}, "spec.rollout.rollbackTo", "should match"),
 }
 
@@ -214,4 +263,4 @@ def test_kubectl_get_tells_the_story_in_columns(api: Kube) -> None:
         header = api.run("get", "dp", name, "-o", "wide").splitlines()[0]
     finally:
         api.delete("dp", name)
-    assert header.split() == ["NAME", "READY", "REASON", "ENGINES", "TARGETS", "AGE", "MESSAGE"]
+    assert header.split() == ["NAME", "READY", "REASON", "ENGINES", "TARGETS", "CANARY", "AGE", "MESSAGE"]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,9 @@ from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Reference, connect
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
-from tests.cluster.kube import Kube, Object, eventually
+from tests.cluster.kube import Kube, KubectlError, Object, eventually
 from tests.cluster.test_admission import answer, with_schema
+from tests.cluster.test_rights import OTHERS, definition, established
 from tests.unit.operator.test_canary_passes import GOOD, FakeProbe
 
 if TYPE_CHECKING:
@@ -255,3 +256,71 @@ def test_nothing_is_written_while_nothing_happens(server: ApiServer, kube: Kube)
     run(server, settle)
     assert len(before) > 10
     assert versions() == before
+
+
+def served(kube: Kube, wanted: Object) -> bool:
+    """Established, and no longer "storage is (re)initializing"."""
+    with suppress(KubectlError):
+        kube.run("get", wanted["metadata"]["name"])
+        return established(kube, wanted)
+    return False
+
+
+def shares(made: Kube, kind: str) -> dict[str, int]:
+    """Percentages by revision, as the route says."""
+    found = made.get(kind, PIPELINE.name) or {"spec": {"rules": [{"backendRefs": []}]}}
+    return {ref["name"].rsplit("-", 1)[1]: ref["weight"] for ref in found["spec"]["rules"][-1]["backendRefs"]}
+
+
+def test_an_experiment_lives_through_changes_of_hands_and_leaves_nothing_behind(server: ApiServer, kube: Kube) -> None:
+    """Every pass is made by a new operator, without a status: who has which share is read off the routes."""
+    made = Kube(kube.environment, PIPELINE.namespace)
+    definitions = [definition(*one) for one in OTHERS]
+    kube.apply(*definitions)
+    for one in definitions:
+        eventually(lambda one=one: served(kube, one), 120, "the definition is served")  # type: ignore[misc]
+    denoiser = {"source": {"huggingFace": {"repo": "demo/fast", "revision": revision(2)}}}
+    fast = {"name": "fast", "weight": 30, "model": {"components": {"denoiser": denoiser}}}
+    other = {"name": "other", "weight": 10, "serving": {"image": "s:8"}}
+
+    def wanted(*variants: Object) -> Object:
+        rollout: Object = {"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}}
+        rollout |= {"experiment": {"variants": list(variants)}} if variants else {}
+        document = pipeline(PIPELINE, revision(1))
+        return document | {"spec": document["spec"] | {"serving": {"image": "s:7"}, "rollout": rollout}}
+
+    async def until(world: World, weights: list[int]) -> None:
+        deadline = time.monotonic() + 120
+        while sorted(shares(made, "httproute").values()) != weights:
+            assert time.monotonic() < deadline, shares(made, "httproute")
+            await Reconciler(world, SETTINGS, probe=FakeProbe(GOOD)).reconcile(Key(PIPELINE.namespace, PIPELINE.name))
+            found = shares(made, "httproute")
+            ready = {
+                item["metadata"]["name"].rsplit("-", 1)[1]
+                for item in made.list("deployments")
+                if item.get("status", {}).get("readyReplicas")
+            }
+            assert sum(found.values()) == 100
+            assert set(found) <= ready
+            assert shares(made, "grpcroute") == found
+            await play_controllers(world, Pipelines(1, 1))
+            await world.write_status(PIPELINE, {"conditions": []})
+
+    async def scene(world: World, reconciler: Reconciler) -> None:
+        made.apply(wanted())
+        await settle(world, reconciler)
+        [first], jobs, pods = shares(made, "httproute"), job_names(made), await replicas(world)
+        made.apply(wanted(fast, other))
+        await until(world, [10, 30, 60])
+        assert shares(made, "httproute")[first] == 60
+        new = sorted(name.split("-")[0] for name in job_names(made) - jobs)
+        assert new == ["assemble", "check", "compile", "export", "fetch"]
+        made.apply(wanted(other))
+        await until(world, [10, 90])
+        made.apply(wanted())
+        await settle(world, reconciler)
+        assert shares(made, "httproute") == {first: 100}
+        assert await replicas(world) == pods
+        assert job_names(made) == jobs
+
+    run(server, scene)

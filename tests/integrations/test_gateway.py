@@ -17,7 +17,7 @@ from diffusion_operator import naming
 from diffusion_operator.api.spec.rollout import Traffic
 from diffusion_operator.manifests import route
 from diffusion_operator.manifests.common import Owner
-from diffusion_operator.manifests.service import Split
+from diffusion_operator.manifests.service import Share, Split
 from tests.cluster.kube import Kube, Object, eventually
 from tests.integrations.gateway import NAME, envoy_gateway
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 STABLE, CANARY = "aaaaaaaa", "bbbbbbbb"
 HTTP, GRPC = 8000, 8001
 REQUESTS = 600
+VARIANT, USER = "fast", "x-diffusion-user"
 TESTER = Traffic.model_validate({"gateway": {"name": NAME}}).header
 
 
@@ -53,9 +54,17 @@ class Door:
 
     def split(self, weight: int, **traffic: object) -> None:
         """Apply what the operator renders for this weight, and wait until the Gateway has taken it."""
+        self._apply(Split(STABLE, CANARY, weight, by_pods=False), None, **traffic)
+
+    def compare(self, weight: int) -> None:
+        """The same for an experiment with one variant."""
+        shares = (Share(VARIANT, CANARY if weight else None, weight, 25),)
+        self._apply(Split(STABLE, by_pods=False, variants=shares), USER)
+
+    def _apply(self, split: Split, user_header: str | None, **traffic: object) -> None:
         wanted = Traffic.model_validate({"gateway": {"name": NAME}, **traffic})
-        parts = {"cpu": route.Part(Split(STABLE, CANARY, weight, by_pods=False), 1)}
-        for one in route.routes(Owner("shapes", self.kube.namespace, "none"), wanted, parts):
+        parts = {"cpu": route.Part(split, 1)}
+        for one in route.routes(Owner("shapes", self.kube.namespace, "none"), wanted, parts, user_header):
             del one["metadata"]["ownerReferences"]  # no pipeline stands behind it here
             self.kube.apply(one)
         for kind in route.KINDS:
@@ -148,3 +157,27 @@ def test_the_canary_gets_copies_while_stable_answers(door: Door) -> None:
     eventually(lambda: door.http(5) == {STABLE: 5} and copies() > before, 60, "copies arrive")
     assert door.http(50) == {STABLE: 50}
     eventually(lambda: copies() >= before + 51, 30, lambda: f"a copy of each request, not {copies() - before}")
+
+
+def test_users_of_an_experiment_stay_where_their_hash_says(door: Door) -> None:
+    """A variant with a quarter of the requests has the hashes from 00 to 3f, over HTTP and gRPC."""
+    door.compare(25)
+    for ask in (door.http, door.grpc):
+        tester = {TESTER.name: VARIANT}
+        eventually(lambda ask=ask, tester=tester: set(ask(60, tester)) == {CANARY}, 60, "the variant by name")  # type: ignore[misc]
+        # Who asks for a variant gets it, whoever he is.
+        assert ask(20, tester | {USER: "ff" * 32}) == {CANARY: 20}
+        for number in range(0, 256, 5):
+            who = CANARY if number < 64 else STABLE
+            assert ask(3, {USER: f"{number:02x}" + "5e" * 31}) == {who: 3}, number
+        for headers in ({}, {USER: "user-42"}):
+            got = ask(REQUESTS, headers)
+            # Within six standard deviations of a fair draw, sqrt(600 * 0.25 * 0.75) = 10.6 each.
+            assert abs(got[CANARY] - 150) <= 64, got
+
+
+def test_users_of_a_variant_that_is_not_ready_are_answered_by_stable(door: Door) -> None:
+    door.compare(0)
+    for ask in (door.http, door.grpc):
+        for headers in ({USER: "00" * 32}, {USER: "ff" * 32}, {}):
+            eventually(lambda ask=ask, headers=headers: set(ask(60, headers)) == {STABLE}, 60, "stable answers all")  # type: ignore[misc]

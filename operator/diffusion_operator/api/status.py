@@ -92,6 +92,24 @@ class PicturesStatus(BuildStatus):
     color_shift: float | None = Field(default=None, description="Largest difference of the colours of a pair.")
 
 
+class VariantStatus(ApiModel):
+    """One side of an experiment on one target; numbers since all sides together have their present revisions."""
+
+    name: Annotated[str, Field(max_length=20)] = Field(description="Name of the variant; `stable` is the pipeline.")
+    revision: Annotated[str, Field(max_length=8)] | None = Field(
+        default=None, description="What it serves, or is to serve."
+    )
+    weight: int = Field(default=0, description="Share of the requests that it gets now, percent.")
+    replicas: int = Field(default=0, description="Its pods that are wanted.")
+    ready_replicas: int = Field(default=0, description="Its pods that are ready.")
+    requests: int = Field(default=0, description="Requests that it has had.")
+    error_ratio: float | None = Field(default=None, description="Share of them that failed, 0 to 1.")
+    p50_seconds: float | None = Field(default=None, description="Median latency of those answered, seconds.")
+    p95_seconds: float | None = Field(default=None, description="95th percentile of it, seconds.")
+    step_seconds: float | None = Field(default=None, description="Mean time of a denoiser step, seconds.")
+    mean_batch: float | None = Field(default=None, description="Mean pictures in one call of the denoiser.")
+
+
 class TargetStatus(ApiModel):
     """What is served on one target."""
 
@@ -120,6 +138,11 @@ class TargetStatus(ApiModel):
     step: int | None = Field(default=None, description="Step of the rollout that the canary is in, from 1.")
     analysis: AnalysisStatus | None = Field(default=None, description="What is known about the canary.")
     pictures: PicturesStatus | None = Field(default=None, description="The comparison of the canary's pictures.")
+    variants: list[VariantStatus] | None = Field(
+        default=None,
+        description="The experiment, side by side.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     history: list[str] | None = Field(
         default=None, description="Earlier revisions that spec.rollout.rollbackTo can name, oldest first."
     )
@@ -136,7 +159,11 @@ class Summary(ApiModel):
 
     engines: str = Field(description="Engines that are ready, of all.")
     targets: str = Field(description="Targets that serve, of all.")
-    canary: str | None = Field(default=None, description="Share of the canary and what is known about it.")
+    canary: str | None = Field(
+        default=None,
+        description="Share of the canary and what is known about it; of an "
+        "experiment the variants that have their whole share, of all.",
+    )
 
 
 class DiffusionPipelineStatus(ApiModel):

@@ -1,12 +1,13 @@
 """Routes behind a Gateway (Gateway API v1): HTTPRoute and GRPCRoute of a pipeline, split by weight."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from diffusion_operator import naming
 from diffusion_operator.api.spec.rollout import GatewayRef, Traffic
+from diffusion_operator.manifests import buckets
 from diffusion_operator.manifests.common import JsonObject, Owner, metadata
-from diffusion_operator.manifests.service import PORTS, Split
+from diffusion_operator.manifests.service import PORTS, Share, Split
 
 KINDS = ("HTTPRoute", "GRPCRoute")
 API = "gateway.networking.k8s.io"
@@ -26,10 +27,16 @@ class Part:
     size: int
 
 
-def routes(owner: Owner, traffic: Traffic, parts: Mapping[str, Part]) -> Iterator[JsonObject]:
-    """Both routes: testers by header to the canary, everybody else by weight.
+def routes(
+    owner: Owner, traffic: Traffic, parts: Mapping[str, Part], user_header: str | None = None
+) -> Iterator[JsonObject]:
+    """Both routes: testers by header to the canary or variant, known users to theirs, everybody else by weight.
 
-    The weights of one target sum up to 100 times its size.
+    Args:
+        owner: the pipeline.
+        traffic: of the spec.
+        parts: targets by name. The weights of one sum up to 100 times its size.
+        user_header: that keeps users with one variant of an experiment; None without one.
     """
     if traffic.gateway is None:
         return
@@ -37,7 +44,9 @@ def routes(owner: Owner, traffic: Traffic, parts: Mapping[str, Part]) -> Iterato
         rules = [_rule(kind, {}, _everybody(owner, kind, parts), _copies(owner, kind, traffic, parts))]
         canaries = list(_canaries(owner, kind, parts))
         if canaries:
-            rules.insert(0, _rule(kind, {"headers": [_header(traffic)]}, canaries, []))
+            rules.insert(0, _rule(kind, _exactly(traffic.header.name, traffic.header.value), canaries, []))
+        if user_header is not None:
+            rules = [*_of_experiment(owner, kind, traffic.header.name, user_header, parts), *rules]
         yield {
             "apiVersion": f"{API}/v1",
             "kind": kind,
@@ -86,13 +95,48 @@ def _rule(kind: str, match: JsonObject, backends: list[JsonObject], filters: lis
 def _everybody(owner: Owner, kind: str, parts: Mapping[str, Part]) -> list[JsonObject]:
     backends = []
     for target, part in parts.items():
-        split, size = part.split, part.size
-        shares = {split.stable: 100 - split.weight}
-        if split.canary is not None and split.weight:
-            shares[split.canary] = split.weight
-        for revision, weight in shares.items():
-            backends.append({**_service(owner, kind, target, revision), "weight": weight * size})
+        for revision, weight in part.split.shares.items():
+            backends.append({**_service(owner, kind, target, revision), "weight": weight * part.size})
     return backends
+
+
+def _of_experiment(owner: Owner, kind: str, tester: str, user: str, parts: Mapping[str, Part]) -> Iterator[JsonObject]:
+    """Testers by a variant's name, then users by their hash: every bucket is somebody's.
+
+    Rules for users never overlap, so it does not matter which of them a proxy tries first.
+    """
+    splits = {target: part.split for target, part in parts.items()}
+    shares = next(iter(splits.values())).variants
+    left: list[range] = []
+    rest = 100 - sum(item.wanted for item in shares)
+    *own, stable = buckets.allotted([*(item.wanted for item in shares), rest])
+    users: list[JsonObject] = []
+    for number, (share, its) in enumerate(zip(shares, own, strict=True)):
+        filled = len(its) if share.weight == share.wanted else buckets.BUCKETS * share.weight // 100
+        now, later = its[:filled], its[filled:]
+        left += [later] if later else []
+        backends = list(_backends(owner, kind, parts, {name: split.variants[number] for name, split in splits.items()}))
+        if now:
+            yield _rule(kind, _exactly(tester, share.name), backends, [])
+            users.append(_rule(kind, _hashed(user, [now]), list(map(dict, backends)), []))
+    yield from users
+    plain = [
+        {**_service(owner, kind, target, part.split.stable), "weight": part.size} for target, part in parts.items()
+    ]
+    yield _rule(kind, _hashed(user, [*left, stable]), plain, [])
+
+
+def _backends(owner: Owner, kind: str, parts: Mapping[str, Part], shares: Mapping[str, Share]) -> Iterator[JsonObject]:
+    for target, part in parts.items():
+        yield {**_service(owner, kind, target, shares[target].revision or part.split.stable), "weight": part.size}
+
+
+def _exactly(name: str, value: str) -> JsonObject:
+    return {"headers": [{"type": "Exact", "name": name, "value": value}]}
+
+
+def _hashed(name: str, ranges: Iterable[range]) -> JsonObject:
+    return {"headers": [{"type": "RegularExpression", "name": name, "value": buckets.pattern(ranges)}]}
 
 
 def _canaries(owner: Owner, kind: str, parts: Mapping[str, Part]) -> Iterator[JsonObject]:
@@ -119,7 +163,3 @@ def _copies(owner: Owner, kind: str, traffic: Traffic, parts: Mapping[str, Part]
 def _service(owner: Owner, kind: str, target: str, revision: str) -> JsonObject:
     port = dict(PORTS)["http" if kind == "HTTPRoute" else "grpc"]
     return {"group": "", "kind": "Service", "name": naming.revision(owner.name, target, revision), "port": port}
-
-
-def _header(traffic: Traffic) -> JsonObject:
-    return {"type": "Exact", "name": traffic.header.name, "value": traffic.header.value}

@@ -17,6 +17,23 @@ def for_revision(owner: Owner, target: str, revision: str) -> JsonObject:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A variant's part of the requests.
+
+    Attributes:
+        name: of the variant.
+        revision: that gets it; None while nobody does.
+        weight: percentage that it gets now.
+        wanted: percentage that is kept for it; what it does not get goes to the stable revision.
+    """
+
+    name: str
+    revision: str | None
+    weight: int
+    wanted: int
+
+
+@dataclass(frozen=True)
 class Split:
     """Who answers the requests to a target.
 
@@ -25,12 +42,22 @@ class Split:
         canary: revision on its way; None when there is none.
         weight: percentage of the canary.
         by_pods: the number of pods decides, so Services select both revisions while the weight is not 0.
+        variants: of an experiment.
     """
 
     stable: str
     canary: str | None = None
     weight: int = 0
     by_pods: bool = True
+    variants: tuple[Share, ...] = ()
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """Percentages by revision, those of more than nothing; 100 in all."""
+        given = {item.revision: item.weight for item in self.variants if item.revision is not None and item.weight}
+        if self.canary is not None and self.weight:
+            given[self.canary] = self.weight
+        return {self.stable: 100 - sum(given.values()), **given}
 
     @property
     def mixed(self) -> bool:

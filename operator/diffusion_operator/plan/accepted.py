@@ -31,7 +31,7 @@ def _images(spec: DiffusionPipelineSpec, settings: Settings) -> str | None:
 
 
 def _schedulers(spec: DiffusionPipelineSpec) -> str | None:
-    counted = Counter(item.name or item.type.lower() for item in spec.samplers)
+    counted = Counter(item.called for item in spec.samplers)
     twice = [name for name, count in counted.items() if count > 1]
     if not twice:
         return None

@@ -1,9 +1,9 @@
 """The chain of builds: fetch, export, compile, assemble, check. Each stage's results name the next stage's Jobs."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from diffusion_operator.api.spec import DiffusionPipelineSpec, Target
+from diffusion_operator.api.spec import DiffusionPipelineSpec, Target, applied
 from diffusion_operator.manifests.common import Placement, placement
 from diffusion_operator.plan import parts as all_parts
 from diffusion_operator.plan.jobs import JobView
@@ -25,6 +25,7 @@ class Builds:
         compiles: by part and SKU; holds those whose export is done.
         assembles: by SKU; holds those whose engines are all there.
         checks: by SKU; holds those whose repository is there.
+        variants: of an experiment, by name. What they have in common with the pipeline are the same Jobs.
     """
 
     parts: tuple[str, ...]
@@ -34,6 +35,7 @@ class Builds:
     compiles: Mapping[tuple[str, str], Step]
     assembles: Mapping[str, Step]
     checks: Mapping[str, Step]
+    variants: Mapping[str, "Builds"] = field(default_factory=dict)
 
     @property
     def assembled(self) -> bool:
@@ -43,7 +45,8 @@ class Builds:
     @property
     def complete(self) -> bool:
         """Whether nothing is left to build."""
-        return self.assembled and all(item.done for item in self.steps())
+        known = self.assembled and all(item.assembled for item in self.variants.values())
+        return known and all(item.done for item in self.steps())
 
     @property
     def fetch(self) -> Step:
@@ -51,7 +54,15 @@ class Builds:
         return self.fetches[MODEL]
 
     def steps(self) -> tuple[Step, ...]:
-        """All known steps in the order of the chain."""
+        """All known steps in the order of the chain, those of variants last; each Job once."""
+        found = {item.request.name: item for item in self.own_steps()}
+        for variant in self.variants.values():
+            for item in variant.steps():
+                found.setdefault(item.request.name, item)
+        return tuple(found.values())
+
+    def own_steps(self) -> tuple[Step, ...]:
+        """All known steps without those that only variants need."""
         return (*self.engine_steps(), *self.repository_steps())
 
     def repository_steps(self) -> tuple[Step, ...]:
@@ -88,11 +99,25 @@ class Builds:
             settled.add("assemble")
         if len(self.checks) == len(self.skus):
             settled.add("check")
-        return frozenset(settled)
+        return frozenset(settled).intersection(*(item.settled_stages() for item in self.variants.values()))
 
 
 def chain(spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Mapping[str, JobView]) -> Builds:
-    """The steps, as far as the results of earlier ones name them."""
+    """The steps, as far as the results of earlier ones name them; also those of the variants."""
+    experiment = spec.rollout.experiment if spec.rollout is not None else None
+    variants = {
+        item.name: _chain(applied(item, spec), store, settings, jobs)
+        for item in (experiment.variants if experiment is not None else ())
+    }
+    return replace(_chain(spec, store, settings, jobs), variants=variants)
+
+
+def names(wanted: Iterable[Part]) -> tuple[str, ...]:
+    """Names of the engines."""
+    return tuple(part.name for part in wanted)
+
+
+def _chain(spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Mapping[str, JobView]) -> Builds:
     requests = Requests(spec, store, settings)
     wanted = all_parts.parts(spec)
     places = _placements(spec.targets, spec.engines.priority_class_name)
@@ -115,11 +140,6 @@ def chain(spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: M
     }
     checks = {sku: step(requests.check(item), jobs) for sku, item in assembles.items() if item.done}
     return Builds(names(wanted), tuple(places), fetches, exports, compiles, assembles, checks)
-
-
-def names(wanted: Iterable[Part]) -> tuple[str, ...]:
-    """Names of the engines."""
-    return tuple(part.name for part in wanted)
 
 
 def _placements(targets: Iterable[Target], priority_class: str | None) -> dict[str, Placement]:

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from diffusion_operator import naming
 from diffusion_operator.analysis import Verdict
+from diffusion_operator.api.base import seconds
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.plan.builds import Builds
 from diffusion_operator.plan.jobs import parse_time
@@ -12,6 +13,7 @@ from diffusion_operator.plan.observed import Observed, claim_name
 from diffusion_operator.plan.pods import Trouble, has_lost_readiness
 from diffusion_operator.plan.serving import TargetPlan
 from diffusion_operator.plan.steps import Step, waiting
+from diffusion_operator.plan.variants import VariantPlan
 
 PATIENCE = timedelta(seconds=15)
 """Pods of a healthy cluster pass through "unschedulable" and the like; only what lasts is told."""
@@ -108,6 +110,8 @@ def rollout(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
     """Whether every target serves the revision that the spec asks for, and nothing else."""
     kind = Type.ROLLOUT_COMPLETE
     open_plans = [plan for plan in plans if plan.step.progress != "Complete"]
+    if not open_plans and any(plan.variants for plan in plans) and not observed.spec.suspend:
+        return _experiment(observed, plans)
     if not open_plans:
         names = ", ".join(f"{plan.target.name} serves {plan.state.stable}" for plan in plans)
         return Finding(kind, ok=True, reason=Reason.COMPLETE, message=f"{names}.")
@@ -118,6 +122,53 @@ def rollout(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
         return found
     canary = next((plan for plan in open_plans if plan.step.progress in {"Canary", "Promoting"}), None)
     return _canary_progress(observed, canary) if canary is not None else _rollout_progress(kind, open_plans[0])
+
+
+def _experiment(observed: Observed, plans: Sequence[TargetPlan]) -> Finding:
+    """Trouble with a variant first, then what one still waits for."""
+    kind, items = Type.ROLLOUT_COMPLETE, [(plan, item) for plan in plans for item in plan.variants]
+    for plan, item in items:
+        why = _hindrance(observed, plan, item)
+        if why:
+            text = (
+                f"Variant {item.variant.name} on target {plan.target.name}: {why.rstrip('. ')}. What it lacks of its "
+            )
+            text += (
+                f"{item.variant.weight} % of the requests goes to the stable revision meanwhile: change it or remove it"
+            )
+            text += " (spec.rollout.experiment.variants)."
+            return Finding(kind, ok=False, reason=Reason.VARIANT_FAILED, message=text)
+    for plan, item in items:
+        if not item.complete:
+            stage = "its pods are starting" if item.state.desired is not None else "it is being built"
+            text = (
+                f"Variant {item.variant.name} on target {plan.target.name}: {stage}; it gets {item.step.weight} % of "
+            )
+            text += f"the requests now and {item.variant.weight} % once it is ready on every target."
+            return Finding(kind, ok=False, reason=Reason.EXPERIMENT_STARTING, message=text)
+    given = {item.variant.name: item.step.weight for _, item in items}
+    shares = ", ".join(f"{name} {weight} %" for name, weight in given.items())
+    text = f"An experiment runs: stable gets {100 - sum(given.values())} % of the requests, {shares}."
+    return Finding(kind, ok=True, reason=Reason.EXPERIMENT_RUNNING, message=text)
+
+
+def _hindrance(observed: Observed, plan: TargetPlan, item: VariantPlan) -> str:
+    """What somebody has to mend before the variant can be served; empty when there is nothing."""
+    kind = Type.ROLLOUT_COMPLETE
+    if item.twin:
+        return f"it is the same as {item.twin}, so there is nothing to compare"
+    steps = item.builds.own_steps() if item.builds is not None else ()
+    found = _stuck(observed, kind, steps) or _told(kind, list(_lasting(observed, (item.trouble,))))
+    if found is not None:
+        return (found.lasting or found.message) if found.reason != Reason.WAITING_FOR_GPU else ""
+    rollout, candidate = observed.spec.rollout, item.state.find(item.state.desired)
+    if rollout is None or candidate is None or candidate.proven:
+        return ""
+    name = naming.revision(observed.owner.name, plan.target.name, candidate.name)
+    live = observed.find("Deployment", name) or {"metadata": {}}
+    age = observed.now - parse_time(live["metadata"].get("creationTimestamp"))
+    late = age >= timedelta(seconds=seconds(rollout.progress_deadline))
+    return f"its pods were not ready within {rollout.progress_deadline} (progressDeadline)" if late else ""
 
 
 def _refused_rollout(observed: Observed, plans: Sequence[TargetPlan]) -> Finding | None:

@@ -24,6 +24,7 @@ from diffusion_operator.plan.estimate import with_estimate
 from diffusion_operator.plan.findings import told
 from diffusion_operator.plan.observed import Observed
 from diffusion_operator.plan.parts import parts
+from diffusion_operator.plan.results import side_by_side
 from diffusion_operator.plan.serving import TargetPlan, Targets
 from diffusion_operator.plan.steps import Step
 from diffusion_operator.plan.steps import status as step_status
@@ -143,7 +144,12 @@ def _summary(observed: Observed, builds: Builds | None, plans: Sequence[TargetPl
 
 
 def _canary_column(plans: Sequence[TargetPlan]) -> str | None:
-    """Share and verdict of the canary, in a few words."""
+    """Share and verdict of the canary, in a few words; of an experiment the variants that have their share."""
+    whole = {item.variant.name: True for plan in plans for item in plan.variants}
+    for item in (item for plan in plans for item in plan.variants):
+        whole[item.variant.name] = whole[item.variant.name] and item.complete
+    if whole:
+        return f"A/B {sum(whole.values())}/{len(whole)}"
     plan = next((plan for plan in plans if plan.note is not None and plan.note.phase != "Served"), None)
     if plan is None or plan.note is None:
         return None
@@ -199,6 +205,7 @@ def _target(observed: Observed, plan: TargetPlan, builds: Builds | None) -> Targ
         step=plan.note.step + 1 if plan.note is not None and plan.note.phase == "Step" else None,
         analysis=_analysis(plan),
         pictures=_pictures(plan.pictures),
+        variants=side_by_side(observed, plan),
         history=[item.name for item in state.revisions if item.served and item.name != state.stable] or None,
         replicas=serving.replicas if serving is not None else 0,
         ready_replicas=serving.ready if serving is not None else 0,

@@ -33,5 +33,6 @@ def actions(observed: Observed, states: Mapping[str, RolloutState], splits: Mapp
         return
     alone = len(splits) == 1
     parts = {name: Part(split, 1 if alone else max(1, states[name].replicas)) for name, split in splits.items()}
-    for body in route.routes(observed.owner, rollout.traffic, parts):
+    user_header = rollout.experiment.header.name if rollout.experiment is not None else None
+    for body in route.routes(observed.owner, rollout.traffic, parts, user_header):
         yield Apply(body)

@@ -11,15 +11,17 @@ from diffusion_operator.manifests import deployment as deployments
 from diffusion_operator.manifests import service
 from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.manifests.service import Split
-from diffusion_operator.plan import judging, policies, routes
+from diffusion_operator.plan import judging, policies, routes, variants
 from diffusion_operator.plan import states as states_of
 from diffusion_operator.plan.actions import Action, Annotate, Apply, Remove, Scale, remove
 from diffusion_operator.plan.builds import Builds
 from diffusion_operator.plan.notes import written
-from diffusion_operator.plan.observed import Observed, claim_name
+from diffusion_operator.plan.observed import Observed
 from diffusion_operator.plan.pods import Trouble
 from diffusion_operator.plan.requests import Store
+from diffusion_operator.plan.served import serving_request
 from diffusion_operator.plan.steps import Step
+from diffusion_operator.plan.variants import VariantPlan
 from diffusion_operator.rollout import (
     Note,
     Observation,
@@ -45,6 +47,7 @@ class TargetPlan:
         peers: revisions that the targets are to serve together; empty when there is one target, or not all are built.
         verdict: of the phase that the candidate is in; None when there is nothing to judge.
         pictures: comparison of the candidate's pictures; None before there is one.
+        variants: of an experiment.
     """
 
     target: Target
@@ -55,6 +58,7 @@ class TargetPlan:
     peers: Mapping[str, str] = field(default_factory=dict)
     verdict: Verdict | None = None
     pictures: Step | None = None
+    variants: tuple[VariantPlan, ...] = ()
 
     @property
     def serving(self) -> RevisionState | None:
@@ -66,7 +70,8 @@ class TargetPlan:
         """Who is to answer the requests; None when there is nobody yet."""
         if self.step.traffic is None:
             return None
-        return Split(self.step.traffic, self.step.canary, self.step.weight)
+        shares = tuple(item.share for item in self.variants)
+        return Split(self.step.traffic, self.step.canary, self.step.weight, variants=shares)
 
     @property
     def note(self) -> Note | None:
@@ -98,7 +103,7 @@ class Targets:
     strategy: Strategy
 
     def again_seconds(self, interval: int) -> float | None:
-        """When a canary has to be looked at again; None without one.
+        """When a canary or an experiment has to be looked at again; None without one.
 
         Args:
             interval: between two readings of the metrics, seconds.
@@ -109,7 +114,8 @@ class Targets:
             if plan.step.progress == "Canary" and found is not None and plan.note is not None:
                 pause = self.strategy.pauses[plan.note.step] if plan.note.phase == "Step" else 0
                 ends.append(max(1.0, pause - found.age))
-        return min(ends) if any(plan.step.progress == "Canary" for plan in self.plans) else None
+        shared = any(item.step.weight for plan in self.plans for item in plan.variants)
+        return min(ends) if shared or any(plan.step.progress == "Canary" for plan in self.plans) else None
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -121,18 +127,25 @@ class Targets:
 def plan_targets(observed: Observed, builds: Builds | None, store: Store | None, settings: Settings) -> Targets:
     """The next step of every target of the spec."""
     strategy, targets = strategy_of(observed.spec.rollout), observed.spec.targets
-    requests = {target.name: _request(observed, target, builds) for target in targets}
+    requests = {item.name: serving_request(observed.spec, observed.owner, item, builds) for item in targets}
     own = {
         name: deployments.revision(request, observed.owner, settings) if request is not None else None
         for name, request in requests.items()
     }
     wanted = _wanted(observed, own)
-    states = {target.name: states_of.state_of(observed, target, wanted[target.name]) for target in targets}
+    others = variants.candidates(observed, builds, settings)
+    owners = {
+        name: variants.belonging(observed, name, others, frozenset({revision, states_of.stable_of(observed, name)}))
+        for name, revision in wanted.items()
+    }
+    states = {item.name: states_of.state_of(observed, item, wanted[item.name], owners[item.name]) for item in targets}
     pictures = judging.comparisons(observed, states, store, settings)
     verdicts = judging.verdicts(observed, states, pictures)
     notes = observed.annotations
     seen = Observation(states, verdicts, promote=notes.get(naming.PROMOTE), abort=notes.get(naming.ABORT))
     steps = next_step(strategy, seen)
+    live = {name: tuple(states_of.revisions_of(observed, name)) for name in states}
+    experiment = variants.plans(observed, others, variants.Ground(states, steps, owners, live), builds)
     made = tuple(
         TargetPlan(
             target=target,
@@ -143,6 +156,7 @@ def plan_targets(observed: Observed, builds: Builds | None, store: Store | None,
             peers=_peers(wanted),
             verdict=verdicts.get(target.name),
             pictures=pictures.get(target.name),
+            variants=experiment[target.name],
         )
         for target in targets
     )
@@ -173,32 +187,22 @@ def actions(observed: Observed, targets: Targets, settings: Settings) -> Iterato
     plans, splits = targets.plans, targets.splits
     for plan in plans:
         yield from _target_actions(observed, plan, splits.get(plan.target.name), settings)
+        yield from variants.actions(observed, plan.target, plan.variants, settings)
     if splits:
         yield Apply(service.for_pipeline(observed.owner, splits))
     yield from routes.actions(observed, {plan.target.name: plan.state for plan in plans}, splits)
     for plan in plans:
         yield from _scale_actions(observed, plan)
+        yield from variants.scales(observed, plan.target, plan.variants)
     for plan in plans:
-        yield from _removals(observed, plan.target.name, frozenset(plan.step.remove))
+        useless = [revision for item in plan.variants for revision in item.step.remove]
+        yield from _removals(observed, plan.target.name, frozenset({*plan.step.remove, *useless}))
     yield from _dropped_targets(observed)
     pictures = {plan.target.name: plan.pictures for plan in plans if plan.pictures is not None}
     yield from judging.actions(observed, {plan.target.name: plan.state for plan in plans}, pictures, settings)
     # Last, since a cluster without KEDA refuses its object: nothing else may wait for it.
     for plan in plans:
         yield from policies.actions(observed, plan.target, plan.step.traffic)
-
-
-def _request(observed: Observed, target: Target, builds: Builds | None) -> ServingRequest | None:
-    assemble = builds.repository(target.sku) if builds is not None else None
-    if assemble is None:
-        return None
-    claim = claim_name(observed.spec, observed.owner.name)
-    longest = max(steps for pipeline in observed.spec.pipelines for steps in pipeline.steps)
-    return ServingRequest(target, observed.spec.serving, assemble.digest, claim, longest, _flags(assemble.result))
-
-
-def _flags(result: JsonObject) -> tuple[str, ...]:
-    return tuple(str(flag) for flag in result.get("serverFlags", []) if str(flag).startswith("--"))
 
 
 def _target_actions(observed: Observed, plan: TargetPlan, split: Split | None, settings: Settings) -> Iterator[Action]:

@@ -1,6 +1,6 @@
 """What was seen of every target, as a rollout is decided on it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from diffusion_operator import naming
@@ -13,16 +13,27 @@ from diffusion_operator.rollout import RevisionState, RolloutState
 JsonObject = dict[str, Any]
 
 
-def state_of(observed: Observed, target: Target, desired: str | None) -> RolloutState:
-    """One target; `desired` is the revision that is to be served, None while it is being built."""
-    stable, revisions = stable_of(observed, target.name), tuple(_revisions(observed, target.name))
+def state_of(
+    observed: Observed, target: Target, desired: str | None, without: Container[str] = frozenset()
+) -> RolloutState:
+    """One target.
+
+    Args:
+        observed: what was seen.
+        target: of the spec.
+        desired: revision that is to be served; None while it is being built.
+        without: revisions of an experiment's variants, which are none of the rollout's.
+    """
+    stable = stable_of(observed, target.name)
+    revisions = tuple(item for item in revisions_of(observed, target.name) if item.name not in without)
+    weights = _weights(observed, target.name, stable)
     return RolloutState(
         desired=desired,
         stable=stable,
         revisions=revisions,
         replicas=_replicas(target, desired, next((item for item in revisions if item.name == stable), None)),
         suspended=observed.spec.suspend,
-        weights=_weights(observed, target.name, stable),
+        weights={name: weight for name, weight in weights.items() if name not in without},
         strays=_strays(observed, target.name, {stable, desired}),
     )
 
@@ -80,8 +91,8 @@ def _strays(observed: Observed, target: str, known: set[str | None]) -> bool:
     )
 
 
-def _revisions(observed: Observed, target: str) -> Iterator[RevisionState]:
-    """Oldest first."""
+def revisions_of(observed: Observed, target: str) -> Iterator[RevisionState]:
+    """Everything that exists on a target, oldest first."""
     items = observed.of_target(observed.deployments, target)
     for item in sorted(items, key=lambda item: str(item["metadata"].get("creationTimestamp", ""))):
         yield _revision_state(observed, item)
@@ -92,6 +103,7 @@ def _revision_state(observed: Observed, item: JsonObject) -> RevisionState:
     # A status about an older generation says nothing about the number of pods that is wanted now.
     current = status.get("observedGeneration", 0) >= item["metadata"].get("generation", 0)
     note, since = notes.read(item)
+    is_variant = naming.VARIANT in item["metadata"].get("annotations", {})
     proven = any(
         condition["type"] == "Progressing" and condition.get("reason") == "NewReplicaSetAvailable"
         for condition in status.get("conditions", [])
@@ -101,7 +113,7 @@ def _revision_state(observed: Observed, item: JsonObject) -> RevisionState:
         name=_revision(item),
         replicas=replicas,
         # A revision never changes, so pods that were ready before it was scaled still are, as far as they stay.
-        ready=ready if current else min(ready, replicas) if note is not None else 0,
+        ready=ready if current else min(ready, replicas) if note is not None or is_variant else 0,
         proven=proven,
         note=note,
         age=(observed.now - since).total_seconds() if note is not None else 0.0,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from diffusion_operator.rollout import canary, rolling
+from diffusion_operator.rollout.experiment import VariantState, VariantStep, next_variant
 from diffusion_operator.rollout.state import (
     Note,
     Observation,
@@ -20,7 +21,10 @@ __all__ = [
     "RolloutState",
     "RolloutStep",
     "Strategy",
+    "VariantState",
+    "VariantStep",
     "next_step",
+    "next_variant",
     "strategy_of",
 ]
 

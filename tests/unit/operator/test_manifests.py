@@ -19,7 +19,7 @@ from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.manifests.event import EventNote, event
 from diffusion_operator.manifests.job import JobRequest, Scorer, job, template_digest
 from diffusion_operator.manifests.route import Part
-from diffusion_operator.manifests.service import Split
+from diffusion_operator.manifests.service import Share, Split
 from diffusion_operator.settings import FetchNetwork, Settings
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -125,6 +125,9 @@ BEHIND = Traffic(
     gateway=GatewayRef(name="web", namespace="edge", section_name="https", hostnames=["pictures.example"]),
     mirror_percent=5,
 )
+COMPARED = (Share("fast", "89abcdef", 10, 30), Share("sharp", None, 0, 20))
+SIDES = Split("01234567", by_pods=False, variants=COMPARED)
+EXPERIMENT = tuple(route.routes(OWNER, BEHIND, {"cpu": Part(SIDES, 2), "l4": Part(SIDES, 1)}, "x-diffusion-user"))
 ROUTES = tuple(route.routes(OWNER, BEHIND, {"cpu": Part(Split("01234567", "89abcdef", 10), 1)}))
 OBJECTS: dict[str, dict[str, Any]] = {
     "job-fetch-hub": job(FETCH, OWNER, SETTINGS),
@@ -142,6 +145,8 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "service-pipeline-two-targets": service.for_pipeline(OWNER, {"cpu": Split("01234567"), "l4": Split("89abcdef")}),
     "route-http-mirrored": ROUTES[0],
     "route-grpc-mirrored": ROUTES[1],
+    "route-http-experiment": EXPERIMENT[0],
+    "route-grpc-experiment": EXPERIMENT[1],
     "budget": pdb.budget(OWNER, "cpu"),
     "autoscaler-hpa": autoscaler.autoscaler(OWNER, "cpu", "01234567", SCALED),
     "autoscaler-keda": autoscaler.autoscaler(OWNER, "cpu", "01234567", TO_ZERO),

@@ -124,3 +124,24 @@ def test_without_a_canary_under_way_nothing_is_asked(phase: str | None) -> None:
 def test_a_pipeline_that_is_not_there_is_told() -> None:
     with pytest.raises(BadInputError, match="no DiffusionPipeline other"):
         asyncio.run(look(FakeCluster(), Which("other", NAMESPACE)))
+
+
+def test_sides_of_an_experiment_are_told_with_their_results_and_are_no_canaries() -> None:
+    one = deployment(CANARY, 1)
+    one["metadata"]["annotations"] = {naming.VARIANT: "fast"}
+    made = cluster(one)
+    sides = [
+        {"name": "stable", "revision": STABLE, "weight": 75, "requests": 300, "errorRatio": 0.0, "p95Seconds": 1.25},
+        {"name": "fast", "revision": CANARY, "weight": 25, "requests": 100, "errorRatio": 0.02, "p95Seconds": 0.75},
+    ]
+    made.pipeline()["status"]["targets"] = [{"name": "cpu", "variants": sides}]
+    found = asyncio.run(look(made, WHICH))
+    assert [(line.role, line.phase, line.weight) for line in found.lines] == [
+        ("stable", "stable", 75),
+        ("variant", "fast", 25),
+        ("kept", "Served", None),
+    ]
+    assert found.lines[1].message == "100 requests, 2.0% failed, p95 0.75 s"
+    assert not found.is_moving
+    with pytest.raises(BadInputError, match="no canary to promote"):
+        asyncio.run(request(made, WHICH, "promote"))

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from diffusion_operator.api.base import ApiModel, JsonObject, rule, rules
 from diffusion_operator.api.spec.engines import ComponentPrecision, Engines, Precision, Shapes
+from diffusion_operator.api.spec.experiment import Experiment, Variant, applied
 from diffusion_operator.api.spec.model import ClaimSource, HuggingFaceSource, Model, SecretKey, Source
 from diffusion_operator.api.spec.rollout import Rollout
 from diffusion_operator.api.spec.sampling import Pipeline, Scheduler
@@ -19,6 +20,7 @@ __all__ = [
     "DiffusionPipelineSpec",
     "Engines",
     "EnvVar",
+    "Experiment",
     "Gpu",
     "HuggingFaceSource",
     "Model",
@@ -32,6 +34,8 @@ __all__ = [
     "Source",
     "Storage",
     "Target",
+    "Variant",
+    "applied",
 ]
 
 
@@ -39,10 +43,12 @@ def calls(scheduler: str, steps: int, why: str) -> tuple[JsonObject, ...]:
     """Rules for a scheduler that needs more calls of the denoiser than it has steps."""
     text = f"{why}, 64 times at most: use at most {steps} steps"
     few = f"self.pipelines.all(p, p.steps.all(s, s <= {steps}))"
+    none = f"!self.rollout.experiment.variants.exists(v, has(v.scheduler) && v.scheduler.type == '{scheduler}')"
     others = f"!has(self.schedulers) || !self.schedulers.exists(i, i.type == '{scheduler}')"
     return (
         rule(f"!has(self.scheduler) || self.scheduler.type != '{scheduler}' || {few}", text, fieldPath=".pipelines"),
         rule(f"{others} || {few}", text, fieldPath=".schedulers"),
+        rule(f"!has(self.rollout) || !has(self.rollout.experiment) || {none} || {few}", text, fieldPath=".rollout"),
     )
 
 
@@ -83,6 +89,12 @@ class DiffusionPipelineSpec(ApiModel):
                 "!has(self.scheduler) || !has(self.schedulers)",
                 "use either scheduler or schedulers: the first of schedulers is the default",
                 fieldPath=".schedulers",
+            ),
+            rule(
+                "!has(self.rollout) || !has(self.rollout.experiment) || "
+                "size(self.targets) * (size(self.rollout.experiment.variants) + 1) <= 16",
+                "a route has room for 16 Services, and every variant needs one on every target: use fewer of them",
+                fieldPath=".rollout.experiment",
             ),
             *calls("PNDM", 63, "PNDM calls the denoiser once more than it has steps"),
             *calls("Heun", 32, "Heun calls the denoiser twice a step"),

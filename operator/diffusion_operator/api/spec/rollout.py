@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from diffusion_operator.api.base import ApiModel, Duration, ObjectName, rule, rules
+from diffusion_operator.api.spec.experiment import Experiment
 
 Weight = Annotated[int, Field(ge=1, le=99)]
 Ratio = Annotated[float, Field(ge=1, le=100)]
@@ -144,6 +145,26 @@ class Analysis(ApiModel):
 class Rollout(ApiModel):
     """How a new revision gets the traffic."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.experiment) || has(self.traffic.gateway)",
+                "an experiment needs a Gateway, since only one can tell users apart: add traffic.gateway",
+                fieldPath=".experiment",
+            ),
+            rule(
+                "!has(self.experiment) || self.strategy == 'RollingUpdate'",
+                "an experiment keeps the shares that a canary would move: use strategy RollingUpdate meanwhile",
+                fieldPath=".strategy",
+            ),
+            rule(
+                "!has(self.experiment) || !has(self.rollbackTo)",
+                "variants are made of the spec, which rollbackTo leaves aside: end the experiment first",
+                fieldPath=".rollbackTo",
+            ),
+        )
+    )
+
     strategy: Literal["Canary", "RollingUpdate"] = Field(
         default="Canary",
         description="Canary: step by step, judged, and taken back when worse. RollingUpdate: all at once when ready.",
@@ -173,4 +194,9 @@ class Rollout(ApiModel):
         default=None,
         description="Serve this kept revision again instead of what the rest of the spec asks for, without any build. "
         "The other targets go back to what they served together with it.",
+    )
+    experiment: Experiment | None = Field(
+        default=None,
+        description="Variants at fixed shares of the requests, side by side with the stable revision. Needs a Gateway "
+        "and strategy RollingUpdate.",
     )

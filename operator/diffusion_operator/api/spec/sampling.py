@@ -51,6 +51,11 @@ class Scheduler(ApiModel):
         default=None, description="Which timesteps of the training are visited. As the checkpoint says when left out."
     )
 
+    @property
+    def called(self) -> str:
+        """How requests call it."""
+        return self.name or self.type.lower()
+
 
 class Pipeline(ApiModel):
     """One task, served with one ensemble per step count."""

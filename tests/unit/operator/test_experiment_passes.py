@@ -1,0 +1,387 @@
+"""Experiments in whole passes: what is built, who gets which share, what is told, and how they end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from diffusion_operator import naming
+from diffusion_operator.analysis import Window
+from diffusion_operator.analysis.counters import StepCounters
+from diffusion_operator.analysis.window import Traffic
+from diffusion_operator.api import KIND
+from diffusion_operator.api.spec import DiffusionPipelineSpec
+from diffusion_operator.plan.collection import Neighbours, needed
+from diffusion_operator.plan.requests import Store
+from diffusion_operator.preview import preview
+from tests.unit.operator.fake_cluster import FakeCluster, digest_of, minimal_spec
+from tests.unit.operator.passes import OTHER_REVISION, build, serve
+from tests.unit.operator.test_canary_passes import FakeProbe, pass_, replicas, selector, shares, stable
+
+UNET = {"components": {"denoiser": {"source": {"huggingFace": {"repo": "demo/fast", "revision": OTHER_REVISION}}}}}
+FAST = {"name": "fast", "weight": 25, "model": UNET}
+OTHER_SERVER = {"name": "other", "weight": 10, "serving": {"image": "triton:2"}}
+QUICK = Window({"generate_20_pipeline": Traffic(80, 20, 40.0, 0.5, 0.75)}, StepCounters(2000, 20.0, 2000, 1000), 1)
+GATEWAY = {"gateway": {"name": "web"}}
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    fake = FakeCluster()
+    wanted(fake)
+    serve(fake)
+    return fake
+
+
+def spec(*variants: dict[str, Any], targets: int = 1, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any field
+    places = [{"name": name, "replicas": 4} for name in ("cpu", "spare")[:targets]]
+    rollout: dict[str, Any] = {"strategy": "RollingUpdate", "traffic": GATEWAY}
+    if variants:
+        rollout["experiment"] = {"variants": list(variants)}
+    return {"serving": {"image": "triton:1"}, "targets": places, "rollout": rollout, **more}
+
+
+def wanted(cluster: FakeCluster, *variants: dict[str, Any], **more: Any) -> None:  # noqa: ANN401 - any field
+    status = cluster.objects.get((KIND, "shapes"), {}).get("status", {})
+    cluster.apply_pipeline(**spec(*variants, **more))["status"] = status
+
+
+def look(cluster: FakeCluster) -> float | None:
+    return pass_(cluster, FakeProbe(QUICK))
+
+
+def ready(cluster: FakeCluster, *but: str) -> None:
+    for name in cluster.names("Deployment"):
+        count = cluster.objects["Deployment", name]["spec"]["replicas"]
+        cluster.set_ready(name, 0 if name.rsplit("-", 1)[1] in but else count)
+
+
+def play(cluster: FakeCluster, passes: int = 8) -> None:
+    for _ in range(passes):
+        look(cluster)
+        cluster.succeed_jobs()
+        ready(cluster)
+        cluster.pipeline()["status"] = {}
+    look(cluster)
+
+
+def sides(cluster: FakeCluster, target: int = 0) -> dict[str, dict[str, Any]]:
+    found = cluster.pipeline()["status"]["targets"][target].get("variants", [])
+    return {item["name"]: item for item in found}
+
+
+def rules(cluster: FakeCluster) -> list[tuple[str, ...]]:
+    """Header and Services of each rule."""
+    found = []
+    for rule in cluster.objects["HTTPRoute", "shapes"]["spec"]["rules"]:
+        headers = [header for match in rule.get("matches", []) for header in match["headers"]]
+        found.append((*(header["value"] for header in headers), *(ref["name"] for ref in rule["backendRefs"])))
+    return found
+
+
+def test_another_denoiser_builds_one_engine_and_gets_its_share_when_its_pods_are_ready(cluster: FakeCluster) -> None:
+    first, jobs = stable(cluster), set(cluster.names("Job"))
+    wanted(cluster, FAST)
+    assert build(cluster) == 5
+    new = sorted(name.split("-")[:2] for name in set(cluster.names("Job")) - jobs)
+    assert [item[0] for item in new] == ["assemble", "check", "compile", "export", "fetch"]
+    assert [item[1] for item in new if item[0] in {"compile", "export"}] == ["denoiser", "denoiser"]
+    [fast] = set(replicas(cluster)) - {first}
+    # A quarter of the requests needs a quarter of the pods; nobody is sent there before they are ready.
+    assert replicas(cluster) == {first: 4, fast: 1}
+    assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 100}
+    assert rules(cluster) == [("^([0-9a-f][0-9a-f]).*$", f"shapes-cpu-{first}"), (f"shapes-cpu-{first}",)]
+    assert cluster.condition("RolloutComplete")["reason"] == "ExperimentStarting"
+    ready(cluster)
+    look(cluster)
+    assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 75, f"shapes-cpu-{fast}": 25}
+    assert shares(cluster, "GRPCRoute") == shares(cluster, "HTTPRoute")
+    assert rules(cluster)[:-1] == [
+        ("fast", f"shapes-cpu-{fast}"),
+        ("^([0-3][0-9a-f]).*$", f"shapes-cpu-{fast}"),
+        ("^([4-9a-f][0-9a-f]).*$", f"shapes-cpu-{first}"),
+    ]
+    assert selector(cluster, "shapes-cpu")[naming.REVISION] == first
+    look(cluster)
+    said = cluster.condition("RolloutComplete")
+    assert (said["status"], said["reason"]) == ("True", "ExperimentRunning")
+    assert "stable gets 75 % of the requests, fast 25 %" in said["message"]
+    assert cluster.pipeline()["status"]["summary"]["canary"] == "A/B 1/1"
+    assert cluster.condition("Ready")["status"] == "True"
+
+
+def test_results_are_side_by_side_and_looked_at_again(cluster: FakeCluster) -> None:
+    wanted(cluster, FAST)
+    play(cluster)
+    again = look(cluster)
+    assert again == 30
+    found = sides(cluster)
+    assert list(found) == ["stable", "fast"]
+    assert (found["stable"]["weight"], found["fast"]["weight"]) == (75, 25)
+    # The fake probe says QUICK about whoever is asked first: the stable revision.
+    assert found["stable"]["errorRatio"] == 0.2
+    assert (found["stable"]["requests"], found["stable"]["p50Seconds"], found["stable"]["p95Seconds"]) == (
+        100,
+        0.5,
+        0.75,
+    )
+    assert (found["stable"]["stepSeconds"], found["stable"]["meanBatch"]) == (0.01, 2.0)
+    assert (found["fast"]["requests"], found["fast"]["errorRatio"]) == (200, 0.0)
+
+
+def test_windows_begin_anew_together_and_only_for_those_with_a_share(cluster: FakeCluster) -> None:
+    wanted(cluster, FAST, OTHER_SERVER)
+    probe = FakeProbe(QUICK)
+    pass_(cluster, probe)
+    assert probe.asked == []
+    play(cluster)
+    pass_(cluster, probe)
+    assert len(probe.asked) == 3
+    assert len({item.step for item in probe.asked}) == 1
+    before = probe.asked[0].step
+    pass_(cluster, probe)
+    assert probe.asked[0].step == before
+    wanted(cluster, FAST)
+    play(cluster)
+    pass_(cluster, probe)
+    assert probe.asked[0].step != before
+
+
+def test_a_variant_without_ready_pods_leaves_its_share_and_its_users_to_stable(cluster: FakeCluster) -> None:
+    first = stable(cluster)
+    wanted(cluster, FAST, OTHER_SERVER)
+    play(cluster)
+    fast, other = (sides(cluster)[name]["revision"] for name in ("fast", "other"))
+    before = {rule[0]: rule[1] for rule in rules(cluster) if rule[0].startswith("^")}
+    ready(cluster, fast)
+    look(cluster)
+    assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 90, f"shapes-cpu-{other}": 10}
+    after = {rule[0]: rule[1] for rule in rules(cluster) if rule[0].startswith("^")}
+    mine = [pattern for pattern, name in before.items() if name == f"shapes-cpu-{other}"]
+    assert [pattern for pattern, name in after.items() if name == f"shapes-cpu-{other}"] == mine
+    assert set(after.values()) == {f"shapes-cpu-{first}", f"shapes-cpu-{other}"}
+    assert "fast" not in {rule[0] for rule in rules(cluster)}
+    ready(cluster)
+    look(cluster)
+    assert shares(cluster, "HTTPRoute")[f"shapes-cpu-{fast}"] == 25
+
+
+def test_a_variant_that_does_not_compile_is_told_and_the_others_go_on(cluster: FakeCluster) -> None:
+    first = stable(cluster)
+    wanted(cluster, FAST, OTHER_SERVER)
+    for _ in range(8):
+        look(cluster)
+        for job in cluster.unfinished_jobs():
+            if job["metadata"]["name"].startswith("compile-"):
+                cluster.end_job(job, 64, {"error": {"reason": "EngineFailed", "message": "no such operator."}})
+        cluster.succeed_jobs()
+        ready(cluster)
+    said = cluster.condition("RolloutComplete")
+    assert (said["status"], said["reason"]) == ("False", "VariantFailed")
+    assert said["message"].startswith("Variant fast on target cpu: compile denoiser for cpu: no such operator.")
+    assert "change it or remove it (spec.rollout.experiment.variants)" in said["message"]
+    assert cluster.condition("EnginesReady")["status"] == "True"
+    other = sides(cluster)["other"]["revision"]
+    assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 90, f"shapes-cpu-{other}": 10}
+    assert cluster.pipeline()["status"]["summary"]["canary"] == "A/B 1/2"
+    events = [item for (kind, _), item in cluster.objects.items() if kind == "Event"]
+    assert [item["type"] for item in events if item["reason"] == "VariantFailed"] == ["Warning"]
+
+
+def test_a_variant_whose_pods_are_never_ready_is_told_after_the_deadline(cluster: FakeCluster) -> None:
+    wanted(cluster, OTHER_SERVER)
+    build(cluster)
+    [other] = [name for name in cluster.names("Deployment") if not name.endswith(stable(cluster))]
+    cluster.objects["Deployment", other]["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
+    look(cluster)
+    assert "its pods were not ready within 10m (progressDeadline)" in cluster.condition("RolloutComplete")["message"]
+    ready(cluster)
+    play(cluster, 2)
+    assert cluster.condition("RolloutComplete")["reason"] == "ExperimentRunning"
+
+
+def test_what_is_the_same_as_stable_is_told(cluster: FakeCluster) -> None:
+    wanted(cluster, {"name": "same", "weight": 50, "serving": {"image": "triton:1"}})
+    play(cluster)
+    assert "the same as stable, so there is nothing to compare" in cluster.condition("RolloutComplete")["message"]
+    assert list(replicas(cluster)) == [stable(cluster)]
+    assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{stable(cluster)}": 100}
+
+
+def test_the_end_of_an_experiment_first_moves_the_requests_then_takes_the_pods(cluster: FakeCluster) -> None:
+    first = stable(cluster)
+    wanted(cluster, FAST)
+    play(cluster)
+    wanted(cluster)
+    look(cluster)
+    assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 100}
+    assert len(rules(cluster)) == 1
+    assert len(replicas(cluster)) == 2
+    play(cluster, 2)
+    assert replicas(cluster) == {first: 4}
+    assert cluster.condition("RolloutComplete")["reason"] == "Complete"
+    assert not sides(cluster)
+
+
+def test_a_variant_becomes_stable_without_a_build(cluster: FakeCluster) -> None:
+    wanted(cluster, FAST)
+    play(cluster)
+    fast = sides(cluster)["fast"]["revision"]
+    wanted(cluster, model=minimal_spec()["model"] | UNET)
+    assert build(cluster) == 0
+    play(cluster)
+    assert stable(cluster) == fast
+    assert naming.VARIANT not in cluster.objects["Deployment", f"shapes-cpu-{fast}"]["metadata"]["annotations"]
+    assert replicas(cluster)[fast] == 4
+
+
+def test_variants_follow_a_change_of_the_pipeline(cluster: FakeCluster) -> None:
+    """Another scheduler for everybody: the variant keeps its share on its earlier revision until the next is ready."""
+    wanted(cluster, FAST)
+    play(cluster)
+    old, fast = stable(cluster), sides(cluster)["fast"]["revision"]
+    wanted(cluster, FAST, scheduler={"type": "Euler"})
+    seen = set()
+    for _ in range(12):
+        look(cluster)
+        found = shares(cluster, "HTTPRoute")
+        assert sum(found.values()) == 100
+        assert 25 in found.values()
+        seen.add(tuple(found))
+        cluster.succeed_jobs()
+        ready(cluster)
+    assert len(seen) >= 2
+    assert stable(cluster) != old
+    assert sides(cluster)["fast"]["revision"] not in {fast, old, stable(cluster)}
+    assert fast not in replicas(cluster)
+    assert cluster.condition("RolloutComplete")["reason"] == "ExperimentRunning"
+
+
+def test_targets_have_the_same_variant_or_none_has(cluster: FakeCluster) -> None:
+    wanted(cluster, OTHER_SERVER, targets=2)
+    build(cluster)
+    for name in cluster.names("Deployment"):
+        cluster.set_ready(name, cluster.objects["Deployment", name]["spec"]["replicas"])
+    look(cluster)
+    look(cluster)
+    there = [
+        name for name in cluster.names("Deployment") if "spare" in name and not name.endswith(stable(cluster, "spare"))
+    ]
+    [waiting] = there
+    assert cluster.objects["Deployment", waiting]["spec"]["replicas"] == 1
+    assert sum(shares(cluster, "HTTPRoute").values()) == 800
+    assert len(shares(cluster, "HTTPRoute")) == 2
+    play(cluster)
+    assert sorted(shares(cluster, "HTTPRoute").values()) == [40, 40, 360, 360]
+
+
+def test_suspended_is_suspended_and_comes_back(cluster: FakeCluster) -> None:
+    wanted(cluster, FAST)
+    play(cluster)
+    before = shares(cluster, "HTTPRoute")
+    wanted(cluster, FAST, suspend=True)
+    play(cluster, 3)
+    assert set(replicas(cluster).values()) == {0}
+    wanted(cluster, FAST)
+    play(cluster)
+    assert shares(cluster, "HTTPRoute") == before
+
+
+def test_what_variants_serve_stays_in_the_store(cluster: FakeCluster) -> None:
+    wanted(cluster, FAST)
+    play(cluster)
+    fast = sides(cluster)["fast"]["revision"]
+    repository = cluster.objects["Deployment", f"shapes-cpu-{fast}"]["metadata"]["annotations"][naming.REPOSITORY]
+    jobs = [item for (kind, _), item in cluster.objects.items() if kind == "Job"]
+    deployments = [item for (kind, _), item in cluster.objects.items() if kind == "Deployment"]
+    uid = cluster.objects["PersistentVolumeClaim", "shapes-store"]["metadata"]["uid"]
+    kept = needed(Neighbours([cluster.pipeline()], jobs, deployments), Store("shapes-store", uid))
+    assert repository in kept
+    engines = [item["metadata"]["name"] for item in jobs if item["metadata"]["name"].startswith("compile-denoiser")]
+    assert len(engines) == 2
+    assert {digest_of(name[::-1]) for name in engines} <= kept
+
+
+def test_jobs_of_a_variant_go_with_it(cluster: FakeCluster) -> None:
+    jobs = cluster.names("Job")
+    wanted(cluster, FAST)
+    play(cluster)
+    assert len(cluster.names("Job")) > len(jobs)
+    wanted(cluster)
+    play(cluster)
+    assert cluster.names("Job") == jobs
+
+
+def test_nothing_is_written_while_an_experiment_runs(cluster: FakeCluster) -> None:
+    wanted(cluster, FAST)
+    play(cluster)
+    look(cluster)
+    cluster.writes.clear()
+    look(cluster)
+    assert cluster.writes == []
+
+
+def test_a_preview_shows_what_variants_need() -> None:
+    with_variant = DiffusionPipelineSpec.model_validate(minimal_spec() | spec(FAST))
+    plain = DiffusionPipelineSpec.model_validate(minimal_spec() | spec())
+    found, before = preview(None, "studio/shapes", with_variant), preview(None, "studio/shapes", plain)
+    assert (
+        sum(item.stage == "compile" for item in found.builds) - sum(item.stage == "compile" for item in before.builds)
+        == 1
+    )
+    assert len(found.builds) - len(before.builds) == 5
+
+
+def test_a_share_grows_after_its_pods_and_never_falls_on_the_way(cluster: FakeCluster) -> None:
+    wanted(cluster, FAST)
+    play(cluster)
+    fast = f"shapes-cpu-{sides(cluster)['fast']['revision']}"
+    wanted(cluster, FAST | {"weight": 75})
+    # Between the change of the number of pods and the Deployment controller's word about it.
+    for _ in range(3):
+        look(cluster)
+        assert shares(cluster, "HTTPRoute")[fast] == 25
+    assert cluster.objects["Deployment", fast]["spec"]["replicas"] == 3
+    ready(cluster)
+    look(cluster)
+    assert shares(cluster, "HTTPRoute")[fast] == 75
+
+
+def test_variants_keep_their_shares_when_the_stable_revision_has_no_pod(cluster: FakeCluster) -> None:
+    wanted(cluster, FAST, OTHER_SERVER)
+    play(cluster)
+    before, first = shares(cluster, "HTTPRoute"), stable(cluster)
+    ready(cluster, first)
+    look(cluster)
+    assert shares(cluster, "HTTPRoute") == before
+    assert stable(cluster) == first
+
+
+def test_what_served_before_and_was_a_variant_goes_back_to_the_history(cluster: FakeCluster) -> None:
+    first = stable(cluster)
+    wanted(cluster, serving={"image": "triton:9"})
+    play(cluster)
+    assert replicas(cluster)[first] == 0
+    back = {"name": "back", "weight": 10, "serving": {"image": "triton:1"}}
+    wanted(cluster, back, serving={"image": "triton:9"})
+    play(cluster)
+    assert sides(cluster)["back"]["revision"] == first
+    assert replicas(cluster)[first] == 1
+    wanted(cluster, back | {"serving": {"image": "triton:3"}}, serving={"image": "triton:9"})
+    play(cluster)
+    assert sides(cluster)["back"]["revision"] != first
+    assert replicas(cluster)[first] == 0
+
+
+def test_jobs_of_an_earlier_variant_stay_until_the_next_ones_are_known(cluster: FakeCluster) -> None:
+    """Until then nobody can say which of them are needed again."""
+    wanted(cluster, FAST)
+    play(cluster)
+    jobs = {name for name in cluster.names("Job") if name.startswith("compile-denoiser")}
+    source = {"huggingFace": {"repo": "demo/fast", "revision": "e" * 40}}
+    wanted(cluster, FAST | {"model": {"components": {"denoiser": {"source": source}}}})
+    look(cluster)
+    assert jobs <= set(cluster.names("Job"))
+    play(cluster)
+    assert len(jobs - set(cluster.names("Job"))) == 1
