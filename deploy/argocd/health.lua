@@ -15,6 +15,7 @@ local on_the_way = {
   RollingOut = true,
   RemovingOldRevision = true,
   CanaryProgressing = true,
+  ExperimentStarting = true,
 }
 
 local function ready_condition()
