@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,13 +129,13 @@ def test_autoscaling_that_cannot_work_is_refused_with_the_reason(kube: Kube, cas
     assert said in answer(kube, document)
 
 
-def run(server: ApiServer, scene: Callable[[World, Reconciler], Awaitable[Any]]) -> None:
+def run(server: ApiServer, scene: Callable[[World, Reconciler], Awaitable[Any]], settings: Settings = SETTINGS) -> None:
     """Let something happen against the API server."""
 
     async def go() -> None:
         async with connect(str(server.user_kubeconfig)) as connection:
             world = World.of(connection)
-            await scene(world, Reconciler(world, SETTINGS))
+            await scene(world, Reconciler(world, settings))
 
     asyncio.run(go())
 
@@ -255,6 +256,9 @@ def test_nothing_is_written_while_nothing_happens(server: ApiServer, kube: Kube)
     before = versions()
     run(server, settle)
     assert len(before) > 10
+    assert versions() == before
+    # Nor by the next release, whose builder is another image.
+    run(server, settle, replace(SETTINGS, builder_image="b:2", resync_seconds=299))
     assert versions() == before
 
 
