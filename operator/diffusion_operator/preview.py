@@ -229,10 +229,21 @@ def _applied(body: JsonObject, observed: Observed) -> Change | None:
     kind, name = body["kind"], body["metadata"]["name"]
     live = observed.find(kind, name)
     if live is None:
-        old = [item["metadata"]["name"] for item in observed.of_target(observed.deployments, _target(body))]
-        note = f"takes over from {', '.join(old)} once it is ready" if kind == "Deployment" and old else ""
-        return Change("create", kind, name, note)
+        return Change("create", kind, name, _fate(body, observed) if kind == "Deployment" else "")
     return None if contains(live.get("spec", {}), body["spec"]) else Change("change", kind, name)
+
+
+def _fate(body: JsonObject, observed: Observed) -> str:
+    """What a new Deployment is for."""
+    variant = body["metadata"]["annotations"].get(naming.VARIANT)
+    if variant is not None:
+        return f"variant {variant} gets its share once it is ready on every target"
+    old = [
+        item["metadata"]["name"]
+        for item in observed.of_target(observed.deployments, _target(body))
+        if naming.VARIANT not in item["metadata"].get("annotations", {})
+    ]
+    return f"takes over from {', '.join(old)} once it is ready" if old else ""
 
 
 def _target(body: JsonObject) -> str:

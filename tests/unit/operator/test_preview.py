@@ -99,6 +99,18 @@ def test_a_new_revision_takes_over_from_the_old_one(cluster: FakeCluster) -> Non
     assert old in created.note
 
 
+def test_a_variant_is_one_engine_and_takes_over_from_nobody(cluster: FakeCluster) -> None:
+    variant = {"name": "fast", "weight": 20, "model": {"components": {"denoiser": OTHER}}}
+    rollout = {"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}}
+    found = foretell(cluster, rollout={**rollout, "experiment": {"variants": [variant]}})
+    assert [item for item in to_build(found) if item[0] == "compile"] == [("compile", "denoiser")]
+    [change] = [item for item in found.changes if item.kind == "Deployment"]
+    assert (change.verb, change.note) == ("create", "variant fast gets its share once it is ready on every target")
+    cluster.apply_pipeline(rollout={**rollout, "experiment": {"variants": [variant]}})
+    assert len(to_build(found)) == build(cluster)
+    assert len(cluster.names("Deployment")) == 2
+
+
 def test_more_pods_are_a_change_and_a_dropped_autoscaler_a_removal(cluster: FakeCluster) -> None:
     [deployment] = cluster.names("Deployment")
     found = foretell(cluster, targets=[{"name": "cpu", "replicas": 3}])
