@@ -17,9 +17,13 @@ from examples.demo_training.judge import judge
 from tests.cluster.kube import Kube, Object, condition, eventually
 from tests.cluster.load import load
 from tests.cluster.pipelines import end_state, example, leftovers, story, wait_ready
+from tests.cluster.upgrade import servers, to_the_next_version
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from examples.demo_support.cluster import Cluster
+    from examples.demo_support.install import Images
 
 BEFORE_AND_AFTER = 5
 PROMPT = "a red circle on a blue background"
@@ -155,16 +159,31 @@ def test_a_rolling_restart_under_load_loses_no_request(served: Kube) -> None:
     wait_ready(served)
 
 
+def lose_the_status(kube: Kube) -> None:
+    """It is there again after a whole pass of the operator: status comes last."""
+    wiped = json.dumps([{"op": "remove", "path": "/status"}])
+    kube.run("patch", "dp", "shapes", "--subresource=status", "--type=json", "-p", wiped)
+    wait_ready(kube)
+
+
 def test_losing_the_whole_status_loses_nothing(served: Kube) -> None:
     before = end_state(served)
     objects = fingerprints(served)
-    served.run(
-        "patch", "dp", "shapes", "--subresource=status", "--type=json",
-        "-p", json.dumps([{"op": "remove", "path": "/status"}]),
-    )  # fmt: skip
-    wait_ready(served)
+    lose_the_status(served)
     assert end_state(served) == before
     assert fingerprints(served) == objects
+
+
+def test_an_upgrade_to_the_next_chart_and_images_builds_nothing_and_restarts_no_server(
+    cluster: Cluster, images: Images, served: Kube, tmp_path: Path
+) -> None:
+    before, objects, running = end_state(served), fingerprints(served), servers(served)
+    to_the_next_version(cluster, images, tmp_path)
+    # The new operator has made up its mind about the pipeline.
+    lose_the_status(served)
+    assert servers(served) == running
+    assert fingerprints(served) == objects
+    assert end_state(served) == before
 
 
 def test_deleting_the_pipeline_leaves_nothing(served: Kube) -> None:
