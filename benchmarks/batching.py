@@ -43,16 +43,15 @@ def ensemble(http: str, clients: int) -> Row:
     for _ in range(ROUNDS):
         send_all(http, [ask(seed) for seed in range(clients)])
         moments.append(time.monotonic())
-    after = counts(http, "5_denoiser")
+    batch = counts(http, "5_denoiser").since(before).mean_batch
     seconds = median(end - begin for begin, end in pairwise(moments))
-    batch = (after.samples - before.samples) / (after.calls - before.calls)
     return {"images_per_second": clients / seconds, "mean_batch": batch}
 
 
 def python_loop() -> Row:
     """diffusers, one request after the other."""
     reference = Reference(DEMO, "DDIM")
-    # The parity tests keep torch to one thread; here it gets the cores that the engines get.
+    # The cores that the engines get.
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     reference.draw(ask(0))
     moments = [time.monotonic()]

@@ -12,7 +12,7 @@ from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.cluster import MERGE, Cluster, Reference
 from diffusion_operator.errors import OperatorError
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster, result_of
 from tests.unit.operator.passes import serve
 
 JsonObject = dict[str, Any]
@@ -190,30 +190,6 @@ async def _start(cluster: World, item: JsonObject) -> None:
         "conditions": [{**complete, "lastUpdateTime": now, "lastTransitionTime": now}],
     }
     await cluster.patch_status(target, status)
-
-
-def result_of(job: JsonObject) -> JsonObject:
-    """What a builder would say; equal arguments give equal artifacts."""
-    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
-    stage = arguments[2]
-    result: JsonObject = {"stage": stage, "digest": _digest(job["metadata"]["name"])}
-    result |= {"sizeBytes": 1000, "seconds": 1.5, "cached": False}
-    if stage == "fetch":
-        own = arguments[arguments.index("--revision") + 1]
-        parts = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
-        result["components"] = {part: _digest(part + (own if part == "unet" else "")) for part in parts}
-        result["pipelineClass"] = "StableDiffusionPipeline"
-    if stage == "export":
-        result["content"] = _digest("content" + job["metadata"]["name"])
-    if stage == "judge":
-        result |= {"passed": True, "message": "The pictures are alike."}
-    if stage == "assemble":
-        result["ensembles"] = ["generate_20_pipeline"]
-    return result
-
-
-def _digest(text: str) -> str:
-    return (text.encode()[::-1].hex() * 64)[:64]
 
 
 def _now() -> str:

@@ -29,7 +29,8 @@ def draw(call: Call, request: Tensors, steps: int) -> Array:
     tokens = call("1_tokenizer", {"prompt": request["prompt"]}, ["input_ids"])
     text = call("2_text_encoder", tokens, ["text_embeddings"])
     table, noises = f"table_generate_{steps}", [f"noise_{index}" for index in range(steps)]
-    plan = call("4_conditioner", request, [table, *_CONSTANT, *_MOVING, *noises])
+    asked = {name: array for name, array in request.items() if name != "prompt"}
+    plan = call("4_conditioner", {**asked, **tokens}, [table, *_CONSTANT, *_MOVING, *noises])
     constant = {
         "table": plan[table], "levels": plan["levels"], "kept": plan["kept"], "latent_mask": plan["step_mask"],
     }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import early, python_models, stages, tiers
 from diffusion_builder.build_spec import CPU, Source
+from diffusion_builder.check import comparable
 from diffusion_builder.components import parts
 from diffusion_builder.components.around import NEEDED
 from diffusion_builder.contract import TEXT_TO_IMAGE, Component
@@ -97,7 +98,7 @@ def build(context: Context, spec: BuildSpec, target: str | None = None, *, check
     _judge_target(chosen)
     results: list[Result] = []
     fetched = _fetch(context, spec, results)
-    _judge(context, spec, fetched)
+    _judge(context, spec, fetched, checked=checked)
     engines: dict[str, str] = {}
     for item in exports(spec, fetched):
         engines[item.name] = _engine(context, spec, (chosen, fetched, item), results)
@@ -114,7 +115,7 @@ def _judge_target(target: Target) -> None:
         sku.check_asked(target.sku)
 
 
-def _judge(context: Context, spec: BuildSpec, fetched: Fetched) -> None:
+def _judge(context: Context, spec: BuildSpec, fetched: Fetched, *, checked: bool) -> None:
     def folder(digest: str, part: str) -> Path:
         source = context.store.get(Kind.SOURCE, digest)
         if part not in source.manifest.extra["components"]:
@@ -133,6 +134,11 @@ def _judge(context: Context, spec: BuildSpec, fetched: Fetched) -> None:
     main = {part: folder(fetched.of(component), part) for component, part in _FOLDERS.items()}
     early.judge_models(main, {name: folder(digest, parts.CONTROLNET) for name, digest in fetched.control_nets.items()})
     tiers.judged(folder(fetched.base, "scheduler").parent, spec.listed(), spec.pipelines)
+    if checked:
+        comparable.judge(
+            main[parts.UNET], {item.task for item in spec.pipelines},
+            ip_adapter=any(python_models.IP_ADAPTER in item.features for item in spec.pipelines),
+        )  # fmt: skip
 
 
 def _fetch(context: Context, spec: BuildSpec, results: list[Result]) -> Fetched:

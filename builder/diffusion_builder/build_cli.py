@@ -96,8 +96,8 @@ def _body(given: Mapping[str, Any], target: str | None) -> Mapping[str, Any]:
     gpu = {} if target in (None, "cpu") else {"gpu": {"product": target}}
     body = {
         "model": {**options, "source": _source(given)},
-        "scheduler": {"type": given.get("scheduler", "DDIM")},
-        "precision": given.get("precision", "float32"),
+        **({"scheduler": {"type": given["scheduler"]}} if "scheduler" in given else {}),
+        **({"precision": given["precision"]} if "precision" in given else {}),
         "componentPrecision": dict(_pair(text) for text in given.get("component_precision", ())),
         "shapes": _json(given, "shapes", DEFAULT_SHAPES),
         "engines": {"runtime": given.get("runtime")},

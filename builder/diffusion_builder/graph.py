@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from diffusion_builder.errors import BadInputError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from diffusion_builder.contract import DType
 
@@ -99,16 +99,22 @@ def _unread(ensemble: Ensemble, output: str) -> Iterator[str]:
     Triton leaves out the steps that the requested outputs do not need, going backwards from the tensors that nobody
     reads any more. It takes an input of the ensemble among those for an output of step 0 and may leave that out too.
     """
+    reached = behind(ensemble, [output])
+    for port in ensemble.inputs:
+        if port.name not in reached:
+            yield f"input {port.name} is read by no step that output {output} needs"
+
+
+def behind(ensemble: Ensemble, tensors: Iterable[str]) -> set[str]:
+    """The tensors that these are made from, directly or not, and themselves."""
     makers = {tensor: step for step in ensemble.steps for tensor in step.outputs.values()}
-    open_, reached = [output], set[str]()
+    open_, reached = list(tensors), set[str]()
     while open_:
         tensor = open_.pop()
         if tensor not in reached:
             reached.add(tensor)
             open_ += makers[tensor].inputs.values() if tensor in makers else ()
-    for port in ensemble.inputs:
-        if port.name not in reached:
-            yield f"input {port.name} is read by no step that output {output} needs"
+    return reached
 
 
 def _place(index: int, step: Step) -> str:

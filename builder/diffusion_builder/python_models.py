@@ -119,11 +119,12 @@ def table_of(key: str) -> Tensor:
 
 
 def preprocessor(control_nets: Sequence[str]) -> Interface:
-    """Inputs and outputs of the preprocessor; prompt and embeddings are read only for their batch."""
+    """Inputs and outputs of the preprocessor; ids, embeddings and guidance are read only for their batch."""
     images = [tensor for name in control_nets for tensor in control_image(name)]
     return Interface(
         (
-            *_CARRIERS, HEIGHT, WIDTH, *INPUT_IMAGE, *MASK, MASK_FEATHER, *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, *images,
+            *_CARRIERS, replace(contract.GUIDANCE, optional=True), HEIGHT, WIDTH, *INPUT_IMAGE, *MASK, MASK_FEATHER,
+            *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, *images,
         ),
         (
             contract.PIXELS, MASKED_PIXELS, contract.LATENT_MASK, contract.REFERENCE_PIXELS,
@@ -155,7 +156,7 @@ def conditioner(keys: Sequence[str], calls: int, control_nets: Sequence[str]) ->
     )  # fmt: skip
 
 
-_CARRIERS = tuple(replace(tensor, optional=True) for tensor in (PROMPT, PROMPT_EMBEDDINGS))
+_CARRIERS = tuple(replace(tensor, optional=True) for tensor in (contract.INPUT_IDS, PROMPT_EMBEDDINGS))
 _MOMENTS = tuple(
     replace(tensor, optional=True)
     for tensor in (contract.LATENT_MEAN, contract.LATENT_STD, MASKED_MEAN, MASKED_STD)

@@ -94,6 +94,15 @@ class Counts:
     samples: int
     calls: int
 
+    def since(self, before: Counts) -> Counts:
+        """What has been counted after `before`."""
+        return Counts(self.samples - before.samples, self.calls - before.calls)
+
+    @property
+    def mean_batch(self) -> float:
+        """Samples per call; 1 without any call."""
+        return self.samples / self.calls if self.calls else 1.0
+
 
 def counts(http: str, model: str) -> Counts:
     """Read a model's statistics."""

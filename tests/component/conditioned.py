@@ -29,11 +29,12 @@ _TEXT = (16, 32)
 _DTYPES = {"f4": "FP32", "i4": "INT32", "i8": "INT64", "u1": "UINT8", "b1": "BOOL", "O": "BYTES"}
 
 
-def checkpoint(folder: Path, unet: str) -> Path:
-    """A random checkpoint with this UNet of `parts`."""
-    write_checkpoint(folder)
-    shutil.rmtree(folder / "unet")
-    parts.unet(unet)(folder / "unet")
+def checkpoint(folder: Path, unet: str, vae: parts.Write | None = None, text_width: int = _TEXT[1]) -> Path:
+    """A random checkpoint with this UNet of `parts`, and this VAE."""
+    write_checkpoint(folder, width=text_width)
+    for part, write in {"unet": parts.unet(unet), **({"vae": vae} if vae else {})}.items():
+        shutil.rmtree(folder / part)
+        write(folder / part)
     return folder
 
 
@@ -52,7 +53,7 @@ def around(folder: Path) -> Mapping[str, Any]:
 class Conditioned:
     """A repository, with a question for each of its ensembles of the fewest steps and what diffusers draws for it."""
 
-    models: Path
+    repository: Artifact
     questions: Mapping[str, Question]
     expected: Mapping[str, Pixels]
 
@@ -67,7 +68,12 @@ class Conditioned:
         # An IP-Adapter stays in diffusers' UNet.
         order = sorted(asked, key=lambda name: asked[name].ip_adapter)
         drawn = {name: reference.draw(asked[name]).pictures for name in order}
-        return cls(artifact.path / "models", asked, drawn)
+        return cls(artifact, asked, drawn)
+
+    @property
+    def models(self) -> Path:
+        """What Triton is pointed at."""
+        return self.repository.path / "models"
 
 
 def put(http: str, ensemble: str, question: Question, only: str | None = None, **changes: Any) -> Any:  # noqa: ANN401

@@ -49,7 +49,7 @@ def plan(checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> BuildSpec:  
     """What the tests build; `more` are fields of a spec."""
     body = {
         "model": {"source": {"path": str(checkpoint)}},
-        "scheduler": {"type": scheduler},
+        **({} if "schedulers" in more else {"scheduler": {"type": scheduler}}),
         "shapes": json.loads(SHAPES),
         "pipelines": [{"task": "generate", "steps": TIERS}],
     }

@@ -46,8 +46,6 @@ class Reference:
             self._pipe.scheduler.config, **_SETTINGS.get(scheduler, {})
         )
         self._pipe.set_progress_bar_config(disable=True)
-        # On a busy machine torch's threads mostly wait for each other, and these networks are tiny.
-        torch.set_num_threads(1)
 
     def draw(self, ask: Ask) -> Pixels:
         """The pictures [B, H, W, 3] that this request should give; seeds and sizes must be in it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -14,7 +14,8 @@ from diffusion_builder.contract import Component
 from diffusion_builder.errors import ExitCode, Reason
 from diffusion_builder.store import Store
 from tests.component import parts, tensorrt_rtx
-from tests.component.conftest import SHAPES, context
+from tests.component.conditioned import checkpoint
+from tests.component.conftest import SHAPES, context, make
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,6 +106,47 @@ def test_parts_that_do_not_belong_together(tmp_path: Path, capsys: pytest.Captur
     _check(code, capsys, wrong.reason, wrong.says)
     assert not list((store.root / "onnx").glob("*"))
     assert not list((store.root / "onnx").glob(".*"))
+
+
+def _wide(folder: Path) -> Path:
+    """A checkpoint whose UNet reads latents of 8 channels, and whose levels have layers of different numbers."""
+    return checkpoint(folder, "wide-latent", parts.vae(8))
+
+
+_ADAPTER = {"controlNets": [], "ipAdapter": {"source": {"path": "ADAPTER"}}}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "model", "says"),
+    [
+        ({"task": "inpaint", "steps": [2]}, {}, "for inpaint: its pipelines take a UNet of 4 or 9 input channels"),
+        (
+            {"task": "generate", "steps": [2], "features": ["ip_adapter"]}, _ADAPTER,
+            "for ip_adapter: it cannot weigh an IP-Adapter where layers_per_block",
+        ),
+    ],
+)  # fmt: skip
+def test_what_diffusers_has_no_pipeline_for_is_said_before_anything_is_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pipeline: dict[str, Any], model: dict[str, Any], says: str
+) -> None:
+    parts.ip_adapter("wide-latent")(tmp_path / "adapter")
+    parts.image_encoder()(tmp_path / "adapter" / "image_encoder")
+    options = json.dumps(model).replace("ADAPTER", str(tmp_path / "adapter"))
+    code = _run(
+        "build", "--out", str(tmp_path / "store"), "--source", str(_wide(tmp_path / "wide")),
+        "--pipelines", json.dumps([pipeline]), "--options", options,
+    )  # fmt: skip
+    _check(code, capsys, Reason.CHECK_FAILED, says)
+    assert not list((tmp_path / "store" / "onnx").glob("*"))
+
+
+def test_a_repository_that_diffusers_has_no_pipeline_for_is_not_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    digest = make(store, _wide(tmp_path / "wide"), pipelines=[{"task": "inpaint", "steps": [2]}])[-1]["digest"]
+    code = _run("check", "--store", str(store), "--repository", str(digest))
+    _check(code, capsys, Reason.CHECK_FAILED, "build with --no-check")
 
 
 _TENSORRT = ("--runtime", "tensorrt", "--target", "NVIDIA-L4")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from diffusion_builder.build import build
 from diffusion_builder.build_spec import BuildSpec
 from tests.component import parts
+from tests.component.conditioned import around, checkpoint
 from tests.component.conftest import SHAPES, context
 
 if TYPE_CHECKING:
@@ -42,30 +42,19 @@ def _one_thread() -> Iterator[None]:
     yield from parts.one_thread()
 
 
-def _sources(folder: Path, checkpoint: Path) -> tuple[Path, dict[str, Any]]:
-    """A checkpoint with the smallest UNet, and what fits to it."""
-    base = shutil.copytree(checkpoint, folder / "base")
-    shutil.rmtree(base / "unet")
-    parts.unet()(base / "unet")
-    parts.controlnet()(folder / "net")
-    parts.ip_adapter()(folder / "adapter")
-    parts.image_encoder()(folder / "adapter" / "image_encoder")
+def _additions(folder: Path) -> dict[str, Any]:
     parts.safety_checker()(folder / "checker")
-    more = {
-        "controlNets": [{"name": "canny", "source": {"path": str(folder / "net")}}],
-        "ipAdapter": {"source": {"path": str(folder / "adapter")}},
-    }
-    return base, {
-        "additions": more,
+    return {
+        "additions": around(folder),
         "safety checker": {"safetyChecker": {"source": {"path": str(folder / "checker")}}},
         "half precision": {"clipSkip": 1, "longPrompts": True},
     }
 
 
 @pytest.mark.parametrize("name", _CASES)
-def test_a_repository_draws_what_diffusers_draws(tmp_path: Path, random_checkpoint: Path, name: str) -> None:
-    base, more = _sources(tmp_path, random_checkpoint)
-    model = {"source": {"path": str(base)}, **more[name]}
+def test_a_repository_draws_what_diffusers_draws(tmp_path: Path, name: str) -> None:
+    base = checkpoint(tmp_path / "base", "sd1")
+    model = {"source": {"path": str(base)}, **_additions(tmp_path)[name]}
     case = _CASES[name]
     spec = BuildSpec.model_validate({"model": model, "shapes": json.loads(SHAPES), **case})
     found = build(context(tmp_path / "store"), spec)[-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from diffusion_builder.build import build
 from diffusion_builder.build_spec import BuildSpec
 from tests.component import parts
-from tests.component.checkpoints import write_checkpoint
+from tests.component.conditioned import checkpoint
 from tests.component.conftest import SHAPES, context
 from tests.component.test_checkpoints import SHAPES_OF, Shape, lora
 
@@ -28,18 +27,11 @@ def _has_adapter(shape: Shape) -> bool:
     return shape.adapter and not isinstance(parts.UNETS[shape.unet].get("layers_per_block"), list)
 
 
-def _checkpoint(folder: Path, shape: Shape) -> Path:
-    write_checkpoint(folder, width=shape.text_width)
-    for part, write in {"unet": parts.unet(shape.unet), "vae": parts.vae(shape.latent, shape.levels)}.items():
-        shutil.rmtree(folder / part)
-        write(folder / part)
-    return folder
-
-
 def _model(folder: Path, shape: Shape) -> dict[str, Any]:
     lora(shape)(folder / "lora")
+    vae = parts.vae(shape.latent, shape.levels)
     model: dict[str, Any] = {
-        "source": {"path": str(_checkpoint(folder / "checkpoint", shape))},
+        "source": {"path": str(checkpoint(folder / "checkpoint", shape.unet, vae, shape.text_width))},
         "loras": [{"source": {"path": str(folder / "lora")}, "weight": 0.01}],
         "clipSkip": 1,
         "longPrompts": True,

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.component.client import Ask, answer, inputs, psnr, send
+from tests.component.parts import one_thread
 from tests.component.reference import Reference
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.component.tritonserver import Server
 
+_threads = pytest.fixture(autouse=True, scope="module")(one_thread)
 _SCHEDULERS = ("DDIM", "Euler")
 _MIN_PSNR = 35.0
 _PROMPT = ["a red circle on a blue background"]

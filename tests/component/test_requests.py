@@ -35,10 +35,10 @@ def test_mixed_concurrent_requests_give_the_pictures_they_give_alone(ddim: Serve
     alone = [send(ddim.http, ask) for ask in asks]
     before = counts(ddim.http, "5_denoiser")
     together = send_all(ddim.http, asks)
-    after = counts(ddim.http, "5_denoiser")
+    made = counts(ddim.http, "5_denoiser").since(before)
     assert [psnr(one, other) >= _SAME_DB for one, other in zip(alone, together, strict=True)] == [True] * 12
-    assert after.samples - before.samples == sum(ask.steps for ask in asks)
-    assert (after.samples - before.samples) / (after.calls - before.calls) > 1.0
+    assert made.samples == sum(ask.steps for ask in asks)
+    assert made.mean_batch > 1.0
 
 
 def test_batch_of_three_equals_three_single_requests(ddim: Server) -> None:
@@ -92,6 +92,9 @@ _GOOD = Ask(4, [_PROMPT])
         (replace(_GOOD, guidance_scale=[float("inf")]), "guidance_scale inf is not a finite number"),
         (Ask(4, [_PROMPT] * 2, height=[64, 128]), "height differs within one request"),
         (Ask(4, [_PROMPT] * 9), "batch-size must be <= 8"),
+        (Ask(4, [_PROMPT] * 2, seed=[1]), "batch size does not match"),
+        (Ask(4, [_PROMPT] * 2, seed=[1, 2, 3]), "batch size does not match"),
+        (replace(_GOOD, guidance_scale=[float("-inf")]), "guidance_scale -inf is not a finite number"),
         (Ask(4, []), "prompt"),
         (replace(_GOOD, steps=5), "unknown model"),
     ],
@@ -118,7 +121,7 @@ def test_wrong_dtype_shape_or_name_is_named(ddim: Server, extra: object, says: s
     assert says in str(caught.value)
 
 
-def test_bad_request_spoils_nothing_for_others(ddim: Server) -> None:
+def test_bad_requests_spoil_nothing_for_others_in_the_same_batches(ddim: Server) -> None:
     asks = [Ask(4, [_PROMPT], seed=[index]) for index in range(4)]
     alone = [send(ddim.http, ask) for ask in asks]
 
@@ -131,10 +134,13 @@ def test_bad_request_spoils_nothing_for_others(ddim: Server) -> None:
     bad = replace(_GOOD, guidance_scale=[float("nan")])
     mixed = [ask for good in asks for ask in (good, bad)]
     with ThreadPoolExecutor(len(mixed)) as pool:
-        results = list(pool.map(outcome, mixed))
-    assert all("not a finite number" in str(result) for result in results[1::2])
-    good = [result for result in results[::2] if not isinstance(result, str)]
-    assert all(psnr(one, other) >= _SAME_DB for one, other in zip(alone, good, strict=True))
+        # Once in about ten rounds a good request was refused, while models read a request at the same time.
+        for _ in range(40):
+            results = list(pool.map(outcome, mixed))
+            assert ["not a finite number" in str(result) for result in results[1::2]] == [True] * 4
+            good = [result for result in results[::2] if not isinstance(result, str)]
+            assert len(good) == 4, results
+            assert all(psnr(one, other) >= _SAME_DB for one, other in zip(alone, good, strict=True))
 
 
 def test_probe_accepts_the_server_and_refuses_a_dead_one(ddim: Server, built: Built) -> None:

@@ -16,6 +16,7 @@ from diffusion_builder import stages
 from diffusion_builder.models.schedule import SchedulerType
 from tests.component.client import answer, psnr, tensor
 from tests.component.conftest import SHAPES, context, make
+from tests.component.parts import one_thread
 from tests.component.tritonserver import Server, serve
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tests.component.client import Pixels
 
 _MIN_PSNR = 35.0
+_threads = pytest.fixture(autouse=True, scope="module")(one_thread)
 _TASKS = ("generate", "img2img", "inpaint")
 _STEPS = (4, 20)
 _STRENGTH = 0.6
@@ -86,7 +88,6 @@ class Reference:
         library: Any = diffusers.StableDiffusionPipeline
         self._loaded = library.from_pretrained(checkpoint, dtype=torch.float32, local_files_only=True)
         self._config = self._loaded.scheduler.config
-        torch.set_num_threads(1)
 
     def draw(self, case: Case, index: int) -> Pixels:
         """The picture [H, W, 3] of one sample."""

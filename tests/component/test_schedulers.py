@@ -8,12 +8,14 @@ import pytest
 
 from tests.component.client import Ask, counts, psnr, send
 from tests.component.conftest import TIERS, Built, make
+from tests.component.parts import one_thread
 from tests.component.reference import Reference
 from tests.component.tritonserver import serve
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_threads = pytest.fixture(autouse=True, scope="module")(one_thread)
 _MIN_PSNR = 35.0
 # Denoiser calls of one picture per tier, as diffusers makes them.
 _CALLS = {"DPMSolverMultistep": (4, 20), "PNDM": (5, 21), "UniPCMultistep": (4, 20)}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from diffusion_builder.probe import probe
 from tests.component.client import counts, psnr
 from tests.component.conditioned import FEATURES, Conditioned, around, checkpoint, picture, put
 from tests.component.conftest import make
@@ -84,6 +85,12 @@ def test_64_steps_with_everything_are_loaded_and_answered(everything: Conditione
     assert counts(server.http, "5_controlnet_edges").samples - before == 2 * 64
 
 
+def test_every_ensemble_answers_its_golden_request(everything: Conditioned, server: Server) -> None:
+    answered = probe(server.http, everything.repository, 120.0)
+    expected = {*_ENSEMBLES, "generate_embeddings_4_pipeline", "generate_controlnet_ip_adapter_64_pipeline"}
+    assert set(answered) == expected
+
+
 @pytest.mark.parametrize(
     ("ensemble", "calls"),
     [(name, 1) for name in _ENSEMBLES] + [("generate_embeddings_4_pipeline", calls) for calls in (1, 3)],
@@ -117,6 +124,7 @@ def _column(value: Any, dtype: Any) -> Any:  # noqa: ANN401 - arrays
         ("img2img_2_pipeline", {"strength": _column(0, np.float32)}, "strength"),
         ("img2img_2_pipeline", {"strength": _column(1.5, np.float32)}, "strength"),
         ("img2img_2_pipeline", {"strength": _column(math.nan, np.float32)}, "strength"),
+        ("img2img_2_pipeline", {"strength": _column(math.inf, np.float32)}, "strength"),
         ("img2img_2_pipeline", {"strength": _column(1e-6, np.float32)}, "strength"),
         ("generate_2_pipeline", {"scheduler": _column(b"Magic", object)}, "scheduler"),
         ("generate_2_pipeline", {"guidance_scale": _column(math.nan, np.float32)}, "guidance_scale"),

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffusion_builder import digests
-from diffusion_builder.check import ingredients, served
+from diffusion_builder.check import comparable, ingredients, served
 from diffusion_builder.check import question as asked
+from diffusion_builder.components import parts
 from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.libraries import quiet
@@ -85,10 +86,10 @@ def _code_digest() -> str:
 
 
 def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -> Mapping[str, Any]:
-    parts = ingredients.of(store, repository)
+    made_of = ingredients.of(store, repository)
     # The order of the tolerances is from coarse to fine.
-    precision = next(item for item in TOLERANCES if item in parts.precisions)
-    figures = _compare(store, repository, parts, on_phase)
+    precision = next(item for item in TOLERANCES if item in made_of.precisions)
+    figures = _compare(store, repository, made_of, on_phase)
     judge(figures, precision)
     return {
         "repository": repository.manifest.digest,
@@ -101,12 +102,16 @@ def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -
 
 
 def _compare(
-    store: Store, repository: Artifact, parts: ingredients.Ingredients, on_phase: Callable[..., None]
+    store: Store, repository: Artifact, made_of: ingredients.Ingredients, on_phase: Callable[..., None]
 ) -> Mapping[str, Figures]:
     shapes = repository.manifest.extra["shapes"]
     size = (shapes["height"]["min"], shapes["width"]["min"])
     with served.opened(store, repository) as here:
-        questions = asked.questions(here.ensembles.values(), size, parts.text)
+        questions = asked.questions(here.ensembles.values(), size, made_of.text)
+        comparable.judge(
+            made_of.folders[parts.UNET], {item.task for item in questions.values()},
+            ip_adapter=any(item.ip_adapter for item in questions.values()),
+        )  # fmt: skip
         # An IP-Adapter stays in diffusers' UNet: its ensembles come last.
         order = sorted(questions.values(), key=lambda item: (item.ip_adapter, item.ensemble))
         ours = {}
@@ -117,7 +122,7 @@ def _compare(
     with quiet():
         from diffusion_builder.check.reference import Reference
 
-        reference, figures = Reference(parts), {}
+        reference, figures = Reference(made_of), {}
         for index, item in enumerate(order):
             on_phase("compare", index / len(order), item.ensemble)
             figures[item.ensemble] = measure(ours[item.ensemble], reference.draw(item))

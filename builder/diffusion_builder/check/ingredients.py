@@ -51,8 +51,8 @@ def of(store: Store, repository: Artifact) -> Ingredients:
         BadInputError: something that it was made from is gone from the store.
     """
     spec = repository.manifest.inputs["spec"]
-    nets = {one["name"]: _graph(store, one["engine"]) for one in spec["control_nets"]}
-    graphs = {name: _graph(store, digest) for name, digest in spec["engines"].items()}
+    nets = {one["name"]: graph_of(store, one["engine"]) for one in spec["control_nets"]}
+    graphs = {name: graph_of(store, digest) for name, digest in spec["engines"].items()}
     options = {
         name: ExportOptions.model_validate(graph.manifest.inputs.get("options", {})) for name, graph in graphs.items()
     }
@@ -74,7 +74,12 @@ def of(store: Store, repository: Artifact) -> Ingredients:
     )
 
 
-def _graph(store: Store, engine: str) -> Artifact:
+def graph_of(store: Store, engine: str) -> Artifact:
+    """The exported graph that an engine was made from.
+
+    Raises:
+        BadInputError: it is gone from the store.
+    """
     return next(_made_from(store, store.get(Kind.ENGINE, engine), Kind.ONNX))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import diffusers
@@ -68,6 +69,7 @@ class Reference:
             text_encoder.skip(self._text, ingredients.clip_skip)
         lora.merge(self._unet, parts.UNET, loras)
         self._adapted = False
+        self._nets: dict[str, Any] = {}
 
     def draw(self, question: Question) -> Drawn:
         """The pictures and latents that this question should give.
@@ -89,25 +91,25 @@ class Reference:
 
     def _allowed(self, levels: NDArray[np.uint8], pictures: Sequence[Image.Image]) -> NDArray[np.uint8]:
         """The pictures, black where the safety checker withholds them."""
-        folder = self._ingredients.folders.get(parts.SAFETY_CHECKER)
-        if folder is None:
+        checker = self._checker
+        if checker is None:
             return levels
-        checker = _CHECKER.from_pretrained(folder, **_LOCAL).eval()
         seen = _processor(checker.config.vision_config.image_size)(pictures, return_tensors="pt").pixel_values
         with torch.no_grad():
             _, flagged = checker(images=list(levels), clip_input=seen)
         return np.where(np.array(flagged)[:, None, None, None], np.uint8(0), levels)
 
+    @cached_property
+    def _checker(self) -> Any:  # noqa: ANN401 - the library has no types
+        folder = self._ingredients.folders.get(parts.SAFETY_CHECKER)
+        return None if folder is None else _CHECKER.from_pretrained(folder, **_LOCAL).eval()
+
     def _pipeline(self, question: Question) -> Any:  # noqa: ANN401 - the library has no types
-        control = {
-            "controlnet": [
-                _load("ControlNetModel", self._ingredients.control_nets[name]) for name in question.control_nets
-            ]
-        }
+        control = {"controlnet": [self._net(name) for name in question.control_nets]}
         pipe = getattr(_DIFFUSERS, _PIPELINES[question.task, bool(question.control_nets)])(
             vae=self._vae, text_encoder=self._text, tokenizer=self._tokenizer, unet=self._unet,
             scheduler=self._scheduler(question.scheduler), safety_checker=None, requires_safety_checker=False,
-            **(self._vision() if question.ip_adapter else {"feature_extractor": None}),
+            **(self._vision if question.ip_adapter else {"feature_extractor": None}),
             **(control if question.control_nets else {}),
         )  # fmt: skip
         pipe.set_progress_bar_config(disable=True)
@@ -125,6 +127,12 @@ class Reference:
         config = json.loads(path.read_text(encoding="utf-8"))
         return found.from_config(config, **{**_SETTINGS.get(kind, {}), **wanted.overrides()})
 
+    def _net(self, name: str) -> Any:  # noqa: ANN401 - the library has no types
+        if name not in self._nets:
+            self._nets[name] = _load("ControlNetModel", self._ingredients.control_nets[name])
+        return self._nets[name]
+
+    @cached_property
     def _vision(self) -> dict[str, Any]:
         folder = self._ingredients.folders[parts.IMAGE_ENCODER]
         encoder = _VISION.from_pretrained(folder, **_LOCAL)

@@ -12,13 +12,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from diffusion_builder import deviation
-from diffusion_builder.check import config_text, python_backend
+from diffusion_builder.check import config_text, ingredients, python_backend
 from diffusion_builder.components.options import Precision
 from diffusion_builder.contract import DType
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.graph import Ensemble, Model, Port, Step, check
+from diffusion_builder.graph import Ensemble, Model, Port, Step, behind, check
 from diffusion_builder.onnx_files import MODEL
-from diffusion_builder.store import Artifact, Kind, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from diffusion_builder.check.config_text import Message
+    from diffusion_builder.store import Artifact, Store
 
     Run = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Mapping[str, NDArray[Any]]]
 
@@ -125,9 +125,7 @@ def _map(step: Message, name: str) -> dict[str, str]:
 def graph_of(store: Store, folder: Path) -> Artifact:
     """The exported graph that the engine in a model's version folder was made from."""
     link = next(path for path in sorted(folder.iterdir()) if path.is_symlink())
-    engine = store.get(Kind.ENGINE, link.readlink().parts[-2])
-    graphs = [store.find(Kind.ONNX, digest) for digest in engine.manifest.made_from]
-    return next(item for item in graphs if item is not None)
+    return ingredients.graph_of(store, link.readlink().parts[-2])
 
 
 @contextmanager
@@ -173,7 +171,8 @@ def execute(
         BadInputError: a required input was not sent, so that a step waits for ever.
     """
     known = dict(inputs)
-    waiting = _needed(ensemble, wanted)
+    needed = behind(ensemble, wanted)
+    waiting = [step for step in ensemble.steps if not needed.isdisjoint(step.outputs.values())]
     absent = {port.name for port in ensemble.inputs} - inputs.keys()
     while waiting:
         ready = [step for step in waiting if all(name in known or name in absent for name in step.inputs.values())]
@@ -185,19 +184,6 @@ def execute(
             known |= {tensor: produced[port] for port, tensor in step.outputs.items()}
         waiting = [step for step in waiting if step not in ready]
     return {name: known[name] for name in wanted}
-
-
-def _needed(ensemble: Ensemble, wanted: Sequence[str]) -> list[Step]:
-    """Steps that the wanted tensors come from, directly or not, in the order of the file."""
-    makers = {tensor: index for index, step in enumerate(ensemble.steps) for tensor in step.outputs.values()}
-    found: set[int] = set()
-    open_ = [makers[name] for name in wanted]
-    while open_:
-        index = open_.pop()
-        if index not in found:
-            found.add(index)
-            open_ += [makers[name] for name in ensemble.steps[index].inputs.values() if name in makers]
-    return [ensemble.steps[index] for index in sorted(found)]
 
 
 def _latent(ensemble: Ensemble) -> str:

@@ -71,10 +71,10 @@ class Asked:
         Raises:
             ConditionError: there is nothing that says how many.
         """
-        for name in ("prompt", "prompt_embeddings"):
+        for name in ("input_ids", "prompt_embeddings"):
             if name in inputs:
                 if len(inputs[name]) == 0:
-                    raise ConditionError(f"{name} is empty: send at least one")
+                    raise ConditionError("prompt is empty: send at least one")
                 return cls(len(inputs[name]), inputs)
         raise ConditionError("prompt is missing: send BYTES of shape [B, 1] with at least one prompt")
 

@@ -20,8 +20,8 @@ from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 from .colors import matched
 from .inputs import InputError, Number, Read, flags, one_each
-from .pictures import GRAY, RGB, pictures
-from .pixels import DEFAULT_QUALITY, FORMATS
+from .pictures import FORMATS, GRAY, RGB, pictures
+from .pixels import DEFAULT_QUALITY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,14 +79,17 @@ def asked(read: Read, batch: int) -> list[Finish]:
         InputError: a value is out of range, or an input that it needs is missing.
     """
     none = [None] * batch
-    originals, mask, keep = (
-        pictures(read, name, batch, mode) or none
-        for name, mode in (("input_image", RGB), ("mask", GRAY), ("blend_mask", GRAY))
-    )
     numbers = [number.read(read, batch) for number in (_FEATHER, _COLOR_MATCH, _CONTRAST, _SHARPEN, _QUALITY)]
     heights, widths = (_side(number, read, batch) for number in _SIDES)
     paste, formats, black = flags(read, "paste_back", batch), _formats(read, batch), _flagged(read, batch)
     feather, color, contrast, sharpen, quality = numbers
+    keep = pictures(read, "blend_mask", batch, GRAY) or none
+    # Decoding takes long, and the preprocessor has refused what is no picture.
+    used = any(paste) or any(color) or any(keep)
+    originals, mask = (
+        (pictures(read, name, batch, mode) if used else None) or none
+        for name, mode in (("input_image", RGB), ("mask", GRAY))
+    )
     finishes = [
         Finish(
             originals[i], mask[i], keep[i], paste[i], feather[i], color[i], contrast[i], sharpen[i],

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP")
 DEFAULT_QUALITY = 90
 
 
@@ -27,7 +26,7 @@ def encode(picture: Image.Image, file_format: str = "PNG", quality: int = DEFAUL
 
     Args:
         picture: mode RGB.
-        file_format: one of `FORMATS`.
+        file_format: one of `pictures.FORMATS`.
         quality: 1 to 100, of JPEG and WebP; PNG keeps every bit anyway.
     """
     buffer = io.BytesIO()

@@ -27,7 +27,7 @@ def first(tier: Tier, parts: Models) -> Iterator[Step]:
         )  # fmt: skip
     pictures = tuple(_pictures(tier, parts))
     if pictures:
-        yield Step(parts.preprocessor, same(_carrier(tier), *_pictures_given(tier, parts)), same(*pictures))
+        yield Step(parts.preprocessor, same(_picture_carrier(tier), *_pictures_given(tier, parts)), same(*pictures))
     if python.IP_ADAPTER in tier.features:
         model = parts.engines[Component.IMAGE_ENCODER]
         yield Step(model, same(contract.REFERENCE_PIXELS), same(contract.IMAGE_EMBEDDINGS))
@@ -40,8 +40,18 @@ def first(tier: Tier, parts: Models) -> Iterator[Step]:
 
 
 def _carrier(tier: Tier) -> Tensor:
-    """What every request has: it tells the batch."""
-    return python.PROMPT_EMBEDDINGS if python.EMBEDDINGS in tier.features else python.PROMPT
+    """What every request has or brings about: it tells the batch.
+
+    Not the prompt itself: models that read the request must run one after the other. When one refuses, Triton 2.51
+    answers at once and gives the request's memory away; another one that is still queued would then read rubbish, and
+    take the requests of others that it is batched with along (`incomplete string data for inference input`).
+    """
+    return python.PROMPT_EMBEDDINGS if python.EMBEDDINGS in tier.features else contract.INPUT_IDS
+
+
+def _picture_carrier(tier: Tier) -> Tensor:
+    """The same for the preprocessor, which runs before the conditioner where that needs the picture, else after it."""
+    return _carrier(tier) if tier.starts_from_picture else contract.GUIDANCE
 
 
 def _reads_masked(tier: Tier, parts: Models) -> bool:

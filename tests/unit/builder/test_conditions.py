@@ -48,7 +48,7 @@ def _texts(*values: str) -> NDArray[Any]:
 
 def _inputs(batch: int = 1, **values: object) -> dict[str, NDArray[Any]]:
     """Inputs of a request: lists become columns of single precision, texts BYTES."""
-    inputs: dict[str, NDArray[Any]] = {"prompt": _texts(*["a"] * batch)}
+    inputs: dict[str, NDArray[Any]] = {"input_ids": np.ones((batch, 2, 77), np.int64)}
     for name, value in values.items():
         if isinstance(value, list):
             strings = isinstance(value[0], str)
@@ -365,7 +365,7 @@ def test_every_input_has_one_value_for_each_sample() -> None:
     with pytest.raises(ConditionError, match="seed has 1 values for 2 samples"):
         condition(_plan(), _inputs(2, seed=[1]), wanted)
     with pytest.raises(ConditionError, match="prompt is empty"):
-        condition(_plan(), {"prompt": np.empty((0, 1), object)}, wanted)
+        condition(_plan(), {"input_ids": np.empty((0, 2, 77), np.int64)}, wanted)
     with pytest.raises(ConditionError, match="prompt is missing"):
         condition(_plan(), {}, wanted)
 

@@ -183,13 +183,19 @@ _ONE = {"input_image": np.asarray(_ORIGINAL)[None]}
         ({"blend_mask": np.zeros((1, 8, 8), np.uint8)}, "blend_mask needs the original"),
         ({"color_match": [[0.5]]}, "color_match needs the original"),
         ({"paste_back": [[True]], **_ONE}, "paste_back needs to know where the picture is new: send mask"),
-        ({"input_image": np.zeros((1, 8, 8, 4), np.uint8)}, "send UINT8"),
+        ({"color_match": [[0.5]], "input_image": np.zeros((1, 8, 8, 4), np.uint8)}, "send UINT8"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_what_to_send(inputs: dict[str, Any], says: str) -> None:
     read = {name: np.asarray(value) for name, value in inputs.items()}
     with pytest.raises(InputError, match=says):
         asked(read.get, 1)
+
+
+def test_an_original_that_nothing_is_kept_of_is_not_even_decoded() -> None:
+    names: list[str] = []
+    asked(names.append, 1)
+    assert not {"input_image", "input_image_file", "mask", "mask_file"} & set(names)
 
 
 def test_all_pictures_of_a_request_have_one_size() -> None:

@@ -25,12 +25,12 @@ _SIDE = Side(64, 64, 128)
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SETTINGS = Settings(_SIDE, _SIDE, 8, 224, _MEAN, _STD, ("canny", "depth"))
 _NOISE = np.random.default_rng(3).integers(0, 256, (90, 70, 3), np.uint8)
-_PROMPT = np.array([[b"x"]], object)
+_IDS = np.ones((1, 2, 77), np.int64)
 
 
 def made(name: str, settings: Settings = SETTINGS, **inputs: Any) -> NDArray[np.float32]:  # noqa: ANN401 - arrays
     """One output for a single sample."""
-    arrays: dict[str, NDArray[Any]] = {"prompt": _PROMPT} | {
+    arrays: dict[str, NDArray[Any]] = {"input_ids": _IDS} | {
         key: np.asarray(value)[None] for key, value in inputs.items()
     }
     return preprocess(settings, arrays.get, [name])[name]
@@ -151,7 +151,7 @@ def test_what_is_missing_or_unfit_is_refused_with_what_to_send(output: str, inpu
 
 
 def test_each_sample_has_its_own_picture_and_all_have_one_size() -> None:
-    read = {"prompt": np.array([[b"a"], [b"b"]], object), "input_image": np.stack([_PICTURE, _PICTURE + 255])}
+    read = {"input_ids": np.repeat(_IDS, 2, axis=0), "input_image": np.stack([_PICTURE, _PICTURE + 255])}
     pixels = preprocess(SETTINGS, read.get, ["pixels"])["pixels"]
     assert [sample.mean() for sample in pixels] == [-1, 1]
     with pytest.raises(InputError, match="height has 1 values for a batch of 2"):
@@ -160,8 +160,9 @@ def test_each_sample_has_its_own_picture_and_all_have_one_size() -> None:
         preprocess(SETTINGS, (read | {"height": np.array([[64], [72]])}).get, ["pixels"])
 
 
-def test_embeddings_carry_the_batch_as_well() -> None:
-    read = {"prompt_embeddings": np.zeros((2, 77, 8), np.float32)}
+@pytest.mark.parametrize(("name", "shape"), [("prompt_embeddings", (2, 77, 8)), ("guidance", (2, 1))])
+def test_embeddings_and_guidance_carry_the_batch_as_well(name: str, shape: tuple[int, ...]) -> None:
+    read = {name: np.zeros(shape, np.float32)}
     assert preprocess(SETTINGS, read.get, ["ip_adapter_region"])["ip_adapter_region"].shape == (2, 1, 8, 8)
     with pytest.raises(InputError, match="prompt is empty"):
         preprocess(SETTINGS, lambda _name: None, ["ip_adapter_region"])

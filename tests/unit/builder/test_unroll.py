@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_builder.contract import TEXT_TO_IMAGE, Component, Facts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.graph import check
+from diffusion_builder.graph import Ensemble, Step, check
 from diffusion_builder.python_models import FEATURES, TASKS
 from diffusion_builder.unroll import Tier, check_needs, ensemble, models
 
@@ -35,6 +35,28 @@ def test_any_combination_is_sound(task: str, features: tuple[str, ...], draws: b
     assert used.count("2_text_encoder") == ("embeddings" not in features)
     assert used.count("7_vae_decoder") == used.count("7_safety_checker") == used.count("8_postprocessor") == 3
     assert {port.name for port in unrolled.outputs} == {"image", "encoded_image", "preview_1", "preview_3"}
+
+
+def _before(unrolled: Ensemble, step: Step) -> set[str]:
+    """Models that have ended when a step begins."""
+    makers = {tensor: other for other in unrolled.steps for tensor in other.outputs.values()}
+    found: set[str] = set()
+    for tensor in step.inputs.values():
+        if tensor in makers:
+            found |= {makers[tensor].model.name} | _before(unrolled, makers[tensor])
+    return found
+
+
+@pytest.mark.parametrize("features", _SUBSETS)
+@pytest.mark.parametrize("task", TASKS)
+def test_what_reads_a_request_before_the_loop_runs_one_after_the_other(task: str, features: tuple[str, ...]) -> None:
+    """Triton frees a refused request's memory at once, whoever still reads it."""
+    tier = Tier(task, 1, 1, features)
+    unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
+    given = {port.name for port in unrolled.inputs}
+    reading = {step.model.name: step for step in unrolled.steps if given & set(step.inputs.values())}
+    earlier = [len(reading.keys() & _before(unrolled, step)) for step in reading.values()]
+    assert sorted(earlier) == list(range(len(reading)))
 
 
 def test_a_denoiser_made_for_inpainting_reads_the_mask_itself() -> None:

@@ -1,0 +1,44 @@
+"""What diffusers can draw: the check compares with nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diffusion_builder.components import configs, parts
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.python_models import INPAINT
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+# Of a UNet: those of the picture's latent, and those with the mask and the masked picture beside it.
+_INPAINTING = (4, 9)
+
+
+def judge(unet: Path, tasks: Collection[str], *, ip_adapter: bool) -> None:
+    """Refuse what diffusers has no pipeline for, whatever a repository draws.
+
+    Args:
+        unet: its folder.
+        tasks: that are served.
+        ip_adapter: whether an ensemble has the feature.
+
+    Raises:
+        BadInputError: with the reason, and what can be done.
+    """
+    config = configs.read(unet, parts.UNET)
+    if INPAINT in tasks and config["in_channels"] not in _INPAINTING:
+        raise _nothing(
+            f"inpaint: its pipelines take a UNet of 4 or 9 input channels, this one has {config['in_channels']}"
+        )
+    if ip_adapter and isinstance(config.get("layers_per_block"), list):
+        raise _nothing("ip_adapter: it cannot weigh an IP-Adapter where layers_per_block of the UNet is a list")
+
+
+def _nothing(what: str) -> BadInputError:
+    return BadInputError(
+        Reason.CHECK_FAILED,
+        f"diffusers has nothing to compare with for {what}. Leave that out of pipelines; or build with --no-check, "
+        "and look at the pictures yourself",
+    )
