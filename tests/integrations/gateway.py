@@ -40,13 +40,21 @@ def envoy_gateway(kube: Kube, folder: Path, port: int) -> Iterator[None]:
     kube.run("apply", "--server-side", "--force-conflicts", *files)
     try:
         kube.run("wait", "--for=condition=Established", "--timeout=60s", *files)
-        with _certificates(folder), running(_program(kube, folder)):
-            kube.apply(*_objects(port))
+        with _certificates(folder), running(_program(kube, folder)), _gateway(kube, port):
             yield
-            kube.run("delete", "gateway", NAME)
     finally:
-        kube.run("delete", "--ignore-not-found", f"gatewayclass/{NAME}")
         kube.run("delete", "--ignore-not-found", "--wait=true", *files)
+
+
+@contextmanager
+def _gateway(kube: Kube, port: int) -> Iterator[None]:
+    kube.apply(*_objects(port))
+    try:
+        yield
+    finally:
+        # Envoy Gateway holds its class as long as there are gateways, and has to be there to let go of it.
+        for name in (f"gateway/{NAME}", f"gatewayclass/{NAME}"):
+            kube.run("delete", name, "--timeout=60s")
 
 
 def _program(kube: Kube, folder: Path) -> Program:
