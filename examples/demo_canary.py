@@ -54,7 +54,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("\n[yellow]Stopped. Run it again: it goes on from here.[/]")
         return 130
-    console.print(_summary(settings, ended, visits), soft_wrap=True)
+    console.print(summary(settings, ended, visits), soft_wrap=True)
     return 0
 
 
@@ -91,7 +91,8 @@ def _visit_rows(asking: Visitors) -> Iterator[Row]:
         yield Row(name="users", state=state, detail=str(visits))
 
 
-def _summary(settings: Settings, ended: list[Ended], visits: Visits) -> str:
+def summary(settings: Settings, ended: list[Ended], visits: Visits) -> str:
+    """What the person reads at the end: verdicts, contact sheets, what the users got, and how to go on."""
     lines = []
     for one in ended:
         style = "green" if one.result.end == "promoted" else "red"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from diffusion_operator.api.spec import DiffusionPipelineSpec
 from examples import demo_visitors
-from examples.demo_canary import CANARIES
+from examples.demo_canary import CANARIES, Ended, summary
 from examples.demo_support.canary import Result, canary_rows, document, ended, save
 from examples.demo_support.errors import DemoError
 from examples.demo_support.install import PIPELINE_FILE
-from examples.demo_support.settings import ROOT
+from examples.demo_support.settings import ROOT, Settings
 from examples.demo_support.visitors import PROGRAM, Visits, manifest
 
 
@@ -88,3 +90,14 @@ def test_what_the_users_tell_is_what_is_shown() -> None:
     for error in ("", "", "503: no"):
         count.add(error)
     assert str(Visits(**json.loads(count.line(2.0)))) == "2 pictures, 1.0 a second, 1 lost (503: no)"
+
+
+def test_the_end_names_verdicts_contact_sheets_and_what_the_users_got() -> None:
+    refused = Result("refused", 41.0, ("PictureQuality: colours [shifted] by 0.356",), b"")
+    text = summary(
+        Settings(images={}), [Ended("wrong-colours", refused, ROOT / "out" / "a.png")], Visits(7, 0, "", 3.5)
+    )
+    said = io.StringIO()
+    Console(file=said, width=200).print(text)
+    for words in ("refused after 41 s", "colours [shifted] by 0.356", "out/a.png", "7 pictures, 3.5 a second, 0 lost"):
+        assert words in said.getvalue()
