@@ -16,7 +16,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -28,9 +27,9 @@ from typing import TYPE_CHECKING
 
 from benchmarks.fleet import Fleet, World, create, play_controllers, revision
 from devcluster.bare import ApiServer, api_server
-from devcluster.ports import free_ports
 from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Cluster, Reference, connect
+from tests.cluster.operator_process import operator_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,21 +74,9 @@ class Operator:
 @contextmanager
 def operator(server: ApiServer, log: Path, resync_seconds: float) -> Iterator[Operator]:
     """Run the operator as an ordinary user until the block ends."""
-    health, metrics = free_ports(2)
-    prefix = "DIFFUSION_OPERATOR_"
-    settings = {"BUILDER_IMAGE": "builder:1", "SERVING_IMAGE": "triton:1", "RESYNC_SECONDS": resync_seconds}
-    settings |= {"HEALTH_PORT": health, "METRICS_PORT": metrics, "LEASE_NAMESPACE": "default", "IDENTITY": "bench"}
-    environment = os.environ | {prefix + name: str(value) for name, value in settings.items()}
-    environment["KUBECONFIG"] = str(server.user_kubeconfig)
-    with log.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "diffusion_operator", "run"], env=environment, stdout=sink, stderr=sink
-        )
-    try:
+    settings = {"RESYNC_SECONDS": resync_seconds, "IDENTITY": "bench"}
+    with operator_process(server, log, **settings) as (process, metrics):
         yield Operator(process.pid, metrics)
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 async def settle(cluster: World, fleet: Fleet, running: Operator) -> float:

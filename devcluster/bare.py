@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devcluster.build import require_built
-from devcluster.configs import audit_policy
+from devcluster.configs import KubeconfigParts, audit_policy, kubeconfig
 from devcluster.errors import DevclusterError
+from devcluster.kubectl import Kubectl
 from devcluster.layout import default_root, layout_at
 from devcluster.pki import Pki, Subject
 from devcluster.ports import free_ports
 from devcluster.probe import Endpoint
+from devcluster.shell import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,13 +36,11 @@ class ApiServer:
     Args:
         kubeconfig: of the administrator, whom no rate limit holds back.
         user_kubeconfig: of an ordinary user who may do everything.
-        pid: of kube-apiserver.
         kubectl: the program.
     """
 
     kubeconfig: Path
     user_kubeconfig: Path
-    pid: int
     kubectl: Path
 
     def apply(self, manifest: Path) -> None:
@@ -50,11 +49,12 @@ class ApiServer:
         Raises:
             DevclusterError: kubectl refused.
         """
-        self._kubectl("apply", "--server-side", "-f", str(manifest))
+        kubectl = Kubectl(self.kubectl, self.kubeconfig)
+        kubectl.run("apply", "--server-side", "-f", str(manifest))
         end = time.monotonic() + _ESTABLISH_SECONDS
         while True:
             try:
-                self._kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(manifest))
+                kubectl.run("wait", "--for=condition=Established", "--timeout=15s", "-f", str(manifest))
             except DevclusterError:
                 # A definition that has no status yet is an error to kubectl, not something to wait for.
                 if time.monotonic() > end:
@@ -62,12 +62,6 @@ class ApiServer:
                 time.sleep(0.2)
             else:
                 return
-
-    def _kubectl(self, *arguments: str) -> None:
-        command = [str(self.kubectl), "--kubeconfig", str(self.kubeconfig), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise DevclusterError(f"kubectl {' '.join(arguments)} failed", detail=done.stderr)
 
 
 @contextmanager
@@ -82,7 +76,7 @@ def api_server(audit: Path | None = None, authorization: str = "AlwaysAllow") ->
         DevclusterError: the programs are not built, or do not start.
     """
     programs = require_built(layout_at(default_root()))
-    with tempfile.TemporaryDirectory(prefix="api-server-") as name:
+    with tempfile.TemporaryDirectory(prefix="api-server-") as name, ExitStack() as running:
         folder = Path(name)
         # Under a path of its own: `devcluster down` ends what runs from its own folder.
         kube = folder / "kube"
@@ -93,23 +87,13 @@ def api_server(audit: Path | None = None, authorization: str = "AlwaysAllow") ->
             _kubeconfig(folder, pki, port, Subject(user, groups))
             for user, groups in (("admin", ("system:masters",)), (USER, ()))
         ]
-        processes = [
-            _start(folder, kube, "etcd", *_etcd(folder, client, peer)),
-            _start(
-                folder,
-                kube,
-                "kube-apiserver",
-                *_apiserver(folder, pki, client, port),
-                f"--authorization-mode={authorization}",
-                *_audit(folder, audit),
-            ),
-        ]
-        try:
-            _wait(processes[-1], pki, port, folder)
-            yield ApiServer(kubeconfigs[0], kubeconfigs[1], processes[-1].pid, programs.kubectl)
-        finally:
-            for process in reversed(processes):
-                _stop(process)
+        running.enter_context(_process(folder, kube, "etcd", *_etcd(folder, client, peer)))
+        flags = (f"--authorization-mode={authorization}", *_audit(folder, audit))
+        apiserver = running.enter_context(
+            _process(folder, kube, "kube-apiserver", *_apiserver(folder, pki, client, port), *flags)
+        )
+        _wait(apiserver, pki, port, folder)
+        yield ApiServer(kubeconfigs[0], kubeconfigs[1], programs.kubectl)
 
 
 def _etcd(folder: Path, client: int, peer: int) -> list[str]:
@@ -158,24 +142,24 @@ def _audit(folder: Path, log: Path | None) -> list[str]:
 
 def _kubeconfig(folder: Path, pki: Pki, port: int, subject: Subject) -> Path:
     pair = pki.issue(subject.user, subject)
-    server = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(pki.authority("cluster").certificate)}
-    user = {"client-certificate": str(pair.certificate), "client-key": str(pair.key)}
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "bare", "cluster": server}],
-        "users": [{"name": subject.user, "user": user}],
-        "contexts": [{"name": "bare", "context": {"cluster": "bare", "user": subject.user}}],
-        "current-context": "bare",
-    }
+    authority = pki.authority("cluster").certificate.read_bytes()
+    parts = KubeconfigParts(
+        f"https://127.0.0.1:{port}", authority, pair.certificate.read_bytes(), pair.key.read_bytes()
+    )
     path = folder / f"{subject.user}.kubeconfig"
-    path.write_text(json.dumps(document))
+    write(path, kubeconfig(parts), 0o600)
     return path
 
 
-def _start(folder: Path, program: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def _process(folder: Path, program: Path, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs until the block ends."""
     with (folder / f"{name}.log").open("wb") as log:
-        return subprocess.Popen([str(program), name, *arguments], stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen([str(program), name, *arguments], stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield process
+    finally:
+        _stop(process)
 
 
 def _wait(apiserver: subprocess.Popen[bytes], pki: Pki, port: int, folder: Path) -> None:

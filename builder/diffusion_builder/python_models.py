@@ -64,6 +64,8 @@ FORMAT = (_number("output_format", DType.BYTES), _number("quality", DType.INT32)
 # What only a task that starts from a picture can do.
 BLENDING = (*INPUT_IMAGE, *BLEND_MASK, BLEND_FEATHER, COLOR_MATCH)
 
+# Handed on by a model that may refuse a request, so that no engine is at work when it does.
+ACCEPTED_IDS = replace(contract.INPUT_IDS, name="accepted_ids")
 MASKED_PIXELS = replace(contract.PIXELS, name="masked_pixels")
 MASKED_MEAN = replace(contract.LATENT_MEAN, name="masked_mean")
 MASKED_STD = replace(contract.LATENT_STD, name="masked_std")
@@ -127,7 +129,7 @@ def preprocessor(control_nets: Sequence[str]) -> Interface:
             *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, *images,
         ),
         (
-            contract.PIXELS, MASKED_PIXELS, contract.LATENT_MASK, contract.REFERENCE_PIXELS,
+            ACCEPTED_IDS, contract.PIXELS, MASKED_PIXELS, contract.LATENT_MASK, contract.REFERENCE_PIXELS,
             contract.IP_ADAPTER_REGION, *(control_pixels(name) for name in control_nets),
         ),
     )  # fmt: skip
@@ -150,7 +152,7 @@ def conditioner(keys: Sequence[str], calls: int, control_nets: Sequence[str]) ->
         (
             *(table_of(key) for key in keys), *CARRIED, contract.LEVELS, contract.KEPT, STEP_MASK, contract.GUIDANCE,
             contract.GUIDANCE_RESCALE, NO_NOISE, *(noise_of(call) for call in range(calls)), contract.MASKED_LATENT,
-            TEXT_EMBEDDINGS_GIVEN, NO_IMAGE_EMBEDDINGS, contract.IP_ADAPTER_SCALE, NO_REGION,
+            ACCEPTED_IDS, TEXT_EMBEDDINGS_GIVEN, NO_IMAGE_EMBEDDINGS, contract.IP_ADAPTER_SCALE, NO_REGION,
             *(control_scales(name) for name in control_nets),
         ),
     )  # fmt: skip

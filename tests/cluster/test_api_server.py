@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +17,12 @@ import pytest
 from benchmarks.fleet import CLAIM, World, pipeline, play_controllers, revision
 from benchmarks.fleet import Fleet as Pipelines
 from devcluster.bare import ApiServer, api_server
-from devcluster.ports import free_ports
 from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Reference, connect
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
 from tests.cluster.kube import Kube, KubectlError, Object, eventually
+from tests.cluster.operator_process import operator_process
 from tests.cluster.test_admission import answer, with_schema
 from tests.cluster.test_rights import OTHERS, definition, established
 from tests.unit.operator.test_canary_passes import GOOD, FakeProbe
@@ -52,27 +50,6 @@ def kube(server: ApiServer) -> Kube:
     return with_schema(Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, "default"))
 
 
-@contextmanager
-def operator(server: ApiServer, identity: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """An operator process and its metrics port."""
-    health, metrics = free_ports(2)
-    settings: dict[str, object] = {"BUILDER_IMAGE": "b:1", "SERVING_IMAGE": "s:1", "LEASE_NAMESPACE": "default"}
-    settings |= {"IDENTITY": identity, "HEALTH_PORT": health, "METRICS_PORT": metrics}
-    environment = {f"DIFFUSION_OPERATOR_{name}": str(value) for name, value in settings.items()}
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "diffusion_operator", "run"],
-            env=os.environ | environment | {"KUBECONFIG": str(server.user_kubeconfig)},
-            stdout=sink,
-            stderr=sink,
-        )
-    try:
-        yield process, metrics
-    finally:
-        process.kill()
-        process.wait()
-
-
 def leads(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
@@ -87,8 +64,8 @@ def test_of_two_operators_one_works_and_the_other_takes_over(
 ) -> None:
     kube.delete("lease", naming.MANAGER)
     with (
-        operator(server, "first", tmp_path / "first") as (first, first_port),
-        operator(server, "second", tmp_path / "second") as (second, second_port),
+        operator_process(server, tmp_path / "first", IDENTITY="first") as (first, first_port),
+        operator_process(server, tmp_path / "second", IDENTITY="second") as (second, second_port),
     ):
         ports = {first: first_port, second: second_port}
         [leader] = eventually(

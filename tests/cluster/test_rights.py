@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +15,10 @@ from charttools.render import NAMESPACE, objects, render
 from devcluster.bare import USER, ApiServer, api_server
 from devcluster.configs import OPERATOR
 from devcluster.layout import default_root, layout_at
-from devcluster.ports import free_ports
 from diffusion_operator.cluster import connect
 from tests.cluster.audit import Right, asked, granted, table
 from tests.cluster.kube import Kube, Object, condition, eventually
+from tests.cluster.operator_process import operator_process
 from tests.cluster.pipelines import ready
 
 if TYPE_CHECKING:
@@ -114,27 +112,6 @@ def established(kube: Kube, wanted: Object) -> bool:
     return condition(found, "Established").get("status") == "True"
 
 
-@contextmanager
-def operator(server: ApiServer, output: Path) -> Iterator[None]:
-    """An operator process with the rights of the chart."""
-    health, metrics = free_ports(2)
-    settings = {"BUILDER_IMAGE": "b:1", "SERVING_IMAGE": "s:1", "LEASE_NAMESPACE": NAMESPACE}
-    settings |= {"IDENTITY": "first", "HEALTH_PORT": str(health), "METRICS_PORT": str(metrics)}
-    environment = {f"DIFFUSION_OPERATOR_{name}": value for name, value in settings.items()}
-    with output.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "diffusion_operator", "run"],
-            env=os.environ | environment | {"KUBECONFIG": str(server.user_kubeconfig)},
-            stdout=sink,
-            stderr=sink,
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 def spec(**changes: Any) -> Object:  # noqa: ANN401 - any field of the spec
     document = pipeline(PIPELINE, revision(1))
     return document | {"spec": document["spec"] | changes}
@@ -163,7 +140,7 @@ def test_a_full_life_is_possible_with_the_rights_that_the_chart_grants(
     keda = {"maxReplicas": 3, "provider": "keda", "keda": KEDA}
     two = [{"name": "cpu"}, {"name": "spare"}]
     source = {"source": {"huggingFace": {"repo": "demo/shapes", "revision": revision(2)}}}
-    with operator(server, tmp_path / "operator.log"):
+    with operator_process(server, tmp_path / "operator.log", LEASE_NAMESPACE=NAMESPACE, IDENTITY="first"):
         for targets in ([{"name": "cpu", "autoscaling": {"maxReplicas": 3}}], [{"name": "cpu", "autoscaling": keda}]):
             live(server, kube, spec(targets=targets))
         live(server, kube, spec(targets=two))

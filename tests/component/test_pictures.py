@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +22,7 @@ from examples.client import Server as Client
 from tests.component.checkpoints import DEMO
 from tests.component.client import Pixels, answer, tensor
 from tests.component.conftest import Built, make
-from tests.component.tritonserver import serve
+from tests.component.tritonserver import serve, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +41,7 @@ _MASK[:, :, 32:] = 255
 
 
 @pytest.fixture(scope="module")
-def server(store: Path) -> Iterator[Server]:
+def built(store: Path) -> Built:
     """The demo checkpoint with all tasks, and img2img with its ControlNet."""
     model = {
         "source": {"path": str(DEMO)},
@@ -47,7 +49,11 @@ def server(store: Path) -> Iterator[Server]:
     }
     pipelines: list[dict[str, Any]] = [{"task": task, "steps": [4]} for task in ("generate", "img2img", "inpaint")]
     pipelines.append({"task": "generate", "steps": [4], "features": ["controlnet"]})
-    built = Built(store, str(make(store, DEMO, model=model, pipelines=pipelines)[-1]["digest"]))
+    return Built(store, str(make(store, DEMO, model=model, pipelines=pipelines)[-1]["digest"]))
+
+
+@pytest.fixture(scope="module")
+def server(built: Built) -> Iterator[Server]:
     with serve(built.models) as running:
         yield running
 
@@ -100,6 +106,19 @@ def test_bad_pictures_are_refused_in_words(server: Server, task: str, inputs: di
     with pytest.raises(InferenceServerException, match=says) as caught:
         ask(server, f"{task}_4_pipeline", **inputs)
     assert "Traceback" not in str(caught.value)
+
+
+def test_refused_requests_are_not_in_flight_for_ever(built: Built) -> None:
+    """Triton would wait for them at its end, half a minute, and keep their memory until then."""
+    nan = {"guidance_scale": np.float32("nan")}
+    more = [(task, {**nan, **inputs}) for task, inputs in (("generate", {}), ("img2img", _IMAGE))]
+    with serve(built.models) as own:
+        for task, inputs in [case[1:3] for case in _BAD] + more:
+            with pytest.raises(InferenceServerException):
+                ask(own, f"{task}_4_pipeline", **inputs)
+        os.kill(own.pid, signal.SIGTERM)
+        nothing = "Found 0 model versions that have in-flight inferences"
+        wait_until(lambda: nothing in own.log.read_text(), 60.0, own.log.read_text)
 
 
 def test_pixels_and_files_start_the_same_picture(server: Server) -> None:

@@ -20,9 +20,9 @@ from devcluster.bare import ApiServer, api_server
 from diffusion_operator import naming
 from diffusion_operator.cluster import connect
 from tests.cluster.kube import Kube, Object, condition, eventually
+from tests.cluster.operator_process import operator_process
 from tests.cluster.pipelines import ready
 from tests.cluster.test_admission import with_schema
-from tests.cluster.test_api_server import operator
 from tests.integrations.gitops import FOLDER, Engine, engine
 from tests.integrations.repository import Repository, served
 
@@ -88,7 +88,10 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         with_schema(kube)
         access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
         kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access})
-        with operator(server, "operator", folder / "operator.log"), engine(kube, repository.url, folder) as running:
+        with (
+            operator_process(server, folder / "operator.log", IDENTITY="operator"),
+            engine(kube, repository.url, folder) as running,
+        ):
             yield Studio(server, kube, repository, running)
 
 

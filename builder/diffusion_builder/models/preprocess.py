@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,20 +64,22 @@ class Settings:
         )  # fmt: skip
 
 
-def preprocess(settings: Settings, read: Read, wanted: Iterable[str]) -> Mapping[str, Floats]:
+def preprocess(settings: Settings, read: Read, wanted: Iterable[str]) -> Mapping[str, NDArray[Any]]:
     """Compute the wanted outputs of one request, batch first.
 
     Args:
         settings: of the checkpoint.
         read: the request's inputs.
         wanted: pixels [3, H, W] and masked_pixels [3, H, W] in [-1, 1], latent_mask [1, h, w], reference_pixels
-            [n, 3, s, s], ip_adapter_region [1, h, w], control_pixels_<name> [3, H, W] in [0, 1].
+            [n, 3, s, s], ip_adapter_region [1, h, w], control_pixels_<name> [3, H, W] in [0, 1]; accepted_ids, which
+            are the input_ids.
 
     Raises:
         InputError: an input is missing or cannot be used.
     """
     work = _Work(settings, read)
-    makers: dict[str, Callable[[], Floats]] = {
+    makers: dict[str, Callable[[], NDArray[Any]]] = {
+        "accepted_ids": lambda: np.asarray(read("input_ids")),
         "pixels": lambda: work.pixels,
         "masked_pixels": work.masked_pixels,
         "latent_mask": work.latent_mask,

@@ -17,17 +17,22 @@ if TYPE_CHECKING:
     from diffusion_builder.unroll.models import Models
     from diffusion_builder.unroll.tier import Tier
 
+# The ids after the preprocessor, where that is the last model that may refuse.
+_PREPARED_IDS = "prepared_ids"
+
 
 def first(tier: Tier, parts: Models) -> Iterator[Step]:
     """Text, pictures and numbers of a request to the tensors that the first denoiser call reads."""
-    if python.EMBEDDINGS not in tier.features:
+    text = python.EMBEDDINGS not in tier.features
+    if text:
         yield Step(parts.tokenizer, same(python.PROMPT, python.NEGATIVE_PROMPT), same(contract.INPUT_IDS))
-        yield Step(
-            parts.engines[Component.TEXT_ENCODER], same(contract.INPUT_IDS), same(contract.TEXT_EMBEDDINGS)
-        )  # fmt: skip
     pictures = tuple(_pictures(tier, parts))
+    last = not tier.starts_from_picture
     if pictures:
-        yield Step(parts.preprocessor, same(_picture_carrier(tier), *_pictures_given(tier, parts)), same(*pictures))
+        handed = {python.ACCEPTED_IDS.name: _PREPARED_IDS} if text and last else {}
+        yield Step(
+            parts.preprocessor, _picture_carrier(tier) | same(*_pictures_given(tier, parts)), same(*pictures) | handed
+        )
     if python.IP_ADAPTER in tier.features:
         model = parts.engines[Component.IMAGE_ENCODER]
         yield Step(model, same(contract.REFERENCE_PIXELS), same(contract.IMAGE_EMBEDDINGS))
@@ -37,21 +42,30 @@ def first(tier: Tier, parts: Models) -> Iterator[Step]:
     if _reads_masked(tier, parts):
         yield _encode_masked(parts)
     yield Step(parts.conditioner, same(*_asked(tier, parts)), _conditions(tier, parts))
+    if text:
+        accepted = _PREPARED_IDS if pictures and last else python.ACCEPTED_IDS.name
+        encoder = parts.engines[Component.TEXT_ENCODER]
+        yield Step(encoder, {contract.INPUT_IDS.name: accepted}, same(contract.TEXT_EMBEDDINGS))
 
 
 def _carrier(tier: Tier) -> Tensor:
     """What every request has or brings about: it tells the batch.
 
-    Not the prompt itself: models that read the request must run one after the other. When one refuses, Triton 2.51
-    answers at once and gives the request's memory away; another one that is still queued would then read rubbish, and
-    take the requests of others that it is batched with along (`incomplete string data for inference input`).
+    Not the prompt itself. When a model refuses a request, Triton 2.51 answers at once, gives the request's memory away
+    and forgets the request if another model is still at work for it: one that is still queued would read rubbish and
+    take the requests of others that it is batched with along, and the server would count the request as one in flight
+    for ever. So models that may refuse run one after the other, and the text encoder after all of them.
     """
     return python.PROMPT_EMBEDDINGS if python.EMBEDDINGS in tier.features else contract.INPUT_IDS
 
 
-def _picture_carrier(tier: Tier) -> Tensor:
+def _picture_carrier(tier: Tier) -> dict[str, str]:
     """The same for the preprocessor, which runs before the conditioner where that needs the picture, else after it."""
-    return _carrier(tier) if tier.starts_from_picture else contract.GUIDANCE
+    if tier.starts_from_picture:
+        return same(_carrier(tier))
+    if python.EMBEDDINGS in tier.features:
+        return same(contract.GUIDANCE)
+    return {contract.INPUT_IDS.name: python.ACCEPTED_IDS.name}
 
 
 def _reads_masked(tier: Tier, parts: Models) -> bool:
@@ -133,6 +147,8 @@ def _conditions(tier: Tier, parts: Models) -> dict[str, str]:
         maps |= same(contract.MASKED_LATENT)
     if python.EMBEDDINGS in tier.features:
         maps[python.TEXT_EMBEDDINGS_GIVEN.name] = contract.TEXT_EMBEDDINGS.name
+    else:
+        maps |= same(python.ACCEPTED_IDS)
     if python.CONTROLNET in tier.features:
         maps |= same(*(python.control_scales(name) for name in parts.control_nets))
     return maps | _references(tier, parts)

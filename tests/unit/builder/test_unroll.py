@@ -50,13 +50,16 @@ def _before(unrolled: Ensemble, step: Step) -> set[str]:
 @pytest.mark.parametrize("features", _SUBSETS)
 @pytest.mark.parametrize("task", TASKS)
 def test_what_reads_a_request_before_the_loop_runs_one_after_the_other(task: str, features: tuple[str, ...]) -> None:
-    """Triton frees a refused request's memory at once, whoever still reads it."""
+    """Triton frees a refused request's memory at once, whoever still reads it, and forgets it if an engine works."""
     tier = Tier(task, 1, 1, features)
     unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
     given = {port.name for port in unrolled.inputs}
     reading = {step.model.name: step for step in unrolled.steps if given & set(step.inputs.values())}
     earlier = [len(reading.keys() & _before(unrolled, step)) for step in reading.values()]
     assert sorted(earlier) == list(range(len(reading)))
+    if "embeddings" not in features:
+        encoder = next(step for step in unrolled.steps if step.model.name == "2_text_encoder")
+        assert reading.keys() - {"8_postprocessor"} <= _before(unrolled, encoder)
 
 
 def test_a_denoiser_made_for_inpainting_reads_the_mask_itself() -> None:

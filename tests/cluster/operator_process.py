@@ -1,0 +1,46 @@
+"""The operator as a process of its own, beside an API server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from devcluster.ports import free_ports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from devcluster.bare import ApiServer
+
+_STOP_SECONDS = 60
+
+
+@contextmanager
+def operator_process(server: ApiServer, log: Path, **settings: object) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run an operator as the ordinary user until the block ends; yields it and its metrics port.
+
+    Args:
+        server: what it works on.
+        log: file that its output is added to.
+        settings: as the environment names them, without the prefix.
+    """
+    health, metrics = free_ports(2)
+    given = {"BUILDER_IMAGE": "b:1", "SERVING_IMAGE": "s:1", "LEASE_NAMESPACE": "default", **settings}
+    given |= {"HEALTH_PORT": health, "METRICS_PORT": metrics}
+    environment = {f"DIFFUSION_OPERATOR_{name}": str(value) for name, value in given.items()}
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "diffusion_operator", "run"],
+            env=os.environ | environment | {"KUBECONFIG": str(server.user_kubeconfig)},
+            stdout=sink,
+            stderr=sink,
+        )
+    try:
+        yield process, metrics
+    finally:
+        process.terminate()
+        process.wait(_STOP_SECONDS)
