@@ -85,8 +85,8 @@ class Lockstep:
         if ready and all(state.weight(state.desired) == weight for state in self.moving.values()):
             return replace(now, settled=True)
         if self._age() >= self.strategy.progress_deadline:
-            minutes = f"{self.strategy.progress_deadline} seconds"
-            return _rejected(now, NOT_READY, f"{self._unready()} not ready within {minutes} (progressDeadline).")
+            limit = f"{self.strategy.progress_deadline} seconds"
+            return _rejected(now, NOT_READY, f"{self._unready()} not ready within {limit} (progressDeadline).")
         return now
 
     def _judged(self, now: Note) -> Note:
