@@ -334,6 +334,9 @@ def test_weights_that_are_no_numbers_do_not_get_past_the_build(served: Kube, vis
 
 
 def test_a_canary_whose_pods_never_start_is_taken_back(served: Kube, visitors: Load) -> None:
+    # Engines are compiled where the target runs, so all of them have to be there before nothing runs anywhere.
+    spoil(served)
+    wait_ready(served, deadline=CANARY_SECONDS)
     with refusal(served, "NotReady"):
         nowhere = {"name": "cpu", "nodeSelector": {"nowhere": "1"}}
         spoil(served, rollout={"progressDeadline": "15s"}, targets=[nowhere])
