@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from examples.client import Call, ClientError, Request, Server
+from tests.cluster.kube import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +69,7 @@ def _asked(server: Server, call: Call) -> str:
 
 @contextmanager
 def load(users: Sequence[Server], request: Request, steps: int, pause: float = 0.0) -> Iterator[Load]:
-    """Ask for as long as the block runs; the last answers are waited for.
+    """Ask for as long as the block runs, once everybody has got a picture; the last answers are waited for.
 
     Args:
         users: where each user asks.
@@ -76,6 +77,10 @@ def load(users: Sequence[Server], request: Request, steps: int, pause: float = 0
         steps: tier.
         pause: seconds between an answer and the same user's next request.
     """
+    call = Call(f"generate_{steps}_pipeline", request.inputs())
+    for user in dict.fromkeys(users):
+        # Nodes learn of the first endpoint a moment after everybody else.
+        eventually(lambda user=user: not _asked(user, call), 60, f"the first picture from {user}")  # type: ignore[misc]
     asking = Load(pause=pause)
     threads = [
         threading.Thread(target=asking.ask_until_over, args=(user, request, steps), daemon=True) for user in users

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from examples.client import ClientError, Request, Server, generate
+from examples.client import Request, Server
 from examples.demo_support.board import Board
 from examples.demo_support.canary import Place, Result, follow
 from examples.demo_support.settings import GUIDANCE
@@ -58,8 +58,6 @@ def served(shared_namespace: Kube) -> Kube:
     """A pipeline with one tier and one target, whose Service has given a picture."""
     shared_namespace.apply(example(pipelines=[{"task": "generate", "steps": [4]}], rollout=ROLLOUT))
     wait_ready(shared_namespace)
-    # Nodes learn of the first endpoint a moment after everybody else.
-    eventually(lambda: drawn(shared_namespace), 60, "the first picture")
     return shared_namespace
 
 
@@ -73,18 +71,10 @@ def picture(size: int) -> Request:
     return Request(prompt="a red circle on a blue background", guidance_scale=GUIDANCE, height=size, width=size)
 
 
-def drawn(kube: Kube) -> bytes:
-    try:
-        return generate(address(kube), 4, picture(SMALL))
-    except ClientError:
-        return b""
-
-
 @contextmanager
 def asking(kube: Kube, count: int, pause: float, size: int = SMALL) -> Iterator[Load]:
     """Users of the pipeline's Service; at the end it is told how many pictures they got."""
     with users.load([Server(address(kube))] * count, picture(size), 4, pause) as load:
-        eventually(lambda: load.answered > 0, 60, "a picture for somebody")
         yield load
         LOG.info("%d pictures, %.1f a second, lost: %s", load.answered, load.rate, dict(load.lost))
 
