@@ -82,13 +82,17 @@ def _namespaces(environment: Kube) -> Iterator[Callable[[], Kube]]:
 
     yield make
     for kube in made:
-        kube.delete("namespace", kube.namespace, wait=False)
+        kube.run("delete", "dp,jobs,deployments,pods", "--all", "--wait=false")
     for kube in made:
-        eventually(
-            lambda kube=kube: kube.get("namespace", kube.namespace) is None,  # type: ignore[misc]
-            300,
-            f"namespace {kube.namespace} is gone",
-        )
+        _remove(kube)
+
+
+def _remove(kube: Kube) -> None:
+    # Of a namespace with pods in it Kubernetes takes care again after half of the time that they may take to end.
+    eventually(lambda: not kube.list("pods"), 200, lambda: f"pods are gone\n{kube.run('get', 'pods')}")
+    kube.delete("namespace", kube.namespace, wait=False)
+    gone = f"namespace {kube.namespace} is gone"
+    eventually(lambda: kube.get("namespace", kube.namespace) is None, 100, gone)
 
 
 @pytest.fixture
