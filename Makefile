@@ -60,9 +60,9 @@ built: venv
 test-cluster: built ## The operator on the real embedded cluster
 	@$(RUN) pytest tests/cluster
 
-INTEGRATIONS ?= gitops dashboards gateway autoscaling
+INTEGRATIONS ?= gitops dashboards gateway autoscaling tensorrt
 .PHONY: test-integrations
-test-integrations: built ## Other people's programs: Argo CD's engine, Prometheus, Envoy Gateway, KEDA (INTEGRATIONS=)
+test-integrations: built ## Other people's programs: Argo CD's engine, Prometheus, Envoy Gateway, KEDA, TensorRT (INTEGRATIONS=)
 	@$(RUN) python -m tests.integrations.programs $(INTEGRATIONS)
 	@$(RUN) pytest $(INTEGRATIONS:%=tests/integrations/test_%.py)
 

@@ -38,6 +38,7 @@ NEEDS = {
     "dashboards": (PROMETHEUS,),
     "gateway": (GATEWAY,),
     "autoscaling": (PROMETHEUS, KEDA),
+    "tensorrt": (),
 }
 _LAYOUT = layout_at(default_root().parent / "integrations")
 
