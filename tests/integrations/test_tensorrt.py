@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from examples.demo_support.cluster import Cluster
     from examples.demo_support.install import Images
 
-SKU, NODE = "NVIDIA-L4", "l4-0"
+NODES = {"NVIDIA-L4": "l4-0", "NVIDIA-A10G": "a10g-0"}
 PROMPT = "a red circle on a blue background"
 TRTEXEC = ROOT / "tests" / "component" / "trtexec"
 CONTAINERFILE = """\
@@ -101,12 +101,12 @@ def enable(cluster: Cluster, builder: str, serving: str) -> None:
 
 
 @contextmanager
-def gpu_node(folder: Path) -> Iterator[None]:
-    """One node more, with two GPUs that only the scheduler knows of."""
+def gpu_nodes(folder: Path) -> Iterator[None]:
+    """One node more per product, each with two GPUs that only the scheduler knows of."""
     cpu: Object = {"name": "cpu-0"}
-    gpu = {"name": NODE, "gpu": {"product": SKU, "count": 2}}
+    gpus: list[Object] = [{"name": name, "gpu": {"product": sku, "count": 2}} for sku, name in NODES.items()]
     try:
-        nodes(folder, [cpu, gpu])
+        nodes(folder, [cpu, *gpus])
         yield
     finally:
         nodes(folder, [cpu])
@@ -127,12 +127,12 @@ def compiled(
     shared_namespace: Kube,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Kube]:
-    """A namespace with a pipeline for an L4 and a CPU, both of whose repositories are there."""
+    """A namespace with a pipeline for two GPU products and the CPU, all of whose repositories are there."""
     kube = Kube(operator.environment, shared_namespace.namespace)
     builder = builder_with_tensorrt(images["builder"], cluster.registry, tmp_path_factory.mktemp("image"))
-    with gpu_node(tmp_path_factory.mktemp("nodes")), enabled(cluster, images, builder):
-        gpu = {"name": "l4", "gpu": {"product": SKU}}
-        kube.apply(example(targets=[gpu, {"name": "cpu"}]))
+    with gpu_nodes(tmp_path_factory.mktemp("nodes")), enabled(cluster, images, builder):
+        gpus = [{"name": name, "gpu": {"product": sku}} for sku, name in NODES.items()]
+        kube.apply(example(targets=[*gpus, {"name": "cpu"}]))
         built = lambda: condition(kube.get("dp", "shapes"), "RepositoryReady").get("status") == "True"  # noqa: E731
         eventually(built, BUILD_SECONDS, lambda: story(kube))
         yield kube
@@ -140,16 +140,24 @@ def compiled(
         eventually(lambda: not leftovers(kube), 300, lambda: story(kube))
 
 
-def test_a_gpu_target_is_compiled_by_tensorrt_on_a_node_of_its_product(compiled: Kube) -> None:
-    for sku, runtime in ((SKU, "tensorrt"), ("cpu", "onnxruntime")):
-        selector = f"{naming.STAGE}=compile,{naming.TARGET}={sku}"
-        results = [json.loads(job["metadata"]["annotations"][naming.RESULT]) for job in compiled.list("jobs", selector)]
-        assert [result["runtime"] for result in results] == [runtime] * 4
-    places = {pod["spec"]["nodeName"] for pod in compiled.list("pods", f"{naming.STAGE}=compile,{naming.TARGET}={SKU}")}
-    assert places == {NODE}
+@pytest.mark.parametrize(("sku", "runtime"), [*((sku, "tensorrt") for sku in NODES), ("cpu", "onnxruntime")])
+def test_each_target_is_compiled_by_the_runtime_that_will_serve_it(compiled: Kube, sku: str, runtime: str) -> None:
+    jobs = compiled.list("jobs", f"{naming.STAGE}=compile,{naming.TARGET}={sku}")
+    results = [json.loads(job["metadata"]["annotations"][naming.RESULT]) for job in jobs]
+    assert [result["runtime"] for result in results] == [runtime] * 4
+
+
+@pytest.mark.parametrize(("sku", "node"), NODES.items())
+def test_engines_of_a_gpu_are_compiled_on_a_node_of_its_product(compiled: Kube, sku: str, node: str) -> None:
+    pods = compiled.list("pods", f"{naming.STAGE}=compile,{naming.TARGET}={sku}")
+    assert {pod["spec"]["nodeName"] for pod in pods} == {node}
+
+
+def test_each_product_has_engines_of_its_own(compiled: Kube) -> None:
     parts = (compiled.get("dp", "shapes") or {})["status"]["components"]
-    assert {part["skus"][SKU]["state"] for part in parts.values()} == {"Ready"}
-    assert all(part["skus"][SKU]["digest"] != part["skus"]["cpu"]["digest"] for part in parts.values())
+    for part in parts.values():
+        assert {state["state"] for state in part["skus"].values()} == {"Ready"}
+        assert len({state["digest"] for state in part["skus"].values()}) == len(NODES) + 1
 
 
 def test_the_cpu_serves_beside_it(cluster: Cluster, compiled: Kube) -> None:
