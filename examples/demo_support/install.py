@@ -17,12 +17,13 @@ from images.paths import default_paths
 from images.recipes import by_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from examples.demo_support.commands import Tools
 
 OPERATOR_NAMESPACE: Final = "diffusion-operator"
+CHART: Final = ROOT / "charts" / "diffusion-operator"
 PIPELINE_FILE: Final = ROOT / "examples" / "pipeline.yaml"
 CHECKPOINT: Final = ROOT / "examples" / "demo-checkpoint"
 _ROLLOUT_TIMEOUT: Final = "300s"
@@ -67,18 +68,37 @@ def install_operator(tools: Tools, images: Mapping[str, str], namespace: str) ->
     Raises:
         DemoError: Helm refuses, or the operator does not start.
     """
-    values = {f"hub.endpoint={hub.endpoint(namespace)}"}
-    for key, image in {"operator": "operator", "builder": "builder", "serving": "triton"}.items():
-        repository, tag = split_reference(images[image])
-        values |= {f"images.{key}.repository={repository}", f"images.{key}.tag={tag}"}
-    options = [part for value in sorted(values) for part in ("--set-string", value)]
-    where = ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--timeout", _ROLLOUT_TIMEOUT]
+    chosen = {"operator": images["operator"], "builder": images["builder"], "serving": images["triton"]}
+    options = ["--set-string", f"hub.endpoint={hub.endpoint(namespace)}", *image_options(chosen)]
+    upgrade_operator(tools, ["--install", "--create-namespace", *options])
+
+
+def image_options(images: Mapping[str, str]) -> list[str]:
+    """Return Helm's options for images.
+
+    Args:
+        images: name below the chart's `images` → reference.
+    """
+    options = []
+    for name, reference in images.items():
+        repository, tag = split_reference(reference)
+        options += ["--set-string", f"images.{name}.repository={repository}"]
+        options += ["--set-string", f"images.{name}.tag={tag}"]
+    return options
+
+
+def upgrade_operator(tools: Tools, options: Sequence[str], chart: Path = CHART) -> None:
+    """Upgrade the operator's release with these options of Helm and wait until the operator runs.
+
+    Raises:
+        DemoError: Helm refuses, or the operator does not start.
+    """
+    fixed = ["--namespace", OPERATOR_NAMESPACE, "--timeout", _ROLLOUT_TIMEOUT]
     # The demo owns these objects, whoever applied the CRD by hand in between. Helm 3 neither knows nor needs this.
     if tools.output("helm", "version", "--short").startswith("v4"):
-        options.append("--force-conflicts")
+        fixed.append("--force-conflicts")
     # --wait would hide why a pod does not start; the rollout below tells.
-    chart = str(ROOT / "charts" / "diffusion-operator")
-    tools.output("helm", "upgrade", "--install", "diffusion-operator", chart, *where, *options, what="helm upgrade")
+    tools.output("helm", "upgrade", "diffusion-operator", str(chart), *fixed, *options, what="helm upgrade")
     wait_for_rollout(tools, "diffusion-operator", OPERATOR_NAMESPACE)
 
 

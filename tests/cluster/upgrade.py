@@ -6,8 +6,7 @@ import json
 import urllib.request
 from typing import TYPE_CHECKING
 
-from examples.demo_support.install import OPERATOR_NAMESPACE, split_reference, wait_for_rollout
-from examples.demo_support.settings import ROOT
+from examples.demo_support.install import CHART, OPERATOR_NAMESPACE, image_options, split_reference, upgrade_operator
 from tests.cluster.kube import Kube, Object, eventually
 
 if TYPE_CHECKING:
@@ -16,26 +15,17 @@ if TYPE_CHECKING:
     from examples.demo_support.cluster import Cluster
     from examples.demo_support.install import Images
 
-CHART = ROOT / "charts" / "diffusion-operator"
 NEXT = "999.0.0"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 def to_the_next_version(cluster: Cluster, images: Images, folder: Path) -> None:
     """Upgrade the release; returns when the new operator is the only one."""
-    helm = cluster.tools.output
-    helm("helm", "package", str(CHART), "--version", NEXT, "--app-version", NEXT, "--destination", str(folder))
-    values = ["resyncSeconds=299"]
-    for name in ("operator", "builder"):
-        repository, tag = split_reference(_tagged(images[name]))
-        values += [f"images.{name}.repository={repository}", f"images.{name}.tag={tag}"]
-    options = [part for value in values for part in ("--set-string" if "images" in value else "--set", value)]
-    if helm("helm", "version", "--short").startswith("v4"):
-        options.append("--force-conflicts")
-    chart = str(folder / f"diffusion-operator-{NEXT}.tgz")
-    where = ["--namespace", OPERATOR_NAMESPACE, "--reset-then-reuse-values"]
-    helm("helm", "upgrade", "diffusion-operator", chart, *where, *options, what="helm upgrade")
-    wait_for_rollout(cluster.tools, "diffusion-operator", OPERATOR_NAMESPACE)
+    package = ["helm", "package", str(CHART), "--version", NEXT, "--app-version", NEXT, "--destination", str(folder)]
+    cluster.tools.output(*package)
+    tagged = image_options({name: _tagged(images[name]) for name in ("operator", "builder")})
+    options = ["--reset-then-reuse-values", "--set", "resyncSeconds=299", *tagged]
+    upgrade_operator(cluster.tools, options, folder / f"diffusion-operator-{NEXT}.tgz")
     kube = Kube(cluster.tools.environment, OPERATOR_NAMESPACE)
     eventually(lambda: versions(kube) == [NEXT], 120, lambda: f"operators are {versions(kube)}")
 

@@ -66,15 +66,16 @@ def write_programs(folder: Path, gpu: str = "NVIDIA L4") -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = f"{shlex.quote(str(install()))}:{shlex.quote(str(ROOT))}"
-    _script(
+    write_program(
         folder / "trtexec",
         f'PYTHONPATH={path} exec {shlex.quote(sys.executable)} -m tests.component.trtexec.main "$@"',
     )
     listing = f"GPU 0: {gpu} (UUID: GPU-00000000-0000-0000-0000-000000000000)" if gpu else "No devices found"
-    _script(folder / "nvidia-smi", f"echo {shlex.quote(listing)}")
+    write_program(folder / "nvidia-smi", f"echo {shlex.quote(listing)}")
     return folder
 
 
-def _script(path: Path, command: str) -> None:
+def write_program(path: Path, command: str) -> None:
+    """Write one of them: a line of shell."""
     path.write_text(f"#!/bin/sh\n# For tests only.\n{command}\n")
     path.chmod(0o755)

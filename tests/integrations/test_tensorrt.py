@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import shutil
-import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,16 +18,19 @@ import pytest
 import yaml
 from PIL import Image
 
+from devcluster.nodes import DEFAULT_NODES
 from diffusion_operator import naming
 from examples.client import Request, generate
-from examples.demo_support.install import OPERATOR_NAMESPACE, install_operator, split_reference, wait_for_rollout
+from examples.demo_support.install import image_options, install_operator, split_reference, upgrade_operator
 from examples.demo_support.picture import port_forward
 from examples.demo_support.settings import GUIDANCE, ROOT
 from examples.demo_training.judge import judge
+from images.build import local_reference
 from images.buildah import open_buildah
 from images.paths import default_paths
+from images.recipes import by_name
 from tests.cluster.conftest import HUB_NAMESPACE, run_devcluster
-from tests.cluster.kube import Kube, Object, condition, eventually
+from tests.cluster.kube import Object, condition, eventually
 from tests.cluster.pipelines import BUILD_SECONDS, example, leftovers, story
 from tests.component import tensorrt_rtx
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from examples.demo_support.cluster import Cluster
     from examples.demo_support.install import Images
+    from tests.cluster.kube import Kube
 
 NODES = {"NVIDIA-L4": "l4-0", "NVIDIA-A10G": "a10g-0"}
 PROMPT = "a red circle on a blue background"
@@ -62,16 +65,15 @@ def builder_with_tensorrt(builder: str, registry: str, folder: Path) -> str:
     shutil.copytree(tensorrt_rtx.install(), folder / "rtx", symlinks=True)
     shutil.copytree(TRTEXEC, folder / "rtx" / "tests" / "component" / "trtexec")
     for name, command in PROGRAMS.items():
-        (folder / name).write_text(f"#!/bin/sh\n# For tests only.\n{command}\n")
-        (folder / name).chmod(stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
+        tensorrt_rtx.write_program(folder / name, command)
     (folder / "Containerfile").write_text(CONTAINERFILE)
     sources = [*sorted(TRTEXEC.glob("*.py")), *(folder / name for name in PROGRAMS), folder / "Containerfile"]
     content = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
-    repository, tag = split_reference(builder)
-    name = f"{repository.rpartition('/')[2]}-rtx:{tag}-{content}"
-    base = f"localhost/{repository.rpartition('/')[2]}:{tag}"
+    recipe, (_, tag) = by_name("builder"), split_reference(builder)
+    name = f"{recipe.repository}-rtx:{tag}-{content}"
     buildah = open_buildah(default_paths())
-    buildah.build(folder / "Containerfile", folder, f"localhost/{name}", [f"--build-arg=BUILDER={base}"])
+    base = f"--build-arg=BUILDER={local_reference(recipe, tag)}"
+    buildah.build(folder / "Containerfile", folder, f"localhost/{name}", [base])
     buildah.push(f"localhost/{name}", f"{registry}/{name}")
     return f"{registry}/{name}"
 
@@ -80,36 +82,23 @@ def builder_with_tensorrt(builder: str, registry: str, folder: Path) -> str:
 def enabled(cluster: Cluster, images: Images, builder: str) -> Iterator[None]:
     """The operator has images for targets with a GPU; afterwards it is installed as it was."""
     try:
-        enable(cluster, builder, images["triton"])
+        options = image_options({"tensorrt.builder": builder, "tensorrt.serving": images["triton"]})
+        upgrade_operator(cluster.tools, ["--reset-then-reuse-values", *options])
         yield
     finally:
         install_operator(cluster.tools, images, HUB_NAMESPACE)
 
 
-def enable(cluster: Cluster, builder: str, serving: str) -> None:
-    values = []
-    for key, image in {"builder": builder, "serving": serving}.items():
-        repository, tag = split_reference(image)
-        values += [f"images.tensorrt.{key}.repository={repository}", f"images.tensorrt.{key}.tag={tag}"]
-    options = [part for value in values for part in ("--set-string", value)]
-    if cluster.tools.output("helm", "version", "--short").startswith("v4"):
-        options.append("--force-conflicts")
-    chart = str(ROOT / "charts" / "diffusion-operator")
-    where = ["--namespace", OPERATOR_NAMESPACE, "--reset-then-reuse-values"]
-    cluster.tools.output("helm", "upgrade", "diffusion-operator", chart, *where, *options, what="helm upgrade")
-    wait_for_rollout(cluster.tools, "diffusion-operator", OPERATOR_NAMESPACE)
-
-
 @contextmanager
 def gpu_nodes(folder: Path) -> Iterator[None]:
     """One node more per product, each with two GPUs that only the scheduler knows of."""
-    cpu: Object = {"name": "cpu-0"}
+    usual: list[Object] = [{"name": node.name} for node in DEFAULT_NODES]
     gpus: list[Object] = [{"name": name, "gpu": {"product": sku, "count": 2}} for sku, name in NODES.items()]
     try:
-        nodes(folder, [cpu, *gpus])
+        nodes(folder, [*usual, *gpus])
         yield
     finally:
-        nodes(folder, [cpu])
+        nodes(folder, usual)
 
 
 def nodes(folder: Path, wanted: list[Object]) -> None:
@@ -123,12 +112,11 @@ def nodes(folder: Path, wanted: list[Object]) -> None:
 def compiled(
     cluster: Cluster,
     images: Images,
-    operator: Kube,
     shared_namespace: Kube,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Kube]:
     """A namespace with a pipeline for two GPU products and the CPU, all of whose repositories are there."""
-    kube = Kube(operator.environment, shared_namespace.namespace)
+    kube = shared_namespace
     builder = builder_with_tensorrt(images["builder"], cluster.registry, tmp_path_factory.mktemp("image"))
     with gpu_nodes(tmp_path_factory.mktemp("nodes")), enabled(cluster, images, builder):
         gpus = [{"name": name, "gpu": {"product": sku}} for sku, name in NODES.items()]
