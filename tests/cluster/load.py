@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from examples.client import Call, ClientError, Request, Server
@@ -45,8 +46,7 @@ class Load:
         """One user: the next request, with the next seed, follows the answer to the last."""
         seed = request.seed or 0
         while not self._over.is_set():
-            call = Call(f"generate_{steps}_pipeline", replace(request, seed=seed).inputs())
-            error = _asked(server, call)
+            error = _asked(server, replace(request, seed=seed), steps)
             with self._lock:
                 self.answered += not error
                 self.lost.update([f"after {time.monotonic() - self._began:.0f} s, {error}"] if error else [])
@@ -59,12 +59,16 @@ class Load:
         self._over.set()
 
 
-def _asked(server: Server, call: Call) -> str:
+def _asked(server: Server, request: Request, steps: int) -> str:
     try:
-        (picture,) = server.ask(call)["encoded_image"]
+        (picture,) = server.ask(Call(f"generate_{steps}_pipeline", request.inputs()))["encoded_image"]
     except ClientError as error:
         return f"{server.protocol}: {error}"
     return "" if picture.startswith(_PNG) else "no PNG"
+
+
+def _served(server: Server, request: Request, steps: int) -> bool:
+    return not _asked(server, request, steps)
 
 
 @contextmanager
@@ -77,10 +81,9 @@ def load(users: Sequence[Server], request: Request, steps: int, pause: float = 0
         steps: tier.
         pause: seconds between an answer and the same user's next request.
     """
-    call = Call(f"generate_{steps}_pipeline", request.inputs())
     for user in dict.fromkeys(users):
         # Nodes learn of the first endpoint a moment after everybody else.
-        eventually(lambda user=user: not _asked(user, call), 60, f"the first picture from {user}")  # type: ignore[misc]
+        eventually(partial(_served, user, request, steps), 60, f"the first picture from {user}")
     asking = Load(pause=pause)
     threads = [
         threading.Thread(target=asking.ask_until_over, args=(user, request, steps), daemon=True) for user in users
