@@ -170,11 +170,12 @@ def jobs(kube: Kube) -> set[str]:
 
 
 def servers(kube: Kube, revision: str) -> dict[str, int]:
-    """Pods of a revision, and how often each was started anew."""
+    """Pods of a revision, and how often each was started anew; what is on its way out serves nobody any more."""
     pods = kube.list("pods", f"diffusion-operator.io/revision={revision}")
     return {
         pod["metadata"]["name"]: sum(one["restartCount"] for one in pod["status"].get("containerStatuses", []))
         for pod in pods
+        if "deletionTimestamp" not in pod["metadata"]
     }
 
 
