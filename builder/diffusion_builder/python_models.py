@@ -66,6 +66,8 @@ BLENDING = (*INPUT_IMAGE, *BLEND_MASK, BLEND_FEATHER, COLOR_MATCH)
 
 # Handed on by a model that may refuse a request, so that no engine is at work when it does.
 ACCEPTED_IDS = replace(contract.INPUT_IDS, name="accepted_ids")
+ACCEPTED_PIXELS = replace(contract.REFERENCE_PIXELS, name="accepted_pixels")
+ACCEPTED_INPUT = replace(contract.MODEL_INPUT, name="accepted_input")
 MASKED_PIXELS = replace(contract.PIXELS, name="masked_pixels")
 MASKED_MEAN = replace(contract.LATENT_MEAN, name="masked_mean")
 MASKED_STD = replace(contract.LATENT_STD, name="masked_std")
@@ -125,12 +127,12 @@ def preprocessor(control_nets: Sequence[str]) -> Interface:
     images = [tensor for name in control_nets for tensor in control_image(name)]
     return Interface(
         (
-            *_CARRIERS, replace(contract.GUIDANCE, optional=True), HEIGHT, WIDTH, *INPUT_IMAGE, *MASK, MASK_FEATHER,
-            *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, *images,
+            *_CARRIERS, replace(contract.GUIDANCE, optional=True), replace(contract.MODEL_INPUT, optional=True), HEIGHT,
+            WIDTH, *INPUT_IMAGE, *MASK, MASK_FEATHER, *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, *images,
         ),
         (
-            ACCEPTED_IDS, contract.PIXELS, MASKED_PIXELS, contract.LATENT_MASK, contract.REFERENCE_PIXELS,
-            contract.IP_ADAPTER_REGION, *(control_pixels(name) for name in control_nets),
+            ACCEPTED_IDS, ACCEPTED_INPUT, contract.PIXELS, MASKED_PIXELS, contract.LATENT_MASK,
+            contract.REFERENCE_PIXELS, contract.IP_ADAPTER_REGION, *(control_pixels(name) for name in control_nets),
         ),
     )  # fmt: skip
 
@@ -147,13 +149,14 @@ def conditioner(keys: Sequence[str], calls: int, control_nets: Sequence[str]) ->
     return Interface(
         (
             *_CARRIERS, NEGATIVE_PROMPT_EMBEDDINGS, SEED, GUIDANCE_SCALE, GUIDANCE_RESCALE, HEIGHT, WIDTH, STRENGTH,
-            ETA, SCHEDULER, *_MOMENTS, replace(contract.LATENT_MASK, optional=True), IP_ADAPTER_WEIGHT, *numbers,
+            ETA, SCHEDULER, *_MOMENTS, replace(contract.LATENT_MASK, optional=True), IP_ADAPTER_WEIGHT,
+            replace(contract.REFERENCE_PIXELS, optional=True), *numbers,
         ),
         (
             *(table_of(key) for key in keys), *CARRIED, contract.LEVELS, contract.KEPT, STEP_MASK, contract.GUIDANCE,
             contract.GUIDANCE_RESCALE, NO_NOISE, *(noise_of(call) for call in range(calls)), contract.MASKED_LATENT,
-            ACCEPTED_IDS, TEXT_EMBEDDINGS_GIVEN, NO_IMAGE_EMBEDDINGS, contract.IP_ADAPTER_SCALE, NO_REGION,
-            *(control_scales(name) for name in control_nets),
+            ACCEPTED_IDS, ACCEPTED_PIXELS, TEXT_EMBEDDINGS_GIVEN, NO_IMAGE_EMBEDDINGS, contract.IP_ADAPTER_SCALE,
+            NO_REGION, *(control_scales(name) for name in control_nets),
         ),
     )  # fmt: skip
 

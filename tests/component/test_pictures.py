@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +20,7 @@ from examples.client import Server as Client
 from tests.component.checkpoints import DEMO
 from tests.component.client import Pixels, answer, tensor
 from tests.component.conftest import Built, make
-from tests.component.tritonserver import serve, wait_until
+from tests.component.tritonserver import end_idle, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,16 +107,13 @@ def test_bad_pictures_are_refused_in_words(server: Server, task: str, inputs: di
 
 
 def test_refused_requests_are_not_in_flight_for_ever(built: Built) -> None:
-    """Triton would wait for them at its end, half a minute, and keep their memory until then."""
     nan = {"guidance_scale": np.float32("nan")}
     more = [(task, {**nan, **inputs}) for task, inputs in (("generate", {}), ("img2img", _IMAGE))]
     with serve(built.models) as own:
         for task, inputs in [case[1:3] for case in _BAD] + more:
             with pytest.raises(InferenceServerException):
                 ask(own, f"{task}_4_pipeline", **inputs)
-        os.kill(own.pid, signal.SIGTERM)
-        nothing = "Found 0 model versions that have in-flight inferences"
-        wait_until(lambda: nothing in own.log.read_text(), 60.0, own.log.read_text)
+        end_idle(own)
 
 
 def test_pixels_and_files_start_the_same_picture(server: Server) -> None:

@@ -14,10 +14,12 @@ from tests.component.client import counts, psnr
 from tests.component.conditioned import FEATURES, Conditioned, around, checkpoint, picture, put
 from tests.component.conftest import make
 from tests.component.parts import one_thread
-from tests.component.tritonserver import Server, serve
+from tests.component.tritonserver import Server, end_idle, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from diffusion_builder.check.question import Question
 
 _MIN_PSNR = 35.0
 _TASKS = ("generate", "img2img", "inpaint")
@@ -151,3 +153,20 @@ def test_what_cannot_be_drawn_is_refused_in_words(
         put(server.http, ensemble, question, **changes)
     assert says in str(caught.value)
     assert picture(server.http, ensemble, question).shape == (2, 64, 64, 3)
+
+
+def _spoilt(question: Question) -> Iterator[dict[str, Any]]:
+    """Changes that make a request one to be refused: a guidance that is no number, each picture left out."""
+    yield {"guidance_scale": _column(math.nan, np.float32)}
+    yield from ({name: None} for name in question.tensors() if "image" in name or name == "mask")
+
+
+def test_refused_requests_are_in_flight_in_no_ensemble(everything: Conditioned) -> None:
+    """All outputs at once, previews among them, and a preview alone."""
+    with serve(everything.models) as own:
+        for ensemble, question in everything.questions.items():
+            for changes in _spoilt(question):
+                for only in (None, "preview_1"):
+                    with pytest.raises(InferenceServerException):
+                        put(own.http, ensemble, question, only, **changes)
+        end_idle(own)

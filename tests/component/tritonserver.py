@@ -164,6 +164,19 @@ def _wait_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
     wait_until(ready, _START_SECONDS, lambda: f"tritonserver is not ready:\n{server.log.read_text()}")
 
 
+def end_idle(server: Server) -> None:
+    """Tell a server to end, and wait until it says that no request is in flight.
+
+    For a request that it cannot finish it would wait half a minute, and it kept the request's memory until then.
+
+    Raises:
+        TritonError: it still waits for one after a minute.
+    """
+    os.kill(server.pid, signal.SIGTERM)
+    nothing = "Found 0 model versions that have in-flight inferences"
+    wait_until(lambda: nothing in server.log.read_text(), 60.0, server.log.read_text)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float, problem: Callable[[], str]) -> None:
     """Wait for a condition with a deadline.
 

@@ -68,6 +68,7 @@ class _Work:
             "masked_latent": lambda: np.stack([start.masked for start in self._starts]),
             "text_embeddings_given": lambda: guides.text_embeddings(plan, asked, guides.guidance(asked)),
             "accepted_ids": lambda: asked.inputs["input_ids"],
+            "accepted_pixels": lambda: asked.inputs["reference_pixels"],
             "no_image_embeddings": lambda: np.zeros((asked.batch, 2, *plan.image), np.float32),
             "ip_adapter_scale": lambda: guides.ip_adapter_scale(asked, used="no_image_embeddings" not in wanted),
             "no_region": lambda: np.ones((asked.batch, 1, *self._shape[1:]), np.float32),

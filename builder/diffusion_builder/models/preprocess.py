@@ -72,7 +72,7 @@ def preprocess(settings: Settings, read: Read, wanted: Iterable[str]) -> Mapping
         read: the request's inputs.
         wanted: pixels [3, H, W] and masked_pixels [3, H, W] in [-1, 1], latent_mask [1, h, w], reference_pixels
             [n, 3, s, s], ip_adapter_region [1, h, w], control_pixels_<name> [3, H, W] in [0, 1]; accepted_ids, which
-            are the input_ids.
+            are the input_ids, and accepted_input, which is the model_input.
 
     Raises:
         InputError: an input is missing or cannot be used.
@@ -80,6 +80,7 @@ def preprocess(settings: Settings, read: Read, wanted: Iterable[str]) -> Mapping
     work = _Work(settings, read)
     makers: dict[str, Callable[[], NDArray[Any]]] = {
         "accepted_ids": lambda: np.asarray(read("input_ids")),
+        "accepted_input": lambda: np.asarray(read("model_input")),
         "pixels": lambda: work.pixels,
         "masked_pixels": work.masked_pixels,
         "latent_mask": work.latent_mask,

@@ -8,7 +8,7 @@ from diffusion_builder import contract
 from diffusion_builder import python_models as python
 from diffusion_builder.contract import Component
 from diffusion_builder.graph import Step
-from diffusion_builder.unroll.wiring import RESCALE, at, same
+from diffusion_builder.unroll.wiring import RESCALE, at, same, without_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,23 +27,24 @@ def first(tier: Tier, parts: Models) -> Iterator[Step]:
     if text:
         yield Step(parts.tokenizer, same(python.PROMPT, python.NEGATIVE_PROMPT), same(contract.INPUT_IDS))
     pictures = tuple(_pictures(tier, parts))
-    last = not tier.starts_from_picture
     if pictures:
-        handed = {python.ACCEPTED_IDS.name: _PREPARED_IDS} if text and last else {}
         yield Step(
-            parts.preprocessor, _picture_carrier(tier) | same(*_pictures_given(tier, parts)), same(*pictures) | handed
+            parts.preprocessor,
+            _picture_carrier(tier) | same(*_pictures_given(tier, parts)) | _kept(tier, parts),
+            same(*pictures) | _handed_on(tier, parts),
         )
-    if python.IP_ADAPTER in tier.features:
-        model = parts.engines[Component.IMAGE_ENCODER]
-        yield Step(model, same(contract.REFERENCE_PIXELS), same(contract.IMAGE_EMBEDDINGS))
     if tier.starts_from_picture:
         model = parts.engines[Component.VAE_ENCODER]
         yield Step(model, same(contract.PIXELS), same(contract.LATENT_MEAN, contract.LATENT_STD))
     if _reads_masked(tier, parts):
         yield _encode_masked(parts)
     yield Step(parts.conditioner, same(*_asked(tier, parts)), _conditions(tier, parts))
+    if python.IP_ADAPTER in tier.features:
+        prepared = python.ACCEPTED_PIXELS if tier.starts_from_picture else contract.REFERENCE_PIXELS
+        model = parts.engines[Component.IMAGE_ENCODER]
+        yield Step(model, {contract.REFERENCE_PIXELS.name: prepared.name}, same(contract.IMAGE_EMBEDDINGS))
     if text:
-        accepted = _PREPARED_IDS if pictures and last else python.ACCEPTED_IDS.name
+        accepted = _PREPARED_IDS if tier.pictures_last else python.ACCEPTED_IDS.name
         encoder = parts.engines[Component.TEXT_ENCODER]
         yield Step(encoder, {contract.INPUT_IDS.name: accepted}, same(contract.TEXT_EMBEDDINGS))
 
@@ -54,7 +55,8 @@ def _carrier(tier: Tier) -> Tensor:
     Not the prompt itself. When a model refuses a request, Triton 2.51 answers at once, gives the request's memory away
     and forgets the request if another model is still at work for it: one that is still queued would read rubbish and
     take the requests of others that it is batched with along, and the server would count the request as one in flight
-    for ever. So models that may refuse run one after the other, and the text encoder after all of them.
+    for ever. So models that may refuse run one after the other, and engines that none of them waits for run after the
+    last of them.
     """
     return python.PROMPT_EMBEDDINGS if python.EMBEDDINGS in tier.features else contract.INPUT_IDS
 
@@ -66,6 +68,22 @@ def _picture_carrier(tier: Tier) -> dict[str, str]:
     if python.EMBEDDINGS in tier.features:
         return same(contract.GUIDANCE)
     return {contract.INPUT_IDS.name: python.ACCEPTED_IDS.name}
+
+
+def _kept(tier: Tier, parts: Models) -> dict[str, str]:
+    """What the preprocessor reads only to hand it on."""
+    if tier.pictures_last and without_control(tier, parts):
+        return {contract.MODEL_INPUT.name: at(contract.MODEL_INPUT, 0)}
+    return {}
+
+
+def _handed_on(tier: Tier, parts: Models) -> dict[str, str]:
+    """What engines wait for until the preprocessor, the last that may refuse, has accepted the request."""
+    ids = tier.pictures_last and python.EMBEDDINGS not in tier.features
+    return {
+        **({python.ACCEPTED_IDS.name: _PREPARED_IDS} if ids else {}),
+        **(same(python.ACCEPTED_INPUT) if _kept(tier, parts) else {}),
+    }
 
 
 def _reads_masked(tier: Tier, parts: Models) -> bool:
@@ -128,6 +146,8 @@ def _asked(tier: Tier, parts: Models) -> Iterator[Tensor]:
         yield contract.LATENT_MASK
     if python.IP_ADAPTER in tier.features:
         yield python.IP_ADAPTER_WEIGHT
+        if tier.starts_from_picture:
+            yield contract.REFERENCE_PIXELS
     if python.CONTROLNET in tier.features:
         yield from (tensor for name in parts.control_nets for tensor in python.control_numbers(name))
 
@@ -159,7 +179,8 @@ def _references(tier: Tier, parts: Models) -> dict[str, str]:
     if not parts.facts.ip_adapter:
         return {}
     if python.IP_ADAPTER in tier.features:
-        return same(contract.IP_ADAPTER_SCALE)
+        accepted = (python.ACCEPTED_PIXELS,) if tier.starts_from_picture else ()
+        return same(contract.IP_ADAPTER_SCALE, *accepted)
     return {
         contract.IP_ADAPTER_SCALE.name: contract.IP_ADAPTER_SCALE.name,
         python.NO_IMAGE_EMBEDDINGS.name: contract.IMAGE_EMBEDDINGS.name,

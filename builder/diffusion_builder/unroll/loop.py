@@ -8,7 +8,7 @@ from diffusion_builder import contract
 from diffusion_builder import python_models as python
 from diffusion_builder.contract import Component, following
 from diffusion_builder.graph import Step
-from diffusion_builder.unroll.wiring import RESCALE, after, at, residuals, same
+from diffusion_builder.unroll.wiring import RESCALE, after, at, residuals, same, without_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 def loop(tier: Tier, parts: Models) -> Iterator[Step]:
     """From the first latent to the last."""
     controlled = python.CONTROLNET in tier.features
-    if parts.facts.controlnets and not controlled:
+    if without_control(tier, parts):
         # Once for all calls: nothing in it depends on the call.
-        read = {contract.MODEL_INPUT.name: at(contract.MODEL_INPUT, 0)}
+        accepted = python.ACCEPTED_INPUT.name if tier.pictures_last else at(contract.MODEL_INPUT, 0)
+        read = {contract.MODEL_INPUT.name: accepted}
         yield Step(parts.engines[Component.CONTROL_OFF], read, same(contract.RESIDUALS))
     for call in range(tier.calls):
         if controlled:

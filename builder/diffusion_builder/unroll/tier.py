@@ -48,3 +48,9 @@ class Tier:
     def starts_from_picture(self) -> bool:
         """Whether a request brings a picture to start from."""
         return self.task != python_models.GENERATE
+
+    @property
+    def pictures_last(self) -> bool:
+        """Whether the preprocessor comes after the conditioner, which needs nothing of it."""
+        reads = {python_models.CONTROLNET, python_models.IP_ADAPTER} & set(self.features)
+        return bool(reads) and not self.starts_from_picture

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diffusion_builder import contract
+from diffusion_builder import python_models as python
 
 if TYPE_CHECKING:
     from diffusion_builder.contract import Tensor
+    from diffusion_builder.unroll.models import Models
+    from diffusion_builder.unroll.tier import Tier
 
 # The conditioner's output; a request's input of the same name is another tensor.
 RESCALE = "guidance_rescale_checked"
@@ -31,3 +34,8 @@ def after(tensor: Tensor, calls: int) -> str:
 def residuals(name: str, call: int) -> str:
     """What a ControlNet says at this call."""
     return f"{contract.RESIDUALS.name}_{name}_at_{call}"
+
+
+def without_control(tier: Tier, parts: Models) -> bool:
+    """Whether the denoiser reads what ControlNets say, and the request has none."""
+    return bool(parts.facts.controlnets) and python.CONTROLNET not in tier.features
