@@ -123,7 +123,7 @@ def table_of(key: str) -> Tensor:
 
 
 def preprocessor(control_nets: Sequence[str]) -> Interface:
-    """Inputs and outputs of the preprocessor; ids, embeddings and guidance are read only for their batch."""
+    """Inputs and outputs of the preprocessor; what other models make is read only for its batch, or to be handed on."""
     images = [tensor for name in control_nets for tensor in control_image(name)]
     return Interface(
         (
