@@ -18,8 +18,8 @@ Writes out/bench-ensemble.json.
 
     python -m benchmarks.ensemble --seconds 5
 
-With `--device cuda` text encoder, denoiser and VAE run with ONNX Runtime on a GPU, behind the same thin Python models.
-On a machine with a GPU where nothing can be built, measure a repository that was made elsewhere:
+With `--device cuda` denoiser and VAE run in half precision on a GPU: torch's modules as CUDA graphs, behind the same
+thin Python models. A repository can be measured on another machine than the one that has built it:
 
     python -m benchmarks.ensemble --device cuda --prepare FOLDER
     python -m benchmarks.ensemble --device cuda --models FOLDER
@@ -295,7 +295,7 @@ def arguments() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description="The unrolled ensemble against loops")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement in each of the rounds")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what text encoder, UNet, VAE run on")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what UNet and VAE run on")
     parser.add_argument("--rate-limit", choices=("execution_count", "off"), default="execution_count")
     parser.add_argument("--prepare", type=Path, metavar="FOLDER", help="only build the models, into this folder")
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="measure what --prepare has built")

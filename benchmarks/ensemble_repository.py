@@ -9,19 +9,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from benchmarks.ensemble_models import graphs
 from diffusion_builder import contract
-from diffusion_builder.check.served import graph_of
-from diffusion_builder.contract import Component
 from diffusion_builder.onnx_files import MODEL, WEIGHTS
-from diffusion_builder.store import Store
 from tests.component.checkpoints import DEMO
 from tests.component.conftest import make
 
 INSTANCES = 16
 _MODELS = Path(__file__).with_name("ensemble_models")
-# The scheduler step is a few sums of small tensors: the way to the GPU would take longer.
-_ON_GPU = (Component.TEXT_ENCODER, Component.DENOISER, Component.VAE_DECODER)
-_PROVIDER = 'parameters { key: "execution_provider" value { string_value: "CUDAExecutionProvider" } }\n'
 
 
 def prepare(models: Path, device: str) -> None:
@@ -29,36 +24,37 @@ def prepare(models: Path, device: str) -> None:
 
     Args:
         models: the folder to write, which must not exist.
-        device: `cpu`, or `cuda`: then text encoder, denoiser and VAE run with ONNX Runtime on a GPU.
+        device: `cpu`, or `cuda`: then denoiser and VAE run on a GPU.
     """
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder, "store")
         built = store / "repositories" / str(make(store, DEMO)[-1]["digest"]) / "models"
         shutil.copytree(built, models)
         if device == "cuda":
-            for component in _ON_GPU:
-                _to_gpu(Store(store), built, models, contract.MODEL_NAMES[component])
+            for part, component in graphs.ON_GPU.items():
+                _to_gpu(DEMO / part, models / contract.MODEL_NAMES[component] / "1")
     _add_model(models, "bls", "bls", INSTANCES)
     _add_model(models, "python", "sessions", 1)
 
 
-def _to_gpu(store: Store, built: Path, models: Path, name: str) -> None:
-    """Take the graph as it was exported, since the engine is optimised for a CPU, and have it run on a GPU."""
-    graph = graph_of(store, built / name / "1")
+def _to_gpu(weights: Path, version: Path) -> None:
+    """Have what an engine was exported from run on a GPU.
+
+    The scheduler step, a few sums of small tensors, and the text encoder, one call per picture, stay on the CPU.
+    """
     for file in (MODEL, WEIGHTS):
-        (models / name / "1" / file).unlink(missing_ok=True)
-        if (graph.path / file).exists():
-            shutil.copyfile(graph.path / file, models / name / "1" / file)
-    with (models / name / "config.pbtxt").open("a") as config:
-        config.write(_PROVIDER)
+        (version / file).unlink(missing_ok=True)
+    shutil.copytree(weights, version / weights.name)
+    shutil.copy(_MODELS / "engine.py", version / "model.py")
+    shutil.copy(_MODELS / "graphs.py", version)
 
 
 def _add_model(models: Path, name: str, engines: str, instances: int) -> None:
     """Write a model that runs the loop."""
     version = models / name / "1"
     version.mkdir(parents=True)
-    for source in _MODELS.glob("*.py"):
-        shutil.copy(source, version)
+    for source in ("model.py", "loop.py", "graphs.py"):
+        shutil.copy(_MODELS / source, version)
     inputs = {"prompt": "STRING", "seed": "INT64", "guidance_scale": "FP32", "steps": "INT32"}
     outputs = {"encoded_image": "STRING", "engine_seconds": "FP32"}
     lines = [f'name: "{name}"', 'backend: "python"', "max_batch_size: 1"]

@@ -75,12 +75,15 @@ def _served(model: str, given: Tensors, wanted: Sequence[str]) -> Tensors:
 
 
 def _load(model: Path) -> Any:  # noqa: ANN401 - the runtime has no types
-    """A session with the options of the served engines."""
+    """A session with the options of the served engines, or of an engine on a GPU."""
+    version = model / "1"
+    if not (version / "model.onnx").exists():
+        from .graphs import Session, weights  # noqa: PLC0415 - torch takes seconds to import
+
+        return Session(weights(version))
     options = ort.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    on_gpu = "CUDAExecutionProvider" in (model / "config.pbtxt").read_text()
-    providers = ["CUDAExecutionProvider"] if on_gpu else ["CPUExecutionProvider"]
-    return ort.InferenceSession(model / "1" / "model.onnx", options, providers=providers)
+    return ort.InferenceSession(version / "model.onnx", options, providers=["CPUExecutionProvider"])

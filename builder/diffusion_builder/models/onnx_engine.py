@@ -1,13 +1,11 @@
 """Runs an ONNX engine in Triton's Python backend, for servers without Triton's own onnxruntime backend.
 
 All requests that Triton has queued are joined into one call and split again, so step-level batching works as
-it does with a native backend. The model's parameter `execution_provider` names what computes, by ONNX Runtime's name
-for it; the CPU does when there is none.
+it does with a native backend.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from .triton_io import Array, answer, read, refuse
 class TritonPythonModel:
     """Entry point of Triton's Python backend."""
 
-    def initialize(self, args: dict[str, str]) -> None:
+    def initialize(self, _args: dict[str, str]) -> None:
         """Load the engine that is linked beside this file."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads(os.environ)
@@ -32,11 +30,7 @@ class TritonPythonModel:
         options.log_severity_level = 3
         # The link is resolved because the runtime looks for the weights beside the real file.
         model = Path(__file__).with_name("model.onnx").resolve(strict=True)
-        provider = _provider(args["model_config"])
-        self._session = ort.InferenceSession(model, options, providers=[provider])
-        # The runtime falls back to the CPU by itself, which would be slow without a word.
-        if provider not in self._session.get_providers():
-            raise RuntimeError(f"ONNX Runtime cannot use {provider} here")
+        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._inputs = [node.name for node in self._session.get_inputs()]
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -48,11 +42,6 @@ class TritonPythonModel:
         except Exception as error:  # noqa: BLE001 - the runtime's exceptions have no common class of their own
             return [refuse(f"the engine failed: {str(error).splitlines()[0]}") for _ in requests]
         return _split(requests, results)
-
-
-def _provider(config: str) -> str:
-    parameter = json.loads(config).get("parameters", {}).get("execution_provider", {})
-    return str(parameter.get("string_value", "CPUExecutionProvider"))
 
 
 def _join(arrays: list[Array | None]) -> Array:
