@@ -243,5 +243,9 @@ def _assembly(spec: BuildSpec, target: Target, fetched: Fetched, engines: Mappin
         "pipelines": [item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in spec.pipelines],
         "schedulers": [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in spec.listed()],
         "shapes": spec.shapes.model_dump(mode="json"),
-        "batching": {"maxDelayMicroseconds": batching.microseconds, "preferred": batching.preferred},
+        "batching": {
+            "maxDelayMicroseconds": batching.microseconds,
+            "preferred": batching.preferred,
+            "takeTurns": batching.take_turns,
+        },
     }

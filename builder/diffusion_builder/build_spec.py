@@ -173,10 +173,11 @@ class Target(_Part):
 
 
 class Batching(_Part):
-    """How long and for which batch sizes the engines' queues wait."""
+    """How long and for which batch sizes the engines' queues wait, and whether the loop's models take turns."""
 
     max_delay: Annotated[str, Field(pattern=r"^\d+(us|ms|s)$")] = "0us"
     preferred: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    take_turns: bool = True
 
     @property
     def microseconds(self) -> int:

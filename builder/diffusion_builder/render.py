@@ -93,10 +93,15 @@ class Renderer:
 
     def _model(self, model: Model, plan: Plan | None, batching: Batching | None) -> str:
         warm_ups = warm_up(model, plan) if plan else ()
-        turn = _CONTROLNET if model.name.startswith(_CONTROLNETS) else _LOOP.get(model.name)
+        turn = self._turn(model.name)
         return self._render(
             "model.pbtxt.j2", model=model, plan=plan, batching=batching, turn=turn, warm_ups=warm_ups
         )  # fmt: skip
+
+    def _turn(self, model: str) -> int | None:
+        if not self._batching.take_turns:
+            return None
+        return _CONTROLNET if model.startswith(_CONTROLNETS) else _LOOP.get(model)
 
     def _render(self, template: str, **values: object) -> str:
         return self._environment.get_template(template).render(max_batch=self._max_batch, **values)

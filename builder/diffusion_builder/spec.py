@@ -113,10 +113,17 @@ class ControlNetSpec(_Frozen):
 
 
 class Batching(_Frozen):
-    """How long and for which batch sizes the engines' queues wait."""
+    """How the engines' queues join requests.
+
+    Args:
+        max_delay_microseconds: how long they wait.
+        preferred: batch sizes that are not waited beyond.
+        take_turns: whether the models of the denoising loop take turns.
+    """
 
     max_delay_microseconds: int = Field(default=0, ge=0)
     preferred: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    take_turns: bool = True
 
 
 class AssembleSpec(_Frozen):

@@ -124,6 +124,7 @@ class Requests:
             "batching": {
                 "maxDelayMicroseconds": microseconds(batching.max_delay),
                 "preferred": sorted(batching.preferred or ()),
+                "takeTurns": batching.take_turns,
             },
         }
         return self._job("assemble", document, ("--spec", _json(document)), resources=SMALL)

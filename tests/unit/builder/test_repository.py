@@ -113,6 +113,11 @@ def test_models_of_the_loop_take_turns_and_no_other_model_does(store: Store) -> 
     assert limited == {"5_denoiser", "6_scheduler_step"}
 
 
+def test_no_model_takes_turns_where_that_is_not_wanted(store: Store) -> None:
+    artifact, _ = assemble(store, _spec(store, batching={"takeTurns": False}))
+    assert not [name for name, text in _texts(artifact).items() if "rate_limiter" in text]
+
+
 def test_repository_says_what_it_asks_of_the_server(store: Store) -> None:
     cpu, _ = assemble(store, _spec(store))
     assert (cpu.manifest.extra["serverFlags"], cpu.manifest.extra["vramBytes"]) == (["--rate-limit=execution_count"], 0)

@@ -102,8 +102,9 @@ def test_a_change_of_the_unet_alone_builds_one_export_and_one_engine(cluster: Fa
         {"scheduler": {"type": "Euler"}},
         {"pipelines": [{"task": "generate", "steps": [4]}]},
         {"serving": {"batching": {"maxDelay": "5ms"}}},
+        {"serving": {"batching": {"takeTurns": False}}},
     ],
-    ids=["scheduler", "steps", "batching"],
+    ids=["scheduler", "steps", "delay", "turns"],
 )
 def test_what_only_changes_the_ensemble_builds_only_a_repository(cluster: FakeCluster, change: dict[str, Any]) -> None:
     serve(cluster)

@@ -18,6 +18,11 @@ class Batching(ApiModel):
         description="Batch sizes that are sent to the engine without waiting longer.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
+    take_turns: bool = Field(
+        default=True,
+        description="Whether denoiser and scheduler step take turns, so that few requests are joined; false where "
+        "there always are at least twice as many as a batch holds.",
+    )
 
 
 class EnvVar(ApiModel):
