@@ -63,6 +63,8 @@ FINISH = (
 FORMAT = (_number("output_format", DType.BYTES), _number("quality", DType.INT32))
 # What only a task that starts from a picture can do.
 BLENDING = (*INPUT_IMAGE, *BLEND_MASK, BLEND_FEATHER, COLOR_MATCH)
+# All of it that is no picture: the conditioner reads it too, to refuse it before the first step.
+FINISH_NUMBERS = (BLEND_FEATHER, COLOR_MATCH, PASTE_BACK, *FINISH, *FORMAT)
 
 # Handed on by a model that may refuse a request, so that no engine is at work when it does.
 ACCEPTED_IDS = replace(contract.INPUT_IDS, name="accepted_ids")
@@ -128,7 +130,8 @@ def preprocessor(control_nets: Sequence[str]) -> Interface:
     return Interface(
         (
             *_CARRIERS, replace(contract.GUIDANCE, optional=True), replace(contract.MODEL_INPUT, optional=True), HEIGHT,
-            WIDTH, *INPUT_IMAGE, *MASK, MASK_FEATHER, *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, *images,
+            WIDTH, *INPUT_IMAGE, *MASK, MASK_FEATHER, *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, *BLEND_MASK,
+            *images,
         ),
         (
             ACCEPTED_IDS, ACCEPTED_INPUT, contract.PIXELS, MASKED_PIXELS, contract.LATENT_MASK,
@@ -150,7 +153,7 @@ def conditioner(keys: Sequence[str], calls: int, control_nets: Sequence[str]) ->
         (
             *_CARRIERS, NEGATIVE_PROMPT_EMBEDDINGS, SEED, GUIDANCE_SCALE, GUIDANCE_RESCALE, HEIGHT, WIDTH, STRENGTH,
             ETA, SCHEDULER, *_MOMENTS, replace(contract.LATENT_MASK, optional=True), IP_ADAPTER_WEIGHT,
-            replace(contract.REFERENCE_PIXELS, optional=True), *numbers,
+            replace(contract.REFERENCE_PIXELS, optional=True), *FINISH_NUMBERS, *numbers,
         ),
         (
             *(table_of(key) for key in keys), *CARRIED, contract.LEVELS, contract.KEPT, STEP_MASK, contract.GUIDANCE,

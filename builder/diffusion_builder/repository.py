@@ -46,10 +46,11 @@ _PYTHON = {
     ),
     python_models.CONDITIONER_NAME: (
         "conditioner.py", "triton_io.py", "conditions.py", "first_state.py", "guides.py", "asked.py", "plan.py",
-        "noise.py", "sizes.py", "inputs.py", "schedule",
+        "noise.py", "sizes.py", "inputs.py", "finish_numbers.py", "schedule",
     ),
     python_models.POSTPROCESSOR_NAME: (
-        "postprocessor.py", "triton_io.py", "pixels.py", "finish.py", "colors.py", "pictures.py", "inputs.py",
+        "postprocessor.py", "triton_io.py", "pixels.py", "finish.py", "finish_numbers.py", "colors.py",
+        "pictures.py", "inputs.py",
     ),
 }  # fmt: skip
 _ONNX_RUNTIME = ("onnx_engine.py", "triton_io.py", "cpus.py")

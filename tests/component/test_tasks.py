@@ -143,21 +143,33 @@ def _column(value: Any, dtype: Any) -> Any:  # noqa: ANN401 - arrays
             "img2img_2_pipeline",
             {"input_image": None, "input_image_file": _column(b"\x89PNG broken", object)}, "input_image_file",
         ),
+        ("generate_2_pipeline", {"output_format": _column(b"GIF", object)}, "output_format 'GIF' is not served"),
+        ("generate_2_pipeline", {"sharpen": _column(math.nan, np.float32)}, "sharpen nan is not served"),
+        (
+            "generate_2_pipeline",
+            {"width": _column(128, np.int32), "upscale_height": _column(4096, np.int32)}, "upscaling gives 8192 x 4096",
+        ),
+        ("img2img_2_pipeline", {"color_match": _column(2, np.float32)}, "color_match 2 is not served"),
+        ("img2img_2_pipeline", {"blend_mask_file": _column(b"GIF", object)}, "blend_mask_file is not a picture"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused_in_words(
     ensemble: str, changes: dict[str, Any], says: str, everything: Conditioned, server: Server
 ) -> None:
-    question = everything.questions[ensemble]
+    question, before = everything.questions[ensemble], counts(server.http, "5_denoiser")
     with pytest.raises(InferenceServerException) as caught:
         put(server.http, ensemble, question, **changes)
     assert says in str(caught.value)
+    assert counts(server.http, "5_denoiser") == before
     assert picture(server.http, ensemble, question).shape == (2, 64, 64, 3)
 
 
 def _spoilt(question: Question) -> Iterator[dict[str, Any]]:
-    """Changes that make a request one to be refused: a guidance that is no number, each picture left out."""
+    """Changes that make a request one to be refused: numbers, formats and masks that are none, a picture left out."""
     yield {"guidance_scale": _column(math.nan, np.float32)}
+    yield {"output_format": _column(b"GIF", object)}
+    if "input_image" in question.tensors():
+        yield {"blend_mask_file": _column(b"GIF", object)}
     yield from ({name: None} for name in question.tensors() if "image" in name or name == "mask")
 
 

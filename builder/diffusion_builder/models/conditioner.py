@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .conditions import condition
+from .inputs import InputError
 from .plan import ConditionError, Plan
 from .triton_io import Array, RequestError, each
 
@@ -28,5 +29,5 @@ class TritonPythonModel:
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         try:
             return condition(self._plan, inputs, frozenset(request.requested_output_names()))
-        except ConditionError as error:
+        except (ConditionError, InputError) as error:
             raise RequestError(str(error)) from error

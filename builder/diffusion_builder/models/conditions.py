@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import guides
+from . import finish_numbers, guides
 from .asked import STRENGTH, UNIT, Asked
 from .first_state import Pictures, choose, from_noise, from_picture, repainting
 from .noise import Generator
@@ -44,8 +44,10 @@ def condition(plan: Plan, inputs: Mapping[str, Array], wanted: frozenset[str]) -
 
     Raises:
         ConditionError: something is asked for that is not served.
+        InputError: so is something that would be done to the picture when it is there.
     """
     work = _Work(plan, Asked.of(inputs), wanted)
+    work.check_finish()
     return {name: np.ascontiguousarray(work.output(name)) for name in sorted(wanted)}
 
 
@@ -73,6 +75,10 @@ class _Work:
             "ip_adapter_scale": lambda: guides.ip_adapter_scale(asked, used="no_image_embeddings" not in wanted),
             "no_region": lambda: np.ones((asked.batch, 1, *self._shape[1:]), np.float32),
         }
+
+    def check_finish(self) -> None:
+        height, width = (side * self._plan.pixels_per_latent for side in self._shape[1:])
+        finish_numbers.check(self._asked.inputs.get, self._asked.batch, width, height)
 
     def output(self, name: str) -> Array:
         if name.startswith(_TABLE):

@@ -14,61 +14,32 @@ The original comes last and at the final size: what is kept of it is neither sha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 from .colors import matched
-from .inputs import InputError, Number, Read, flags, one_each
-from .pictures import FORMATS, GRAY, RGB, pictures
-from .pixels import DEFAULT_QUALITY
+from .finish_numbers import FinishNumbers, finish_numbers
+from .inputs import InputError, Read
+from .pictures import GRAY, RGB, pictures
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-MAX_SIDE = 4096
-_COLOR_MATCH = Number("color_match", 0.0, 0.0, 1.0, "0 changes nothing, 1 matches the original in full")
-_CONTRAST = Number("contrast", 1.0, 0.0, 4.0, "1 changes nothing, 0 is grey")
-_SHARPEN = Number("sharpen", 0.0, 0.0, 5.0, "0 changes nothing, 1 adds the edges once")
-_FEATHER = Number("blend_feather", 0.0, 0.0, 256.0, "radius in pixels, 0 leaves the masks as they are")
-_QUALITY = Number("quality", DEFAULT_QUALITY, 1, 100, "of JPEG and WEBP")
-_SIDES = tuple(Number(name, 0, 16, MAX_SIDE, "pixels") for name in ("upscale_height", "upscale_width"))
 _FLAGGED = 0.5
 _SHARPEN_RADIUS = 2.0
 
 
 @dataclass(frozen=True)
-class Finish:
+class Finish(FinishNumbers):
     """What one sample asks for.
 
     Args:
         original: the picture that the request sent, mode RGB.
         mask: mode L, 255 where it was repainted.
         keep: `blend_mask`, mode L, 255 where the original's pixels are kept.
-        paste_back: keep the original outside `mask`.
-        feather: radius in pixels by which both masks are softened.
-        color_match: 0 to 1.
-        contrast: 1 changes nothing.
-        sharpen: 0 changes nothing.
-        height: in pixels; 0 keeps it.
-        width: in pixels; 0 keeps it.
-        file_format: of the encoded picture.
-        quality: of the encoded picture.
         flagged: the safety checker's verdict; the picture is black.
     """
 
     original: Image.Image | None = None
     mask: Image.Image | None = None
     keep: Image.Image | None = None
-    paste_back: bool = False
-    feather: float = 0.0
-    color_match: float = 0.0
-    contrast: float = 1.0
-    sharpen: float = 0.0
-    height: int = 0
-    width: int = 0
-    file_format: str = FORMATS[0]
-    quality: int = DEFAULT_QUALITY
     flagged: bool = False
 
 
@@ -79,24 +50,16 @@ def asked(read: Read, batch: int) -> list[Finish]:
         InputError: a value is out of range, or an input that it needs is missing.
     """
     none = [None] * batch
-    numbers = [number.read(read, batch) for number in (_FEATHER, _COLOR_MATCH, _CONTRAST, _SHARPEN, _QUALITY)]
-    heights, widths = (_side(number, read, batch) for number in _SIDES)
-    paste, formats, black = flags(read, "paste_back", batch), _formats(read, batch), _flagged(read, batch)
-    feather, color, contrast, sharpen, quality = numbers
+    numbers = finish_numbers(read, batch)
     keep = pictures(read, "blend_mask", batch, GRAY) or none
     # Decoding takes long, and the preprocessor has refused what is no picture.
-    used = any(paste) or any(color) or any(keep)
+    used = any(one.paste_back or one.color_match for one in numbers) or any(keep)
     originals, mask = (
         (pictures(read, name, batch, mode) if used else None) or none
         for name, mode in (("input_image", RGB), ("mask", GRAY))
     )
-    finishes = [
-        Finish(
-            originals[i], mask[i], keep[i], paste[i], feather[i], color[i], contrast[i], sharpen[i],
-            heights[i], widths[i], formats[i], int(quality[i]), black[i],
-        )
-        for i in range(batch)
-    ]  # fmt: skip
+    black = _flagged(read, batch)
+    finishes = [Finish(originals[i], mask[i], keep[i], black[i], **vars(one)) for i, one in enumerate(numbers)]
     for finish in finishes:
         _check(finish)
     return finishes
@@ -109,7 +72,7 @@ def finished(new: Image.Image, finish: Finish) -> Image.Image:
         new: what the model made, mode RGB.
         finish: what is asked for.
     """
-    size = _size(new, finish)
+    size = finish.size(*new.size)
     if finish.flagged:
         return Image.new(RGB, size)
     if finish.color_match > 0 and finish.original is not None:
@@ -153,21 +116,6 @@ def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def _size(new: Image.Image, finish: Finish) -> tuple[int, int]:
-    """Width and height; one that was left out follows from the other by the proportions.
-
-    Raises:
-        InputError: the one that follows is too large or too small.
-    """
-    width = finish.width or (round(new.width * finish.height / new.height) if finish.height else new.width)
-    height = finish.height or (round(new.height * finish.width / new.width) if finish.width else new.height)
-    if (finish.width or finish.height) and not 1 <= min(width, height) <= max(width, height) <= MAX_SIDE:
-        raise InputError(
-            f"upscaling gives {width} x {height} pixels: send upscale_height and upscale_width of at most {MAX_SIDE}"
-        )
-    return width, height
-
-
 def _check(finish: Finish) -> None:
     needs = {"paste_back": finish.paste_back, "blend_mask": finish.keep is not None, "color_match": finish.color_match}
     for name, used in needs.items():
@@ -175,25 +123,6 @@ def _check(finish: Finish) -> None:
             raise InputError(f"{name} needs the original: send input_image or input_image_file as well")
     if finish.paste_back and finish.mask is None:
         raise InputError("paste_back needs to know where the picture is new: send mask or mask_file as well")
-
-
-def _side(number: Number, read: Read, batch: int) -> list[int]:
-    values = [int(value) for value in number.read(read, batch)]
-    if len(set(values)) > 1:
-        raise InputError(f"{number.name} differs within one request ({values}): send one request per size")
-    return values
-
-
-def _formats(read: Read, batch: int) -> Sequence[str]:
-    values = read("output_format")
-    if values is None:
-        return [FORMATS[0]] * batch
-    one_each("output_format", values.size, batch)
-    names = [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values.flat]
-    for name in names:
-        if name.upper() not in FORMATS:
-            raise InputError(f"output_format {name[:20]!r} is not served: send {', '.join(FORMATS)}")
-    return [name.upper() for name in names]
 
 
 def _flagged(read: Read, batch: int) -> list[bool]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 # A tensor of the request by its name, batch first; None when it was left out.
 Read = Callable[[str], NDArray[Any] | None]
+# Of pictures, read and written.
+FORMATS = ("PNG", "JPEG", "WEBP")
 # What every request has or brings about: it tells the batch.
 _CARRIERS = ("input_ids", "prompt_embeddings", "guidance")
 

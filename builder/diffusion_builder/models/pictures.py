@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .inputs import InputError, Read, one_each
+from .inputs import FORMATS, InputError, Read, one_each
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # Checked on the header, before anything is decoded: a small file can say that it holds gigabytes.
 MAX_PIXELS = 4096 * 4096
-FORMATS = ("PNG", "JPEG", "WEBP")
 RGB, GRAY = "RGB", "L"
 _CHANNELS = {RGB: 3, GRAY: 1}
 _SHAPES = {RGB: "[B, H, W, 3] (red, green, blue)", GRAY: "[B, H, W]"}

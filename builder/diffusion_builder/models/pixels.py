@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .finish_numbers import DEFAULT_QUALITY
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
-
-DEFAULT_QUALITY = 90
 
 
 def to_pixels(decoded: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -26,7 +26,7 @@ def encode(picture: Image.Image, file_format: str = "PNG", quality: int = DEFAUL
 
     Args:
         picture: mode RGB.
-        file_format: one of `pictures.FORMATS`.
+        file_format: one of `inputs.FORMATS`.
         quality: 1 to 100, of JPEG and WebP; PNG keeps every bit anyway.
     """
     buffer = io.BytesIO()

@@ -78,6 +78,7 @@ def preprocess(settings: Settings, read: Read, wanted: Iterable[str]) -> Mapping
         InputError: an input is missing or cannot be used.
     """
     work = _Work(settings, read)
+    work.check_blend_mask()
     makers: dict[str, Callable[[], NDArray[Any]]] = {
         "accepted_ids": lambda: np.asarray(read("input_ids")),
         "accepted_input": lambda: np.asarray(read("model_input")),
@@ -99,6 +100,10 @@ class _Work:
         self._settings = settings
         self._read = read
         self._batch = batch_of(read)
+
+    def check_blend_mask(self) -> None:
+        """Only the postprocessor uses it: too late to refuse it."""
+        pictures(self._read, "blend_mask", self._batch, GRAY)
 
     @cached_property
     def _originals(self) -> list[Image.Image] | None:

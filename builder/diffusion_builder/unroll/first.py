@@ -8,6 +8,7 @@ from diffusion_builder import contract
 from diffusion_builder import python_models as python
 from diffusion_builder.contract import Component
 from diffusion_builder.graph import Step
+from diffusion_builder.unroll.pictures import finish
 from diffusion_builder.unroll.wiring import RESCALE, at, same, without_control
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _reads_masked(tier: Tier, parts: Models) -> bool:
 def _pictures_given(tier: Tier, parts: Models) -> Iterator[Tensor]:
     yield from (python.HEIGHT, python.WIDTH)
     if tier.starts_from_picture:
-        yield from python.INPUT_IMAGE
+        yield from (*python.INPUT_IMAGE, *python.BLEND_MASK)
     if tier.task == python.INPAINT:
         yield from (*python.MASK, python.MASK_FEATHER)
     if python.IP_ADAPTER in tier.features:
@@ -150,6 +151,7 @@ def _asked(tier: Tier, parts: Models) -> Iterator[Tensor]:
             yield contract.REFERENCE_PIXELS
     if python.CONTROLNET in tier.features:
         yield from (tensor for name in parts.control_nets for tensor in python.control_numbers(name))
+    yield from (tensor for tensor in finish(tier) if tensor in python.FINISH_NUMBERS)
 
 
 def _conditions(tier: Tier, parts: Models) -> dict[str, str]:

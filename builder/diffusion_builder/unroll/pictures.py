@@ -43,14 +43,14 @@ def _decoded(parts: Models, names: Mapping[str, str]) -> Iterator[Step]:
 
 def _developed(tier: Tier, parts: Models, names: Mapping[str, str]) -> dict[str, str]:
     checked = (contract.FLAGGED,) if Component.SAFETY_CHECKER in parts.engines else ()
-    return _of(names, contract.DECODED, *checked) | same(*_finish(tier))
+    return _of(names, contract.DECODED, *checked) | same(*finish(tier))
 
 
 def _of(names: Mapping[str, str], *tensors: Tensor) -> dict[str, str]:
     return {tensor.name: names[tensor.name] for tensor in tensors}
 
 
-def _finish(tier: Tier) -> Iterator[Tensor]:
+def finish(tier: Tier) -> Iterator[Tensor]:
     """What a request may ask of the postprocessor."""
     if tier.starts_from_picture:
         yield from python.BLENDING

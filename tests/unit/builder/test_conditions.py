@@ -13,6 +13,7 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipe
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from diffusion_builder.models.conditions import condition
+from diffusion_builder.models.inputs import InputError
 from diffusion_builder.models.plan import ConditionError, Plan
 from diffusion_builder.models.schedule import SchedulerSettings, SchedulerType, schedule
 from tests.unit.builder.samplers import CLASSES, CONFIG
@@ -222,6 +223,19 @@ def test_samples_of_one_request_may_have_schedulers_and_strengths_of_their_own()
         )  # fmt: skip
         for name, array in alone.items():
             assert np.array_equal(array[0], together[name][index]), name
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"output_format": ["GIF"]}, "output_format 'GIF' is not served"),
+        ({"contrast": [5.0]}, "contrast 5 is not served"),
+        ({"width": [128], "upscale_height": [4096.0]}, "upscaling gives 8192 x 4096 pixels"),
+    ],
+)
+def test_a_picture_that_could_not_be_finished_is_not_begun(inputs: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        _ask(_plan(), "generate_4", **inputs)
 
 
 def test_tables_have_the_slots_of_the_largest_scheduler() -> None:

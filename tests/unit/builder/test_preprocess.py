@@ -140,6 +140,7 @@ _PICTURE = np.zeros((64, 64, 3), np.uint8)
         ("pixels", {"input_image": np.zeros((65, 64, 3), np.uint8)}, "has the height 65, .* send height as well"),
         ("pixels", {"input_image": np.zeros((64, 512, 3), np.uint8)}, "a multiple of 8 from 64 to 128 pixels"),
         ("pixels", {"input_image": _PICTURE, "height": [256]}, "height 256 is not served"),
+        ("pixels", {"input_image": _PICTURE, "blend_mask": np.zeros((8, 8, 4), np.uint8)}, "blend_mask has the shape"),
         ("latent_mask", {"mask": rectangle(), "mask_feather": [-1.0]}, "mask_feather -1 is not served: send 0 to 256"),
         ("latent_mask", {"mask": rectangle(), "mask_feather": [np.nan]}, "mask_feather nan is not served"),
         ("reference_pixels", {"ip_adapter_image": np.zeros((1, 1, 21, 3), np.uint8)}, "at most 20 times"),
