@@ -47,12 +47,14 @@ class ClientError(Exception):
 class Call:
     """What is sent: an ensemble, its inputs (batch first), and the outputs that are wanted.
 
-    Outputs that are not asked for are not computed: a preview costs nothing until it is wanted.
+    Outputs that are not asked for are not computed: a preview costs nothing until it is wanted. Priority 1 is served
+    before 2 by servers with priorities; 0 leaves it to the server.
     """
 
     model: str
     inputs: Arrays
     outputs: tuple[str, ...] = ("encoded_image",)
+    priority: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,22 @@ class Server:
         inputs = [_input(triton, name, array) for name, array in call.inputs.items()]
         outputs = [triton.InferRequestedOutput(name) for name in call.outputs]
         try:
-            answer = self._infer(triton, call.model, inputs, outputs)
+            answer = self._infer(triton, call, inputs, outputs)
         except InferenceServerException as error:
             raise _explained(error, self.url, call.model) from error
         except OSError as error:
             raise ClientError(str(error), f"Is Triton listening on {self.url}?", _UNREACHABLE) from error
         return {name: [bytes(file) for file in answer.as_numpy(name).reshape(-1)] for name in call.outputs}
 
-    def _infer(self, triton: ModuleType, model: str, inputs: list[Any], outputs: list[Any]) -> Any:  # noqa: ANN401
+    def _infer(self, triton: ModuleType, call: Call, inputs: list[Any], outputs: list[Any]) -> Any:  # noqa: ANN401
+        options = {"outputs": outputs, "priority": call.priority}
         if self.protocol == "grpc":
             with triton.InferenceServerClient(self.url) as client:
-                return client.infer(model, inputs, outputs=outputs, client_timeout=self.timeout)
+                return client.infer(call.model, inputs, **options, client_timeout=self.timeout)
         with triton.InferenceServerClient(
             self.url, connection_timeout=self.timeout, network_timeout=self.timeout
         ) as client:
-            return client.infer(model, inputs, outputs=outputs)
+            return client.infer(call.model, inputs, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +286,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", help="host:port of the server (127.0.0.1:8000, with grpc 127.0.0.1:8001)")
     parser.add_argument("--protocol", choices=_PORTS, default="http")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait")
+    parser.add_argument("--priority", type=int, choices=(1, 2), default=0, help="2 makes way for others")
     parser.add_argument("--steps", type=int, default=20, help="tier: which ensemble is asked")
     parser.add_argument("--task", choices=("generate", "img2img", "inpaint"), help="else told from --image and --mask")
     parser.add_argument("--model", help="an ensemble by its whole name, where the one made from the options is not it")
@@ -363,7 +367,7 @@ def main() -> None:
             return
         wanted = ("encoded_image", *(f"preview_{step}" for step in arguments.previews))
         begin = time.perf_counter()
-        pictures = server.ask(Call(model, sent, wanted))
+        pictures = server.ask(Call(model, sent, wanted, arguments.priority))
         seconds = time.perf_counter() - begin
         paths = save(pictures, arguments.out)
     except ClientError as error:

@@ -247,5 +247,6 @@ def _assembly(spec: BuildSpec, target: Target, fetched: Fetched, engines: Mappin
             "maxDelayMicroseconds": batching.microseconds,
             "preferred": batching.preferred,
             "takeTurns": batching.take_turns,
+            "priorities": batching.priorities,
         },
     }

@@ -173,11 +173,12 @@ class Target(_Part):
 
 
 class Batching(_Part):
-    """How long and for which batch sizes the engines' queues wait, and whether the loop's models take turns."""
+    """How the engines' queues join requests."""
 
     max_delay: Annotated[str, Field(pattern=r"^\d+(us|ms|s)$")] = "0us"
     preferred: tuple[Annotated[int, Field(ge=1)], ...] = ()
     take_turns: bool = True
+    priorities: bool = False
 
     @property
     def microseconds(self) -> int:

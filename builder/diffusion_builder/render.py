@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 # Models of the denoising loop share one resource, so that a request that has to wait waits at a short model and not at
 # the denoiser: whoever comes back meanwhile joins it (ADR 6). Of two that wait the one with the smaller product of
 # this number and its calls so far is first: the denoiser starts when no other model of the loop is waiting.
-_LOOP = {MODEL_NAMES[Component.SCHEDULER_STEP]: 100, MODEL_NAMES[Component.DENOISER]: 1000}
+_DENOISER = MODEL_NAMES[Component.DENOISER]
+_LOOP = {MODEL_NAMES[Component.SCHEDULER_STEP]: 100, _DENOISER: 1000}
 _CONTROLNETS, _CONTROLNET = f"{MODEL_NAMES[Component.CONTROLNET]}_", 200
 
 
@@ -94,8 +95,10 @@ class Renderer:
     def _model(self, model: Model, plan: Plan | None, batching: Batching | None) -> str:
         warm_ups = warm_up(model, plan) if plan else ()
         turn = self._turn(model.name)
+        priorities = self._batching.priorities and model.name == _DENOISER
         return self._render(
-            "model.pbtxt.j2", model=model, plan=plan, batching=batching, turn=turn, warm_ups=warm_ups
+            "model.pbtxt.j2", model=model, plan=plan, batching=batching, turn=turn, priorities=priorities,
+            warm_ups=warm_ups,
         )  # fmt: skip
 
     def _turn(self, model: str) -> int | None:

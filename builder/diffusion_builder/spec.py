@@ -119,11 +119,13 @@ class Batching(_Frozen):
         max_delay_microseconds: how long they wait.
         preferred: batch sizes that are not waited beyond.
         take_turns: whether the models of the denoising loop take turns.
+        priorities: whether the denoiser serves requests of priority 1 before those of priority 2.
     """
 
     max_delay_microseconds: int = Field(default=0, ge=0)
     preferred: tuple[Annotated[int, Field(ge=1)], ...] = ()
     take_turns: bool = True
+    priorities: bool = False
 
 
 class AssembleSpec(_Frozen):

@@ -11,9 +11,12 @@ import pytest
 import tritonclient.grpc
 
 from tests.component.client import Ask, counts, send, send_all
-from tests.component.tritonserver import wait_until
+from tests.component.conftest import make
+from tests.component.tritonserver import serve, wait_until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.component.tritonserver import Server
 
 _PROMPT = "a red circle on a blue background"
@@ -46,6 +49,29 @@ def _large(pictures: int) -> list[Any]:
         tensors.append(tritonclient.grpc.InferInput(name, list(array.shape), datatype))
         tensors[-1].set_data_from_numpy(array)
     return tensors
+
+
+def test_a_request_of_priority_1_is_drawn_before_those_of_priority_2(store: Path, checkpoint: Path) -> None:
+    serving = {"batching": {"priorities": True}}
+    repository = str(make(store, checkpoint, serving=serving)[-1]["digest"])
+    order: list[int] = []
+    with (
+        serve(store / "repositories" / repository / "models") as server,
+        closing(tritonclient.grpc.InferenceServerClient(server.grpc)) as client,
+    ):
+
+        def ask(priority: int) -> None:
+            # Alone in a batch, so that nobody is drawn with somebody else.
+            client.async_infer(
+                "generate_4_pipeline", _large(8), lambda **_: order.append(priority), priority=priority
+            )  # fmt: skip
+
+        for _ in range(6):
+            ask(2)
+        wait_until(lambda: counts(server.http, _DENOISER).calls >= 2, 60.0, lambda: "no step was made")
+        ask(1)
+        wait_until(lambda: len(order) == 7, 120.0, lambda: f"answered: {order}")
+    assert order.index(1) <= 1
 
 
 def test_a_cancelled_request_stops_between_steps(ddim: Server) -> None:

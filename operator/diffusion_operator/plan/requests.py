@@ -125,6 +125,7 @@ class Requests:
                 "maxDelayMicroseconds": microseconds(batching.max_delay),
                 "preferred": sorted(batching.preferred or ()),
                 "takeTurns": batching.take_turns,
+                "priorities": batching.priorities,
             },
         }
         return self._job("assemble", document, ("--spec", _json(document)), resources=SMALL)

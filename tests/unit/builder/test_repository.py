@@ -118,6 +118,14 @@ def test_no_model_takes_turns_where_that_is_not_wanted(store: Store) -> None:
     assert not [name for name, text in _texts(artifact).items() if "rate_limiter" in text]
 
 
+def test_only_the_denoiser_has_priorities_and_only_where_they_are_wanted(store: Store) -> None:
+    artifact, _ = assemble(store, _spec(store, batching={"priorities": True}))
+    levels = "  priority_levels: 2\n  default_priority_level: 1\n"
+    assert [name for name, text in _texts(artifact).items() if levels in text] == ["5_denoiser"]
+    plain, _ = assemble(store, _spec(store))
+    assert not [name for name, text in _texts(plain).items() if "priority_level" in text]
+
+
 def test_repository_says_what_it_asks_of_the_server(store: Store) -> None:
     cpu, _ = assemble(store, _spec(store))
     assert (cpu.manifest.extra["serverFlags"], cpu.manifest.extra["vramBytes"]) == (["--rate-limit=execution_count"], 0)

@@ -57,7 +57,7 @@ SPECS: dict[str, dict[str, Any]] = {
             {"type": "EulerAncestral"},
             {"type": "LCM"},
         ],
-        "serving": {"batching": {"maxDelay": "5ms", "preferred": [4, 8], "takeTurns": False}},
+        "serving": {"batching": {"maxDelay": "5ms", "preferred": [4, 8], "takeTurns": False, "priorities": True}},
     },
 }
 
@@ -103,7 +103,7 @@ def test_the_builder_understands_what_is_assembled(name: str) -> None:
     assert (Component.SAFETY_CHECKER in wanted.engines) == ("safetyChecker" in SPECS[name].get("model", {}))
     assert (Component.CONTROL_OFF in wanted.engines) == bool(wanted.control_nets)
     assert (Component.VAE_ENCODER in wanted.engines) == any(item.task != "generate" for item in wanted.pipelines)
-    assert wanted.batching.take_turns == (name != "every task")
+    assert (wanted.batching.take_turns, wanted.batching.priorities) == ((name != "every task"), (name == "every task"))
     assert wanted.schedulers[0].label == ("karras" if name == "every task" else "ddim")
 
 

@@ -23,6 +23,11 @@ class Batching(ApiModel):
         description="Whether denoiser and scheduler step take turns, so that few requests are joined; false where "
         "there always are at least twice as many as a batch holds.",
     )
+    priorities: bool = Field(
+        default=False,
+        description="Whether requests of priority 1, which is that of all who name none, are served before those of "
+        "priority 2; batches of few requests are smaller then.",
+    )
 
 
 class EnvVar(ApiModel):
