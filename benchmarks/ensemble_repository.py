@@ -1,6 +1,6 @@
 """The repository that `benchmarks.ensemble` measures: the demo checkpoint's, and a model for each loop inside Triton.
 
-It stands by itself, so that it can be measured on a machine where nothing can be built.
+It can be measured on another machine than the one that has built it.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def _map(step: Message, name: str) -> dict[str, str]:
     return {item.text("key"): item.text("value") for item in step.messages(name)}
 
 
-def graph_of(store: Store, folder: Path) -> Artifact:
+def _graph_of(store: Store, folder: Path) -> Artifact:
     """The exported graph that the engine in a model's version folder was made from."""
     link = next(path for path in sorted(folder.iterdir()) if path.is_symlink())
     return ingredients.graph_of(store, link.readlink().parts[-2])
@@ -134,7 +134,7 @@ def _engine(store: Store, folder: Path) -> Iterator[Run]:
 
     Its kernels for the CPU know no bfloat16: such a graph is widened to float32, with weights that are rounded already.
     """
-    graph = graph_of(store, folder)
+    graph = _graph_of(store, folder)
     with tempfile.TemporaryDirectory() as scratch:
         if graph.manifest.extra["precision"] != Precision.BFLOAT16:
             yield _session(graph.path)

@@ -13,14 +13,14 @@ from .inputs import FORMATS, InputError, Number, Read, flags, one_each
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_SIDE = 4096
+_MAX_SIDE = 4096
 DEFAULT_QUALITY = 90
 _COLOR_MATCH = Number("color_match", 0.0, 0.0, 1.0, "0 changes nothing, 1 matches the original in full")
 _CONTRAST = Number("contrast", 1.0, 0.0, 4.0, "1 changes nothing, 0 is grey")
 _SHARPEN = Number("sharpen", 0.0, 0.0, 5.0, "0 changes nothing, 1 adds the edges once")
 _FEATHER = Number("blend_feather", 0.0, 0.0, 256.0, "radius in pixels, 0 leaves the masks as they are")
 _QUALITY = Number("quality", DEFAULT_QUALITY, 1, 100, "of JPEG and WEBP")
-_SIDES = tuple(Number(name, 0, 16, MAX_SIDE, "pixels") for name in ("upscale_height", "upscale_width"))
+_SIDES = tuple(Number(name, 0, 16, _MAX_SIDE, "pixels") for name in ("upscale_height", "upscale_width"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +57,9 @@ class FinishNumbers:
         """
         wide = self.width or (round(width * self.height / height) if self.height else width)
         high = self.height or (round(height * self.width / width) if self.width else height)
-        if (self.width or self.height) and not 1 <= min(wide, high) <= max(wide, high) <= MAX_SIDE:
+        if (self.width or self.height) and not 1 <= min(wide, high) <= max(wide, high) <= _MAX_SIDE:
             raise InputError(
-                f"upscaling gives {wide} x {high} pixels: send upscale_height and upscale_width of at most {MAX_SIDE}"
+                f"upscaling gives {wide} x {high} pixels: send upscale_height and upscale_width of at most {_MAX_SIDE}"
             )
         return wide, high
 
