@@ -130,8 +130,7 @@ def preprocessor(control_nets: Sequence[str]) -> Interface:
     return Interface(
         (
             *_CARRIERS, replace(contract.GUIDANCE, optional=True), replace(contract.MODEL_INPUT, optional=True), HEIGHT,
-            WIDTH, *INPUT_IMAGE, *MASK, MASK_FEATHER, *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, *BLEND_MASK,
-            *images,
+            WIDTH, *INPUT_IMAGE, *MASK, MASK_FEATHER, *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, *BLEND_MASK, *images,
         ),
         (
             ACCEPTED_IDS, ACCEPTED_INPUT, contract.PIXELS, MASKED_PIXELS, contract.LATENT_MASK,

@@ -11,7 +11,7 @@ import pytest
 import tritonclient.grpc
 
 from tests.component.client import Ask, counts, send, send_all
-from tests.component.conftest import make
+from tests.component.conftest import Built, make
 from tests.component.tritonserver import serve, wait_until
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def _large(pictures: int) -> list[Any]:
 
 def test_a_request_of_priority_1_is_drawn_before_those_of_priority_2(store: Path, checkpoint: Path) -> None:
     serving = {"batching": {"priorities": True}}
-    repository = str(make(store, checkpoint, serving=serving)[-1]["digest"])
+    built = Built(store, str(make(store, checkpoint, serving=serving)[-1]["digest"]))
     order: list[int] = []
     with (
-        serve(store / "repositories" / repository / "models") as server,
+        serve(built.models) as server,
         closing(tritonclient.grpc.InferenceServerClient(server.grpc)) as client,
     ):
 

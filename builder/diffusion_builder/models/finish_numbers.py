@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 _MAX_SIDE = 4096
 DEFAULT_QUALITY = 90
-_COLOR_MATCH = Number("color_match", 0.0, 0.0, 1.0, "0 changes nothing, 1 matches the original in full")
-_CONTRAST = Number("contrast", 1.0, 0.0, 4.0, "1 changes nothing, 0 is grey")
-_SHARPEN = Number("sharpen", 0.0, 0.0, 5.0, "0 changes nothing, 1 adds the edges once")
-_FEATHER = Number("blend_feather", 0.0, 0.0, 256.0, "radius in pixels, 0 leaves the masks as they are")
+# By the field of `FinishNumbers` that each becomes.
+_NUMBERS = {
+    "feather": Number("blend_feather", 0.0, 0.0, 256.0, "radius in pixels, 0 leaves the masks as they are"),
+    "color_match": Number("color_match", 0.0, 0.0, 1.0, "0 changes nothing, 1 matches the original in full"),
+    "contrast": Number("contrast", 1.0, 0.0, 4.0, "1 changes nothing, 0 is grey"),
+    "sharpen": Number("sharpen", 0.0, 0.0, 5.0, "0 changes nothing, 1 adds the edges once"),
+}
 _QUALITY = Number("quality", DEFAULT_QUALITY, 1, 100, "of JPEG and WEBP")
 _SIDES = tuple(Number(name, 0, 16, _MAX_SIDE, "pixels") for name in ("upscale_height", "upscale_width"))
 
@@ -70,12 +73,7 @@ def finish_numbers(read: Read, batch: int) -> list[FinishNumbers]:
     Raises:
         InputError: a value is out of range, or there are not as many as samples.
     """
-    numbers = {
-        "feather": _FEATHER.read(read, batch),
-        "color_match": _COLOR_MATCH.read(read, batch),
-        "contrast": _CONTRAST.read(read, batch),
-        "sharpen": _SHARPEN.read(read, batch),
-    }
+    numbers = {field: number.read(read, batch) for field, number in _NUMBERS.items()}
     height, width = (_side(number, read, batch) for number in _SIDES)
     paste, formats, quality = flags(read, "paste_back", batch), _formats(read, batch), _QUALITY.read(read, batch)
     return [

@@ -114,6 +114,7 @@ def test_an_input_that_a_preview_alone_would_leave_unread_is_refused() -> None:
     tier = Tier("generate", 3, 3, previews=(1,))
     good = ensemble(tier, _parts(tier))
     check(good)
+    assert "preview_1" in good.steps[-1].outputs.values()
     steps = [
         step
         if "image" in step.outputs.values()
