@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null || echo $(DIFFUSION_OPERATOR_CACHE)/uv/b
 export PATH := $(patsubst %/,%,$(dir $(UV))):$(PATH)
 RUN := $(UV) run --frozen --no-sync
 EXTRAS := --extra operator --extra builder --extra serving --extra client
-DEVCLUSTER := $(RUN) python -m devcluster
+DEVCLUSTER := $(RUN) python -m tools.devcluster
 CHART_CRD := charts/diffusion-operator-crds/templates/diffusionpipelines.yaml
 
 .PHONY: help
@@ -54,7 +54,7 @@ test-conformance: venv ## TensorRT takes every component of every test checkpoin
 .PHONY: built
 built: venv
 	@$(DEVCLUSTER) build
-	@$(RUN) python -m images build --result $(DIFFUSION_OPERATOR_CACHE)/images.json
+	@$(RUN) python -m tools.images build --result $(DIFFUSION_OPERATOR_CACHE)/images.json
 
 .PHONY: test-cluster
 test-cluster: built ## The operator on the real embedded cluster
@@ -75,9 +75,9 @@ check: venv ## ruff, mypy --strict, import layers, drift of generated files
 	@$(RUN) diffusion-operator crd --check crds/diffusionpipelines.yaml
 	@$(RUN) diffusion-operator crd --chart --check $(CHART_CRD)
 	@$(RUN) diffusion-operator docs --check docs/api.md
-	@$(RUN) python -m charttools docs --check
-	@$(RUN) python -m charttools install --check
-	@$(RUN) python -m dashboards --check charts/diffusion-operator/dashboards
+	@$(RUN) python -m tools.charttools docs --check
+	@$(RUN) python -m tools.charttools install --check
+	@$(RUN) python -m tools.dashboards --check charts/diffusion-operator/dashboards
 
 .PHONY: docs
 docs: $(UV) ## Build the documentation site into site/
@@ -89,20 +89,20 @@ crds: venv ## Regenerate the CRD, its chart, docs/api.md and deploy/install.yaml
 	@$(RUN) diffusion-operator crd --write crds/diffusionpipelines.yaml
 	@$(RUN) diffusion-operator crd --chart --write $(CHART_CRD)
 	@$(RUN) diffusion-operator docs --write docs/api.md
-	@$(RUN) python -m charttools install
+	@$(RUN) python -m tools.charttools install
 
 .PHONY: charts
 charts: venv ## Regenerate the table of values in docs/chart.md
-	@$(RUN) python -m charttools docs
+	@$(RUN) python -m tools.charttools docs
 
 .PHONY: dashboards
 dashboards: venv ## Regenerate Grafana's dashboards in the chart
-	@$(RUN) python -m dashboards --write charts/diffusion-operator/dashboards
+	@$(RUN) python -m tools.dashboards --write charts/diffusion-operator/dashboards
 
 .PHONY: manifests
 manifests: venv ## Regenerate deploy/ from the chart
 	@$(DEVCLUSTER) build
-	@$(RUN) python -m charttools manifests
+	@$(RUN) python -m tools.charttools manifests
 
 .PHONY: changelog
 changelog: venv ## Show what the next release's notes will be

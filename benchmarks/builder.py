@@ -40,7 +40,7 @@ MAX_PEAK_OVER_WEIGHTS = 2.5
 
 _LIST = """
 import json, sys
-from diffusion_builder import cli
+from diffusion_builder.cli import main as cli
 cli.main(json.loads(sys.argv[1]))
 print(json.dumps([name for name in sys.modules if name.startswith("diffusion_builder.")]))
 """
@@ -48,7 +48,7 @@ _AFTER = """
 import importlib, json, sys, time
 for name in json.loads(sys.argv[2]):
     importlib.import_module(name)
-from diffusion_builder import cli
+from diffusion_builder.cli import main as cli
 began = time.monotonic()
 cli.main(json.loads(sys.argv[1]))
 print(json.dumps(time.monotonic() - began))
@@ -58,7 +58,9 @@ import json, os, resource, sys
 import diffusers, onnxruntime, torch, transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
-from diffusion_builder import cli, deviation, onnx_graph
+from diffusion_builder.cli import main as cli
+from diffusion_builder.graphs import deviation
+from diffusion_builder.graphs import onnx_graph
 imported = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 cli.main(json.loads(sys.argv[1]))
 print(json.dumps([imported, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.ensemble_models import graphs
-from diffusion_builder import contract
-from diffusion_builder.onnx_files import MODEL, WEIGHTS
+from diffusion_builder.graphs.onnx_files import MODEL, WEIGHTS
+from diffusion_contract import tensors
 from tests.component.checkpoints import DEMO
 from tests.component.conftest import make
 
@@ -32,7 +32,7 @@ def prepare(models: Path, device: str) -> None:
         shutil.copytree(built, models)
         if device == "cuda":
             for part, component in graphs.ON_GPU.items():
-                _to_gpu(DEMO / part, models / contract.MODEL_NAMES[component] / "1")
+                _to_gpu(DEMO / part, models / tensors.MODEL_NAMES[component] / "1")
     _add_model(models, "bls", "bls", INSTANCES)
     _add_model(models, "python", "sessions", 1)
 

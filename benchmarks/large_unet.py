@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from diffusion_builder import contract
 from diffusion_builder.components.parts import UNET
-from diffusion_builder.contract import Component
+from diffusion_contract import tensors
+from diffusion_contract.tensors import Component
 
 # As in the checkpoint's own configuration; text width and latent channels stay the demo checkpoint's.
 _SIZES = {
@@ -31,7 +31,7 @@ _SIZES = {
 
 def main() -> None:
     """Overwrite the weights."""
-    folder = Path(sys.argv[1], contract.MODEL_NAMES[Component.DENOISER], "1", UNET)
+    folder = Path(sys.argv[1], tensors.MODEL_NAMES[Component.DENOISER], "1", UNET)
     torch.manual_seed(0)
     # The library has no types.
     library: Any = UNet2DConditionModel

@@ -26,10 +26,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.fleet import Fleet, World, create, play_controllers, revision
-from devcluster.bare import ApiServer, api_server
 from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Cluster, Reference, connect
 from tests.cluster.operator_process import operator_process
+from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ site.addsitedir(str(Path.cwd()))
 from diffusion_builder.components.options import ExportOptions, Precision
 from diffusion_builder.components.parts import UNET, VAE, Material
 from diffusion_builder.components.registry import COMPONENTS
-from diffusion_builder.contract import Component
+from diffusion_contract.tensors import Component
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from diffusion_builder.components.options import Digest, Precision
-from diffusion_builder.contract import MAX_CONTROLNETS, Component
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.spec import PipelineSpec, Range, SchedulerSpec, Shapes, check_control_name, validate
+from diffusion_builder.repository.spec import PipelineSpec, Range, SchedulerSpec, Shapes, check_control_name, validate
+from diffusion_contract.tensors import MAX_CONTROLNETS, Component
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

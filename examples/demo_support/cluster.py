@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from devcluster.layout import default_root, layout_at
 from examples.demo_support.errors import DemoError
+from tools.devcluster.layout import default_root, layout_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from examples.demo_support.commands import Tools
     from examples.demo_support.settings import Settings
 
-_DEVCLUSTER = (sys.executable, "-m", "devcluster")
+_DEVCLUSTER = (sys.executable, "-m", "tools.devcluster")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def bring_up(settings: Settings, tools: Tools, tell: Callable[[str], None]) -> C
         if "gitVersion" not in version:
             raise DemoError(f"{settings.kubeconfig} does not lead to a Kubernetes API server.")
         return Cluster(tools, settings.registry, f"your cluster ({settings.kubeconfig})")
-    tools.follow([*_DEVCLUSTER, "up"], tell, what="Starting the embedded cluster (python -m devcluster up)")
+    tools.follow([*_DEVCLUSTER, "up"], tell, what="Starting the embedded cluster (python -m tools.devcluster up)")
     ready = tools.with_environment(exported(tools.output(*_DEVCLUSTER, "env")))
     registry = tools.output(*_DEVCLUSTER, "push-info").split()[-1]
     return Cluster(ready, registry, "embedded Kubernetes")

@@ -11,10 +11,10 @@ from examples.demo_hub import Repository
 from examples.demo_support import hub
 from examples.demo_support.errors import DemoError
 from examples.demo_support.settings import IMAGE_VARIABLES, ROOT
-from images.build import Options, build_all, prepare
-from images.errors import ImageError
-from images.paths import default_paths
-from images.recipes import by_name
+from tools.images.build import Options, build_all, prepare
+from tools.images.errors import ImageError
+from tools.images.paths import default_paths
+from tools.images.recipes import by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

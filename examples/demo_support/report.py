@@ -44,5 +44,5 @@ def _go_on(settings: Settings, name: str) -> list[str]:
     ]
     if settings.kubeconfig:
         return lines
-    first = 'eval "$(.venv/bin/python -m devcluster env)"  # kubectl and helm'
+    first = 'eval "$(.venv/bin/python -m tools.devcluster env)"  # kubectl and helm'
     return [first, *lines, "make cluster-down  # stops the cluster; the cache stays"]

@@ -15,11 +15,11 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
+from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import settings as operator_settings
 from diffusion_operator.api import KIND
 from diffusion_operator.api.crd import as_yaml, definition, for_chart
 from diffusion_operator.api.reference import markdown
-from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.errors import BadInputError, OperatorError
 from diffusion_operator.settings import LogFormat
 

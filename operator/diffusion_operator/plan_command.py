@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import naming
-from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.cluster import Cluster, Reference, connect
 from diffusion_operator.errors import BadInputError, UnavailableError
 from diffusion_operator.preview import Build, Preview, Seen, preview

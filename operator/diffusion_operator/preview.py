@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import digests, naming
-from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.cluster import contains
 from diffusion_operator.conditions import Type
 from diffusion_operator.manifests.common import Owner

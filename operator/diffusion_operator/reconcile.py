@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import cluster as clusters
 from diffusion_operator import naming
 from diffusion_operator.api import KIND
-from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.cluster import Cluster, NameTakenError, Reference, RefusedError
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests.common import Owner

@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def run_devcluster(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "devcluster", *arguments], capture_output=True, text=True, check=False, timeout=600
+        [sys.executable, "-m", "tools.devcluster", *arguments], capture_output=True, text=True, check=False, timeout=600
     )
 
 

@@ -8,13 +8,13 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from devcluster.ports import free_ports
+from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from devcluster.bare import ApiServer
+    from tools.devcluster.bare import ApiServer
 
 _STOP_SECONDS = 60
 

@@ -16,7 +16,6 @@ import pytest
 
 from benchmarks.fleet import CLAIM, World, pipeline, play_controllers, revision
 from benchmarks.fleet import Fleet as Pipelines
-from devcluster.bare import ApiServer, api_server
 from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Reference, connect
 from diffusion_operator.reconcile import Key, Reconciler
@@ -26,6 +25,7 @@ from tests.cluster.operator_process import operator_process
 from tests.cluster.test_admission import answer, with_schema
 from tests.cluster.test_rights import OTHERS, definition, established
 from tests.unit.operator.test_canary_passes import GOOD, FakeProbe
+from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -16,7 +16,6 @@ import pytest
 
 from benchmarks.fleet import CLAIM, World, pipeline, play_controllers, revision
 from benchmarks.fleet import Fleet as Pipelines
-from devcluster.bare import ApiServer, api_server
 from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Reference, connect
 from diffusion_operator.probe import Probe
@@ -24,6 +23,7 @@ from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
 from tests.cluster.kube import Kube, Object, condition
 from tests.cluster.test_admission import with_schema
+from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

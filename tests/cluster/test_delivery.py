@@ -13,16 +13,16 @@ import promql_parser
 import pytest
 import yaml
 
-from charttools import checks, exceptions, manifests
-from charttools.errors import ChartError
-from charttools.render import CHART, CRD_CHART, NAMESPACE, ROOT, helm, objects, render
-from charttools.variants import DIGEST, VARIANTS
-from devcluster.bare import ApiServer, api_server
 from diffusion_operator import naming
 from diffusion_operator.manifests.service import PORTS
 from diffusion_operator.settings import from_environment
 from tests.cluster.kube import Kube, Object, eventually
 from tests.cluster.pipelines import example
+from tools.charttools import checks, exceptions, manifests
+from tools.charttools.errors import ChartError
+from tools.charttools.render import CHART, CRD_CHART, NAMESPACE, ROOT, helm, objects, render
+from tools.charttools.variants import DIGEST, VARIANTS
+from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

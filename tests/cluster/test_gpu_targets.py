@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster.bare import ApiServer, api_server
-from devcluster.build import require_built
-from devcluster.layout import default_root, layout_at
 from diffusion_operator import naming
 from diffusion_operator.cluster import connect
 from diffusion_operator.reconcile import Key, Reconciler
@@ -23,6 +20,9 @@ from diffusion_operator.settings import Settings
 from tests.cluster.kube import Kube, Object, condition, eventually
 from tests.cluster.test_admission import answer, pipeline, with_schema
 from tests.unit.operator.fake_cluster import result_of
+from tools.devcluster.bare import ApiServer, api_server
+from tools.devcluster.build import require_built
+from tools.devcluster.layout import default_root, layout_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

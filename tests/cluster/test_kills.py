@@ -60,6 +60,6 @@ def test_a_job_pod_may_be_killed_at_any_stage(undisturbed: Object, namespace: Ku
 def test_the_kubelet_may_be_killed_during_a_build(undisturbed: Object, namespace: Kube) -> None:
     namespace.apply(example())
     running_job_pod(namespace, "export")
-    subprocess.run([sys.executable, "-m", "devcluster", "restart", "kubelet", "--force"], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "tools.devcluster", "restart", "kubelet", "--force"], check=True, timeout=120)
     wait_ready(namespace)
     assert end_state(namespace) == undisturbed

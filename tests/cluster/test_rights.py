@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.fleet import CLAIM, Fleet, World, pipeline, play_controllers, revision
-from charttools.render import NAMESPACE, objects, render
-from devcluster.bare import USER, ApiServer, api_server
-from devcluster.configs import OPERATOR
-from devcluster.layout import default_root, layout_at
 from diffusion_operator.cluster import connect
 from tests.cluster.audit import Right, asked, granted, table
 from tests.cluster.kube import Kube, Object, condition, eventually
 from tests.cluster.operator_process import operator_process
 from tests.cluster.pipelines import ready
+from tools.charttools.render import NAMESPACE, objects, render
+from tools.devcluster.bare import USER, ApiServer, api_server
+from tools.devcluster.configs import OPERATOR
+from tools.devcluster.layout import default_root, layout_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffusion_builder.build import build
 from diffusion_builder.build_spec import BuildSpec
-from diffusion_builder.progress import Mode, reporter
-from diffusion_builder.stages import Context
+from diffusion_builder.stages.build import build
+from diffusion_builder.stages.progress import Mode, reporter
+from diffusion_builder.stages.run import Context
 from diffusion_builder.store import Store
 from tests.component.checkpoints import DEMO, write_checkpoint
 from tests.component.tritonserver import Server, serve
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from diffusion_builder.stages import Result
+    from diffusion_builder.stages.run import Result
 
 SHAPES = json.dumps(
     {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusion_builder.components.base import Loaded
-    from diffusion_builder.contract import Component
+    from diffusion_contract.tensors import Component
     from tests.component import parts
 
 SIZES = Sizes(2, 8, 6)

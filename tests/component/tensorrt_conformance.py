@@ -36,7 +36,7 @@ class Workshop:
     @property
     def environment(self) -> dict[str, str]:
         """Variables for processes that are to find the programs, and our packages."""
-        paths = [str(ROOT / "builder"), str(ROOT)]
+        paths = [str(ROOT / "contract"), str(ROOT / "builder"), str(ROOT)]
         return os.environ | {
             "PATH": os.pathsep.join((str(self.programs), os.environ["PATH"])),
             "PYTHONPATH": os.pathsep.join(paths),

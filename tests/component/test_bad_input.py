@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from diffusion_builder import cli, stages
-from diffusion_builder.contract import Component
+from diffusion_builder.cli import main as cli
 from diffusion_builder.errors import ExitCode, Reason
+from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Store
+from diffusion_contract.tensors import Component
 from tests.component import parts, tensorrt_rtx
 from tests.component.conditioned import checkpoint
 from tests.component.conftest import SHAPES, context, make

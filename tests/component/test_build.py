@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusion_builder.contract import TEXT_TO_IMAGE, Component
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.stages import Origin, Result, check, export, fetch
+from diffusion_builder.stages.run import Origin, Result, check, export, fetch
 from diffusion_builder.store import Kind, Store
+from diffusion_contract.tensors import TEXT_TO_IMAGE, Component
 from tests.component.checkpoints import write_unet
 from tests.component.conftest import context, make
 

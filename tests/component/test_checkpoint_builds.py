@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffusion_builder.build import build
 from diffusion_builder.build_spec import BuildSpec
+from diffusion_builder.stages.build import build
 from tests.component import parts
 from tests.component.conditioned import checkpoint
 from tests.component.conftest import SHAPES, context

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion_builder import deviation, stages
 from diffusion_builder.components.options import Precision
-from diffusion_builder.contract import Component, interface
+from diffusion_builder.graphs import deviation
+from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
+from diffusion_contract.tensors import Component, interface
 from tests.component import parts, tensorrt_rtx
 from tests.component.conftest import SHAPES, context
 from tests.component.tensorrt_conformance import Workshop

@@ -14,8 +14,8 @@ from transformers import CLIPTextModel
 from diffusion_builder.components.options import ExportOptions, check
 from diffusion_builder.components.parts import Lora
 from diffusion_builder.components.registry import COMPONENTS, Sizes, example
-from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.tensors import Component
 from tests.component import parts
 from tests.component.loading import both, guided, load, run, unet_of, written
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 
 from diffusion_builder.components.registry import Sizes
-from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.tensors import Component
 from tests.component import parts
 from tests.component.loading import both, guided, load, run, unet_of, written
 

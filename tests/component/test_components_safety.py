@@ -11,7 +11,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import CLIPImageProcessor
 
-from diffusion_builder.contract import Component
+from diffusion_contract.tensors import Component
 from tests.component import parts
 from tests.component.loading import load, written
 

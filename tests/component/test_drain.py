@@ -8,7 +8,7 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING
 
-from diffusion_builder.drain import drain, read_load
+from diffusion_builder.serving.drain import drain, read_load
 from tests.component import tritonserver
 
 if TYPE_CHECKING:

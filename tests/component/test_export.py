@@ -13,13 +13,13 @@ import onnx
 import pytest
 import torch
 
-from diffusion_builder import deviation
 from diffusion_builder.components.options import Precision
-from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.onnx_files import MODEL, WEIGHTS
-from diffusion_builder.stages import Origin, export, fetch
+from diffusion_builder.graphs import deviation
+from diffusion_builder.graphs.onnx_files import MODEL, WEIGHTS
+from diffusion_builder.stages.run import Origin, export, fetch
 from diffusion_builder.store import Artifact, Kind, Store
+from diffusion_contract.tensors import Component
 from tests.component import parts
 from tests.component.conftest import context
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from diffusion_builder.errors import ProbeError
-from diffusion_builder.probe import probe
+from diffusion_builder.serving.probe import probe
 from diffusion_builder.store import Kind, Store
 from examples import client
 from tests.component.client import Ask, Pixels, answer, counts, inputs, psnr, send, send_all, tensor

@@ -12,8 +12,8 @@ import pytest
 import torch
 from tritonclient.utils import InferenceServerException
 
-from diffusion_builder import stages
 from diffusion_builder.models.schedule import SchedulerType
+from diffusion_builder.stages import run as stages
 from tests.component.client import answer, psnr, tensor
 from tests.component.conftest import SHAPES, context, make
 from tests.component.parts import one_thread

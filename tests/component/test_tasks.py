@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from diffusion_builder.probe import probe
+from diffusion_builder.serving.probe import probe
 from tests.component.client import counts, psnr
 from tests.component.conditioned import FEATURES, Conditioned, around, checkpoint, picture, put
 from tests.component.conftest import make

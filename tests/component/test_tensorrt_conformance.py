@@ -14,14 +14,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from diffusion_builder import stages
-from diffusion_builder.contract import ENGINES, Component
+from diffusion_builder.engines.tensorrt import run
+from diffusion_builder.engines.tensorrt.command import Files, Options, arguments
+from diffusion_builder.engines.tensorrt.profiles import optimisation_profiles
 from diffusion_builder.errors import BuilderError, Reason
-from diffusion_builder.spec import Shapes
+from diffusion_builder.repository.spec import Shapes
+from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
-from diffusion_builder.tensorrt import run
-from diffusion_builder.tensorrt.command import Files, Options, arguments
-from diffusion_builder.tensorrt.profiles import optimisation_profiles
+from diffusion_contract.tensors import ENGINES, Component
 from tests.component import tensorrt_rtx
 from tests.component.conftest import SHAPES, context
 from tests.component.tensorrt_checkpoints import write_sd1_like, write_sd2_like

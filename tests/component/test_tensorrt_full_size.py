@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusion_builder.contract import Component
+from diffusion_contract.tensors import Component
 from tests.component import tensorrt_rtx
 from tests.component.tensorrt_checkpoints import write_full_size_sd1
 from tests.component.tensorrt_conformance import Workshop

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffusion_builder import stages
-from diffusion_builder.contract import Component, interface
+from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
+from diffusion_contract.tensors import Component, interface
 from tests.component import parts, tensorrt_rtx
 from tests.component.conftest import SHAPES, context
 from tests.component.tensorrt_conformance import Workshop

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devcluster.ports import free_ports
+from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 WHEEL = "nvidia-pytriton==0.7.0"
 VERSION = "2.51"
-_UNPACK = ROOT / "images" / "triton" / "unpack_triton.py"
+_UNPACK = ROOT / "tools" / "images" / "triton" / "unpack_triton.py"
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from devcluster.pki import Pki, Subject
-from devcluster.ports import free_ports
 from tests.cluster.kube import Kube
 from tests.integrations.processes import HOST, Program, running
 from tests.integrations.programs import KEDA, KEDA_SOURCES, manifests, programs
+from tools.devcluster.pki import Pki, Subject
+from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

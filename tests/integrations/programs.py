@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devcluster.build import Module, built, installed, sources_of
-from devcluster.layout import default_root, layout_at
+from tools.devcluster.build import Module, built, installed, sources_of
+from tools.devcluster.layout import default_root, layout_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

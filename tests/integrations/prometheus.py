@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import yaml
 
-from devcluster.ports import free_ports
 from tests.integrations.processes import Program, running
 from tests.integrations.programs import PROMETHEUS, programs
+from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from devcluster.ports import free_ports
 from tests.cluster.kube import eventually
+from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from dashboards.content import BOARDS
-from devcluster.ports import free_ports
 from diffusion_operator.metrics import Metrics
 from tests.cluster.kube import eventually
 from tests.integrations.processes import Program, running
@@ -20,6 +18,8 @@ from tests.integrations.programs import PROMETHEUS, programs
 from tests.integrations.prometheus import Prometheus
 from tests.unit.queries import RECORDED, live, plain
 from tests.unit.test_dashboards import ALERTS, expressions
+from tools.dashboards.content import BOARDS
+from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

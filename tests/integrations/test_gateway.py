@@ -12,14 +12,14 @@ import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from devcluster.ports import free_ports
+from diffusion_contract.spec.rollout import Traffic
 from diffusion_operator import naming
-from diffusion_operator.api.spec.rollout import Traffic
 from diffusion_operator.manifests import route
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.service import Share, Split
 from tests.cluster.kube import Kube, Object, eventually
 from tests.integrations.gateway import NAME, envoy_gateway
+from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

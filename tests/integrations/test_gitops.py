@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.fleet import CLAIM, Fleet, World, pipeline, play_controllers, revision
-from devcluster.bare import ApiServer, api_server
 from diffusion_operator import naming
 from diffusion_operator.cluster import connect
 from tests.cluster.kube import Kube, Object, condition, eventually
@@ -25,6 +24,7 @@ from tests.cluster.pipelines import ready
 from tests.cluster.test_admission import with_schema
 from tests.integrations.gitops import FOLDER, Engine, engine
 from tests.integrations.repository import Repository, served
+from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,21 +18,21 @@ import pytest
 import yaml
 from PIL import Image
 
-from devcluster.nodes import DEFAULT_NODES
 from diffusion_operator import naming
 from examples.client import Request, generate
 from examples.demo_support.install import image_options, install_operator, split_reference, upgrade_operator
 from examples.demo_support.picture import port_forward
 from examples.demo_support.settings import GUIDANCE, ROOT
 from examples.demo_training.judge import judge
-from images.build import local_reference
-from images.buildah import open_buildah
-from images.paths import default_paths
-from images.recipes import by_name
 from tests.cluster.conftest import HUB_NAMESPACE, run_devcluster
 from tests.cluster.kube import Object, condition, eventually
 from tests.cluster.pipelines import BUILD_SECONDS, example, leftovers, story
 from tests.component import tensorrt_rtx
+from tools.devcluster.nodes import DEFAULT_NODES
+from tools.images.build import local_reference
+from tools.images.buildah import open_buildah
+from tools.images.paths import default_paths
+from tools.images.recipes import by_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

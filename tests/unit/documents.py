@@ -53,7 +53,7 @@ class Command:
 @cache
 def documents() -> tuple[Path, ...]:
     """Everything that people read."""
-    folders = (ROOT / "docs", ROOT / "examples", ROOT / "charts", ROOT / "dashboards")
+    folders = (ROOT / "docs", ROOT / "examples", ROOT / "charts", ROOT / "tools" / "dashboards")
     return (*sorted(ROOT.glob("*.md")), *sorted(path for folder in folders for path in folder.rglob("*.md")))
 
 

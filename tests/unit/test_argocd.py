@@ -8,12 +8,12 @@ import pytest
 import yaml
 from lupa.lua51 import LuaRuntime
 
-from charttools.manifests import HEALTH, health_settings
 from diffusion_builder import errors
 from diffusion_operator import conditions, naming
 from diffusion_operator.conditions import Finding, Reason, Type
 from tests.unit.operator.fake_cluster import FakeCluster
 from tests.unit.operator.passes import build, look, serve, settle
+from tools.charttools.manifests import HEALTH, health_settings
 
 REASONS = sorted({str(reason) for reason in (*conditions.Reason, *errors.Reason)})
 FINE = {"Valid", "EnginesBuilt", "RepositoryBuilt", "Serving", "Complete", "Ready"}

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from charttools import manifests, values
-from charttools.errors import ChartError
-from charttools.schemas import write
 from diffusion_operator.settings import FetchNetwork, from_environment
 from tests.unit.documents import ROOT
+from tools.charttools import manifests, values
+from tools.charttools.errors import ChartError
+from tools.charttools.schemas import write
 
 if TYPE_CHECKING:
     from pathlib import Path

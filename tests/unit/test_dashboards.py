@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from dashboards.__main__ import main
-from dashboards.content import BOARDS
-from dashboards.render import text
 from tests.unit.documents import ROOT, in_language
 from tests.unit.queries import legend_problems, problems
+from tools.dashboards.__main__ import main
+from tools.dashboards.content import BOARDS
+from tools.dashboards.render import text
 
 if TYPE_CHECKING:
-    from dashboards.model import Board
+    from tools.dashboards.model import Board
 
 FOLDER = ROOT / "charts" / "diffusion-operator" / "dashboards"
 ALERTS = ROOT / "charts" / "diffusion-operator" / "templates" / "alerts.yaml"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from diffusion_operator.api.spec import DiffusionPipelineSpec
+from diffusion_contract.spec import DiffusionPipelineSpec
 from examples.client import Request
 from examples.demo_hub import revision_of
 from examples.demo_support import hub

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from diffusion_operator.api.spec import DiffusionPipelineSpec
+from diffusion_contract.spec import DiffusionPipelineSpec
 from examples import demo_visitors
 from examples.demo_canary import CANARIES, Ended, summary
 from examples.demo_support.canary import Result, canary_rows, document, ended, save

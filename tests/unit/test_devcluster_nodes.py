@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devcluster.cluster import Cluster
-from devcluster.errors import BAD_INPUT, DevclusterError
-from devcluster.layout import Layout, Network
-from devcluster.nodes import MAX_NODES, Node, PlacedNode, from_record, parse_nodes, place, removed, to_record
-from devcluster.shell import write
+from tools.devcluster.cluster import Cluster
+from tools.devcluster.errors import BAD_INPUT, DevclusterError
+from tools.devcluster.layout import Layout, Network
+from tools.devcluster.nodes import MAX_NODES, Node, PlacedNode, from_record, parse_nodes, place, removed, to_record
+from tools.devcluster.shell import write
 
 if TYPE_CHECKING:
     from pathlib import Path

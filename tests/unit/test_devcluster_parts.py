@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from devcluster import build, cgroups, leftovers, preflight
-from devcluster.cli import main
-from devcluster.errors import BAD_INPUT, DevclusterError, bad_input
-from devcluster.images import pause_archive
-from devcluster.layout import KUBERNETES
-from devcluster.pki import Pki, Subject
-from devcluster.shell import attempt, run, write
+from tools.devcluster import build, cgroups, leftovers, preflight
+from tools.devcluster.cli import main
+from tools.devcluster.errors import BAD_INPUT, DevclusterError, bad_input
+from tools.devcluster.images import pause_archive
+from tools.devcluster.layout import KUBERNETES
+from tools.devcluster.pki import Pki, Subject
+from tools.devcluster.shell import attempt, run, write
 
 
 @pytest.fixture

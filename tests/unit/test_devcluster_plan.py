@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from devcluster import configs
-from devcluster.addons import addons
-from devcluster.commands import ApiServerKeys, Commands, Identity
-from devcluster.errors import DevclusterError
-from devcluster.layout import Layout, Network, default_root, layout_at
-from devcluster.network import rules
-from devcluster.nodes import MAX_NODES, Node, PlacedNode
-from devcluster.pki import Pair
+from tools.devcluster import configs
+from tools.devcluster.addons import addons
+from tools.devcluster.commands import ApiServerKeys, Commands, Identity
+from tools.devcluster.errors import DevclusterError
+from tools.devcluster.layout import Layout, Network, default_root, layout_at
+from tools.devcluster.network import rules
+from tools.devcluster.nodes import MAX_NODES, Node, PlacedNode
+from tools.devcluster.pki import Pair
 
 NETWORK = Network()
 FOLDERS = configs.NodeFolders("l4-0", Path("/cache/state/n1"), Path("/run/x/n1"))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster.errors import DevclusterError
-from devcluster.layout import Layout
-from devcluster.processes import Component, Processes, pids_of
+from tools.devcluster.errors import DevclusterError
+from tools.devcluster.layout import Layout
+from tools.devcluster.processes import Component, Processes, pids_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from diffusion_builder.cli import cli as builder
+from diffusion_builder.cli.main import cli as builder
 from diffusion_operator.cli import cli as operator
 from tests.unit.documents import ROOT, Command, blocks, commands, split
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 CLICK: dict[str, click.Command] = {"diffusion-operator": operator, "diffusion-builder": builder}
-ARGPARSE = {"images": "images.cli", "devcluster": "devcluster.cli", "examples/client.py": "examples.client"}
+ARGPARSE = {
+    "tools.images": "tools.images.cli",
+    "tools.devcluster": "tools.devcluster.cli",
+    "examples/client.py": "examples.client",
+}
 # Programs of others: that they are meant is all that is asked.
 OTHERS = re.compile(
     r"argocd|aws|buildah|cd|curl|cosign|docker|eksctl|eval|export|flux|gcloud|git|gunzip|k3s|kind|kubeconform"
@@ -170,7 +174,7 @@ def test_every_command_of_the_documents_exists_with_its_options() -> None:
         ("diffusion-builder store gc --store DIR --grase 24h", "--grase"),
         ("make dmo", "dmo"),
         ("PROMT=x make demo", "PROMT"),
-        ("python -m images tag", "does not take"),
+        ("python -m tools.images tag", "does not take"),
         ("python -m benchmarks.nothing", "there is no"),
         ("python examples/train_demo.py --ot x", "--ot"),
         ("kubectl aply -f examples/pipeline.yaml", "aply"),

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from devcluster.errors import DevclusterError
-from devcluster.nodes import parse_nodes
 from diffusion_builder.build_spec import BuildSpec
+from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.api import KIND
-from diffusion_operator.api.spec import DiffusionPipelineSpec
 from tests.unit.documents import ROOT, Block, documents, fill, in_language
+from tools.devcluster.errors import DevclusterError
+from tools.devcluster.nodes import parse_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

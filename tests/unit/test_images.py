@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from images.contexts import lay_out, source_files
-from images.digest import TAG_LENGTH, Inputs, files_below, fingerprint, tag_of
-from images.errors import ImageError
-from images.paths import Paths, default_paths
-from images.recipes import RECIPES, Recipe, by_name, lineage
-from images.registry import has_manifest, is_local
+from tools.images.contexts import lay_out, source_files
+from tools.images.digest import TAG_LENGTH, Inputs, files_below, fingerprint, tag_of
+from tools.images.errors import ImageError
+from tools.images.paths import Paths, default_paths
+from tools.images.recipes import RECIPES, Recipe, by_name, lineage
+from tools.images.registry import has_manifest, is_local
 
 if TYPE_CHECKING:
     from pathlib import Path

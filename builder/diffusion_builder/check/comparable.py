@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.components import configs, parts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.python_models import INPAINT
+from diffusion_builder.repository.python_models import INPAINT
 
 if TYPE_CHECKING:
     from collections.abc import Collection

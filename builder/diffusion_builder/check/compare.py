@@ -16,7 +16,7 @@ from diffusion_builder.check import question as asked
 from diffusion_builder.components import parts
 from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.libraries import quiet
+from diffusion_builder.graphs.libraries import quiet
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from diffusion_builder.components import parts
 from diffusion_builder.components.options import ExportOptions
 from diffusion_builder.components.parts import MAIN_PART, Lora
-from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.store import Artifact, Kind, Store
+from diffusion_contract.tensors import Component
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_builder.python_models import GENERATE, IMG2IMG, INPAINT
+from diffusion_builder.repository.python_models import GENERATE, IMG2IMG, INPAINT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from diffusion_builder.graph import Ensemble
+    from diffusion_builder.repository.graph import Ensemble
 
 Pixels = NDArray[np.uint8]
 _NAME = re.compile(

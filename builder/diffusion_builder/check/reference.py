@@ -16,8 +16,8 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 from diffusion_builder.check import question as asked
 from diffusion_builder.check.served import Drawn
 from diffusion_builder.components import lora, parts, text_encoder
-from diffusion_builder.python_models import GENERATE, IMG2IMG, INPAINT
-from diffusion_builder.spec import SchedulerSpec
+from diffusion_builder.repository.python_models import GENERATE, IMG2IMG, INPAINT
+from diffusion_builder.repository.spec import SchedulerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

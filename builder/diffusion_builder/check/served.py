@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 from numpy.typing import NDArray
 
-from diffusion_builder import deviation
 from diffusion_builder.check import config_text, ingredients, python_backend
 from diffusion_builder.components.options import Precision
-from diffusion_builder.contract import DType
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.graph import Ensemble, Model, Port, Step, behind, check
-from diffusion_builder.onnx_files import MODEL
+from diffusion_builder.graphs import deviation
+from diffusion_builder.graphs.onnx_files import MODEL
+from diffusion_builder.repository.graph import Ensemble, Model, Port, Step, behind, check
+from diffusion_contract.tensors import DType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

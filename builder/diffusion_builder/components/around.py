@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.components import configs, parts
-from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.tensors import Component
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from diffusion_builder.components.options import Precision
-from diffusion_builder.contract import Component, interface
+from diffusion_contract.tensors import Component, interface
 
 if TYPE_CHECKING:
     from torch import nn
 
     from diffusion_builder.components.parts import Material
-    from diffusion_builder.contract import Interface
+    from diffusion_contract.tensors import Interface
 
 Facts = Mapping[str, int]
 # The libraries' model classes are dynamic and have no types.

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from diffusion_builder import contract
 from diffusion_builder.components import attention, configs, ip_adapter, lora, parts, residuals, weights
 from diffusion_builder.components.base import DTYPES, LATENT, Loaded, Model, doubled, pair
 from diffusion_builder.components.options import Precision
-from diffusion_builder.contract import Component
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract import tensors
+from diffusion_contract.tensors import Component
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,24 +49,24 @@ class Denoiser(nn.Module):
         self.layout = layout
         self.reference = reference
 
-    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        """Inputs as in `contract.interface`, all [B, ...] → model_output [B, C, h, w]."""
-        given = dict(zip(self.names, tensors, strict=True))
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Inputs as in `tensors.interface`, all [B, ...] → model_output [B, C, h, w]."""
+        given = dict(zip(self.names, inputs, strict=True))
         negative, positive = self._call(given).float().chunk(2)
-        guided = negative + given[contract.GUIDANCE.name][:, :, None, None] * (positive - negative)
-        if contract.GUIDANCE_RESCALE.name not in given:
+        guided = negative + given[tensors.GUIDANCE.name][:, :, None, None] * (positive - negative)
+        if tensors.GUIDANCE_RESCALE.name not in given:
             return guided
-        return _rescaled(guided, positive, given[contract.GUIDANCE_RESCALE.name][:, :, None, None])
+        return _rescaled(guided, positive, given[tensors.GUIDANCE_RESCALE.name][:, :, None, None])
 
     def _call(self, given: _Tensors) -> torch.Tensor:
         dtype = self.model.dtype
-        latent = given[contract.MODEL_INPUT.name]
-        if contract.LATENT_MASK.name in given:
-            latent = torch.cat([latent, given[contract.LATENT_MASK.name], given[contract.MASKED_LATENT.name]], dim=1)
+        latent = given[tensors.MODEL_INPUT.name]
+        if tensors.LATENT_MASK.name in given:
+            latent = torch.cat([latent, given[tensors.LATENT_MASK.name], given[tensors.MASKED_LATENT.name]], dim=1)
         output: torch.Tensor = self.model(
             doubled(latent).to(dtype),
-            doubled(given[contract.TIMESTEP.name][:, 0]),
-            pair(given[contract.TEXT_EMBEDDINGS.name]).to(dtype),
+            doubled(given[tensors.TIMESTEP.name][:, 0]),
+            pair(given[tensors.TEXT_EMBEDDINGS.name]).to(dtype),
             return_dict=False,
             **self._reference(given, dtype),
             **self._residuals(given, dtype),
@@ -76,16 +76,16 @@ class Denoiser(nn.Module):
     def _reference(self, given: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
         if self.reference is None:
             return {}
-        embeddings = pair(given[contract.IMAGE_EMBEDDINGS.name]).to(dtype)
-        region = doubled(given[contract.IP_ADAPTER_REGION.name])
-        return self.reference.conditions(embeddings, doubled(given[contract.IP_ADAPTER_SCALE.name]), region)
+        embeddings = pair(given[tensors.IMAGE_EMBEDDINGS.name]).to(dtype)
+        region = doubled(given[tensors.IP_ADAPTER_REGION.name])
+        return self.reference.conditions(embeddings, doubled(given[tensors.IP_ADAPTER_SCALE.name]), region)
 
     def _residuals(self, given: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
-        packed = [tensor for name, tensor in given.items() if name.startswith(contract.RESIDUALS.name)]
+        packed = [tensor for name, tensor in given.items() if name.startswith(tensors.RESIDUALS.name)]
         if not packed:
             return {}
         # Summed while they are one tensor: as many additions as there are ControlNets, in float32.
-        height, width = given[contract.MODEL_INPUT.name].shape[-2:]
+        height, width = given[tensors.MODEL_INPUT.name].shape[-2:]
         *down, middle = residuals.unpack(sum(packed[1:], packed[0]).to(dtype), self.layout, height, width)
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
 
@@ -110,20 +110,20 @@ def load(material: Material, precision: Precision) -> Loaded:
     adapter = None
     if options.ip_adapter:
         adapter = ip_adapter.read(material.folders[parts.IP_ADAPTER])
-        facts |= {contract.IP_ADAPTER_TRAIT: 1, **ip_adapter.image_facts(material.folders, adapter)}
+        facts |= {tensors.IP_ADAPTER_TRAIT: 1, **ip_adapter.image_facts(material.folders, adapter)}
     if options.guidance_rescale:
-        facts[contract.GUIDANCE_RESCALE_TRAIT] = 1
+        facts[tensors.GUIDANCE_RESCALE_TRAIT] = 1
     if options.long_prompts:
-        facts["text_chunks"] = contract.MAX_TEXT_CHUNKS
+        facts["text_chunks"] = tensors.MAX_TEXT_CHUNKS
     layout = residuals.layout(config)
     if options.control_nets:
-        facts |= {contract.CONTROLNETS_TRAIT: options.control_nets, **contract.residual_facts(layout)}
+        facts |= {tensors.CONTROLNETS_TRAIT: options.control_nets, **tensors.residual_facts(layout)}
     model = weights.diffusers_model(UNet2DConditionModel, folder, DTYPES[precision])
     lora.merge(model, parts.UNET, material.loras)
     if precision is not Precision.FLOAT32:
         attention.upcast(model)
     reference = ip_adapter.install(model, adapter, facts["image_length"]) if adapter else None
-    names = tuple(tensor.name for tensor in contract.interface(Component.DENOISER, facts).inputs)
+    names = tuple(tensor.name for tensor in tensors.interface(Component.DENOISER, facts).inputs)
     module = Denoiser(weights.ready(model), names, layout, reference)
     return Loaded(module, facts, {"text_length": 7}, LATENT | {"text_length", "residuals", "image_elements"}, precision)
 
@@ -135,7 +135,7 @@ def _facts(config: Mapping[str, Any]) -> dict[str, int]:
     if inputs == channels:
         return facts
     if inputs == 2 * channels + 1:
-        return {**facts, contract.INPAINTING_TRAIT: 1}
+        return {**facts, tensors.INPAINTING_TRAIT: 1}
     raise BadInputError(
         Reason.UNSUPPORTED_COMPONENT,
         f"unet/config.json: in_channels {inputs} with out_channels {channels}; served are {channels} (text to image) "

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from diffusion_builder.components.around import NEEDED
-from diffusion_builder.contract import MAX_CONTROLNETS, Component
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.tensors import MAX_CONTROLNETS, Component
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

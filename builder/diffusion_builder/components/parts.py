@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from diffusion_builder.contract import Component
+from diffusion_contract.tensors import Component
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,7 +20,7 @@ from diffusion_builder.components import (
     text_encoder,
 )
 from diffusion_builder.components.base import ComponentSpec, Loaded
-from diffusion_builder.contract import MAX_STEPS, Component, DType, Interface, residual_elements
+from diffusion_contract.tensors import MAX_STEPS, Component, DType, Interface, residual_elements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from diffusion_builder.components.base import LATENT, Loaded
-from diffusion_builder.contract import MAX_STEPS
+from diffusion_contract.tensors import MAX_STEPS
 
 if TYPE_CHECKING:
     from diffusion_builder.components.options import Precision

@@ -9,8 +9,8 @@ from torch import nn
 
 from diffusion_builder.components import around, configs, lora, parts, weights
 from diffusion_builder.components.base import DTYPES, Loaded, Model
-from diffusion_builder.contract import MAX_TEXT_CHUNKS
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.tensors import MAX_TEXT_CHUNKS
 
 if TYPE_CHECKING:
     from diffusion_builder.components.options import Precision

@@ -14,8 +14,8 @@ import zlib
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, TypeVar
 
-from diffusion_builder import layout
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.sources import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

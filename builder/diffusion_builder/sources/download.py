@@ -16,8 +16,9 @@ from typing import IO, TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
-from diffusion_builder import digests, layout
+from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, UnavailableError
+from diffusion_builder.sources import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable

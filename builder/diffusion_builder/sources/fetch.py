@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder import digests, layout
+from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, Reason, UnavailableError
-from diffusion_builder.layout import Wanted
-from diffusion_builder.sources import archive, judge
+from diffusion_builder.sources import archive, judge, layout
+from diffusion_builder.sources.layout import Wanted
 from diffusion_builder.sources.origins import FolderOrigin, HubOrigin, Origin
 from diffusion_builder.store import Artifact, Kind, Recipe, Store, scratch_of, trouble
 
 if TYPE_CHECKING:
-    from diffusion_builder.hub import Hub, HubReference
     from diffusion_builder.sources.download import Download
+    from diffusion_builder.sources.hub import Hub, HubReference
 
 # Bumped when the choice of files or the checks change.
 _FETCH_VERSION = 1

@@ -6,9 +6,10 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder import digests, layout, safetensors_header
+from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.layout import Wanted
+from diffusion_builder.sources import layout, safetensors_header
+from diffusion_builder.sources.layout import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

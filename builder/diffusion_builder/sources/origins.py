@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from diffusion_builder import digests, layout
+from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, Reason, UnavailableError
+from diffusion_builder.sources import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from diffusion_builder.hub import Hub, HubFile, HubReference
+    from diffusion_builder.sources.hub import Hub, HubFile, HubReference
 
 
 class Origin(Protocol):

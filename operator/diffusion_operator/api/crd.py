@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
+from diffusion_contract.base import RULES, ApiModel, JsonObject, rule
+from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.api import GROUP, KIND, PLURAL, VERSION
-from diffusion_operator.api.base import RULES, ApiModel, JsonObject, rule
-from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.api.status import DiffusionPipelineStatus
 
 NAME_RULE = rule(

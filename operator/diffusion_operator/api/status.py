@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diffusion_operator.api.base import ApiModel
-from diffusion_operator.api.collection import CollectionStatus
+from diffusion_contract.base import ApiModel
+from diffusion_contract.spec.collection import CollectionStatus
 
 State = Literal["Waiting", "Queued", "Pending", "Running", "Ready", "Failed"]
 Digest = Annotated[str, Field(max_length=64)]

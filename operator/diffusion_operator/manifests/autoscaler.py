@@ -1,7 +1,7 @@
 """What changes the number of serving pods: a HorizontalPodAutoscaler, or a ScaledObject of KEDA."""
 
+from diffusion_contract.spec.autoscaling import Autoscaling, Keda
 from diffusion_operator import digests, naming
-from diffusion_operator.api.autoscaling import Autoscaling, Keda
 from diffusion_operator.manifests.common import JsonObject, Owner, metadata
 
 DENOISER = "5_denoiser"

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from diffusion_contract.base import Resources, Toleration
+from diffusion_contract.spec.targets import GPU_RESOURCE, PRODUCT_LABEL, Gpu, Target
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
-from diffusion_operator.api.base import Resources, Toleration
-from diffusion_operator.api.spec.targets import GPU_RESOURCE, PRODUCT_LABEL, Gpu, Target
 from diffusion_operator.settings import Runtime, Settings
 
 JsonObject = dict[str, Any]

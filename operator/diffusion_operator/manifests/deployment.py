@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from diffusion_contract.base import Resources
+from diffusion_contract.spec import Serving, Target
 from diffusion_operator import digests, naming
-from diffusion_operator.api.base import Resources
-from diffusion_operator.api.spec import Serving, Target
 from diffusion_operator.manifests.common import (
     STORE_PATH,
     TERMINATION_LOG,

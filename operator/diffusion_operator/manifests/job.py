@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from diffusion_contract.base import Resources
+from diffusion_contract.spec import SecretKey
 from diffusion_operator import digests, naming
-from diffusion_operator.api.base import Resources
-from diffusion_operator.api.spec import SecretKey
 from diffusion_operator.manifests.common import (
     STORE_PATH,
     TERMINATION_LOG,

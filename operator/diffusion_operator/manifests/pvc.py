@@ -1,7 +1,7 @@
 """The claim that holds the store, when the pipeline brings its own."""
 
+from diffusion_contract.spec import Storage
 from diffusion_operator import naming
-from diffusion_operator.api.spec import Storage
 from diffusion_operator.manifests.common import JsonObject, Owner, metadata
 
 DEFAULT_ACCESS_MODES = ("ReadWriteMany",)

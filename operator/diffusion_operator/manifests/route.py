@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from diffusion_contract.spec.rollout import GatewayRef, Traffic
 from diffusion_operator import naming
-from diffusion_operator.api.spec.rollout import GatewayRef, Traffic
 from diffusion_operator.manifests import buckets
 from diffusion_operator.manifests.common import JsonObject, Owner, metadata
 from diffusion_operator.manifests.service import PORTS, Share, Split

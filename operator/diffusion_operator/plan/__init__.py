@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from diffusion_operator.api.base import seconds
+from diffusion_contract.base import seconds
 from diffusion_operator.api.status import DiffusionPipelineStatus
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests import pvc

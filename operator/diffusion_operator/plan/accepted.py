@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from diffusion_operator.api.spec import DiffusionPipelineSpec
+from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.settings import Settings
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from diffusion_operator.api.spec import DiffusionPipelineSpec, Target, applied
+from diffusion_contract.spec import DiffusionPipelineSpec, Target, applied
 from diffusion_operator.manifests.common import Placement, placement
 from diffusion_operator.plan import parts as all_parts
 from diffusion_operator.plan.jobs import JobView

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from diffusion_contract.base import seconds
+from diffusion_contract.spec.collection import Collection, CollectionStatus
 from diffusion_operator import digests, naming
-from diffusion_operator.api.base import seconds
-from diffusion_operator.api.collection import Collection, CollectionStatus
 from diffusion_operator.conditions import shortened
 from diffusion_operator.manifests.job import GC, JobRequest, job
 from diffusion_operator.plan.actions import Action, KeepResult, StartJob

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
+from diffusion_contract.base import seconds
 from diffusion_operator import naming
 from diffusion_operator.analysis import Verdict
-from diffusion_operator.api.base import seconds
 from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.plan.builds import Builds
 from diffusion_operator.plan.jobs import parse_time

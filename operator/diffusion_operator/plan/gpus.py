@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from diffusion_operator.api.spec.targets import GPU_RESOURCE, PRODUCT_LABEL
+from diffusion_contract.spec.targets import GPU_RESOURCE, PRODUCT_LABEL
 
 JsonObject = dict[str, Any]
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from diffusion_contract.spec import Rollout
 from diffusion_operator import naming
 from diffusion_operator.analysis import Verdict, Window, judge
 from diffusion_operator.analysis.verdict import PASSED
-from diffusion_operator.api.spec import Rollout
 from diffusion_operator.plan.actions import Action, KeepResult
 from diffusion_operator.plan.observed import Observed
 from diffusion_operator.plan.requests import Requests, Store

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import naming
 from diffusion_operator.analysis import Window
-from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.conditions import Reason
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.plan.jobs import JobView

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffusion_operator.api.spec import DiffusionPipelineSpec, Model, Precision, Source
+from diffusion_contract.spec import DiffusionPipelineSpec, Model, Precision, Source
 
 JsonObject = dict[str, Any]
 

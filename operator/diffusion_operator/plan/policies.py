@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from diffusion_operator.api.spec import Target
+from diffusion_contract.spec import Target
 from diffusion_operator.manifests import autoscaler, pdb
 from diffusion_operator.plan.actions import Action, Apply, remove
 from diffusion_operator.plan.observed import Observed

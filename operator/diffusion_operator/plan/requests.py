@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from diffusion_contract.base import Resources, microseconds, seconds
+from diffusion_contract.spec import DiffusionPipelineSpec, Pipeline, Source
 from diffusion_operator import digests, naming
-from diffusion_operator.api.base import Resources, microseconds, seconds
-from diffusion_operator.api.spec import DiffusionPipelineSpec, Pipeline, Source
 from diffusion_operator.manifests.common import Placement
 from diffusion_operator.manifests.job import SOURCE_PATH, JobRequest, Scorer
 from diffusion_operator.plan import parts

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from diffusion_operator.api.spec import DiffusionPipelineSpec, Target
+from diffusion_contract.spec import DiffusionPipelineSpec, Target
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.deployment import ServingRequest
 from diffusion_operator.plan.builds import Builds

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from diffusion_contract.spec import Target
 from diffusion_operator import naming
 from diffusion_operator.analysis import Verdict
-from diffusion_operator.api.spec import Target
 from diffusion_operator.manifests import deployment as deployments
 from diffusion_operator.manifests import service
 from diffusion_operator.manifests.deployment import ServingRequest

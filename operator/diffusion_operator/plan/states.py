@@ -3,8 +3,8 @@
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
+from diffusion_contract.spec import Target
 from diffusion_operator import naming
-from diffusion_operator.api.spec import Target
 from diffusion_operator.plan import notes, routes
 from diffusion_operator.plan.jobs import parse_result
 from diffusion_operator.plan.observed import Observed

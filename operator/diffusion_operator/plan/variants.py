@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from diffusion_contract.spec import Experiment, Target, Variant, applied
 from diffusion_operator import naming
-from diffusion_operator.api.spec import Experiment, Target, Variant, applied
 from diffusion_operator.manifests import deployment as deployments
 from diffusion_operator.manifests import service
 from diffusion_operator.manifests.deployment import ServingRequest

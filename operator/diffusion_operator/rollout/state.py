@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from diffusion_contract.base import seconds
+from diffusion_contract.spec import Rollout
 from diffusion_operator.analysis import Verdict
-from diffusion_operator.api.base import seconds
-from diffusion_operator.api.spec import Rollout
 
 Progress = Literal["Waiting", "Starting", "Canary", "Promoting", "Rejected", "Removing", "Complete", "Suspended"]
 Phase = Literal["Pictures", "Step", "Promoting", "Rejected", "Served"]

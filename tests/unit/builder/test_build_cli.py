@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from diffusion_builder import cli, stages
 from diffusion_builder.build_spec import BuildSpec, read
+from diffusion_builder.cli import main as cli
 from diffusion_builder.errors import BadInputError, ExitCode, Reason
+from diffusion_builder.stages import run as stages
 from diffusion_builder.store import trouble
-from diffusion_operator.api.spec import DiffusionPipelineSpec
+from diffusion_contract.spec import DiffusionPipelineSpec
 
 if TYPE_CHECKING:
-    from diffusion_operator.api.base import ApiModel
+    from diffusion_contract.base import ApiModel
 
 _WIDTH = 8
 _TEXT = {"hidden_size": _WIDTH, "max_position_embeddings": 16, "num_hidden_layers": 1, "vocab_size": 9}

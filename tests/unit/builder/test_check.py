@@ -12,10 +12,10 @@ import pytest
 from diffusion_builder.check import compare, config_text, python_backend, question, served
 from diffusion_builder.check.served import Drawn
 from diffusion_builder.components.options import Precision
-from diffusion_builder.contract import DType
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.graph import Ensemble, Model, Port, Step
-from diffusion_builder.python_models import IMG2IMG
+from diffusion_builder.repository.graph import Ensemble, Model, Port, Step
+from diffusion_builder.repository.python_models import IMG2IMG
+from diffusion_contract.tensors import DType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

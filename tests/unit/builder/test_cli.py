@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusion_builder import cli, stages
+from diffusion_builder.cli import main as cli
 from diffusion_builder.errors import ExitCode, Reason
+from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Recipe, Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _run(*arguments: str) -> int:
@@ -101,7 +105,8 @@ def test_a_result_of_many_ensembles_fits_into_a_termination_message(
 
 _SLOW = """
 import sys, time
-from diffusion_builder import cli, stages
+from diffusion_builder.cli import main as cli
+from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Recipe
 
 def slow(context, digest):
@@ -119,7 +124,7 @@ cli.main(["verify", "--store", sys.argv[1], "--repository", "0" * 64])
 
 
 def test_a_terminated_stage_cleans_up_behind_itself(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", _SLOW, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None

@@ -11,7 +11,9 @@ import pytest
 
 from diffusion_builder.components import configs
 from diffusion_builder.components.options import ExportOptions, check
-from diffusion_builder.contract import (
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.repository.spec import parse
+from diffusion_contract.tensors import (
     ENGINES,
     MAX_CONTROLNETS,
     TEXT_TO_IMAGE,
@@ -20,8 +22,6 @@ from diffusion_builder.contract import (
     residual_elements,
     residual_facts,
 )
-from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.spec import parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,7 +109,7 @@ def test_one_text_width_for_all_blocks_may_be_written_as_a_list() -> None:
 
 
 def test_a_cached_export_is_found_without_importing_torch() -> None:
-    code = "import sys, diffusion_builder.export; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
+    code = "import sys, diffusion_builder.stages.export; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], check=False, env={"PYTHONPATH": ":".join(sys.path)}).returncode
         == 0

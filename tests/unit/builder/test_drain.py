@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from diffusion_builder.drain import Load, drain, parse
+from diffusion_builder.serving.drain import Load, drain, parse
 
 IDLE = Load(pending=0, counted=7, longest=0.1)
 

@@ -14,9 +14,9 @@ import pytest
 
 from diffusion_builder import sources
 from diffusion_builder.errors import BadInputError, ExitCode, Reason
-from diffusion_builder.hub import Hub, HubFile, HubReference
-from diffusion_builder.layout import MAX_FILES, MAX_TOTAL_BYTES
 from diffusion_builder.sources.download import Download
+from diffusion_builder.sources.hub import Hub, HubFile, HubReference
+from diffusion_builder.sources.layout import MAX_FILES, MAX_TOTAL_BYTES
 from diffusion_builder.store import Store
 from tests.unit.builder.hostile_archives import ARCHIVES, tar_file, zip_file
 from tests.unit.builder.hostile_folders import CANARY, CODE, CONFIG, FOLDERS, PICKLE, UNET

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_builder.cli import main
+from diffusion_builder.cli.main import main
 from diffusion_builder.judge.figures import color_shift, is_constant, measure
 from diffusion_builder.store import Kind, Store
 from diffusion_builder.store.collect import LAST_PICTURES, Options, collect

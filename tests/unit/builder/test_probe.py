@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusion_builder.errors import ExitCode, ProbeError
-from diffusion_builder.probe import probe
+from diffusion_builder.serving.probe import probe
 from diffusion_builder.store import Artifact, Kind, Manifest
 
 if TYPE_CHECKING:

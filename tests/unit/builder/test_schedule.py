@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from diffusion_builder import contract
 from diffusion_builder.models.schedule import (
     MAX_CALLS,
     Schedule,
@@ -19,6 +18,7 @@ from diffusion_builder.models.schedule import (
     calls_for,
     schedule,
 )
+from diffusion_contract import tensors
 from tests.unit.builder.samplers import CLASSES, CONFIG, Case, by_diffusers, by_table, difference
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def test_more_calls_than_rows_are_refused_with_both_numbers(type_: SchedulerType
 def test_only_calls_that_are_made_count() -> None:
     assert Case(SchedulerType.HEUN, 300, 280).plan.calls == 39
     assert Case(SchedulerType.DDIM, 900, 850).plan.calls == 50
-    assert contract.MAX_STEPS == MAX_CALLS
+    assert tensors.MAX_STEPS == MAX_CALLS
 
 
 @pytest.mark.parametrize("type_", SchedulerType)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diffusion_builder.contract import Facts
-from diffusion_builder.serving import pool_bytes, vram_bytes
-from diffusion_builder.spec import Range, Shapes
+from diffusion_builder.repository.server_requirements import pool_bytes, vram_bytes
+from diffusion_builder.repository.spec import Range, Shapes
+from diffusion_contract.tensors import Facts
 
 _MIB = 1 << 20
 FACTS = Facts.merge({"all": {"channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "slots": 2}})

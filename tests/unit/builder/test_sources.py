@@ -10,8 +10,8 @@ import pytest
 
 from diffusion_builder import sources
 from diffusion_builder.errors import BadInputError, Reason, UnavailableError
-from diffusion_builder.hub import Hub, HubFile, HubReference
-from diffusion_builder.layout import Wanted
+from diffusion_builder.sources.hub import Hub, HubFile, HubReference
+from diffusion_builder.sources.layout import Wanted
 from diffusion_builder.store import Store
 from examples.demo_hub import File, HubHandler, HubServer, Repository, revision_of
 

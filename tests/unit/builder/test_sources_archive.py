@@ -10,21 +10,20 @@ import subprocess
 import sys
 import tarfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import diffusion_builder
 from diffusion_builder import sources
 from diffusion_builder.errors import BadInputError, BuilderError, ExitCode, Reason, UnavailableError
-from diffusion_builder.layout import Wanted
 from diffusion_builder.sources import download
 from diffusion_builder.sources.download import Download
+from diffusion_builder.sources.layout import Wanted
 from diffusion_builder.store import Artifact, Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 from tests.unit.builder.served import UNET, files_of, ignore, serving
 
 
@@ -203,7 +202,7 @@ def test_proxies_of_the_environment_are_used(packed: bytes, tmp_path: Path, monk
 def _run(tmp_path: Path, *arguments: str) -> tuple[int, Mapping[str, Any]]:
     result = tmp_path / "result.json"
     command = [sys.executable, "-m", "diffusion_builder", "fetch", "--store", str(tmp_path / "store")]
-    environment = os.environ | {"PYTHONPATH": str(Path(diffusion_builder.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [*command, "--result", str(result), *arguments], capture_output=True, text=True, check=False, env=environment
     )

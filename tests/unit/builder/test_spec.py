@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from diffusion_builder.contract import TEXT_TO_IMAGE
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.spec import AssembleSpec, parse
+from diffusion_builder.repository.spec import AssembleSpec, parse
+from diffusion_contract.tensors import TEXT_TO_IMAGE
 
 GOOD: dict[str, Any] = {
     "source": "a" * 64,

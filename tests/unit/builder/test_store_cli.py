@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffusion_builder import cli
+from diffusion_builder.cli import main as cli
+from diffusion_builder.cli.store import duration
 from diffusion_builder.errors import ExitCode
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
-from diffusion_builder.store_cli import duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

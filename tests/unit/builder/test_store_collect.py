@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import diffusion_builder
 from diffusion_builder.errors import BadInputError, Reason, StoreError
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_builder.store.audit import audit
@@ -233,7 +232,7 @@ while True:
 def test_collection_without_any_grace_beside_writers_shows_no_half_artifact(tmp_path: Path) -> None:
     store = Store(tmp_path)
     kept = _chain(store, "kept")
-    environment = os.environ | {"PYTHONPATH": str(Path(diffusion_builder.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", _COLLECTOR, str(tmp_path), kept[-1].manifest.digest]
     deadline, lost = time.monotonic() + 60, 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:

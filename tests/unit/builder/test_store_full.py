@@ -6,19 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import diffusion_builder
 from diffusion_builder.errors import BadInputError, Reason, StoreError
 from diffusion_builder.store import Kind, Recipe, Store, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-_PYTHONPATH = str(Path(diffusion_builder.__file__).parents[1])
+_PYTHONPATH = os.pathsep.join(sys.path)
 # Writes three files of a MiB: the second or third does not fit.
 _WRITER = """
 import json, os, sys

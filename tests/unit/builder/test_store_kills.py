@@ -7,16 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import diffusion_builder
+from diffusion_builder.serving.verify import verify
 from diffusion_builder.store import STAGING_GRACE_SECONDS, Kind, Recipe, Store
 from diffusion_builder.store.collect import Options, collect
-from diffusion_builder.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _KILLS = 200
 # Forks writers from one warm interpreter, and kills each at a random moment of its work.
@@ -66,7 +65,7 @@ def _hidden(root: Path) -> list[str]:
 
 
 def test_killed_writers_leave_no_visible_half_artifact_and_no_litter(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(diffusion_builder.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", _NURSERY, str(tmp_path), str(_KILLS)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=300)
     assert json.loads(done.stdout) == _KILLS

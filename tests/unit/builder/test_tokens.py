@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from transformers import CLIPTokenizer
 
-from diffusion_builder import tokens
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.sources import tokens
 from tests.component.checkpoints import DEMO, write_tokenizer
 
 if TYPE_CHECKING:

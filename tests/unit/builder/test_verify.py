@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from diffusion_builder.errors import ExitCode, Reason, StoreError
+from diffusion_builder.serving.verify import verify
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
-from diffusion_builder.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

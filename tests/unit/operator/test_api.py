@@ -7,10 +7,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from diffusion_operator.api.base import RULES, microseconds, seconds
+from diffusion_contract.base import RULES, microseconds, seconds
+from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.api.crd import as_yaml, definition, for_chart
 from diffusion_operator.api.reference import markdown
-from diffusion_operator.api.spec import DiffusionPipelineSpec
 from tests.unit.operator.fake_cluster import minimal_spec
 
 ROOT = Path(__file__).parents[3]

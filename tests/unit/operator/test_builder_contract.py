@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from diffusion_builder.cli import cli
+from diffusion_builder.cli.main import cli
 from diffusion_builder.components.options import ExportOptions, check
-from diffusion_builder.contract import Component
 from diffusion_builder.judge.spec import JudgeSpec
-from diffusion_builder.spec import AssembleSpec, Shapes
+from diffusion_builder.repository.spec import AssembleSpec, Shapes
+from diffusion_contract.spec import DiffusionPipelineSpec
+from diffusion_contract.tensors import Component
 from diffusion_operator import naming
-from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.job import job
 from diffusion_operator.plan.requests import Requests, Store

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from diffusion_operator.api.spec import DiffusionPipelineSpec, Variant, applied
+from diffusion_contract.spec import DiffusionPipelineSpec, Variant, applied
 from diffusion_operator.manifests import buckets
 from diffusion_operator.rollout import RevisionState, VariantState, VariantStep, next_variant
 from tests.unit.operator.fake_cluster import REVISION, minimal_spec

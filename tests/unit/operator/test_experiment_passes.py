@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import naming
 from diffusion_operator.analysis import Window
 from diffusion_operator.analysis.counters import StepCounters
 from diffusion_operator.analysis.window import Traffic
 from diffusion_operator.api import KIND
-from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.plan.collection import Neighbours, needed
 from diffusion_operator.plan.requests import Store
 from diffusion_operator.preview import preview

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from diffusion_contract.base import Resources, Toleration
+from diffusion_contract.spec import EnvVar, Gpu, SecretKey, Serving, Storage, Target
+from diffusion_contract.spec.autoscaling import Autoscaling, Behavior, Keda, ScalingRules
+from diffusion_contract.spec.rollout import GatewayRef, Traffic
 from diffusion_operator import naming
-from diffusion_operator.api.autoscaling import Autoscaling, Behavior, Keda, ScalingRules
-from diffusion_operator.api.base import Resources, Toleration
-from diffusion_operator.api.spec import EnvVar, Gpu, SecretKey, Serving, Storage, Target
-from diffusion_operator.api.spec.rollout import GatewayRef, Traffic
 from diffusion_operator.manifests import autoscaler, deployment, pdb, pvc, route, service
 from diffusion_operator.manifests.common import Owner, Placement, placement
 from diffusion_operator.manifests.deployment import ServingRequest

@@ -4,7 +4,6 @@ import asyncio
 import urllib.error
 import urllib.request
 
-from devcluster.ports import free_ports
 from diffusion_operator.handlers.endpoints import Answers
 from diffusion_operator.handlers.endpoints import serve as endpoints
 from diffusion_operator.metrics import Metrics
@@ -12,6 +11,7 @@ from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
 from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
 from tests.unit.operator.passes import SETTINGS
+from tools.devcluster.ports import free_ports
 
 
 def value(metrics: Metrics, series: str) -> float:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import naming
-from diffusion_operator.api.spec import DiffusionPipelineSpec
 from diffusion_operator.cli import cli
 from diffusion_operator.cluster import Reference
 from diffusion_operator.preview import Preview, Seen, preview

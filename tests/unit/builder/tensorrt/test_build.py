@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusion_builder.contract import Component
+from diffusion_builder.engines.tensorrt.build import PLAN, Request, compile_plan
+from diffusion_builder.engines.tensorrt.command import Options
 from diffusion_builder.errors import BadInputError, BuilderError, Reason
-from diffusion_builder.spec import Range, Shapes
+from diffusion_builder.repository.spec import Range, Shapes
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
-from diffusion_builder.tensorrt.build import PLAN, Request, compile_plan
-from diffusion_builder.tensorrt.command import Options
+from diffusion_contract.tensors import Component
 from tests.unit.builder.tensorrt import programs
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from diffusion_builder.engines.tensorrt.command import Files, Options, Version, arguments, flags, parse_version
+from diffusion_builder.engines.tensorrt.profiles import InputProfile
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.tensorrt.command import Files, Options, Version, arguments, flags, parse_version
-from diffusion_builder.tensorrt.profiles import InputProfile
 
 FILES = Files(Path("/onnx/model.onnx"), Path("/out/model.plan"), Path("/tmp/timing"), Path("/out/layers.json"))  # noqa: S108
 ONE = (InputProfile("a", (1, 4), (2, 4), (8, 4)), InputProfile("b", (1, 1), (2, 1), (8, 1)))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from diffusion_builder.engines.tensorrt.log import LogReader
 from diffusion_builder.errors import BadInputError, BuilderError, ExitCode, Reason
-from diffusion_builder.tensorrt.log import LogReader
 
 STAMP = "[11/23/2026-16:42:43] "
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from diffusion_builder.contract import ENGINES, Component
+from diffusion_builder.engines.tensorrt.plan_check import Plan, PlanTensor, check, differences, read
+from diffusion_builder.engines.tensorrt.profiles import optimisation_profiles
 from diffusion_builder.errors import BadInputError
-from diffusion_builder.spec import Range, Shapes
-from diffusion_builder.tensorrt.plan_check import Plan, PlanTensor, check, differences, read
-from diffusion_builder.tensorrt.profiles import optimisation_profiles
+from diffusion_builder.repository.spec import Range, Shapes
+from diffusion_contract.tensors import ENGINES, Component
 
 if TYPE_CHECKING:
     from pathlib import Path

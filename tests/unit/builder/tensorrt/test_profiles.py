@@ -2,10 +2,10 @@
 
 import pytest
 
-from diffusion_builder.contract import ENGINES, Component
+from diffusion_builder.engines.tensorrt.profiles import MAX_SLOTS, InputProfile, Profile, optimisation_profiles
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.spec import Range, Shapes
-from diffusion_builder.tensorrt.profiles import MAX_SLOTS, InputProfile, Profile, optimisation_profiles
+from diffusion_builder.repository.spec import Range, Shapes
+from diffusion_contract.tensors import ENGINES, Component
 
 FACTS = {
     "channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "image_size": 224,

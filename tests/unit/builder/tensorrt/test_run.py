@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from diffusion_builder.engines.tensorrt import run
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, UnavailableError
-from diffusion_builder.tensorrt import run
 from tests.unit.builder.tensorrt import programs
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def test_trtexec_ends_with_a_builder_that_is_killed(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     program = programs.write(tmp_path, trtexec=ENDLESS) / "trtexec"
     script = (
-        "import sys;from pathlib import Path;from diffusion_builder.tensorrt import run;"
+        "import sys;from pathlib import Path;from diffusion_builder.engines.tensorrt import run;"
         "run.build(Path(sys.argv[1]),[sys.argv[2]],'denoiser',print)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -2,8 +2,8 @@
 
 import pytest
 
+from diffusion_builder.engines.tensorrt import sku
 from diffusion_builder.errors import BadInputError, Reason, UnavailableError
-from diffusion_builder.tensorrt import sku
 
 L4 = "GPU 0: NVIDIA L4 (UUID: GPU-9196782c-2fae-91c7-c24f-e9a05e4369a7)\n"
 A100 = "GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-9196782c-2fae-91c7-c24f-e9a05e4369a7)\n"

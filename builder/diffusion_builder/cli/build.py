@@ -1,0 +1,150 @@
+"""`diffusion-builder build`: a spec from a file, or made of options."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffusion_builder.cli.command import finish, result_option
+from diffusion_builder.errors import BadInputError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from diffusion_builder.build_spec import BuildSpec
+    from diffusion_builder.stages.progress import Mode
+    from diffusion_builder.stages.run import Context, Result
+
+DEFAULT_SHAPES = json.dumps(
+    {
+        "batch": {"min": 1, "opt": 4, "max": 8},
+        "height": {"min": 64, "opt": 64, "max": 128},
+        "width": {"min": 64, "opt": 64, "max": 128},
+    }
+)
+_JSON = "JSON"
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the store.")
+@click.option(
+    "--spec", type=click.Path(path_type=Path), help="YAML or JSON file with all of this; see docs/builder.md."
+)
+@click.option("--source", "path", help="Folder with a checkpoint.")
+@click.option("--repo", help="Repository on the hub instead, ORG/NAME.")
+@click.option("--revision", help="Commit, 40 hex digits.")
+@click.option("--url", help="tar, tar.gz or zip file on a web server instead.")
+@click.option("--sha256", help="Of that file, 64 hex digits.")
+@click.option("--options", metavar=_JSON, help="LoRAs, ControlNets, IP-Adapter and more: `model` of a spec.")
+@click.option("--precision", help="float32, float16 or bfloat16.  [default: float32]")
+@click.option("--component-precision", multiple=True, metavar="NAME=P", help="Precision of one component.")
+@click.option("--runtime", help="onnxruntime or tensorrt.  [default: what the target needs]")
+@click.option("--target", help="cpu, or a GPU product such as NVIDIA-L4; with --spec the name of a target.")
+@click.option("--steps", help="Step counts of text to image, one ensemble each.  [default: 4,20]")
+@click.option("--pipelines", metavar=_JSON, help="Tasks and their step counts, instead of --steps.")
+@click.option("--scheduler", help="Such as DDIM or Euler.  [default: DDIM]")
+@click.option("--shapes", metavar=_JSON, help="min, opt and max of batch, height and width.")
+@click.option("--no-check", is_flag=True, help="Do not compare the repository with diffusers at the end.")
+@result_option
+@click.pass_obj
+def build(mode: Mode, /, out: Path, result: Path | None, no_check: bool, **options: Any) -> None:  # noqa: ANN401, FBT001 - click's options
+    """Run all stages; what is in the store already is not made again."""
+
+    def work(context: Context) -> Result:
+        from diffusion_builder.stages.build import build as run
+
+        spec, target = _spec(**options)
+        return _summary(run(context, spec, target, checked=not no_check))
+
+    outcome = finish(mode, out, result, work)
+    click.echo(f"repository: {out.resolve() / 'repositories' / outcome['digest'] / 'models'}", err=True)
+
+
+def _summary(results: Sequence[Result]) -> Result:
+    """The repository's result, the figures of its check, and which stages had something to do."""
+    (repository,) = (item for item in results if item["stage"] == "assemble")
+    figures = [
+        {name: item[name] for name in ("digest", "minPsnr", "worstPsnr", "worstLatentError")}
+        for item in results if item["stage"] == "check"
+    ]  # fmt: skip
+    done = [[item["stage"], item.get("component", ""), item["cached"]] for item in results]
+    return {**repository, **({"check": figures[0]} if figures else {}), "stages": done}
+
+
+def _spec(spec: Path | None, target: str | None, **options: Any) -> tuple[BuildSpec, str | None]:  # noqa: ANN401
+    """The spec, and the name of the target where one was chosen."""
+    from diffusion_builder import build_spec
+    from diffusion_builder.repository.spec import validate
+
+    given = {name: value for name, value in options.items() if value}
+    if spec is not None:
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+            raise BadInputError(Reason.INVALID_ARGUMENT, f"{names}: with --spec these are fields of the file")
+        return build_spec.read(spec), target
+    return validate(build_spec.BuildSpec, _body(given, target), "build"), None
+
+
+def _body(given: Mapping[str, Any], target: str | None) -> Mapping[str, Any]:
+    """What the options say, as a file would say it."""
+    options = _json(given, "options", "{}")
+    if not isinstance(options, dict):
+        raise BadInputError(Reason.INVALID_SPEC, "--options must be a JSON object")
+    gpu = {} if target in (None, "cpu") else {"gpu": {"product": target}}
+    body = {
+        "model": {**options, "source": _source(given)},
+        **({"scheduler": {"type": given["scheduler"]}} if "scheduler" in given else {}),
+        **({"precision": given["precision"]} if "precision" in given else {}),
+        "componentPrecision": dict(_pair(text) for text in given.get("component_precision", ())),
+        "shapes": _json(given, "shapes", DEFAULT_SHAPES),
+        "engines": {"runtime": given.get("runtime")},
+        "targets": [{"name": target or "cpu", **gpu}],
+    }
+    if "pipelines" in given:
+        if "steps" in given:
+            raise BadInputError(Reason.INVALID_ARGUMENT, "give either --steps or --pipelines")
+        return {**body, "pipelines": _json(given, "pipelines", "[]")}
+    return {**body, "pipelines": [{"task": "generate", "steps": _steps(given.get("steps", "4,20"))}]}
+
+
+def _source(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """One of a folder, a repository, an archive; what does not go together is for the spec to say."""
+    sources: dict[str, Any] = {"path": given["path"]} if "path" in given else {}
+    for kind, names in (("huggingFace", ("repo", "revision")), ("archive", ("url", "sha256"))):
+        found = {name: given[name] for name in names if name in given}
+        if found:
+            sources[kind] = found
+    if not sources:
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT,
+            "give --spec FILE, or a checkpoint: --source FOLDER, --repo and --revision, or --url and --sha256",
+        )
+    return sources
+
+
+def _json(given: Mapping[str, Any], name: str, default: str) -> Any:  # noqa: ANN401 - any JSON
+    try:
+        return json.loads(given.get(name, default))
+    except ValueError as error:
+        raise BadInputError(Reason.INVALID_SPEC, f"--{name} is not JSON: {error}") from error
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, precision = text.partition("=")
+    if not equals:
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT, f"--component-precision {text!r}: give NAME=PRECISION, such as vae_decoder=float32"
+        )
+    return name, precision
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT, f"--steps {text!r}: give numbers separated by commas, such as 4,20"
+        )
+    return tuple(int(part) for part in parts)

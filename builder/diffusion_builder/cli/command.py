@@ -1,0 +1,91 @@
+"""How a command ends: its result on stdout and in a file, its error as one readable block, its exit code."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffusion_builder.errors import BuilderError, ExitCode, Reason
+from diffusion_builder.stages.progress import Mode, reporter
+from diffusion_builder.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusion_builder.stages.run import Context, Result
+
+# A termination message holds 4 KiB; the rest of a failure is far below 1 KiB.
+_MAX_RESULT = 4096
+_MAX_MESSAGE = 1500
+
+store_option = click.option(
+    "--store", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the artifact store."
+)
+result_option = click.option(
+    "--result", type=click.Path(path_type=Path, dir_okay=False), help="File for the JSON result or error."
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: exit code and JSON result."""
+
+    code: ExitCode
+    result: Result
+
+
+def finish(mode: Mode, root: Path, file: Path | None, work: Callable[[Context], Result]) -> Result:
+    """Run a stage, print and write its result, and leave with its exit code when it failed."""
+    outcome = _attempt(mode, root, work)
+    text = _fitting(outcome.result)
+    if file is not None:
+        file.write_text(text + "\n")
+    if outcome.code is not ExitCode.OK:
+        raise SystemExit(int(outcome.code))
+    click.echo(text)
+    return outcome.result
+
+
+def _fitting(result: Result) -> str:
+    """JSON of a result; what is too long is cut in its longest lists, and `omitted` says how much of which."""
+    body: dict[str, Any] = dict(result)
+    omitted: dict[str, int] = {}
+    while len(text := json.dumps(body if not omitted else {**body, "omitted": omitted}) + "\n") > _MAX_RESULT:
+        name = max((key for key, value in body.items() if isinstance(value, list | dict)), key=lambda k: len(body[k]))
+        entries = list(body[name].items()) if isinstance(body[name], dict) else body[name]
+        kept = entries[: len(entries) // 2]
+        omitted[name] = omitted.get(name, 0) + len(entries) - len(kept)
+        body[name] = dict(kept) if isinstance(body[name], dict) else kept
+    return text.rstrip("\n")
+
+
+def _attempt(mode: Mode, root: Path, work: Callable[[Context], Result]) -> Outcome:
+    from diffusion_builder.stages.run import Context
+
+    try:
+        with reporter(mode) as shown:
+            return Outcome(ExitCode.OK, work(Context(Store(root), shown)))
+    except BuilderError as error:
+        return _failed(error.exit_code, error.reason, error.message)
+    except click.ClickException:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is reported as one
+        traceback.print_exc()
+        return _failed(
+            ExitCode.INTERNAL, Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}. Please report this."
+        )
+
+
+def _failed(code: ExitCode, reason: Reason, message: str) -> Outcome:
+    tell(reason, message)
+    return Outcome(code, {"error": {"reason": str(reason), "message": message[:_MAX_MESSAGE]}})
+
+
+def tell(reason: Reason, message: str) -> None:
+    """Show an error as one readable block."""
+    click.echo(f"error: {reason}\n  {message}", err=True)

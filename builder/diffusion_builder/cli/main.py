@@ -1,0 +1,193 @@
+"""Command line: one command per stage, and `build` for all of them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffusion_builder.cli.build import DEFAULT_SHAPES, build
+from diffusion_builder.cli.command import finish, result_option, store_option
+from diffusion_builder.cli.store import store_group
+from diffusion_builder.errors import ExitCode
+from diffusion_builder.stages.progress import Mode
+from diffusion_contract.tensors import Component
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+# Shells report a program that ended by a signal so.
+_SIGNALLED = 128
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--progress", type=click.Choice([str(mode) for mode in Mode]), default=str(Mode.AUTO), show_default=True,
+    help="auto: a table on a terminal, plain lines elsewhere. json: one object a line on stderr.",
+)  # fmt: skip
+@click.version_option(package_name="diffusion-operator")
+@click.pass_context
+def cli(context: click.Context, progress: str) -> None:
+    """Turn a diffusers checkpoint into engines and an unrolled Triton ensemble.
+
+    Exit codes: 0 ok, 1 probe not ready, 64 bad input, 69 something outside is unavailable, 70 internal error,
+    74 trouble with the store.
+    """
+    context.obj = Mode(progress)
+
+
+@cli.command()
+@store_option
+@click.option("--repo", help="Repository on the hub, ORG/NAME. HF_ENDPOINT chooses the hub.")
+@click.option("--revision", help="Commit, 40 hex digits.")
+@click.option("--path", type=click.Path(path_type=Path), help="Folder with a checkpoint, instead of a hub.")
+@click.option("--url", help="tar, tar.gz or zip file on a web server, instead of a hub.")
+@click.option("--sha256", help="Of that file, 64 hex digits.")
+@click.option("--component", help="Fetch only this: text_encoder, denoiser, vae, controlnet, lora, ip_adapter, ...")
+@click.option("--file", help="Which safetensors file is the LoRA or IP-Adapter, where there are several.")
+@result_option
+@click.pass_obj
+def fetch(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
+    """Bring a checkpoint or one component into the store."""
+    from diffusion_builder.stages import run as stages
+
+    finish(mode, store, result, lambda context: stages.fetch(context, stages.Origin(**arguments)))
+
+
+@cli.command()
+@store_option
+@click.option("--source", required=True, help="Digest of the source.")
+@click.option("--component", required=True, type=click.Choice([str(item) for item in Component]))
+@click.option("--precision", default="float32", show_default=True, help="float32, float16 or bfloat16.")
+@click.option("--options", default="{}", help="JSON: LoRAs, ControlNets, IP-Adapter and more; see docs/components.md.")
+@result_option
+@click.pass_obj
+def export(mode: Mode, /, store: Path, result: Path | None, component: str, **arguments: str) -> None:
+    """Export one component to ONNX and compare it with torch."""
+    from diffusion_builder.stages import run as stages
+
+    finish(mode, store, result, lambda context: stages.export(context, component=Component(component), **arguments))
+
+
+@cli.command(name="compile")
+@store_option
+@click.option("--onnx", required=True, help="Digest of the exported graph.")
+@click.option("--runtime", default="onnxruntime", show_default=True, help="onnxruntime or tensorrt.")
+@click.option("--target", default="cpu", show_default=True, help="cpu, or a GPU product such as NVIDIA-L4.")
+@click.option("--shapes", default=DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
+@click.option("--optimization-level", type=int, default=3, show_default=True, help="tensorrt: 0 (quick) to 5.")
+@click.option("--workspace", type=int, help="tensorrt: scratch memory for kernels in MiB; default: all of the GPU.")
+@click.option("--layers", is_flag=True, help="tensorrt: write the engine's layers beside it as JSON.")
+@result_option
+@click.pass_obj
+def compile_(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's
+    """Compile one component for a target."""
+    from diffusion_builder.stages import run as stages
+
+    finish(mode, store, result, lambda context: stages.compile_(context, stages.CompileRequest(**arguments)))
+
+
+@cli.command()
+@store_option
+@click.option("--spec", required=True, help="JSON: source, engines, pipelines, schedulers, shapes and the like.")
+@result_option
+@click.pass_obj
+def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:
+    """Assemble a Triton model repository."""
+    from diffusion_builder.stages import run as stages
+
+    finish(mode, store, result, lambda context: stages.assemble(context, spec))
+
+
+@cli.command()
+@store_option
+@click.option("--repository", required=True, help="Digest of the repository.")
+@result_option
+@click.pass_obj
+def check(mode: Mode, store: Path, repository: str, result: Path | None) -> None:
+    """Compare what a repository draws with what diffusers draws."""
+    from diffusion_builder.stages import run as stages
+
+    finish(mode, store, result, lambda context: stages.check(context, repository))
+
+
+@cli.command()
+@store_option
+@click.option("--repository", required=True, help="Digest of the repository.")
+@result_option
+@click.pass_obj
+def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> None:
+    """Compare every file of a repository and its engines with the manifests."""
+    from diffusion_builder.stages import run as stages
+
+    finish(mode, store, result, lambda context: stages.verify(context, repository))
+
+
+@cli.command()
+@store_option
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="HTTP address of the server.")
+@click.option("--repository", required=True, help="Digest of the repository that is served.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds for each picture.")
+@result_option
+@click.pass_obj
+def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, result: Path | None) -> None:
+    """Ask a running server for one picture per ensemble."""
+    from diffusion_builder.stages import run as stages
+
+    finish(mode, store, result, lambda context: stages.probe(context, url, repository, timeout))
+
+
+@cli.command()
+@store_option
+@click.option("--stable", required=True, help="HTTP address of the stable revision's server.")
+@click.option("--canary", required=True, help="HTTP address of the canary's server.")
+@click.option("--spec", required=True, help="JSON: revisions, ensembles, prompts, limits; see docs/builder.md.")
+@click.option("--export", type=click.Path(path_type=Path), help="Folder for a copy of the pictures, for a scorer.")
+@click.option("--score", type=click.Path(path_type=Path), help="JSON file that a scorer has left: passed, message.")
+@result_option
+@click.pass_obj
+def judge(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
+    """Compare golden pictures of two servers; a bad canary is a result and no error."""
+    from diffusion_builder.stages import run as stages
+
+    finish(mode, store, result, lambda context: stages.judge(context, stages.JudgeRequest(**arguments)))
+
+
+@cli.command()
+@click.option("--metrics", default="http://127.0.0.1:8002/metrics", show_default=True, help="The server's metrics.")
+@click.option("--least", default=5.0, show_default=True, help="Seconds to wait in any case.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait at most.")
+def drain(metrics: str, least: float, timeout: float) -> None:
+    """Wait until a server has answered all that it has; for the preStop hook of its pod."""
+    from diffusion_builder.serving.drain import drain, read_load
+
+    click.echo("idle" if drain(lambda: read_load(metrics), least, timeout) else "time is up", err=True)
+
+
+cli.add_command(build)
+cli.add_command(store_group)
+
+
+def _terminated(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(_SIGNALLED + number)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; a mistake on the command line is bad input, like any other."""
+    # A Job that is deleted is asked to stop first: leave as an error does, so that nothing half-written stays behind.
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(_SIGNALLED + signal.SIGINT)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(int(ExitCode.BAD_INPUT))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""`diffusion-builder store`: look at a store, check it, and clean it up."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffusion_builder.cli.command import finish, result_option, store_option, tell
+from diffusion_builder.errors import BadInputError, BuilderError, Reason, StoreError
+from diffusion_builder.stages.progress import Event
+from diffusion_builder.store import Store
+from diffusion_builder.store.audit import audit
+from diffusion_builder.store.collect import Entry, Options, collect
+from diffusion_builder.store.listing import bytes_text, rows, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from diffusion_builder.stages.progress import Mode
+    from diffusion_builder.stages.run import Context, Result
+
+_DURATION = re.compile(r"(\d+)([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+# Lists in a result are cut here, to fit into a termination message.
+_SHOWN = 8
+_DIGITS = 12
+
+
+@click.group(name="store")
+def store_group() -> None:
+    """Look at a store, check it, clean it up."""
+
+
+@store_group.command(name="ls")
+@store_option
+def store_ls(store: Path) -> None:
+    """List artifacts, and what was made from them."""
+    with _readable():
+        found = rows(Store(store))
+    click.echo(table(found))
+    click.echo(f"{len(found)} artifacts, {bytes_text(sum(row.size for row in found))}", err=True)
+
+
+@store_group.command(name="show")
+@store_option
+@click.argument("digest")
+def store_show(store: Path, digest: str) -> None:
+    """Print the manifest of an artifact; the beginning of its digest is enough."""
+    with _readable():
+        names = [(kind, name) for kind, name in Store(store).names() if name.startswith(digest)]
+        if len(names) != 1:
+            raise BadInputError(Reason.ARTIFACT_NOT_FOUND, f"{len(names)} artifacts begin with {digest}")
+        artifact = Store(store).find(*names[0])
+    if artifact is not None:
+        click.echo(artifact.manifest.to_json(), nl=False)
+
+
+@store_group.command(name="verify")
+@store_option
+@click.argument("digest", default="")
+@result_option
+@click.pass_obj
+def store_verify(mode: Mode, store: Path, digest: str, result: Path | None) -> None:
+    """Hash every file of every artifact, or of one, and compare it with the manifests."""
+
+    def work(context: Context) -> Result:
+        began = time.monotonic()
+        found = audit(
+            context.store, lambda name: context.reporter.report(Event("verify", "", "hash", None, name)), digest
+        )
+        if found.damages:
+            listed = "; ".join(f"{item.path}: {item.why}" for item in found.damages[:_SHOWN])
+            raise StoreError(
+                Reason.ARTIFACT_DAMAGED,
+                f"{len(found.damages)} of the files in {found.artifacts} artifacts are not what was built: {listed}. "
+                "Delete these artifacts' folders and let them be built again",
+            )
+        return {
+            "stage": "verify", "digest": digest, "sizeBytes": found.size, "seconds": round(time.monotonic() - began, 3),
+            "cached": False, "artifacts": found.artifacts,
+        }  # fmt: skip
+
+    finish(mode, store, result, work)
+
+
+@store_group.command(name="gc")
+@store_option
+@click.option("--keep", multiple=True, metavar="DIGEST", help="Artifact to keep, with all that it was made from.")
+@click.option("--keep-nothing", is_flag=True, help="Say so when really nothing is to be kept.")
+@click.option("--grace", default="24h", show_default=True, help="Keep what is younger: 90s, 30m, 24h, 7d.")
+@click.option("--timing", is_flag=True, help="Also delete TensorRT's timing caches that no kept engine was built with.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
+@result_option
+@click.pass_obj
+def store_gc(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
+    """Delete what nothing that is kept was made from or links to."""
+
+    def work(context: Context) -> Result:
+        began = time.monotonic()
+        options = _options(**arguments)
+        phase = "would delete" if options.dry_run else "deleted"
+
+        def tell(entry: Entry) -> None:
+            text = f"{entry.kind}/{entry.digest[:_DIGITS]} {bytes_text(entry.size)}"
+            context.reporter.report(Event("gc", "", phase, None, text))
+
+        done = collect(context.store, options, tell)
+        context.reporter.report(Event("gc", "", "done", 1.0, f"{phase} {bytes_text(done.size)}"))
+        return {
+            "stage": "gc", "digest": "", "sizeBytes": done.size, "seconds": round(time.monotonic() - began, 3),
+            "cached": False, "dryRun": options.dry_run, "deleted": len(done.deleted), "kept": done.kept,
+            "litter": done.litter, "timing": list(done.timing[:_SHOWN]), "missing": list(done.missing[:_SHOWN]),
+        }  # fmt: skip
+
+    finish(mode, store, result, work)
+
+
+def duration(text: str) -> float:
+    """Seconds of `90s`, `30m`, `24h`, `7d`, or a plain number.
+
+    Raises:
+        BadInputError: it is none of these.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if not found:
+        raise BadInputError(Reason.INVALID_ARGUMENT, f"--grace {text!r}: give a number and s, m, h or d, such as 24h")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _options(*, keep: tuple[str, ...], keep_nothing: bool, grace: str, timing: bool, dry_run: bool) -> Options:
+    digests = tuple(digest for text in keep for digest in re.split(r"[,\s]+", text) if digest)
+    if bool(digests) == keep_nothing:
+        raise BadInputError(Reason.INVALID_ARGUMENT, "give either --keep DIGEST, once or more often, or --keep-nothing")
+    return Options(digests, duration(grace), dry_run, timing)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """End with a readable block and the error's exit code."""
+    try:
+        yield
+    except BuilderError as error:
+        tell(error.reason, error.message)
+        raise SystemExit(int(error.exit_code)) from error

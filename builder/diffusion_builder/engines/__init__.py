@@ -1,0 +1,1 @@
+"""Compilers: ONNX Runtime and TensorRT."""

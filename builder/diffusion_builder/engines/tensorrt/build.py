@@ -1,0 +1,141 @@
+"""The compile stage for TensorRT: an exported graph → a plan for one GPU product in the store."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffusion_builder.engines.tensorrt import plan_check, run, sku
+from diffusion_builder.engines.tensorrt.command import Files, Options, arguments, flags
+from diffusion_builder.engines.tensorrt.profiles import Profile, optimisation_profiles
+from diffusion_builder.graphs.onnx_files import MODEL
+from diffusion_builder.store import Artifact, Kind, Recipe, Store
+from diffusion_contract.tensors import Component, interface
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from diffusion_builder.repository.spec import Shapes
+
+PLAN = "model.plan"
+LAYERS = "layers.json"
+RUNTIME = "tensorrt"
+_TIMING = "timing"
+_COMPILE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is compiled, and what for.
+
+    Args:
+        onnx: the exported graph.
+        target: the GPU product, as the node label says it.
+        shapes: the profile that is served.
+        options: settings of the build.
+    """
+
+    onnx: Artifact
+    target: str
+    shapes: Shapes
+    options: Options
+
+    @property
+    def component(self) -> Component:
+        """Which one it is."""
+        return Component(self.onnx.manifest.extra["component"])
+
+    def profiles(self) -> tuple[Profile, ...]:
+        """Its optimisation profiles."""
+        return optimisation_profiles(self.component, self.onnx.manifest.extra["facts"], self.shapes)
+
+
+def compile_plan(
+    store: Store, request: Request, on_phase: Callable[[str, float | None], None]
+) -> tuple[Artifact, bool]:
+    """Compile one graph; a plan that is in the store already needs no GPU.
+
+    Args:
+        store: where the graph is and the plan goes.
+        request: what is compiled.
+        on_phase: told parse, optimise, save, check, and how far the whole is (0 to 1).
+
+    Returns:
+        The engine artifact, and whether it was in the store already.
+
+    Raises:
+        BadInputError: a target, profile or graph that cannot be compiled here.
+        UnavailableError: there is no GPU.
+        StoreError: the store is not as it should be.
+    """
+    target = sku.check_asked(request.target)
+    profiles = request.profiles()
+    program = run.trtexec()
+    version = run.version(program)
+    extra = request.onnx.manifest.extra
+    tools = {RUNTIME: str(version)}
+    inputs = {
+        "version": _COMPILE_VERSION,
+        "content": extra["content"],
+        "component": extra["component"],
+        "facts": extra["facts"],
+        "runtime": RUNTIME,
+        "target": target,
+        # The profiles are among the flags.
+        "flags": flags(profiles, request.options),
+        "tools": tools,
+    }
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        sku.check_running(target, run.gpus())
+        with _timing(store.root / _TIMING / f"{target}-{version}") as timing:
+            files = Files(request.onnx.path / MODEL, folder / PLAN, timing, folder / LAYERS)
+            command = arguments(files, profiles, request.options)
+            run.build(program, command, request.component, lambda step: on_phase(step.phase, step.fraction))
+        on_phase("check", None)
+        plan = plan_check.read(folder / PLAN)
+        if plan is not None:
+            plan_check.check(plan, request.component, interface(request.component, extra["facts"]), profiles)
+        return {
+            "component": extra["component"],
+            "facts": extra["facts"],
+            "runtime": RUNTIME,
+            "runtimeVersion": str(version),
+            "target": target,
+            "profiles": len(profiles),
+            "planChecked": plan is not None,
+        }
+
+    needed = request.onnx.manifest.size * 5 // 4
+    recipe = Recipe(Kind.ENGINE, inputs, tools, needed_bytes=needed, made_from=(request.onnx,))
+    return store.publish(recipe, write)
+
+
+@contextmanager
+def _timing(cache: Path) -> Iterator[Path]:
+    """A copy of the cache, since several Jobs use one at once; it is given back when the build has worked."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "timing"
+        if cache.is_file():
+            shutil.copyfile(cache, copy)
+        yield copy
+        _give_back(copy, cache)
+
+
+def _give_back(copy: Path, cache: Path) -> None:
+    """Publish a copy of the cache; of two Jobs at once the last one's timings stay, which only costs time."""
+    if not copy.is_file():
+        return
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    staging = cache.with_name(f".tmp-{cache.name}-{secrets.token_hex(4)}")
+    try:
+        shutil.copyfile(copy, staging)
+        os.replace(staging, cache)  # noqa: PTH105 - says that a file in the way is replaced
+    finally:
+        staging.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""ONNX graphs: their files, their contents, how far they are from torch."""

@@ -1,0 +1,163 @@
+"""How far an exported graph is from the torch module that it was traced from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from diffusion_builder.components.options import Precision
+from diffusion_builder.components.registry import Sizes, example
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.graphs.onnx_files import MODEL
+from diffusion_builder.graphs.onnx_graph import content, first_line, write
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from diffusion_builder.components.base import Loaded
+    from diffusion_contract.tensors import Component, Interface
+
+# Largest deviation from float32, relative to the largest output.
+TOLERANCES: Mapping[Precision, float] = {
+    Precision.FLOAT32: 1e-3,
+    Precision.FLOAT16: 2e-2,
+    Precision.BFLOAT16: 1e-3,
+}
+
+_BFLOAT16 = onnx.TensorProto.BFLOAT16
+# An output of zeros has no relative deviation.
+_SMALLEST = 1e-6
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """The worst of all outputs.
+
+    Args:
+        absolute: largest difference.
+        relative: largest difference over the output's largest magnitude.
+    """
+
+    absolute: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs and what torch makes of them in float32."""
+
+    inputs: tuple[torch.Tensor, ...]
+    outputs: tuple[torch.Tensor, ...]
+
+
+def cases(interface: Interface, loaded: Loaded, all_sizes: Sequence[Sizes]) -> list[Case]:
+    """Ask torch, in float32 with the weights as rounded as they are in the graph; the module stays in float32."""
+    module = loaded.module.float()
+    found = []
+    for sizes in all_sizes:
+        inputs = example(interface, loaded, sizes, seed=2)
+        with torch.no_grad():
+            outputs = module(*inputs)
+        found.append(Case(inputs, outputs if isinstance(outputs, tuple) else (outputs,)))
+    return found
+
+
+def check(component: Component, folder: Path) -> None:
+    """Judge a graph's structure, with types and shapes of every node.
+
+    Raises:
+        BadInputError: the graph is not valid ONNX.
+    """
+    try:
+        onnx.checker.check_model(str(folder / MODEL), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BadInputError(
+            Reason.EXPORT_FAILED, f"{component}: the graph is not valid: {first_line(error)}"
+        ) from error
+
+
+def measure(component: Component, interface: Interface, folder: Path, judged: Sequence[Case]) -> Deviation:
+    """Run the graph in ONNX Runtime and compare.
+
+    Raises:
+        BadInputError: an output has another shape, or the graph cannot be run.
+    """
+    options = onnxruntime.SessionOptions()
+    # The graph as it is: an optimised one is judged by what is served, and would take memory for rearranged weights.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
+    names = [tensor.name for tensor in interface.inputs]
+    worst = Deviation(0.0, 0.0)
+    for case in judged:
+        got = session.run(None, {name: tensor.numpy() for name, tensor in zip(names, case.inputs, strict=True)})
+        for tensor, want, have in zip(interface.outputs, case.outputs, got, strict=True):
+            found = _compare(f"{component}: {tensor.name}", want.numpy(), have)
+            worst = Deviation(max(worst.absolute, found.absolute), max(worst.relative, found.relative))
+    return worst
+
+
+def judge(component: Component, deviation: Deviation, precision: Precision) -> None:
+    """Refuse a graph that is too far from torch.
+
+    Raises:
+        BadInputError: with the numbers.
+    """
+    allowed = TOLERANCES[precision]
+    # Written so that NaN fails.
+    if not deviation.relative <= allowed:
+        raise BadInputError(
+            Reason.VERIFICATION_FAILED,
+            f"{component} in {precision} deviates from torch by {deviation.absolute:.2e}, which is "
+            f"{deviation.relative:.2e} of its largest output; {allowed:.0e} is allowed",
+        )
+
+
+def twin(source: Path, target: Path) -> None:
+    """Write a graph with every bfloat16 as float32, weights already rounded.
+
+    ONNX Runtime's CPU kernels and ONNX's own type rules of our opset know no bfloat16. TensorRT does. What is proved
+    with the twin is the graph and its weights, not the rounding between nodes.
+    """
+    graph = onnx.load_model(str(source / MODEL), load_external_data=False)
+    tensors = [*graph.graph.initializer]
+    for node in graph.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _BFLOAT16:
+                attribute.i = onnx.TensorProto.FLOAT
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                tensors.append(attribute.t)
+    for value in (*graph.graph.value_info, *graph.graph.output):
+        if value.type.tensor_type.elem_type == _BFLOAT16:
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    write(graph, tensors, lambda tensor: _widen(tensor, content(tensor, source)), target)
+
+
+def _widen(tensor: onnx.TensorProto, stored: bytes) -> bytes:
+    """A bfloat16 is the upper half of a float32."""
+    if tensor.data_type != _BFLOAT16:
+        return stored
+    tensor.data_type = onnx.TensorProto.FLOAT
+    return (np.frombuffer(stored, dtype=np.uint16).astype(np.uint32) << 16).tobytes()
+
+
+def _compare(name: str, want: npt.NDArray[np.float32], have: npt.NDArray[np.float32]) -> Deviation:
+    if want.shape != have.shape or want.dtype != have.dtype:
+        raise BadInputError(
+            Reason.VERIFICATION_FAILED,
+            f"{name} is {have.dtype} {list(have.shape)} in the graph and {want.dtype} {list(want.shape)} in torch",
+        )
+    if want.dtype.kind != "f":
+        return Deviation(0.0, 0.0) if np.array_equal(want, have) else Deviation(math.inf, math.inf)
+    absolute = float(np.abs(want - have).max())
+    return Deviation(absolute, absolute / max(float(np.abs(want).max()), _SMALLEST))

@@ -1,0 +1,1 @@
+"""Triton model repositories: unrolled ensembles, configurations, Python models."""

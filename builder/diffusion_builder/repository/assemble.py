@@ -1,0 +1,252 @@
+"""The assemble stage: engines and schedules → a Triton model repository in the store.
+
+The repository is self-contained: configuration, Python models as files, tokenizer and tables; engines are
+relative links inside the store, so that a tier more costs kilobytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffusion_builder import digests
+from diffusion_builder.engines.tensorrt.build import PLAN
+from diffusion_builder.engines.tensorrt.profiles import optimisation_profiles
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.repository import model_files as settings
+from diffusion_builder.repository import python_models, unroll
+from diffusion_builder.repository import server_requirements as serving
+from diffusion_builder.repository.golden_requests import golden_request
+from diffusion_builder.repository.graph import check
+from diffusion_builder.repository.render import Plan, Renderer
+from diffusion_builder.repository.tiers import judged, tiers
+from diffusion_builder.repository.unroll import check_needs
+from diffusion_builder.sources import tokens
+from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
+from diffusion_contract import tensors
+from diffusion_contract.tensors import CONTRACT_VERSION, Component, Facts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from diffusion_builder.repository.graph import Model
+    from diffusion_builder.repository.spec import AssembleSpec
+    from diffusion_builder.repository.tiers import Choice
+    from diffusion_builder.repository.unroll import Tier
+
+PACKAGE = Path(__file__).parents[1]
+_MODELS = PACKAGE / "models"
+_TEMPLATES = PACKAGE / "templates"
+_VERSION = "1"
+
+# Files of `models/` that each Triton model consists of; the first one becomes model.py. A folder comes as it is.
+_PYTHON = {
+    python_models.TOKENIZER_NAME: ("tokenizer.py", "triton_io.py"),
+    python_models.PREPROCESSOR_NAME: (
+        "preprocessor.py", "triton_io.py", "preprocess.py", "pictures.py", "masks.py", "inputs.py", "sizes.py",
+    ),
+    python_models.CONDITIONER_NAME: (
+        "conditioner.py", "triton_io.py", "conditions.py", "first_state.py", "guides.py", "asked.py", "plan.py",
+        "noise.py", "sizes.py", "inputs.py", "finish_numbers.py", "schedule",
+    ),
+    python_models.POSTPROCESSOR_NAME: (
+        "postprocessor.py", "triton_io.py", "pixels.py", "finish.py", "finish_numbers.py", "colors.py",
+        "pictures.py", "inputs.py",
+    ),
+}  # fmt: skip
+_ONNX_RUNTIME = ("onnx_engine.py", "triton_io.py", "cpus.py")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a repository is put together from."""
+
+    spec: AssembleSpec
+    source: Artifact
+    engines: Mapping[str, Artifact]
+    facts: Facts
+    schedulers: Sequence[Choice]
+    tiers: Sequence[Tier]
+
+    @property
+    def control_nets(self) -> tuple[str, ...]:
+        """Their names, in the order in which the denoiser reads them."""
+        return tuple(one.name for one in self.spec.control_nets)
+
+
+def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
+    """Assemble a repository.
+
+    Args:
+        store: where source and engines are and the repository goes.
+        spec: what to assemble.
+
+    Returns:
+        The repository artifact, and whether it was in the store already.
+
+    Raises:
+        BadInputError: an artifact is missing, or components do not fit each other.
+        StoreError: the store is not as it should be.
+    """
+    parts = _parts(store, spec)
+    content = parts.source.manifest.extra["components"]
+    inputs = {
+        "version": CONTRACT_VERSION,
+        "code": _code_digest(),
+        "spec": spec.model_dump(mode="json", exclude={"source"}),
+        # Only these parts of the checkpoint are in the repository; its weights are in the engines.
+        "tokenizer": content["tokenizer"],
+        "scheduler": content["scheduler"],
+    }
+    tools = {name: version(name) for name in ("jinja2", "tokenizers")}
+    recipe = Recipe(Kind.REPOSITORY, inputs, tools, made_from=(parts.source, *parts.engines.values()))
+    return store.publish(recipe, lambda folder: _write(parts, folder))
+
+
+def _parts(store: Store, spec: AssembleSpec) -> Parts:
+    source = store.get(Kind.SOURCE, spec.source)
+    engines = {
+        tensors.MODEL_NAMES[component]: _engine(store, spec.runtime, component, digest)
+        for component, digest in spec.engines.items()
+    }
+    for one in spec.control_nets:
+        engines[python_models.control_model(one.name)] = _engine(store, spec.runtime, Component.CONTROLNET, one.engine)
+    schedulers, state_slots = judged(source.path, spec.schedulers, spec.pipelines)
+    facts = _facts(engines, state_slots)
+    asked = tiers(spec, schedulers)
+    check_needs(asked, facts, spec.engines.keys(), tuple(one.name for one in spec.control_nets))
+    return Parts(spec, source, engines, facts, schedulers, asked)
+
+
+def _engine(store: Store, runtime: str, component: Component, digest: str) -> Artifact:
+    engine = store.get(Kind.ENGINE, digest)
+    found = engine.manifest.extra["component"]
+    if found != component:
+        raise BadInputError(Reason.COMPONENT_MISMATCH, f"engine {digest} is not a {component}, but a {found}")
+    made_for = engine.manifest.extra["runtime"]
+    if made_for != runtime:
+        raise BadInputError(
+            Reason.COMPONENT_MISMATCH, f"engine {digest} ({component}) is for {made_for}, the repository for {runtime}"
+        )
+    return engine
+
+
+def _facts(engines: Mapping[str, Artifact], state_slots: int) -> Facts:
+    known = {name: engine.manifest.extra["facts"] for name, engine in engines.items()}
+    known["scheduler"] = {"slots": state_slots}
+    try:
+        return Facts.merge(known)
+    except ValueError as error:
+        raise BadInputError(Reason.COMPONENT_MISMATCH, f"components do not fit each other: {error}") from error
+
+
+def code_files() -> Mapping[str, Path]:
+    """Everything of ours that ends up in a repository or decides what does, by its path below the sources."""
+    alone = (Path(tensors.__file__), PACKAGE / "sources/tokens.py", PACKAGE / "engines/tensorrt/profiles.py")
+    files = (*_MODELS.rglob("*.py"), *_TEMPLATES.glob("*.j2"), *Path(__file__).parent.rglob("*.py"), *alone)
+    return {f"{path.parent.name}/{path.name}": path for path in sorted(files)}
+
+
+def _code_digest() -> str:
+    return digests.of_json({name: digests.of_file(path) for name, path in code_files().items()})
+
+
+def _write(parts: Parts, folder: Path) -> Mapping[str, Any]:
+    root = folder / "models"
+    models = unroll.models(parts.facts, parts.spec.engines, parts.control_nets, parts.tiers)
+    ensembles = [unroll.ensemble(tier, models) for tier in parts.tiers]
+    for ensemble in ensembles:
+        check(ensemble)
+    renderer = Renderer(_TEMPLATES, parts.spec.shapes.batch.max, parts.spec.batching)
+    used = {step.model.name: step.model for ensemble in ensembles for step in ensemble.steps}
+    for model in used.values():
+        _write_model(parts, root, renderer, model)
+    for ensemble in ensembles:
+        # Triton wants a version folder even where nothing is in it; git and object stores drop empty ones.
+        _put(root / ensemble.name / _VERSION / ".keep", "")
+        _put(root / ensemble.name / "config.pbtxt", renderer.ensemble(ensemble))
+    return {
+        "ensembles": [ensemble.name for ensemble in ensembles],
+        "stateSlots": parts.facts.slots,
+        "shapes": parts.spec.shapes.model_dump(),
+        "serverFlags": list(serving.server_flags(parts.spec.runtime, parts.facts, parts.spec.shapes)),
+        "vramBytes": serving.vram_bytes(parts.spec.runtime, _weights(parts), parts.facts, parts.spec.shapes),
+        "requests": {ensemble.name: golden_request(ensemble, parts.facts, parts.spec.shapes) for ensemble in ensembles},
+    }
+
+
+def _weights(parts: Parts) -> int:
+    """Bytes of all engines; two models may share one."""
+    return sum({engine.manifest.digest: engine.manifest.size for engine in parts.engines.values()}.values())
+
+
+def _write_model(parts: Parts, root: Path, renderer: Renderer, model: Model) -> None:
+    target = root / model.name / _VERSION
+    if model.name in parts.engines:
+        _write_engine(parts, root, renderer, model)
+        return
+    _python_model(root, model.name, _PYTHON[model.name], renderer.python(model))
+    if model.name == python_models.TOKENIZER_NAME:
+        _write_tokenizer(parts, target)
+    if model.name == python_models.PREPROCESSOR_NAME:
+        _put(target / "preprocessor.json", settings.preprocessor(parts.facts, parts.spec.shapes, parts.control_nets))
+    if model.name == python_models.CONDITIONER_NAME:
+        _put(target / "plan.json", settings.plan(parts.facts, parts.spec.shapes, parts.control_nets, parts.schedulers))
+
+
+def _write_engine(parts: Parts, root: Path, renderer: Renderer, model: Model) -> None:
+    engine = parts.engines[model.name]
+    if parts.spec.runtime == "tensorrt":
+        component, facts = Component(engine.manifest.extra["component"]), engine.manifest.extra["facts"]
+        plan = Plan(PLAN, optimisation_profiles(component, facts, parts.spec.shapes))
+        _put(root / model.name / "config.pbtxt", renderer.engine(model, plan))
+        (root / model.name / _VERSION).mkdir()
+    else:
+        _python_model(root, model.name, _ONNX_RUNTIME, renderer.engine(model))
+    _link_engine(root / model.name / _VERSION, engine)
+
+
+def _put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _python_model(root: Path, name: str, files: tuple[str, ...], config: str) -> None:
+    _put(root / name / "config.pbtxt", config)
+    target = root / name / _VERSION
+    target.mkdir()
+    shutil.copyfile(_MODELS / files[0], target / "model.py")
+    for file in files[1:]:
+        _copy(_MODELS / file, target / file)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copyfile)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _link_engine(target: Path, engine: Artifact) -> None:
+    """Link every file of an engine, by a path that is right wherever the store is mounted."""
+    # repositories/<digest>/models/<model>/1/<file>: five folders below the store.
+    up = Path(*[os.pardir] * 5)
+    for name in engine.manifest.files:
+        if name != MANIFEST:
+            (target / name).symlink_to(up / Kind.ENGINE / engine.manifest.digest / name)
+
+
+def _write_tokenizer(parts: Parts, target: Path) -> None:
+    tokenizer = tokens.load(parts.source.path / "tokenizer")
+    length = tokens.length(tokenizer)
+    if length != parts.facts.text_length:
+        raise BadInputError(
+            Reason.COMPONENT_MISMATCH,
+            f"the tokenizer makes {length} tokens, the text encoder reads {parts.facts.text_length}: "
+            "model_max_length and max_position_embeddings must be equal",
+        )
+    _put(target / "tokenizer.json", tokenizer.to_str(pretty=True))

@@ -1,0 +1,62 @@
+"""Files that Python models find beside them: what they must know of the checkpoint and of the profile."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diffusion_builder.repository.spec import Shapes
+    from diffusion_builder.repository.tiers import Choice
+    from diffusion_contract.tensors import Facts
+
+# CLIP's own, which every IP-Adapter's image encoder was trained with (transformers' OPENAI_CLIP_MEAN and _STD).
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def plan(facts: Facts, shapes: Shapes, control_nets: Sequence[str], schedulers: Sequence[Choice]) -> str:
+    """The conditioner's `plan.json`."""
+    return _text(
+        {
+            "channels": facts.channels,
+            **_sizes(facts, shapes),
+            "slots": facts.slots,
+            "schedulers": [{"name": one.name, **one.settings.to_json()} for one in schedulers],
+            "inpainting": bool(facts.inpainting),
+            "textLength": facts.text_length,
+            "textWidth": facts.text_width,
+            "textChunks": max(1, facts.text_chunks),
+            "imageLength": facts.image_length,
+            "imageWidth": facts.image_width,
+            "controlNets": list(control_nets),
+        }
+    )
+
+
+def preprocessor(facts: Facts, shapes: Shapes, control_nets: Sequence[str]) -> str:
+    """The preprocessor's `preprocessor.json`."""
+    reads_references = facts.image_size > 0
+    return _text(
+        {
+            **_sizes(facts, shapes),
+            "imageSize": facts.image_size,
+            "imageMean": list(_CLIP_MEAN) if reads_references else [],
+            "imageStd": list(_CLIP_STD) if reads_references else [],
+            "controlNets": list(control_nets),
+        }
+    )
+
+
+def _sizes(facts: Facts, shapes: Shapes) -> dict[str, object]:
+    return {
+        "pixelsPerLatent": facts.pixels_per_latent,
+        "height": shapes.height.model_dump(),
+        "width": shapes.width.model_dump(),
+    }
+
+
+def _text(body: dict[str, object]) -> str:
+    return json.dumps(body, indent=1) + "\n"

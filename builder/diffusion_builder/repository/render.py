@@ -1,0 +1,129 @@
+"""Render config.pbtxt files; Triton completes nothing by itself, so each one is complete."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from diffusion_contract.tensors import MODEL_NAMES, Component
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diffusion_builder.engines.tensorrt.profiles import Profile
+    from diffusion_builder.repository.graph import Ensemble, Model, Port
+    from diffusion_builder.repository.spec import Batching
+
+# Models of the denoising loop share one resource, so that a request that has to wait waits at a short model and not at
+# the denoiser: whoever comes back meanwhile joins it (ADR 6). Of two that wait the one with the smaller product of
+# this number and its calls so far is first: the denoiser starts when no other model of the loop is waiting.
+_DENOISER = MODEL_NAMES[Component.DENOISER]
+_LOOP = {MODEL_NAMES[Component.SCHEDULER_STEP]: 100, _DENOISER: 1000}
+_CONTROLNETS, _CONTROLNET = f"{MODEL_NAMES[Component.CONTROLNET]}_", 200
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a configuration says of a TensorRT engine.
+
+    Args:
+        file: name of the plan.
+        profiles: its optimisation profiles, in their order in the plan.
+    """
+
+    file: str
+    profiles: tuple[Profile, ...]
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """One request that a model is warmed up with.
+
+    Args:
+        name: what it is called in the log.
+        batch: samples.
+        inputs: with dimensions of one sample, all known.
+    """
+
+    name: str
+    batch: int
+    inputs: tuple[Port, ...]
+
+
+class Renderer:
+    """Templates with what all models of a repository share.
+
+    Args:
+        templates: the folder of `*.pbtxt.j2`.
+        max_batch: largest batch of every model.
+        batching: queue settings of the engines.
+    """
+
+    def __init__(self, templates: Path, max_batch: int, batching: Batching) -> None:
+        self._environment = Environment(  # noqa: S701 - protobuf text, not HTML; strings are quoted by `quote`
+            loader=FileSystemLoader(templates),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        # JSON strings are valid protobuf text strings.
+        self._environment.filters["quote"] = json.dumps
+        self._max_batch = max_batch
+        self._batching = batching
+
+    def engine(self, model: Model, plan: Plan | None = None) -> str:
+        """A model with an engine: requests wait for company as the batching settings say.
+
+        Args:
+            model: what it reads and writes.
+            plan: of TensorRT; None for an ONNX file behind the Python model.
+        """
+        return self._model(model, plan, self._batching)
+
+    def python(self, model: Model) -> str:
+        """A model without an engine: whatever is queued is handled together, nothing waits."""
+        return self._model(model, None, None)
+
+    def ensemble(self, ensemble: Ensemble) -> str:
+        """An ensemble with all its steps."""
+        return self._render("ensemble.pbtxt.j2", ensemble=ensemble)
+
+    def _model(self, model: Model, plan: Plan | None, batching: Batching | None) -> str:
+        warm_ups = warm_up(model, plan) if plan else ()
+        turn = self._turn(model.name)
+        priorities = self._batching.priorities and model.name == _DENOISER
+        return self._render(
+            "model.pbtxt.j2", model=model, plan=plan, batching=batching, turn=turn, priorities=priorities,
+            warm_ups=warm_ups,
+        )  # fmt: skip
+
+    def _turn(self, model: str) -> int | None:
+        if not self._batching.take_turns:
+            return None
+        return _CONTROLNET if model.startswith(_CONTROLNETS) else _LOOP.get(model)
+
+    def _render(self, template: str, **values: object) -> str:
+        return self._environment.get_template(template).render(max_batch=self._max_batch, **values)
+
+
+def warm_up(model: Model, plan: Plan) -> tuple[WarmUp, ...]:
+    """One request per profile, of the shapes that it is tuned for: what is loaded late is loaded before the first user.
+
+    Dimensions that the model's configuration fixes stay as they are.
+    """
+    requests = []
+    for profile in plan.profiles:
+        tuned = {item.name: item.opt for item in profile}
+        batch = max(opt[0] for opt in tuned.values())
+        inputs = tuple(_tuned(port, tuned[port.name][1:]) for port in model.inputs)
+        requests.append(WarmUp(f"batch of {batch}", batch, inputs))
+    return tuple(requests)
+
+
+def _tuned(port: Port, opt: tuple[int, ...]) -> Port:
+    dims = tuple(usual if dim < 0 else dim for dim, usual in zip(port.dims, opt, strict=True))
+    return type(port)(port.name, port.dtype, dims)

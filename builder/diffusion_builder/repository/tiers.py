@@ -1,0 +1,122 @@
+"""From what is asked for to the ensembles that serve it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.models.schedule import ScheduleError, SchedulerSettings, SchedulerType, calls_for, schedule
+from diffusion_builder.repository import python_models
+from diffusion_builder.repository.unroll import Tier
+from diffusion_builder.sources import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from diffusion_builder.repository.spec import AssembleSpec, PipelineSpec, SchedulerSpec
+
+# Schedulers that may draw fresh noise in a step; DDIM does when a request's eta is not 0.
+_DRAWING = {SchedulerType.DDIM, SchedulerType.DDPM, SchedulerType.EULER_ANCESTRAL, SchedulerType.LCM}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A scheduler that requests may choose.
+
+    Args:
+        name: by which they choose it.
+        settings: as the checkpoint and the specification say.
+    """
+
+    name: str
+    settings: SchedulerSettings
+
+
+def judged(
+    checkpoint: Path, listed: Sequence[SchedulerSpec], pipelines: Iterable[PipelineSpec]
+) -> tuple[tuple[Choice, ...], int]:
+    """Make every schedule that will be served.
+
+    Args:
+        checkpoint: folder with scheduler/scheduler_config.json.
+        listed: all schedulers that are asked for.
+        pipelines: with their step counts.
+
+    Returns:
+        What requests may choose, and the state slots of the scheduler that has most.
+
+    Raises:
+        BadInputError: the checkpoint's configuration, the settings and the step counts do not go together.
+    """
+    schedulers = choices(listed, read_json(checkpoint, "scheduler/scheduler_config.json"))
+    return schedulers, slots(schedulers, sorted({steps for item in pipelines for steps in item.steps}))
+
+
+def choices(listed: Sequence[SchedulerSpec], config: Mapping[str, Any]) -> tuple[Choice, ...]:
+    """Read the checkpoint's configuration as each of the listed schedulers would.
+
+    Args:
+        listed: as specified.
+        config: the checkpoint's scheduler_config.json.
+
+    Raises:
+        BadInputError: a setting is not served.
+    """
+    try:
+        return tuple(
+            Choice(one.label, SchedulerSettings.from_config(one.type, config, one.overrides())) for one in listed
+        )
+    except ScheduleError as error:
+        raise BadInputError(Reason.UNSUPPORTED_SCHEDULER, str(error)) from error
+
+
+def slots(schedulers: Sequence[Choice], steps: Sequence[int]) -> int:
+    """State slots of the scheduler that has most.
+
+    Raises:
+        BadInputError: a scheduler has no schedule of so many steps.
+    """
+    most = 0
+    for one in schedulers:
+        for count in steps:
+            try:
+                most = max(most, schedule(one.settings, count).slots)
+            except ScheduleError as error:
+                raise BadInputError(
+                    Reason.UNSUPPORTED_SCHEDULER, f"{count} steps of scheduler {one.name}: {error}"
+                ) from error
+    return most
+
+
+def tiers(spec: AssembleSpec, schedulers: Sequence[Choice]) -> tuple[Tier, ...]:
+    """All ensembles of a repository.
+
+    The schedulers that call the denoiser as often as the default one share an ensemble; each other one has its own.
+    """
+    return tuple(
+        tier for pipeline in spec.pipelines for steps in pipeline.steps for tier in _tiers(pipeline, steps, schedulers)
+    )
+
+
+def _tiers(pipeline: PipelineSpec, steps: int, schedulers: Sequence[Choice]) -> Iterator[Tier]:
+    usual = calls_for(schedulers[0].settings.type, steps)
+    shared = [one for one in schedulers if calls_for(one.settings.type, steps) == usual]
+    yield _tier(pipeline, steps, shared, None)
+    for one in schedulers:
+        if one not in shared:
+            yield _tier(pipeline, steps, [one], one.name)
+
+
+def _tier(pipeline: PipelineSpec, steps: int, schedulers: Sequence[Choice], name: str | None) -> Tier:
+    calls = calls_for(schedulers[0].settings.type, steps)
+    return Tier(
+        pipeline.task,
+        steps,
+        calls,
+        tuple(feature for feature in python_models.FEATURES if feature in pipeline.features),
+        name,
+        draws=any(one.settings.type in _DRAWING for one in schedulers),
+        previews=tuple(sorted(count for count in pipeline.previews if count < calls)),
+    )

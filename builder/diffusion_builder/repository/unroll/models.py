@@ -1,0 +1,76 @@
+"""The models that ensembles are made of, with the numbers of one checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from diffusion_builder.repository import python_models
+from diffusion_builder.repository.graph import Model, Port
+from diffusion_contract import tensors
+from diffusion_contract.tensors import Component, Facts, Interface, Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from diffusion_builder.repository.unroll.tier import Tier
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a repository.
+
+    Args:
+        facts: the checkpoint's numbers.
+        tokenizer: text to token ids.
+        preprocessor: pictures of a request to tensors.
+        conditioner: numbers of a request to first tensors.
+        postprocessor: samples to pictures.
+        engines: by component, except ControlNets.
+        control_nets: by name, in the order in which the denoiser reads their residuals.
+    """
+
+    facts: Facts
+    tokenizer: Model
+    preprocessor: Model
+    conditioner: Model
+    postprocessor: Model
+    engines: Mapping[Component, Model]
+    control_nets: Mapping[str, Model]
+
+
+def models(facts: Facts, components: Iterable[Component], control_nets: Sequence[str], tiers: Sequence[Tier]) -> Models:
+    """Give the contract the numbers of one checkpoint.
+
+    Args:
+        facts: the checkpoint's numbers.
+        components: that have an engine.
+        control_nets: names of the ControlNets.
+        tiers: all ensembles of the repository.
+    """
+    keys = tuple(dict.fromkeys(tier.key for tier in tiers))
+    drawn = max((tier.calls for tier in tiers if tier.draws), default=0)
+    control = tensors.interface(Component.CONTROLNET, {})
+    return Models(
+        facts,
+        _model(python_models.TOKENIZER_NAME, python_models.TOKENIZER, facts),
+        _model(python_models.PREPROCESSOR_NAME, python_models.preprocessor(control_nets), facts),
+        _model(python_models.CONDITIONER_NAME, python_models.conditioner(keys, drawn, control_nets), facts),
+        _model(python_models.POSTPROCESSOR_NAME, python_models.POSTPROCESSOR, facts),
+        {name: _engine(name, facts) for name in components},
+        {name: _model(python_models.control_model(name), control, facts) for name in control_nets},
+    )
+
+
+def port(tensor: Tensor, facts: Facts) -> Port:
+    """A tensor with the numbers of one checkpoint."""
+    return Port(tensor.name, tensor.dtype, facts.dims(tensor), tensor.optional)
+
+
+def _engine(component: Component, facts: Facts) -> Model:
+    return _model(tensors.MODEL_NAMES[component], tensors.interface(component, asdict(facts)), facts)
+
+
+def _model(name: str, interface: Interface, facts: Facts) -> Model:
+    inputs = tuple(port(tensor, facts) for tensor in interface.inputs)
+    return Model(name, inputs, tuple(port(tensor, facts) for tensor in interface.outputs))

@@ -1,0 +1,62 @@
+"""Whether the engines that are there can do what is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.repository import python_models as python
+from diffusion_contract.tensors import Component
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from diffusion_builder.repository.unroll.tier import Tier
+    from diffusion_contract.tensors import Facts
+
+
+def check_needs(
+    tiers: Sequence[Tier], facts: Facts, components: AbstractSet[Component], control_nets: Sequence[str]
+) -> None:
+    """Compare tiers with engines.
+
+    Args:
+        tiers: all ensembles that are asked for.
+        facts: what the engines say of themselves.
+        components: that have an engine.
+        control_nets: that have an engine.
+
+    Raises:
+        BadInputError: naming the ensembles' task or feature and what is missing.
+    """
+    problems = [*_traits(facts, components, control_nets)]
+    for tier in tiers:
+        problems += [f"{tier.name}: {problem}" for problem in _tier(tier, facts, components)]
+    if problems:
+        raise BadInputError(Reason.COMPONENT_MISMATCH, problems[0])
+
+
+def _traits(facts: Facts, components: AbstractSet[Component], control_nets: Sequence[str]) -> Iterator[str]:
+    if len(control_nets) != facts.controlnets:
+        yield (
+            f"the denoiser was exported for {facts.controlnets} ControlNets, but controlNets lists "
+            f"{len(control_nets)}: export it with the option controlNets {len(control_nets)}"
+        )
+    if Component.IMAGE_ENCODER in components and not facts.ip_adapter:
+        yield "there is an image_encoder, but the denoiser was exported without the option ipAdapter"
+
+
+def _tier(tier: Tier, facts: Facts, components: AbstractSet[Component]) -> Iterator[str]:
+    if facts.inpainting and tier.task != python.INPAINT:
+        yield "the denoiser has input channels for mask and masked picture: the only task it can do is inpaint"
+    if tier.starts_from_picture and Component.VAE_ENCODER not in components:
+        yield f"{tier.task} needs the engine vae_encoder, which is missing"
+    if python.CONTROLNET in tier.features and not facts.controlnets:
+        yield "the feature controlnet needs at least one entry in controlNets"
+    if python.CONTROLNET not in tier.features and facts.controlnets and Component.CONTROL_OFF not in components:
+        yield "a denoiser with ControlNets needs the engine control_off for requests without, which is missing"
+    if python.IP_ADAPTER in tier.features and not facts.ip_adapter:
+        yield "the feature ip_adapter needs a denoiser that was exported with the option ipAdapter"
+    if python.IP_ADAPTER in tier.features and Component.IMAGE_ENCODER not in components:
+        yield "the feature ip_adapter needs the engine image_encoder, which is missing"

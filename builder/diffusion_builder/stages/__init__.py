@@ -1,0 +1,1 @@
+"""The stages of a build, and all of them one after the other."""

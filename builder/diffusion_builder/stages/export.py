@@ -1,0 +1,259 @@
+"""The export stage: a component of a checkpoint → a verified ONNX graph in the store.
+
+torch is imported only inside the functions that trace, so that a cached artifact is found without it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffusion_builder import digests
+from diffusion_builder.components import around, parts
+from diffusion_builder.components.options import ExportOptions, Precision, check
+from diffusion_builder.components.parts import MAIN_PART, Lora, Material
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.graphs.libraries import quiet
+from diffusion_builder.graphs.onnx_files import MODEL, OPSET, WEIGHTS
+from diffusion_builder.store import Artifact, Kind, Recipe, Store
+from diffusion_contract.tensors import CONTRACT_VERSION, Component
+
+if TYPE_CHECKING:
+    from diffusion_builder.components.base import ComponentSpec, Loaded
+    from diffusion_builder.graphs.deviation import Case, Deviation
+    from diffusion_contract.tensors import Interface
+
+
+# Bumped when the exported graph changes for unchanged weights.
+_EXPORT_VERSION = 3
+# Bytes per weight: a graph is there twice while it is packed; a bfloat16 one has a float32 twin for a while.
+_WRITTEN: Mapping[Precision, int] = {Precision.FLOAT32: 8, Precision.FLOAT16: 4, Precision.BFLOAT16: 6}
+# Told the name of a phase when it begins.
+OnPhase = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is exported.
+
+    Args:
+        source: the fetched checkpoint.
+        component: which one.
+        precision: `float32`, `float16` or `bfloat16`.
+        options: what else is asked for.
+    """
+
+    source: Artifact
+    component: Component
+    precision: str = "float32"
+    options: ExportOptions = field(default_factory=ExportOptions)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A folder of a source: which, and the digest of what is in it."""
+
+    source: Artifact
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return self.source.path / self.name
+
+    @property
+    def content(self) -> str:
+        return str(self.source.manifest.extra["components"][self.name])
+
+
+def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact, bool]:
+    """Export one component.
+
+    Args:
+        store: where the sources are and the graph goes.
+        request: what is exported.
+        on_phase: told load, trace, check, verify.
+
+    Returns:
+        The ONNX artifact, and whether it was in the store already.
+
+    Raises:
+        BadInputError: the component cannot be loaded, traced, or deviates from torch.
+        StoreError: the store is not as it should be.
+    """
+    component, options = request.component, request.options
+    if request.precision not in set(Precision):
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT, f"precision {request.precision!r}: use one of {', '.join(Precision)}"
+        )
+    check(component, options)
+    found = _parts(store, request)
+    loras = [_part(store.get(Kind.SOURCE, item.source), parts.LORA) for item in options.loras]
+    main = MAIN_PART[component]
+    tools = {name: version(name) for name in ("torch", "diffusers", "transformers", "onnx", "onnxruntime")}
+    inputs: dict[str, Any] = {
+        "version": [_EXPORT_VERSION, CONTRACT_VERSION],
+        "component": str(component),
+        # The component's own digest, not the checkpoint's: another UNet leaves the text encoder's graph alone.
+        "content": found[main].content if main else None,
+        "precision": request.precision,
+        "opset": OPSET,
+        "tools": tools,
+    }
+    material = Material(
+        {name: part.folder for name, part in found.items()},
+        options,
+        tuple(Lora(part.folder, item.weight) for part, item in zip(loras, options.loras, strict=True)),
+        _around(store, request),
+    )
+    if sizes := around.needed(component, material.around):
+        inputs["around"] = sizes
+    if given := options.given(without={"around"}):
+        inputs |= {"options": given, "contents": {name: part.content for name, part in found.items()}}
+        inputs["loras"] = [part.content for part in loras]
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        return _export(material, component, Precision(request.precision), folder, on_phase)
+
+    used = {part.source.manifest.digest: part.source for part in (*found.values(), *loras)}
+    recipe = Recipe(
+        Kind.ONNX,
+        inputs,
+        tools,
+        needed_bytes=_needed(material, component, Precision(request.precision)),
+        made_from=tuple(used.values()),
+    )
+    return store.publish(recipe, write)
+
+
+def _needed(material: Material, component: Component, precision: Precision) -> int:
+    """Bytes written for each weight, whatever type it has in the source."""
+    main = MAIN_PART[component]
+    if main is None or component is Component.CONTROL_OFF:
+        return 0
+    return _WRITTEN[precision] * sum(_elements(path) for path in material.folders[main].glob("*.safetensors"))
+
+
+def _elements(path: Path) -> int:
+    """Numbers in a safetensors file, by its header: 8 bytes of length, then JSON."""
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+def _parts(store: Store, request: Request) -> dict[str, _Part]:
+    """The folders that a component is made of, from the checkpoint and from the sources that the options name."""
+    source, options = request.source, request.options
+    found = {}
+    if options.ip_adapter:
+        adapter = store.get(Kind.SOURCE, options.ip_adapter)
+        found[parts.IP_ADAPTER] = _part(adapter, parts.IP_ADAPTER)
+        if options.image_encoder:
+            found[parts.IMAGE_ENCODER] = _part(store.get(Kind.SOURCE, options.image_encoder), parts.IMAGE_ENCODER)
+        # Else it comes with the adapter, or with the checkpoint; the component says when there is none.
+        for artifact in (adapter, source):
+            if parts.IMAGE_ENCODER in artifact.manifest.extra["components"]:
+                found.setdefault(parts.IMAGE_ENCODER, _part(artifact, parts.IMAGE_ENCODER))
+    if options.control_net:
+        found[parts.CONTROLNET] = _part(store.get(Kind.SOURCE, options.control_net), parts.CONTROLNET)
+        found[parts.UNET] = _part(_holder(store, request, parts.UNET) or source, parts.UNET)
+    main = MAIN_PART[request.component]
+    if main is not None and main not in found:
+        found[main] = _part(source, main)
+    return found
+
+
+def _holder(store: Store, request: Request, part: str) -> Artifact | None:
+    """The source that has a part: one of those that the options name, else the component's own."""
+    for digest in request.options.around:
+        artifact = store.get(Kind.SOURCE, digest)
+        if part in artifact.manifest.extra["components"]:
+            return artifact
+    return request.source if part in request.source.manifest.extra["components"] else None
+
+
+def _around(store: Store, request: Request) -> Mapping[str, int]:
+    """Sizes that the components around this one decide, as far as the sources tell."""
+    if request.component not in around.NEEDED:
+        return {}
+    holders = {part: _holder(store, request, part) for part in around.PARTS}
+    return around.read({part: holder.path / part for part, holder in holders.items() if holder})
+
+
+def _part(source: Artifact, name: str) -> _Part:
+    known = source.manifest.extra["components"]
+    if name not in known:
+        raise BadInputError(
+            Reason.MISSING_COMPONENT,
+            f"the source {source.manifest.digest} has no {name}; it has: {', '.join(sorted(known))}",
+        )
+    return _Part(source, name)
+
+
+def _export(
+    material: Material, component: Component, asked: Precision, target: Path, on_phase: OnPhase
+) -> Mapping[str, Any]:
+    from diffusion_builder.components.registry import COMPONENTS, Sizes
+    from diffusion_builder.graphs import deviation, onnx_graph
+
+    spec = COMPONENTS[component]
+    with quiet():
+        on_phase("load")
+        loaded = _load(spec, material, asked)
+        around.check(component, loaded.facts, material.around)
+        interface, facts, precision = spec.interface(loaded.facts), dict(loaded.facts), loaded.precision
+        on_phase("trace")
+        # Odd sizes: UNets with even ones skip the code that resizes to the skip connection's size.
+        onnx_graph.trace(component, interface, loaded, Sizes(2, 9, 11, 2, 2), target)
+        on_phase("verify")
+        cases = deviation.cases(interface, loaded, (Sizes(1, 8, 8), Sizes(3, 16, 12, 3, 3)))
+        # From here on the weights are needed once, in ONNX Runtime.
+        del loaded
+        on_phase("check")
+        found = _judge(component, interface, target, precision, cases)
+    facts |= around.needed(component, material.around)
+    content = {name: digests.of_file(target / name) for name in (MODEL, WEIGHTS) if (target / name).exists()}
+    return {
+        "component": str(component),
+        # Facts too: profiles follow from them, so the same graph with others is another engine.
+        "content": digests.of_json({"files": content, "facts": facts}),
+        "facts": facts,
+        "precision": str(precision),
+        "maxAbsError": found.absolute,
+        "maxRelativeError": found.relative,
+    }
+
+
+def _judge(
+    component: Component, interface: Interface, target: Path, precision: Precision, cases: Sequence[Case]
+) -> Deviation:
+    from diffusion_builder.graphs import deviation
+
+    with tempfile.TemporaryDirectory(dir=target, prefix=".twin-") as scratch:
+        folder = target
+        if precision is Precision.BFLOAT16:
+            folder = Path(scratch)
+            deviation.twin(target, folder)
+        deviation.check(component, folder)
+        found = deviation.measure(component, interface, folder, cases)
+    deviation.judge(component, found, precision)
+    return found
+
+
+def _load(spec: ComponentSpec, material: Material, precision: Precision) -> Loaded:
+    from diffusion_builder.graphs.onnx_graph import first_line
+
+    try:
+        return spec.load(material, precision)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise BadInputError(
+            Reason.INVALID_WEIGHTS,
+            f"{spec.component} cannot be loaded: {first_line(error)}. Do config.json and weights belong together?",
+        ) from error

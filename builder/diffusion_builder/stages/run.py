@@ -1,0 +1,260 @@
+"""The stages as functions from arguments to a JSON result; modules that import torch are loaded when needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.stages.progress import Event, Reporter
+from diffusion_builder.store import Artifact, Kind, Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diffusion_contract.tensors import Component
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where artifacts are and where progress goes."""
+
+    store: Store
+    reporter: Reporter
+
+    def run(self, stage: str, component: str, work: Callable[[Callable[..., None]], tuple[Artifact, bool]]) -> Result:
+        """Run a stage with progress around it.
+
+        Args:
+            stage: its name.
+            component: which one, or empty.
+            work: does it; is given a function that reports a phase and a fraction.
+
+        Returns:
+            stage, digest, sizeBytes, seconds, cached and what the manifest says besides.
+        """
+        began = time.monotonic()
+
+        def phase(name: str, fraction: float | None = None, message: str = "") -> None:
+            self.reporter.report(Event(stage, component, name, fraction, message))
+
+        phase("start")
+        try:
+            artifact, cached = work(phase)
+        except BaseException:
+            phase("failed")
+            raise
+        phase("cached" if cached else "done", 1.0)
+        manifest = artifact.manifest
+        return {
+            "stage": stage,
+            "digest": manifest.digest,
+            "sizeBytes": manifest.size,
+            "seconds": round(time.monotonic() - began, 3),
+            "cached": cached,
+            **_REPORTED[stage](manifest.extra),
+        }
+
+
+def _pick(*names: str) -> Callable[[Mapping[str, Any]], Result]:
+    return lambda extra: {name: extra[name] for name in names}
+
+
+_REPORTED: Mapping[str, Callable[[Mapping[str, Any]], Result]] = {
+    "fetch": _pick("pipelineClass", "components"),
+    "export": _pick("component", "content", "precision", "maxAbsError", "maxRelativeError"),
+    "compile": _pick("component", "runtime", "runtimeVersion"),
+    "assemble": _pick("ensembles", "stateSlots", "serverFlags", "vramBytes"),
+    "check": _pick("repository", "precision", "minPsnr", "worstPsnr", "worstLatentError", "ensembles"),
+    "judge": _pick("passed", "reason", "message", "worstPsnr", "worstSsim", "colorShift", "roughness"),
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a checkpoint comes from: a folder, a repository at a revision, or an archive with its SHA-256.
+
+    `component` and `file` choose a part of it: see `layout.Wanted`.
+    """
+
+    path: Path | None = None
+    repo: str | None = None
+    revision: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    component: str | None = None
+    file: str | None = None
+
+
+def fetch(context: Context, origin: Origin) -> Result:
+    """Bring a checkpoint or one component into the store."""
+    return context.run("fetch", origin.component or "", lambda phase: _fetch(context.store, origin, phase))
+
+
+def _fetch(store: Store, origin: Origin, phase: Callable[..., None]) -> tuple[Artifact, bool]:
+    from diffusion_builder import sources
+    from diffusion_builder.sources.download import Download
+    from diffusion_builder.sources.hub import Hub, HubReference
+    from diffusion_builder.sources.layout import Wanted
+
+    def on_file(name: str, fraction: float) -> None:
+        phase("copy" if origin.path else "download", fraction, name)
+
+    wanted = Wanted(origin.component, origin.file)
+    match (origin.path, origin.repo, origin.revision, origin.url, origin.sha256):
+        case (path, None, None, None, None) if path is not None:
+            return sources.from_folder(store, path, on_file, wanted)
+        case (None, str(repo), str(revision), None, None):
+            return sources.from_hub(store, Hub.from_environment, HubReference(repo, revision), on_file, wanted)
+        case (None, None, None, str(url), str(sha256)):
+            return sources.from_archive(store, Download(url, sha256), on_file, wanted)
+    raise BadInputError(
+        Reason.INVALID_ARGUMENT,
+        "give either a folder (--path), or both --repo ORG/NAME and --revision COMMIT, or both --url and --sha256",
+    )
+
+
+def export(
+    context: Context, source: str, component: Component, precision: str = "float32", options: str = "{}"
+) -> Result:
+    """Export one component to ONNX."""
+    from diffusion_builder.components.options import ExportOptions
+    from diffusion_builder.repository.spec import parse
+    from diffusion_builder.stages.export import Request
+    from diffusion_builder.stages.export import export as export_component
+
+    wanted = parse(ExportOptions, options, "--options")
+    request = Request(context.store.get(Kind.SOURCE, source), component, precision, wanted)
+    return context.run("export", component, lambda phase: export_component(context.store, request, phase))
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """What is compiled and for what.
+
+    Args:
+        onnx: digest of the exported graph.
+        runtime: `onnxruntime` or `tensorrt`.
+        target: `cpu`, or a GPU product as the node label says it.
+        shapes: JSON of the profile.
+        optimization_level: 0 to 5; only `tensorrt` reads it, as all that follows.
+        workspace: MiB, or None for no limit.
+        layers: whether the engine's layers are written as JSON.
+    """
+
+    onnx: str
+    runtime: str
+    target: str
+    shapes: str
+    optimization_level: int = 3
+    workspace: int | None = None
+    layers: bool = False
+
+
+def compile_(context: Context, request: CompileRequest) -> Result:
+    """Compile one component for a target."""
+    from diffusion_builder.engines.onnx_runtime import compile_onnx
+    from diffusion_builder.repository.spec import Shapes, parse
+
+    # Judged for every runtime, also for one that keeps dimensions open: a wrong profile should fail early, and once.
+    shapes = parse(Shapes, request.shapes, "--shapes")
+    store = context.store
+    onnx = store.get(Kind.ONNX, request.onnx)
+
+    def work(phase: Callable[..., None]) -> tuple[Artifact, bool]:
+        if request.runtime != "tensorrt":
+            phase("optimise")
+            return compile_onnx(store, onnx, request.runtime, request.target)
+        from diffusion_builder.engines.tensorrt.build import Request, compile_plan
+        from diffusion_builder.engines.tensorrt.command import Options
+
+        options = Options(request.optimization_level, request.workspace, request.layers)
+        return compile_plan(store, Request(onnx, request.target, shapes, options), phase)
+
+    return context.run("compile", str(onnx.manifest.extra["component"]), work)
+
+
+def assemble(context: Context, spec: str) -> Result:
+    """Assemble a Triton repository."""
+    from diffusion_builder.repository import assemble as repository
+    from diffusion_builder.repository.spec import AssembleSpec, parse
+
+    wanted = parse(AssembleSpec, spec, "--spec")
+    return context.run("assemble", "", lambda _phase: repository.assemble(context.store, wanted))
+
+
+def check(context: Context, digest: str) -> Result:
+    """Compare what a repository draws with what diffusers draws."""
+    from diffusion_builder.check.compare import check as compare
+
+    repository = context.store.get(Kind.REPOSITORY, digest)
+    return context.run("check", "", lambda phase: compare(context.store, repository, phase))
+
+
+def verify(context: Context, digest: str) -> Result:
+    """Compare a repository with its manifests."""
+    from diffusion_builder.serving.verify import verify as compare
+
+    began = time.monotonic()
+    repository = context.store.get(Kind.REPOSITORY, digest)
+    verified = compare(context.store, repository)
+    seconds = round(time.monotonic() - began, 3)
+    context.reporter.report(Event("verify", "", "done", 1.0, f"{verified.files} files, {verified.size} bytes"))
+    return {
+        "stage": "verify", "digest": digest, "sizeBytes": verified.size, "seconds": seconds, "cached": False,
+        "files": verified.files,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class JudgeRequest:
+    """Which servers are compared.
+
+    Args:
+        stable: HTTP address of the stable revision.
+        canary: of the other one.
+        spec: JSON of `judge.JudgeSpec`.
+        export: folder for a copy of the pictures, for a scorer.
+        score: the file that the scorer has left.
+    """
+
+    stable: str
+    canary: str
+    spec: str
+    export: Path | None = None
+    score: Path | None = None
+
+
+def judge(context: Context, request: JudgeRequest) -> Result:
+    """Compare golden pictures of two revisions."""
+    from diffusion_builder.judge import stage
+    from diffusion_builder.judge.ask import Server
+    from diffusion_builder.judge.spec import JudgeSpec
+    from diffusion_builder.repository.spec import parse
+
+    wanted = parse(JudgeSpec, request.spec, "--spec")
+    servers = (Server(request.stable), Server(request.canary))
+    result = context.run("judge", "", lambda phase: stage.judge(context.store, servers, wanted, phase))
+    result = {**result, "pictures": f"{Kind.PICTURES}/{result['digest']}"}
+    if request.export is not None:
+        stage.export(context.store.get(Kind.PICTURES, result["digest"]), request.export)
+    return stage.scored(result, request.score) if request.score is not None else result
+
+
+def probe(context: Context, url: str, digest: str, timeout: float) -> Result:
+    """Ask a server for a picture from every ensemble."""
+    from diffusion_builder.serving.probe import probe as ask
+
+    began = time.monotonic()
+    repository = context.store.get(Kind.REPOSITORY, digest)
+    ensembles: Sequence[str] = ask(url, repository, timeout)
+    seconds = round(time.monotonic() - began, 3)
+    context.reporter.report(Event("probe", "", "done", 1.0, ", ".join(ensembles)))
+    return {
+        "stage": "probe", "digest": digest, "sizeBytes": repository.manifest.size, "seconds": seconds,
+        "cached": False, "ensembles": list(ensembles),
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""What operator and builder agree on: the custom resource, tensors, names."""

@@ -1,0 +1,168 @@
+"""What is served: checkpoints and where they come from."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from diffusion_contract.base import ApiModel, ObjectName, rule, rules
+
+
+class SecretKey(ApiModel):
+    """A key of a Secret in the pipeline's namespace."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: Annotated[str, Field(max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = Field(
+        default="token", description="Key inside the Secret."
+    )
+
+
+class HuggingFaceSource(ApiModel):
+    """A repository on a hub, pinned to one commit."""
+
+    repo: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")] = Field(
+        description="organisation/name of the repository."
+    )
+    revision: Annotated[str, Field(max_length=64)] = Field(
+        description="Commit of the repository: 40 lower-case hex digits; a branch or tag can move.",
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^[0-9a-f]{40}$')",
+                "revision must be a full commit id (40 lower-case hex digits), not a branch or tag: "
+                "copy it from the repository's commit page",
+            )
+        ),
+    )
+    token_secret_ref: SecretKey | None = Field(
+        default=None, description="Access token for private repositories; only the download step sees it."
+    )
+
+
+class ClaimSource(ApiModel):
+    """A checkpoint in diffusers layout that already lies on a PersistentVolumeClaim."""
+
+    claim_name: ObjectName = Field(description="Claim in the pipeline's namespace; it is mounted read-only.")
+    path: Annotated[str, Field(max_length=512)] = Field(
+        default=".",
+        description="Folder of the checkpoint inside the claim.",
+        json_schema_extra=rules(
+            rule(
+                "!self.startsWith('/') && !self.split('/').exists(p, p == '..')",
+                "path must be relative to the claim's root and must not contain '..'",
+            )
+        ),
+    )
+
+
+class ArchiveSource(ApiModel):
+    """A tar, tar.gz or zip file on a web server."""
+
+    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s]+$")] = Field(
+        description="Address of the file."
+    )
+    sha256: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="SHA-256 of the file, 64 lower-case hex digits."
+    )
+
+
+class Source(ApiModel):
+    """Where something comes from: exactly one of the fields."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "[has(self.huggingFace), has(self.persistentVolumeClaim), has(self.archive)].exists_one(x, x)",
+                "source needs exactly one of huggingFace, persistentVolumeClaim and archive",
+            )
+        )
+    )
+
+    hugging_face: HuggingFaceSource | None = Field(default=None, description="A repository on a hub.")
+    persistent_volume_claim: ClaimSource | None = Field(default=None, description="A folder on a claim.")
+    archive: ArchiveSource | None = Field(default=None, description="A file on a web server.")
+
+
+SafetensorsFile = Annotated[str, Field(max_length=255, pattern=r"^[^/].*\.safetensors$")]
+
+
+class Override(ApiModel):
+    """Replaces one component of the checkpoint."""
+
+    source: Source = Field(description="A checkpoint, or the component alone.")
+
+
+class Overrides(ApiModel):
+    """Components that come from elsewhere; only what is made from them is built anew."""
+
+    text_encoder: Override | None = Field(default=None, alias="text_encoder", description="Another text encoder.")
+    denoiser: Override | None = Field(default=None, description="Another UNet.")
+    vae: Override | None = Field(default=None, description="Another autoencoder.")
+
+
+class Lora(ApiModel):
+    """Low-rank additions to text encoder and denoiser, merged before export."""
+
+    source: Source = Field(description="Where it comes from.")
+    file: SafetensorsFile | None = Field(
+        default=None, description="Which safetensors file it is, where the source has several."
+    )
+    weight: Annotated[float, Field(ge=-10, le=10)] = Field(default=1.0, description="How much of it is added.")
+
+
+class ControlNet(ApiModel):
+    """Guides the denoiser by a picture."""
+
+    name: Annotated[str, Field(max_length=24, pattern=r"^[a-z][a-z0-9]*$")] = Field(
+        description="Part of the names of inputs, such as control_image_<name>."
+    )
+    source: Source = Field(description="Where it comes from.")
+
+
+class IpAdapter(ApiModel):
+    """Lets reference pictures guide the denoiser."""
+
+    source: Source = Field(
+        description="Where it comes from; with its image encoder, unless that is named here or the checkpoint has one."
+    )
+    file: SafetensorsFile | None = Field(
+        default=None, description="Which safetensors file it is, where the source has several."
+    )
+    image_encoder: Override | None = Field(
+        default=None, description="The image encoder that it was trained with, where that lies elsewhere."
+    )
+
+
+class SafetyChecker(ApiModel):
+    """Withholds pictures: what it flags is answered as a black picture."""
+
+    source: Source = Field(description="Where it comes from; only the folder safety_checker is fetched.")
+
+
+class Model(ApiModel):
+    """The checkpoint that is served, and what is added to it."""
+
+    source: Source = Field(description="Where the checkpoint comes from.")
+    components: Overrides | None = Field(default=None, description="Components that come from elsewhere.")
+    loras: Annotated[list[Lora], Field(max_length=8)] | None = Field(
+        default=None, description="LoRAs, merged in this order."
+    )
+    control_nets: Annotated[list[ControlNet], Field(max_length=4)] | None = Field(
+        default=None,
+        description="ControlNets.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    ip_adapter: IpAdapter | None = Field(default=None, description="IP-Adapter.")
+    safety_checker: SafetyChecker | None = Field(default=None, description="Safety checker of Stable Diffusion 1.x.")
+    clip_skip: Annotated[int, Field(ge=0, le=11)] | None = Field(
+        default=None, description="Last layers of the text encoder that are left out."
+    )
+    long_prompts: bool | None = Field(default=None, description="Prompts of up to four windows of the text encoder.")
+    guidance_rescale: bool | None = Field(
+        default=None, description="Requests may ask for rescaled guidance (guidance_rescale)."
+    )
+
+    def overrides(self) -> dict[str, Source]:
+        """Sources of the components that come from elsewhere, by component."""
+        if self.components is None:
+            return {}
+        found = {name: getattr(self.components, name) for name in ("text_encoder", "denoiser", "vae")}
+        return {name: item.source for name, item in found.items() if item is not None}

@@ -1,0 +1,69 @@
+"""The claim that holds the store."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from diffusion_contract.base import (
+    ApiModel,
+    JsonObject,
+    ObjectName,
+    Quantity,
+    rule,
+    rules,
+)
+from diffusion_contract.spec.collection import Collection, DigestPrefix
+
+AccessMode = Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
+
+SAME_CLAIM = "!has(self.size) || !has(oldSelf.size)"
+ADVICE = "create a claim of your own and name it in claimName"
+
+
+def _fixed(field: str) -> JsonObject:
+    """A field of a claim that cannot change once the claim exists."""
+    both = f"has(self.{field}) == has(oldSelf.{field})"
+    same = f"({both} && (!has(self.{field}) || self.{field} == oldSelf.{field}))"
+    return rule(f"{SAME_CLAIM} || {same}", f"{field} of an existing claim cannot change: {ADVICE}")
+
+
+class Storage(ApiModel):
+    """The claim that holds the store: a given one, or one that is made (and deleted) with the pipeline."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "has(self.claimName) != has(self.size)",
+                "storage needs exactly one of claimName (a claim that exists) and size (a claim to create)",
+            ),
+            rule(
+                "!has(self.claimName) || (!has(self.storageClassName) && !has(self.accessModes))",
+                "storageClassName and accessModes belong to size: a claim that exists has its own",
+            ),
+            rule(
+                f"{SAME_CLAIM} || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+                "size can grow but never shrink: Kubernetes cannot make a volume smaller",
+            ),
+            _fixed("storageClassName"),
+            _fixed("accessModes"),
+        )
+    )
+
+    claim_name: ObjectName | None = Field(default=None, description="An existing claim in the pipeline's namespace.")
+    size: Quantity | None = Field(default=None, description="Size of a claim that is created with the pipeline.")
+    storage_class_name: ObjectName | None = Field(
+        default=None, description="Class of the created claim; the cluster's default class when not given."
+    )
+    gc: Collection | None = Field(
+        default=None, description="Delete what no pipeline needs any more; nothing is deleted without it."
+    )
+    retain: Annotated[list[DigestPrefix], Field(max_length=256)] | None = Field(
+        default=None,
+        description="Artifacts that garbage collection keeps although nobody needs them: digests, or their first 8 "
+        "digits or more.",
+    )
+    access_modes: Annotated[list[AccessMode], Field(min_length=1, max_length=3)] | None = Field(
+        default=None,
+        description="Access modes of the created claim; [ReadWriteMany] when not given, since Jobs and "
+        "serving pods on several nodes use it.",
+    )

@@ -1,0 +1,114 @@
+"""Where it is served."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from diffusion_contract.base import (
+    ApiModel,
+    ExtraLabels,
+    LabelMap,
+    LabelValue,
+    ObjectName,
+    Resources,
+    TargetName,
+    Toleration,
+    rule,
+    rules,
+)
+from diffusion_contract.spec.autoscaling import Autoscaling
+
+CPU = "cpu"
+GPU_RESOURCE = "nvidia.com/gpu"
+PRODUCT_LABEL = "nvidia.com/gpu.product"
+MIG_RESOURCE = "nvidia.com/mig-"
+
+
+class Gpu(ApiModel):
+    """The GPUs of one serving pod; engines are compiled on one GPU of the same product."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.resourceName) || !has(self.resourceClaimTemplateName)",
+                "use either resourceName (a device plugin's resource) or resourceClaimTemplateName (dynamic "
+                "resource allocation), not both",
+            ),
+            rule(
+                "!has(self.resourceClaimTemplateName) || self.count == 1",
+                "with resourceClaimTemplateName the claim template says how many GPUs a pod gets: leave count out",
+                fieldPath=".count",
+            ),
+        )
+    )
+
+    product: LabelValue = Field(
+        description="Value of the node label nvidia.com/gpu.product, such as NVIDIA-L4; engines are compiled for it."
+    )
+    count: Annotated[int, Field(ge=1, le=16)] = Field(default=1, description="GPUs of each serving pod.")
+    resource_name: (
+        Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*)$")]
+        | None
+    ) = Field(
+        default=None,
+        description="Resource of the device plugin; nvidia.com/gpu when not given. A MIG slice is "
+        "nvidia.com/mig-<profile> on nodes of the mixed strategy.",
+    )
+    resource_claim_template_name: ObjectName | None = Field(
+        default=None,
+        description="ResourceClaimTemplate in the pipeline's namespace, instead of a device plugin's resource. It has "
+        "to choose a GPU of this product; the nodes are then chosen by the claim.",
+    )
+    runtime_class_name: ObjectName | None = Field(
+        default=None, description="RuntimeClass of the pods that get a GPU, where the cluster needs one."
+    )
+
+    @property
+    def resource(self) -> str:
+        """Resource of the device plugin."""
+        return self.resource_name or GPU_RESOURCE
+
+    @property
+    def sku(self) -> str:
+        """What engines are compiled for: the product, and the slice that the resource's name says."""
+        if self.resource.startswith(MIG_RESOURCE) and "-MIG-" not in self.product:
+            return f"{self.product}-MIG-{self.resource.removeprefix(MIG_RESOURCE)}"
+        return self.product
+
+
+class Target(ApiModel):
+    """One kind of node that the pipeline is served on, with a Deployment of its own."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                f"!has(self.gpu) || !has(self.nodeSelector) || !('{PRODUCT_LABEL}' in self.nodeSelector)",
+                f"the node label {PRODUCT_LABEL} is chosen by gpu.product: leave it out of nodeSelector",
+                fieldPath=".nodeSelector",
+            )
+        )
+    )
+
+    name: TargetName = Field(description="Unique within the pipeline; part of the names of what is created.")
+    gpu: Gpu | None = Field(default=None, description="GPUs of each serving pod; without it the target is a CPU.")
+    replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="Serving pods; does not count with autoscaling."
+    )
+    autoscaling: Autoscaling | None = Field(default=None, description="Let the load decide the number of pods.")
+    resources: Resources = Field(
+        default=Resources(requests={"cpu": "500m", "memory": "1Gi"}),
+        description="Of each serving pod, besides its GPUs.",
+    )
+    node_selector: LabelMap | None = Field(default=None, description="Labels that the nodes must have.")
+    tolerations: Annotated[list[Toleration], Field(max_length=16)] | None = Field(
+        default=None, description="Taints that the pods tolerate; nvidia.com/gpu is tolerated where there is a gpu."
+    )
+    priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the serving pods.")
+    labels: ExtraLabels | None = Field(
+        default=None, description="More labels of the Deployment and its pods, such as a queue's name for Kueue."
+    )
+
+    @property
+    def sku(self) -> str:
+        """GPU product, or `cpu`."""
+        return self.gpu.sku if self.gpu is not None else CPU

@@ -1,1 +1,0 @@
-"""Grafana dashboards of the chart, generated: `python -m dashboards --write charts/diffusion-operator/dashboards`."""

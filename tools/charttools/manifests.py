@@ -1,0 +1,109 @@
+"""What is made from the chart for those who use no Helm: kustomize bases and one plain manifest."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from tools.charttools.render import NAMESPACE, ROOT, objects, render
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+Object = dict[str, Any]
+
+HEAD: Final = "# Generated from charts/diffusion-operator by `make manifests`; change the chart instead.\n"
+HEALTH: Final = ROOT / "deploy" / "argocd" / "health.lua"
+HEALTH_HEAD: Final = """\
+# Generated from health.lua by `make manifests`. Merge it into Argo CD's own ConfigMap:
+#   kubectl patch configmap argocd-cm --namespace argocd --type merge --patch-file deploy/argocd/argocd-cm.yaml
+data:
+  resource.customizations.health.diffusion-operator.io_DiffusionPipeline: |
+"""
+KUSTOMIZE: Final = ROOT / "deploy" / "kustomize"
+OPERATOR: Final = KUSTOMIZE / "base" / "operator.yaml"
+INSTALL: Final = ROOT / "deploy" / "install.yaml"
+DEFINITION: Final = ROOT / "crds" / "diffusionpipelines.yaml"
+ANYWHERE: Final = "studio"
+_MONITORED: Final[Object] = {"metrics": {"podMonitor": True}, "alerts": {"enabled": True}}
+_RESTRICTED: Final[Object] = {"pod-security.kubernetes.io/enforce": "restricted"}
+_NAMESPACE: Final[Object] = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {"name": NAMESPACE, "labels": _RESTRICTED},
+}
+
+
+def files() -> dict[Path, str]:
+    """Every generated file and its content."""
+    operator = _plain(render({"crds": {"enabled": False}}))
+    monitored = _plain(render({**_MONITORED, "crds": {"enabled": False}}))
+    placed = _plain(render({"networkPolicy": {"pipelineNamespaces": [ANYWHERE]}, "crds": {"enabled": False}}))
+    parts: dict[Path, Iterable[Object]] = {
+        OPERATOR: [_NAMESPACE, *operator],
+        KUSTOMIZE / "components" / "monitoring" / "monitoring.yaml": [
+            item for item in monitored if item["apiVersion"].startswith("monitoring.coreos.com/")
+        ],
+        KUSTOMIZE / "pipeline-namespace" / "networkpolicies.yaml": _unplaced(placed),
+    }
+    made = {path: HEAD + _dump(items) for path, items in parts.items()}
+    made |= {HEALTH.with_name("argocd-cm.yaml"): health_settings(HEALTH.read_text())}
+    return made | {INSTALL: installation(made[OPERATOR])}
+
+
+def installation(operator: str) -> str:
+    """The one plain manifest: the definition and the operator. Needs no Helm, as the definition changes often."""
+    return f"{DEFINITION.read_text().rstrip()}\n---\n{operator}"
+
+
+def health_settings(script: str) -> str:
+    """The health script as Argo CD's ConfigMap takes it."""
+    return HEALTH_HEAD + "".join(f"    {line}\n" if line else "\n" for line in script.splitlines())
+
+
+def _plain(text: str) -> list[Object]:
+    """Without the tests of the release and what only Helm reads."""
+    kept = [item for item in objects(text) if "helm.sh/hook" not in item["metadata"].get("annotations", {})]
+    return [_without_helm(item) for item in kept]
+
+
+def _without_helm(item: Object) -> Object:
+    made = copy.deepcopy(item)
+    _each_metadata(made, _forget_helm)
+    return made
+
+
+def _each_metadata(item: Any, change: Callable[[Object], None]) -> None:  # noqa: ANN401 - any JSON
+    if isinstance(item, list):
+        for part in item:
+            _each_metadata(part, change)
+    elif isinstance(item, dict):
+        if isinstance(item.get("metadata"), dict):
+            change(item["metadata"])
+        for part in item.values():
+            _each_metadata(part, change)
+
+
+def _forget_helm(metadata: Object) -> None:
+    for field in ("labels", "annotations"):
+        told = metadata.get(field)
+        if isinstance(told, dict):
+            kept = {key: value for key, value in told.items() if not key.startswith("helm.sh/") and value != "Helm"}
+            metadata[field] = kept
+            if not kept:
+                del metadata[field]
+
+
+def _unplaced(items: Iterable[Object]) -> list[Object]:
+    """What the chart makes in one namespace of pipelines, for any namespace."""
+    found = [copy.deepcopy(item) for item in items if item["metadata"].get("namespace") == ANYWHERE]
+    for item in found:
+        del item["metadata"]["namespace"]
+    return found
+
+
+def _dump(items: Iterable[Object]) -> str:
+    return yaml.safe_dump_all(items, sort_keys=False, width=120)

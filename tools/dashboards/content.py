@@ -1,0 +1,397 @@
+"""What the dashboards show: the operator's own metrics (`diffusion_operator_*`) and Triton's (`nv_*`).
+
+Labels of Triton's series: its own `model`, `version`, `reason`; `namespace` and `pod` of the scrape; `pipeline`,
+`target` and `revision`, which the chart's PodMonitor takes from the pod's labels.
+"""
+
+from __future__ import annotations
+
+from tools.dashboards.model import Board, Panel, Query, Variable
+
+ENSEMBLES = 'model=~".*_pipeline"'
+DENOISER = 'model="5_denoiser"'
+CHOSEN = 'namespace=~"$namespace",pipeline=~"$pipeline",target=~"$target"'
+RATE = "[$__rate_interval]"
+SECONDS = 1_000_000  # Triton counts microseconds.
+
+_SERVED = "nv_inference_count"
+_PIPELINES = (
+    Variable("namespace", _SERVED),
+    Variable("pipeline", _SERVED + '{namespace=~"$namespace"}'),
+    Variable("target", _SERVED + '{namespace=~"$namespace",pipeline=~"$pipeline"}'),
+)
+
+
+def rate(metric: str, labels: str, by: str) -> str:
+    """Per second, summed over pods."""
+    return f"sum by ({by}) (rate({metric}{{{labels}}}{RATE}))"
+
+
+def ratio(over: str, under: str, labels: str, by: str) -> str:
+    """One counter per another, over the same time."""
+    return f"{rate(over, labels, by)} / {rate(under, labels, by)}"
+
+
+def mean_seconds(labels: str, by: str) -> str:
+    """Mean time of a request."""
+    return ratio("nv_inference_request_duration_us", "nv_inference_request_success", labels, by) + f" / {SECONDS}"
+
+
+def failure_share(labels: str, by: str) -> str:
+    """Failed requests of all requests, 0 to 1."""
+    failed = rate("nv_inference_request_failure", labels, by)
+    return f"{failed} / ({failed} + {rate('nv_inference_request_success', labels, by)})"
+
+
+def slow_seconds(labels: str, by: str) -> str:
+    """95 % of requests take at most this long, of the slowest pod: quantiles of pods cannot be added up."""
+    return f'max by ({by}) (nv_inference_request_summary_us{{{labels},quantile="0.95"}}) / {SECONDS}'
+
+
+def quantile(share: float, buckets: str, by: str, window: str) -> str:
+    """Of the histogram whose buckets are selected."""
+    groups = f"le, {by}" if by else "le"
+    return f"histogram_quantile({share}, sum by ({groups}) (rate({buckets}{window})))"
+
+
+_LOOKED = "diffusion_operator_reconcile_seconds_bucket"
+
+FLEET = Board(
+    "fleet",
+    "Diffusion / Fleet",
+    "All pipelines of a cluster, and the operator that looks after them.",
+    (
+        Panel(
+            "Operators at work",
+            "1. With 0 nobody works, with 2 for long the election is broken; serving goes on either way.",
+            "short",
+            (Query("sum(diffusion_operator_leader)"),),
+            kind="number",
+            width=6,
+        ),
+        Panel(
+            "Pipelines that are ready",
+            "Ready means: every target serves the present generation of the spec.",
+            "short",
+            (Query('sum(diffusion_operator_pipelines{ready="True"})'),),
+            kind="number",
+            width=6,
+        ),
+        Panel(
+            "Pipelines that are not",
+            "kubectl get dp -A says which and why.",
+            "short",
+            (Query('sum(diffusion_operator_pipelines{ready!="True"})'),),
+            kind="number",
+            width=6,
+        ),
+        Panel(
+            "Pipelines that wait for a pass",
+            "Above 0 for long: more workers, or a slow API server.",
+            "short",
+            (Query("sum(diffusion_operator_queue_length)"),),
+            kind="number",
+            width=6,
+        ),
+        Panel(
+            "Pictures per second",
+            "Of all ensembles, by pipeline.",
+            "short",
+            (Query(rate(_SERVED, ENSEMBLES, "namespace, pipeline"), "{{namespace}}/{{pipeline}}"),),
+        ),
+        Panel(
+            "Share of failed requests",
+            "Also requests that are refused because of their inputs.",
+            "percentunit",
+            (Query(failure_share(ENSEMBLES, "namespace, pipeline"), "{{namespace}}/{{pipeline}}"),),
+        ),
+        Panel(
+            "Denoiser steps that wait",
+            "What the autoscalers look at, summed over pods.",
+            "short",
+            (
+                Query(
+                    f"sum by (namespace, pipeline) (nv_inference_pending_request_count{{{DENOISER}}})",
+                    "{{namespace}}/{{pipeline}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Serving pods",
+            "Pods whose metrics are read.",
+            "short",
+            (
+                Query(
+                    f"count by (namespace, pipeline) (nv_inference_pending_request_count{{{DENOISER}}})",
+                    "{{namespace}}/{{pipeline}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Passes per second",
+            "A pass looks at one pipeline. `internal error` is a bug of ours.",
+            "short",
+            (Query(f"sum by (outcome) (rate(diffusion_operator_reconcile_seconds_count{RATE}))", "{{outcome}}"),),
+        ),
+        Panel(
+            "Time of a pass",
+            "Mostly the API server's answers.",
+            "s",
+            (
+                Query(quantile(0.5, _LOOKED, "", RATE), "half of them"),
+                Query(quantile(0.95, _LOOKED, "", RATE), "95 %"),
+            ),
+        ),
+    ),
+)
+
+PIPELINE = Board(
+    "pipeline",
+    "Diffusion / Pipeline",
+    "One pipeline: what clients get, and where its time goes.",
+    (
+        Panel(
+            "Pictures per second",
+            "By ensemble, that is by task and step count.",
+            "short",
+            (Query(rate(_SERVED, f"{CHOSEN},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
+        ),
+        Panel(
+            "Mean time of a request",
+            "From its arrival at Triton to the picture, with all queues.",
+            "s",
+            (Query(mean_seconds(f"{CHOSEN},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
+        ),
+        Panel(
+            "95 % of requests take at most",
+            "Of the slowest pod, among the requests that it answered lately.",
+            "s",
+            (Query(slow_seconds(f"{CHOSEN},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
+        ),
+        Panel(
+            "Failed requests per second",
+            "CANCELED: the client gave up. OTHER and BACKEND: the answer has the reason.",
+            "short",
+            (
+                Query(
+                    rate("nv_inference_request_failure", f"{CHOSEN},{ENSEMBLES}", "target, reason"),
+                    "{{target}} {{reason}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Denoiser steps that wait, per pod",
+            "The autoscaling signal; compare it with pendingStepsPerReplica.",
+            "short",
+            (
+                Query(
+                    f"avg by (target) (nv_inference_pending_request_count{{{CHOSEN},{DENOISER}}})",
+                    "{{target}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Mean batch of the denoiser",
+            "1 with a lone client; with many it should come near shapes.batch.max.",
+            "short",
+            (Query(ratio(_SERVED, "nv_inference_exec_count", f"{CHOSEN},{DENOISER}", "target"), "{{target}}"),),
+        ),
+        Panel(
+            "Denoiser steps per second",
+            "All steps of all requests: the pipeline's real throughput.",
+            "short",
+            (Query(rate(_SERVED, f"{CHOSEN},{DENOISER}", "target"), "{{target}}"),),
+        ),
+        Panel(
+            "Where the time goes: computing",
+            "Seconds per second that requests spend computing, by model; the denoiser should be nearly all of it.",
+            "short",
+            (
+                Query(
+                    rate("nv_inference_compute_infer_duration_us", f'{CHOSEN},model!~".*_pipeline"', "model")
+                    + f" / {SECONDS}",
+                    "{{model}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Where the time goes: waiting",
+            "Seconds per second that requests spend in queues, by model.",
+            "short",
+            (
+                Query(
+                    rate("nv_inference_queue_duration_us", f'{CHOSEN},model!~".*_pipeline"', "model") + f" / {SECONDS}",
+                    "{{model}}",
+                ),
+            ),
+        ),
+        Panel(
+            "GPU utilisation",
+            "Share of time with a kernel running; empty on CPU targets.",
+            "percentunit",
+            (Query(f"nv_gpu_utilization{{{CHOSEN}}}", "{{pod}} {{gpu_uuid}}"),),
+        ),
+        Panel(
+            "GPU memory",
+            "Empty on CPU targets.",
+            "bytes",
+            (Query(f"nv_gpu_memory_used_bytes{{{CHOSEN}}}", "{{pod}} {{gpu_uuid}}"),),
+        ),
+    ),
+    _PIPELINES,
+)
+
+_BUILT = "diffusion_operator_build_seconds"
+_MADE = "sum(increase(diffusion_operator_build_seconds_count[1d]))"
+_FOUND = "sum(increase(diffusion_operator_cache_hits_total[1d]))"
+
+BUILDS = Board(
+    "builds",
+    "Diffusion / Build farm",
+    "Fetching, exporting, compiling: how much, how long, how often for nothing.",
+    (
+        Panel(
+            "Jobs by state",
+            "Queued: waiting for a place among the compile Jobs of a SKU. Pending: waiting for a node.",
+            "short",
+            (Query("sum by (state) (diffusion_operator_jobs)", "{{state}}"),),
+        ),
+        Panel(
+            "Jobs by stage",
+            "Jobs that exist, finished ones too.",
+            "short",
+            (Query("sum by (stage) (diffusion_operator_jobs)", "{{stage}}"),),
+        ),
+        Panel(
+            "Time to compile (half of them)",
+            "By component and SKU, of the last 24 hours.",
+            "s",
+            (
+                Query(
+                    quantile(0.5, _BUILT + '_bucket{stage="compile"}', "component, sku", "[1d]"),
+                    "{{component}} {{sku}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Time to export (half of them)",
+            "By component, of the last 24 hours.",
+            "s",
+            (
+                Query(
+                    quantile(0.5, _BUILT + '_bucket{stage="export"}', "component", "[1d]"),
+                    "{{component}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Time of all builds",
+            "Seconds of building per second: how many builders are busy on average.",
+            "short",
+            (Query(f"sum by (stage) (rate({_BUILT}_sum[1h]))", "{{stage}}"),),
+        ),
+        Panel(
+            "Failed Jobs in an hour",
+            "The pipeline's condition has the builder's sentence.",
+            "short",
+            (
+                Query(
+                    "sum by (stage, component, sku) (increase(diffusion_operator_build_failures_total[1h]))",
+                    "{{stage}} {{component}} {{sku}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Found in the store",
+            "Of the Jobs of a day, those that had nothing to build.",
+            "percentunit",
+            (Query(f"{_FOUND} / ({_FOUND} + {_MADE})"),),
+            kind="number",
+        ),
+        Panel(
+            "Built in a day",
+            "Artifacts that were made.",
+            "short",
+            (Query(_MADE),),
+            kind="number",
+        ),
+    ),
+)
+
+_REVISIONS = "target, revision"
+_REVISION = "{{target}} {{revision}}"
+
+ROLLOUT = Board(
+    "rollout",
+    "Diffusion / Rollout",
+    "Two revisions of one pipeline beside each other, while one takes over from the other.",
+    (
+        Panel(
+            "Share of the traffic",
+            "Pictures of a revision, of all pictures of its target.",
+            "percentunit",
+            (
+                Query(
+                    f"{rate(_SERVED, f'{CHOSEN},{ENSEMBLES}', _REVISIONS)} / on (target) group_left () "
+                    f"{rate(_SERVED, f'{CHOSEN},{ENSEMBLES}', 'target')}",
+                    _REVISION,
+                ),
+            ),
+        ),
+        Panel(
+            "Serving pods",
+            "Pods whose metrics are read.",
+            "short",
+            (
+                Query(
+                    f"count by ({_REVISIONS}) (nv_inference_pending_request_count{{{CHOSEN},{DENOISER}}})",
+                    _REVISION,
+                ),
+            ),
+        ),
+        Panel(
+            "Share of failed requests",
+            "A new revision should not fail more often than the old one.",
+            "percentunit",
+            (Query(failure_share(f"{CHOSEN},{ENSEMBLES}", _REVISIONS), _REVISION),),
+        ),
+        Panel(
+            "Mean time of a request",
+            "Only comparable when both get the same mix of tasks and step counts.",
+            "s",
+            (Query(mean_seconds(f"{CHOSEN},{ENSEMBLES}", _REVISIONS), _REVISION),),
+        ),
+        Panel(
+            "95 % of requests take at most",
+            "Of the slowest pod, over all ensembles.",
+            "s",
+            (Query(slow_seconds(f"{CHOSEN},{ENSEMBLES}", _REVISIONS), _REVISION),),
+        ),
+        Panel(
+            "Time of a denoiser call",
+            "Does not depend on the mix; it does on the batch beside it.",
+            "s",
+            (
+                Query(
+                    ratio(
+                        "nv_inference_compute_infer_duration_us",
+                        "nv_inference_request_success",
+                        f"{CHOSEN},{DENOISER}",
+                        _REVISIONS,
+                    )
+                    + f" / {SECONDS}",
+                    _REVISION,
+                ),
+            ),
+        ),
+        Panel(
+            "Mean batch of the denoiser",
+            "A revision with little traffic has small batches, and is slower per picture for that reason alone.",
+            "short",
+            (Query(ratio(_SERVED, "nv_inference_exec_count", f"{CHOSEN},{DENOISER}", _REVISIONS), _REVISION),),
+        ),
+    ),
+    _PIPELINES,
+)
+
+BOARDS = (FLEET, PIPELINE, BUILDS, ROLLOUT)

@@ -1,0 +1,182 @@
+"""An API server alone, with etcd: no nodes, no controllers, no root. For tests of what only talks to it."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tools.devcluster.build import require_built
+from tools.devcluster.configs import KubeconfigParts, audit_policy, kubeconfig
+from tools.devcluster.errors import DevclusterError
+from tools.devcluster.kubectl import Kubectl
+from tools.devcluster.layout import default_root, layout_at
+from tools.devcluster.pki import Pki, Subject
+from tools.devcluster.ports import free_ports
+from tools.devcluster.probe import Endpoint
+from tools.devcluster.shell import write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USER = "operator"
+_START_SECONDS = 180.0
+_ESTABLISH_SECONDS = 120.0
+_STOP_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """A running API server.
+
+    Args:
+        kubeconfig: of the administrator, whom no rate limit holds back.
+        user_kubeconfig: of an ordinary user who may do everything.
+        kubectl: the program.
+    """
+
+    kubeconfig: Path
+    user_kubeconfig: Path
+    kubectl: Path
+
+    def apply(self, manifest: Path) -> None:
+        """Apply a file as the administrator, and wait until its definitions are served.
+
+        Raises:
+            DevclusterError: kubectl refused.
+        """
+        kubectl = Kubectl(self.kubectl, self.kubeconfig)
+        kubectl.run("apply", "--server-side", "-f", str(manifest))
+        end = time.monotonic() + _ESTABLISH_SECONDS
+        while True:
+            try:
+                kubectl.run("wait", "--for=condition=Established", "--timeout=15s", "-f", str(manifest))
+            except DevclusterError:
+                # A definition that has no status yet is an error to kubectl, not something to wait for.
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+
+@contextmanager
+def api_server(audit: Path | None = None, authorization: str = "AlwaysAllow") -> Iterator[ApiServer]:
+    """Run etcd and kube-apiserver on free loopback ports until the block ends; nothing is left afterwards.
+
+    Args:
+        audit: file for what was asked of it, one JSON object a line; it stays.
+        authorization: mode; with RBAC the ordinary user, whose name is `USER`, may do what roles grant.
+
+    Raises:
+        DevclusterError: the programs are not built, or do not start.
+    """
+    programs = require_built(layout_at(default_root()))
+    with tempfile.TemporaryDirectory(prefix="api-server-") as name, ExitStack() as running:
+        folder = Path(name)
+        # Under a path of its own: `devcluster down` ends what runs from its own folder.
+        kube = folder / "kube"
+        kube.symlink_to(programs.devcluster_kube)
+        client, peer, port = free_ports(3)
+        pki = Pki(folder / "pki")
+        kubeconfigs = [
+            _kubeconfig(folder, pki, port, Subject(user, groups))
+            for user, groups in (("admin", ("system:masters",)), (USER, ()))
+        ]
+        running.enter_context(_process(folder, kube, "etcd", *_etcd(folder, client, peer)))
+        flags = (f"--authorization-mode={authorization}", *_audit(folder, audit))
+        apiserver = running.enter_context(
+            _process(folder, kube, "kube-apiserver", *_apiserver(folder, pki, client, port), *flags)
+        )
+        _wait(apiserver, pki, port, folder)
+        yield ApiServer(kubeconfigs[0], kubeconfigs[1], programs.kubectl)
+
+
+def _etcd(folder: Path, client: int, peer: int) -> list[str]:
+    own, other = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+    return [
+        f"--data-dir={folder / 'etcd'}",
+        "--name=bare",
+        f"--listen-client-urls={own}",
+        f"--advertise-client-urls={own}",
+        f"--listen-peer-urls={other}",
+        f"--initial-advertise-peer-urls={other}",
+        f"--initial-cluster=bare={other}",
+        "--unsafe-no-fsync",
+        "--log-level=warn",
+        "--quota-backend-bytes=4294967296",
+    ]
+
+
+def _apiserver(folder: Path, pki: Pki, etcd: int, port: int) -> list[str]:
+    serving = pki.issue("serving", Subject("kube-apiserver", hosts=("127.0.0.1", "localhost")))
+    tokens = pki.service_account_key()
+    return [
+        f"--etcd-servers=http://127.0.0.1:{etcd}",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={port}",
+        "--service-cluster-ip-range=10.0.0.0/16",
+        f"--cert-dir={folder / 'certificates'}",
+        # Nobody makes service accounts here.
+        "--disable-admission-plugins=ServiceAccount",
+        f"--client-ca-file={pki.authority('cluster').certificate}",
+        f"--tls-cert-file={serving.certificate}",
+        f"--tls-private-key-file={serving.key}",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={tokens}",
+        f"--service-account-signing-key-file={tokens}",
+    ]
+
+
+def _audit(folder: Path, log: Path | None) -> list[str]:
+    if log is None:
+        return []
+    policy = folder / "audit-policy.yaml"
+    policy.write_text(audit_policy((USER,)))
+    return [f"--audit-policy-file={policy}", f"--audit-log-path={log}"]
+
+
+def _kubeconfig(folder: Path, pki: Pki, port: int, subject: Subject) -> Path:
+    pair = pki.issue(subject.user, subject)
+    authority = pki.authority("cluster").certificate.read_bytes()
+    parts = KubeconfigParts(
+        f"https://127.0.0.1:{port}", authority, pair.certificate.read_bytes(), pair.key.read_bytes()
+    )
+    path = folder / f"{subject.user}.kubeconfig"
+    write(path, kubeconfig(parts), 0o600)
+    return path
+
+
+@contextmanager
+def _process(folder: Path, program: Path, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs until the block ends."""
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen([str(program), name, *arguments], stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield process
+    finally:
+        _stop(process)
+
+
+def _wait(apiserver: subprocess.Popen[bytes], pki: Pki, port: int, folder: Path) -> None:
+    authority, admin = pki.authority("cluster").certificate, pki.issue("admin", Subject("admin", ("system:masters",)))
+    endpoint = Endpoint("127.0.0.1", port, "/readyz", authority, admin)
+    end = time.monotonic() + _START_SECONDS
+    while not endpoint.healthy():
+        if apiserver.poll() is not None or time.monotonic() > end:
+            log = (folder / "kube-apiserver.log").read_text(errors="replace")[-2000:]
+            raise DevclusterError(f"kube-apiserver does not start:\n{log}")
+        time.sleep(0.2)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

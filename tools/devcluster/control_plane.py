@@ -1,0 +1,56 @@
+"""Components that are no node's, in the order in which they need each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tools.devcluster.probe import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tools.devcluster.kubectl import Kubectl
+    from tools.devcluster.processes import Processes
+    from tools.devcluster.wiring import Wiring
+
+_API_SECONDS = 120.0
+_HEALTH_SECONDS = 60.0
+
+
+def ensure(wiring: Wiring, processes: Processes, say: Callable[[str], None]) -> None:
+    """Start what does not run, and wait until everything is healthy.
+
+    Raises:
+        DevclusterError: A component ended or did not become healthy.
+    """
+    authority, admin = wiring.pki.authority("cluster").certificate, wiring.admin()
+    started = [processes.ensure(wiring.etcd()), processes.ensure(wiring.apiserver())]
+    api = Endpoint(str(wiring.network.control), wiring.network.apiserver_port, "/readyz", authority, admin)
+    processes.wait("kube-apiserver", api.healthy, _API_SECONDS)
+    ports = (wiring.network.controller_manager_port, wiring.network.scheduler_port)
+    controllers = wiring.controllers()
+    started += [processes.ensure(component) for component in controllers]
+    for component, port in zip(controllers, ports, strict=True):
+        own = Endpoint("127.0.0.1", port, "/healthz", authority)
+        processes.wait(component.name, own.healthy, _HEALTH_SECONDS)
+    say("control plane ready" if any(started) else "control plane runs")
+
+
+def ensure_services(wiring: Wiring, processes: Processes, kubectl: Kubectl, first_node: str) -> None:
+    """Start what pods rely on (kube-proxy, CoreDNS, volumes, the default service account) and wait for it.
+
+    Raises:
+        DevclusterError: A component ended or did not become healthy.
+    """
+    for component in wiring.services(first_node):
+        processes.ensure(component)
+    network = wiring.network
+    for name, endpoint in {
+        "coredns": Endpoint("127.0.0.1", network.dns_ready_port, "/ready"),
+        "kube-proxy": Endpoint("127.0.0.1", network.proxy_health_port, "/healthz"),
+    }.items():
+        processes.wait(name, endpoint.healthy, _HEALTH_SECONDS)
+    account = ("get", "serviceaccount", "default", "--namespace=default")
+    # Until the controller manager has made it, every pod in the namespace is refused.
+    manager = "kube-controller-manager"
+    processes.wait(manager, lambda: not kubectl.attempt(*account).returncode, _HEALTH_SECONDS)

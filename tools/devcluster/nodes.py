@@ -1,0 +1,118 @@
+"""The declarative list of nodes: what a file says, and which place each node gets. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from tools.devcluster.errors import DevclusterError, bad_input
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MAX_NODES = 16
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
+_PRODUCT = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_FIELDS = {"name", "gpu"}
+_GPU_FIELDS = {"product", "count"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: a name, and the GPUs that it pretends to have."""
+
+    name: str
+    gpu_product: str = ""
+    gpu_count: int = 0
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Node labels as NVIDIA's GPU feature discovery sets them."""
+        if not self.gpu_count:
+            return {}
+        return {"nvidia.com/gpu.product": self.gpu_product, "nvidia.com/gpu.count": str(self.gpu_count)}
+
+
+@dataclass(frozen=True)
+class PlacedNode:
+    """A node and its index, which fixes its addresses, ports and folder for as long as it exists."""
+
+    node: Node
+    index: int
+
+
+DEFAULT_NODES = (Node("cpu-0"),)
+
+
+def parse_nodes(text: str, origin: str) -> tuple[Node, ...]:
+    """Read a nodes file: ``nodes: [{name: cpu-0}, {name: gpu-0, gpu: {product: NVIDIA-L4, count: 1}}]``.
+
+    Raises:
+        DevclusterError: The text is not such a list; the message names the entry and the field.
+    """
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _wrong(origin, "is not YAML", str(error)) from error
+    entries = document.get("nodes") if isinstance(document, dict) and set(document) == {"nodes"} else None
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_NODES:
+        raise _wrong(origin, f"must hold one key `nodes` with a list of 1 to {MAX_NODES} nodes")
+    nodes = tuple(_node(entry, f"{origin}: nodes[{i}]") for i, entry in enumerate(entries))
+    names = [node.name for node in nodes]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise _wrong(origin, f"names {', '.join(twice)} more than once")
+    return nodes
+
+
+def _node(entry: object, where: str) -> Node:
+    if not isinstance(entry, dict) or not set(entry) <= _FIELDS:
+        raise _wrong(where, f"must be a mapping with the keys {sorted(_FIELDS)}")
+    name = entry.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise _wrong(f"{where}.name", "must be 1 to 32 lower-case letters, digits and dashes")
+    if "gpu" not in entry:
+        return Node(name)
+    return _gpu_node(name, entry["gpu"], f"{where}.gpu")
+
+
+def _gpu_node(name: str, gpu: object, where: str) -> Node:
+    if not isinstance(gpu, dict) or set(gpu) != _GPU_FIELDS:
+        raise _wrong(where, f"must be a mapping with the keys {sorted(_GPU_FIELDS)}")
+    product, count = gpu["product"], gpu["count"]
+    if not isinstance(product, str) or not _PRODUCT.fullmatch(product):
+        raise _wrong(f"{where}.product", "must be a label value such as NVIDIA-L4")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_NODES:
+        raise _wrong(f"{where}.count", f"must be a whole number from 1 to {MAX_NODES}")
+    return Node(name, product, count)
+
+
+def _wrong(where: str, what: str, detail: str = "") -> DevclusterError:
+    return bad_input(f"{where} {what}", do="see docs/devcluster.md, section Nodes", detail=detail)
+
+
+def place(wanted: Iterable[Node], existing: Iterable[PlacedNode]) -> tuple[PlacedNode, ...]:
+    """Give every wanted node an index: the one it has, else the lowest that no node holds."""
+    held = {placed.node.name: placed.index for placed in existing}
+    free = iter(sorted(set(range(2 * MAX_NODES)) - set(held.values())))
+    return tuple(PlacedNode(node, held[node.name] if node.name in held else next(free)) for node in wanted)
+
+
+def removed(wanted: Iterable[PlacedNode], existing: Iterable[PlacedNode]) -> tuple[PlacedNode, ...]:
+    """Return the existing nodes that are not wanted any more."""
+    names = {placed.node.name for placed in wanted}
+    return tuple(placed for placed in existing if placed.node.name not in names)
+
+
+def to_record(placed: PlacedNode) -> dict[str, Any]:
+    """Return what ``from_record`` reads."""
+    return {"index": placed.index, **asdict(placed.node)}
+
+
+def from_record(record: Mapping[str, Any]) -> PlacedNode:
+    """Read what ``to_record`` wrote."""
+    fields = dict(record)
+    return PlacedNode(index=fields.pop("index"), node=Node(**fields))

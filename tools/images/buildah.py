@@ -1,0 +1,81 @@
+"""Buildah with a storage of our own, below the cache."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tools.images.commands import need, run_logged, succeeds
+from tools.images.registry import is_local
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tools.images.paths import Paths
+
+# The host's certificates, for those who sit behind a proxy with an authority of its own.
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_UV_CACHE = "/var/cache/uv"
+
+
+@dataclass(frozen=True)
+class Buildah:
+    """The few commands that are needed, each idempotent."""
+
+    program: str
+    paths: Paths
+    driver: str
+
+    def _command(self, *arguments: str) -> list[str]:
+        storage = ["--root", str(self.paths.storage), "--runroot", str(self.paths.cache / "run")]
+        return [self.program, *storage, "--storage-driver", self.driver, *arguments]
+
+    def has(self, reference: str) -> bool:
+        """Whether the image is in our storage."""
+        return succeeds(self._command("inspect", "--type", "image", reference))
+
+    def build(self, containerfile: Path, context: Path, reference: str, options: Sequence[str] = ()) -> None:
+        """Build one image; ImageError with the end of the log where it fails."""
+        fixed = ["--isolation", "chroot", "--network", "host", "--layers", "--format", "oci", "--pull=false"]
+        fixed += [f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro"] if _CERTIFICATES.exists() else []
+        where = ["--file", str(containerfile), "--tag", reference, str(context)]
+        log = self.paths.logs / f"{reference.rpartition(':')[0].rpartition('/')[2]}.log"
+        run_logged(["nice", *self._command("build", *fixed, *options, *where)], log, what=f"building {reference}")
+
+    def push(self, reference: str, destination: str) -> None:
+        """Push; to this machine's own registry without compression, since the layers are gigabytes."""
+        local = ["--disable-compression", "--tls-verify=false"] if is_local(destination) else []
+        command = self._command("push", "--quiet", *local)
+        log = self.paths.logs / "push.log"
+        run_logged([*command, reference, f"docker://{destination}"], log, what=f"pushing {destination}")
+
+
+def open_buildah(paths: Paths) -> Buildah:
+    """Return buildah with the storage driver that works here; it is installed where it is missing."""
+    program = need("buildah", "buildah", paths.logs / "apt.log")
+    chosen = paths.cache / "storage-driver"
+    if not chosen.exists():
+        # Overlay cannot lie on another overlay, as in most containers; plain copies always work.
+        works = os.geteuid() == 0 and _overlay_works(program, paths)
+        paths.cache.mkdir(parents=True, exist_ok=True)
+        chosen.write_text("overlay" if works else "vfs")
+    return Buildah(program=program, paths=paths, driver=chosen.read_text().strip())
+
+
+def uv_cache_options(cache: Path) -> list[str]:
+    """Return the options that let a build take packages from the host's uv cache instead of the network."""
+    return [f"--volume={cache}:{_UV_CACHE}", f"--build-arg=UV_CACHE_DIR={_UV_CACHE}"]
+
+
+def _overlay_works(program: str, paths: Paths) -> bool:
+    storage = [
+        "--root",
+        str(paths.storage),
+        "--runroot",
+        str(paths.cache / "run"),
+        "--storage-driver",
+        "overlay",
+    ]
+    return succeeds([program, *storage, "images"])
