@@ -63,7 +63,7 @@ test-cluster: built ## The operator on the real embedded cluster
 INTEGRATIONS ?= gitops dashboards gateway autoscaling tensorrt
 .PHONY: test-integrations
 test-integrations: built ## Other people's programs: Argo CD's engine, Prometheus, Envoy Gateway, KEDA, TensorRT (INTEGRATIONS=)
-	@$(RUN) python -m tests.integrations.programs $(INTEGRATIONS)
+	@$(RUN) python -m tests.support.integrations.programs $(INTEGRATIONS)
 	@$(RUN) pytest $(INTEGRATIONS:%=tests/integrations/test_%.py)
 
 .PHONY: check

@@ -19,11 +19,11 @@ from statistics import median
 
 import torch
 
-from tests.component.checkpoints import DEMO
-from tests.component.client import Ask, counts, send, send_all
-from tests.component.conftest import make
-from tests.component.reference import Reference
-from tests.component.tritonserver import serve
+from tests.support.builder.checkpoints import DEMO
+from tests.support.builder.reference import Reference
+from tests.support.builder.repository import make
+from tests.support.triton.client import Ask, counts, send, send_all
+from tests.support.triton.tritonserver import serve
 
 STEPS = 20
 CLIENTS = (1, 2, 4, 8)

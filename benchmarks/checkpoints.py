@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from tests.component.checkpoints import write_checkpoint
+from tests.support.builder.checkpoints import write_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

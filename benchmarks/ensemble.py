@@ -48,8 +48,8 @@ from PIL import Image
 from tritonclient.utils import np_to_triton_dtype
 
 from benchmarks.ensemble_models.loop import Tensors, draw
-from tests.component.client import counts, psnr, tensor
-from tests.component.tritonserver import serve
+from tests.support.triton.client import counts, psnr, tensor
+from tests.support.triton.tritonserver import serve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,8 +12,8 @@ from pathlib import Path
 from benchmarks.ensemble_models import graphs
 from diffusion_builder.graphs.onnx_files import MODEL, WEIGHTS
 from diffusion_contract import tensors
-from tests.component.checkpoints import DEMO
-from tests.component.conftest import make
+from tests.support.builder.checkpoints import DEMO
+from tests.support.builder.repository import make
 
 INSTANCES = 16
 _MODELS = Path(__file__).with_name("ensemble_models")

@@ -25,10 +25,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.fleet import Fleet, World, create, play_controllers, revision
 from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Cluster, Reference, connect
-from tests.cluster.operator_process import operator_process
+from tests.support.cluster.operator_process import operator_process
+from tests.support.operator.fleet import Fleet, World, create, play_controllers, revision
 from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:

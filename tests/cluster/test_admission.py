@@ -8,11 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.kube import Kube, KubectlError, eventually
-
-REVISION = "0123456789abcdef0123456789abcdef01234567"
-HUB = {"huggingFace": {"repo": "demo/shapes", "revision": REVISION}}
-
+from tests.support.cluster.admission import HUB, REVISION, answer, pipeline, with_schema
+from tests.support.cluster.kube import Kube, KubectlError
 
 SPLIT = {"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}}
 
@@ -30,30 +27,6 @@ def variants(*weights: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - an
 def api(operator: Kube) -> Kube:
     """The API server with the CRD that the chart brings."""
     return with_schema(Kube(operator.environment, "default"))
-
-
-def with_schema(kube: Kube) -> Kube:
-    """The same, once the API server serves the schema: that comes a moment after it calls it established."""
-    eventually(lambda: answer(kube, pipeline()) == "", 120, "the API server serves the schema")
-    return kube
-
-
-def pipeline(name: str = "shapes", **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of the spec
-    return {
-        "apiVersion": "diffusion-operator.io/v1alpha1",
-        "kind": "DiffusionPipeline",
-        "metadata": {"name": name},
-        "spec": {"model": {"source": HUB}, "targets": [{"name": "cpu"}], **spec},
-    }
-
-
-def answer(kube: Kube, document: dict[str, Any]) -> str:
-    """The API server's objection; empty when it accepts."""
-    try:
-        kube.run("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(document))
-    except KubectlError as error:
-        return str(error)
-    return ""
 
 
 def test_the_shortest_pipeline_is_accepted_and_every_default_is_shown(api: Kube) -> None:

@@ -9,28 +9,28 @@ import time
 import urllib.request
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.fleet import CLAIM, World, pipeline, play_controllers, revision
-from benchmarks.fleet import Fleet as Pipelines
 from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Reference, connect
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
-from tests.cluster.kube import Kube, KubectlError, Object, eventually
-from tests.cluster.operator_process import operator_process
-from tests.cluster.test_admission import answer, with_schema
-from tests.cluster.test_rights import OTHERS, definition, established
-from tests.unit.operator.test_canary_passes import GOOD, FakeProbe
+from tests.support.cluster.admission import answer, with_schema
+from tests.support.cluster.definitions import OTHERS, definition, established
+from tests.support.cluster.kube import Kube, KubectlError, Object, eventually
+from tests.support.cluster.operator_process import operator_process
+from tests.support.operator.canaries import GOOD, FakeProbe
+from tests.support.operator.fleet import CLAIM, World, pipeline, play_controllers, revision
+from tests.support.operator.fleet import Fleet as Pipelines
+from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Awaitable, Callable, Iterator
 
-CRD = Path(__file__).parents[2] / "crds" / "diffusionpipelines.yaml"
 SETTINGS = Settings("b:1", "s:1")
 # 15 seconds until a dead leader's Lease is free, and time to start on a busy machine.
 TAKEOVER_SECONDS = 180.0

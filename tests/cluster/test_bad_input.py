@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from examples.demo_support import hub
-from tests.cluster.kube import Kube, Object, condition, eventually
-from tests.cluster.pipelines import example, hugging_face, story, wait_ready
-from tests.cluster.repositories import revision
+from tests.support.cluster.kube import Kube, Object, condition, eventually
+from tests.support.cluster.pipelines import example, hugging_face, story, wait_ready
+from tests.support.cluster.repositories import revision
 
 NOBODY = "f" * 40
 CASES = {

@@ -17,17 +17,17 @@ from examples.demo_support.board import Board
 from examples.demo_support.canary import Place, Result, follow
 from examples.demo_support.settings import GUIDANCE
 from examples.demo_support.visitors import visitors as visitors_pod
-from tests.cluster import load as users
-from tests.cluster.kube import Kube, Object, condition, eventually
-from tests.cluster.pipelines import example, story, wait_ready
-from tests.cluster.repositories import denoiser
+from tests.support.cluster import load as users
+from tests.support.cluster.kube import Kube, Object, condition, eventually
+from tests.support.cluster.pipelines import example, story, wait_ready
+from tests.support.cluster.repositories import denoiser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from examples.demo_support.cluster import Cluster
     from examples.demo_support.install import Images
-    from tests.cluster.load import Load
+    from tests.support.cluster.load import Load
 
 LOG = logging.getLogger(__name__)
 PROMPTS = [

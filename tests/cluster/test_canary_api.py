@@ -9,26 +9,25 @@ import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.fleet import CLAIM, World, pipeline, play_controllers, revision
-from benchmarks.fleet import Fleet as Pipelines
 from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Reference, connect
 from diffusion_operator.probe import Probe
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
-from tests.cluster.kube import Kube, Object, condition
-from tests.cluster.test_admission import with_schema
+from tests.support.cluster.admission import with_schema
+from tests.support.cluster.kube import Kube, Object, condition
+from tests.support.operator.fleet import CLAIM, World, pipeline, play_controllers, revision
+from tests.support.operator.fleet import Fleet as Pipelines
+from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CRD = Path(__file__).parents[2] / "crds" / "diffusionpipelines.yaml"
 SETTINGS = Settings("b:1", "s:1", tensorrt_builder_image="trt:1", tensorrt_serving_image="trts:1")
 ONE = Pipelines(1, 1)
 PIPELINE = ONE.reference(0)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.kube import Kube, Object, eventually
-from tests.cluster.pipelines import example, leftovers, story
-from tests.cluster.test_kills import running_job_pod
+from tests.support.cluster.kube import Kube, Object, eventually
+from tests.support.cluster.pipelines import example, leftovers, running_job_pod, story
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,8 @@ import yaml
 from diffusion_operator import naming
 from diffusion_operator.manifests.service import PORTS
 from diffusion_operator.settings import from_environment
-from tests.cluster.kube import Kube, Object, eventually
-from tests.cluster.pipelines import example
+from tests.support.cluster.kube import Kube, Object, eventually
+from tests.support.cluster.pipelines import example
 from tools.charttools import checks, exceptions, manifests
 from tools.charttools.errors import ChartError
 from tools.charttools.render import CHART, CRD_CHART, NAMESPACE, ROOT, helm, objects, render

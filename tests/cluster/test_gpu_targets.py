@@ -8,7 +8,6 @@ import os
 import subprocess
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,17 +16,18 @@ from diffusion_operator import naming
 from diffusion_operator.cluster import connect
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
-from tests.cluster.kube import Kube, Object, condition, eventually
-from tests.cluster.test_admission import answer, pipeline, with_schema
-from tests.unit.operator.fake_cluster import result_of
+from tests.support.cluster.admission import answer, pipeline, with_schema
+from tests.support.cluster.kube import Kube, Object, condition, eventually
+from tests.support.operator.fake_cluster import result_of
+from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server
 from tools.devcluster.build import require_built
 from tools.devcluster.layout import default_root, layout_at
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Iterator
 
-CRD = Path(__file__).parents[2] / "crds" / "diffusionpipelines.yaml"
 SETTINGS = Settings(
     "b:1", "s:1", tensorrt_builder_image="trt:1", tensorrt_serving_image="trts:1", compile_jobs_per_sku=1
 )

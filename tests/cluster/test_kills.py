@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.cluster.kube import Kube, Object, eventually
-from tests.cluster.pipelines import BUILD_SECONDS, end_state, example, story, wait_ready
+from tests.support.cluster.kube import Kube, Object, eventually
+from tests.support.cluster.pipelines import BUILD_SECONDS, end_state, example, running_job_pod, wait_ready
 
 
 @pytest.fixture(scope="module")
@@ -17,16 +17,6 @@ def undisturbed(shared_namespace: Kube) -> Object:
     shared_namespace.apply(example())
     wait_ready(shared_namespace)
     return end_state(shared_namespace)
-
-
-def running_job_pod(kube: Kube, stage: str) -> Object:
-    """A pod of the stage that runs now; asked often, since a fetch takes only seconds."""
-
-    def find() -> Object | None:
-        pods = kube.list("pods", f"diffusion-operator.io/stage={stage}")
-        return next((pod for pod in pods if pod["status"].get("phase") == "Running"), None)
-
-    return eventually(find, BUILD_SECONDS, lambda: f"a running {stage} pod\n{story(kube)}", pause=0.1)
 
 
 def kill(kube: Kube, pod: Object) -> None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.fleet import CLAIM, Fleet, World, pipeline, play_controllers, revision
 from diffusion_operator.cluster import connect
-from tests.cluster.audit import Right, asked, granted, table
-from tests.cluster.kube import Kube, Object, condition, eventually
-from tests.cluster.operator_process import operator_process
-from tests.cluster.pipelines import ready
+from tests.support.cluster.audit import Right, asked, granted, table
+from tests.support.cluster.definitions import OTHERS, definition, established
+from tests.support.cluster.kube import Kube, Object, condition, eventually
+from tests.support.cluster.operator_process import operator_process
+from tests.support.cluster.pipelines import ready
+from tests.support.operator.fleet import CLAIM, Fleet, World, pipeline, play_controllers, revision
+from tests.support.paths import CRD
 from tools.charttools.render import NAMESPACE, objects, render
 from tools.devcluster.bare import USER, ApiServer, api_server
 from tools.devcluster.configs import OPERATOR
@@ -24,7 +26,6 @@ from tools.devcluster.layout import default_root, layout_at
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CRD = Path(__file__).parents[2] / "crds" / "diffusionpipelines.yaml"
 ONE = Fleet(1, 1)
 PIPELINE = ONE.reference(0)
 # A pass takes milliseconds; the rest is for a machine that does other things.
@@ -38,30 +39,6 @@ def chart_roles() -> list[Object]:
     found = [item for item in objects(render({})) if item["metadata"]["name"] == ROLES.get(item["kind"])]
     assert len(found) == len(ROLES)
     return found
-
-
-# As much of other people's APIs as the operator sees of them: group, version, kind.
-OTHERS = (
-    ("keda.sh", "v1alpha1", "ScaledObject"),
-    ("gateway.networking.k8s.io", "v1", "HTTPRoute"),
-    ("gateway.networking.k8s.io", "v1", "GRPCRoute"),
-)
-
-
-def definition(group: str, version: str, kind: str) -> Object:
-    """A definition that takes everything."""
-    plural = f"{kind.lower()}s"
-    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    names = {"plural": plural, "singular": kind.lower(), "kind": kind}
-    # The API server wants to know that somebody of Kubernetes has seen a group that ends like this.
-    seen = {"api-approved.kubernetes.io": "unapproved, of a test"}
-    versions = [{"name": version, "served": True, "storage": True, "schema": schema}]
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}", "annotations": seen},
-        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": versions},
-    }
 
 
 def binding(role: Object) -> Object:
@@ -105,11 +82,6 @@ def kube(server: ApiServer) -> Kube:
     access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
     kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access})
     return kube
-
-
-def established(kube: Kube, wanted: Object) -> bool:
-    found = kube.get("crd", wanted["metadata"]["name"])
-    return condition(found, "Established").get("status") == "True"
 
 
 def spec(**changes: Any) -> Object:  # noqa: ANN401 - any field of the spec

@@ -14,10 +14,10 @@ from examples.client import Request, Server, generate
 from examples.demo_support.picture import port_forward
 from examples.demo_support.settings import GUIDANCE
 from examples.demo_training.judge import judge
-from tests.cluster.kube import Kube, Object, condition, eventually
-from tests.cluster.load import load
-from tests.cluster.pipelines import end_state, example, leftovers, story, wait_ready
-from tests.cluster.upgrade import servers, to_the_next_version
+from tests.support.cluster.kube import Kube, Object, condition, eventually
+from tests.support.cluster.load import load
+from tests.support.cluster.pipelines import end_state, example, leftovers, story, wait_ready
+from tests.support.cluster.upgrade import servers, to_the_next_version
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusion_builder.build_spec import BuildSpec
-from diffusion_builder.stages.build import build
-from diffusion_builder.stages.progress import Mode, reporter
-from diffusion_builder.stages.run import Context
-from diffusion_builder.store import Store
-from tests.component.checkpoints import DEMO, write_checkpoint
-from tests.component.tritonserver import Server, serve
+from tests.support.builder.checkpoints import DEMO, write_checkpoint
+from tests.support.builder.repository import Built, make
+from tests.support.triton.tritonserver import Server, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from diffusion_builder.stages.run import Result
-
-SHAPES = json.dumps(
-    {
-        "batch": {"min": 1, "opt": 4, "max": 8},
-        "height": {"min": 64, "opt": 64, "max": 128},
-        "width": {"min": 64, "opt": 64, "max": 128},
-    }
-)
-TIERS = (4, 20)
-
-
-@dataclass(frozen=True)
-class Built:
-    """A store with a repository in it."""
-
-    store: Path
-    repository: str
-
-    @property
-    def models(self) -> Path:
-        """What Triton is pointed at."""
-        return self.store / "repositories" / self.repository / "models"
-
-
-def plan(checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> BuildSpec:  # noqa: ANN401 - any JSON
-    """What the tests build; `more` are fields of a spec."""
-    body = {
-        "model": {"source": {"path": str(checkpoint)}},
-        **({} if "schedulers" in more else {"scheduler": {"type": scheduler}}),
-        "shapes": json.loads(SHAPES),
-        "pipelines": [{"task": "generate", "steps": TIERS}],
-    }
-    return BuildSpec.model_validate({**body, **more})
-
-
-def make(store: Path, checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> Sequence[Result]:  # noqa: ANN401
-    """Build without a check, which the tests with a real Triton make; the last result is the repository's."""
-    return build(context(store), plan(checkpoint, scheduler, **more), checked=False)
-
-
-def context(store: Path) -> Context:
-    """A store with plain progress on stderr."""
-    return Context(Store(store), reporter(Mode.PLAIN))
 
 
 @pytest.fixture(scope="session")

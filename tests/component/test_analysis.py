@@ -13,13 +13,13 @@ from tritonclient.utils import InferenceServerException
 
 from diffusion_operator.analysis import judge
 from diffusion_operator.probe import Probe, Watched
-from tests.component.client import Ask, send, send_all
+from tests.support.triton.client import Ask, send, send_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusion_operator.analysis import Window
-    from tests.component.tritonserver import Server
+    from tests.support.triton.tritonserver import Server
 
 _PROMPT = "a red circle on a blue background"
 _SHORT, _LONG = "generate_4_pipeline", "generate_20_pipeline"

@@ -14,9 +14,10 @@ from diffusion_builder.errors import ExitCode, Reason
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Store
 from diffusion_contract.tensors import Component
-from tests.component import parts, tensorrt_rtx
-from tests.component.conditioned import checkpoint
-from tests.component.conftest import SHAPES, context, make
+from tests.support.builder import parts
+from tests.support.builder.conditioned import checkpoint
+from tests.support.builder.repository import SHAPES, context, make
+from tests.support.tensorrt import rtx as tensorrt_rtx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

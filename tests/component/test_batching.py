@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 
-from tests.component.client import Ask, counts, send, send_all
-from tests.component.conftest import Built, make
-from tests.component.tritonserver import serve, wait_until
+from tests.support.builder.repository import Built, make
+from tests.support.triton.client import Ask, counts, send, send_all
+from tests.support.triton.tritonserver import serve, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.component.tritonserver import Server
+    from tests.support.triton.tritonserver import Server
 
 _PROMPT = "a red circle on a blue background"
 _DENOISER = "5_denoiser"

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,10 +14,12 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.stages.run import Origin, Result, check, export, fetch
 from diffusion_builder.store import Kind, Store
 from diffusion_contract.tensors import TEXT_TO_IMAGE, Component
-from tests.component.checkpoints import write_unet
-from tests.component.conftest import context, make
+from tests.support.builder.checkpoints import write_unet
+from tests.support.builder.repository import context, make
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Sequence
 
 _ALL = {
@@ -67,9 +68,7 @@ def test_command_line_writes_a_small_result_and_json_progress(tmp_path: Path, ra
         sys.executable, "-m", "diffusion_builder", "--progress", "json", "build", "--source", str(random_checkpoint),
         "--out", str(tmp_path / "store"), "--steps", "2", "--result", str(result),
     ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2] / "builder"
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "builder")
     assert result.stat().st_size <= 4096
     body = json.loads(result.read_text())
     assert body["ensembles"] == ["generate_2_pipeline"]

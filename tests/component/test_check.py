@@ -9,9 +9,9 @@ import pytest
 
 from diffusion_builder.build_spec import BuildSpec
 from diffusion_builder.stages.build import build
-from tests.component import parts
-from tests.component.conditioned import around, checkpoint
-from tests.component.conftest import SHAPES, context
+from tests.support.builder import parts
+from tests.support.builder.conditioned import around, checkpoint
+from tests.support.builder.repository import SHAPES, context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,10 +9,10 @@ import pytest
 
 from diffusion_builder.build_spec import BuildSpec
 from diffusion_builder.stages.build import build
-from tests.component import parts
-from tests.component.conditioned import checkpoint
-from tests.component.conftest import SHAPES, context
-from tests.component.test_checkpoints import SHAPES_OF, Shape, lora
+from tests.support.builder import parts
+from tests.support.builder.conditioned import checkpoint
+from tests.support.builder.repository import SHAPES, context
+from tests.support.builder.shapes import SHAPES_OF, Shape, lora
 
 if TYPE_CHECKING:
     from pathlib import Path

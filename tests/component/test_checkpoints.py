@@ -8,75 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import torch
 
 from diffusion_builder.components.options import Precision
 from diffusion_builder.graphs import deviation
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
 from diffusion_contract.tensors import Component, interface
-from tests.component import parts, tensorrt_rtx
-from tests.component.conftest import SHAPES, context
-from tests.component.tensorrt_conformance import Workshop
+from tests.support.builder import parts
+from tests.support.builder.repository import SHAPES, context
+from tests.support.builder.shapes import SHAPES_OF, Shape, lora
+from tests.support.tensorrt import rtx as tensorrt_rtx
+from tests.support.tensorrt.conformance import Workshop
 
 EVERYTHING = os.environ.get("CONFORMANCE") == "everything"
 _one_thread = pytest.fixture(scope="module", autouse=True)(parts.one_thread)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A checkpoint: its UNet, the sizes around it, and what can be added to it.
-
-    Args:
-        unet: of parts.UNETS.
-        text_width: features per token.
-        latent: channels.
-        levels: of the VAE; 2 to the power of one less is its pixels per latent.
-        control: ControlNet for it, of parts.UNETS; empty where diffusers has none of this shape.
-        adapter: whether its attention has a place for an IP-Adapter.
-        plus: whether the adapter reads patches.
-    """
-
-    unet: str
-    text_width: int = 32
-    latent: int = 4
-    levels: int = 4
-    control: str = ""
-    adapter: bool = True
-    plus: bool = False
-
-    @property
-    def components(self) -> tuple[Component, ...]:
-        """All that it has."""
-        added = {
-            Component.CONTROLNET: bool(self.control),
-            Component.CONTROL_OFF: bool(self.control),
-            Component.IMAGE_ENCODER: self.adapter,
-            Component.SAFETY_CHECKER: False,
-        }
-        return tuple(component for component in Component if added.get(component, True))
-
-    @property
-    def particular(self) -> tuple[Component, ...]:
-        """Those that another checkpoint has in another shape."""
-        usual = Shape("sd1")
-        other = {
-            Component.DENOISER: True,
-            Component.CONTROLNET: bool(self.control),
-            Component.VAE_ENCODER: self.levels != usual.levels,
-            Component.VAE_DECODER: self.levels != usual.levels,
-        }
-        return tuple(component for component, there in other.items() if there)
-
-
-SHAPES_OF = {
-    "SD 1.x": Shape("sd1", control="sd1"),
-    "SD 2.x": Shape("sd2", text_width=40, control="sd2", plus=True),
-    "inpainting": Shape("inpainting", control="sd1"),
-    "wide latent, uneven blocks": Shape("wide-latent", latent=8, levels=3, plus=True),
-    "attention everywhere": Shape("attention-everywhere", control="attention-everywhere", adapter=False),
-    "one level": Shape("one-level", levels=2, control="one-level", adapter=False),
-}
 
 
 @dataclass(frozen=True)
@@ -120,20 +65,6 @@ class Bench:
         """Export with everything; what is there already is taken."""
         options = json.dumps(self.options(component))
         return stages.export(context(self.workshop.store), self.source, component, precision, options)
-
-
-def lora(shape: Shape) -> parts.Write:
-    """A LoRA for UNet and text encoder of this shape."""
-    channels = 9 if shape.unet == "inpainting" else shape.latent
-    text = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
-    return parts.files(
-        {
-            "unet.conv_in.lora_A.weight": torch.ones(1, channels, 3, 3),
-            "unet.conv_in.lora_B.weight": torch.ones(16, 1, 1, 1),
-            f"{text}.lora_A.weight": torch.ones(1, shape.text_width),
-            f"{text}.lora_B.weight": torch.ones(shape.text_width, 1),
-        }
-    )
 
 
 @pytest.fixture(scope="module", params=tuple(SHAPES_OF.values()), ids=tuple(SHAPES_OF))

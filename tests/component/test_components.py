@@ -16,8 +16,8 @@ from diffusion_builder.components.parts import Lora
 from diffusion_builder.components.registry import COMPONENTS, Sizes, example
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.tensors import Component
-from tests.component import parts
-from tests.component.loading import both, guided, load, run, unet_of, written
+from tests.support.builder import parts
+from tests.support.builder.loading import both, guided, load, run, unet_of, written
 
 if TYPE_CHECKING:
     from pathlib import Path

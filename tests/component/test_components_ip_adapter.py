@@ -12,8 +12,8 @@ from transformers import CLIPVisionModelWithProjection
 from diffusion_builder.components.registry import Sizes
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.tensors import Component
-from tests.component import parts
-from tests.component.loading import both, guided, load, run, unet_of, written
+from tests.support.builder import parts
+from tests.support.builder.loading import both, guided, load, run, unet_of, written
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from transformers import CLIPImageProcessor
 
 from diffusion_contract.tensors import Component
-from tests.component import parts
-from tests.component.loading import load, written
+from tests.support.builder import parts
+from tests.support.builder.loading import load, written
 
 if TYPE_CHECKING:
     from pathlib import Path

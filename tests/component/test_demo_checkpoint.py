@@ -1,7 +1,6 @@
 """The demo checkpoint paints what it is told: measured with diffusers in float32 on the CPU, fixed seeds."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ from examples.demo_training.checkpoint import Asking, load_checkpoint, measure, 
 from examples.demo_training.judge import judge
 from examples.demo_training.pictures import Painter
 from examples.demo_training.words import every_scene, held_out_scenes
+from tests.support.paths import ROOT
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "demo-checkpoint"
+FOLDER = ROOT / "examples" / "demo-checkpoint"
 ALLOWED = {".safetensors", ".json", ".txt", ".png"}
 
 

@@ -1,15 +1,12 @@
 """The demo ControlNet is obeyed: measured with diffusers in float32 on the CPU, fixed seeds."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 
 from examples.demo_training.checkpoint import load_checkpoint
 from examples.demo_training.control import controlled, obedience
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+from tests.support.paths import EXAMPLES
 
 
 @pytest.fixture(scope="module")

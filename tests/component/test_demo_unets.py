@@ -1,7 +1,6 @@
 """The two further denoisers are what examples/README.md says: one better in few steps, one wrong about colours."""
 
 import copy
-from pathlib import Path
 from statistics import median
 
 import pytest
@@ -15,8 +14,8 @@ from examples.demo_training.judge import colours_of, judge, mud
 from examples.demo_training.likeness import Likeness, Targets, likeness, originals
 from examples.demo_training.words import parse
 from examples.train_unets import LESSONS
+from tests.support.paths import EXAMPLES
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PICTURES = 8
 CAPTIONS = (
     "a red circle on a green background",

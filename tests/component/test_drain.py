@@ -9,7 +9,7 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 from diffusion_builder.serving.drain import drain, read_load
-from tests.component import tritonserver
+from tests.support.triton import tritonserver
 
 if TYPE_CHECKING:
     from pathlib import Path

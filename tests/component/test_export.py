@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
@@ -20,13 +19,14 @@ from diffusion_builder.graphs.onnx_files import MODEL, WEIGHTS
 from diffusion_builder.stages.run import Origin, export, fetch
 from diffusion_builder.store import Artifact, Kind, Store
 from diffusion_contract.tensors import Component
-from tests.component import parts
-from tests.component.conftest import context
+from tests.support.builder import parts
+from tests.support.builder.repository import context
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Mapping
 
-_ROOT = Path(__file__).parents[2]
 _FLOAT16, _BFLOAT16 = onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
 
 
@@ -177,7 +177,7 @@ def test_two_processes_export_the_same_bytes(tmp_path: Path) -> None:
             "--options", '{"guidanceRescale": true}', "--result", str(result),
         ]  # fmt: skip
         environment = os.environ | {"PYTHONHASHSEED": str(number), "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, capture_output=True, cwd=_ROOT / "builder", env=environment)
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT / "builder", env=environment)
         artifact = Store(store).get(Kind.ONNX, json.loads(result.read_text())["digest"])
         found.append({name: (artifact.path / name).read_bytes() for name in (MODEL, WEIGHTS)})
     assert found[0] == found[1]

@@ -13,14 +13,14 @@ from onnx import numpy_helper
 from diffusion_builder.judge import JudgeSpec, judge
 from diffusion_builder.judge.ask import Server as Asked
 from diffusion_builder.store import Store
-from tests.component.tritonserver import serve
+from tests.support.triton.tritonserver import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from tests.component.conftest import Built
-    from tests.component.tritonserver import Server
+    from tests.support.builder.repository import Built
+    from tests.support.triton.tritonserver import Server
 
 _ENSEMBLES = ("generate_20_pipeline", "generate_4_pipeline")
 

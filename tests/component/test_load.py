@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from tests.component.client import answer, counts, psnr, tensor
-from tests.component.conftest import TIERS, Built, make
-from tests.component.tritonserver import Server, serve
+from tests.support.builder.repository import TIERS, Built, make
+from tests.support.triton.client import answer, counts, psnr, tensor
+from tests.support.triton.tritonserver import Server, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tests.component.client import Pixels
+    from tests.support.triton.client import Pixels
 
 _TASKS = ("generate", "img2img", "inpaint")
 _SCHEDULERS = ("DDIM", "EulerAncestral", "DPMSolverMultistep", "LCM")

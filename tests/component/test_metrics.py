@@ -5,11 +5,11 @@ from __future__ import annotations
 import urllib.request
 from typing import TYPE_CHECKING
 
-from tests.component.client import Ask, send
-from tests.unit.queries import RECORDED, labels_of
+from tests.support.queries import RECORDED, labels_of
+from tests.support.triton.client import Ask, send
 
 if TYPE_CHECKING:
-    from tests.component.tritonserver import Server
+    from tests.support.triton.tritonserver import Server
 
 
 def test_the_server_exports_every_recorded_series_with_its_labels(ddim: Server) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.component.client import Ask, answer, inputs, psnr, send
-from tests.component.parts import one_thread
-from tests.component.reference import Reference
+from tests.support.builder.parts import one_thread
+from tests.support.builder.reference import Reference
+from tests.support.triton.client import Ask, answer, inputs, psnr, send
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.component.tritonserver import Server
+    from tests.support.triton.tritonserver import Server
 
 _threads = pytest.fixture(autouse=True, scope="module")(one_thread)
 _SCHEDULERS = ("DDIM", "Euler")

@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,20 +16,21 @@ from tritonclient.utils import InferenceServerException
 
 from examples.client import Call
 from examples.client import Server as Client
-from tests.component.checkpoints import DEMO
-from tests.component.client import Pixels, answer, tensor
-from tests.component.conftest import Built, make
-from tests.component.tritonserver import end_idle, serve
+from tests.support.builder.checkpoints import DEMO
+from tests.support.builder.repository import Built, make
+from tests.support.paths import ROOT
+from tests.support.triton.client import Pixels, answer, tensor
+from tests.support.triton.tritonserver import end_idle, serve
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from tests.component.tritonserver import Server
+    from tests.support.triton.tritonserver import Server
 
-_ROOT = Path(__file__).parents[2]
-_CONTROL = _ROOT / "examples" / "demo-controlnet"
+_CONTROL = ROOT / "examples" / "demo-controlnet"
 _TYPES = {"float32": "FP32", "int32": "INT32", "uint8": "UINT8", "bool": "BOOL", "object": "BYTES", "int64": "INT64"}
 _RANDOM = np.random.default_rng(7)
 _PICTURE = _RANDOM.integers(0, 256, (1, 64, 64, 3), np.uint8)
@@ -162,7 +162,7 @@ def test_the_client_on_the_command_line_repaints_a_picture(server: Server, tmp_p
     (tmp_path / "in.png").write_bytes(_FILE)
     (tmp_path / "mask.png").write_bytes(encoded(_MASK[0]))
     command = [
-        sys.executable, str(_ROOT / "examples/client.py"), "a red circle", "--url", server.http.removeprefix("http://"),
+        sys.executable, str(ROOT / "examples/client.py"), "a red circle", "--url", server.http.removeprefix("http://"),
         "--steps", "4", "--image", str(tmp_path / "in.png"), "--mask", str(tmp_path / "mask.png"), "--paste-back",
         "--out", str(tmp_path / "out.png"),
     ]  # fmt: skip
@@ -188,6 +188,6 @@ def _filled(name: str, datum: dict[str, Any]) -> NDArray[Any]:
 
 @pytest.mark.parametrize("name", ["generate", "img2img", "inpaint"])
 def test_requests_for_load_tests_are_served(server: Server, name: str) -> None:
-    [data] = json.loads((_ROOT / f"examples/perf_analyzer/{name}.json").read_text())["data"]
+    [data] = json.loads((ROOT / f"examples/perf_analyzer/{name}.json").read_text())["data"]
     picture = ask(server, f"{name}_4_pipeline", **{key: _filled(key, datum) for key, datum in data.items()})
     assert picture.shape == (1, 64, 64, 3)

@@ -16,11 +16,11 @@ from diffusion_builder.errors import ProbeError
 from diffusion_builder.serving.probe import probe
 from diffusion_builder.store import Kind, Store
 from examples import client
-from tests.component.client import Ask, Pixels, answer, counts, inputs, psnr, send, send_all, tensor
+from tests.support.triton.client import Ask, Pixels, answer, counts, inputs, psnr, send, send_all, tensor
 
 if TYPE_CHECKING:
-    from tests.component.conftest import Built
-    from tests.component.tritonserver import Server
+    from tests.support.builder.repository import Built
+    from tests.support.triton.tritonserver import Server
 
 _PROMPT = "a red circle on a blue background"
 # Batches of another size take other code paths in matrix products: last bits differ, pictures do not.

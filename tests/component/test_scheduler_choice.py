@@ -14,16 +14,16 @@ from tritonclient.utils import InferenceServerException
 
 from diffusion_builder.models.schedule import SchedulerType
 from diffusion_builder.stages import run as stages
-from tests.component.client import answer, psnr, tensor
-from tests.component.conftest import SHAPES, context, make
-from tests.component.parts import one_thread
-from tests.component.tritonserver import Server, serve
+from tests.support.builder.parts import one_thread
+from tests.support.builder.repository import SHAPES, context, make
+from tests.support.triton.client import answer, psnr, tensor
+from tests.support.triton.tritonserver import Server, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tests.component.client import Pixels
+    from tests.support.triton.client import Pixels
 
 _MIN_PSNR = 35.0
 _threads = pytest.fixture(autouse=True, scope="module")(one_thread)

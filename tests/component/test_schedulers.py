@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.component.client import Ask, counts, psnr, send
-from tests.component.conftest import TIERS, Built, make
-from tests.component.parts import one_thread
-from tests.component.reference import Reference
-from tests.component.tritonserver import serve
+from tests.support.builder.parts import one_thread
+from tests.support.builder.reference import Reference
+from tests.support.builder.repository import TIERS, Built, make
+from tests.support.triton.client import Ask, counts, psnr, send
+from tests.support.triton.tritonserver import serve
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,18 +10,19 @@ import sys
 import threading
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from diffusion_builder.errors import ExitCode, Reason
 from examples.demo_hub import HubHandler, HubServer, revision_of
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Callable, Iterator
 
-_BUILDER = Path(__file__).parents[2] / "builder"
+_BUILDER = ROOT / "builder"
 _COMMAND = (sys.executable, "-m", "diffusion_builder", "fetch")
 
 

@@ -10,11 +10,11 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from diffusion_builder.serving.probe import probe
-from tests.component.client import counts, psnr
-from tests.component.conditioned import FEATURES, Conditioned, around, checkpoint, picture, put
-from tests.component.conftest import make
-from tests.component.parts import one_thread
-from tests.component.tritonserver import Server, end_idle, serve
+from tests.support.builder.conditioned import FEATURES, Conditioned, around, checkpoint, picture, put
+from tests.support.builder.parts import one_thread
+from tests.support.builder.repository import make
+from tests.support.triton.client import counts, psnr
+from tests.support.triton.tritonserver import Server, end_idle, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

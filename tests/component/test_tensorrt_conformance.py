@@ -22,10 +22,10 @@ from diffusion_builder.repository.spec import Shapes
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
 from diffusion_contract.tensors import ENGINES, Component
-from tests.component import tensorrt_rtx
-from tests.component.conftest import SHAPES, context
-from tests.component.tensorrt_checkpoints import write_sd1_like, write_sd2_like
-from tests.component.tensorrt_conformance import Workshop
+from tests.support.builder.repository import SHAPES, context
+from tests.support.tensorrt import rtx as tensorrt_rtx
+from tests.support.tensorrt.checkpoints import write_sd1_like, write_sd2_like
+from tests.support.tensorrt.conformance import Workshop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusion_contract.tensors import Component
-from tests.component import tensorrt_rtx
-from tests.component.tensorrt_checkpoints import write_full_size_sd1
-from tests.component.tensorrt_conformance import Workshop
+from tests.support.tensorrt import rtx as tensorrt_rtx
+from tests.support.tensorrt.checkpoints import write_full_size_sd1
+from tests.support.tensorrt.conformance import Workshop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

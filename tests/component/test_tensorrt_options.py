@@ -11,9 +11,10 @@ import pytest
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
 from diffusion_contract.tensors import Component, interface
-from tests.component import parts, tensorrt_rtx
-from tests.component.conftest import SHAPES, context
-from tests.component.tensorrt_conformance import Workshop
+from tests.support.builder import parts
+from tests.support.builder.repository import SHAPES, context
+from tests.support.tensorrt import rtx as tensorrt_rtx
+from tests.support.tensorrt.conformance import Workshop
 
 if TYPE_CHECKING:
     from pathlib import Path

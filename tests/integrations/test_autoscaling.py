@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from tests.cluster.kube import Kube, Object, condition, eventually
-from tests.cluster.pipelines import example, story, wait_ready
-from tests.integrations.keda import keda
-from tests.integrations.load import ASKED, Front, clients, front
-from tests.integrations.prometheus import Prometheus, prometheus
+from tests.support.cluster.kube import Kube, Object, condition, eventually
+from tests.support.cluster.pipelines import example, story, wait_ready
+from tests.support.integrations.keda import keda
+from tests.support.integrations.load import ASKED, Front, clients, front
+from tests.support.integrations.prometheus import Prometheus, prometheus
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).parents[2]
 MOST = 2
 # Of 16 people who ask a pod that takes 8 at a time 8 wait; above 2 a pod there have to be more pods.
 PEOPLE, PENDING = 16, 2

@@ -12,12 +12,11 @@ import pytest
 import yaml
 
 from diffusion_operator.metrics import Metrics
-from tests.cluster.kube import eventually
-from tests.integrations.processes import Program, running
-from tests.integrations.programs import PROMETHEUS, programs
-from tests.integrations.prometheus import Prometheus
-from tests.unit.queries import RECORDED, live, plain
-from tests.unit.test_dashboards import ALERTS, expressions
+from tests.support.cluster.kube import eventually
+from tests.support.integrations.processes import Program, running
+from tests.support.integrations.programs import PROMETHEUS, programs
+from tests.support.integrations.prometheus import Prometheus
+from tests.support.queries import ALERTS, RECORDED, expressions, live, plain
 from tools.dashboards.content import BOARDS
 from tools.devcluster.ports import free_ports
 

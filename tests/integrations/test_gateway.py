@@ -17,8 +17,8 @@ from diffusion_operator import naming
 from diffusion_operator.manifests import route
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.service import Share, Split
-from tests.cluster.kube import Kube, Object, eventually
-from tests.integrations.gateway import NAME, envoy_gateway
+from tests.support.cluster.kube import Kube, Object, eventually
+from tests.support.integrations.gateway import NAME, envoy_gateway
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:

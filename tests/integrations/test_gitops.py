@@ -10,26 +10,25 @@ import copy
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.fleet import CLAIM, Fleet, World, pipeline, play_controllers, revision
 from diffusion_operator import naming
 from diffusion_operator.cluster import connect
-from tests.cluster.kube import Kube, Object, condition, eventually
-from tests.cluster.operator_process import operator_process
-from tests.cluster.pipelines import ready
-from tests.cluster.test_admission import with_schema
-from tests.integrations.gitops import FOLDER, Engine, engine
-from tests.integrations.repository import Repository, served
+from tests.support.cluster.admission import with_schema
+from tests.support.cluster.kube import Kube, Object, condition, eventually
+from tests.support.cluster.operator_process import operator_process
+from tests.support.cluster.pipelines import ready
+from tests.support.integrations.gitops import FOLDER, Engine, engine
+from tests.support.integrations.repository import Repository, served
+from tests.support.operator.fleet import CLAIM, Fleet, World, pipeline, play_controllers, revision
+from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CRD = Path(__file__).parents[2] / "crds" / "diffusionpipelines.yaml"
 FLEET = Fleet(1, 1)
 PIPELINE = FLEET.reference(0)
 FILE = f"{FOLDER}/{PIPELINE.name}.yaml"

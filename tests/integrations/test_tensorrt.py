@@ -24,10 +24,10 @@ from examples.demo_support.install import image_options, install_operator, split
 from examples.demo_support.picture import port_forward
 from examples.demo_support.settings import GUIDANCE, ROOT
 from examples.demo_training.judge import judge
-from tests.cluster.conftest import HUB_NAMESPACE, run_devcluster
-from tests.cluster.kube import Object, condition, eventually
-from tests.cluster.pipelines import BUILD_SECONDS, example, leftovers, story
-from tests.component import tensorrt_rtx
+from tests.support.cluster.fixtures import HUB_NAMESPACE, run_devcluster
+from tests.support.cluster.kube import Object, condition, eventually
+from tests.support.cluster.pipelines import BUILD_SECONDS, example, leftovers, story
+from tests.support.tensorrt import rtx as tensorrt_rtx
 from tools.devcluster.nodes import DEFAULT_NODES
 from tools.images.build import local_reference
 from tools.images.buildah import open_buildah
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from examples.demo_support.cluster import Cluster
     from examples.demo_support.install import Images
-    from tests.cluster.kube import Kube
+    from tests.support.cluster.kube import Kube
 
 NODES = {"NVIDIA-L4": "l4-0", "NVIDIA-A10G": "a10g-0"}
 PROMPT = "a red circle on a blue background"
@@ -54,7 +54,7 @@ COPY trtexec nvidia-smi /usr/local/bin/
 USER 65532:65532
 """
 PROGRAMS = {
-    "trtexec": 'PYTHONPATH=/opt/rtx exec python3 -m tests.component.trtexec.main "$@"',
+    "trtexec": 'PYTHONPATH=/opt/rtx exec python3 -m tests.support.tensorrt.trtexec.main "$@"',
     # No device is there to ask: it has what the Job was sent here for.
     "nvidia-smi": "echo \"GPU 0: $(tr '\\0' '\\n' < /proc/1/cmdline | sed -n '/^--target$/{n;p}') (UUID: GPU-0)\"",
 }

@@ -11,8 +11,8 @@ from lupa.lua51 import LuaRuntime
 from diffusion_builder import errors
 from diffusion_operator import conditions, naming
 from diffusion_operator.conditions import Finding, Reason, Type
-from tests.unit.operator.fake_cluster import FakeCluster
-from tests.unit.operator.passes import build, look, serve, settle
+from tests.support.operator.fake_cluster import FakeCluster
+from tests.support.operator.reconciling import build, look, serve, settle
 from tools.charttools.manifests import HEALTH, health_settings
 
 REASONS = sorted({str(reason) for reason in (*conditions.Reason, *errors.Reason)})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusion_operator.settings import FetchNetwork, from_environment
-from tests.unit.documents import ROOT
+from tests.support.paths import ROOT
 from tools.charttools import manifests, values
 from tools.charttools.errors import ChartError
 from tools.charttools.schemas import write

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
-from tests.unit.documents import ROOT, in_language
-from tests.unit.queries import legend_problems, problems
+from tests.support.documents import in_language
+from tests.support.paths import ROOT
+from tests.support.queries import ALERTS, expressions, legend_problems, problems
 from tools.dashboards.__main__ import main
 from tools.dashboards.content import BOARDS
 from tools.dashboards.render import text
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tools.dashboards.model import Board
 
 FOLDER = ROOT / "charts" / "diffusion-operator" / "dashboards"
-ALERTS = ROOT / "charts" / "diffusion-operator" / "templates" / "alerts.yaml"
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
@@ -33,13 +32,6 @@ def test_every_query_of_a_dashboard_asks_for_series_and_labels_that_exist(board:
 def test_every_choice_is_a_label_of_its_series(board: Board) -> None:
     wrong = [problems(f"sum by ({variable.label}) ({variable.metric})") for variable in board.variables]
     assert [item for item in wrong if item] == []
-
-
-def expressions(rules: str) -> list[str]:
-    """The PromQL of the chart's alerts; it has no template actions."""
-    lines = re.findall(r"^ +expr: (?!\|)(.+)$", rules, flags=re.MULTILINE)
-    blocks = re.findall(r"^( +)expr: \|-?\n((?:\1  .*\n)+)", rules, flags=re.MULTILINE)
-    return [*lines, *(body for _, body in blocks)]
 
 
 def test_every_alert_asks_for_series_and_labels_that_exist() -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder import errors
 from diffusion_operator import conditions
-from tests.unit.documents import ROOT, documents
+from tests.support.documents import documents
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,8 @@ import yaml
 
 from diffusion_builder.cli.main import cli as builder
 from diffusion_operator.cli import cli as operator
-from tests.unit.documents import ROOT, Command, blocks, commands, split
+from tests.support.documents import Command, blocks, commands, split
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     import argparse

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from diffusion_builder.build_spec import BuildSpec
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.api import KIND
-from tests.unit.documents import ROOT, Block, documents, fill, in_language
+from tests.support.documents import Block, documents, fill, in_language
+from tests.support.paths import ROOT
 from tools.devcluster.errors import DevclusterError
 from tools.devcluster.nodes import parse_nodes
 

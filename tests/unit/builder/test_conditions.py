@@ -16,7 +16,7 @@ from diffusion_builder.models.conditions import condition
 from diffusion_builder.models.inputs import InputError
 from diffusion_builder.models.plan import ConditionError, Plan
 from diffusion_builder.models.schedule import SchedulerSettings, SchedulerType, schedule
-from tests.unit.builder.samplers import CLASSES, CONFIG
+from tests.support.builder.samplers import CLASSES, CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,8 +18,8 @@ from diffusion_builder.sources.download import Download
 from diffusion_builder.sources.hub import Hub, HubFile, HubReference
 from diffusion_builder.sources.layout import MAX_FILES, MAX_TOTAL_BYTES
 from diffusion_builder.store import Store
-from tests.unit.builder.hostile_archives import ARCHIVES, tar_file, zip_file
-from tests.unit.builder.hostile_folders import CANARY, CODE, CONFIG, FOLDERS, PICKLE, UNET
+from tests.support.builder.hostile_archives import ARCHIVES, tar_file, zip_file
+from tests.support.builder.hostile_folders import CANARY, CODE, CONFIG, FOLDERS, PICKLE, UNET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,7 +14,7 @@ from diffusion_builder.repository.assemble import PACKAGE, assemble, code_files
 from diffusion_builder.repository.spec import AssembleSpec, parse
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_contract.tensors import Component
-from tests.component.checkpoints import write_tokenizer
+from tests.support.builder.checkpoints import write_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,7 +19,7 @@ from diffusion_builder.models.schedule import (
     schedule,
 )
 from diffusion_contract import tensors
-from tests.unit.builder.samplers import CLASSES, CONFIG, Case, by_diffusers, by_table, difference
+from tests.support.builder.samplers import CLASSES, CONFIG, Case, by_diffusers, by_table, difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ import pytest
 
 from diffusion_builder.models.schedule import ScheduleError, SchedulerSettings, SchedulerType
 from diffusion_builder.models.schedule.classes import class_of
-from tests.unit.builder.samplers import CLASSES
+from tests.support.builder.samplers import CLASSES
 
 # Forced by the pipeline, or only meaningful with something that is refused.
 _NOT_READ = {

@@ -24,7 +24,7 @@ from diffusion_builder.store import Artifact, Store
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-from tests.unit.builder.served import UNET, files_of, ignore, serving
+from tests.support.builder.file_server import UNET, files_of, ignore, serving
 
 
 class FileServer(ThreadingHTTPServer):

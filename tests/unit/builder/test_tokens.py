@@ -10,7 +10,7 @@ from transformers import CLIPTokenizer
 
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.sources import tokens
-from tests.component.checkpoints import DEMO, write_tokenizer
+from tests.support.builder.checkpoints import DEMO, write_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,6 +1,5 @@
 """The CRD, the chart's copy of it and the reference are what the models say."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +10,9 @@ from diffusion_contract.base import RULES, microseconds, seconds
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.api.crd import as_yaml, definition, for_chart
 from diffusion_operator.api.reference import markdown
-from tests.unit.operator.fake_cluster import minimal_spec
+from tests.support.operator.fake_cluster import minimal_spec
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 SCHEMA = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 FILES = {
     "crds/diffusionpipelines.yaml": as_yaml(definition()),

@@ -9,7 +9,7 @@ from diffusion_operator import naming
 from diffusion_operator.plan.budget import admitted
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 
 L4: dict[str, Any] = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
 

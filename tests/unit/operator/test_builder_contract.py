@@ -16,8 +16,8 @@ from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.job import job
 from diffusion_operator.plan.requests import Requests, Store
 from diffusion_operator.settings import Settings
-from tests.unit.operator.fake_cluster import REVISION, FakeCluster
-from tests.unit.operator.passes import build
+from tests.support.operator.fake_cluster import REVISION, FakeCluster
+from tests.support.operator.reconciling import build
 
 HUB = {"huggingFace": {"repo": "demo/other", "revision": REVISION}}
 ARCHIVE = {"archive": {"url": "https://files.example/a.tar", "sha256": "a" * 64}}

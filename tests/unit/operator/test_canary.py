@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.operator.rollout_world import STRATEGY, Target, World
+from tests.support.operator.rollout_simulation import STRATEGY, Target, World
 
 if TYPE_CHECKING:
     from diffusion_operator.rollout import Strategy

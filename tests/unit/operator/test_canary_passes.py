@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from diffusion_operator import naming
 from diffusion_operator.analysis import Window
-from diffusion_operator.analysis.counters import StepCounters
-from diffusion_operator.analysis.window import Traffic
-from diffusion_operator.api import KIND
 from diffusion_operator.plan.collection import Neighbours, needed
 from diffusion_operator.plan.requests import Store
-from diffusion_operator.probe import Probe, Watched
-from diffusion_operator.reconcile import Key, Reconciler
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
-from tests.unit.operator.passes import SETTINGS, build, serve
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-STEPS = [{"weight": 10, "pause": "1s"}, {"weight": 50, "pause": "1s"}]
-GOOD = Window({"generate_20_pipeline": Traffic(200, 0, 200.0, 1.0, 1.2)}, StepCounters(4000, 40.0, 4000, 4000), 1)
-BAD = Window({"generate_20_pipeline": Traffic(100, 100, 100.0, 1.0, 1.2)}, StepCounters(2000, 20.0, 2000, 2000), 1)
-
-
-class FakeProbe(Probe):
-    """Says the same about every stable and every canary."""
-
-    def __init__(self, canary: Window) -> None:
-        super().__init__()
-        self._canary = canary
-        self.asked: list[Watched] = []
-
-    async def windows(self, pipeline: str, watched: Iterable[Watched]) -> Mapping[tuple[str, str], Window]:
-        assert pipeline.count("/") == 1
-        self.asked = list(watched)
-        return {item.key: self._canary if index % 2 == 0 else GOOD for index, item in enumerate(self.asked)}
+from tests.support.operator.canaries import (
+    BAD,
+    GATEWAY,
+    GOOD,
+    FakeProbe,
+    change,
+    deployments,
+    events,
+    pass_,
+    play,
+    replicas,
+    selector,
+    shares,
+    stable,
+)
+from tests.support.operator.fake_cluster import FakeCluster
+from tests.support.operator.reconciling import build, serve
 
 
 @pytest.fixture
@@ -48,72 +35,6 @@ def cluster() -> FakeCluster:
     change(fake, 1)
     serve(fake)
     return fake
-
-
-def change(cluster: FakeCluster, number: int, targets: int = 1, **rollout: Any) -> None:  # noqa: ANN401 - any field
-    """Another serving image for every number: nothing is built for it."""
-    places = [{"name": name, "replicas": 2} for name in ("cpu", "spare")[:targets]]
-    notes = cluster.objects.get((KIND, "shapes"), {"metadata": {}})["metadata"].get("annotations", {})
-    status = cluster.objects.get((KIND, "shapes"), {}).get("status", {})
-    made = cluster.apply_pipeline(
-        serving={"image": f"triton:{number}"}, targets=places, rollout={"steps": STEPS, **rollout}
-    )
-    made["metadata"]["annotations"], made["status"] = notes, status
-
-
-def pass_(cluster: FakeCluster, probe: Probe) -> float | None:
-    return asyncio.run(Reconciler(cluster, SETTINGS, probe=probe).reconcile(Key(NAMESPACE, "shapes")))
-
-
-def play(cluster: FakeCluster, canary: Window = GOOD, passes: int = 16) -> list[str]:
-    """Passes with new operators while pods start, Jobs succeed and time flies; returns what the column said."""
-    seen: list[str] = []
-    for _ in range(passes):
-        pass_(cluster, FakeProbe(canary))
-        said = str(cluster.pipeline()["status"]["summary"].get("canary"))
-        if said not in seen[-1:]:
-            seen.append(said)
-        cluster.succeed_jobs()
-        for name in cluster.names("Deployment"):
-            cluster.set_ready(name, cluster.objects["Deployment", name]["spec"]["replicas"])
-        age(cluster)
-        # Nothing is decided on the status.
-        cluster.pipeline()["status"] = {}
-    pass_(cluster, FakeProbe(canary))
-    return seen
-
-
-def age(cluster: FakeCluster) -> None:
-    """Let every note be older than any pause, and younger than any deadline."""
-    for name in cluster.names("Deployment"):
-        notes = cluster.objects["Deployment", name]["metadata"]["annotations"]
-        if naming.ROLLOUT in notes:
-            note = json.loads(notes[naming.ROLLOUT])
-            minutes = int(note["since"][14:16])
-            note["since"] = note["since"][:14] + f"{max(0, minutes - 1):02}:00Z"
-            notes[naming.ROLLOUT] = json.dumps(note)
-
-
-def stable(cluster: FakeCluster, target: str = "cpu") -> str:
-    return str(cluster.objects["Service", f"shapes-{target}"]["metadata"]["annotations"][naming.STABLE])
-
-
-def selector(cluster: FakeCluster, name: str) -> dict[str, str]:
-    found: dict[str, str] = cluster.objects["Service", name]["spec"]["selector"]
-    return found
-
-
-def replicas(cluster: FakeCluster, target: str = "cpu") -> dict[str, int]:
-    prefix = f"shapes-{target}-"
-    return {
-        name.removeprefix(prefix): cluster.objects["Deployment", name]["spec"]["replicas"]
-        for name in cluster.names("Deployment")
-        if name.startswith(prefix)
-    }
-
-
-def events(cluster: FakeCluster) -> list[str]:
-    return [item["message"] for (kind, _), item in cluster.objects.items() if kind == "Event"]
 
 
 def test_a_good_canary_gets_more_and_more_and_then_all(cluster: FakeCluster) -> None:
@@ -215,10 +136,6 @@ def test_going_back_needs_no_build_and_the_repository_is_kept(cluster: FakeClust
     assert sorted(replicas(cluster)) == sorted((first[0], second[0]))
 
 
-def deployments(cluster: FakeCluster) -> list[dict[str, Any]]:
-    return [cluster.objects["Deployment", name] for name in cluster.names("Deployment")]
-
-
 def test_going_back_to_what_is_gone_says_what_there_is(cluster: FakeCluster) -> None:
     first = stable(cluster)
     change(cluster, 1, rollbackTo="00000000")
@@ -240,15 +157,6 @@ def test_people_can_promote_and_abort(cluster: FakeCluster, verb: str) -> None:
     assert stable(cluster) == (candidate if verb == naming.PROMOTE else first)
     if verb == naming.ABORT:
         assert "Aborted" in cluster.condition("RolloutComplete")["message"]
-
-
-GATEWAY: dict[str, Any] = {"traffic": {"gateway": {"name": "web"}, "mirrorPercent": 5}}
-
-
-def shares(cluster: FakeCluster, kind: str) -> dict[str, int]:
-    """Weights of the Services in the rule for everybody."""
-    refs = cluster.objects[kind, "shapes"]["spec"]["rules"][-1]["backendRefs"]
-    return {ref["name"]: ref["weight"] for ref in refs}
 
 
 def test_behind_a_gateway_both_routes_split_by_weight_and_services_select_one_revision(cluster: FakeCluster) -> None:

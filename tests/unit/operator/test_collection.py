@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from diffusion_operator import naming
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster, result_of
-from tests.unit.operator.passes import OTHER_REVISION, build, look, serve, settle
+from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster, result_of
+from tests.support.operator.reconciling import OTHER_REVISION, build, look, serve, settle
 
 DAILY = {"interval": "24h", "grace": "12h"}
 COMMON = {"claimName": "common", "gc": DAILY}

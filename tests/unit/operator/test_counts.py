@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.fake_cluster import NAMESPACE, REVISION, FakeCluster
-from tests.unit.operator.passes import build, look, serve, settle
+from tests.support.operator.fake_cluster import NAMESPACE, REVISION, FakeCluster
+from tests.support.operator.reconciling import build, look, serve, settle
 
 OTHER = "f" * 40
 STAGE, COMPONENT = "diffusion-operator.io/stage", "diffusion-operator.io/component"

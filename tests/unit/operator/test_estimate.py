@@ -6,8 +6,8 @@ import pytest
 
 from diffusion_operator.api.status import BuildStatus
 from diffusion_operator.plan.estimate import with_estimate
-from tests.unit.operator.fake_cluster import FakeCluster
-from tests.unit.operator.passes import look, serve, settle
+from tests.support.operator.fake_cluster import FakeCluster
+from tests.support.operator.reconciling import look, serve, settle
 
 START = "2026-01-01T00:00:00Z"
 BUILT = {"state": "Ready", "seconds": 90.2, "cached": False}

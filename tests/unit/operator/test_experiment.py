@@ -11,7 +11,7 @@ import pytest
 from diffusion_contract.spec import DiffusionPipelineSpec, Variant, applied
 from diffusion_operator.manifests import buckets
 from diffusion_operator.rollout import RevisionState, VariantState, VariantStep, next_variant
-from tests.unit.operator.fake_cluster import REVISION, minimal_spec
+from tests.support.operator.fake_cluster import REVISION, minimal_spec
 
 HASHES = [f"{number:02x}" + "c0ffee" for number in range(buckets.BUCKETS)]
 

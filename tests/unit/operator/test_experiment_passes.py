@@ -15,9 +15,9 @@ from diffusion_operator.api import KIND
 from diffusion_operator.plan.collection import Neighbours, needed
 from diffusion_operator.plan.requests import Store
 from diffusion_operator.preview import preview
-from tests.unit.operator.fake_cluster import FakeCluster, digest_of, minimal_spec
-from tests.unit.operator.passes import OTHER_REVISION, build, serve
-from tests.unit.operator.test_canary_passes import FakeProbe, pass_, replicas, selector, shares, stable
+from tests.support.operator.canaries import FakeProbe, pass_, replicas, selector, shares, stable
+from tests.support.operator.fake_cluster import FakeCluster, digest_of, minimal_spec
+from tests.support.operator.reconciling import OTHER_REVISION, build, serve
 
 UNET = {"components": {"denoiser": {"source": {"huggingFace": {"repo": "demo/fast", "revision": OTHER_REVISION}}}}}
 FAST = {"name": "fast", "weight": 25, "model": UNET}

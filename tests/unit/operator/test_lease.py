@@ -7,7 +7,7 @@ import pytest
 from diffusion_operator.cluster import Cluster, ConflictError, Reference
 from diffusion_operator.errors import UnavailableError
 from diffusion_operator.lease import Election, LeaseLostError, Timing, lease
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 
 TARGET = lease(NAMESPACE)
 QUICK = Timing(duration=15, deadline=0.05, retry=0.001)

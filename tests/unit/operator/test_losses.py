@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from diffusion_operator.errors import UnavailableError
-from tests.unit.operator.fake_cluster import FakeCluster
-from tests.unit.operator.passes import look, serve, settle
+from tests.support.operator.fake_cluster import FakeCluster
+from tests.support.operator.reconciling import look, serve, settle
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 
 from diffusion_operator.plan.memory import GIB, memory_bytes, shortage
-from tests.unit.operator.fake_cluster import FakeCluster, JsonObject, result_of
-from tests.unit.operator.passes import settle
+from tests.support.operator.fake_cluster import FakeCluster, JsonObject, result_of
+from tests.support.operator.reconciling import settle
 
 SLICED = {"product": "NVIDIA-A100-SXM4-80GB", "resourceName": "nvidia.com/mig-1g.10gb"}
 

@@ -9,8 +9,8 @@ from diffusion_operator.handlers.endpoints import serve as endpoints
 from diffusion_operator.metrics import Metrics
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
-from tests.unit.operator.passes import SETTINGS
+from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.support.operator.reconciling import SETTINGS
 from tools.devcluster.ports import free_ports
 
 

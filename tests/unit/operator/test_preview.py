@@ -15,8 +15,8 @@ from diffusion_operator.cluster import Reference
 from diffusion_operator.preview import Preview, Seen, preview
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster, minimal_spec
-from tests.unit.operator.passes import OTHER_REVISION, build, serve
+from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster, minimal_spec
+from tests.support.operator.reconciling import OTHER_REVISION, build, serve
 
 NAME = f"{NAMESPACE}/shapes"
 OTHER = {"source": {"huggingFace": {"repo": "demo/shapes", "revision": OTHER_REVISION}}}

@@ -11,10 +11,11 @@ import yaml
 from diffusion_operator.api import PLURAL
 from diffusion_operator.handlers import CHILDREN
 from diffusion_operator.lease import Election, lease
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
-from tests.unit.operator.passes import OTHER_REVISION, build, serve, settle
+from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.support.operator.reconciling import OTHER_REVISION, build, serve, settle
+from tests.support.paths import ROOT
 
-TEMPLATES = Path(__file__).parents[3] / "charts" / "diffusion-operator" / "templates"
+TEMPLATES = ROOT / "charts" / "diffusion-operator" / "templates"
 KEDA = {"serverAddress": "http://prometheus:9090"}
 
 

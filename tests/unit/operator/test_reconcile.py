@@ -7,8 +7,8 @@ import pytest
 
 from diffusion_operator import naming
 from diffusion_operator.settings import Settings
-from tests.unit.operator.fake_cluster import FakeCluster
-from tests.unit.operator.passes import OTHER_REVISION, build, look, serve, settle
+from tests.support.operator.fake_cluster import FakeCluster
+from tests.support.operator.reconciling import OTHER_REVISION, build, look, serve, settle
 
 
 @pytest.fixture

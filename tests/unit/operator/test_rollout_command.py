@@ -12,7 +12,7 @@ from rich.console import Console
 from diffusion_operator import naming
 from diffusion_operator.errors import BadInputError
 from diffusion_operator.rollout_command import Which, look, request, table
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 
 STABLE, CANARY, OLD = "aaaaaaaa", "bbbbbbbb", "cccccccc"
 WHICH = Which("shapes", NAMESPACE)

@@ -6,8 +6,8 @@ import pytest
 
 from diffusion_operator.api import KIND
 from diffusion_operator.cluster import ConflictError
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
-from tests.unit.operator.passes import build, look, serve, settle
+from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.support.operator.reconciling import build, look, serve, settle
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.errors import BadInputError
 from diffusion_operator.handlers import owners
 from diffusion_operator.reconcile import Key
-from tests.unit.operator.fake_cluster import minimal_spec
+from tests.support.operator.fake_cluster import minimal_spec
+from tests.support.paths import ROOT
 
 IMAGES = {"DIFFUSION_OPERATOR_BUILDER_IMAGE": "b:1", "DIFFUSION_OPERATOR_SERVING_IMAGE": "s:1"}
 
@@ -114,7 +115,7 @@ def test_validate_names_the_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_validate_accepts_the_example() -> None:
-    example = Path(__file__).parents[3] / "examples" / "pipeline.yaml"
+    example = ROOT / "examples" / "pipeline.yaml"
     result = CliRunner().invoke(cli, ["validate", str(example)])
     assert result.exit_code == 0, result.output
 

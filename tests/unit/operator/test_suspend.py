@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from diffusion_operator import naming
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
-from tests.unit.operator.passes import OTHER_REVISION, build, serve, settle
+from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.support.operator.reconciling import OTHER_REVISION, build, serve, settle
 
 COMMON = {"claimName": "store"}
 CLAIM = {"name": "store", "namespace": NAMESPACE}

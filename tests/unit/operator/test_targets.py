@@ -8,7 +8,7 @@ import pytest
 from diffusion_operator.plan.pods import trouble
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
-from tests.unit.operator.fake_cluster import NAMESPACE, FakeCluster
+from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 
 SETTINGS = Settings(
     "builder:1", "triton:1", tensorrt_builder_image="builder-trt:1", tensorrt_serving_image="triton-trt:1"

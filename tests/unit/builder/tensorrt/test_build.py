@@ -13,7 +13,7 @@ from diffusion_builder.errors import BadInputError, BuilderError, Reason
 from diffusion_builder.repository.spec import Range, Shapes
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_contract.tensors import Component
-from tests.unit.builder.tensorrt import programs
+from tests.support.tensorrt import fake_programs as programs
 
 if TYPE_CHECKING:
     from pathlib import Path

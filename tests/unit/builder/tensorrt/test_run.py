@@ -14,7 +14,7 @@ import pytest
 
 from diffusion_builder.engines.tensorrt import run
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, UnavailableError
-from tests.unit.builder.tensorrt import programs
+from tests.support.tensorrt import fake_programs as programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

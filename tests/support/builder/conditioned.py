@@ -1,0 +1,92 @@
+"""Small random checkpoints with everything around them, and repositories that serve all tasks with them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffusion_builder.check import ingredients, served
+from diffusion_builder.check.question import questions
+from diffusion_builder.check.reference import Reference
+from diffusion_builder.store import Kind, Store
+from tests.support.builder import parts
+from tests.support.builder.checkpoints import write_checkpoint
+from tests.support.triton.client import answer, tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from diffusion_builder.check.question import Question
+    from diffusion_builder.store import Artifact
+    from tests.support.triton.client import Pixels
+
+FEATURES: tuple[list[str], ...] = ([], ["controlnet"], ["ip_adapter"], ["controlnet", "ip_adapter"])
+_TEXT = (16, 32)
+_DTYPES = {"f4": "FP32", "i4": "INT32", "i8": "INT64", "u1": "UINT8", "b1": "BOOL", "O": "BYTES"}
+
+
+def checkpoint(folder: Path, unet: str, vae: parts.Write | None = None, text_width: int = _TEXT[1]) -> Path:
+    """A random checkpoint with this UNet of `parts`, and this VAE."""
+    write_checkpoint(folder, width=text_width)
+    for part, write in {"unet": parts.unet(unet), **({"vae": vae} if vae else {})}.items():
+        shutil.rmtree(folder / part)
+        write(folder / part)
+    return folder
+
+
+def around(folder: Path) -> Mapping[str, Any]:
+    """A ControlNet and an IP-Adapter for the UNet `sd1`, as a spec's `model` names them."""
+    parts.controlnet(seed=1)(folder / "net")
+    parts.ip_adapter()(folder / "adapter")
+    parts.image_encoder()(folder / "adapter" / "image_encoder")
+    return {
+        "controlNets": [{"name": "edges", "source": {"path": str(folder / "net")}}],
+        "ipAdapter": {"source": {"path": str(folder / "adapter")}},
+    }
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    """A repository, with a question for each of its ensembles of the fewest steps and what diffusers draws for it."""
+
+    repository: Artifact
+    questions: Mapping[str, Question]
+    expected: Mapping[str, Pixels]
+
+    @classmethod
+    def of(cls, folder: Path, digest: str) -> Conditioned:
+        """Look a repository up and let diffusers draw."""
+        store = Store(folder)
+        artifact: Artifact = store.get(Kind.REPOSITORY, digest)
+        with served.opened(store, artifact) as here:
+            asked = questions(here.ensembles.values(), (64, 64), _TEXT)
+        reference = Reference(ingredients.of(store, artifact))
+        # An IP-Adapter stays in diffusers' UNet.
+        order = sorted(asked, key=lambda name: asked[name].ip_adapter)
+        drawn = {name: reference.draw(asked[name]).pictures for name in order}
+        return cls(artifact, asked, drawn)
+
+    @property
+    def models(self) -> Path:
+        """What Triton is pointed at."""
+        return self.repository.path / "models"
+
+
+def put(http: str, ensemble: str, question: Question, only: str | None = None, **changes: Any) -> Any:  # noqa: ANN401
+    """Ask real Triton; a change replaces a tensor, None leaves it out; `only` is the one output that is asked for.
+
+    Raises:
+        tritonclient.utils.InferenceServerException: the server answers with an error.
+    """
+    arrays = {name: array for name, array in {**question.tensors(), **changes}.items() if array is not None}
+    tensors = [tensor(name, _DTYPES[array.dtype.str.lstrip("<|")], array) for name, array in arrays.items()]
+    return answer(http, ensemble, tensors, [only] if only else ())
+
+
+def picture(http: str, ensemble: str, question: Question, **changes: Any) -> Pixels:  # noqa: ANN401 - arrays
+    """The pictures [B, H, W, 3] that real Triton draws."""
+    return np.asarray(put(http, ensemble, question, **changes).as_numpy("image"), np.uint8)

@@ -1,0 +1,82 @@
+"""Puts the test-only `trtexec` and `nvidia-smi` on PATH, with TensorRT for RTX as the compiler.
+
+TensorRT for RTX is installed once into a folder of its own in the cache: it is of no use to the product.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+VERSION = "1.7.1.116"
+_PACKAGES = (f"tensorrt-rtx-cu13-libs=={VERSION}", f"tensorrt-rtx-cu13-bindings=={VERSION}")
+
+
+class InstallError(Exception):
+    """TensorRT for RTX cannot be installed; the message says why."""
+
+
+def cache() -> Path:
+    """Where everything that is built or downloaded is kept."""
+    return Path(os.environ.get("DIFFUSION_OPERATOR_CACHE", Path.home() / ".cache" / "diffusion-operator"))
+
+
+def install() -> Path:
+    """Return the folder with TensorRT for RTX, installing it on first use.
+
+    Raises:
+        InstallError: uv is missing, or cannot download.
+    """
+    final = cache() / f"tensorrt-rtx-{VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
+    if final.exists():
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staging = final.with_name(f".tmp-{final.name}-{secrets.token_hex(4)}")
+    try:
+        _install(staging)
+        if not final.exists():
+            staging.rename(final)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return final
+
+
+def _install(folder: Path) -> None:
+    uv = shutil.which("uv") or shutil.which("uv", path=str(cache() / "uv" / "bin"))
+    if uv is None:
+        raise InstallError("uv is not installed: run `make venv` once")
+    command = [uv, "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--target", str(folder)]
+    done = subprocess.run([*command, *_PACKAGES], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InstallError(f"uv could not install {', '.join(_PACKAGES)}:\n{done.stderr[-2000:]}")
+
+
+def write_programs(folder: Path, gpu: str = "NVIDIA L4") -> Path:
+    """Write the two programs; returns the folder, to be put first on PATH.
+
+    Args:
+        folder: an empty folder.
+        gpu: the product that `nvidia-smi -L` lists; empty for none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = f"{shlex.quote(str(install()))}:{shlex.quote(str(ROOT))}"
+    write_program(
+        folder / "trtexec",
+        f'PYTHONPATH={path} exec {shlex.quote(sys.executable)} -m tests.support.tensorrt.trtexec.main "$@"',
+    )
+    listing = f"GPU 0: {gpu} (UUID: GPU-00000000-0000-0000-0000-000000000000)" if gpu else "No devices found"
+    write_program(folder / "nvidia-smi", f"echo {shlex.quote(listing)}")
+    return folder
+
+
+def write_program(path: Path, command: str) -> None:
+    """Write one of them: a line of shell."""
+    path.write_text(f"#!/bin/sh\n# For tests only.\n{command}\n")
+    path.chmod(0o755)
