@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from diffusion_operator import naming
 from diffusion_operator.cluster import MERGE, Cluster, Reference, connect
 from tests.support.cluster.operator_process import operator_process
-from tests.support.operator.fleet import Fleet, World, create, play_controllers, revision
+from tests.support.operator.fleet import ControllerClient, Fleet, create, revision, simulate_controllers
 from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
@@ -79,11 +79,11 @@ def operator(server: ApiServer, log: Path, resync_seconds: float) -> Iterator[Op
         yield Operator(process.pid, metrics)
 
 
-async def settle(cluster: World, fleet: Fleet, running: Operator) -> float:
+async def settle(cluster: ControllerClient, fleet: Fleet, running: Operator) -> float:
     """Play the controllers until every pipeline is ready; returns seconds."""
     began = time.monotonic()
     while time.monotonic() - began < SETTLE_SECONDS:
-        done = await play_controllers(cluster, fleet)
+        done = await simulate_controllers(cluster, fleet)
         ready, queued = running.metric('pipelines{ready="True"}'), running.metric("queue_length")
         print(f"[{time.monotonic() - began:6.0f} s] {ready:.0f} ready, {queued:.0f} queued, {done} objects played")
         if ready == fleet.pipelines and queued == 0:
@@ -148,7 +148,7 @@ def _jobs(target: Reference) -> Reference:
 async def measure(server: ApiServer, fleet: Fleet, steady_seconds: float, log: Path) -> dict[str, float]:
     """All numbers."""
     async with connect(str(server.kubeconfig)) as connection:
-        cluster = World.of(connection)
+        cluster = ControllerClient.of(connection)
         began = time.monotonic()
         await create(cluster, fleet)
         print(f"{fleet.pipelines} pipelines are made in {time.monotonic() - began:.0f} s")

@@ -22,14 +22,14 @@ from tests.support.cluster.definitions import OTHERS, definition, established
 from tests.support.cluster.kube import Kube, KubectlError, Object, eventually
 from tests.support.cluster.operator_process import operator_process
 from tests.support.operator.canaries import GOOD, FakeProbe
-from tests.support.operator.fleet import CLAIM, World, pipeline, play_controllers, revision
+from tests.support.operator.fleet import CLAIM, ControllerClient, pipeline, revision, simulate_controllers
 from tests.support.operator.fleet import Fleet as Pipelines
 from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
 
 SETTINGS = Settings("b:1", "s:1")
 # 15 seconds until a dead leader's Lease is free, and time to start on a busy machine.
@@ -106,22 +106,24 @@ def test_autoscaling_that_cannot_work_is_refused_with_the_reason(kube: Kube, cas
     assert said in answer(kube, document)
 
 
-def run(server: ApiServer, scene: Callable[[World, Reconciler], Awaitable[Any]], settings: Settings = SETTINGS) -> None:
+def run(
+    server: ApiServer, scene: Callable[[ControllerClient, Reconciler], Awaitable[Any]], settings: Settings = SETTINGS
+) -> None:
     """Let something happen against the API server."""
 
     async def go() -> None:
         async with connect(str(server.user_kubeconfig)) as connection:
-            world = World.of(connection)
-            await scene(world, Reconciler(world, settings))
+            client = ControllerClient.of(connection)
+            await scene(client, Reconciler(client, settings))
 
     asyncio.run(go())
 
 
-async def settle(world: World, reconciler: Reconciler) -> None:
+async def settle(client: ControllerClient, reconciler: Reconciler) -> None:
     """Passes and controllers until nobody has anything to do."""
     for _ in range(30):
         await reconciler.reconcile(Key(PIPELINE.namespace, PIPELINE.name))
-        if not await play_controllers(world, Pipelines(1, 1)):
+        if not await simulate_controllers(client, Pipelines(1, 1)):
             break
     await reconciler.reconcile(Key(PIPELINE.namespace, PIPELINE.name))
 
@@ -130,8 +132,8 @@ def job_names(kube: Kube) -> set[str]:
     return {item["metadata"]["name"] for item in kube.list("jobs")}
 
 
-async def replicas(world: World) -> list[int]:
-    found = await world.select(Reference("Deployment", PIPELINE.namespace), naming.MANAGED_SELECTOR)
+async def replicas(client: ControllerClient) -> list[int]:
+    found = await client.select(Reference("Deployment", PIPELINE.namespace), naming.MANAGED_SELECTOR)
     return [item["spec"]["replicas"] for item in found]
 
 
@@ -144,21 +146,21 @@ def test_the_number_of_pods_survives_every_change_of_hands(server: ApiServer, ku
     document = pipeline(PIPELINE, revision(1))
     automatic = {"name": "cpu", "autoscaling": {"minReplicas": 2, "maxReplicas": 6}}
 
-    async def scene(world: World, reconciler: Reconciler) -> None:
+    async def scene(client: ControllerClient, reconciler: Reconciler) -> None:
         made.apply(document | {"spec": document["spec"] | {"targets": [{"name": "cpu", "replicas": 4}]}})
-        await settle(world, reconciler)
-        assert await replicas(world) == [4]
+        await settle(client, reconciler)
+        assert await replicas(client) == [4]
         made.apply(document | {"spec": document["spec"] | {"targets": [automatic]}})
-        await settle(world, reconciler)
-        assert await replicas(world) == [4]
-        [deployment] = await world.select(Reference("Deployment", PIPELINE.namespace), naming.MANAGED_SELECTOR)
+        await settle(client, reconciler)
+        assert await replicas(client) == [4]
+        [deployment] = await client.select(Reference("Deployment", PIPELINE.namespace), naming.MANAGED_SELECTOR)
         target = Reference("Deployment", PIPELINE.namespace, deployment["metadata"]["name"])
-        await world.patch(target, {"spec": {"replicas": 6}}, MERGE)  # as the autoscaler does
-        await settle(world, reconciler)
-        assert await replicas(world) == [6]
+        await client.patch(target, {"spec": {"replicas": 6}}, MERGE)  # as the autoscaler does
+        await settle(client, reconciler)
+        assert await replicas(client) == [6]
         made.apply(document | {"spec": document["spec"] | {"targets": [{"name": "cpu", "replicas": 3}]}})
-        await settle(world, reconciler)
-        assert await replicas(world) == [3]
+        await settle(client, reconciler)
+        assert await replicas(client) == [3]
 
     run(server, scene)
     assert made.get("poddisruptionbudget", f"{PIPELINE.name}-cpu") is not None
@@ -188,32 +190,32 @@ def test_a_canary_goes_on_under_new_operators_and_without_a_status(server: ApiSe
         rollout = {"steps": steps, **rollout}
         return document | {"spec": document["spec"] | {"serving": {"image": image}, "rollout": rollout}}
 
-    async def stable(world: World) -> str:
-        found = await world.get(Reference("Service", PIPELINE.namespace, f"{PIPELINE.name}-cpu"))
+    async def stable(client: ControllerClient) -> str:
+        found = await client.get(Reference("Service", PIPELINE.namespace, f"{PIPELINE.name}-cpu"))
         return str((found or {"metadata": {}})["metadata"].get("annotations", {}).get(naming.STABLE))
 
-    async def play(world: World, before: str) -> set[int]:
+    async def simulate(client: ControllerClient, before: str) -> set[int]:
         weights, deadline = set(), time.monotonic() + 120
-        while await stable(world) == before:
+        while await stable(client) == before:
             assert time.monotonic() < deadline, "the canary is not promoted"
-            await Reconciler(world, SETTINGS, probe=FakeProbe(GOOD)).reconcile(Key(PIPELINE.namespace, PIPELINE.name))
-            await play_controllers(world, Pipelines(1, 1))
-            found = await world.get(Reference("DiffusionPipeline", PIPELINE.namespace, PIPELINE.name)) or {}
+            await Reconciler(client, SETTINGS, probe=FakeProbe(GOOD)).reconcile(Key(PIPELINE.namespace, PIPELINE.name))
+            await simulate_controllers(client, Pipelines(1, 1))
+            found = await client.get(Reference("DiffusionPipeline", PIPELINE.namespace, PIPELINE.name)) or {}
             weights.add(found["status"]["targets"][0].get("canaryWeight", 0))
-            await world.write_status(PIPELINE, {"conditions": []})
+            await client.write_status(PIPELINE, {"conditions": []})
         return weights
 
-    async def scene(world: World, reconciler: Reconciler) -> None:
+    async def scene(client: ControllerClient, reconciler: Reconciler) -> None:
         made.apply(wanted("s:1"))
-        await settle(world, reconciler)
-        first = await stable(world)
+        await settle(client, reconciler)
+        first = await stable(client)
         made.apply(wanted("s:2"))
-        assert await play(world, first) >= {0, 10, 50}
-        await settle(world, reconciler)
-        second, jobs = await stable(world), job_names(made)
-        assert sorted(await replicas(world)) == [0, 1]
+        assert await simulate(client, first) >= {0, 10, 50}
+        await settle(client, reconciler)
+        second, jobs = await stable(client), job_names(made)
+        assert sorted(await replicas(client)) == [0, 1]
         made.apply(wanted("s:2", rollbackTo=first))
-        assert await play(world, second) == {0}
+        assert await simulate(client, second) == {0}
         assert job_names(made) <= jobs
 
     run(server, scene)
@@ -270,11 +272,11 @@ def test_an_experiment_lives_through_changes_of_hands_and_leaves_nothing_behind(
         document = pipeline(PIPELINE, revision(1))
         return document | {"spec": document["spec"] | {"serving": {"image": "s:7"}, "rollout": rollout}}
 
-    async def until(world: World, weights: list[int]) -> None:
+    async def until(client: ControllerClient, weights: list[int]) -> None:
         deadline = time.monotonic() + 120
         while sorted(shares(made, "httproute").values()) != weights:
             assert time.monotonic() < deadline, shares(made, "httproute")
-            await Reconciler(world, SETTINGS, probe=FakeProbe(GOOD)).reconcile(Key(PIPELINE.namespace, PIPELINE.name))
+            await Reconciler(client, SETTINGS, probe=FakeProbe(GOOD)).reconcile(Key(PIPELINE.namespace, PIPELINE.name))
             found = shares(made, "httproute")
             ready = {
                 item["metadata"]["name"].rsplit("-", 1)[1]
@@ -284,24 +286,24 @@ def test_an_experiment_lives_through_changes_of_hands_and_leaves_nothing_behind(
             assert sum(found.values()) == 100
             assert set(found) <= ready
             assert shares(made, "grpcroute") == found
-            await play_controllers(world, Pipelines(1, 1))
-            await world.write_status(PIPELINE, {"conditions": []})
+            await simulate_controllers(client, Pipelines(1, 1))
+            await client.write_status(PIPELINE, {"conditions": []})
 
-    async def scene(world: World, reconciler: Reconciler) -> None:
+    async def scene(client: ControllerClient, reconciler: Reconciler) -> None:
         made.apply(wanted())
-        await settle(world, reconciler)
-        [first], jobs, pods = shares(made, "httproute"), job_names(made), await replicas(world)
+        await settle(client, reconciler)
+        [first], jobs, pods = shares(made, "httproute"), job_names(made), await replicas(client)
         made.apply(wanted(fast, other))
-        await until(world, [10, 30, 60])
+        await until(client, [10, 30, 60])
         assert shares(made, "httproute")[first] == 60
         new = sorted(name.split("-")[0] for name in job_names(made) - jobs)
         assert new == ["assemble", "check", "compile", "export", "fetch"]
         made.apply(wanted(other))
-        await until(world, [10, 90])
+        await until(client, [10, 90])
         made.apply(wanted())
-        await settle(world, reconciler)
+        await settle(client, reconciler)
         assert shares(made, "httproute") == {first: 100}
-        assert await replicas(world) == pods
+        assert await replicas(client) == pods
         assert job_names(made) == jobs
 
     run(server, scene)

@@ -6,7 +6,7 @@ import pytest
 
 from examples.demo_support import hub
 from tests.support.cluster.kube import Kube, Object, condition, eventually
-from tests.support.cluster.pipelines import example, hugging_face, story, wait_ready
+from tests.support.cluster.pipelines import describe_namespace, example, hugging_face, wait_ready
 from tests.support.cluster.repositories import revision
 
 NOBODY = "f" * 40
@@ -44,7 +44,9 @@ def engines_condition(kube: Kube, name: str, reason: str) -> Object | None:
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_bad_checkpoint_is_named_in_condition_and_event(bad: Kube, name: str) -> None:
     _repo, _commit, reason, words = CASES[name]
-    state = eventually(lambda: engines_condition(bad, name, reason), 300, lambda: f"{name}: {reason}\n{story(bad)}")
+    state = eventually(
+        lambda: engines_condition(bad, name, reason), 300, lambda: f"{name}: {reason}\n{describe_namespace(bad)}"
+    )
     assert state["status"] == "False"
     assert words in state["message"]
     assert condition(bad.get("dp", name), "Ready")["reason"] == reason
@@ -77,7 +79,7 @@ def test_an_unreachable_hub_is_waited_for(namespace: Kube, hub_kube: Kube) -> No
         hub_kube.run("wait", "--for=delete", "pod", "-l", f"app.kubernetes.io/name={hub.NAME}", "--timeout=180s")
         namespace.apply(example())
         state = eventually(
-            lambda: engines_condition(namespace, "shapes", "HubUnreachable"), 300, lambda: story(namespace)
+            lambda: engines_condition(namespace, "shapes", "HubUnreachable"), 300, lambda: describe_namespace(namespace)
         )
         assert hub.NAME in state["message"]
     finally:
@@ -88,4 +90,6 @@ def test_an_unreachable_hub_is_waited_for(namespace: Kube, hub_kube: Kube) -> No
         found = namespace.get("dp", "shapes") or {}
         return bool(((found.get("status") or {}).get("source") or {}).get("state") == "Ready")
 
-    eventually(fetched, 300, lambda: f"the checkpoint is fetched after the hub came back\n{story(namespace)}")
+    eventually(
+        fetched, 300, lambda: f"the checkpoint is fetched after the hub came back\n{describe_namespace(namespace)}"
+    )

@@ -19,7 +19,7 @@ from examples.demo_support.settings import GUIDANCE
 from examples.demo_support.visitors import visitors as visitors_pod
 from tests.support.cluster import load as users
 from tests.support.cluster.kube import Kube, Object, condition, eventually
-from tests.support.cluster.pipelines import example, story, wait_ready
+from tests.support.cluster.pipelines import describe_namespace, example, wait_ready
 from tests.support.cluster.repositories import denoiser
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def change(kube: Kube, **spec: Any) -> None:  # noqa: ANN401 - fields of a spec
     kube.run("patch", "dp", "shapes", "--type=merge", "-p", json.dumps({"spec": spec}))
 
 
-def spoil(kube: Kube, **spec: Any) -> None:  # noqa: ANN401 - fields of a spec
+def change_good_spec(kube: Kube, **spec: Any) -> None:  # noqa: ANN401 - fields of a spec
     """From whatever the test before has left to a good spec with these fields."""
     good: Object = {
         "model": using("few-steps"),
@@ -161,7 +161,9 @@ def followed(cluster: Cluster, kube: Kube) -> Result:
     place = Place(cluster.tools, "shapes", kube.namespace)
     # The status still tells of the generation before.
     generation = place.get()["metadata"]["generation"]
-    eventually(lambda: place.get()["status"].get("observedGeneration") == generation, 120, lambda: story(kube))
+    eventually(
+        lambda: place.get()["status"].get("observedGeneration") == generation, 120, lambda: describe_namespace(kube)
+    )
     return follow(place, Board(Console(file=io.StringIO())))
 
 
@@ -202,7 +204,9 @@ def refusal(kube: Kube, reason: str, numbers: str = "") -> Iterator[None]:
     """The change in this block is refused for this reason, and told with these numbers."""
     with unharmed(kube):
         yield
-        said = eventually(lambda: rejected(kube), CANARY_SECONDS, lambda: f"the canary is taken back\n{story(kube)}")
+        said = eventually(
+            lambda: rejected(kube), CANARY_SECONDS, lambda: f"the canary is taken back\n{describe_namespace(kube)}"
+        )
     LOG.info(said)
     assert f"{reason}:" in said
     assert not numbers or numbers in target(kube)["analysis"]["numbers"]
@@ -232,9 +236,9 @@ def test_a_better_denoiser_is_promoted_without_a_lost_request_and_with_one_new_e
 def test_the_way_back_builds_nothing(served: Kube, crowd: Load) -> None:
     (earlier,), now, before = target(served)["history"], stable(served), jobs(served)
     change(served, rollout={"rollbackTo": earlier})
-    eventually(lambda: stable(served) == earlier, 300, lambda: story(served))
+    eventually(lambda: stable(served) == earlier, 300, lambda: describe_namespace(served))
     change(served, rollout={"rollbackTo": None})
-    eventually(lambda: stable(served) == now, 300, lambda: story(served))
+    eventually(lambda: stable(served) == now, 300, lambda: describe_namespace(served))
     assert jobs(served) == before
     assert not crowd.lost
 
@@ -244,7 +248,7 @@ def test_a_spec_that_is_edited_during_the_canary_starts_another_and_the_first_is
 ) -> None:
     before = stable(served)
     use_variable(served, "first", steps=LONG)
-    eventually(lambda: has_share(served), CANARY_SECONDS, lambda: f"a share\n{story(served)}")
+    eventually(lambda: has_share(served), CANARY_SECONDS, lambda: f"a share\n{describe_namespace(served)}")
     first = target(served)["canaryRevision"]
     use_variable(served, "second", steps=SHORT)
     wait_ready(served, deadline=CANARY_SECONDS)
@@ -256,9 +260,9 @@ def test_a_spec_that_is_edited_during_the_canary_starts_another_and_the_first_is
 def test_a_rollback_during_the_rollback_ends_where_the_last_one_says(served: Kube, crowd: Load) -> None:
     (oldest, older), now, before = target(served)["history"], stable(served), jobs(served)
     change(served, rollout={"rollbackTo": oldest})
-    eventually(lambda: servers(served, oldest), 300, lambda: story(served))
+    eventually(lambda: servers(served, oldest), 300, lambda: describe_namespace(served))
     change(served, rollout={"rollbackTo": older})
-    eventually(lambda: stable(served) == older, 300, lambda: story(served))
+    eventually(lambda: stable(served) == older, 300, lambda: describe_namespace(served))
     change(served, rollout={"rollbackTo": None})
     wait_ready(served)
     assert stable(served) == now
@@ -269,7 +273,7 @@ def test_a_rollback_during_the_rollback_ends_where_the_last_one_says(served: Kub
 def test_a_slower_canary_is_taken_back(served: Kube, visitors: Load) -> None:
     """Every step waits half a second for others who might come."""
     with refusal(served, "Latency", "p95Ratio"):
-        spoil(served, rollout={"analysis": {"maxP95Ratio": 2}}, serving={"batching": {"maxDelay": "500ms"}})
+        change_good_spec(served, rollout={"analysis": {"maxP95Ratio": 2}}, serving={"batching": {"maxDelay": "500ms"}})
     assert not visitors.lost
 
 
@@ -279,7 +283,7 @@ def test_a_canary_that_fails_for_half_of_the_users_is_taken_back(served: Kube) -
         small = both.enter_context(asking(served, count=1, pause=0.2))
         large = both.enter_context(asking(served, count=1, pause=0.2, size=LARGE))
         with refusal(served, "ErrorRatio", "canaryErrorRatio"):
-            spoil(served, shapes=sizes(SMALL))
+            change_good_spec(served, shapes=sizes(SMALL))
         numbers = target(served)["analysis"]["numbers"]
         assert numbers["canaryErrorRatio"] > 0.1
         assert numbers["stableErrorRatio"] == 0
@@ -294,7 +298,7 @@ def test_the_demos_users_lose_nothing_when_its_denoiser_with_wrong_colours_is_re
         visitors_pod(cluster.tools, images["demo-hub"], served.namespace, "shapes") as asking,
         refusal(served, "PictureQuality", "colorShift"),
     ):
-        spoil(served, model=using("wrong-colours"))
+        change_good_spec(served, model=using("wrong-colours"))
         result = followed(cluster, served)
         assert result.end == "refused"
         assert "colours shifted" in " ".join(result.words)
@@ -305,7 +309,7 @@ def test_the_demos_users_lose_nothing_when_its_denoiser_with_wrong_colours_is_re
 
 def test_shuffled_weights_are_refused_before_a_user_sees_them(served: Kube, visitors: Load) -> None:
     with refusal(served, "PictureQuality", "colorShift"):
-        spoil(served, model=using("shuffled"))
+        change_good_spec(served, model=using("shuffled"))
     assert not visitors.lost
 
 
@@ -318,31 +322,31 @@ def test_weights_that_are_no_numbers_do_not_get_past_the_build(served: Kube, vis
         return str(state["message"]) if state.get("reason") == "CheckFailed" else ""
 
     with unharmed(served):
-        spoil(served, model=using("nan"))
-        said = eventually(told, CANARY_SECONDS, lambda: f"the check fails\n{story(served)}")
+        change_good_spec(served, model=using("nan"))
+        said = eventually(told, CANARY_SECONDS, lambda: f"the check fails\n{describe_namespace(served)}")
     assert "not finite" in said
     assert not visitors.lost
 
 
 def test_a_canary_whose_pods_never_start_is_taken_back(served: Kube, visitors: Load) -> None:
     # Engines are compiled where the target runs, so all of them have to be there before nothing runs anywhere.
-    spoil(served)
+    change_good_spec(served)
     wait_ready(served, deadline=CANARY_SECONDS)
     with refusal(served, "NotReady"):
         nowhere = {"name": "cpu", "nodeSelector": {"nowhere": "1"}}
-        spoil(served, rollout={"progressDeadline": "15s"}, targets=[nowhere])
+        change_good_spec(served, rollout={"progressDeadline": "15s"}, targets=[nowhere])
     assert not visitors.lost
 
 
 def test_a_canary_that_nobody_asks_is_never_promoted(served: Kube) -> None:
     with refusal(served, "Inconclusive", "canaryRequests"):
         quiet = {"env": [{"name": "TESTED", "value": "silence"}]}
-        spoil(served, rollout={"analysis": {"deadline": "10s"}}, serving=quiet)
+        change_good_spec(served, rollout={"analysis": {"deadline": "10s"}}, serving=quiet)
 
 
 def test_after_all_that_the_next_good_spec_goes_through_without_help(served: Kube, visitors: Load) -> None:
     before = stable(served)
-    spoil(served, scheduler={"type": "Euler"})
+    change_good_spec(served, scheduler={"type": "Euler"})
     wait_ready(served, deadline=CANARY_SECONDS)
     assert stable(served) != before
     assert not target(served).get("canaryRevision")

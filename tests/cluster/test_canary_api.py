@@ -20,7 +20,7 @@ from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.cluster.admission import with_schema
 from tests.support.cluster.kube import Kube, Object, condition
-from tests.support.operator.fleet import CLAIM, World, pipeline, play_controllers, revision
+from tests.support.operator.fleet import CLAIM, ControllerClient, pipeline, revision, simulate_controllers
 from tests.support.operator.fleet import Fleet as Pipelines
 from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server
@@ -125,35 +125,35 @@ def want(kube: Kube, image: str, model: int = 1, **rollout: object) -> None:
     kube.apply(document | {"spec": document["spec"] | spec})
 
 
-async def fail(world: World, sku: str) -> None:
+async def fail(client: ControllerClient, sku: str) -> None:
     """Every unfinished compile Job of this product ends as the builder ends for bad input."""
     selector = f"{naming.MANAGED_SELECTOR},{naming.STAGE}=compile"
-    for job in await world.select(Reference("Job", PIPELINE.namespace), selector):
+    for job in await client.select(Reference("Job", PIPELINE.namespace), selector):
         if job["metadata"]["labels"].get(naming.TARGET) != sku or job.get("status", {}).get("conditions"):
             continue
         place = Reference("Job", PIPELINE.namespace, job["metadata"]["name"])
-        await world.patch(place, {"metadata": {"annotations": {naming.RESULT: json.dumps(FAILED)}}}, MERGE)
+        await client.patch(place, {"metadata": {"annotations": {naming.RESULT: json.dumps(FAILED)}}}, MERGE)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         ended = {"status": "True", "lastTransitionTime": now, "reason": "PodFailurePolicy", "message": ""}
         conditions = [{"type": kind, **ended} for kind in ("FailureTarget", "Failed")]
-        await world.patch_status(place, {"startTime": now, "failed": 1, "conditions": conditions})
+        await client.patch_status(place, {"startTime": now, "failed": 1, "conditions": conditions})
 
 
-def play(
+def simulate(
     server: ApiServer, kube: Kube, until: Callable[[], bool], probe: Probe | None = None, broken: str = ""
 ) -> None:
     """Passes, and controllers that let Jobs succeed and pods start, until something is so."""
 
     async def go() -> None:
         async with connect(str(server.user_kubeconfig)) as connection:
-            world, end = World.of(connection), time.monotonic() + SECONDS
-            reconciler = Reconciler(world, SETTINGS, probe=probe)
+            client, end = ControllerClient.of(connection), time.monotonic() + SECONDS
+            reconciler = Reconciler(client, SETTINGS, probe=probe)
             while not until():
                 assert time.monotonic() < end, kube.run("describe", "dp")
                 await reconciler.reconcile(Key(PIPELINE.namespace, PIPELINE.name))
                 if broken:
-                    await fail(world, broken)
-                await play_controllers(world, ONE)
+                    await fail(client, broken)
+                await simulate_controllers(client, ONE)
                 play_pods(kube)
 
     asyncio.run(go())
@@ -202,14 +202,14 @@ def scales(kube: Kube) -> dict[str, int]:
 def test_what_does_not_compile_on_one_of_two_gpu_products_starts_on_neither(server: ApiServer, kube: Kube) -> None:
     ready = says(kube, "Ready", "Ready")
     want(kube, "s:1", targets=TARGETS)
-    play(server, kube, ready)
+    simulate(server, kube, ready)
     before, pods = stable(kube), scales(kube)
     assert len(before) == 2
     want(kube, "s:1", 2, targets=TARGETS)
-    play(server, kube, says(kube, "EnginesReady", "CompileFailed"), broken=A100)
+    simulate(server, kube, says(kube, "EnginesReady", "CompileFailed"), broken=A100)
     # The other product's engines and repository get finished meanwhile; still nothing starts.
     for _ in range(4):
-        play(server, kube, iter([False, True]).__next__, broken=A100)
+        simulate(server, kube, iter([False, True]).__next__, broken=A100)
     state = condition(found(kube), "EnginesReady")
     assert A100 in state["message"]
     assert "no implementation" in state["message"]
@@ -217,27 +217,27 @@ def test_what_does_not_compile_on_one_of_two_gpu_products_starts_on_neither(serv
     assert condition(found(kube), "Available")["status"] == "True"
     want(kube, "s:1", 3, targets=TARGETS)
     with metrics() as told:
-        play(server, kube, ready, Probe(told.port))
+        simulate(server, kube, ready, Probe(told.port))
     assert not set(stable(kube).values()) & set(before.values())
 
 
 def test_while_no_metrics_come_a_canary_is_held_and_at_the_deadline_taken_back(server: ApiServer, kube: Kube) -> None:
     ready = says(kube, "Ready", "Ready")
     want(kube, "s:1")
-    play(server, kube, ready)
+    simulate(server, kube, ready)
     before = stable(kube)
     with metrics() as told:
         port = told.port
     want(kube, "s:2")
-    play(server, kube, lambda: "did not tell their metrics" in str(found(kube).get("status")), Probe(port))
+    simulate(server, kube, lambda: "did not tell their metrics" in str(found(kube).get("status")), Probe(port))
     assert stable(kube) == before
     assert found(kube)["status"]["summary"]["canary"] == "50% Inconclusive"
     want(kube, "s:2", analysis={**ANALYSIS, "deadline": "1s"})
-    play(server, kube, says(kube, "RolloutComplete", "CanaryRejected"), Probe(port))
+    simulate(server, kube, says(kube, "RolloutComplete", "CanaryRejected"), Probe(port))
     assert "Inconclusive: No verdict within 1 seconds" in condition(found(kube), "RolloutComplete")["message"]
     assert stable(kube) == before
-    play(server, kube, lambda: sorted(scales(kube).values()) == [0, 1], Probe(port))
+    simulate(server, kube, lambda: sorted(scales(kube).values()) == [0, 1], Probe(port))
     want(kube, "s:3")
     with metrics() as told:
-        play(server, kube, ready, Probe(told.port))
+        simulate(server, kube, ready, Probe(told.port))
     assert stable(kube) != before

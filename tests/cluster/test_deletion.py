@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cluster.kube import Kube, Object, eventually
-from tests.support.cluster.pipelines import example, leftovers, running_job_pod, story
+from tests.support.cluster.pipelines import describe_namespace, example, leftovers, running_job_pod
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,9 @@ def test_deleting_in_the_middle_of_a_build_leaves_nothing(namespace: Kube, no_op
         namespace.apply(example(storage={"claimName": "store"}))
         running_job_pod(namespace, stage)
         namespace.run("delete", "dp", "shapes", "--wait=false")
-        eventually(lambda: not leftovers(namespace), GONE_SECONDS, lambda: f"nothing is left\n{story(namespace)}")
+        eventually(
+            lambda: not leftovers(namespace), GONE_SECONDS, lambda: f"nothing is left\n{describe_namespace(namespace)}"
+        )
         assert namespace.get("pvc", "store") is not None
     namespace.apply(example(storage={"claimName": "store"}))
     running_job_pod(namespace, "compile")
@@ -45,4 +47,4 @@ def test_deleting_in_the_middle_of_a_build_leaves_nothing(namespace: Kube, no_op
     no_operator.run("wait", "--for=delete", "pod", "--all", "--timeout=120s")
     namespace.run("delete", "namespace", namespace.namespace, "--wait=false")
     gone = lambda: namespace.get("namespace", namespace.namespace) is None  # noqa: E731 - used once
-    eventually(gone, GONE_SECONDS, lambda: f"the namespace is gone\n{story(namespace)}")
+    eventually(gone, GONE_SECONDS, lambda: f"the namespace is gone\n{describe_namespace(namespace)}")

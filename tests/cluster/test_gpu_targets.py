@@ -25,8 +25,8 @@ from tools.devcluster.build import require_built
 from tools.devcluster.layout import default_root, layout_at
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 SETTINGS = Settings(
     "b:1", "s:1", tensorrt_builder_image="trt:1", tensorrt_serving_image="trts:1", compile_jobs_per_sku=1
@@ -89,7 +89,7 @@ def add_store(kube: Kube, name: str) -> None:
     kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": bound, "spec": access | claim})
 
 
-def look(server: ApiServer, name: str = "shapes") -> None:
+def reconcile(server: ApiServer, name: str = "shapes") -> None:
     """One pass of the operator."""
 
     async def go() -> None:
@@ -150,9 +150,9 @@ def compiling(server: ApiServer, kube: Kube) -> Kube:
     add_store(kube, "store")
     kube.apply(pipeline(storage={"claimName": "store"}, targets=[L4, A100, {"name": "cpu"}]))
     for stage in ("fetch", "export"):
-        look(server)
+        reconcile(server)
         finish(kube, jobs(kube, stage))
-    look(server)
+    reconcile(server)
     for job in let_go(jobs(kube, "compile")):
         add_pod(kube, job)
     return kube
@@ -169,7 +169,7 @@ def test_what_is_waited_for_is_told_with_the_number_of_nodes(server: ApiServer, 
 
     def told() -> Object | None:
         """The condition once it names both products: the scheduler judges one pod after the other."""
-        look(server)
+        reconcile(server)
         state = condition(compiling.get("dp", "shapes"), "EnginesReady")
         return state if all(text in state.get("message", "") for text in waits) else None
 
@@ -183,7 +183,7 @@ def test_what_is_waited_for_is_told_with_the_number_of_nodes(server: ApiServer, 
 def test_the_other_target_goes_on(server: ApiServer, compiling: Kube) -> None:
     for stage in ("compile", "assemble", "check"):
         finish(compiling, let_go(jobs(compiling, stage, "cpu" if stage == "compile" else "")))
-        look(server)
+        reconcile(server)
     [deployment] = compiling.list("deployments")
     assert deployment["metadata"]["labels"][naming.TARGET] == "cpu"
 
@@ -198,7 +198,7 @@ def test_a_gpu_that_becomes_free_gets_the_build_and_its_end_lets_the_next_go(
     compiling.run("delete", "pod", "holder", "--grace-period=0", "--force")
     eventually(lambda: node_of(compiling, pod) == "l4-0", 180, "the compile pod runs on the node with the L4")
     finish(compiling, [first])
-    look(server)
+    reconcile(server)
     [second] = let_go(jobs(compiling, "compile", SKU))
     assert second["metadata"]["name"] != first["metadata"]["name"]
 
@@ -256,13 +256,13 @@ def test_a_gpu_by_claim_is_waited_for_and_taken_where_a_driver_has_it(server: Ap
     compiling.apply(pipeline("claims", storage={"claimName": "store"}, targets=[CLAIMED]))
     # It joins the Jobs that the other pipeline has had done, stage by stage, and then needs one of its own.
     for _ in ("fetch", "export", "compile"):
-        look(server, "claims")
+        reconcile(server, "claims")
     [job] = let_go(jobs(compiling, "compile", "NVIDIA-H200"))
     pod = add_pod(compiling, job)
     make_claims(compiling, pod)
 
     def told() -> bool:
-        look(server, "claims")
+        reconcile(server, "claims")
         state = condition(compiling.get("dp", "claims"), "EnginesReady")
         return state["reason"] == "WaitingForGPU" and "claims of one-h200" in state["message"]
 

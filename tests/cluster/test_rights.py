@@ -16,7 +16,7 @@ from tests.support.cluster.definitions import OTHERS, definition, established
 from tests.support.cluster.kube import Kube, Object, condition, eventually
 from tests.support.cluster.operator_process import operator_process
 from tests.support.cluster.pipelines import ready
-from tests.support.operator.fleet import CLAIM, Fleet, World, pipeline, play_controllers, revision
+from tests.support.operator.fleet import CLAIM, ControllerClient, Fleet, pipeline, revision, simulate_controllers
 from tests.support.paths import CRD
 from tools.charttools.render import NAMESPACE, objects, render
 from tools.devcluster.bare import USER, ApiServer, api_server
@@ -90,14 +90,14 @@ def spec(**changes: Any) -> Object:  # noqa: ANN401 - any field of the spec
 
 
 def live(server: ApiServer, kube: Kube, document: Object, *, suspended: bool = False) -> None:
-    """Apply it, and play the controllers until the operator says that it is served, or suspended."""
+    """Apply it, and simulate the controllers until the operator says that it is served, or suspended."""
 
-    async def play() -> None:
+    async def simulate() -> None:
         async with connect(str(server.kubeconfig)) as connection:
-            await play_controllers(World.of(connection), ONE)
+            await simulate_controllers(ControllerClient.of(connection), ONE)
 
     def settled() -> bool:
-        asyncio.run(play())
+        asyncio.run(simulate())
         if not suspended:
             return ready(kube, PIPELINE.name) is not None
         return condition(kube.get("dp", PIPELINE.name), "Ready").get("reason") == "Suspended"

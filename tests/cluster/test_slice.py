@@ -16,7 +16,7 @@ from examples.demo_support.settings import GUIDANCE
 from examples.demo_training.judge import judge
 from tests.support.cluster.kube import Kube, Object, condition, eventually
 from tests.support.cluster.load import load
-from tests.support.cluster.pipelines import end_state, example, leftovers, story, wait_ready
+from tests.support.cluster.pipelines import describe_namespace, end_state, example, leftovers, wait_ready
 from tests.support.cluster.upgrade import servers, to_the_next_version
 
 if TYPE_CHECKING:
@@ -151,8 +151,10 @@ def test_a_rolling_restart_under_load_loses_no_request(served: Kube) -> None:
     with load(users, request, 4) as asking:
         eventually(lambda: asking.answered >= BEFORE_AND_AFTER, 300, lambda: f"pictures come: {asking}")
         served.run("rollout", "restart", "deployment", "-l", "diffusion-operator.io/pipeline=shapes")
-        eventually(lambda: replaced(served, before["metadata"]["uid"]), 300, lambda: f"a new pod\n{story(served)}")
-        eventually(lambda: not leaving(served), 300, lambda: f"the old pod is gone\n{story(served)}")
+        eventually(
+            lambda: replaced(served, before["metadata"]["uid"]), 300, lambda: f"a new pod\n{describe_namespace(served)}"
+        )
+        eventually(lambda: not leaving(served), 300, lambda: f"the old pod is gone\n{describe_namespace(served)}")
         count = asking.answered
         eventually(lambda: asking.answered >= count + BEFORE_AND_AFTER, 300, lambda: f"pictures come: {asking}")
     assert not asking.lost
@@ -191,5 +193,5 @@ def test_deleting_the_pipeline_leaves_nothing(served: Kube) -> None:
     eventually(
         lambda: not leftovers(served) and not served.list("persistentvolumeclaims"),
         60,
-        lambda: f"everything is gone\n{leftovers(served)}\n{story(served)}",
+        lambda: f"everything is gone\n{leftovers(served)}\n{describe_namespace(served)}",
     )

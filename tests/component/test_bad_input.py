@@ -17,7 +17,7 @@ from diffusion_contract.tensors import Component
 from tests.support.builder import parts
 from tests.support.builder.conditioned import checkpoint
 from tests.support.builder.repository import SHAPES, context, make
-from tests.support.tensorrt import rtx as tensorrt_rtx
+from tests.support.tensorrt import tensorrt_rtx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,8 +19,8 @@ from tests.support.builder.repository import context, make
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Sequence
+    from pathlib import Path
 
 _ALL = {
     "fetch", "assemble",

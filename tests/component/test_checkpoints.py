@@ -17,7 +17,7 @@ from diffusion_contract.tensors import Component, interface
 from tests.support.builder import parts
 from tests.support.builder.repository import SHAPES, context
 from tests.support.builder.shapes import SHAPES_OF, Shape, lora
-from tests.support.tensorrt import rtx as tensorrt_rtx
+from tests.support.tensorrt import tensorrt_rtx
 from tests.support.tensorrt.conformance import Workshop
 
 EVERYTHING = os.environ.get("CONFORMANCE") == "everything"

@@ -23,8 +23,8 @@ from tests.support.triton.client import Pixels, answer, tensor
 from tests.support.triton.tritonserver import end_idle, serve
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 

@@ -19,8 +19,8 @@ from examples.demo_hub import HubHandler, HubServer, revision_of
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 _BUILDER = ROOT / "builder"
 _COMMAND = (sys.executable, "-m", "diffusion_builder", "fetch")
@@ -78,9 +78,9 @@ def root(tmp_path_factory: pytest.TempPathFactory, random_checkpoint: Path) -> P
     shutil.copytree(random_checkpoint, folder / "demo" / "good")
     # Pickles beside safetensors are common and harmless: they are simply not taken.
     (folder / "demo" / "good" / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
-    for name, (spoil, _reason) in _BAD.items():
+    for name, (corrupt, _reason) in _BAD.items():
         shutil.copytree(random_checkpoint, folder / "bad" / name)
-        spoil(folder / "bad" / name)
+        corrupt(folder / "bad" / name)
     return folder
 
 

@@ -164,7 +164,7 @@ def test_what_cannot_be_drawn_is_refused_in_words(
     assert picture(server.http, ensemble, question).shape == (2, 64, 64, 3)
 
 
-def _spoilt(question: Question) -> Iterator[dict[str, Any]]:
+def _invalid_changes(question: Question) -> Iterator[dict[str, Any]]:
     """Changes that make a request one to be refused: numbers, formats and masks that are none, a picture left out."""
     yield {"guidance_scale": _column(math.nan, np.float32)}
     yield {"output_format": _column(b"GIF", object)}
@@ -177,7 +177,7 @@ def test_refused_requests_are_in_flight_in_no_ensemble(everything: Conditioned) 
     """All outputs at once, previews among them, and a preview alone."""
     with serve(everything.models) as own:
         for ensemble, question in everything.questions.items():
-            for changes in _spoilt(question):
+            for changes in _invalid_changes(question):
                 for only in (None, "preview_1"):
                     with pytest.raises(InferenceServerException):
                         put(own.http, ensemble, question, only, **changes)

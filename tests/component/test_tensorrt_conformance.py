@@ -23,7 +23,7 @@ from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
 from diffusion_contract.tensors import ENGINES, Component
 from tests.support.builder.repository import SHAPES, context
-from tests.support.tensorrt import rtx as tensorrt_rtx
+from tests.support.tensorrt import tensorrt_rtx
 from tests.support.tensorrt.checkpoints import write_sd1_like, write_sd2_like
 from tests.support.tensorrt.conformance import Workshop
 

@@ -13,7 +13,7 @@ from diffusion_builder.store import Kind, Store
 from diffusion_contract.tensors import Component, interface
 from tests.support.builder import parts
 from tests.support.builder.repository import SHAPES, context
-from tests.support.tensorrt import rtx as tensorrt_rtx
+from tests.support.tensorrt import tensorrt_rtx
 from tests.support.tensorrt.conformance import Workshop
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.support.cluster.kube import Kube, Object, condition, eventually
-from tests.support.cluster.pipelines import example, story, wait_ready
+from tests.support.cluster.pipelines import describe_namespace, example, wait_ready
 from tests.support.integrations.keda import keda
 from tests.support.integrations.load import ASKED, Front, clients, front
 from tests.support.integrations.prometheus import Prometheus, prometheus
@@ -57,7 +57,7 @@ class Scaled:
             pods = len(self.kube.list("pods", "diffusion-operator.io/revision"))
             return (state["spec"]["replicas"], state["status"].get("readyReplicas", 0), pods) == (count, count, count)
 
-        eventually(there, SECONDS, lambda: f"{count} pods\n{self.signals()}\n{story(self.kube)}")
+        eventually(there, SECONDS, lambda: f"{count} pods\n{self.signals()}\n{describe_namespace(self.kube)}")
 
     def signals(self) -> str:
         """What the autoscaler sees, for the message of a failed test."""
@@ -106,7 +106,9 @@ def scaled(shared_namespace: Kube, tmp_path_factory: pytest.TempPathFactory) -> 
         yield Scaled(kube, counter, metrics, url)
         # While KEDA runs, which has to let go of its object.
         kube.delete("dp", "shapes")
-        eventually(lambda: not kube.list("scaledobjects") and not kube.list("hpa"), 60, lambda: story(kube))
+        eventually(
+            lambda: not kube.list("scaledobjects") and not kube.list("hpa"), 60, lambda: describe_namespace(kube)
+        )
 
 
 def test_keda_takes_the_object_that_the_operator_renders(scaled: Scaled) -> None:
@@ -150,7 +152,7 @@ def test_the_autoscaler_follows_the_traffic_to_the_next_revision(scaled: Scaled)
     before = scaled.deployment["metadata"]["name"]
     scaled.kube.run("patch", "dp", "shapes", "--type=merge", "-p", '{"spec":{"scheduler":{"type":"Euler"}}}')
     wait_ready(scaled.kube, deadline=SECONDS)
-    eventually(lambda: len(scaled.kube.list("deployments")) == 1, SECONDS, lambda: story(scaled.kube))
+    eventually(lambda: len(scaled.kube.list("deployments")) == 1, SECONDS, lambda: describe_namespace(scaled.kube))
     after = scaled.deployment["metadata"]["name"]
     assert after != before
 
@@ -179,8 +181,8 @@ def test_a_suspended_pipeline_has_no_autoscaler_and_no_pods_whoever_asks(scaled:
         scaled.kube.run("patch", "dp", "shapes", "--type=merge", "-p", f'{{"spec":{{"suspend":{value}}}}}')
 
     patch_suspend("true")
-    eventually(lambda: not scaled.kube.list("scaledobjects"), 60, lambda: story(scaled.kube))
-    eventually(lambda: not scaled.kube.list("hpa"), 60, lambda: story(scaled.kube))
+    eventually(lambda: not scaled.kube.list("scaledobjects"), 60, lambda: describe_namespace(scaled.kube))
+    eventually(lambda: not scaled.kube.list("hpa"), 60, lambda: describe_namespace(scaled.kube))
     scaled.wait_pods(0)
     assert scaled.front.ask(scaled.url, steps=4) is None
     patch_suspend("false")

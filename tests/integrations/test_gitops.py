@@ -22,7 +22,7 @@ from tests.support.cluster.operator_process import operator_process
 from tests.support.cluster.pipelines import ready
 from tests.support.integrations.gitops import FOLDER, Engine, engine
 from tests.support.integrations.repository import Repository, served
-from tests.support.operator.fleet import CLAIM, Fleet, World, pipeline, play_controllers, revision
+from tests.support.operator.fleet import CLAIM, ControllerClient, Fleet, pipeline, revision, simulate_controllers
 from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server
 
@@ -58,17 +58,17 @@ class Studio:
     def wait(self, probe: Callable[[], object], what: str) -> None:
         """Play Jobs and pods until it is so."""
 
-        def play() -> bool:
+        def simulate() -> bool:
             if probe():
                 return True
             asyncio.run(self._play())
             return False
 
-        eventually(play, SECONDS, lambda: f"{what}\n{self.live.get('status')}\n{self.engine.story()}")
+        eventually(simulate, SECONDS, lambda: f"{what}\n{self.live.get('status')}\n{self.engine.output_tail()}")
 
     async def _play(self) -> None:
         async with connect(str(self.server.user_kubeconfig)) as connection:
-            await play_controllers(World.of(connection), FLEET)
+            await simulate_controllers(ControllerClient.of(connection), FLEET)
 
     def builds(self) -> set[str]:
         """Names of the Jobs, without those that nobody needs any more."""
@@ -108,9 +108,9 @@ def test_a_commit_makes_a_pipeline_and_the_next_look_finds_no_difference(studio:
     commit = studio.repository.commit(FILE, wanted())
     own = f"DiffusionPipeline/{PIPELINE.name}"
     assert studio.engine.synced(commit) == [f"{own} Synced"]
-    studio.engine.calm(commit)
+    studio.engine.wait_unchanged(commit)
     studio.wait(lambda: ready(studio.kube, PIPELINE.name), "the pipeline is ready")
-    tree = studio.engine.calm(commit).tree
+    tree = studio.engine.wait_unchanged(commit).tree
     assert own in tree
     assert {name.split("/")[0] for name in tree} >= {"DiffusionPipeline", "Job", "Deployment", "Service"}
 
@@ -121,7 +121,7 @@ def test_a_commit_with_another_unet_builds_one_engine_and_starts_a_canary(studio
     commit = studio.repository.commit(FILE, wanted(denoiser=unet))
     assert studio.engine.synced(commit)
     studio.wait(lambda: studio.target.get("canaryWeight"), "a canary has requests")
-    studio.engine.calm(commit)
+    studio.engine.wait_unchanged(commit)
     assert studio.target["stableRevision"] == stable != studio.target["canaryRevision"]
     assert condition(studio.live, "RolloutComplete")["reason"] == "CanaryProgressing"
     made = sorted(name.rsplit("-", 1)[0] for name in studio.builds() - before)
@@ -135,7 +135,7 @@ def test_git_revert_takes_the_canary_back_before_anything_is_built(studio: Studi
     # No Job ends and no pod starts meanwhile.
     eventually(lambda: not studio.target.get("canaryWeight"), 60, lambda: str(studio.live["status"]))
     studio.wait(lambda: ready(studio.kube, PIPELINE.name) and not studio.target.get("canaryRevision"), "no canary")
-    studio.engine.calm(commit)
+    studio.engine.wait_unchanged(commit)
     assert studio.target["stableRevision"] == stable
 
 
@@ -146,11 +146,11 @@ def test_what_somebody_changes_by_hand_is_put_back(studio: Studio) -> None:
     def found() -> str:
         return str(studio.live["spec"]["model"]["source"]["huggingFace"]["revision"])
 
-    eventually(lambda: found() == revision(1), SECONDS, studio.engine.story)
+    eventually(lambda: found() == revision(1), SECONDS, studio.engine.output_tail)
 
 
 def test_a_file_that_is_removed_takes_the_pipeline_with_it_and_nothing_else(studio: Studio) -> None:
     commit = studio.repository.commit(FILE, None)
     assert studio.engine.synced(commit) == [f"DiffusionPipeline/{PIPELINE.name} Pruned"]
-    eventually(lambda: not studio.live, SECONDS, studio.engine.story)
+    eventually(lambda: not studio.live, SECONDS, studio.engine.output_tail)
     assert studio.kube.get("persistentvolumeclaim", CLAIM) is not None

@@ -26,8 +26,8 @@ from examples.demo_support.settings import GUIDANCE, ROOT
 from examples.demo_training.judge import judge
 from tests.support.cluster.fixtures import HUB_NAMESPACE, run_devcluster
 from tests.support.cluster.kube import Object, condition, eventually
-from tests.support.cluster.pipelines import BUILD_SECONDS, example, leftovers, story
-from tests.support.tensorrt import rtx as tensorrt_rtx
+from tests.support.cluster.pipelines import BUILD_SECONDS, describe_namespace, example, leftovers
+from tests.support.tensorrt import tensorrt_rtx
 from tools.devcluster.nodes import DEFAULT_NODES
 from tools.images.build import local_reference
 from tools.images.buildah import open_buildah
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 NODES = {"NVIDIA-L4": "l4-0", "NVIDIA-A10G": "a10g-0"}
 PROMPT = "a red circle on a blue background"
-TRTEXEC = ROOT / "tests" / "component" / "trtexec"
+TRTEXEC = ROOT / "tests" / "support" / "tensorrt" / "trtexec"
 CONTAINERFILE = """\
 ARG BUILDER
 FROM ${BUILDER}
@@ -63,7 +63,7 @@ PROGRAMS = {
 def builder_with_tensorrt(builder: str, registry: str, folder: Path) -> str:
     """The builder's image with the test-only trtexec and nvidia-smi, pushed; returns its reference."""
     shutil.copytree(tensorrt_rtx.install(), folder / "rtx", symlinks=True)
-    shutil.copytree(TRTEXEC, folder / "rtx" / "tests" / "component" / "trtexec")
+    shutil.copytree(TRTEXEC, folder / "rtx" / "tests" / "support" / "tensorrt" / "trtexec")
     for name, command in PROGRAMS.items():
         tensorrt_rtx.write_program(folder / name, command)
     (folder / "Containerfile").write_text(CONTAINERFILE)
@@ -122,10 +122,10 @@ def compiled(
         gpus = [{"name": name, "gpu": {"product": sku}} for sku, name in NODES.items()]
         kube.apply(example(targets=[*gpus, {"name": "cpu"}]))
         built = lambda: condition(kube.get("dp", "shapes"), "RepositoryReady").get("status") == "True"  # noqa: E731
-        eventually(built, BUILD_SECONDS, lambda: story(kube))
+        eventually(built, BUILD_SECONDS, lambda: describe_namespace(kube))
         yield kube
         kube.run("delete", "dp", "shapes", "--wait=false")
-        eventually(lambda: not leftovers(kube), 300, lambda: story(kube))
+        eventually(lambda: not leftovers(kube), 300, lambda: describe_namespace(kube))
 
 
 @pytest.mark.parametrize(("sku", "runtime"), [*((sku, "tensorrt") for sku in NODES), ("cpu", "onnxruntime")])
@@ -153,7 +153,7 @@ def test_the_cpu_serves_beside_it(cluster: Cluster, compiled: Kube) -> None:
         targets = (compiled.get("dp", "shapes") or {})["status"]["targets"]
         return any(target["name"] == "cpu" and target["readyReplicas"] for target in targets)
 
-    eventually(serves, 300, lambda: story(compiled))
+    eventually(serves, 300, lambda: describe_namespace(compiled))
     with port_forward(cluster.tools, "shapes-cpu", compiled.namespace) as url:
         picture = generate(url, 20, Request(prompt=PROMPT, seed=7, guidance_scale=GUIDANCE))
     assert judge(np.asarray(Image.open(io.BytesIO(picture))), PROMPT).both

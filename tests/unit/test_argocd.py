@@ -12,7 +12,7 @@ from diffusion_builder import errors
 from diffusion_operator import conditions, naming
 from diffusion_operator.conditions import Finding, Reason, Type
 from tests.support.operator.fake_cluster import FakeCluster
-from tests.support.operator.reconciling import build, look, serve, settle
+from tests.support.operator.reconciling import build, reconcile, serve, settle
 from tools.charttools.manifests import HEALTH, health_settings
 
 REASONS = sorted({str(reason) for reason in (*conditions.Reason, *errors.Reason)})
@@ -52,7 +52,7 @@ def test_a_whole_life_is_healthy_only_when_it_serves() -> None:
     cluster = FakeCluster()
     cluster.apply_pipeline()
     assert health(cluster.pipeline())[0] == "Progressing"
-    look(cluster)
+    reconcile(cluster)
     assert health(cluster.pipeline())[0] == "Progressing"
     build(cluster)
     assert health(cluster.pipeline())[0] == "Progressing"

@@ -1,6 +1,6 @@
-"""Spoils a denoiser's weights, with the standard library alone: it runs in the hub's pod, and in the tests.
+"""Corrupts a denoiser's weights, with the standard library alone: it runs in the hub's pod, and in the tests.
 
-python spoil.py FOLDER_OF_THE_DENOISER OUT      # writes OUT/nan and OUT/shuffled
+python corrupt_weights.py FOLDER_OF_THE_DENOISER OUT      # writes OUT/nan and OUT/shuffled
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 NOT_A_NUMBER = b"\x00\x7e"  # float16, little endian
 
 
-def spoilt(data: bytes, how: str) -> bytes:
+def corrupted(data: bytes, how: str) -> bytes:
     """A safetensors file of float16 tensors with the last convolution's weights made NaN, or in another order."""
     (length,) = struct.unpack("<Q", data[:8])
     start, end = json.loads(data[8 : 8 + length])["conv_out.weight"]["data_offsets"]
@@ -34,7 +34,7 @@ def write(source: Path, out: Path) -> None:
         folder = out / how
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / "config.json", folder / "config.json")
-        (folder / WEIGHTS).write_bytes(spoilt((source / WEIGHTS).read_bytes(), how))
+        (folder / WEIGHTS).write_bytes(corrupted((source / WEIGHTS).read_bytes(), how))
 
 
 if __name__ == "__main__":

@@ -38,10 +38,10 @@ def ready(kube: Kube, name: str = "shapes") -> Object | None:
 
 def wait_ready(kube: Kube, name: str = "shapes", deadline: float = BUILD_SECONDS) -> Object:
     """Wait until it is ready; the error tells all that kubectl can tell."""
-    return eventually(lambda: ready(kube, name), deadline, lambda: story(kube))
+    return eventually(lambda: ready(kube, name), deadline, lambda: describe_namespace(kube))
 
 
-def story(kube: Kube) -> str:
+def describe_namespace(kube: Kube) -> str:
     """Everything about a namespace, for the message of a failed test."""
     listed = kube.run("get", "dp,jobs,pods,deployments,pvc", "-o", "wide")
     return f"pipeline ready\n{listed}\n{kube.run('describe', 'dp')}\n{kube.run('get', 'events')}"
@@ -73,4 +73,4 @@ def running_job_pod(kube: Kube, stage: str) -> Object:
         pods = kube.list("pods", f"diffusion-operator.io/stage={stage}")
         return next((pod for pod in pods if pod["status"].get("phase") == "Running"), None)
 
-    return eventually(find, BUILD_SECONDS, lambda: f"a running {stage} pod\n{story(kube)}", pause=0.1)
+    return eventually(find, BUILD_SECONDS, lambda: f"a running {stage} pod\n{describe_namespace(kube)}", pause=0.1)

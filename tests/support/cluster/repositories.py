@@ -11,7 +11,7 @@ from typing import Any
 
 from examples.demo_hub import revision_of
 from examples.demo_support import hub
-from tests.support.cluster import corrupt_weights as spoil
+from tests.support.cluster import corrupt_weights
 from tests.support.paths import EXAMPLES
 
 Files = Mapping[str, bytes]
@@ -65,13 +65,13 @@ def revision(name: str) -> str:
 
 
 def denoiser(name: str) -> tuple[str, str]:
-    """Repository and revision of a denoiser: of examples/demo-unets, or one that is spoilt in the hub's pod."""
+    """Repository and revision of a denoiser: of examples/demo-unets, or one that is corrupted in the hub's pod."""
     folder = EXAMPLES / "demo-unets" / name
     if folder.is_dir():
         return f"demo/{name}", revision_of(folder)
     with tempfile.TemporaryDirectory() as out:
-        spoil.write(EXAMPLES / "demo-checkpoint" / "unet", Path(out))
-        return f"spoilt/{name}", revision_of(Path(out, name))
+        corrupt_weights.write(EXAMPLES / "demo-checkpoint" / "unet", Path(out))
+        return f"corrupted/{name}", revision_of(Path(out, name))
 
 
 def hub_objects(namespace: str, image: str, repositories: Mapping[str, Files]) -> list[dict[str, Any]]:
@@ -90,24 +90,24 @@ def hub_objects(namespace: str, image: str, repositories: Mapping[str, Files]) -
     server = pod["containers"][0]
     pod["volumes"] = [
         {"name": "broken", "configMap": {"name": "broken-repositories", "items": items}},
-        {"name": "spoil", "configMap": {"name": "spoil"}},
-        {"name": "spoilt", "emptyDir": {}},
+        {"name": "corrupt-weights", "configMap": {"name": "corrupt-weights"}},
+        {"name": "corrupted", "emptyDir": {}},
     ]
-    spoilt = {"name": "spoilt", "mountPath": "/srv/hub/spoilt"}
-    command = ["python3", "/opt/spoil/spoil.py", "/srv/hub/demo/shapes/unet", "/srv/hub/spoilt"]
+    corrupted = {"name": "corrupted", "mountPath": "/srv/hub/corrupted"}
+    command = ["python3", "/opt/corrupt-weights/corrupt_weights.py", "/srv/hub/demo/shapes/unet", "/srv/hub/corrupted"]
     pod["initContainers"] = [
         {
             **{key: server[key] for key in ("image", "resources", "securityContext")},
-            "name": "spoil",
+            "name": "corrupt-weights",
             "command": command,
-            "volumeMounts": [spoilt, {"name": "spoil", "mountPath": "/opt/spoil"}],
+            "volumeMounts": [corrupted, {"name": "corrupt-weights", "mountPath": "/opt/corrupt-weights"}],
         }
     ]
-    server["volumeMounts"] = [{"name": "broken", "mountPath": "/srv/hub/broken"}, spoilt]
+    server["volumeMounts"] = [{"name": "broken", "mountPath": "/srv/hub/broken"}, corrupted]
     program = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": "spoil", "namespace": namespace},
-        "data": {"spoil.py": Path(spoil.__file__).read_text()},
+        "metadata": {"name": "corrupt-weights", "namespace": namespace},
+        "data": {"corrupt_weights.py": Path(corrupt_weights.__file__).read_text()},
     }
     return [config, program, *objects]

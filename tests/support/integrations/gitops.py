@@ -1,4 +1,4 @@
-"""Argo CD's engine on the host: what it compares and syncs is a line for every look (go/gitops/main.go)."""
+"""Argo CD's engine on the host: what it compares and syncs is one line per comparison (go/gitops/main.go)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STOP_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Look:
+class Comparison:
     """One comparison of a commit with the cluster.
 
     Attributes:
@@ -44,30 +44,36 @@ class Engine:
 
     output: Path
 
-    def looks(self, revision: str) -> list[Look]:
-        """All looks at a commit so far; the last line may be half written."""
+    def comparisons(self, revision: str) -> list[Comparison]:
+        """All comparisons with a commit so far; the last line may be half written."""
         lines = self.output.read_text().split("\n")[:-1]
-        return [look for look in (Look(**json.loads(line)) for line in lines) if look.revision == revision]
+        comparisons = (Comparison(**json.loads(line)) for line in lines)
+        return [comparison for comparison in comparisons if comparison.revision == revision]
 
     def synced(self, revision: str) -> list[str]:
         """Results of the first sync of this commit that did not fail."""
 
         def first() -> list[str]:
-            return next((look.synced for look in self.looks(revision) if look.synced and not look.error), [])
+            comparisons = self.comparisons(revision)
+            return next((each.synced for each in comparisons if each.synced and not each.error), [])
 
-        return eventually(first, _SECONDS, lambda: f"{revision} is synced\n{self.story()}")
+        return eventually(first, _SECONDS, lambda: f"{revision} is synced\n{self.output_tail()}")
 
-    def calm(self, revision: str) -> Look:
-        """Wait for several more looks in a row, from now on, that find nothing to do."""
-        before = len(self.looks(revision))
+    def wait_unchanged(self, revision: str) -> Comparison:
+        """Wait for several more comparisons in a row, from now on, that find nothing to do."""
+        before = len(self.comparisons(revision))
 
-        def nothing() -> Look | None:
-            last = self.looks(revision)[before:][-_CALM:]
-            return last[-1] if len(last) == _CALM and not any(look.diffs or look.error for look in last) else None
+        def nothing() -> Comparison | None:
+            last = self.comparisons(revision)[before:][-_CALM:]
+            return (
+                last[-1]
+                if len(last) == _CALM and not any(comparison.diffs or comparison.error for comparison in last)
+                else None
+            )
 
-        return eventually(nothing, _SECONDS, lambda: f"{revision} has no diff\n{self.story()}")
+        return eventually(nothing, _SECONDS, lambda: f"{revision} has no diff\n{self.output_tail()}")
 
-    def story(self) -> str:
+    def output_tail(self) -> str:
         """The last of what it said, for the message of a failed test."""
         return self.output.read_text()[-3000:] + self.output.with_suffix(".errors").read_text()[-2000:]
 
@@ -76,7 +82,7 @@ class Engine:
 def engine(kube: Kube, url: str, folder: Path) -> Iterator[Engine]:
     """Keep the folder `pipelines` of a repository in sync with a namespace while the block runs."""
     argv: list[str | Path] = [programs(GITOPS) / "gitops", url, FOLDER, kube.namespace, folder / "clone"]
-    output = folder / "engine.looks"
+    output = folder / "engine.comparisons"
     with (
         output.open("wb") as out,
         output.with_suffix(".errors").open("wb") as errors,
@@ -86,7 +92,7 @@ def engine(kube: Kube, url: str, folder: Path) -> Iterator[Engine]:
     ):
         try:
             yield Engine(output)
-            assert process.poll() is None, Engine(output).story()
+            assert process.poll() is None, Engine(output).output_tail()
         finally:
             process.terminate()
             try:

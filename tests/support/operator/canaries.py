@@ -49,15 +49,15 @@ def change(cluster: FakeCluster, number: int, targets: int = 1, **rollout: Any) 
     made["metadata"]["annotations"], made["status"] = notes, status
 
 
-def pass_(cluster: FakeCluster, probe: Probe) -> float | None:
+def reconcile_with(cluster: FakeCluster, probe: Probe) -> float | None:
     return asyncio.run(Reconciler(cluster, SETTINGS, probe=probe).reconcile(Key(NAMESPACE, "shapes")))
 
 
-def play(cluster: FakeCluster, canary: Window = GOOD, passes: int = 16) -> list[str]:
+def run_rollout(cluster: FakeCluster, canary: Window = GOOD, passes: int = 16) -> list[str]:
     """Passes with new operators while pods start, Jobs succeed and time flies; returns what the column said."""
     seen: list[str] = []
     for _ in range(passes):
-        pass_(cluster, FakeProbe(canary))
+        reconcile_with(cluster, FakeProbe(canary))
         said = str(cluster.pipeline()["status"]["summary"].get("canary"))
         if said not in seen[-1:]:
             seen.append(said)
@@ -67,7 +67,7 @@ def play(cluster: FakeCluster, canary: Window = GOOD, passes: int = 16) -> list[
         age(cluster)
         # Nothing is decided on the status.
         cluster.pipeline()["status"] = {}
-    pass_(cluster, FakeProbe(canary))
+    reconcile_with(cluster, FakeProbe(canary))
     return seen
 
 

@@ -1,4 +1,4 @@
-"""A fleet of pipelines on a real API server, and somebody who plays the controllers: Jobs end well, pods get ready."""
+"""A fleet of pipelines on a real API server, and simulated controllers: Jobs succeed, pods become ready."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def revision(number: int) -> str:
     return f"{number:040x}"
 
 
-class World(Cluster):
+class ControllerClient(Cluster):
     """The API server as its controllers use it."""
 
     @classmethod
-    def of(cls, cluster: Cluster) -> World:
+    def of(cls, cluster: Cluster) -> ControllerClient:
         """The same connection."""
         return cls(cluster._api)  # noqa: SLF001 - of its own parent class
 
@@ -86,7 +86,7 @@ class World(Cluster):
         await self._request("POST", "/api/v1/namespaces", head)
 
 
-async def create(world: World, fleet: Fleet) -> None:
+async def create(client: ControllerClient, fleet: Fleet) -> None:
     """Namespaces, stores and pipelines that are served already, as an operator has left them.
 
     One namespace is made in memory by the operator's own passes; every real one is a copy of it.
@@ -96,7 +96,7 @@ async def create(world: World, fleet: Fleet) -> None:
 
     async def one(name: str) -> None:
         async with limit:
-            await _copy(world, model, name)
+            await _copy(client, model, name)
 
     await asyncio.gather(*(one(name) for name in fleet.all_namespaces()))
 
@@ -115,9 +115,9 @@ def _served(count: int) -> list[JsonObject]:
     return sorted(found, key=lambda item: kinds.get(item["kind"], 2))
 
 
-async def _copy(world: World, model: list[JsonObject], namespace: str) -> None:
+async def _copy(client: ControllerClient, model: list[JsonObject], namespace: str) -> None:
     """Real objects refer to each other by the UIDs that the API server gives."""
-    await world.make_namespace(namespace)
+    await client.make_namespace(namespace)
     uids: dict[str, str] = {}
     for item in model:
         text = json.dumps({key: value for key, value in item.items() if key != "status"})
@@ -127,10 +127,10 @@ async def _copy(world: World, model: list[JsonObject], namespace: str) -> None:
         head = body["metadata"] | {"namespace": namespace}
         body["metadata"] = {key: head[key] for key in head if key not in SERVER_FIELDS}
         target = Reference(item["kind"], namespace, head["name"])
-        if not await world.create(body):
+        if not await client.create(body):
             raise OperatorError(f"{target} exists")
         if item["kind"] in {KIND, "PersistentVolumeClaim"}:
-            made = await world.get(target)
+            made = await client.get(target)
             uids[item["metadata"]["uid"]] = str(made["metadata"]["uid"]) if made is not None else ""
 
 
@@ -140,7 +140,7 @@ def _claim(namespace: str) -> JsonObject:
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": head, "spec": access}
 
 
-async def play_controllers(cluster: World, fleet: Fleet) -> int:
+async def simulate_controllers(cluster: ControllerClient, fleet: Fleet) -> int:
     """Let every unfinished Job succeed and every Deployment get its pods; returns how many there were."""
     done = 0
     for namespace in fleet.all_namespaces():
@@ -160,7 +160,7 @@ def _is_short(item: JsonObject) -> bool:
     return seen != (item["spec"]["replicas"], item["metadata"]["generation"])
 
 
-async def _finish(cluster: World, job: JsonObject) -> None:
+async def _finish(cluster: ControllerClient, job: JsonObject) -> None:
     """The result goes where the operator keeps it, since there are no pods to say it."""
     target = Reference("Job", job["metadata"]["namespace"], job["metadata"]["name"])
     now = _now()
@@ -178,7 +178,7 @@ async def _finish(cluster: World, job: JsonObject) -> None:
         logging.getLogger(__name__).warning("%s: %s", target.name, error)
 
 
-async def _start(cluster: World, item: JsonObject) -> None:
+async def _start(cluster: ControllerClient, item: JsonObject) -> None:
     target = Reference("Deployment", item["metadata"]["namespace"], item["metadata"]["name"])
     count, now = item["spec"]["replicas"], _now()
     complete = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable", "message": ""}

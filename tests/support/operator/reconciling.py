@@ -17,7 +17,7 @@ SETTINGS = Settings(
 OTHER_REVISION = "f" * 40
 
 
-def look(cluster: Cluster, name: str = "shapes", settings: Settings = SETTINGS) -> float | None:
+def reconcile(cluster: Cluster, name: str = "shapes", settings: Settings = SETTINGS) -> float | None:
     return asyncio.run(Reconciler(cluster, settings).reconcile(Key(NAMESPACE, name)))
 
 
@@ -25,7 +25,7 @@ def settle(cluster: FakeCluster, name: str = "shapes") -> None:
     """Passes until nothing is written any more."""
     for _ in range(10):
         cluster.writes.clear()
-        look(cluster, name)
+        reconcile(cluster, name)
         if not cluster.writes:
             return
     raise AssertionError(f"still writing: {cluster.writes}")

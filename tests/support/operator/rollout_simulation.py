@@ -1,4 +1,4 @@
-"""A world for rollouts: targets, pods, a clock and people, with what must hold whatever happens."""
+"""Simulated rollouts: targets, pods, a clock and people, and what holds in every order of events."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Target:
 
 
 @dataclass
-class World:
+class Simulation:
     """All targets, the clock, what is true about each revision, and what people ask for."""
 
     targets: dict[str, Target]
@@ -101,7 +101,7 @@ class World:
             strays=any(item.ready for name, item in target.deployments.items() if name not in known),
         )
 
-    def look(self, until: int | None = None) -> dict[str, RolloutStep]:
+    def reconcile(self, until: int | None = None) -> dict[str, RolloutStep]:
         """One pass that is cut off after some of its writes; every write is checked."""
         wanted = {item.desired for item in self.targets.values() if item.desired is not None}
         if self.promote in wanted:
@@ -132,7 +132,7 @@ class World:
 
 @dataclass
 class _Write:
-    world: World
+    simulation: Simulation
     target: Target
     verb: str
     revision: str
@@ -149,14 +149,14 @@ class _Write:
             self._remove()
         elif self.revision in self.target.deployments:
             found = self.target.deployments[self.revision]
-            found.note, found.noted = self.note, self.world.time
+            found.note, found.noted = self.note, self.simulation.time
 
     @property
     def nobody_is_hurt(self) -> bool:
         """There is no stable revision that ever worked, or nothing is to be served."""
         stable = self.target.deployments.get(self.target.stable or "")
         lost = stable is None or (not stable.proven and stable.ready == 0)
-        return lost or self.world.suspended
+        return lost or self.simulation.suspended
 
     def _traffic(self) -> None:
         target = self.target
@@ -173,18 +173,18 @@ class _Write:
             if name is not None and target.share(name) > share and not (free or unserved):
                 assert target.ready(name) > 0, f"{name} gets {target.share(name)} % without a ready pod"
         if free:
-            self.world.served.add(self.revision)
+            self.simulation.served.add(self.revision)
             return
         if switched:
             assert target.ready(self.revision) >= target.replicas, "promoted before it has its full size"
-            known = self.revision in self.world.served | self.world.by_hand
-            worse = self.world.bad | self.world.bad_with_traffic
+            known = self.revision in self.simulation.served | self.simulation.by_hand
+            worse = self.simulation.bad | self.simulation.bad_with_traffic
             assert known or self.revision not in worse, "what is bad never has all of the traffic"
-            self.world.served.add(self.revision)
+            self.simulation.served.add(self.revision)
         if self.canary is not None and self.count > before.get(self.canary, 0):
-            needed = self.world.strategy.pods(self.count, target.replicas)
+            needed = self.simulation.strategy.pods(self.count, target.replicas)
             assert target.ready(self.canary) >= needed, "more than its pods can take"
-            hidden = self.canary in self.world.bad - self.world.by_hand
+            hidden = self.canary in self.simulation.bad - self.simulation.by_hand
             assert not hidden, "who fails without traffic never gets any"
 
     def _scale(self) -> None:
@@ -194,8 +194,8 @@ class _Write:
             return
         if self.revision == target.stable and self.revision != target.desired and not self.nobody_is_hurt:
             assert self.count >= found.replicas, "the stable revision lost pods"
-        if not self.world.suspended and target.share(self.revision) and self.revision == target.canary:
-            needed = self.world.strategy.pods(target.weight, target.replicas)
+        if not self.simulation.suspended and target.share(self.revision) and self.revision == target.canary:
+            needed = self.simulation.strategy.pods(target.weight, target.replicas)
             assert self.count >= min(needed, found.replicas), "fewer than its share needs"
         found.replicas, found.ready = self.count, min(found.ready, self.count)
 

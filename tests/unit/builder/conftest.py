@@ -52,5 +52,5 @@ def pristine_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def checkpoint(pristine_checkpoint: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """A copy that a test may change."""
     return shutil.copytree(pristine_checkpoint, tmp_path / "checkpoint")

@@ -94,8 +94,8 @@ def _refused(tmp_path: Path, fetch: Callable[[Store], object], reason: Reason, s
 
 @pytest.mark.parametrize("case", FOLDERS)
 def test_hostile_folder_is_refused_with_its_reason(trap: Path, tmp_path: Path, case: str) -> None:
-    spoil, reason, says = FOLDERS[case]
-    spoil(trap)
+    corrupt, reason, says = FOLDERS[case]
+    corrupt(trap)
     _refused(tmp_path, lambda store: sources.from_folder(store, trap, _ignore), reason, says)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from diffusion_operator import naming
@@ -18,9 +16,9 @@ from tests.support.operator.canaries import (
     change,
     deployments,
     events,
-    pass_,
-    play,
+    reconcile_with,
     replicas,
+    run_rollout,
     selector,
     shares,
     stable,
@@ -41,7 +39,7 @@ def test_a_good_canary_gets_more_and_more_and_then_all(cluster: FakeCluster) -> 
     first = stable(cluster)
     change(cluster, 2)
     assert build(cluster) <= 1
-    said = play(cluster)
+    said = run_rollout(cluster)
     assert [item for item in said if "%" in item and item[0] != "0"] == ["10% Pass", "50% Pass"]
     assert said[-2:] == ["promoting", "None"]
     assert stable(cluster) != first
@@ -58,7 +56,7 @@ def test_while_it_has_a_share_the_services_select_both_and_else_only_the_stable_
     change(cluster, 2)
     shares = set()
     for _ in range(16):
-        play(cluster, passes=1)
+        run_rollout(cluster, passes=1)
         status = cluster.pipeline()["status"]["targets"][0]
         for name in ("shapes", "shapes-cpu"):
             mixed = naming.REVISION not in selector(cluster, name)
@@ -73,7 +71,7 @@ def test_one_that_fails_is_taken_back_on_all_targets_with_reason_and_numbers(clu
     serve(cluster)
     before = stable(cluster), stable(cluster, "spare")
     change(cluster, 2, targets=2)
-    play(cluster, BAD)
+    run_rollout(cluster, BAD)
     assert (stable(cluster), stable(cluster, "spare")) == before
     assert sorted(replicas(cluster).values()) == [0, 2]
     assert sorted(replicas(cluster, "spare").values()) == [0, 2]
@@ -85,7 +83,7 @@ def test_one_that_fails_is_taken_back_on_all_targets_with_reason_and_numbers(clu
     assert cluster.pipeline()["status"]["summary"]["canary"] == "rejected: ErrorRatio"
     assert cluster.condition("Available")["status"] == "True"
     change(cluster, 3, targets=2)
-    play(cluster)
+    run_rollout(cluster)
     assert stable(cluster) != before[0]
     assert stable(cluster, "spare") != before[1]
     assert cluster.condition("Ready")["status"] == "True"
@@ -95,12 +93,12 @@ def test_bad_pictures_are_never_served(cluster: FakeCluster) -> None:
     first = stable(cluster)
     change(cluster, 2)
     for _ in range(12):
-        pass_(cluster, FakeProbe(GOOD))
+        reconcile_with(cluster, FakeProbe(GOOD))
         for job in cluster.unfinished_jobs():
             if job["metadata"]["name"].startswith("judge"):
                 numbers = {"digest": "d" * 64, "stage": "judge", "worstPsnr": 6.5}
                 cluster.end_job(job, 0, {"passed": False, "message": "Picture 1 has NaN.", **numbers})
-        play(cluster, passes=1)
+        run_rollout(cluster, passes=1)
         assert not cluster.pipeline()["status"]["targets"][0].get("canaryWeight")
     assert stable(cluster) == first
     assert "PictureQuality: Picture 1 has NaN." in cluster.condition("RolloutComplete")["message"]
@@ -108,9 +106,9 @@ def test_bad_pictures_are_never_served(cluster: FakeCluster) -> None:
 
 def test_silence_is_held_and_then_taken_back(cluster: FakeCluster) -> None:
     change(cluster, 2)
-    assert play(cluster, Window(), passes=8)[-1] == "10% Inconclusive"
+    assert run_rollout(cluster, Window(), passes=8)[-1] == "10% Inconclusive"
     change(cluster, 2, analysis={"deadline": "1s"})
-    said = play(cluster, Window())
+    said = run_rollout(cluster, Window())
     assert said[-1] == "rejected: Inconclusive"
 
 
@@ -119,16 +117,16 @@ def test_going_back_needs_no_build_and_the_repository_is_kept(cluster: FakeClust
     serve(cluster)
     first = stable(cluster), stable(cluster, "spare")
     change(cluster, 2, targets=2)
-    play(cluster)
+    run_rollout(cluster)
     second = stable(cluster), stable(cluster, "spare")
     assert second[0] != first[0]
     jobs = len(cluster.names("Job"))
     change(cluster, 2, targets=2, rollbackTo=first[0])
-    play(cluster, Window(), passes=8)
+    run_rollout(cluster, Window(), passes=8)
     assert (stable(cluster), stable(cluster, "spare")) == first
     assert cluster.condition("Ready")["status"] == "True"
     change(cluster, 2, targets=2, rollbackTo=second[1])
-    play(cluster, Window(), passes=8)
+    run_rollout(cluster, Window(), passes=8)
     assert (stable(cluster), stable(cluster, "spare")) == second
     assert len(cluster.names("Job")) <= jobs
     kept = needed(Neighbours((), (), deployments(cluster)), Store("shapes-store", "uid"))
@@ -139,7 +137,7 @@ def test_going_back_needs_no_build_and_the_repository_is_kept(cluster: FakeClust
 def test_going_back_to_what_is_gone_says_what_there_is(cluster: FakeCluster) -> None:
     first = stable(cluster)
     change(cluster, 1, rollbackTo="00000000")
-    play(cluster, passes=2)
+    run_rollout(cluster, passes=2)
     condition = cluster.condition("RolloutComplete")
     assert condition["reason"] == "RevisionNotKept"
     assert first in condition["message"]
@@ -150,10 +148,10 @@ def test_going_back_to_what_is_gone_says_what_there_is(cluster: FakeCluster) -> 
 def test_people_can_promote_and_abort(cluster: FakeCluster, verb: str) -> None:
     first = stable(cluster)
     change(cluster, 2)
-    play(cluster, Window(), passes=5)
+    run_rollout(cluster, Window(), passes=5)
     [candidate] = [name for name in replicas(cluster) if name != first]
     cluster.pipeline()["metadata"]["annotations"] = {verb: candidate}
-    play(cluster, Window(), passes=5)
+    run_rollout(cluster, Window(), passes=5)
     assert stable(cluster) == (candidate if verb == naming.PROMOTE else first)
     if verb == naming.ABORT:
         assert "Aborted" in cluster.condition("RolloutComplete")["message"]
@@ -162,12 +160,12 @@ def test_people_can_promote_and_abort(cluster: FakeCluster, verb: str) -> None:
 def test_behind_a_gateway_both_routes_split_by_weight_and_services_select_one_revision(cluster: FakeCluster) -> None:
     first = stable(cluster)
     change(cluster, 1, **GATEWAY)
-    play(cluster, passes=2)
+    run_rollout(cluster, passes=2)
     assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 100}
     change(cluster, 2, **GATEWAY)
     seen = set()
     for _ in range(18):
-        play(cluster, passes=1)
+        run_rollout(cluster, passes=1)
         found = shares(cluster, "HTTPRoute")
         assert found == shares(cluster, "GRPCRoute")
         assert sum(found.values()) == 100
@@ -177,7 +175,7 @@ def test_behind_a_gateway_both_routes_split_by_weight_and_services_select_one_re
     assert {(100, 2), (90, 2), (50, 2), (0, 1)} <= seen
     assert replicas(cluster) == {first: 0, stable(cluster): 2}
     change(cluster, 2)
-    play(cluster, passes=1)
+    run_rollout(cluster, passes=1)
     assert not cluster.names("HTTPRoute") + cluster.names("GRPCRoute")
 
 
@@ -186,7 +184,7 @@ def test_behind_a_gateway_targets_share_by_their_size(cluster: FakeCluster) -> N
     serve(cluster)
     change(cluster, 2, targets=2, **GATEWAY)
     for _ in range(18):
-        play(cluster, passes=1)
+        run_rollout(cluster, passes=1)
         assert sum(shares(cluster, "HTTPRoute").values()) == 100 * 2 * 2
     assert len(shares(cluster, "HTTPRoute")) == 2
 
@@ -194,15 +192,15 @@ def test_behind_a_gateway_targets_share_by_their_size(cluster: FakeCluster) -> N
 def test_a_cluster_without_the_gateway_api_is_told_so_and_goes_on_serving(cluster: FakeCluster) -> None:
     cluster.unknown = {"HTTPRoute", "GRPCRoute"}
     change(cluster, 1, **GATEWAY)
-    play(cluster, passes=1)
+    run_rollout(cluster, passes=1)
     assert "Gateway API" in cluster.condition("Accepted")["message"]
     assert cluster.condition("Available")["status"] == "True"
 
 
 def test_a_finished_rollout_writes_nothing_any_more(cluster: FakeCluster) -> None:
     change(cluster, 2)
-    play(cluster)
+    run_rollout(cluster)
     for _ in range(2):
         cluster.writes.clear()
-        pass_(cluster, FakeProbe(GOOD))
+        reconcile_with(cluster, FakeProbe(GOOD))
     assert cluster.writes == []

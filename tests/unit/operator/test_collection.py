@@ -8,7 +8,7 @@ import pytest
 
 from diffusion_operator import naming
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster, result_of
-from tests.support.operator.reconciling import OTHER_REVISION, build, look, serve, settle
+from tests.support.operator.reconciling import OTHER_REVISION, build, reconcile, serve, settle
 
 DAILY = {"interval": "24h", "grace": "12h"}
 COMMON = {"claimName": "common", "gc": DAILY}
@@ -100,7 +100,7 @@ def test_the_status_says_what_was_freed(cluster: FakeCluster) -> None:
     assert (found["state"], found["bytes"], found["deleted"], found["kept"]) == ("Succeeded", 4096, 3, 9)
     assert found["dryRun"] is False
     cluster.writes.clear()
-    look(cluster)
+    reconcile(cluster)
     assert cluster.writes == []
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.operator.fake_cluster import NAMESPACE, REVISION, FakeCluster
-from tests.support.operator.reconciling import build, look, serve, settle
+from tests.support.operator.reconciling import build, reconcile, serve, settle
 
 OTHER = "f" * 40
 STAGE, COMPONENT = "diffusion-operator.io/stage", "diffusion-operator.io/component"
@@ -132,7 +132,7 @@ def test_a_change_of_metadata_alone_writes_nothing() -> None:
     cluster.pipeline()["metadata"]["labels"] = {"team": "drawing"}
     cluster.pipeline()["metadata"]["annotations"] = {"note": "hung"}
     cluster.writes.clear()
-    look(cluster)
+    reconcile(cluster)
     assert cluster.writes == []
 
 

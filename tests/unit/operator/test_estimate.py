@@ -7,7 +7,7 @@ import pytest
 from diffusion_operator.api.status import BuildStatus
 from diffusion_operator.plan.estimate import with_estimate
 from tests.support.operator.fake_cluster import FakeCluster
-from tests.support.operator.reconciling import look, serve, settle
+from tests.support.operator.reconciling import reconcile, serve, settle
 
 START = "2026-01-01T00:00:00Z"
 BUILT = {"state": "Ready", "seconds": 90.2, "cached": False}
@@ -40,7 +40,7 @@ def test_a_rebuild_of_a_component_says_when_it_should_be_done_and_does_not_write
     engine = cluster.pipeline()["status"]["components"]["denoiser"]["skus"]["cpu"]
     assert (engine["state"], engine["lastSeconds"], engine["expectedAt"]) == ("Running", 1.5, "2026-01-01T00:00:02Z")
     cluster.writes.clear()
-    look(cluster)
+    reconcile(cluster)
     assert cluster.writes == []
 
 

@@ -129,18 +129,18 @@ def test_a_variant_that_one_target_lacks_gets_nothing_on_any() -> None:
 def test_whatever_happens_a_variant_gets_requests_only_on_ready_pods_and_finds_its_share_in_the_end(seed: int) -> None:
     """500 random events each: pods come and go, specs and weights change, passes are cut off, all is suspended."""
     chance = random.Random(seed)  # noqa: S311 - a simulation
-    world = World(chance)
+    simulation = Simulation(chance)
     for _ in range(500):
-        chance.choice(world.events)()
-        world.look()
-    world.calm()
-    assert world.live == {name: {world.desired: world.weight} for name in world.targets}
-    assert {name: list(found) for name, found in world.targets.items()} == {
-        name: [world.desired] for name in world.targets
+        chance.choice(simulation.events)()
+        simulation.reconcile()
+    simulation.settle()
+    assert simulation.live == {name: {simulation.desired: simulation.weight} for name in simulation.targets}
+    assert {name: list(found) for name, found in simulation.targets.items()} == {
+        name: [simulation.desired] for name in simulation.targets
     }
 
 
-class World:
+class Simulation:
     """Two targets with one variant; keeps the rules."""
 
     def __init__(self, chance: random.Random) -> None:
@@ -181,10 +181,10 @@ class World:
     def lose_stable(self) -> None:
         self.startable = self.chance.random() < 0.8
 
-    def calm(self) -> None:
+    def settle(self) -> None:
         self.built, self.suspended, self.startable = True, False, True
         for _ in range(6):
-            self.look(whole=True)
+            self.reconcile(whole=True)
             self.set_ready(lambda item: item.replicas)
 
     def states(self) -> dict[str, VariantState]:
@@ -200,7 +200,7 @@ class World:
             for name, found in self.targets.items()
         }
 
-    def look(self, *, whole: bool = False) -> None:
+    def reconcile(self, *, whole: bool = False) -> None:
         """A pass, in the operator's order; it may be cut off anywhere."""
         states = self.states()
         steps = next_variant(self.weight, states)

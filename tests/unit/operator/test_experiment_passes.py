@@ -15,7 +15,7 @@ from diffusion_operator.api import KIND
 from diffusion_operator.plan.collection import Neighbours, needed
 from diffusion_operator.plan.requests import Store
 from diffusion_operator.preview import preview
-from tests.support.operator.canaries import FakeProbe, pass_, replicas, selector, shares, stable
+from tests.support.operator.canaries import FakeProbe, reconcile_with, replicas, selector, shares, stable
 from tests.support.operator.fake_cluster import FakeCluster, digest_of, minimal_spec
 from tests.support.operator.reconciling import OTHER_REVISION, build, serve
 
@@ -47,8 +47,8 @@ def wanted(cluster: FakeCluster, *variants: dict[str, Any], **more: Any) -> None
     cluster.apply_pipeline(**spec(*variants, **more))["status"] = status
 
 
-def look(cluster: FakeCluster) -> float | None:
-    return pass_(cluster, FakeProbe(QUICK))
+def reconcile(cluster: FakeCluster) -> float | None:
+    return reconcile_with(cluster, FakeProbe(QUICK))
 
 
 def ready(cluster: FakeCluster, *but: str) -> None:
@@ -57,13 +57,13 @@ def ready(cluster: FakeCluster, *but: str) -> None:
         cluster.set_ready(name, 0 if name.rsplit("-", 1)[1] in but else count)
 
 
-def play(cluster: FakeCluster, passes: int = 8) -> None:
+def run_passes(cluster: FakeCluster, passes: int = 8) -> None:
     for _ in range(passes):
-        look(cluster)
+        reconcile(cluster)
         cluster.succeed_jobs()
         ready(cluster)
         cluster.pipeline()["status"] = {}
-    look(cluster)
+    reconcile(cluster)
 
 
 def sides(cluster: FakeCluster, target: int = 0) -> dict[str, dict[str, Any]]:
@@ -94,7 +94,7 @@ def test_another_denoiser_builds_one_engine_and_gets_its_share_when_its_pods_are
     assert rules(cluster) == [("^([0-9a-f][0-9a-f]).*$", f"shapes-cpu-{first}"), (f"shapes-cpu-{first}",)]
     assert cluster.condition("RolloutComplete")["reason"] == "ExperimentStarting"
     ready(cluster)
-    look(cluster)
+    reconcile(cluster)
     assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 75, f"shapes-cpu-{fast}": 25}
     assert shares(cluster, "GRPCRoute") == shares(cluster, "HTTPRoute")
     assert rules(cluster)[:-1] == [
@@ -103,7 +103,7 @@ def test_another_denoiser_builds_one_engine_and_gets_its_share_when_its_pods_are
         ("^([4-9a-f][0-9a-f]).*$", f"shapes-cpu-{first}"),
     ]
     assert selector(cluster, "shapes-cpu")[naming.REVISION] == first
-    look(cluster)
+    reconcile(cluster)
     said = cluster.condition("RolloutComplete")
     assert (said["status"], said["reason"]) == ("True", "ExperimentRunning")
     assert "stable gets 75 % of the requests, fast 25 %" in said["message"]
@@ -113,8 +113,8 @@ def test_another_denoiser_builds_one_engine_and_gets_its_share_when_its_pods_are
 
 def test_results_are_side_by_side_and_looked_at_again(cluster: FakeCluster) -> None:
     wanted(cluster, FAST)
-    play(cluster)
-    again = look(cluster)
+    run_passes(cluster)
+    again = reconcile(cluster)
     assert again == 30
     found = sides(cluster)
     assert list(found) == ["stable", "fast"]
@@ -133,29 +133,29 @@ def test_results_are_side_by_side_and_looked_at_again(cluster: FakeCluster) -> N
 def test_windows_begin_anew_together_and_only_for_those_with_a_share(cluster: FakeCluster) -> None:
     wanted(cluster, FAST, OTHER_SERVER)
     probe = FakeProbe(QUICK)
-    pass_(cluster, probe)
+    reconcile_with(cluster, probe)
     assert probe.asked == []
-    play(cluster)
-    pass_(cluster, probe)
+    run_passes(cluster)
+    reconcile_with(cluster, probe)
     assert len(probe.asked) == 3
     assert len({item.step for item in probe.asked}) == 1
     before = probe.asked[0].step
-    pass_(cluster, probe)
+    reconcile_with(cluster, probe)
     assert probe.asked[0].step == before
     wanted(cluster, FAST)
-    play(cluster)
-    pass_(cluster, probe)
+    run_passes(cluster)
+    reconcile_with(cluster, probe)
     assert probe.asked[0].step != before
 
 
 def test_a_variant_without_ready_pods_leaves_its_share_and_its_users_to_stable(cluster: FakeCluster) -> None:
     first = stable(cluster)
     wanted(cluster, FAST, OTHER_SERVER)
-    play(cluster)
+    run_passes(cluster)
     fast, other = (sides(cluster)[name]["revision"] for name in ("fast", "other"))
     before = {rule[0]: rule[1] for rule in rules(cluster) if rule[0].startswith("^")}
     ready(cluster, fast)
-    look(cluster)
+    reconcile(cluster)
     assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 90, f"shapes-cpu-{other}": 10}
     after = {rule[0]: rule[1] for rule in rules(cluster) if rule[0].startswith("^")}
     mine = [pattern for pattern, name in before.items() if name == f"shapes-cpu-{other}"]
@@ -163,7 +163,7 @@ def test_a_variant_without_ready_pods_leaves_its_share_and_its_users_to_stable(c
     assert set(after.values()) == {f"shapes-cpu-{first}", f"shapes-cpu-{other}"}
     assert "fast" not in {rule[0] for rule in rules(cluster)}
     ready(cluster)
-    look(cluster)
+    reconcile(cluster)
     assert shares(cluster, "HTTPRoute")[f"shapes-cpu-{fast}"] == 25
 
 
@@ -171,7 +171,7 @@ def test_a_variant_that_does_not_compile_is_told_and_the_others_go_on(cluster: F
     first = stable(cluster)
     wanted(cluster, FAST, OTHER_SERVER)
     for _ in range(8):
-        look(cluster)
+        reconcile(cluster)
         for job in cluster.unfinished_jobs():
             if job["metadata"]["name"].startswith("compile-"):
                 cluster.end_job(job, 64, {"error": {"reason": "EngineFailed", "message": "no such operator."}})
@@ -194,16 +194,16 @@ def test_a_variant_whose_pods_are_never_ready_is_told_after_the_deadline(cluster
     build(cluster)
     [other] = [name for name in cluster.names("Deployment") if not name.endswith(stable(cluster))]
     cluster.objects["Deployment", other]["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
-    look(cluster)
+    reconcile(cluster)
     assert "its pods were not ready within 10m (progressDeadline)" in cluster.condition("RolloutComplete")["message"]
     ready(cluster)
-    play(cluster, 2)
+    run_passes(cluster, 2)
     assert cluster.condition("RolloutComplete")["reason"] == "ExperimentRunning"
 
 
 def test_what_is_the_same_as_stable_is_told(cluster: FakeCluster) -> None:
     wanted(cluster, {"name": "same", "weight": 50, "serving": {"image": "triton:1"}})
-    play(cluster)
+    run_passes(cluster)
     assert "the same as stable, so there is nothing to compare" in cluster.condition("RolloutComplete")["message"]
     assert list(replicas(cluster)) == [stable(cluster)]
     assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{stable(cluster)}": 100}
@@ -212,13 +212,13 @@ def test_what_is_the_same_as_stable_is_told(cluster: FakeCluster) -> None:
 def test_the_end_of_an_experiment_first_moves_the_requests_then_takes_the_pods(cluster: FakeCluster) -> None:
     first = stable(cluster)
     wanted(cluster, FAST)
-    play(cluster)
+    run_passes(cluster)
     wanted(cluster)
-    look(cluster)
+    reconcile(cluster)
     assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 100}
     assert len(rules(cluster)) == 1
     assert len(replicas(cluster)) == 2
-    play(cluster, 2)
+    run_passes(cluster, 2)
     assert replicas(cluster) == {first: 4}
     assert cluster.condition("RolloutComplete")["reason"] == "Complete"
     assert not sides(cluster)
@@ -226,11 +226,11 @@ def test_the_end_of_an_experiment_first_moves_the_requests_then_takes_the_pods(c
 
 def test_a_variant_becomes_stable_without_a_build(cluster: FakeCluster) -> None:
     wanted(cluster, FAST)
-    play(cluster)
+    run_passes(cluster)
     fast = sides(cluster)["fast"]["revision"]
     wanted(cluster, model=minimal_spec()["model"] | UNET)
     assert build(cluster) == 0
-    play(cluster)
+    run_passes(cluster)
     assert stable(cluster) == fast
     assert naming.VARIANT not in cluster.objects["Deployment", f"shapes-cpu-{fast}"]["metadata"]["annotations"]
     assert replicas(cluster)[fast] == 4
@@ -239,12 +239,12 @@ def test_a_variant_becomes_stable_without_a_build(cluster: FakeCluster) -> None:
 def test_variants_follow_a_change_of_the_pipeline(cluster: FakeCluster) -> None:
     """Another scheduler for everybody: the variant keeps its share on its earlier revision until the next is ready."""
     wanted(cluster, FAST)
-    play(cluster)
+    run_passes(cluster)
     old, fast = stable(cluster), sides(cluster)["fast"]["revision"]
     wanted(cluster, FAST, scheduler={"type": "Euler"})
     seen = set()
     for _ in range(12):
-        look(cluster)
+        reconcile(cluster)
         found = shares(cluster, "HTTPRoute")
         assert sum(found.values()) == 100
         assert 25 in found.values()
@@ -263,8 +263,8 @@ def test_targets_have_the_same_variant_or_none_has(cluster: FakeCluster) -> None
     build(cluster)
     for name in cluster.names("Deployment"):
         cluster.set_ready(name, cluster.objects["Deployment", name]["spec"]["replicas"])
-    look(cluster)
-    look(cluster)
+    reconcile(cluster)
+    reconcile(cluster)
     there = [
         name for name in cluster.names("Deployment") if "spare" in name and not name.endswith(stable(cluster, "spare"))
     ]
@@ -272,25 +272,25 @@ def test_targets_have_the_same_variant_or_none_has(cluster: FakeCluster) -> None
     assert cluster.objects["Deployment", waiting]["spec"]["replicas"] == 1
     assert sum(shares(cluster, "HTTPRoute").values()) == 800
     assert len(shares(cluster, "HTTPRoute")) == 2
-    play(cluster)
+    run_passes(cluster)
     assert sorted(shares(cluster, "HTTPRoute").values()) == [40, 40, 360, 360]
 
 
 def test_suspended_is_suspended_and_comes_back(cluster: FakeCluster) -> None:
     wanted(cluster, FAST)
-    play(cluster)
+    run_passes(cluster)
     before = shares(cluster, "HTTPRoute")
     wanted(cluster, FAST, suspend=True)
-    play(cluster, 3)
+    run_passes(cluster, 3)
     assert set(replicas(cluster).values()) == {0}
     wanted(cluster, FAST)
-    play(cluster)
+    run_passes(cluster)
     assert shares(cluster, "HTTPRoute") == before
 
 
 def test_what_variants_serve_stays_in_the_store(cluster: FakeCluster) -> None:
     wanted(cluster, FAST)
-    play(cluster)
+    run_passes(cluster)
     fast = sides(cluster)["fast"]["revision"]
     repository = cluster.objects["Deployment", f"shapes-cpu-{fast}"]["metadata"]["annotations"][naming.REPOSITORY]
     jobs = [item for (kind, _), item in cluster.objects.items() if kind == "Job"]
@@ -306,19 +306,19 @@ def test_what_variants_serve_stays_in_the_store(cluster: FakeCluster) -> None:
 def test_jobs_of_a_variant_go_with_it(cluster: FakeCluster) -> None:
     jobs = cluster.names("Job")
     wanted(cluster, FAST)
-    play(cluster)
+    run_passes(cluster)
     assert len(cluster.names("Job")) > len(jobs)
     wanted(cluster)
-    play(cluster)
+    run_passes(cluster)
     assert cluster.names("Job") == jobs
 
 
 def test_nothing_is_written_while_an_experiment_runs(cluster: FakeCluster) -> None:
     wanted(cluster, FAST)
-    play(cluster)
-    look(cluster)
+    run_passes(cluster)
+    reconcile(cluster)
     cluster.writes.clear()
-    look(cluster)
+    reconcile(cluster)
     assert cluster.writes == []
 
 
@@ -335,25 +335,25 @@ def test_a_preview_shows_what_variants_need() -> None:
 
 def test_a_share_grows_after_its_pods_and_never_falls_on_the_way(cluster: FakeCluster) -> None:
     wanted(cluster, FAST)
-    play(cluster)
+    run_passes(cluster)
     fast = f"shapes-cpu-{sides(cluster)['fast']['revision']}"
     wanted(cluster, FAST | {"weight": 75})
     # Between the change of the number of pods and the Deployment controller's word about it.
     for _ in range(3):
-        look(cluster)
+        reconcile(cluster)
         assert shares(cluster, "HTTPRoute")[fast] == 25
     assert cluster.objects["Deployment", fast]["spec"]["replicas"] == 3
     ready(cluster)
-    look(cluster)
+    reconcile(cluster)
     assert shares(cluster, "HTTPRoute")[fast] == 75
 
 
 def test_variants_keep_their_shares_when_the_stable_revision_has_no_pod(cluster: FakeCluster) -> None:
     wanted(cluster, FAST, OTHER_SERVER)
-    play(cluster)
+    run_passes(cluster)
     before, first = shares(cluster, "HTTPRoute"), stable(cluster)
     ready(cluster, first)
-    look(cluster)
+    reconcile(cluster)
     assert shares(cluster, "HTTPRoute") == before
     assert stable(cluster) == first
 
@@ -361,15 +361,15 @@ def test_variants_keep_their_shares_when_the_stable_revision_has_no_pod(cluster:
 def test_what_served_before_and_was_a_variant_goes_back_to_the_history(cluster: FakeCluster) -> None:
     first = stable(cluster)
     wanted(cluster, serving={"image": "triton:9"})
-    play(cluster)
+    run_passes(cluster)
     assert replicas(cluster)[first] == 0
     back = {"name": "back", "weight": 10, "serving": {"image": "triton:1"}}
     wanted(cluster, back, serving={"image": "triton:9"})
-    play(cluster)
+    run_passes(cluster)
     assert sides(cluster)["back"]["revision"] == first
     assert replicas(cluster)[first] == 1
     wanted(cluster, back | {"serving": {"image": "triton:3"}}, serving={"image": "triton:9"})
-    play(cluster)
+    run_passes(cluster)
     assert sides(cluster)["back"]["revision"] != first
     assert replicas(cluster)[first] == 0
 
@@ -377,11 +377,11 @@ def test_what_served_before_and_was_a_variant_goes_back_to_the_history(cluster: 
 def test_jobs_of_an_earlier_variant_stay_until_the_next_ones_are_known(cluster: FakeCluster) -> None:
     """Until then nobody can say which of them are needed again."""
     wanted(cluster, FAST)
-    play(cluster)
+    run_passes(cluster)
     jobs = {name for name in cluster.names("Job") if name.startswith("compile-denoiser")}
     source = {"huggingFace": {"repo": "demo/fast", "revision": "e" * 40}}
     wanted(cluster, FAST | {"model": {"components": {"denoiser": {"source": source}}}})
-    look(cluster)
+    reconcile(cluster)
     assert jobs <= set(cluster.names("Job"))
-    play(cluster)
+    run_passes(cluster)
     assert len(jobs - set(cluster.names("Job"))) == 1

@@ -6,7 +6,7 @@ import pytest
 
 from diffusion_operator.errors import UnavailableError
 from tests.support.operator.fake_cluster import FakeCluster
-from tests.support.operator.reconciling import look, serve, settle
+from tests.support.operator.reconciling import reconcile, serve, settle
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_results_survive_their_pods(cluster: FakeCluster) -> None:
     for key in [key for key in cluster.objects if key[0] == "Pod"]:
         del cluster.objects[key]
     cluster.writes.clear()
-    look(cluster)
+    reconcile(cluster)
     assert cluster.condition("Ready")["status"] == "True"
     assert cluster.writes == []
 
@@ -39,7 +39,7 @@ def test_a_job_whose_result_nobody_read_is_run_again(cluster: FakeCluster) -> No
     settle(cluster)
     [job] = cluster.unfinished_jobs()
     cluster.finish_job(job, "Complete")
-    look(cluster)
+    reconcile(cluster)
     [again] = cluster.unfinished_jobs()
     assert again["metadata"]["name"] == job["metadata"]["name"]
     assert again["metadata"]["uid"] != job["metadata"]["uid"]
@@ -61,7 +61,7 @@ def live_on(cluster: FakeCluster) -> None:
     """The operator is started anew whenever it dies; everything else works."""
     for _ in range(40):
         try:
-            look(cluster)
+            reconcile(cluster)
         except UnavailableError:
             continue
         if cluster.condition("Ready")["status"] == "True":

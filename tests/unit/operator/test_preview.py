@@ -30,7 +30,7 @@ def cluster() -> FakeCluster:
     return fake
 
 
-def foretell(cluster: FakeCluster, name: str = "shapes", **change: Any) -> Preview:  # noqa: ANN401 - fields of a spec
+def preview_of(cluster: FakeCluster, name: str = "shapes", **change: Any) -> Preview:  # noqa: ANN401 - fields of a spec
     spec = DiffusionPipelineSpec.model_validate(minimal_spec() | change)
     cluster.writes.clear()
     seen = asyncio.run(Reconciler(cluster, Settings("", "")).look(Key(NAMESPACE, name), spec))
@@ -56,7 +56,7 @@ def test_without_a_cluster_everything_is_built_and_created() -> None:
 
 
 def test_what_is_there_already_changes_nothing(cluster: FakeCluster) -> None:
-    found = foretell(cluster)
+    found = preview_of(cluster)
     assert (to_build(found), found.changes, found.seconds) == ([], (), 0.0)
 
 
@@ -72,28 +72,28 @@ def test_what_is_there_already_changes_nothing(cluster: FakeCluster) -> None:
     ids=["scheduler", "steps", "shapes", "env", "targets"],
 )
 def test_it_foretells_the_number_of_jobs(cluster: FakeCluster, change: dict[str, Any]) -> None:
-    found = foretell(cluster, **change)
+    found = preview_of(cluster, **change)
     assert not found.upper_limit
     cluster.apply_pipeline(**change)
     assert build(cluster) == len(to_build(found))
 
 
 def test_a_new_checkpoint_is_an_upper_limit(cluster: FakeCluster) -> None:
-    found = foretell(cluster, model=OTHER)
+    found = preview_of(cluster, model=OTHER)
     assert found.upper_limit
     cluster.apply_pipeline(model=OTHER)
     assert build(cluster) <= len(to_build(found))
 
 
 def test_the_time_is_that_of_the_slowest_of_each_stage(cluster: FakeCluster) -> None:
-    found = foretell(cluster, shapes={"batch": {"min": 1, "opt": 1, "max": 1}})
+    found = preview_of(cluster, shapes={"batch": {"min": 1, "opt": 1, "max": 1}})
     assert {stage for stage, _ in to_build(found)} == {"compile", "assemble", "check"}
     assert found.seconds == 3 * 1.5
 
 
 def test_a_new_revision_takes_over_from_the_old_one(cluster: FakeCluster) -> None:
     [old] = cluster.names("Deployment")
-    found = foretell(cluster, serving={"image": "triton:2"})
+    found = preview_of(cluster, serving={"image": "triton:2"})
     [created] = [item for item in found.changes if item.kind == "Deployment"]
     assert created.verb == "create"
     assert old in created.note
@@ -102,7 +102,7 @@ def test_a_new_revision_takes_over_from_the_old_one(cluster: FakeCluster) -> Non
 def test_a_variant_is_one_engine_and_takes_over_from_nobody(cluster: FakeCluster) -> None:
     variant = {"name": "fast", "weight": 20, "model": {"components": {"denoiser": OTHER}}}
     rollout = {"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}}
-    found = foretell(cluster, rollout={**rollout, "experiment": {"variants": [variant]}})
+    found = preview_of(cluster, rollout={**rollout, "experiment": {"variants": [variant]}})
     assert [item for item in to_build(found) if item[0] == "compile"] == [("compile", "denoiser")]
     [change] = [item for item in found.changes if item.kind == "Deployment"]
     assert (change.verb, change.note) == ("create", "variant fast gets its share once it is ready on every target")
@@ -113,11 +113,11 @@ def test_a_variant_is_one_engine_and_takes_over_from_nobody(cluster: FakeCluster
 
 def test_more_pods_are_a_change_and_a_dropped_autoscaler_a_removal(cluster: FakeCluster) -> None:
     [deployment] = cluster.names("Deployment")
-    found = foretell(cluster, targets=[{"name": "cpu", "replicas": 3}])
+    found = preview_of(cluster, targets=[{"name": "cpu", "replicas": 3}])
     assert [(item.verb, item.name, item.note) for item in found.changes] == [("change", deployment, "3 pods")]
     cluster.apply_pipeline(targets=[{"name": "cpu", "autoscaling": {"maxReplicas": 3}}])
     serve(cluster)
-    assert [(item.verb, item.kind) for item in foretell(cluster).changes] == [("remove", "HorizontalPodAutoscaler")]
+    assert [(item.verb, item.kind) for item in preview_of(cluster).changes] == [("remove", "HorizontalPodAutoscaler")]
 
 
 def test_a_neighbours_builds_on_the_same_store_are_reused(cluster: FakeCluster) -> None:
@@ -125,8 +125,8 @@ def test_a_neighbours_builds_on_the_same_store_are_reused(cluster: FakeCluster) 
     asyncio.run(cluster.create(claim))
     cluster.apply_pipeline("twin", storage={"claimName": "common"})
     serve(cluster, "twin")
-    assert to_build(foretell(cluster, "third", storage={"claimName": "common"})) == []
-    assert len(to_build(foretell(cluster, "fourth"))) > 0
+    assert to_build(preview_of(cluster, "third", storage={"claimName": "common"})) == []
+    assert len(to_build(preview_of(cluster, "fourth"))) > 0
 
 
 def test_the_command_answers_people_and_programs(tmp_path: Path) -> None:

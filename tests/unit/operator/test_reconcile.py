@@ -8,7 +8,7 @@ import pytest
 from diffusion_operator import naming
 from diffusion_operator.settings import Settings
 from tests.support.operator.fake_cluster import FakeCluster
-from tests.support.operator.reconciling import OTHER_REVISION, build, look, serve, settle
+from tests.support.operator.reconciling import OTHER_REVISION, build, reconcile, serve, settle
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_a_pipeline_goes_all_the_way_with_eleven_jobs(cluster: FakeCluster) -> N
 def test_a_settled_pipeline_is_looked_at_without_a_single_write(cluster: FakeCluster) -> None:
     serve(cluster)
     cluster.writes.clear()
-    assert look(cluster) is None
+    assert reconcile(cluster) is None
     assert cluster.writes == []
 
 
@@ -38,7 +38,7 @@ def test_bad_input_is_told_and_not_tried_again(cluster: FakeCluster) -> None:
     cluster.end_job(job, 64, {"error": {"reason": "PickleOnly", "message": "Convert unet to safetensors."}})
     job["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
     for _ in range(3):
-        assert look(cluster) is None
+        assert reconcile(cluster) is None
     condition = cluster.condition("EnginesReady")
     assert condition["reason"] == "PickleOnly"
     assert "Convert unet to safetensors." in condition["message"]
@@ -64,13 +64,13 @@ def test_an_unreachable_hub_is_tried_again_later_and_less_and_less_often(cluster
     settle(cluster)
     [job] = cluster.unfinished_jobs()
     cluster.end_job(job, 69, {"error": {"reason": "HubUnreachable", "message": "The hub does not answer."}})
-    again = look(cluster)
+    again = reconcile(cluster)
     assert again is not None
     assert cluster.condition("EnginesReady")["reason"] == "HubUnreachable"
     assert cluster.unfinished_jobs() == []
     condition = job["status"]["conditions"][0]
     condition["lastTransitionTime"] = "2026-01-01T00:00:00Z"
-    look(cluster)
+    reconcile(cluster)
     [second] = cluster.unfinished_jobs()
     assert second["metadata"]["annotations"][naming.ATTEMPT] == "1"
 
@@ -81,10 +81,10 @@ def test_a_new_hub_endpoint_gives_a_failed_fetch_a_new_chance_soon(cluster: Fake
     cluster.end_job(job, 64, {"error": {"reason": "RepositoryNotFound", "message": "No such repository."}})
     settle(cluster)
     changed = Settings("builder:1", "triton:1", hub_endpoint="http://other")
-    assert look(cluster, settings=changed) is not None
+    assert reconcile(cluster, settings=changed) is not None
     assert cluster.unfinished_jobs() == []  # two operators with different settings must not race
     job["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
-    look(cluster, settings=changed)
+    reconcile(cluster, settings=changed)
     assert len(cluster.unfinished_jobs()) == 1
 
 
@@ -152,7 +152,7 @@ def test_a_new_builder_image_rebuilds_nothing(cluster: FakeCluster) -> None:
         if key[0] == "Job":
             item["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
     cluster.writes.clear()
-    look(cluster, settings=Settings("builder:2", "triton:1", hub_endpoint="http://hub"))
+    reconcile(cluster, settings=Settings("builder:2", "triton:1", hub_endpoint="http://hub"))
     assert cluster.writes == []
 
 
@@ -165,11 +165,11 @@ def test_one_build_waiting_for_room_while_another_runs_is_no_trouble(cluster: Fa
     cluster.add_pod(jobs[0], {"containerStatuses": [{"name": "build", "state": {"running": {}}}]})
     for job in jobs[1:]:
         cluster.add_pod(job, {"conditions": [full]})
-    look(cluster)
+    reconcile(cluster)
     assert cluster.condition("EnginesReady")["reason"] == "Exporting"
     for key in [key for key in cluster.objects if key[0] == "Pod" and key[1].startswith(jobs[0]["metadata"]["name"])]:
         del cluster.objects[key]
-    look(cluster)
+    reconcile(cluster)
     assert cluster.condition("EnginesReady")["reason"] == "Unschedulable"
 
 

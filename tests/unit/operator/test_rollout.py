@@ -125,13 +125,13 @@ def test_every_rollout_ends() -> None:
             continue
         current = state
         for _ in range(8):
-            current = play(current, next_step(current))
+            current = apply_step(current, next_step(current))
         assert current.stable == current.desired
         assert [item.name for item in current.revisions] == [current.desired]
         assert next_step(current).progress == "Complete"
 
 
-def play(state: RolloutState, step: RolloutStep) -> RolloutState:
+def apply_step(state: RolloutState, step: RolloutStep) -> RolloutState:
     """The state after the step was carried out and the pods became ready."""
     kept = {item.name: item for item in state.revisions if item.name not in step.remove}
     if state.desired is not None and step.desired_replicas is not None:

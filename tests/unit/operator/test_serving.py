@@ -7,7 +7,7 @@ import pytest
 
 from diffusion_operator import naming
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
-from tests.support.operator.reconciling import build, look, serve, settle
+from tests.support.operator.reconciling import build, reconcile, serve, settle
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_traffic_moves_only_to_a_ready_revision_and_the_old_one_goes_afterwards(
     assert cluster.condition("Available")["status"] == "True"
     assert cluster.condition("RolloutComplete")["reason"] == "RollingOut"
     cluster.set_ready(new, 1)
-    look(cluster)
+    reconcile(cluster)
     selected = cluster.objects["Service", "shapes"]["spec"]["selector"]
     assert new.endswith(selected[naming.REVISION])
     assert cluster.names("Deployment") == sorted([old, new])
@@ -90,7 +90,7 @@ def test_what_somebody_changed_by_hand_is_put_right(cluster: FakeCluster) -> Non
     [deployment] = cluster.names("Deployment")
     cluster.objects["Deployment", deployment]["spec"]["replicas"] = 7
     cluster.objects["Service", "shapes"]["spec"]["selector"] = {"other": "pods"}
-    look(cluster)
+    reconcile(cluster)
     assert cluster.objects["Deployment", deployment]["spec"]["replicas"] == 1
     assert naming.REVISION in cluster.objects["Service", "shapes"]["spec"]["selector"]
 
@@ -101,7 +101,7 @@ def test_a_field_that_is_wanted_no_more_goes(cluster: FakeCluster) -> None:
     labels = cluster.objects["Service", "shapes"]["metadata"]["labels"]
     labels["of-an-older-operator"] = "true"
     cluster.objects["Service", "shapes"]["metadata"]["annotations"][naming.APPLIED] = "other"
-    look(cluster)
+    reconcile(cluster)
     assert "of-an-older-operator" not in cluster.objects["Service", "shapes"]["metadata"]["labels"]
 
 
@@ -109,7 +109,7 @@ def test_a_deployment_on_its_way_out_does_not_count(cluster: FakeCluster) -> Non
     serve(cluster)
     [deployment] = cluster.names("Deployment")
     cluster.objects["Deployment", deployment]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    look(cluster)
+    reconcile(cluster)
     assert cluster.condition("Available")["status"] == "False"
 
 
@@ -238,5 +238,5 @@ def test_a_server_that_has_just_started_is_told_apart_from_one_that_is_not_ready
     unready = {"type": "Ready", "status": "False", "lastTransitionTime": f"2026-01-01T{changed}Z"}
     cluster.objects["Pod", f"{name}-x"]["status"] = {"containerStatuses": [running], "conditions": [unready]}
     cluster.set_ready(name, 0)
-    look(cluster)
+    reconcile(cluster)
     assert cluster.condition("Available")["reason"] == reason

@@ -7,7 +7,7 @@ import pytest
 from diffusion_operator.api import KIND
 from diffusion_operator.cluster import ConflictError
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
-from tests.support.operator.reconciling import build, look, serve, settle
+from tests.support.operator.reconciling import build, reconcile, serve, settle
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_leaving_a_shared_job_does_not_take_it_from_the_other(cluster: FakeClust
     cluster.apply_pipeline(storage={"claimName": "common"}, scheduler={"type": "Euler"})
     serve(cluster)
     cluster.writes.clear()
-    look(cluster, "twin")
+    reconcile(cluster, "twin")
     assert cluster.writes == []
     assert cluster.condition("Ready", "twin")["status"] == "True"
 
@@ -56,7 +56,7 @@ def test_a_new_store_is_filled_anew(cluster: FakeCluster) -> None:
 def test_deleting_a_pipeline_leaves_nothing(cluster: FakeCluster) -> None:
     serve(cluster)
     cluster.delete_pipeline()
-    assert look(cluster) is None
+    assert reconcile(cluster) is None
     assert {kind for kind, _ in cluster.objects} <= {"Event"}
 
 
@@ -66,7 +66,7 @@ def test_what_a_deleted_pipeline_of_the_same_name_left_is_not_taken_for_ours(clu
     del cluster.objects[KIND, "shapes"]
     cluster.apply_pipeline()
     with pytest.raises(ConflictError, match="still going"):
-        look(cluster)
+        reconcile(cluster)
     orphans = [key for key, item in cluster.objects.items() if item["metadata"].get("ownerReferences")]
     for key in orphans:
         del cluster.objects[key]
@@ -81,6 +81,6 @@ def test_the_jobs_of_a_deleted_pipeline_are_joined_before_they_are_collected(clu
     serve(cluster)
     del cluster.objects[KIND, "shapes"]
     uid = cluster.apply_pipeline(storage={"claimName": "common"})["metadata"]["uid"]
-    look(cluster)
+    reconcile(cluster)
     fetch = next(item for (kind, name), item in cluster.objects.items() if kind == "Job" and name.startswith("fetch"))
     assert uid in [owner["uid"] for owner in fetch["metadata"]["ownerReferences"]]
