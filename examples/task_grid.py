@@ -7,11 +7,11 @@ after 5 and 10 calls, `img2img_20_pipeline`, `inpaint_20_pipeline`, and `generat
 
 from __future__ import annotations
 
-import argparse
 import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -109,18 +109,17 @@ def sheet(tasks: list[Column]) -> Image.Image:
     return paper
 
 
-def main() -> None:
-    """Ask, and write the sheet."""
-    parser = argparse.ArgumentParser(description="Draw a sheet of all tasks.")
-    parser.add_argument("--url", default="127.0.0.1:8000", help="host:port of the server")
-    parser.add_argument("--out", type=Path, default=Path("docs/images/tasks.png"))
-    arguments = parser.parse_args()
+@click.command()
+@click.option("--url", default="127.0.0.1:8000", help="host:port of the server.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("docs/images/tasks.png"))
+def main(url: str, out: Path) -> None:
+    """Draw a sheet of all tasks."""
     try:
-        tasks = columns(Server(arguments.url))
+        tasks = columns(Server(url))
     except ClientError as error:
-        raise SystemExit(f"No sheet from {arguments.url}\n  what  {error.what}\n  do    {error.advice}") from None
-    sheet(tasks).save(arguments.out)
-    print(arguments.out)
+        raise SystemExit(f"No sheet from {url}\n  what  {error.what}\n  do    {error.advice}") from None
+    sheet(tasks).save(out)
+    print(out)
 
 
 if __name__ == "__main__":

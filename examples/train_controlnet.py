@@ -3,13 +3,15 @@
 Needs what `train_demo.py` needs; `--shrink` and few steps make a trial possible on a CPU.
 """
 
-import argparse
 import dataclasses
 import json
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import click
 import torch
 
 # A script's own folder is on the path, the repository's root is not.
@@ -26,9 +28,30 @@ CHECKPOINT = Path(__file__).resolve().parent / "demo-checkpoint"
 MEASURED = ((64, 1.0), (64, 0.0), (128, 1.0))
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Options:
+    """How to train, and where the ControlNet goes."""
+
+    out: Path
+    seed: int
+    steps: int
+    shrink: int
+
+
+@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the ControlNet; replaced when all is done."
+)
+@click.option("--seed", default=1)
+@click.option("--steps", default=8_000)
+@click.option("--shrink", default=1, help="Divide batches and data by this, for a trial.")
+def main(**options: Any) -> None:  # noqa: ANN401 - click hands over the options above
+    """Run the command line."""
+    train(Options(**options))
+
+
+def train(options: Options) -> None:
     """Train, measure, then put the folder in place."""
-    options = _options()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -51,19 +74,9 @@ def main() -> int:
     _record(options, history, measured, unfinished)
     shutil.rmtree(options.out, ignore_errors=True)
     unfinished.rename(options.out)
-    return 0
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the ControlNet; replaced when all is done")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=8_000)
-    parser.add_argument("--shrink", type=int, default=1, help="divide batches and data by this, for a trial")
-    return parser.parse_args()
-
-
-def _record(options: argparse.Namespace, history: History, measured: list[dict[str, float]], folder: Path) -> None:
+def _record(options: Options, history: History, measured: list[dict[str, float]], folder: Path) -> None:
     record = {
         "seed": options.seed,
         "steps": options.steps,
@@ -79,4 +92,4 @@ def _record(options: argparse.Namespace, history: History, measured: list[dict[s
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,17 +5,17 @@ Needs torch, diffusers, transformers and Pillow, and a CUDA GPU for the real thi
 text encoder. Each finished stage is kept in the work folder, so that a run that was stopped goes on from the last one.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import click
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
@@ -37,6 +37,7 @@ from examples.demo_training.pictures import Painter
 from examples.demo_training.sheet import save_losses, save_sheet, sheet_scenes
 from examples.demo_training.tokenizer import make_tokenizer
 from examples.demo_training.training import History
+from tools.common.paths import cache_directory
 
 BAD_INPUT = 64
 MEASURED = (
@@ -63,14 +64,41 @@ class Settings:
         return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()[:12]
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Options:
+    """How to train, and where the checkpoint goes."""
+
+    out: Path
+    work: Path | None
+    seed: int
+    autoencoder_steps: int
+    denoiser_steps: int
+    shrink: int
+
+
+@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the checkpoint; replaced when all is done."
+)
+@click.option(
+    "--work", type=click.Path(path_type=Path), help="Folder of finished stages (default: in the cache, by settings)."
+)
+@click.option("--seed", default=1)
+@click.option("--autoencoder-steps", default=3_000)
+@click.option("--denoiser-steps", default=24_000)
+@click.option("--shrink", default=1, help="Divide batches and data by this, for a trial.")
+def main(**options: Any) -> None:  # noqa: ANN401 - click hands over the options above
+    """Run the command line."""
+    train(Options(**options))
+
+
+def train(options: Options) -> None:
     """Train what isn't trained yet, then write and measure the checkpoint."""
-    options = _options()
     settings = Settings(options.seed, options.autoencoder_steps, options.denoiser_steps, options.shrink)
     if min(dataclasses.astuple(settings)[1:]) < 1:
         print("Steps and --shrink must be at least 1.", file=sys.stderr)
-        return BAD_INPUT
-    work = options.work or _cache() / "demo-training" / settings.key
+        sys.exit(BAD_INPUT)
+    work = options.work or cache_directory() / "demo-training" / settings.key
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -78,22 +106,6 @@ def main() -> int:
     _stage(work / "autoencoder", lambda folder: _autoencoder(settings, device, folder))
     _stage(work / "denoiser", lambda folder: _denoiser(settings, device, work, folder))
     _finish(settings, device, work, options.out)
-    return 0
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; replaced when all is done")
-    parser.add_argument("--work", type=Path, help="folder of finished stages (default: in the cache, by settings)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--autoencoder-steps", type=int, default=3_000)
-    parser.add_argument("--denoiser-steps", type=int, default=24_000)
-    parser.add_argument("--shrink", type=int, default=1, help="divide batches and data by this, for a trial")
-    return parser.parse_args()
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("DIFFUSION_OPERATOR_CACHE", Path.home() / ".cache" / "diffusion-operator"))
 
 
 def _stage(folder: Path, make: Callable[[Path], None]) -> None:
@@ -164,4 +176,4 @@ def _load_history(folder: Path) -> History:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

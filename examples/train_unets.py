@@ -6,12 +6,14 @@
 Needs what `train_demo.py` needs; `--shrink` and few steps make a trial possible on a CPU.
 """
 
-import argparse
 import json
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import click
 import torch
 from diffusers import UNet2DConditionModel
 
@@ -34,9 +36,39 @@ LESSONS = {
 }
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Options:
+    """What to train, how, and where the denoiser goes."""
+
+    lesson: str
+    out: Path
+    seed: int
+    steps: int | None
+    shrink: int
+    pictures: int
+
+    @property
+    def updates(self) -> int:
+        """Updates of the weights."""
+        return self.steps or STEPS_OF[self.lesson]
+
+
+@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
+@click.argument("lesson", type=click.Choice(list(LESSONS)))
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the denoiser; replaced when all is done."
+)
+@click.option("--seed", default=1)
+@click.option("--steps", type=int, help="Updates; as many as the committed weights had when not given.")
+@click.option("--shrink", default=1, help="Divide batches by this, for a trial.")
+@click.option("--pictures", default=256, help="How many are painted for each measurement.")
+def main(**options: Any) -> None:  # noqa: ANN401 - click hands over the options above
+    """Run the command line."""
+    train(Options(**options))
+
+
+def train(options: Options) -> None:
     """Train, measure, then put the folder in place."""
-    options = _options()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -44,7 +76,7 @@ def main() -> int:
     torch.manual_seed(options.seed)
     pipeline = load_checkpoint(CHECKPOINT, device)
     models = Models(pipeline.unet, pipeline.text_encoder)
-    training = LessonTraining(LESSONS[options.lesson], models, pipeline.tokenizer, options.steps)
+    training = LessonTraining(LESSONS[options.lesson], models, pipeline.tokenizer, options.updates)
     history = training.run(options.shrink)
     unfinished = options.out.with_name(f".tmp-{options.out.name}")
     _write(training.student, unfinished)
@@ -56,20 +88,6 @@ def main() -> int:
     _record(options, history, measured, unfinished)
     shutil.rmtree(options.out, ignore_errors=True)
     unfinished.rename(options.out)
-    return 0
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("lesson", choices=LESSONS)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the denoiser; replaced when all is done")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, help="updates; as many as the committed weights had when not given")
-    parser.add_argument("--shrink", type=int, default=1, help="divide batches by this, for a trial")
-    parser.add_argument("--pictures", type=int, default=256, help="how many are painted for each measurement")
-    options = parser.parse_args()
-    options.steps = options.steps or STEPS_OF[options.lesson]
-    return options
 
 
 def _write(unet: UNet2DConditionModel, folder: Path) -> None:
@@ -81,12 +99,10 @@ def _write(unet: UNet2DConditionModel, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def _record(
-    options: argparse.Namespace, history: History, measured: dict[str, list[dict[str, float]]], folder: Path
-) -> None:
+def _record(options: Options, history: History, measured: dict[str, list[dict[str, float]]], folder: Path) -> None:
     record = {
         "seed": options.seed,
-        "steps": options.steps,
+        "steps": options.updates,
         "shrink": options.shrink,
         "device": history.device,
         "seconds": round(history.seconds, 1),
@@ -100,4 +116,4 @@ def _record(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,8 +11,8 @@ from examples.demo_hub import Repository
 from examples.demo_support import hub
 from examples.demo_support.errors import DemoError
 from examples.demo_support.settings import IMAGE_VARIABLES, ROOT
+from tools.common.errors import ToolError
 from tools.images.build import Options, build_all, prepare
-from tools.images.errors import ImageError
 from tools.images.paths import default_paths
 from tools.images.recipes import by_name
 
@@ -50,15 +50,15 @@ def build_images(registry: str, tell: Callable[[str], None]) -> tuple[Images, li
     try:
         recipes = [by_name(name) for name in IMAGE_VARIABLES]
         return build_all(recipes, default_paths(), Options(registry=registry, report=report)), changed
-    except ImageError as error:
+    except ToolError as error:
         raise DemoError(str(error)) from error
 
 
 def prepare_images() -> None:
     """Install what building images needs; DemoError where that is not possible."""
     try:
-        prepare(default_paths())
-    except ImageError as error:
+        prepare()
+    except ToolError as error:
         raise DemoError(str(error)) from error
 
 

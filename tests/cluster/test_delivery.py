@@ -18,10 +18,11 @@ from diffusion_operator.manifests.service import PORTS
 from diffusion_operator.settings import from_environment
 from tests.support.cluster.kube import Kube, Object, eventually
 from tests.support.cluster.pipelines import example
-from tools.charttools import checks, exceptions, manifests
-from tools.charttools.errors import ChartError
-from tools.charttools.render import CHART, CRD_CHART, NAMESPACE, ROOT, helm, objects, render
-from tools.charttools.variants import DIGEST, VARIANTS
+from tests.support.paths import ROOT
+from tools.charttools import allowlist, checks, manifests
+from tools.charttools.render import CHART, CRD_CHART, NAMESPACE, helm, objects, render
+from tools.charttools.value_sets import DIGEST, VALUE_SETS
+from tools.common.errors import ToolError
 from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def kube(server: ApiServer) -> Kube:
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A file for every combination of values."""
     folder = tmp_path_factory.mktemp("rendered")
-    files = {name: folder / f"{name.replace(' ', '-')}.yaml" for name in VARIANTS}
+    files = {name: folder / f"{name.replace(' ', '-')}.yaml" for name in VALUE_SETS}
     for name, file in files.items():
-        file.write_text(render(VARIANTS[name]))
+        file.write_text(render(VALUE_SETS[name]))
     (folder / "crds.yaml").write_text(render({}, CRD_CHART))
     (folder / "install.yaml").write_text(INSTALL.read_text())
     return files
@@ -81,7 +82,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_values_that_are_wrong_are_refused(mistake: str) -> None:
-    with pytest.raises(ChartError):
+    with pytest.raises(ToolError):
         render(MISTAKES[mistake])
 
 
@@ -95,18 +96,18 @@ def test_every_object_of_every_combination_is_one_that_the_api_server_knows(
     (wrong / "one.yaml").write_text(
         rendered["default"].read_text().replace("serviceAccountName:", "serviceAcountName:")
     )
-    with pytest.raises(ChartError, match="serviceAcountName"):
+    with pytest.raises(ToolError, match="serviceAcountName"):
         checks.kubeconform(wrong, openapi, tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != exceptions.UNPROTECTED])
+@pytest.mark.parametrize("name", [name for name in VALUE_SETS if name != allowlist.UNPROTECTED])
 def test_workloads_are_neither_fragile_nor_unsafe(rendered: dict[str, Path], name: str) -> None:
     checks.kube_score(rendered[name])
 
 
 def test_what_is_fragile_or_unsafe_is_found(rendered: dict[str, Path]) -> None:
-    with pytest.raises(ChartError, match="NetworkPolicy"):
-        checks.kube_score(rendered[exceptions.UNPROTECTED])
+    with pytest.raises(ToolError, match="NetworkPolicy"):
+        checks.kube_score(rendered[allowlist.UNPROTECTED])
 
 
 def test_images_are_named_by_digest_where_one_is_given(rendered: dict[str, Path]) -> None:
@@ -181,7 +182,7 @@ def test_what_is_made_from_the_chart_is_up_to_date() -> None:
 @pytest.mark.parametrize("folder", ["base", "overlays/high-availability", "overlays/private-registry"])
 def test_kustomize_makes_what_the_api_server_takes(kube: Kube, folder: str) -> None:
     made = list(yaml.safe_load_all(kube.run("kustomize", str(ROOT / "deploy/kustomize" / folder))))
-    known = [item for item in made if item["kind"] not in exceptions.NO_SCHEMA]
+    known = [item for item in made if item["kind"] not in allowlist.NO_SCHEMA]
     document = yaml.safe_dump_all(known)
     arguments = ["apply", *ARGO, "--dry-run=server", "--validate=strict", "-f", "-"]
     assert len(kube.run(*arguments, stdin=document).splitlines()) == len(known)

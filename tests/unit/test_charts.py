@@ -9,8 +9,8 @@ import pytest
 from diffusion_operator.settings import FetchNetwork, from_environment
 from tests.support.paths import ROOT
 from tools.charttools import manifests, values
-from tools.charttools.errors import ChartError
 from tools.charttools.schemas import write
+from tools.common.errors import ToolError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ IMAGES = {"DIFFUSION_OPERATOR_BUILDER_IMAGE": "b:1", "DIFFUSION_OPERATOR_SERVING
 
 
 def test_a_value_without_a_comment_is_found() -> None:
-    with pytest.raises(ChartError, match=r"metrics\.service"):
+    with pytest.raises(ToolError, match=r"metrics\.service"):
         values.read("# The port.\nport: 1\nmetrics:\n  service: false\n")
 
 

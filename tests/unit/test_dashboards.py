@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner
 
 from tests.support.documents import in_language
 from tests.support.paths import ROOT
@@ -16,6 +15,8 @@ from tools.dashboards.content import BOARDS
 from tools.dashboards.render import text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tools.dashboards.model import Board
 
 FOLDER = ROOT / "charts" / "diffusion-operator" / "dashboards"
@@ -84,11 +85,10 @@ def _cells(position: dict[str, int]) -> list[tuple[int, int]]:
     return [(x, y) for x in columns for y in range(position["y"], position["y"] + position["h"])]
 
 
-def test_a_dashboard_that_was_edited_by_hand_is_found(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("dashboards")
-    assert CliRunner().invoke(main, ["--write", str(folder)]).exit_code == 0
-    assert CliRunner().invoke(main, ["--check", str(folder)]).exit_code == 0
+def test_a_dashboard_that_was_edited_by_hand_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "dashboards"
+    assert main(["--write", str(folder)]) == 0
+    assert main(["--check", str(folder)]) == 0
     (folder / "fleet.json").write_text("{}")
-    found = CliRunner().invoke(main, ["--check", str(folder)])
-    assert found.exit_code == 64
-    assert "fleet.json" in found.output
+    assert main(["--check", str(folder)]) == 64
+    assert "fleet.json" in capsys.readouterr().err

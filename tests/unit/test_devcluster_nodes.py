@@ -9,11 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools.common.errors import BAD_INPUT, ToolError
+from tools.common.files import write
 from tools.devcluster.cluster import Cluster
-from tools.devcluster.errors import BAD_INPUT, DevclusterError
 from tools.devcluster.layout import Layout, Network
-from tools.devcluster.nodes import MAX_NODES, Node, PlacedNode, from_record, parse_nodes, place, removed, to_record
-from tools.devcluster.shell import write
+from tools.devcluster.nodes import (
+    MAX_NODES,
+    Node,
+    PlacedNode,
+    from_record,
+    parse_nodes,
+    place,
+    removed_nodes,
+    to_record,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +56,7 @@ def test_a_file_names_cpu_and_gpu_nodes() -> None:
     ],
 )
 def test_a_wrong_file_is_refused_with_the_entry_and_the_field(text: str, named: str) -> None:
-    with pytest.raises(DevclusterError) as caught:
+    with pytest.raises(ToolError) as caught:
         parse_nodes(text, "nodes.yaml")
 
     assert named in caught.value.what
@@ -69,7 +78,7 @@ def test_a_node_keeps_its_place_when_others_come_and_go() -> None:
     after = place([Node("c"), Node("d")], before)
 
     assert [(p.node.name, p.index) for p in after] == [("c", 2), ("d", 3)]
-    assert [p.node.name for p in removed(after, before)] == ["a", "b"]
+    assert [p.node.name for p in removed_nodes(after, before)] == ["a", "b"]
 
 
 def test_a_changed_node_keeps_its_place_and_takes_its_new_gpus() -> None:
@@ -83,7 +92,7 @@ def test_no_two_nodes_share_a_place_even_while_old_ones_are_being_removed(first:
     before = place(map(Node, first), ())
     after = place(map(Node, second), before)
 
-    together = {p.node.name: p.index for p in (*after, *removed(after, before))}
+    together = {p.node.name: p.index for p in (*after, *removed_nodes(after, before))}
     assert len(set(together.values())) == len(together)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tools.common.errors import ToolError
 from tools.devcluster import configs
 from tools.devcluster.addons import addons
 from tools.devcluster.commands import ApiServerKeys, Commands, Identity
-from tools.devcluster.errors import DevclusterError
 from tools.devcluster.layout import Layout, Network, default_root, layout_at
 from tools.devcluster.network import rules
 from tools.devcluster.nodes import MAX_NODES, Node, PlacedNode
@@ -74,7 +74,7 @@ def test_the_cache_variable_moves_the_cluster(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_folder_too_long_for_sockets_is_refused_before_anything_starts() -> None:
-    with pytest.raises(DevclusterError, match="characters; sockets below it allow"):
+    with pytest.raises(ToolError, match="characters; sockets below it allow"):
         layout_at(Path("/" + "x" * 80))
 
 
@@ -83,7 +83,7 @@ def test_sockets_fit_under_the_longest_folder_that_is_accepted() -> None:
         root = Path("/" + "x" * length)
         try:
             layout = layout_at(root)
-        except DevclusterError:
+        except ToolError:
             return
         longest = layout.state / f"n{2 * MAX_NODES - 1}" / "kubelet" / "device-plugins" / "kubelet.sock"
         assert len(str(longest)) <= 107

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tools.devcluster.errors import DevclusterError
+from tools.common.errors import ToolError
 from tools.devcluster.layout import Layout
 from tools.devcluster.processes import Component, Processes, pids_of
 
@@ -133,7 +133,7 @@ def test_a_component_that_dies_while_it_is_waited_for_is_reported_with_the_end_o
 ) -> None:
     processes.ensure(sleeper(tmp_path, script="echo the port is taken >&2; exit 1"))
 
-    with pytest.raises(DevclusterError, match="ended before it was ready") as caught:
+    with pytest.raises(ToolError, match="ended before it was ready") as caught:
         processes.wait("sleeper", lambda: False, SECONDS)
 
     assert "the port is taken" in caught.value.detail
@@ -142,7 +142,7 @@ def test_a_component_that_dies_while_it_is_waited_for_is_reported_with_the_end_o
 def test_a_component_that_never_becomes_ready_is_reported(processes: Processes, tmp_path: Path) -> None:
     processes.ensure(sleeper(tmp_path))
 
-    with pytest.raises(DevclusterError, match="was not ready within"):
+    with pytest.raises(ToolError, match="was not ready within"):
         processes.wait("sleeper", lambda: False, 0.1)
 
 
@@ -164,5 +164,5 @@ def test_a_component_does_not_inherit_pythons_ignored_signals(processes: Process
 
 
 def test_the_pid_of_a_component_that_does_not_run_is_an_error_that_says_so(processes: Processes) -> None:
-    with pytest.raises(DevclusterError, match="kubelet@cpu-0 does not run"):
+    with pytest.raises(ToolError, match="kubelet@cpu-0 does not run"):
         processes.pid("kubelet@cpu-0")

@@ -16,17 +16,25 @@ from diffusion_builder.cli.main import cli as builder
 from diffusion_operator.cli import cli as operator
 from tests.support.documents import Command, blocks, commands, split
 from tests.support.paths import ROOT
+from tools.charttools.__main__ import cli as charttools
+from tools.dashboards.__main__ import cli as dashboards
+from tools.devcluster.cli import cli as devcluster
+from tools.images.cli import cli as images
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-CLICK: dict[str, click.Command] = {"diffusion-operator": operator, "diffusion-builder": builder}
-ARGPARSE = {
-    "tools.images": "tools.images.cli",
-    "tools.devcluster": "tools.devcluster.cli",
-    "examples/client.py": "examples.client",
+CLICK: dict[str, click.Command] = {
+    "diffusion-operator": operator,
+    "diffusion-builder": builder,
+    "tools.images": images,
+    "tools.devcluster": devcluster,
+    "tools.charttools": charttools,
+    "tools.dashboards": dashboards,
 }
+# A script to copy: it needs no more than tritonclient does.
+ARGPARSE = {"examples/client.py": "examples.client"}
 # Programs of others: that they are meant is all that is asked.
 OTHERS = re.compile(
     r"argocd|aws|buildah|cd|curl|cosign|docker|eksctl|eval|export|flux|gcloud|git|gunzip|k3s|kind|kubeconform"
@@ -90,6 +98,8 @@ def python_problem(words: Sequence[str], *, whole: bool) -> str:
     if not words or words[0] == "-c" or words[:2] == ["-m", "pip"]:
         return ""
     name, arguments = (words[1], words[2:]) if words[0] == "-m" else (words[0], words[1:])
+    if name in CLICK:
+        return click_problem(CLICK[name], arguments, whole=whole)
     if name in ARGPARSE:
         return argparse_problem(ARGPARSE[name], arguments) if whole else ""
     path = ROOT / (name if name.endswith(".py") else name.replace(".", "/") + ".py")
@@ -175,7 +185,10 @@ def test_every_command_of_the_documents_exists_with_its_options() -> None:
         ("diffusion-builder store gc --store DIR --grase 24h", "--grase"),
         ("make dmo", "dmo"),
         ("PROMT=x make demo", "PROMT"),
-        ("python -m tools.images tag", "does not take"),
+        ("python -m tools.images tag", "no command tag"),
+        ("python -m tools.images build nothing", "nothing"),
+        ("python -m tools.devcluster up --node x", "--node"),
+        ("python examples/client.py --promt x", "does not take"),
         ("python -m benchmarks.nothing", "there is no"),
         ("python examples/train_demo.py --ot x", "--ot"),
         ("kubectl aply -f examples/pipeline.yaml", "aply"),

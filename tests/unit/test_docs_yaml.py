@@ -18,7 +18,7 @@ from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.api import KIND
 from tests.support.documents import Block, documents, fill, in_language
 from tests.support.paths import ROOT
-from tools.devcluster.errors import DevclusterError
+from tools.common.errors import ToolError
 from tools.devcluster.nodes import parse_nodes
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def values_problem(given: object, known: object, path: str = "") -> str:
 def nodes_problem(document: dict[str, Any]) -> str:
     try:
         parse_nodes(yaml.safe_dump(document), "document")
-    except DevclusterError as error:
+    except ToolError as error:
         return str(error)
     return ""
 

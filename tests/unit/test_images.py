@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tools.images.contexts import lay_out, source_files
+from tools.common.errors import ToolError
+from tools.images.contexts import source_files, write_context
 from tools.images.digest import TAG_LENGTH, Inputs, files_below, fingerprint, tag_of
-from tools.images.errors import ImageError
 from tools.images.paths import Paths, default_paths
-from tools.images.recipes import RECIPES, Recipe, by_name, lineage
+from tools.images.recipes import RECIPES, Recipe, by_name, layer_chain
 from tools.images.registry import has_manifest, is_local
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_being_executable_is_an_input(tmp_path: Path) -> None:
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
     recipe = Recipe(name="x", repository="x", files=(("not/there.py", "there.py"),))
-    with pytest.raises(ImageError, match=r"not/there\.py"):
+    with pytest.raises(ToolError, match=r"not/there\.py"):
         source_files(recipe, Paths(root=tmp_path, cache=tmp_path / "cache"))
 
 
@@ -84,7 +84,7 @@ def test_a_context_holds_the_files_with_a_fixed_time_and_nothing_else(tmp_path: 
     recipe = Recipe(name="x", repository="x", files=(("code", "code"),))
     context = tmp_path / "context"
     context.mkdir()
-    lay_out(recipe, Paths(root=tmp_path, cache=tmp_path / "cache"), context)
+    write_context(recipe, Paths(root=tmp_path, cache=tmp_path / "cache"), context)
     (copied,) = [path for path in context.rglob("*") if path.is_file()]
     assert copied.read_text() == "a = 1\n"
     assert copied.stat().st_mtime == pytest.approx(1_577_836_800)
@@ -92,7 +92,7 @@ def test_a_context_holds_the_files_with_a_fixed_time_and_nothing_else(tmp_path: 
 
 def test_a_change_of_our_code_moves_neither_the_server_nor_torch() -> None:
     code = {source for recipe in RECIPES for source, _ in recipe.files if source.endswith("_builder")}
-    below = [step for name in ("triton", "builder") for step in lineage(by_name(name))[:-1]]
+    below = [step for name in ("triton", "builder") for step in layer_chain(by_name(name))[:-1]]
     assert code
     assert not [step.name for step in below if code & {source for source, _ in step.files}]
 
@@ -108,5 +108,5 @@ def test_only_this_machines_registry_is_spoken_to_without_tls() -> None:
 
 
 def test_a_registry_that_does_not_answer_is_named() -> None:
-    with pytest.raises(ImageError, match=r"127\.0\.0\.1:9 does not answer"):
+    with pytest.raises(ToolError, match=r"127\.0\.0\.1:9 does not answer"):
         has_manifest("127.0.0.1:9", "diffusion-base", "0")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from tools.charttools import values
-from tools.charttools.errors import ChartError
+from tools.common.cli import run_command
+from tools.common.errors import ToolError
+from tools.common.paths import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +24,11 @@ def cli() -> None:
 @click.option("--check", is_flag=True, help="Fail when the file is out of date.")
 def docs(*, check: bool) -> None:
     """The table of values in docs/chart.md."""
-    from tools.charttools.render import CHART, ROOT  # noqa: PLC0415 - imports follow the command
+    from tools.charttools.render import CHART  # noqa: PLC0415 - imports follow the command
 
     document = ROOT / "docs" / "chart.md"
-    made = values.inserted(document.read_text(), values.read((CHART / "values.yaml").read_text()))
-    _put({document: made}, "make charts", check=check)
+    content = values.inserted(document.read_text(), values.read((CHART / "values.yaml").read_text()))
+    _write_files({document: content}, "make charts", check=check)
 
 
 @cli.command()
@@ -36,7 +37,7 @@ def install(*, check: bool) -> None:
     """The plain manifest deploy/install.yaml, from the definition and the kustomize base."""
     from tools.charttools.manifests import INSTALL, OPERATOR, installation  # noqa: PLC0415 - imports follow the command
 
-    _put({INSTALL: installation(OPERATOR.read_text())}, "make crds", check=check)
+    _write_files({INSTALL: installation(OPERATOR.read_text())}, "make crds", check=check)
 
 
 @cli.command()
@@ -45,29 +46,22 @@ def manifests(*, check: bool) -> None:
     """The kustomize bases and the plain manifest; needs Helm (`python -m tools.devcluster build`)."""
     from tools.charttools.manifests import files  # noqa: PLC0415 - same
 
-    _put(files(), "make manifests", check=check)
+    _write_files(files(), "make manifests", check=check)
 
 
-def _put(made: dict[Path, str], command: str, *, check: bool) -> None:
-    stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
+def _write_files(contents: dict[Path, str], command: str, *, check: bool) -> None:
+    stale = [path for path, text in contents.items() if not path.exists() or path.read_text() != text]
     if check and stale:
-        raise ChartError(f"Out of date: {', '.join(map(str, stale))}. Run `{command}`.")
+        raise ToolError(f"Out of date: {', '.join(map(str, stale))}. Run `{command}`.")
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(made[path])
+        path.write_text(contents[path])
 
 
-def main() -> None:
-    """Entry point: an expected error is one readable block."""
-    try:
-        cli(standalone_mode=False)
-    except ChartError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(64)
+def main() -> int:
+    """Run the command line and return its exit status."""
+    return run_command(cli, "python -m tools.charttools")
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import TYPE_CHECKING, Any
 
-from tools.charttools import exceptions, programs
-from tools.charttools.errors import ChartError
+from tools.charttools import allowlist, programs
 from tools.charttools.schemas import LOCATION, write
+from tools.common.errors import ToolError
+from tools.common.shell import attempt
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_SECONDS = 300
 
 
 def kubeconform(manifests: Path, openapi: dict[str, Any], folder: Path) -> int:
@@ -23,24 +25,23 @@ def kubeconform(manifests: Path, openapi: dict[str, Any], folder: Path) -> int:
         folder: for the schemas.
 
     Raises:
-        ChartError: what does not fit.
+        ToolError: what does not fit.
     """
     write(openapi, folder)
-    command = [str(programs.built(programs.KUBECONFORM)), "-strict", "-output", "json", "-summary"]
-    command += ["-schema-location", f"{folder}/{LOCATION}", "-skip", ",".join(exceptions.NO_SCHEMA), str(manifests)]
-    answer = _run(command)
-    return int(json.loads(answer)["summary"]["valid"])
+    command = [str(programs.ensure_built(programs.KUBECONFORM)), "-strict", "-output", "json", "-summary"]
+    command += ["-schema-location", f"{folder}/{LOCATION}", "-skip", ",".join(allowlist.NO_SCHEMA), str(manifests)]
+    return int(json.loads(_run(command))["summary"]["valid"])
 
 
 def kube_score(manifests: Path) -> None:
     """Check a file for what makes workloads fragile or unsafe.
 
     Raises:
-        ChartError: what it finds.
+        ToolError: what it finds.
     """
     # Requests are set; limits for CPU would only slow the operator down.
-    command = [str(programs.built(programs.KUBE_SCORE)), "score", "--ignore-container-cpu-limit"]
-    command += [part for name in exceptions.KUBE_SCORE for part in ("--ignore-test", name)]
+    command = [str(programs.ensure_built(programs.KUBE_SCORE)), "score", "--ignore-container-cpu-limit"]
+    command += [part for name in allowlist.KUBE_SCORE for part in ("--ignore-test", name)]
     _run([*command, "--output-format", "ci", str(manifests)])
 
 
@@ -48,13 +49,13 @@ def actionlint(*workflows: Path) -> None:
     """Check workflow files.
 
     Raises:
-        ChartError: what it finds.
+        ToolError: what it finds.
     """
-    _run([str(programs.built(programs.ACTIONLINT)), "-no-color", *map(str, workflows)])
+    _run([str(programs.ensure_built(programs.ACTIONLINT)), "-no-color", *map(str, workflows)])
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    if done.returncode:
-        raise ChartError(f"{command[0]}:\n{done.stdout}{done.stderr}")
-    return done.stdout
+    process = attempt(command, seconds=_SECONDS)
+    if process.returncode:
+        raise ToolError(f"{command[0]} found faults", detail=process.stdout + process.stderr)
+    return process.stdout

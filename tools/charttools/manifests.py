@@ -1,4 +1,4 @@
-"""What is made from the chart for those who use no Helm: kustomize bases and one plain manifest."""
+"""Generated from the chart for those who use no Helm: kustomize bases and one plain manifest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from tools.charttools.render import NAMESPACE, ROOT, objects, render
+from tools.charttools.render import NAMESPACE, objects, render
+from tools.common.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,9 +50,9 @@ def files() -> dict[Path, str]:
         ],
         KUSTOMIZE / "pipeline-namespace" / "networkpolicies.yaml": _unplaced(placed),
     }
-    made = {path: HEAD + _dump(items) for path, items in parts.items()}
-    made |= {HEALTH.with_name("argocd-cm.yaml"): health_settings(HEALTH.read_text())}
-    return made | {INSTALL: installation(made[OPERATOR])}
+    contents = {path: HEAD + _dump(items) for path, items in parts.items()}
+    contents |= {HEALTH.with_name("argocd-cm.yaml"): health_settings(HEALTH.read_text())}
+    return contents | {INSTALL: installation(contents[OPERATOR])}
 
 
 def installation(operator: str) -> str:
@@ -66,14 +67,14 @@ def health_settings(script: str) -> str:
 
 def _plain(text: str) -> list[Object]:
     """Without the tests of the release and what only Helm reads."""
-    kept = [item for item in objects(text) if "helm.sh/hook" not in item["metadata"].get("annotations", {})]
-    return [_without_helm(item) for item in kept]
+    applied = [item for item in objects(text) if "helm.sh/hook" not in item["metadata"].get("annotations", {})]
+    return [_without_helm(item) for item in applied]
 
 
 def _without_helm(item: Object) -> Object:
-    made = copy.deepcopy(item)
-    _each_metadata(made, _forget_helm)
-    return made
+    document = copy.deepcopy(item)
+    _each_metadata(document, _remove_helm)
+    return document
 
 
 def _each_metadata(item: Any, change: Callable[[Object], None]) -> None:  # noqa: ANN401 - any JSON
@@ -87,22 +88,24 @@ def _each_metadata(item: Any, change: Callable[[Object], None]) -> None:  # noqa
             _each_metadata(part, change)
 
 
-def _forget_helm(metadata: Object) -> None:
+def _remove_helm(metadata: Object) -> None:
     for field in ("labels", "annotations"):
-        told = metadata.get(field)
-        if isinstance(told, dict):
-            kept = {key: value for key, value in told.items() if not key.startswith("helm.sh/") and value != "Helm"}
-            metadata[field] = kept
-            if not kept:
+        entries = metadata.get(field)
+        if isinstance(entries, dict):
+            remaining = {
+                key: value for key, value in entries.items() if not key.startswith("helm.sh/") and value != "Helm"
+            }
+            metadata[field] = remaining
+            if not remaining:
                 del metadata[field]
 
 
 def _unplaced(items: Iterable[Object]) -> list[Object]:
-    """What the chart makes in one namespace of pipelines, for any namespace."""
-    found = [copy.deepcopy(item) for item in items if item["metadata"].get("namespace") == ANYWHERE]
-    for item in found:
+    """The chart's objects for one namespace of pipelines, without the namespace."""
+    policies = [copy.deepcopy(item) for item in items if item["metadata"].get("namespace") == ANYWHERE]
+    for item in policies:
         del item["metadata"]["namespace"]
-    return found
+    return policies
 
 
 def _dump(items: Iterable[Object]) -> str:

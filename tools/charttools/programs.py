@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tools.charttools.errors import ChartError
+from tools.common.paths import cache_directory
+from tools.common.shell import run
 from tools.devcluster.build import find_go
 from tools.devcluster.layout import default_root, layout_at
 
@@ -29,21 +28,16 @@ KUBE_SCORE: Final = Program("kube-score", "github.com/zegl/kube-score/cmd/kube-s
 ACTIONLINT: Final = Program("actionlint", "github.com/rhysd/actionlint/cmd/actionlint", "v1.7.12")
 
 
-def built(program: Program) -> Path:
+def ensure_built(program: Program) -> Path:
     """Where the program is; it is built when it is not there yet.
 
     Raises:
-        ChartError: the build failed; carries the end of its output.
+        ToolError: the build failed; carries the end of its output.
     """
-    entry = _cache() / f"{program.name}-{program.version}" / program.name
+    entry = cache_directory() / "checkers" / f"{program.name}-{program.version}" / program.name
     if not entry.is_file():
         _build(program, entry)
     return entry
-
-
-def _cache() -> Path:
-    cache = os.environ.get("DIFFUSION_OPERATOR_CACHE") or "~/.cache/diffusion-operator"
-    return Path(cache).expanduser() / "checkers"
 
 
 def _build(program: Program, entry: Path) -> None:
@@ -53,9 +47,5 @@ def _build(program: Program, entry: Path) -> None:
         go = str(find_go(layout_at(default_root()), print))
         command = ["nice", go, "install", "-trimpath", "-ldflags=-s -w", f"{program.package}@{program.version}"]
         settings = {"GOBIN": folder, "GOROOT": "", "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
-        done = subprocess.run(
-            command, env=os.environ | settings, cwd=folder, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise ChartError(f"{program.name} {program.version} cannot be built:\n{done.stderr[-2000:]}")
+        run(command, what=f"building {program.name} {program.version}", env=settings, cwd=Path(folder))
         shutil.move(Path(folder) / program.name, entry)

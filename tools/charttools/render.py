@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tools.charttools.errors import ChartError
+from tools.common.errors import ToolError
+from tools.common.paths import ROOT
+from tools.common.shell import attempt
 from tools.devcluster.build import require_built
 from tools.devcluster.layout import default_root, layout_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "diffusion-operator"
 CRD_CHART = ROOT / "charts" / "diffusion-operator-crds"
 NAMESPACE = "diffusion-operator"
+_SECONDS = 120
 
 
 def helm(*arguments: str) -> str:
     """Output of Helm.
 
     Raises:
-        ChartError: with Helm's own words.
+        ToolError: with Helm's own words.
     """
     program = require_built(layout_at(default_root())).kube / "helm"
-    done = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False, timeout=120)
-    if done.returncode:
-        raise ChartError(f"helm {arguments[0]} refused:\n{done.stdout}{done.stderr}".strip())
-    return done.stdout
+    process = attempt([program, *arguments], seconds=_SECONDS)
+    if process.returncode:
+        raise ToolError(f"helm {arguments[0]} refused", detail=(process.stdout + process.stderr).strip())
+    return process.stdout
 
 
 def render(values: Mapping[str, Any], chart: Path = CHART, *options: str) -> str:
     """All manifests of a release of this name and in this namespace, as YAML.
 
     Raises:
-        ChartError: Helm refuses the values.
+        ToolError: Helm refuses the values.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "values.json"

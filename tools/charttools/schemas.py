@@ -40,22 +40,22 @@ def _strict(schema: Any) -> Any:  # noqa: ANN401 - any JSON
     if not isinstance(schema, dict):
         return schema
     # A format is Kubernetes' own, such as int-or-string.
-    made = {key: _strict(value) for key, value in schema.items() if key != "format" or not isinstance(value, str)}
-    closed = "properties" in made and "additionalProperties" not in made
-    if closed and not made.get("x-kubernetes-preserve-unknown-fields"):
-        made["additionalProperties"] = False
-    return made
+    closed = {key: _strict(value) for key, value in schema.items() if key != "format" or not isinstance(value, str)}
+    lists_fields = "properties" in closed and "additionalProperties" not in closed
+    if lists_fields and not closed.get("x-kubernetes-preserve-unknown-fields"):
+        closed["additionalProperties"] = False
+    return closed
 
 
 def _reachable(name: str, definitions: Schema) -> Schema:
-    found: Schema = {}
+    reachable: Schema = {}
     waiting = [name]
     while waiting:
         current = waiting.pop()
-        if current not in found:
-            found[current] = definitions[current]
+        if current not in reachable:
+            reachable[current] = definitions[current]
             waiting += _references(definitions[current])
-    return found
+    return reachable
 
 
 def _references(schema: Any) -> list[str]:  # noqa: ANN401 - any JSON
@@ -63,6 +63,6 @@ def _references(schema: Any) -> list[str]:  # noqa: ANN401 - any JSON
         return [name for item in schema for name in _references(item)]
     if not isinstance(schema, dict):
         return []
-    own = schema.get("$ref")
-    named = [own.removeprefix(_REFERENCE)] if isinstance(own, str) else []
-    return named + [name for value in schema.values() for name in _references(value)]
+    reference = schema.get("$ref")
+    names = [reference.removeprefix(_REFERENCE)] if isinstance(reference, str) else []
+    return names + [name for value in schema.values() for name in _references(value)]

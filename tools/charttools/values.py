@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tools.charttools.errors import ChartError
+from tools.common.errors import ToolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,14 +34,14 @@ def read(text: str) -> tuple[Value, ...]:
     A value is what carries a comment in the line above it; what it holds is its default.
 
     Raises:
-        ChartError: a value without a comment.
+        ToolError: a value without a comment.
     """
     document: dict[str, Any] = yaml.safe_load(text)
-    found = tuple(_commented(text.splitlines(), document))
-    missing = [path for path in _leaves(document, "") if not _covered(path, found)]
+    values = tuple(_commented(text.splitlines(), document))
+    missing = [path for path in _leaves(document, "") if not _covered(path, values)]
     if missing:
-        raise ChartError(f"values.yaml: write a comment above {', '.join(missing)}.")
-    return found
+        raise ToolError(f"values.yaml: write a comment above {', '.join(missing)}.")
+    return values
 
 
 def table(values: tuple[Value, ...]) -> str:
@@ -54,12 +54,12 @@ def inserted(document: str, values: tuple[Value, ...]) -> str:
     """The document with the table between its two marks.
 
     Raises:
-        ChartError: the marks are not there.
+        ToolError: the marks are not there.
     """
-    head, begin, rest = document.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    head, begin, remainder = document.partition(BEGIN)
+    _, end, tail = remainder.partition(END)
     if not begin or not end:
-        raise ChartError(f"docs/chart.md needs the lines {BEGIN} and {END}.")
+        raise ToolError(f"docs/chart.md needs the lines {BEGIN} and {END}.")
     return f"{head}{BEGIN}\n\n{table(values)}\n\n{END}{tail}"
 
 
@@ -67,10 +67,10 @@ def _commented(lines: list[str], document: dict[str, Any]) -> Iterator[Value]:
     path: list[str] = []
     comment = ""
     for line in lines:
-        found = _LINE.match(line)
-        if found:
-            depth = len(found["indent"]) // _INDENT
-            path = [*path[:depth], found["key"]]
+        match = _LINE.match(line)
+        if match:
+            depth = len(match["indent"]) // _INDENT
+            path = [*path[:depth], match["key"]]
             if comment:
                 yield Value(".".join(path), json.dumps(_at(document, path)), comment)
         # Only the line directly above a value is about it.

@@ -23,30 +23,30 @@ def text(board: Board) -> str:
 
 
 def _dashboard(board: Board) -> dashboard.Dashboard:
-    made = dashboard.Dashboard(board.title).uid(f"diffusion-{board.name}").description(board.description)
-    made = made.tags(["diffusion-operator"]).time("now-6h", "now").refresh("1m").timezone("browser").readonly()
-    made = made.with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+    builder = dashboard.Dashboard(board.title).uid(f"diffusion-{board.name}").description(board.description)
+    builder = builder.tags(["diffusion-operator"]).time("now-6h", "now").refresh("1m").timezone("browser").readonly()
+    builder = builder.with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
     for variable in board.variables:
-        made = made.with_variable(_variable(variable))
+        builder = builder.with_variable(_variable(variable))
     for number, panel in enumerate(board.panels, 1):
-        made = made.with_panel(_panel(panel).id(number))
-    return made
+        builder = builder.with_panel(_panel(panel).id(number))
+    return builder
 
 
 def _variable(variable: Variable) -> dashboard.QueryVariable:
     query = f"label_values({variable.metric}, {variable.label})"
-    made = dashboard.QueryVariable(variable.label).query(query).datasource(SOURCE).include_all(include_all=True)
-    return made.multi(multi=variable.several).refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+    builder = dashboard.QueryVariable(variable.label).query(query).datasource(SOURCE).include_all(include_all=True)
+    return builder.multi(multi=variable.several).refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
 
 
 def _panel(panel: Panel) -> timeseries.Panel | stat.Panel:
-    made = stat.Panel() if panel.kind == "number" else timeseries.Panel()
-    made = made.title(panel.title).description(panel.meaning).unit(panel.unit).datasource(SOURCE)
-    made = made.span(panel.width).height(HEIGHTS[panel.kind])
-    if isinstance(made, timeseries.Panel):
+    builder = stat.Panel() if panel.kind == "number" else timeseries.Panel()
+    builder = builder.title(panel.title).description(panel.meaning).unit(panel.unit).datasource(SOURCE)
+    builder = builder.span(panel.width).height(HEIGHTS[panel.kind])
+    if isinstance(builder, timeseries.Panel):
         # Rates are never negative, and a graph that begins above 0 exaggerates.
-        made = made.min(0)
+        builder = builder.min(0)
     for name, query in zip("ABCDEF", panel.queries, strict=False):
-        shown = prometheus.Dataquery().ref_id(name).expr(query.expr).legend_format(query.legend or "all")
-        made = made.with_target(shown)
-    return made
+        target = prometheus.Dataquery().ref_id(name).expr(query.expr).legend_format(query.legend or "all")
+        builder = builder.with_target(target)
+    return builder

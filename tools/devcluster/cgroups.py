@@ -32,23 +32,23 @@ def _delegate(path: Path) -> None:
     """Hand the controllers of version 2 down to the parents of ``path``, and to itself."""
     path.mkdir(parents=True, exist_ok=True)
     available = (_ROOT / "cgroup.controllers").read_text().split()
-    wanted = " ".join(f"+{name}" for name in _CONTROLLERS_V2 if name in available)
+    controllers = " ".join(f"+{name}" for name in _CONTROLLERS_V2 if name in available)
     for folder in [*reversed(path.relative_to(_ROOT).parents), path.relative_to(_ROOT)]:
-        (_ROOT / folder / "cgroup.subtree_control").write_text(wanted)
+        (_ROOT / folder / "cgroup.subtree_control").write_text(controllers)
 
 
 def kill(cgroup: str = NAME) -> bool:
     """Send SIGKILL to every process of a cgroup and those below it; return whether there was one."""
-    found: set[int] = set()
+    pids: set[int] = set()
     for hierarchy in hierarchies():
         for path in (hierarchy / cgroup.lstrip("/")).rglob("cgroup.procs"):
-            found |= _members(path)
-    for pid in found:
+            pids |= _members(path)
+    for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    return bool(found)
+    return bool(pids)
 
 
 def _members(procs: Path) -> set[int]:
@@ -60,7 +60,7 @@ def _members(procs: Path) -> set[int]:
 
 def remove(cgroup: str = NAME) -> bool:
     """Remove a cgroup and those below it; return whether none is left."""
-    gone = True
+    complete = True
     for hierarchy in hierarchies():
         top = hierarchy / cgroup.lstrip("/")
         for folder, _, _ in os.walk(top, topdown=False):
@@ -69,5 +69,5 @@ def remove(cgroup: str = NAME) -> bool:
             except FileNotFoundError:
                 continue
             except OSError:
-                gone = False
-    return gone
+                complete = False
+    return complete

@@ -5,27 +5,27 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tools.common.errors import ToolError, bad_input
+from tools.common.files import write
 from tools.devcluster import build, cgroups, control_plane, host, leftovers, network, preflight
 from tools.devcluster.addons import addons
-from tools.devcluster.errors import DevclusterError, bad_input
+from tools.devcluster.component_factory import ComponentFactory
 from tools.devcluster.kubectl import Kubectl
 from tools.devcluster.node import Nodes
-from tools.devcluster.nodes import DEFAULT_NODES, Node, PlacedNode, from_record, place, removed, to_record
+from tools.devcluster.nodes import DEFAULT_NODES, Node, PlacedNode, from_record, place, removed_nodes, to_record
 from tools.devcluster.processes import Component, Processes
-from tools.devcluster.shell import write
-from tools.devcluster.wiring import Wiring
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tools.common.log import Logger
     from tools.devcluster.layout import Layout, Network
 
 NODE_COMPONENTS = ("containerd", "kubelet")
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Cluster:
 
     layout: Layout
     network: Network
-    say: Say
+    log: Logger
 
     @property
     def processes(self) -> Processes:
@@ -54,24 +54,24 @@ class Cluster:
             return ()
         return tuple(from_record(record) for record in records)
 
-    def up(self, wanted: Sequence[Node] | None) -> None:
-        """Bring the cluster to the wanted nodes; None keeps the nodes that there are.
+    def up(self, desired: Sequence[Node] | None) -> None:
+        """Bring the cluster to the desired nodes; None keeps the existing ones.
 
         Raises:
-            DevclusterError: This machine lacks something, or a component did not become ready.
+            ToolError: This machine lacks something, or a component did not become ready.
         """
         preflight.require_root()
         with self._lock():
-            preflight.ensure_packages(self.say)
+            preflight.ensure_packages(self.log)
             if not self.is_up:
                 preflight.require_rights(self.layout.root)
-            wiring = Wiring(self.layout, self.network, build.ensure(self.layout, self.say))
+            factory = ComponentFactory(self.layout, self.network, build.ensure(self.layout, self.log))
             existing = self.placed()
-            nodes = place(wanted or [p.node for p in existing] or DEFAULT_NODES, existing)
-            gone = removed(nodes, existing)
+            nodes = place(desired or [p.node for p in existing] or DEFAULT_NODES, existing)
+            surplus = removed_nodes(nodes, existing)
             # Recorded before anything starts: whatever a kill leaves, `down` knows all of it.
-            self._record((*nodes, *gone))
-            self._bring_up(wiring, nodes, gone)
+            self._record((*nodes, *surplus))
+            self._bring_up(factory, nodes, surplus)
             self._record(nodes)
 
     def down(self) -> None:
@@ -81,14 +81,14 @@ class Cluster:
             if self.layout.state.is_dir():
                 self._take_down()
             leftovers.remove_tree(self.layout.run)
-            left = leftovers.remaining(self.layout, self.network)
-        if left:
-            raise DevclusterError("not everything could be removed", detail="\n".join(left), do="run down again")
+            remains = leftovers.remaining(self.layout, self.network)
+        if remains:
+            raise ToolError("not everything could be removed", detail="\n".join(remains), do="run down again")
 
     def build(self) -> None:
         """Build and install the programs, which needs no rights on the machine."""
         with self._lock():
-            build.ensure(self.layout, self.say)
+            build.ensure(self.layout, self.log)
 
     def qualified(self, component: str, node: str | None) -> str:
         """Return a component's full name: ``kubelet`` of the only node is ``kubelet@cpu-0``."""
@@ -101,9 +101,9 @@ class Cluster:
         """Return a component by name, such as ``kubelet@cpu-0``.
 
         Raises:
-            DevclusterError: The cluster has no such component.
+            ToolError: The cluster has no such component.
         """
-        components = {component.name: component for component in self._all(self._wiring())}
+        components = {component.name: component for component in self._all(self._factory())}
         if name not in components:
             raise bad_input(f"there is no component {name}", do=f"choose from: {', '.join(components)}")
         return components[name]
@@ -118,51 +118,51 @@ class Cluster:
         kind, _, node = name.partition("@")
         for placed in self.placed():
             if kind == "kubelet" and placed.node.name == node:
-                self._nodes(self._wiring()).wait_ready(placed)
+                self._nodes(self._factory()).wait_ready(placed)
 
     def kubectl(self) -> Kubectl:
         """Return kubectl with the administrator's rights."""
         return Kubectl(build.programs(self.layout).kubectl, self.layout.kubeconfig)
 
-    def _wiring(self) -> Wiring:
+    def _factory(self) -> ComponentFactory:
         if not self.layout.nodes.is_file():
             raise bad_input("there is no cluster", do="python -m tools.devcluster up")
-        return Wiring(self.layout, self.network, build.require_built(self.layout))
+        return ComponentFactory(self.layout, self.network, build.require_built(self.layout))
 
-    def _nodes(self, wiring: Wiring) -> Nodes:
-        return Nodes(wiring, self.processes, self.kubectl())
+    def _nodes(self, factory: ComponentFactory) -> Nodes:
+        return Nodes(factory, self.processes, self.kubectl())
 
-    def _all(self, wiring: Wiring) -> Iterator[Component]:
+    def _all(self, factory: ComponentFactory) -> Iterator[Component]:
         nodes = self.placed()
-        yield from (wiring.registry(), wiring.etcd(), wiring.apiserver(), *wiring.controllers())
-        yield from wiring.services(nodes[0].node.name)
+        yield from (factory.registry(), factory.etcd(), factory.apiserver(), *factory.controllers())
+        yield from factory.services(nodes[0].node.name)
         for placed in nodes:
-            yield from (wiring.containerd(placed), wiring.kubelet(placed))
+            yield from (factory.containerd(placed), factory.kubelet(placed))
 
     def _record(self, nodes: Sequence[PlacedNode]) -> None:
         write(self.layout.nodes, json.dumps([to_record(placed) for placed in nodes]))
 
-    def _bring_up(self, wiring: Wiring, nodes: Sequence[PlacedNode], gone: Sequence[PlacedNode]) -> None:
-        manager = self._nodes(wiring)
+    def _bring_up(self, factory: ComponentFactory, nodes: Sequence[PlacedNode], surplus: Sequence[PlacedNode]) -> None:
+        manager = self._nodes(factory)
         host.remember(self.layout)
         host.enable_forwarding()
         network.ensure(self.network)
         self.layout.registry.mkdir(parents=True, exist_ok=True)
-        self.processes.ensure(wiring.registry())
+        self.processes.ensure(factory.registry())
         for placed in nodes:
             manager.start_containerd(placed)
-        control_plane.ensure(wiring, self.processes, self.say)
-        for placed in gone:
-            manager.take_away(placed)
-            self.say(f"node {placed.node.name} removed")
+        control_plane.ensure(factory, self.processes, self.log)
+        for placed in surplus:
+            manager.delete(placed)
+            self.log(f"node {placed.node.name} removed")
         for placed in nodes:
             manager.start_kubelet(placed)
         manager.kubectl.apply(addons(self.network))
         for placed in nodes:
             manager.wait_ready(placed)
-            self.say(f"node {placed.node.name} ready")
-        control_plane.ensure_services(wiring, self.processes, manager.kubectl, nodes[0].node.name)
-        self.say(f"cluster ready: export KUBECONFIG={self.layout.kubeconfig}")
+            self.log(f"node {placed.node.name} ready")
+        control_plane.ensure_services(factory, self.processes, manager.kubectl, nodes[0].node.name)
+        self.log(f"cluster ready: export KUBECONFIG={self.layout.kubeconfig}")
 
     def _take_down(self) -> None:
         nodes = self.placed()
@@ -172,8 +172,8 @@ class Cluster:
             if not name.startswith("containerd@"):
                 # By force: etcd's data is thrown away, and a graceful API server takes half a minute.
                 self.processes.stop(name, force=True)
-        self.say("control plane stopped")
-        manager = self._nodes(Wiring(self.layout, self.network, build.programs(self.layout)))
+        self.log("control plane stopped")
+        manager = self._nodes(ComponentFactory(self.layout, self.network, build.programs(self.layout)))
         for placed in nodes:
             manager.clear(placed)
         leftovers.kill_programs(self.layout)
@@ -182,7 +182,7 @@ class Cluster:
         host.restore(self.layout)
         self._keep_logs()
         leftovers.remove_tree(self.layout.state)
-        self.say("cluster removed; pushed images and built programs stay")
+        self.log("cluster removed; pushed images and built programs stay")
 
     def _keep_logs(self) -> None:
         if self.layout.logs.is_dir():
@@ -197,6 +197,6 @@ class Cluster:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self.say("waiting for another devcluster command")
+                self.log("waiting for another devcluster command")
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield

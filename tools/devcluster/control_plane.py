@@ -7,44 +7,43 @@ from typing import TYPE_CHECKING
 from tools.devcluster.probe import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from tools.common.log import Logger
+    from tools.devcluster.component_factory import ComponentFactory
     from tools.devcluster.kubectl import Kubectl
     from tools.devcluster.processes import Processes
-    from tools.devcluster.wiring import Wiring
 
 _API_SECONDS = 120.0
 _HEALTH_SECONDS = 60.0
 
 
-def ensure(wiring: Wiring, processes: Processes, say: Callable[[str], None]) -> None:
+def ensure(factory: ComponentFactory, processes: Processes, log: Logger) -> None:
     """Start what does not run, and wait until everything is healthy.
 
     Raises:
-        DevclusterError: A component ended or did not become healthy.
+        ToolError: A component ended or did not become healthy.
     """
-    authority, admin = wiring.pki.authority("cluster").certificate, wiring.admin()
-    started = [processes.ensure(wiring.etcd()), processes.ensure(wiring.apiserver())]
-    api = Endpoint(str(wiring.network.control), wiring.network.apiserver_port, "/readyz", authority, admin)
+    authority, admin = factory.pki.authority("cluster").certificate, factory.admin()
+    started = [processes.ensure(factory.etcd()), processes.ensure(factory.apiserver())]
+    api = Endpoint(str(factory.network.control), factory.network.apiserver_port, "/readyz", authority, admin)
     processes.wait("kube-apiserver", api.healthy, _API_SECONDS)
-    ports = (wiring.network.controller_manager_port, wiring.network.scheduler_port)
-    controllers = wiring.controllers()
+    ports = (factory.network.controller_manager_port, factory.network.scheduler_port)
+    controllers = factory.controllers()
     started += [processes.ensure(component) for component in controllers]
     for component, port in zip(controllers, ports, strict=True):
-        own = Endpoint("127.0.0.1", port, "/healthz", authority)
-        processes.wait(component.name, own.healthy, _HEALTH_SECONDS)
-    say("control plane ready" if any(started) else "control plane runs")
+        health = Endpoint("127.0.0.1", port, "/healthz", authority)
+        processes.wait(component.name, health.healthy, _HEALTH_SECONDS)
+    log("control plane ready" if any(started) else "control plane runs")
 
 
-def ensure_services(wiring: Wiring, processes: Processes, kubectl: Kubectl, first_node: str) -> None:
+def ensure_services(factory: ComponentFactory, processes: Processes, kubectl: Kubectl, first_node: str) -> None:
     """Start what pods rely on (kube-proxy, CoreDNS, volumes, the default service account) and wait for it.
 
     Raises:
-        DevclusterError: A component ended or did not become healthy.
+        ToolError: A component ended or did not become healthy.
     """
-    for component in wiring.services(first_node):
+    for component in factory.services(first_node):
         processes.ensure(component)
-    network = wiring.network
+    network = factory.network
     for name, endpoint in {
         "coredns": Endpoint("127.0.0.1", network.dns_ready_port, "/ready"),
         "kube-proxy": Endpoint("127.0.0.1", network.proxy_health_port, "/healthz"),

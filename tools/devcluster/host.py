@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.common.files import write
 from tools.devcluster.layout import NAME
-from tools.devcluster.shell import write
 
 if TYPE_CHECKING:
     from tools.devcluster.layout import Layout

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tools.devcluster.shell import attempt, run
+from tools.common.shell import attempt, run
 
 if TYPE_CHECKING:
     import subprocess
@@ -21,7 +21,7 @@ class Kubectl:
     kubeconfig: Path
 
     def run(self, *arguments: str, stdin: str = "") -> str:
-        """Run kubectl and return what it printed; raises DevclusterError when it fails."""
+        """Run kubectl and return what it printed; raises ToolError when it fails."""
         return run(self._argv(*arguments), stdin=stdin)
 
     def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,9 +29,9 @@ class Kubectl:
         return attempt(self._argv(*arguments))
 
     def get(self, *arguments: str) -> dict[str, Any]:
-        """Return an object or a list; raises DevclusterError when there is none."""
-        found: dict[str, Any] = json.loads(self.run("get", "-o", "json", *arguments))
-        return found
+        """Return an object or a list; raises ToolError when there is none."""
+        document: dict[str, Any] = json.loads(self.run("get", "-o", "json", *arguments))
+        return document
 
     def apply(self, objects: list[dict[str, Any]]) -> None:
         """Apply objects from the server's side."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from tools.devcluster.errors import bad_input
+from tools.common.errors import bad_input
+from tools.common.paths import cache_directory
 
 KUBERNETES = "1.36.3"
 NAME = "diffusion-operator-devcluster"
@@ -147,16 +147,15 @@ class Network:
 
 
 def default_root() -> Path:
-    """Return the cluster's folder below ``$DIFFUSION_OPERATOR_CACHE`` (or ~/.cache/diffusion-operator)."""
-    cache = os.environ.get("DIFFUSION_OPERATOR_CACHE") or "~/.cache/diffusion-operator"
-    return Path(cache).expanduser().absolute() / "devcluster"
+    """Return the cluster's folder in the cache."""
+    return cache_directory() / "devcluster"
 
 
 def layout_at(root: Path) -> Layout:
     """Return the layout below ``root``.
 
     Raises:
-        DevclusterError: The path is too long for the Unix sockets below it.
+        ToolError: The path is too long for the Unix sockets below it.
     """
     room = _SOCKET_PATH_LIMIT - _LONGEST_BELOW_ROOT
     if len(str(root)) > room:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tools.common.shell import attempt, run
 from tools.devcluster.layout import NAME, Network
-from tools.devcluster.shell import attempt, run
 
 if TYPE_CHECKING:
     from tools.devcluster.nodes import PlacedNode
@@ -59,8 +59,8 @@ def rule_leftovers() -> list[str]:
     """Return the packet filter rules of the cluster that are there."""
     saved = attempt(["iptables-save"]).stdout.splitlines()
     tables = attempt(["nft", "list", "tables"]).stdout.splitlines()
-    left = [f"iptables {rule}" for rule in saved if rule.startswith("-A ") and NAME in rule]
-    return left + [f"nftables {table}" for table in tables if table.split()[1:] in _proxy_tables()]
+    leftovers = [f"iptables {rule}" for rule in saved if rule.startswith("-A ") and NAME in rule]
+    return leftovers + [f"nftables {table}" for table in tables if table.split()[1:] in _proxy_tables()]
 
 
 def _proxy_tables() -> list[list[str]]:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tools.devcluster.errors import DevclusterError, bad_input
+from tools.common.errors import ToolError, bad_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 MAX_NODES = 16
+GPU_RESOURCE = "nvidia.com/gpu"
+GPU_PRODUCT = "nvidia.com/gpu.product"
+GPU_COUNT = "nvidia.com/gpu.count"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 _PRODUCT = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _FIELDS = {"name", "gpu"}
@@ -33,7 +36,7 @@ class Node:
         """Node labels as NVIDIA's GPU feature discovery sets them."""
         if not self.gpu_count:
             return {}
-        return {"nvidia.com/gpu.product": self.gpu_product, "nvidia.com/gpu.count": str(self.gpu_count)}
+        return {GPU_PRODUCT: self.gpu_product, GPU_COUNT: str(self.gpu_count)}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def parse_nodes(text: str, origin: str) -> tuple[Node, ...]:
     """Read a nodes file: ``nodes: [{name: cpu-0}, {name: gpu-0, gpu: {product: NVIDIA-L4, count: 1}}]``.
 
     Raises:
-        DevclusterError: The text is not such a list; the message names the entry and the field.
+        ToolError: The text is not such a list; the message names the entry and the field.
     """
     try:
         document = yaml.safe_load(text)
@@ -90,20 +93,20 @@ def _gpu_node(name: str, gpu: object, where: str) -> Node:
     return Node(name, product, count)
 
 
-def _wrong(where: str, what: str, detail: str = "") -> DevclusterError:
+def _wrong(where: str, what: str, detail: str = "") -> ToolError:
     return bad_input(f"{where} {what}", do="see docs/devcluster.md, section Nodes", detail=detail)
 
 
-def place(wanted: Iterable[Node], existing: Iterable[PlacedNode]) -> tuple[PlacedNode, ...]:
-    """Give every wanted node an index: the one it has, else the lowest that no node holds."""
-    held = {placed.node.name: placed.index for placed in existing}
-    free = iter(sorted(set(range(2 * MAX_NODES)) - set(held.values())))
-    return tuple(PlacedNode(node, held[node.name] if node.name in held else next(free)) for node in wanted)
+def place(nodes: Iterable[Node], existing: Iterable[PlacedNode]) -> tuple[PlacedNode, ...]:
+    """Give every node an index: the one it has, else the lowest that no node holds."""
+    indices = {placed.node.name: placed.index for placed in existing}
+    free = iter(sorted(set(range(2 * MAX_NODES)) - set(indices.values())))
+    return tuple(PlacedNode(node, indices[node.name] if node.name in indices else next(free)) for node in nodes)
 
 
-def removed(wanted: Iterable[PlacedNode], existing: Iterable[PlacedNode]) -> tuple[PlacedNode, ...]:
-    """Return the existing nodes that are not wanted any more."""
-    names = {placed.node.name for placed in wanted}
+def removed_nodes(nodes: Iterable[PlacedNode], existing: Iterable[PlacedNode]) -> tuple[PlacedNode, ...]:
+    """Return the existing nodes that are not among `nodes`."""
+    names = {placed.node.name for placed in nodes}
     return tuple(placed for placed in existing if placed.node.name not in names)
 
 

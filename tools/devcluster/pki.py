@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tools.devcluster.shell import write
+from tools.common.files import write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

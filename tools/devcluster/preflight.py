@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tools.common.errors import ToolError, bad_input
+from tools.common.packages import install_debian_packages
+from tools.common.shell import attempt, tail
 from tools.devcluster.cgroups import hierarchies
 from tools.devcluster.configs import CNI_PLUGINS
-from tools.devcluster.errors import DevclusterError, bad_input
-from tools.devcluster.shell import attempt, tail
 
-Say = Callable[[str], None]
+if TYPE_CHECKING:
+    from tools.common.log import Logger
 
 # Debian package: a file that says it is there.
 _PACKAGES = {
@@ -33,7 +34,7 @@ _PROBE = "dop-probe0"
 
 
 def require_root() -> None:
-    """Raise DevclusterError unless this process is root."""
+    """Raise ToolError unless this process is root."""
     if os.geteuid() != 0:
         raise bad_input(
             "the devcluster needs root: it makes cgroups, mounts and network devices",
@@ -46,31 +47,17 @@ def missing_packages() -> list[str]:
     return sorted(name for name, path in _PACKAGES.items() if not Path(path).exists())
 
 
-def ensure_packages(say: Say) -> None:
+def ensure_packages(log: Logger) -> None:
     """Install missing Debian packages.
 
     Raises:
-        DevclusterError: There is no apt-get, or it failed.
+        ToolError: They cannot be installed.
     """
     missing = missing_packages()
     if not missing:
         return
-    if not shutil.which("apt-get"):
-        raise bad_input(
-            f"these programs are missing and there is no apt-get: {', '.join(missing)}",
-            do="install them with this machine's package manager",
-        )
-    say(f"installing Debian packages: {' '.join(missing)}")
-    env = {"DEBIAN_FRONTEND": "noninteractive"}
-    lock = "-oDPkg::Lock::Timeout=300"  # another installation may be running
-    attempt(["apt-get", "update", "-qq", lock], env=env)
-    done = attempt(["apt-get", "install", "-y", lock, "-qq", "--no-install-recommends", *missing], env=env)
-    if done.returncode:
-        raise bad_input(
-            "Debian packages could not be installed",
-            detail=tail(done.stdout + done.stderr),
-            do=f"apt-get install {' '.join(missing)}",
-        )
+    log(f"installing Debian packages: {' '.join(missing)}")
+    install_debian_packages(missing)
     if "docker-registry" in missing and Path("/run/systemd/system").is_dir():
         # The package starts a service on port 5000 that nobody asked for; ours runs from our folder.
         attempt(["systemctl", "disable", "--now", "docker-registry"])
@@ -80,29 +67,29 @@ def require_rights(folder: Path) -> None:
     """Try what the cluster will do.
 
     Raises:
-        DevclusterError: One sentence about the first right that is missing.
+        ToolError: One sentence about the first right that is missing.
     """
     for check in (_cgroups, _devices, _netfilter, lambda: _overlay(folder)):
         check()
 
 
 def _cgroups() -> None:
-    found = hierarchies()
-    if not found:
+    roots = hierarchies()
+    if not roots:
         raise _missing("no cgroup hierarchy is mounted below /sys/fs/cgroup", "mount cgroups")
-    probe = found[0] / _PROBE
+    probe = roots[0] / _PROBE
     try:
         probe.mkdir(exist_ok=True)
         probe.rmdir()
     except OSError as error:
-        raise _missing(f"cgroups cannot be made in {found[0]} ({error.strerror})", "grant write access") from error
+        raise _missing(f"cgroups cannot be made in {roots[0]} ({error.strerror})", "grant write access") from error
 
 
 def _devices() -> None:
-    made = attempt(["ip", "link", "add", _PROBE, "type", "bridge"])
+    process = attempt(["ip", "link", "add", _PROBE, "type", "bridge"])
     attempt(["ip", "link", "delete", _PROBE])
-    if made.returncode:
-        raise _missing(f"network devices cannot be made ({made.stderr.strip()})", "grant CAP_NET_ADMIN")
+    if process.returncode:
+        raise _missing(f"network devices cannot be made ({process.stderr.strip()})", "grant CAP_NET_ADMIN")
 
 
 def _netfilter() -> None:
@@ -123,14 +110,14 @@ def _overlay(folder: Path) -> None:
         for part in ("lower", "upper", "work", "merged"):
             (base / part).mkdir()
         options = f"lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work"
-        done = attempt(["mount", "-t", "overlay", "overlay", "-o", options, base / "merged"])
+        process = attempt(["mount", "-t", "overlay", "overlay", "-o", options, base / "merged"])
         attempt(["umount", base / "merged"])
-    if done.returncode:
+    if process.returncode:
         raise _missing(
-            f"overlayfs cannot be mounted on {folder} ({tail(done.stderr)})",
+            f"overlayfs cannot be mounted on {folder} ({tail(process.stderr)})",
             "set DIFFUSION_OPERATOR_CACHE to a folder on ext4 or xfs",
         )
 
 
-def _missing(what: str, do: str) -> DevclusterError:
+def _missing(what: str, do: str) -> ToolError:
     return bad_input(f"this machine cannot run the devcluster: {what}", do=do)

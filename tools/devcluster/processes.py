@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.devcluster.errors import DevclusterError
-from tools.devcluster.shell import tail, write
+from tools.common.errors import ToolError
+from tools.common.files import write
+from tools.common.shell import tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -83,11 +84,11 @@ class Processes:
         """Return the pid of a running component.
 
         Raises:
-            DevclusterError: It does not run.
+            ToolError: It does not run.
         """
         running = self.find(name)
         if running is None:
-            raise DevclusterError(f"{name} does not run", do="python -m tools.devcluster up")
+            raise ToolError(f"{name} does not run", do="python -m tools.devcluster up")
         return running.pid
 
     def ensure(self, component: Component) -> bool:
@@ -116,7 +117,7 @@ class Processes:
         """Wait until ``ready()``.
 
         Raises:
-            DevclusterError: The component ended meanwhile or the time is over; carries the end of its log.
+            ToolError: The component ended meanwhile or the time is over; carries the end of its log.
         """
         deadline = time.monotonic() + seconds
         while not ready():
@@ -126,9 +127,9 @@ class Processes:
                 raise self._failure(name, f"{name} was not {what} within {seconds:.0f} s")
             time.sleep(_POLL_SECONDS)
 
-    def _failure(self, name: str, what: str) -> DevclusterError:
+    def _failure(self, name: str, what: str) -> ToolError:
         log = self.log(name)
-        return DevclusterError(what, detail=_log_end(log), do=f"read {log}; then `devcluster down` and `up`")
+        return ToolError(what, detail=_log_end(log), do=f"read {log}; then `devcluster down` and `up`")
 
     def _record(self, name: str) -> Path:
         return self._layout.processes / f"{name}.json"
@@ -155,15 +156,15 @@ class Processes:
 
 def pids_of(matches: Callable[[tuple[str, ...]], bool]) -> list[int]:
     """Return the living processes whose command line matches."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             argv = (folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
         except OSError:
             continue  # it went away
         if matches(tuple(argv)):
-            found.append(int(folder.name))
-    return found
+            pids.append(int(folder.name))
+    return pids
 
 
 def kill_all(pids: Iterable[int]) -> None:

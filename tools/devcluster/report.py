@@ -7,7 +7,10 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.devcluster.errors import bad_input
+from rich.table import Table
+
+from tools.common.errors import bad_input
+from tools.devcluster.nodes import GPU_PRODUCT, GPU_RESOURCE
 
 if TYPE_CHECKING:
     from tools.devcluster.cluster import Cluster
@@ -19,7 +22,7 @@ def environment(cluster: Cluster) -> str:
     """Return shell exports that point kubectl, helm and ctr at the cluster.
 
     Raises:
-        DevclusterError: There is no cluster.
+        ToolError: There is no cluster.
     """
     if not cluster.layout.kubeconfig.is_file():
         raise bad_input("there is no cluster", do="python -m tools.devcluster up")
@@ -30,22 +33,32 @@ def environment(cluster: Cluster) -> str:
     return f"export KUBECONFIG={kubeconfig}\nexport PATH={shlex.quote(path)}"
 
 
-def table(cluster: Cluster) -> str:
-    """Return one line per component with pid and memory, and kubectl's list of nodes."""
-    rows = [f"{'COMPONENT':32} {'PID':>8} {'MiB':>6}"]
-    total = 0.0
-    for name in cluster.processes.names():
-        running = cluster.processes.find(name)
-        used = _memory_mib(running.pid) if running else 0.0
-        total += used
-        rows.append(f"{name:32} {running.pid if running else 'stopped':>8} {used:6.0f}")
-    rows.append(f"{'together':32} {'':>8} {total:6.0f}")
-    if cluster.is_up:
-        columns = "NAME:.metadata.name,READY:.status.conditions[-1].status"
-        gpus = r"PRODUCT:.metadata.labels.nvidia\.com/gpu\.product,GPUS:.status.allocatable.nvidia\.com/gpu"
-        nodes = cluster.kubectl().attempt("get", "nodes", "-o", f"custom-columns={columns},{gpus}")
-        rows += ["", (nodes.stdout or nodes.stderr).rstrip()]
-    return "\n".join(rows)
+def component_table(cluster: Cluster) -> Table:
+    """Return one row per component with its pid and memory."""
+    table = Table("COMPONENT", box=None, show_footer=True)
+    components = {name: cluster.processes.find(name) for name in cluster.processes.names()}
+    memory = {name: _memory_mib(running.pid) for name, running in components.items() if running}
+    table.columns[0].footer = "together"
+    table.add_column("PID", justify="right")
+    table.add_column("MiB", justify="right", footer=f"{sum(memory.values()):.0f}")
+    for name, running in components.items():
+        table.add_row(name, str(running.pid) if running else "stopped", f"{memory.get(name, 0.0):.0f}")
+    return table
+
+
+def node_table(cluster: Cluster) -> Table:
+    """Return one row per node with its readiness and GPUs.
+
+    Raises:
+        ToolError: The API server does not answer.
+    """
+    table = Table("NAME", "READY", "PRODUCT", "GPUS", box=None)
+    for node in cluster.kubectl().get("nodes")["items"]:
+        metadata, status = node["metadata"], node["status"]
+        ready = next((each["status"] for each in status["conditions"] if each["type"] == "Ready"), "Unknown")
+        gpus = status.get("allocatable", {}).get(GPU_RESOURCE, "")
+        table.add_row(metadata["name"], ready, metadata.get("labels", {}).get(GPU_PRODUCT, ""), gpus)
+    return table
 
 
 def _memory_mib(pid: int) -> float:

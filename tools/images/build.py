@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.common.packages import require_program, require_uv
+from tools.common.shell import run
 from tools.images.buildah import Buildah, open_buildah, uv_cache_options
-from tools.images.commands import need, output_of
-from tools.images.contexts import lay_out, tags
-from tools.images.downloads import uv_program
-from tools.images.recipes import lineage
+from tools.images.contexts import tags, write_context
+from tools.images.recipes import layer_chain
 from tools.images.registry import has_manifest
 from tools.images.rootfs import ensure_rootfs
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the person asked for.
+    """What is built, and where it goes.
 
     Attributes:
         registry: host:port to push to; empty to build only.
@@ -59,20 +59,20 @@ def build_all(recipes: Sequence[Recipe], paths: Paths, options: Options) -> dict
     """Bring the images up to date; return name → reference for a pod (in the registry where one is given).
 
     Raises:
-        ImageError: Something could not be built or pushed; a second run goes on where this one stopped.
+        ToolError: Something could not be built or pushed; a second run goes on where this one stopped.
     """
     session = _Session(paths, options)
-    with _alone(paths):
+    with _build_lock(paths):
         return {recipe.name: _bring_up_to_date(recipe, session) for recipe in recipes}
 
 
-def prepare(paths: Paths) -> None:
-    """Install the programs that a build needs; ImageError where that is not possible.
+def prepare() -> None:
+    """Install the programs that a build needs; ToolError where that is not possible.
 
     A caller that starts something else beside the build does this first: two apt-get at once get in each other's way.
     """
     for program in ("buildah", "debootstrap"):
-        need(program, program, paths.logs / "apt.log")
+        require_program(program)
 
 
 def local_reference(recipe: Recipe, tag: str) -> str:
@@ -81,15 +81,15 @@ def local_reference(recipe: Recipe, tag: str) -> str:
 
 
 def _bring_up_to_date(recipe: Recipe, session: _Session) -> str:
-    found = tags(recipe, session.paths, root_image=session.options.root_image)
-    tag, registry = found[recipe.name], session.options.registry
+    image_tags = tags(recipe, session.paths, root_image=session.options.root_image)
+    tag, registry = image_tags[recipe.name], session.options.registry
     pushed = f"{registry}/{recipe.repository}:{tag}"
     started = time.monotonic()
     if registry and has_manifest(registry, recipe.repository, tag):
         session.options.report(recipe.name, "unchanged", 0)
         return pushed
-    for step in lineage(recipe):
-        _ensure_built(step, found, session)
+    for step in layer_chain(recipe):
+        _ensure_built(step, image_tags, session)
     if not registry:
         return local_reference(recipe, tag)
     started = time.monotonic()
@@ -98,34 +98,34 @@ def _bring_up_to_date(recipe: Recipe, session: _Session) -> str:
     return pushed
 
 
-def _ensure_built(recipe: Recipe, found: dict[str, str], session: _Session) -> None:
-    reference = local_reference(recipe, found[recipe.name])
+def _ensure_built(recipe: Recipe, image_tags: dict[str, str], session: _Session) -> None:
+    reference = local_reference(recipe, image_tags[recipe.name])
     if session.buildah.has(reference):
         return
     started = time.monotonic()
-    parent = _parent_reference(recipe, found, session)
+    parent = _parent_reference(recipe, image_tags, session)
     options = [f"--build-arg={argument}" for argument in (f"{recipe.parent_argument}={parent}", *recipe.arguments)]
     options += ["--target", recipe.target] if recipe.target else []
     if recipe.extras:
-        cache = output_of([str(uv_program(session.paths)), "cache", "dir"], what="uv cache dir").strip()
+        cache = run([require_uv(), "cache", "dir"]).strip()
         Path(cache).mkdir(parents=True, exist_ok=True)
         options += uv_cache_options(Path(cache))
     with tempfile.TemporaryDirectory(dir=session.paths.cache) as folder:
-        lay_out(recipe, session.paths, Path(folder))
+        write_context(recipe, session.paths, Path(folder))
         session.buildah.build(session.paths.root / recipe.containerfile, Path(folder), reference, options)
     session.options.report(recipe.name, "built", time.monotonic() - started)
 
 
-def _parent_reference(recipe: Recipe, found: dict[str, str], session: _Session) -> str:
+def _parent_reference(recipe: Recipe, image_tags: dict[str, str], session: _Session) -> str:
     if recipe.parent:
-        parent = next(step for step in lineage(recipe) if step.name == recipe.parent)
-        return local_reference(parent, found[recipe.parent])
+        parent = next(step for step in layer_chain(recipe) if step.name == recipe.parent)
+        return local_reference(parent, image_tags[recipe.parent])
     return session.options.root_image or ensure_rootfs(session.buildah, session.paths)
 
 
 @contextmanager
-def _alone(paths: Paths) -> Iterator[None]:
-    """Two builds at once would do the same work twice; the second waits and finds it done."""
+def _build_lock(paths: Paths) -> Iterator[None]:
+    """Two builds at once would do the same work twice; the second waits and finds it finished."""
     paths.cache.mkdir(parents=True, exist_ok=True)
     with (paths.cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

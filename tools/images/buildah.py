@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.images.commands import need, run_logged, succeeds
+from tools.common.packages import require_program
+from tools.common.shell import attempt, run_logged
 from tools.images.registry import is_local
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ class Buildah:
 
     def has(self, reference: str) -> bool:
         """Whether the image is in our storage."""
-        return succeeds(self._command("inspect", "--type", "image", reference))
+        return not attempt(self._command("inspect", "--type", "image", reference)).returncode
 
     def build(self, containerfile: Path, context: Path, reference: str, options: Sequence[str] = ()) -> None:
-        """Build one image; ImageError with the end of the log where it fails."""
+        """Build one image; ToolError with the end of the log where it fails."""
         fixed = ["--isolation", "chroot", "--network", "host", "--layers", "--format", "oci", "--pull=false"]
         fixed += [f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro"] if _CERTIFICATES.exists() else []
         where = ["--file", str(containerfile), "--tag", reference, str(context)]
@@ -54,14 +55,14 @@ class Buildah:
 
 def open_buildah(paths: Paths) -> Buildah:
     """Return buildah with the storage driver that works here; it is installed where it is missing."""
-    program = need("buildah", "buildah", paths.logs / "apt.log")
-    chosen = paths.cache / "storage-driver"
-    if not chosen.exists():
+    program = require_program("buildah")
+    choice = paths.cache / "storage-driver"
+    if not choice.exists():
         # Overlay cannot lie on another overlay, as in most containers; plain copies always work.
         works = os.geteuid() == 0 and _overlay_works(program, paths)
         paths.cache.mkdir(parents=True, exist_ok=True)
-        chosen.write_text("overlay" if works else "vfs")
-    return Buildah(program=program, paths=paths, driver=chosen.read_text().strip())
+        choice.write_text("overlay" if works else "vfs")
+    return Buildah(program=program, paths=paths, driver=choice.read_text().strip())
 
 
 def uv_cache_options(cache: Path) -> list[str]:
@@ -78,4 +79,4 @@ def _overlay_works(program: str, paths: Paths) -> bool:
         "--storage-driver",
         "overlay",
     ]
-    return succeeds([program, *storage, "images"])
+    return not attempt([program, *storage, "images"]).returncode

@@ -7,10 +7,11 @@ import shutil
 import tomllib
 from typing import TYPE_CHECKING
 
+from tools.common.errors import ToolError
+from tools.common.packages import require_uv
 from tools.images.digest import Inputs, files_below, fingerprint, tag_of
-from tools.images.downloads import requirements, server_wheel, uv_program
-from tools.images.errors import ImageError
-from tools.images.recipes import PYTRITON_SHA256, lineage
+from tools.images.downloads import requirements, server_wheel
+from tools.images.recipes import PYTRITON_SHA256, layer_chain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,26 +25,26 @@ _FILE_TIME = 1_577_836_800
 
 
 def source_files(recipe: Recipe, paths: Paths) -> dict[str, Path]:
-    """Return path in the context → file of the checkout; ImageError for one that is not there."""
-    found: dict[str, Path] = {}
+    """Return path in the context → file of the checkout; ToolError for one that is not there."""
+    files: dict[str, Path] = {}
     for source, destination in recipe.files:
         below = files_below(paths.root / source, destination)
         if not below:
-            raise ImageError(f"The image {recipe.name} needs {source}, which is not in this checkout.")
-        found |= below
-    return found
+            raise ToolError(f"The image {recipe.name} needs {source}, which is not in this checkout.")
+        files |= below
+    return files
 
 
 def tags(recipe: Recipe, paths: Paths, *, root_image: str = "") -> dict[str, str]:
     """Return name → tag of the recipe and everything that it stands on.
 
     Args:
-        recipe: The image that is wanted.
+        recipe: The image.
         paths: Where the checkout and the cache are.
         root_image: What the first image stands on; empty for the one that debootstrap makes.
     """
-    found: dict[str, str] = {}
-    for step in lineage(recipe):
+    image_tags: dict[str, str] = {}
+    for step in layer_chain(recipe):
         files = {name: fingerprint(path) for name, path in source_files(step, paths).items()}
         if step.server:
             files["pytriton.whl"] = PYTRITON_SHA256
@@ -54,14 +55,14 @@ def tags(recipe: Recipe, paths: Paths, *, root_image: str = "") -> dict[str, str
             target=step.target,
             files=files,
             requirements=requirements(step, paths),
-            parent=found[step.parent] if step.parent else root_image,
+            parent=image_tags[step.parent] if step.parent else root_image,
             arguments=step.arguments,
         )
-        found[step.name] = tag_of(inputs)
-    return found
+        image_tags[step.name] = tag_of(inputs)
+    return image_tags
 
 
-def lay_out(recipe: Recipe, paths: Paths, folder: Path) -> None:
+def write_context(recipe: Recipe, paths: Paths, folder: Path) -> None:
     """Write the recipe's build context into an empty folder."""
     files = source_files(recipe, paths)
     if recipe.server:
@@ -72,7 +73,7 @@ def lay_out(recipe: Recipe, paths: Paths, folder: Path) -> None:
         _write(folder / _METADATA, _metadata(paths))
     if recipe.extras:
         _write(folder / "requirements.txt", requirements(recipe, paths))
-        _copy(uv_program(paths), folder / "uv")
+        _copy(require_uv(), folder / "uv")
 
 
 def _holds_code(recipe: Recipe) -> bool:

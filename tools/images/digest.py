@@ -51,8 +51,8 @@ def files_below(source: Path, destination: str) -> dict[str, Path]:
     """Return path in the context → file, for a file or for all files of a folder except byte code."""
     if source.is_file():
         return {destination: source}
-    found = (path for path in sorted(source.rglob("*")) if path.is_file() and _belongs(path))
-    return {f"{destination}/{path.relative_to(source).as_posix()}": path for path in found}
+    paths = (path for path in sorted(source.rglob("*")) if path.is_file() and _belongs(path))
+    return {f"{destination}/{path.relative_to(source).as_posix()}": path for path in paths}
 
 
 def fingerprint(path: Path) -> str:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.images.commands import output_of, run_logged
-from tools.images.errors import ImageError
+from tools.common.errors import ToolError
+from tools.common.files import write
+from tools.common.packages import require_uv
+from tools.common.shell import run, run_logged
 from tools.images.recipes import PYTRITON, PYTRITON_SHA256
 
 if TYPE_CHECKING:
     from tools.images.paths import Paths
     from tools.images.recipes import Recipe
-
-
-def uv_program(paths: Paths) -> Path:
-    """Return the real uv: a version manager's shim would neither run inside an image nor be quick here."""
-    known = os.environ.get("UV")
-    if known and Path(known).is_file():
-        return Path(known)
-    command = shutil.which("uv") or str(paths.cache.parent / "uv" / "bin" / "uv")
-    # uv tells what it starts where it lies itself.
-    ask = [command, "run", "--no-project", "python", "-c", "import os; print(os.environ['UV'])"]
-    return Path(output_of(ask, what="finding uv").strip())
 
 
 def requirements(recipe: Recipe, paths: Paths) -> str:
@@ -45,22 +34,20 @@ def requirements(recipe: Recipe, paths: Paths) -> str:
     options += [part for package in recipe.without for part in ("--no-emit-package", package)]
     locked = (paths.root / "uv.lock").read_bytes() + (paths.root / "pyproject.toml").read_bytes()
     key = hashlib.sha256(locked + "\0".join(options).encode()).hexdigest()
-    kept = paths.downloads / f"requirements-{key[:16]}.txt"
-    if not kept.exists():
-        uv = str(uv_program(paths))
-        text = output_of([uv, "export", *options], what="uv export", cwd=paths.root)
-        _publish(kept, text.encode())
-    return kept.read_text()
+    file = paths.downloads / f"requirements-{key[:16]}.txt"
+    if not file.exists():
+        write(file, run([require_uv(), "export", *options], cwd=paths.root))
+    return file.read_text()
 
 
 def server_wheel(paths: Paths) -> Path:
     """Return the wheel that holds tritonserver; downloaded once, refused with another digest than ours."""
-    kept = paths.downloads / f"{PYTRITON.replace('==', '-')}.whl"
-    if kept.exists() and _sha256(kept) == PYTRITON_SHA256:
-        return kept
+    wheel = paths.downloads / f"{PYTRITON.replace('==', '-')}.whl"
+    if wheel.exists() and _sha256(wheel) == PYTRITON_SHA256:
+        return wheel
     paths.downloads.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=paths.downloads) as folder:
-        uv = str(uv_program(paths))
+        uv = str(require_uv())
         # The tags are named because the host's Python may be newer than the wheel's list of versions.
         tags = ["--only-binary", ":all:", "--platform", "manylinux_2_35_x86_64", "--python-version", "3.11"]
         pip = [uv, "run", "--no-project", "--with", "pip", "python", "-m", "pip", "download", "--no-deps"]
@@ -69,20 +56,13 @@ def server_wheel(paths: Paths) -> Path:
             paths.logs / "downloads.log",
             what=f"downloading {PYTRITON}",
         )
-        (wheel,) = Path(folder).glob("*.whl")
-        if _sha256(wheel) != PYTRITON_SHA256:
-            raise ImageError(f"{PYTRITON} has the SHA-256 {_sha256(wheel)}, expected {PYTRITON_SHA256}: not used.")
-        wheel.replace(kept)
-    return kept
+        (download,) = Path(folder).glob("*.whl")
+        if _sha256(download) != PYTRITON_SHA256:
+            raise ToolError(f"{PYTRITON} has the SHA-256 {_sha256(download)}, expected {PYTRITON_SHA256}: not used.")
+        download.replace(wheel)
+    return wheel
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _publish(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    fresh.write_bytes(content)
-    fresh.replace(path)

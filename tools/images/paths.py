@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tools.common.paths import ROOT, cache_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -32,5 +36,4 @@ class Paths:
 
 def default_paths() -> Paths:
     """Return the paths of this checkout, with the cache that the environment names."""
-    cache = os.environ.get("DIFFUSION_OPERATOR_CACHE") or str(Path.home() / ".cache" / "diffusion-operator")
-    return Paths(root=Path(__file__).resolve().parents[2], cache=Path(cache) / "images")
+    return Paths(root=ROOT, cache=cache_directory() / "images")

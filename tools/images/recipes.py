@@ -136,7 +136,7 @@ def by_name(name: str) -> Recipe:
     return {recipe.name: recipe for recipe in RECIPES}[name]
 
 
-def lineage(recipe: Recipe) -> list[Recipe]:
+def layer_chain(recipe: Recipe) -> list[Recipe]:
     """Return the recipes that must be there first, in order, and the recipe itself."""
     chain = [recipe]
     while chain[0].parent:

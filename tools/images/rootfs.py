@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tools.images.commands import need, run_logged
-from tools.images.errors import ImageError
+from tools.common.errors import ToolError
+from tools.common.packages import require_program
+from tools.common.shell import run_logged
 
 if TYPE_CHECKING:
     from tools.images.buildah import Buildah
@@ -40,16 +41,16 @@ def ensure_rootfs(buildah: Buildah, paths: Paths) -> str:
 
 
 def _archive(paths: Paths) -> Path:
-    kept = paths.cache / f"rootfs-{SUITE}.tar"
-    if kept.exists():
-        return kept
+    archive = paths.cache / f"rootfs-{SUITE}.tar"
+    if archive.exists():
+        return archive
     if os.geteuid() != 0:
-        raise ImageError(
+        raise ToolError(
             "Making the base image needs root (debootstrap).\n"
             "Run this as root, or name a Debian image: --root-image docker.io/library/debian:bookworm-slim"
         )
     log = paths.logs / "debootstrap.log"
-    debootstrap = need("debootstrap", "debootstrap", log)
+    debootstrap = require_program("debootstrap")
     with tempfile.TemporaryDirectory(dir=paths.cache) as folder:
         tree = Path(folder) / "tree"
         command = [
@@ -74,5 +75,5 @@ def _archive(paths: Paths) -> Path:
             ".",
         ]
         run_logged(pack, log, what="packing the base")
-        fresh.replace(kept)
-    return kept
+        fresh.replace(archive)
+    return archive

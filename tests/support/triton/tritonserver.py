@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.paths import ROOT
+from tools.common.paths import cache_directory
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
@@ -46,19 +47,13 @@ class Server:
     grpc: str
 
 
-def cache() -> Path:
-    """Where everything that is built or downloaded is kept."""
-    default = Path.home() / ".cache" / "diffusion-operator"
-    return Path(os.environ.get("DIFFUSION_OPERATOR_CACHE", default))
-
-
 def install() -> Path:
     """Return the folder of tritonserver, downloading and unpacking it on first use.
 
     Raises:
         TritonError: no download, or no shared libpython for the Python backend.
     """
-    target = cache() / f"triton-{VERSION}"
+    target = cache_directory() / f"triton-{VERSION}"
     if target.exists():
         return target
     with tempfile.TemporaryDirectory() as folder:

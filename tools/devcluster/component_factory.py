@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.common.files import write
 from tools.devcluster import configs
 from tools.devcluster.addons import DNS_USER, PROVISIONER_USER, PROXY_USER
 from tools.devcluster.commands import ApiServerKeys, Commands, Identity
 from tools.devcluster.configs import KubeconfigParts, NodeFolders
 from tools.devcluster.layout import STORAGE_CLASS, Layout, Network
 from tools.devcluster.pki import Pair, Pki, Subject
-from tools.devcluster.shell import write
 
 if TYPE_CHECKING:
     from tools.devcluster.build import Programs
@@ -25,7 +25,7 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 @dataclass(frozen=True)
-class Wiring:
+class ComponentFactory:
     """Writes what components read, only where it is missing or different, and describes the components."""
 
     layout: Layout
@@ -116,8 +116,8 @@ class Wiring:
         return self.commands.kubelet(placed, folders, path, kubeconfig)
 
     def _apiserver_keys(self) -> ApiServerKeys:
-        own = (str(self.network.control), str(self.network.api_service), "127.0.0.1", "localhost")
-        hosts = (*own, *_API_NAMES, f"{_API_NAMES[-1]}.cluster.local")
+        addresses = (str(self.network.control), str(self.network.api_service), "127.0.0.1", "localhost")
+        hosts = (*addresses, *_API_NAMES, f"{_API_NAMES[-1]}.cluster.local")
         issue = self.pki.issue
         return ApiServerKeys(
             cluster_authority=self.pki.authority("cluster"),

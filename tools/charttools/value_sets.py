@@ -8,7 +8,7 @@ Values = dict[str, Any]
 
 DIGEST: Final = "sha256:" + "0123456789abcdef" * 4
 
-VARIANTS: Final[dict[str, Values]] = {
+VALUE_SETS: Final[dict[str, Values]] = {
     "default": {},
     "namespaced": {
         "watchNamespaces": ["studio", "lab"],

@@ -1,0 +1,1 @@
+"""What the repository's tools share: errors, processes, files, packages and the frame of a command line."""
