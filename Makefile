@@ -67,11 +67,13 @@ test-integrations: built ## Other people's programs: Argo CD's engine, Prometheu
 	@$(RUN) pytest $(INTEGRATIONS:%=tests/integrations/test_%.py)
 
 .PHONY: check
-check: venv ## ruff, mypy --strict, import layers, drift of generated files
+check: venv ## ruff, mypy --strict, import layers, spelling, names, drift of generated files
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 	@$(RUN) lint-imports
+	@$(RUN) codespell
+	@$(RUN) python -m tools.names
 	@$(RUN) diffusion-operator crd --check crds/diffusionpipelines.yaml
 	@$(RUN) diffusion-operator crd --chart --check $(CHART_CRD)
 	@$(RUN) diffusion-operator docs --check docs/api.md
