@@ -9,6 +9,7 @@ export DIFFUSION_OPERATOR_CACHE ?= $(HOME)/.cache/diffusion-operator
 UV := $(shell command -v uv 2>/dev/null || echo $(DIFFUSION_OPERATOR_CACHE)/uv/bin/uv)
 # Our own programs look for uv there too.
 export PATH := $(patsubst %/,%,$(dir $(UV))):$(PATH)
+SLOWEST := --durations=10 --durations-min=1
 RUN := $(UV) run --frozen --no-sync
 EXTRAS := --extra operator --extra builder --extra serving --extra client
 DEVCLUSTER := $(RUN) python -m tools.devcluster
@@ -37,15 +38,15 @@ demo-canary: venv ## The demo, then a canary that is promoted and one that is re
 	@$(RUN) python examples/demo_canary.py
 
 .PHONY: test
-test: check docs unit test-component test-cluster ## Everything CI runs
+test: check docs unit test-component test-cluster ## Everything CI runs; each suite prints its ten slowest tests
 
 .PHONY: unit
 unit: venv ## Unit tests (about 70 s of processor time, spread over all cores)
-	@$(RUN) pytest tests/unit --numprocesses auto
+	@$(RUN) pytest tests/unit --numprocesses auto $(SLOWEST)
 
 .PHONY: test-component
 test-component: venv ## Real export, real Triton, parity with diffusers
-	@$(RUN) pytest tests/component --numprocesses 2 --dist loadfile
+	@$(RUN) pytest tests/component --numprocesses 2 --dist loadfile $(SLOWEST)
 
 .PHONY: test-conformance
 test-conformance: venv ## TensorRT takes every component of every test checkpoint (minutes; not part of test)
@@ -58,7 +59,7 @@ built: venv
 
 .PHONY: test-cluster
 test-cluster: built ## The operator on the real embedded cluster
-	@$(RUN) pytest tests/cluster
+	@$(RUN) pytest tests/cluster $(SLOWEST)
 
 INTEGRATIONS ?= gitops dashboards gateway autoscaling tensorrt
 .PHONY: test-integrations
@@ -109,6 +110,10 @@ manifests: venv ## Regenerate deploy/ from the chart
 .PHONY: changelog
 changelog: venv ## Show what the next release's notes will be
 	@$(RUN) towncrier build --draft --version next 2>/dev/null
+
+.PHONY: release-notes
+release-notes: venv ## Move the fragments of changelog.d into CHANGELOG.md under the version in pyproject.toml
+	@$(RUN) towncrier build --yes
 
 .PHONY: cluster-up
 cluster-up: venv ## Start (or bring up to date) the embedded Kubernetes

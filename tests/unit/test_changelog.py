@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,9 +40,25 @@ def test_every_fragment_has_a_kind_that_is_rendered() -> None:
 def test_every_fragment_is_in_the_notes_as_one_item() -> None:
     notes = " ".join(rendered().split())
     assert "## 9.9.9 (2000-01-01)" in notes
-    told = [path for path in FOLDER.glob("*.md") if not path.name.endswith(".misc.md")]
-    missing = [path.name for path in told if " ".join(path.read_text().split()) not in notes]
+    missing = [path.name for path in FOLDER.glob("*.md") if " ".join(path.read_text().split()) not in notes]
     assert missing == []
+
+
+def test_a_release_moves_every_fragment_into_the_changelog_under_its_kind(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    for kind in KINDS:
+        path = tmp_path / "changelog.d" / f"+one.{kind}.md"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"This is of the kind {kind}.\n")
+    subprocess.run([sys.executable, "-m", "towncrier", "build", "--yes"], cwd=tmp_path, check=True, capture_output=True)
+    notes = (tmp_path / "CHANGELOG.md").read_text()
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\n## {version} (" in notes
+    headings = re.findall(r"^### (.*)$", notes, flags=re.MULTILINE)
+    assert headings == ["Removals", "Features", "Bug fixes", "Documentation", "Tests and tools"]
+    assert [notes.count(f"- This is of the kind {kind}.") for kind in KINDS] == [1] * len(KINDS)
+    assert list((tmp_path / "changelog.d").glob("*.md")) == []
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.md")), ids=lambda path: path.name)
