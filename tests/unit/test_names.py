@@ -43,10 +43,10 @@ def test_every_way_to_bind_a_name_is_counted_once() -> None:
     assert sorted(bound_names(ast.parse(SOURCE))) == sorted(BOUND.split())
 
 
-def test_only_whole_names_without_leading_underscores_are_matches() -> None:
-    source = "found = _found = found_engines = was_found = engines = 1\nprint(found)"
-    assert count(source, {"found"}) == Count(bindings=5, matches=2)
-    assert count(source, {"found"}).percent == 40.0
+def test_only_whole_names_without_case_and_underscores_are_matches() -> None:
+    source = "found = _FOUND = found_engines = was_found = engines = 1\nclass Found: ...\nprint(found)"
+    assert count(source, {"found"}) == Count(bindings=6, matches=3)
+    assert count(source, {"found"}).percent == 50.0
     assert count("", {"found"}).percent == 0.0
 
 

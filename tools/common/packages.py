@@ -21,9 +21,9 @@ _APT_LOCK = "-oDPkg::Lock::Timeout=600"
 
 def find_uv() -> Path | None:
     """Return uv, or None where it is neither named by `UV` (as `uv run` does), nor on PATH, nor in the cache."""
-    named = os.environ.get("UV")
-    if named and Path(named).is_file():
-        return Path(named)
+    variable = os.environ.get("UV")
+    if variable and Path(variable).is_file():
+        return Path(variable)
     program = shutil.which("uv") or shutil.which("uv", path=str(cache_directory() / "uv" / "bin"))
     return Path(program) if program else None
 

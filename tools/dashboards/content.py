@@ -10,7 +10,7 @@ from tools.dashboards.model import Board, Panel, Query, Variable
 
 ENSEMBLES = 'model=~".*_pipeline"'
 DENOISER = 'model="5_denoiser"'
-CHOSEN = 'namespace=~"$namespace",pipeline=~"$pipeline",target=~"$target"'
+SELECTION = 'namespace=~"$namespace",pipeline=~"$pipeline",target=~"$target"'
 RATE = "[$__rate_interval]"
 SECONDS = 1_000_000  # Triton counts microseconds.
 
@@ -54,7 +54,7 @@ def quantile(share: float, buckets: str, by: str, window: str) -> str:
     return f"histogram_quantile({share}, sum by ({groups}) (rate({buckets}{window})))"
 
 
-_LOOKED = "diffusion_operator_reconcile_seconds_bucket"
+_RECONCILE_SECONDS = "diffusion_operator_reconcile_seconds_bucket"
 
 FLEET = Board(
     "fleet",
@@ -138,8 +138,8 @@ FLEET = Board(
             "Mostly the API server's answers.",
             "s",
             (
-                Query(quantile(0.5, _LOOKED, "", RATE), "half of them"),
-                Query(quantile(0.95, _LOOKED, "", RATE), "95 %"),
+                Query(quantile(0.5, _RECONCILE_SECONDS, "", RATE), "half of them"),
+                Query(quantile(0.95, _RECONCILE_SECONDS, "", RATE), "95 %"),
             ),
         ),
     ),
@@ -154,19 +154,19 @@ PIPELINE = Board(
             "Pictures per second",
             "By ensemble, that is by task and step count.",
             "short",
-            (Query(rate(_SERVED, f"{CHOSEN},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
+            (Query(rate(_SERVED, f"{SELECTION},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
         ),
         Panel(
             "Mean time of a request",
             "From its arrival at Triton to the picture, with all queues.",
             "s",
-            (Query(mean_seconds(f"{CHOSEN},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
+            (Query(mean_seconds(f"{SELECTION},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
         ),
         Panel(
             "95 % of requests take at most",
             "Of the slowest pod, among the requests that it answered lately.",
             "s",
-            (Query(slow_seconds(f"{CHOSEN},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
+            (Query(slow_seconds(f"{SELECTION},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
         ),
         Panel(
             "Failed requests per second",
@@ -174,7 +174,7 @@ PIPELINE = Board(
             "short",
             (
                 Query(
-                    rate("nv_inference_request_failure", f"{CHOSEN},{ENSEMBLES}", "target, reason"),
+                    rate("nv_inference_request_failure", f"{SELECTION},{ENSEMBLES}", "target, reason"),
                     "{{target}} {{reason}}",
                 ),
             ),
@@ -185,7 +185,7 @@ PIPELINE = Board(
             "short",
             (
                 Query(
-                    f"avg by (target) (nv_inference_pending_request_count{{{CHOSEN},{DENOISER}}})",
+                    f"avg by (target) (nv_inference_pending_request_count{{{SELECTION},{DENOISER}}})",
                     "{{target}}",
                 ),
             ),
@@ -194,13 +194,13 @@ PIPELINE = Board(
             "Mean batch of the denoiser",
             "1 with a lone client; with many it should come near shapes.batch.max.",
             "short",
-            (Query(ratio(_SERVED, "nv_inference_exec_count", f"{CHOSEN},{DENOISER}", "target"), "{{target}}"),),
+            (Query(ratio(_SERVED, "nv_inference_exec_count", f"{SELECTION},{DENOISER}", "target"), "{{target}}"),),
         ),
         Panel(
             "Denoiser steps per second",
             "All steps of all requests: the pipeline's real throughput.",
             "short",
-            (Query(rate(_SERVED, f"{CHOSEN},{DENOISER}", "target"), "{{target}}"),),
+            (Query(rate(_SERVED, f"{SELECTION},{DENOISER}", "target"), "{{target}}"),),
         ),
         Panel(
             "Where the time goes: computing",
@@ -208,7 +208,7 @@ PIPELINE = Board(
             "short",
             (
                 Query(
-                    rate("nv_inference_compute_infer_duration_us", f'{CHOSEN},model!~".*_pipeline"', "model")
+                    rate("nv_inference_compute_infer_duration_us", f'{SELECTION},model!~".*_pipeline"', "model")
                     + f" / {SECONDS}",
                     "{{model}}",
                 ),
@@ -220,7 +220,8 @@ PIPELINE = Board(
             "short",
             (
                 Query(
-                    rate("nv_inference_queue_duration_us", f'{CHOSEN},model!~".*_pipeline"', "model") + f" / {SECONDS}",
+                    rate("nv_inference_queue_duration_us", f'{SELECTION},model!~".*_pipeline"', "model")
+                    + f" / {SECONDS}",
                     "{{model}}",
                 ),
             ),
@@ -229,21 +230,21 @@ PIPELINE = Board(
             "GPU utilisation",
             "Share of time with a kernel running; empty on CPU targets.",
             "percentunit",
-            (Query(f"nv_gpu_utilization{{{CHOSEN}}}", "{{pod}} {{gpu_uuid}}"),),
+            (Query(f"nv_gpu_utilization{{{SELECTION}}}", "{{pod}} {{gpu_uuid}}"),),
         ),
         Panel(
             "GPU memory",
             "Empty on CPU targets.",
             "bytes",
-            (Query(f"nv_gpu_memory_used_bytes{{{CHOSEN}}}", "{{pod}} {{gpu_uuid}}"),),
+            (Query(f"nv_gpu_memory_used_bytes{{{SELECTION}}}", "{{pod}} {{gpu_uuid}}"),),
         ),
     ),
     _PIPELINES,
 )
 
 _BUILT = "diffusion_operator_build_seconds"
-_MADE = "sum(increase(diffusion_operator_build_seconds_count[1d]))"
-_FOUND = "sum(increase(diffusion_operator_cache_hits_total[1d]))"
+_BUILDS = "sum(increase(diffusion_operator_build_seconds_count[1d]))"
+_CACHE_HITS = "sum(increase(diffusion_operator_cache_hits_total[1d]))"
 
 BUILDS = Board(
     "builds",
@@ -305,14 +306,14 @@ BUILDS = Board(
             "Found in the store",
             "Of the Jobs of a day, those that had nothing to build.",
             "percentunit",
-            (Query(f"{_FOUND} / ({_FOUND} + {_MADE})"),),
+            (Query(f"{_CACHE_HITS} / ({_CACHE_HITS} + {_BUILDS})"),),
             kind="number",
         ),
         Panel(
             "Built in a day",
             "Artifacts that were made.",
             "short",
-            (Query(_MADE),),
+            (Query(_BUILDS),),
             kind="number",
         ),
     ),
@@ -332,8 +333,8 @@ ROLLOUT = Board(
             "percentunit",
             (
                 Query(
-                    f"{rate(_SERVED, f'{CHOSEN},{ENSEMBLES}', _REVISIONS)} / on (target) group_left () "
-                    f"{rate(_SERVED, f'{CHOSEN},{ENSEMBLES}', 'target')}",
+                    f"{rate(_SERVED, f'{SELECTION},{ENSEMBLES}', _REVISIONS)} / on (target) group_left () "
+                    f"{rate(_SERVED, f'{SELECTION},{ENSEMBLES}', 'target')}",
                     _REVISION,
                 ),
             ),
@@ -344,7 +345,7 @@ ROLLOUT = Board(
             "short",
             (
                 Query(
-                    f"count by ({_REVISIONS}) (nv_inference_pending_request_count{{{CHOSEN},{DENOISER}}})",
+                    f"count by ({_REVISIONS}) (nv_inference_pending_request_count{{{SELECTION},{DENOISER}}})",
                     _REVISION,
                 ),
             ),
@@ -353,19 +354,19 @@ ROLLOUT = Board(
             "Share of failed requests",
             "A new revision should not fail more often than the old one.",
             "percentunit",
-            (Query(failure_share(f"{CHOSEN},{ENSEMBLES}", _REVISIONS), _REVISION),),
+            (Query(failure_share(f"{SELECTION},{ENSEMBLES}", _REVISIONS), _REVISION),),
         ),
         Panel(
             "Mean time of a request",
             "Only comparable when both get the same mix of tasks and step counts.",
             "s",
-            (Query(mean_seconds(f"{CHOSEN},{ENSEMBLES}", _REVISIONS), _REVISION),),
+            (Query(mean_seconds(f"{SELECTION},{ENSEMBLES}", _REVISIONS), _REVISION),),
         ),
         Panel(
             "95 % of requests take at most",
             "Of the slowest pod, over all ensembles.",
             "s",
-            (Query(slow_seconds(f"{CHOSEN},{ENSEMBLES}", _REVISIONS), _REVISION),),
+            (Query(slow_seconds(f"{SELECTION},{ENSEMBLES}", _REVISIONS), _REVISION),),
         ),
         Panel(
             "Time of a denoiser call",
@@ -376,7 +377,7 @@ ROLLOUT = Board(
                     ratio(
                         "nv_inference_compute_infer_duration_us",
                         "nv_inference_request_success",
-                        f"{CHOSEN},{DENOISER}",
+                        f"{SELECTION},{DENOISER}",
                         _REVISIONS,
                     )
                     + f" / {SECONDS}",
@@ -388,7 +389,7 @@ ROLLOUT = Board(
             "Mean batch of the denoiser",
             "A revision with little traffic has small batches, and is slower per picture for that reason alone.",
             "short",
-            (Query(ratio(_SERVED, "nv_inference_exec_count", f"{CHOSEN},{DENOISER}", _REVISIONS), _REVISION),),
+            (Query(ratio(_SERVED, "nv_inference_exec_count", f"{SELECTION},{DENOISER}", _REVISIONS), _REVISION),),
         ),
     ),
     _PIPELINES,

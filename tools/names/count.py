@@ -27,13 +27,15 @@ class Count:
 
 
 def count(source: str, words: Iterable[str]) -> Count:
-    """Count the bindings of a module, and those whose whole name without leading underscores is one of `words`.
+    """Count the bindings of a module, and those whose whole name is one of `words`.
+
+    Case and underscores around a name do not count.
 
     Raises:
         SyntaxError: `source` is not Python.
     """
     vocabulary = frozenset(words)
-    names = [name.lstrip("_") for name in bound_names(ast.parse(source))]
+    names = [name.strip("_").lower() for name in bound_names(ast.parse(source))]
     return Count(len(names), sum(name in vocabulary for name in names))
 
 
