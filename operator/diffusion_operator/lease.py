@@ -148,6 +148,6 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def lease(namespace: str) -> Reference:
-    """The Lease of the operators that are installed in this namespace."""
-    return Reference("Lease", namespace, naming.MANAGER)
+def lease(namespace: str, name: str = naming.MANAGER) -> Reference:
+    """The Lease of the operators of one installation in this namespace."""
+    return Reference("Lease", namespace, name)

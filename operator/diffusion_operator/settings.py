@@ -7,6 +7,8 @@ from typing import Literal, cast
 from diffusion_operator.errors import BadInputError
 
 PREFIX = "DIFFUSION_OPERATOR_"
+IMAGE_USER = 65532
+UNSET = "none"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 LogFormat = Literal["text", "json"]
 Runtime = Literal["tensorrt", "onnxruntime"]
@@ -28,6 +30,21 @@ class FetchNetwork:
 
 
 @dataclass(frozen=True)
+class PodUser:
+    """Who the pods of Jobs and servers run as; None leaves a field to the namespace, which may assign its own.
+
+    Attributes:
+        user: uid.
+        group: gid.
+        fs_group: gid that volumes are given to.
+    """
+
+    user: int | None = IMAGE_USER
+    group: int | None = IMAGE_USER
+    fs_group: int | None = IMAGE_USER
+
+
+@dataclass(frozen=True)
 class Settings:
     """What an administrator decides for all pipelines.
 
@@ -45,12 +62,14 @@ class Settings:
         health_port: of /healthz and /readyz.
         metrics_port: of /metrics.
         lease_namespace: where the processes elect a leader; empty means that this is the only process.
+        lease_name: of the Lease there.
         identity: name of this process in the election.
         workers: pipelines that are looked at at the same time.
         log_format: `text` for people, `json` for log collectors.
         fetch: proxies and certificates of the Jobs that fetch.
         build_service_account: of the Jobs; empty means the namespace's default. No token is mounted either way.
         serving_service_account: of the serving pods; the same.
+        pod_user: uid and groups of the pods of Jobs and servers.
     """
 
     builder_image: str
@@ -66,12 +85,14 @@ class Settings:
     health_port: int = 8080
     metrics_port: int = 9090
     lease_namespace: str = ""
+    lease_name: str = "diffusion-operator"
     identity: str = "operator"
     workers: int = 4
     log_format: LogFormat = "text"
     fetch: FetchNetwork = FetchNetwork()
     build_service_account: str = ""
     serving_service_account: str = ""
+    pod_user: PodUser = PodUser()
 
     def builder(self, runtime: Runtime) -> str:
         """Image of the Jobs that compile for this runtime; empty when the administrator named none."""
@@ -105,12 +126,18 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         health_port=int(_positive(environment, "HEALTH_PORT", 8080)),
         metrics_port=int(_positive(environment, "METRICS_PORT", 9090)),
         lease_namespace=_get(environment, "LEASE_NAMESPACE", ""),
+        lease_name=_get(environment, "LEASE_NAME", Settings.lease_name),
         identity=_get(environment, "IDENTITY", "operator"),
         workers=int(_positive(environment, "WORKERS", 4)),
         log_format=cast("LogFormat", log_format),
         fetch=_fetch(environment),
         build_service_account=_get(environment, "BUILD_SERVICE_ACCOUNT", ""),
         serving_service_account=_get(environment, "SERVING_SERVICE_ACCOUNT", ""),
+        pod_user=PodUser(
+            user=_identifier(environment, "RUN_AS_USER"),
+            group=_identifier(environment, "RUN_AS_GROUP"),
+            fs_group=_identifier(environment, "FS_GROUP"),
+        ),
     )
 
 
@@ -137,6 +164,15 @@ def _required(environment: Mapping[str, str], name: str) -> str:
 
 def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in _get(environment, name, "").split(",") if part.strip())
+
+
+def _identifier(environment: Mapping[str, str], name: str) -> int | None:
+    text = _get(environment, name, str(IMAGE_USER))
+    if text == UNSET:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise BadInputError(f"{PREFIX}{name} is {text!r}; set it to a number, or to {UNSET} to leave it out.")
+    return int(text)
 
 
 def _positive(environment: Mapping[str, str], name: str, default: float) -> float:

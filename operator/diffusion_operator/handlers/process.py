@@ -49,7 +49,9 @@ class Process:
             if not self.settings.lease_namespace:
                 await self._work(self.wiring, asyncio.Event())
                 return
-            election = Election(cluster, lease(self.settings.lease_namespace), self.settings.identity)
+            election = Election(
+                cluster, lease(self.settings.lease_namespace, self.settings.lease_name), self.settings.identity
+            )
             try:
                 await election.win()
                 await self._work_while_leading(self.wiring, election)

@@ -7,11 +7,10 @@ from diffusion_contract.base import Resources, Toleration
 from diffusion_contract.spec.targets import GPU_RESOURCE, PRODUCT_LABEL, Gpu, Target
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
-from diffusion_operator.settings import Runtime, Settings
+from diffusion_operator.settings import PodUser, Runtime, Settings
 
 JsonObject = dict[str, Any]
 
-USER = 65532
 STORE_PATH = "/store"
 TERMINATION_LOG = "/dev/termination-log"
 GPU_CLAIM = "gpu"
@@ -78,14 +77,7 @@ def pod_basics(settings: Settings, placement: Placement, service_account: str) -
     pod: JsonObject = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _pod_security(settings.pod_user),
     }
     if service_account:
         pod["serviceAccountName"] = service_account
@@ -98,6 +90,16 @@ def pod_basics(settings: Settings, placement: Placement, service_account: str) -
     if placement.priority_class is not None:
         pod["priorityClassName"] = placement.priority_class
     return {**pod, **_gpu_of_pod(placement.gpu)}
+
+
+def _pod_security(user: PodUser) -> JsonObject:
+    numbers = {"runAsUser": user.user, "runAsGroup": user.group, "fsGroup": user.fs_group}
+    return {
+        "runAsNonRoot": True,
+        **{field: number for field, number in numbers.items() if number is not None},
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
 
 
 def _gpu_of_pod(gpu: Gpu | None) -> JsonObject:

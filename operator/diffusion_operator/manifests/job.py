@@ -236,7 +236,9 @@ def _volumes(request: JobRequest, settings: Settings) -> tuple[list[JsonObject],
         mounts.append({"name": PICTURES, "mountPath": PICTURES_PATH})
     if request.token is not None:
         items = [{"key": request.token.key, "path": "token"}]
-        secret = {"secretName": request.token.name, "items": items, "defaultMode": 0o440}
+        # Root owns the file: without a group that the pod surely has, everybody in it must be able to read it.
+        mode = 0o444 if settings.pod_user.fs_group is None else 0o440
+        secret = {"secretName": request.token.name, "items": items, "defaultMode": mode}
         volumes.append({"name": "token", "secret": secret})
         mounts.append({"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True})
     return volumes, mounts

@@ -20,7 +20,7 @@ from diffusion_operator.manifests.event import EventNote, event
 from diffusion_operator.manifests.job import JobRequest, Scorer, job, template_digest
 from diffusion_operator.manifests.route import Part
 from diffusion_operator.manifests.service import Share, Split
-from diffusion_operator.settings import FetchNetwork, Settings
+from diffusion_operator.settings import FetchNetwork, PodUser, Settings
 
 GOLDEN = Path(__file__).parent / "golden"
 OWNER = Owner("shapes", "studio", "11111111-2222-3333-4444-555555555555")
@@ -129,12 +129,16 @@ COMPARED = (Share("fast", "89abcdef", 10, 30), Share("sharp", None, 0, 20))
 SIDES = Split("01234567", by_pods=False, variants=COMPARED)
 EXPERIMENT = tuple(route.routes(OWNER, BEHIND, {"cpu": Part(SIDES, 2), "l4": Part(SIDES, 1)}, "x-diffusion-user"))
 ROUTES = tuple(route.routes(OWNER, BEHIND, {"cpu": Part(Split("01234567", "89abcdef", 10), 1)}))
+# Namespaces such as OpenShift's assign all three.
+ASSIGNED = replace(SETTINGS, pod_user=PodUser(None, None, None))
 OBJECTS: dict[str, dict[str, Any]] = {
     "job-fetch-hub": job(FETCH, OWNER, SETTINGS),
     "job-fetch-claim": job(FETCH_CLAIM, OWNER, SETTINGS),
     "job-compile": job(COMPILE, OWNER, SETTINGS, attempt=2),
     "deployment": deployment.deployment(SERVE, OWNER, SETTINGS),
     "job-judge": job(JUDGE, OWNER, SETTINGS),
+    "job-fetch-hub-assigned-user": job(FETCH, OWNER, ASSIGNED),
+    "deployment-assigned-user": deployment.deployment(SERVE, OWNER, ASSIGNED),
     "job-compile-gpu": job(COMPILE_GPU, OWNER, SETTINGS),
     "deployment-gpu": deployment.deployment(replace(SERVE, target=GPU), OWNER, SETTINGS),
     "deployment-gpu-claim": deployment.deployment(replace(SERVE, target=CLAIMED), OWNER, SETTINGS),
@@ -187,7 +191,7 @@ def test_no_pod_gets_an_api_token_and_all_are_restricted(name: str) -> None:
 def test_only_the_download_sees_the_token_and_never_in_its_environment(name: str) -> None:
     pod = PODS[name]
     secrets = [volume for volume in pod["volumes"] if "secret" in volume]
-    assert bool(secrets) == (name == "job-fetch-hub")
+    assert bool(secrets) == name.startswith("job-fetch-hub")
     for container in pod["containers"]:
         assert not [item for item in container["env"] if "secretKeyRef" in item.get("valueFrom", {})]
 
