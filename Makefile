@@ -14,6 +14,8 @@ RUN := $(UV) run --frozen --no-sync
 EXTRAS := --extra operator --extra builder --extra serving --extra client
 DEVCLUSTER := $(RUN) python -m tools.devcluster
 CHART_CRD := charts/diffusion-operator-crds/templates/diffusionpipelines.yaml
+# A copy: a link would be a text file in a zip download and in a checkout on Windows.
+OPERATOR_CRD := charts/diffusion-operator/files/diffusionpipelines.yaml
 
 .PHONY: help
 help: ## List the targets
@@ -77,6 +79,7 @@ check: venv ## ruff, mypy --strict, import layers, spelling, names, drift of gen
 	@$(RUN) python -m tools.names
 	@$(RUN) diffusion-operator crd --check crds/diffusionpipelines.yaml
 	@$(RUN) diffusion-operator crd --chart --check $(CHART_CRD)
+	@$(RUN) diffusion-operator crd --check $(OPERATOR_CRD)
 	@$(RUN) diffusion-operator docs --check docs/api.md
 	@$(RUN) python -m tools.charttools docs --check
 	@$(RUN) python -m tools.charttools install --check
@@ -91,6 +94,7 @@ docs: $(UV) ## Build the documentation site into site/
 crds: venv ## Regenerate the CRD, its chart, docs/api.md and deploy/install.yaml from the API
 	@$(RUN) diffusion-operator crd --write crds/diffusionpipelines.yaml
 	@$(RUN) diffusion-operator crd --chart --write $(CHART_CRD)
+	@$(RUN) diffusion-operator crd --write $(OPERATOR_CRD)
 	@$(RUN) diffusion-operator docs --write docs/api.md
 	@$(RUN) python -m tools.charttools install
 

@@ -21,7 +21,7 @@ from tests.support.cluster.pipelines import example
 from tests.support.paths import ROOT
 from tools.charttools import allowlist, checks, manifests
 from tools.charttools.render import CHART, CRD_CHART, NAMESPACE, helm, objects, render
-from tools.charttools.value_sets import DIGEST, VALUE_SETS
+from tools.charttools.value_sets import DIGEST, REGISTRY, VALUE_SETS
 from tools.common.errors import ToolError
 from tools.devcluster.bare import ApiServer, api_server
 
@@ -77,13 +77,17 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "a proxy that is no address": {"proxy": {"https": "proxy:3128"}},
     "a port that is none": {"networkPolicy": {"hubPorts": [70000]}},
     "a misspelt toleration": {"tolerations": [{"key": "x", "efect": "NoSchedule"}]},
+    "a registry that is an address": {"images": {"registry": "https://registry.example.com"}},
+    "a label that the chart sets": {"commonLabels": {"app.kubernetes.io/name": "x"}},
+    "root": {"runAs": {"user": 0}},
+    "a name that no Service can have": {"fullnameOverride": "1st"},
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_values_that_are_wrong_are_refused(mistake: str) -> None:
     with pytest.raises(ToolError):
-        render(MISTAKES[mistake])
+        render(MISTAKES[mistake], CHART, "--set", f"global.imageRegistry={REGISTRY}")
 
 
 def test_every_object_of_every_combination_is_one_that_the_api_server_knows(
@@ -134,10 +138,12 @@ def test_an_upgrade_from_the_previous_chart_changes_no_setting_and_so_no_server_
 ) -> None:
     """The operator's settings are all that decides what it makes of a pipeline; what is new is off by default."""
     before = yaml.safe_load((Path(__file__).parent / "chart-0.1.0.yaml").read_text())
+    # That chart's default images had no registry, and could be pulled from nowhere.
+    images = {name: f"{REGISTRY}/{image}" for name, image in before["environment"].items() if name.endswith("_IMAGE")}
     [now] = [item for item in objects(rendered["default"].read_text()) if item["kind"] == "Deployment"]
     [container] = now["spec"]["template"]["spec"]["containers"]
     environment = {item["name"]: item["value"] for item in container["env"] if "value" in item}
-    assert from_environment(environment) == from_environment(before["environment"])
+    assert from_environment(environment) == from_environment(before["environment"] | images)
     # A Deployment's selector cannot be changed: Helm would fail.
     assert now["spec"]["selector"] == before["selector"]
 
@@ -149,16 +155,17 @@ def test_policies_and_monitors_name_the_labels_and_ports_that_pods_have(rendered
     by_name = {(item["kind"], item["metadata"]["name"]): item["spec"] for item in found if "spec" in item}
     servers = by_name["NetworkPolicy", "diffusion-serving"]
     assert servers["podSelector"]["matchLabels"] == serving
-    assert [port["port"] for port in servers["ingress"][0]["ports"]] == [name for name, _ in PORTS]
+    requests, metrics = servers["ingress"]
+    assert [port["port"] for port in requests["ports"] + metrics["ports"]] == [name for name, _ in PORTS]
     assert by_name["NetworkPolicy", "diffusion-build"]["podSelector"]["matchLabels"] == {
         naming.MANAGED_BY: naming.MANAGER,
         naming.ROLE: naming.BUILD,
     }
     fetch = by_name["NetworkPolicy", "diffusion-fetch"]
     assert fetch["podSelector"]["matchLabels"][naming.STAGE] == "fetch"
-    assert {port["port"] for rule in fetch["egress"] for port in rule["ports"]} == {53, 443, 3128}
+    assert {port["port"] for rule in fetch["egress"] for port in rule["ports"]} == {53, 5353, 443, 3128}
     own = by_name["NetworkPolicy", "diffusion-operator"]
-    assert {port["port"] for rule in own["egress"] for port in rule["ports"]} == {53, 6443, 8000, 8002}
+    assert {port["port"] for rule in own["egress"] for port in rule["ports"]} == {53, 5353, 6443, 8000, 8002}
     monitor = by_name["PodMonitor", "diffusion-pipelines"]
     assert monitor["selector"]["matchLabels"] == serving
     assert [end["port"] for end in monitor["podMetricsEndpoints"]] == ["metrics"]

@@ -19,6 +19,7 @@ from tests.support.cluster.pipelines import ready
 from tests.support.operator.fleet import CLAIM, ControllerClient, Fleet, pipeline, revision, simulate_controllers
 from tests.support.paths import CRD
 from tools.charttools.render import NAMESPACE, objects, render
+from tools.charttools.value_sets import IMAGES
 from tools.devcluster.bare import USER, ApiServer, api_server
 from tools.devcluster.configs import OPERATOR
 from tools.devcluster.layout import default_root, layout_at
@@ -36,7 +37,7 @@ KEDA = {"serverAddress": "http://prometheus:9090"}
 
 def chart_roles() -> list[Object]:
     """Of the operator; the roles for people are not its own."""
-    found = [item for item in objects(render({})) if item["metadata"]["name"] == ROLES.get(item["kind"])]
+    found = [item for item in objects(render(IMAGES)) if item["metadata"]["name"] == ROLES.get(item["kind"])]
     assert len(found) == len(ROLES)
     return found
 

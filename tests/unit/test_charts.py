@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusion_operator.settings import FetchNetwork, from_environment
+from diffusion_operator.errors import BadInputError
+from diffusion_operator.lease import lease
+from diffusion_operator.settings import FetchNetwork, PodUser, from_environment
 from tests.support.paths import ROOT
 from tools.charttools import manifests, values
 from tools.charttools.schemas import write
@@ -52,6 +55,27 @@ def test_proxies_are_given_in_both_spellings() -> None:
     proxy = {"DIFFUSION_OPERATOR_FETCH_NO_PROXY": ".svc", "DIFFUSION_OPERATOR_FETCH_CA_CONFIG_MAP": "ca"}
     assert from_environment(IMAGES | proxy).fetch == FetchNetwork((("NO_PROXY", ".svc"), ("no_proxy", ".svc")), "ca")
     assert from_environment(IMAGES).fetch == FetchNetwork()
+
+
+def test_no_file_of_the_repository_is_a_link() -> None:
+    """A link is a text file in a zip download and in a checkout on Windows."""
+    stages = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert len(stages.splitlines()) > 100
+    assert [line for line in stages.splitlines() if line.startswith("120000")] == []
+
+
+def test_the_name_of_the_lease_is_that_of_the_installation() -> None:
+    assert from_environment(IMAGES).lease_name == lease("any").name
+    assert from_environment(IMAGES | {"DIFFUSION_OPERATOR_LEASE_NAME": "acme"}).lease_name == "acme"
+
+
+def test_users_and_groups_are_numbers_or_left_out() -> None:
+    assert from_environment(IMAGES).pod_user == PodUser(65532, 65532, 65532)
+    user = {"DIFFUSION_OPERATOR_RUN_AS_USER": "1000", "DIFFUSION_OPERATOR_RUN_AS_GROUP": "0"}
+    assert from_environment(IMAGES | user).pod_user == PodUser(1000, 0, 65532)
+    assert from_environment(IMAGES | {"DIFFUSION_OPERATOR_FS_GROUP": "none"}).pod_user == PodUser(fs_group=None)
+    with pytest.raises(BadInputError, match="DIFFUSION_OPERATOR_RUN_AS_USER is 'nobody'"):
+        from_environment(IMAGES | {"DIFFUSION_OPERATOR_RUN_AS_USER": "nobody"})
 
 
 def test_the_schemas_made_for_kubeconform_know_no_other_fields(tmp_path: Path) -> None:

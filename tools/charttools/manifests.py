@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from tools.charttools.render import NAMESPACE, objects, render
+from tools.charttools.value_sets import IMAGES
 from tools.common.paths import ROOT
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ OPERATOR: Final = KUSTOMIZE / "base" / "operator.yaml"
 INSTALL: Final = ROOT / "deploy" / "install.yaml"
 DEFINITION: Final = ROOT / "crds" / "diffusionpipelines.yaml"
 ANYWHERE: Final = "studio"
+_OPERATOR: Final[Object] = {**IMAGES, "crds": {"enabled": False}}
 _MONITORED: Final[Object] = {"metrics": {"podMonitor": True}, "alerts": {"enabled": True}}
 _RESTRICTED: Final[Object] = {"pod-security.kubernetes.io/enforce": "restricted"}
 _NAMESPACE: Final[Object] = {
@@ -40,9 +42,9 @@ _NAMESPACE: Final[Object] = {
 
 def files() -> dict[Path, str]:
     """Every generated file and its content."""
-    operator = _plain(render({"crds": {"enabled": False}}))
-    monitored = _plain(render({**_MONITORED, "crds": {"enabled": False}}))
-    placed = _plain(render({"networkPolicy": {"pipelineNamespaces": [ANYWHERE]}, "crds": {"enabled": False}}))
+    operator = _plain(render(_OPERATOR))
+    monitored = _plain(render({**_OPERATOR, **_MONITORED}))
+    placed = _plain(render({**_OPERATOR, "networkPolicy": {"pipelineNamespaces": [ANYWHERE]}}))
     parts: dict[Path, Iterable[Object]] = {
         OPERATOR: [_NAMESPACE, *operator],
         KUSTOMIZE / "components" / "monitoring" / "monitoring.yaml": [

@@ -6,9 +6,13 @@ from typing import Any, Final
 
 Values = dict[str, Any]
 
+REGISTRY: Final = "registry.example.com"
+IMAGES: Final[Values] = {"images": {"registry": REGISTRY}}
+"""The only values that the chart asks for."""
+
 DIGEST: Final = "sha256:" + "0123456789abcdef" * 4
 
-VALUE_SETS: Final[dict[str, Values]] = {
+_VALUE_SETS: Final[dict[str, Values]] = {
     "default": {},
     "namespaced": {
         "watchNamespaces": ["studio", "lab"],
@@ -56,8 +60,10 @@ VALUE_SETS: Final[dict[str, Values]] = {
         "networkPolicy": {
             "pipelineNamespaces": ["studio"],
             "apiServerPorts": [6443],
-            "hubPorts": [443, 3128],
+            "hubPorts": [443],
+            "dnsPorts": [53, 5353],
             "clients": [{"namespaceSelector": {"matchLabels": {"team": "pictures"}}}],
+            "metricsClients": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
         },
     },
     "monitored": {
@@ -81,4 +87,36 @@ VALUE_SETS: Final[dict[str, Values]] = {
         "podLabels": {"team": "platform"},
         "tests": {"pipeline": "studio/shapes", "steps": 4},
     },
+    "users of the namespace": {"runAs": None},
+    "named and labelled": {
+        "fullnameOverride": "acme",
+        "nameOverride": "imaging",
+        "namespaceOverride": "elsewhere",
+        "commonLabels": {"team": "platform"},
+        "commonAnnotations": {"example.com/owner": "platform"},
+        "global": {"imageRegistry": "mirror.example.com/project", "imagePullSecrets": ["mirror"]},
+        "imagePullSecrets": [{"name": "registry"}],
+        "networkPolicy": {"pipelineNamespaces": ["studio"]},
+        "metrics": {"service": True, "podMonitor": True},
+        "alerts": {"enabled": True},
+        "dashboards": {"enabled": True},
+        "replicas": 2,
+    },
+    "with extras": {
+        "updateStrategy": {"type": "Recreate"},
+        "podSecurityContext": {"supplementalGroups": [1000]},
+        "extraEnv": [{"name": "TZ", "value": "UTC"}],
+        "extraArgs": ["--help"],
+        "extraVolumes": [{"name": "notes", "configMap": {"name": "notes"}}],
+        "extraVolumeMounts": [{"name": "notes", "mountPath": "/notes", "readOnly": True}],
+        "extraObjects": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "notes", "namespace": "{{ .Release.Namespace }}"},
+                "data": {"release": "{{ .Release.Name }}"},
+            },
+        ],
+    },
 }
+VALUE_SETS: Final[dict[str, Values]] = {name: {**IMAGES, **values} for name, values in _VALUE_SETS.items()}

@@ -16,6 +16,7 @@ from tests.support.paths import ROOT
 SCHEMA = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 FILES = {
     "crds/diffusionpipelines.yaml": as_yaml(definition()),
+    "charts/diffusion-operator/files/diffusionpipelines.yaml": as_yaml(definition()),
     "charts/diffusion-operator-crds/templates/diffusionpipelines.yaml": as_yaml(for_chart(definition())),
     "docs/api.md": markdown(),
 }
