@@ -63,7 +63,7 @@ built: venv
 test-cluster: built ## The operator on the real embedded cluster
 	@$(RUN) pytest tests/cluster $(SLOWEST)
 
-INTEGRATIONS ?= gitops dashboards gateway autoscaling tensorrt
+INTEGRATIONS ?= gitops dashboards alerts gateway autoscaling tensorrt
 .PHONY: test-integrations
 test-integrations: built ## Other people's programs: Argo CD's engine, Prometheus, Envoy Gateway, KEDA, TensorRT (INTEGRATIONS=)
 	@$(RUN) python -m tests.support.integrations.programs $(INTEGRATIONS)

@@ -2,6 +2,7 @@
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -11,6 +12,21 @@ PREFIX = "diffusion_operator"
 BUILD = ("stage", "component", "sku")
 PASS_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BUILD_SECONDS = (1, 5, 15, 60, 180, 600, 1800, 3600, 7200, 14400)
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """How a pipeline is.
+
+    Attributes:
+        status: of its condition `Ready`.
+        reason: of that condition.
+        suspended: whether `spec.suspend` is set; the reason may be another one, such as that of a failed build.
+    """
+
+    status: str
+    reason: str
+    suspended: bool = False
 
 
 class Metrics:
@@ -60,8 +76,14 @@ class Metrics:
         else:
             self._builds.labels(*labels).observe(float(result.get("seconds") or 0))
 
-    def saw(self, pipeline: str, *, ready: str, jobs: Iterable[tuple[str, str, str]]) -> None:
-        """What a pass saw: status of `Ready`, and its Jobs as (namespace/name, stage, state)."""
+    def saw(self, pipeline: str, *, ready: Readiness, jobs: Iterable[tuple[str, str, str]]) -> None:
+        """What a pass over `namespace/name` saw.
+
+        Args:
+            pipeline: its namespace and name.
+            ready: how it is.
+            jobs: its Jobs as (namespace/name, stage, state).
+        """
         self._fleet.pipelines[pipeline] = (ready, tuple(jobs))
 
     def forgot(self, pipeline: str) -> None:
@@ -73,14 +95,25 @@ class Fleet:
     """Gauges over all pipelines, counted when they are read: a shared Job counts once."""
 
     def __init__(self) -> None:
-        self.pipelines: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {}
+        self.pipelines: dict[str, tuple[Readiness, tuple[tuple[str, str, str], ...]]] = {}
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The families, for the registry."""
-        ready = Tally((state,) for state, _ in self.pipelines.values())
+        states = Tally((readiness.status,) for readiness, _ in self.pipelines.values())
         jobs = {name: (stage, state) for _, jobs in self.pipelines.values() for name, stage, state in jobs}
-        yield _family("pipelines", "Pipelines, by status of their condition Ready.", ["ready"], ready)
+        yield _family("pipelines", "Pipelines, by status of their condition Ready.", ["ready"], states)
+        yield self._readiness()
         yield _family("jobs", "Build Jobs that exist, by state.", ["stage", "state"], Tally(jobs.values()))
+
+    def _readiness(self) -> GaugeMetricFamily:
+        text = "1 where a pipeline's condition Ready is true, with the condition's reason."
+        # Not `namespace`: a scrape would rename it, since that label is the operator's own namespace.
+        labels = ["pipeline_namespace", "pipeline", "reason", "suspended"]
+        values = {
+            (*key.split("/"), readiness.reason, str(readiness.suspended).lower()): int(readiness.status == "True")
+            for key, (readiness, _) in self.pipelines.items()
+        }
+        return _family("pipeline_ready", text, labels, values)
 
 
 def _family(name: str, text: str, labels: list[str], counts: Mapping[Any, int]) -> GaugeMetricFamily:

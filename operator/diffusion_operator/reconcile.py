@@ -20,7 +20,7 @@ from diffusion_operator.conditions import Finding, Reason, Type
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.event import event
 from diffusion_operator.manifests.route import KINDS as ROUTES
-from diffusion_operator.metrics import Metrics
+from diffusion_operator.metrics import Metrics, Readiness
 from diffusion_operator.plan import Plan, actions, budget, plan, rejected, store_to_collect
 from diffusion_operator.plan.collection import Neighbours, collector, needed, users
 from diffusion_operator.plan.jobs import JobView, is_finished, rfc3339, view
@@ -88,7 +88,8 @@ class Reconciler:
             made, jobs = await self._act(observed), observed.jobs
         await self._report(owner, resource, made)
         states = [(f"{key.namespace}/{job.name}", job.stage, job.phase) for job in jobs]
-        self._metrics.saw(str(key), ready=made.ready, jobs=states)
+        suspended = resource.get("spec", {}).get("suspend") is True
+        self._metrics.saw(str(key), ready=Readiness(*made.ready, suspended=suspended), jobs=states)
         return made.again_seconds
 
     async def look(self, key: Key, spec: DiffusionPipelineSpec) -> Observed:

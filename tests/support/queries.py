@@ -8,7 +8,7 @@ from typing import Any
 
 import promql_parser
 
-from diffusion_operator.metrics import Metrics
+from diffusion_operator.metrics import Metrics, Readiness
 from tests.support.paths import ROOT
 
 RECORDED = ROOT / "tests" / "recorded" / "triton-2.51-metrics.txt"
@@ -38,8 +38,8 @@ def live(metrics: Metrics) -> str:
     for result in results:
         metrics.built(build, result)
     metrics.built(("export", "denoiser", ""), {"seconds": 20})
-    metrics.saw("studio/shapes", ready="True", jobs=[("studio/job", "fetch", "Running")])
-    metrics.saw("studio/waits", ready="False", jobs=())
+    metrics.saw("studio/shapes", ready=Readiness("True", "Ready"), jobs=[("studio/job", "fetch", "Running")])
+    metrics.saw("studio/waits", ready=Readiness("False", "Compiling"), jobs=())
     return metrics.text().decode()
 
 

@@ -46,9 +46,10 @@ class Plan:
     again_seconds: float | None
 
     @property
-    def ready(self) -> str:
-        """Status of the condition Ready."""
-        return next((item.status for item in self.status.conditions if item.type == Type.READY), "Unknown")
+    def ready(self) -> tuple[str, str]:
+        """Status and reason of the condition Ready."""
+        pairs = ((item.status, item.reason) for item in self.status.conditions if item.type == Type.READY)
+        return next(pairs, ("Unknown", ""))
 
 
 def plan(observed: Observed, settings: Settings, refused: Finding | None = None) -> Plan:

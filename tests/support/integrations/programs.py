@@ -24,7 +24,10 @@ KEDA = Module(
 )
 PROMETHEUS = Module(
     "prometheus",
-    (("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),),
+    (
+        ("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),
+        ("promtool", "github.com/prometheus/prometheus/cmd/promtool"),
+    ),
     # Of its ways to find targets only the one for Kubernetes.
     tags="remove_all_sd,enable_kubernetes_sd",
     folder=SOURCES,
@@ -36,6 +39,7 @@ GATEWAY = Module("gateway", (("envoy-gateway", f"{GATEWAY_SOURCES}/cmd/envoy-gat
 NEEDS = {
     "gitops": (GITOPS,),
     "dashboards": (PROMETHEUS,),
+    "alerts": (PROMETHEUS,),
     "gateway": (GATEWAY,),
     "autoscaling": (PROMETHEUS, KEDA),
     "tensorrt": (),

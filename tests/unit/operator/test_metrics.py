@@ -6,11 +6,11 @@ import urllib.request
 
 from diffusion_operator.handlers.endpoints import Answers
 from diffusion_operator.handlers.endpoints import serve as endpoints
-from diffusion_operator.metrics import Metrics
+from diffusion_operator.metrics import Metrics, Readiness
 from diffusion_operator.reconcile import Key, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
-from tests.support.operator.reconciling import SETTINGS
+from tests.support.operator.reconciling import SETTINGS, settle
 from tools.devcluster.ports import free_ports
 
 
@@ -55,12 +55,45 @@ def test_what_the_store_answers_is_a_hit_and_a_failure_is_neither() -> None:
 
 def test_the_fleet_is_counted_and_a_shared_job_once() -> None:
     metrics = Metrics()
-    metrics.saw("a/one", ready="True", jobs=[("a/fetch-1", "fetch", "Succeeded")])
-    metrics.saw("a/two", ready="False", jobs=[("a/fetch-1", "fetch", "Succeeded"), ("a/export-1", "export", "Running")])
+    metrics.saw("a/one", ready=Readiness("True", "Ready"), jobs=[("a/fetch-1", "fetch", "Succeeded")])
+    jobs = [("a/fetch-1", "fetch", "Succeeded"), ("a/export-1", "export", "Running")]
+    metrics.saw("a/two", ready=Readiness("False", "Exporting"), jobs=jobs)
     assert value(metrics, 'jobs{stage="fetch",state="Succeeded"}') == 1
     assert value(metrics, 'pipelines{ready="True"}') == 1
     metrics.forgot("a/two")
     assert value(metrics, 'jobs{stage="export",state="Running"}') == 0
+
+
+def readiness(metrics: Metrics) -> dict[str, float]:
+    """Labels to value of the series that name pipelines."""
+    lines = metrics.text().decode().splitlines()
+    samples = [line.removeprefix("diffusion_operator_pipeline_ready").rpartition(" ") for line in lines]
+    return {labels: float(number) for labels, _, number in samples if labels.startswith("{")}
+
+
+def test_every_pipeline_has_a_series_of_its_name_with_the_reason_of_now_and_none_when_it_is_gone() -> None:
+    cluster, metrics = FakeCluster(), Metrics()
+    cluster.apply_pipeline()
+    live(cluster, metrics)
+    labels = f'pipeline="shapes",pipeline_namespace="{NAMESPACE}",reason='
+    assert readiness(metrics) == {f'{{{labels}"Ready",suspended="false"}}': 1.0}
+    cluster.apply_pipeline(suspend=True)
+    live(cluster, metrics)
+    assert readiness(metrics) == {f'{{{labels}"Suspended",suspended="true"}}': 0.0}
+    metrics.forgot(f"{NAMESPACE}/shapes")
+    assert readiness(metrics) == {}
+
+
+def test_a_suspended_pipeline_is_one_also_where_its_reason_is_a_failed_build() -> None:
+    cluster, metrics = FakeCluster(), Metrics()
+    cluster.apply_pipeline()
+    settle(cluster)
+    [job] = cluster.unfinished_jobs()
+    cluster.end_job(job, 64, {"error": {"reason": "PickleOnly", "message": "No."}})
+    cluster.apply_pipeline(suspend=True)
+    asyncio.run(Reconciler(cluster, SETTINGS, metrics).reconcile(Key(NAMESPACE, "shapes")))
+    [labels] = readiness(metrics)
+    assert 'reason="PickleOnly",suspended="true"' in labels
 
 
 def test_health_and_readiness_are_different_questions() -> None:
