@@ -106,7 +106,7 @@ def test_every_object_of_every_combination_is_one_that_the_api_server_knows(
 
 @pytest.mark.parametrize("name", [name for name in VALUE_SETS if name != allowlist.UNPROTECTED])
 def test_workloads_are_neither_fragile_nor_unsafe(rendered: dict[str, Path], name: str) -> None:
-    checks.kube_score(rendered[name])
+    checks.kube_score(rendered[name], allowlist.KUBE_SCORE_OF.get(name, ()))
 
 
 def test_what_is_fragile_or_unsafe_is_found(rendered: dict[str, Path]) -> None:

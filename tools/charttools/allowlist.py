@@ -13,6 +13,11 @@ KUBE_SCORE: Final = {
 }
 """Checks that kube-score leaves out for every combination of values."""
 
+KUBE_SCORE_OF: Final = {
+    "users of the namespace": {"container-security-context-user-group-id": "the namespace assigns them"},
+}
+"""Checks that kube-score leaves out for one combination of values."""
+
 NO_SCHEMA: Final = {
     "PodMonitor": "of the Prometheus operator, whose definitions no test machine has; ports and labels are tested",
     "ServiceMonitor": "same",

@@ -11,6 +11,7 @@ from tools.common.errors import ToolError
 from tools.common.shell import attempt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _SECONDS = 300
@@ -33,15 +34,19 @@ def kubeconform(manifests: Path, openapi: dict[str, Any], folder: Path) -> int:
     return int(json.loads(_run(command))["summary"]["valid"])
 
 
-def kube_score(manifests: Path) -> None:
+def kube_score(manifests: Path, exemptions: Iterable[str] = ()) -> None:
     """Check a file for what makes workloads fragile or unsafe.
+
+    Args:
+        manifests: YAML file.
+        exemptions: checks to leave out besides those that are left out of every file.
 
     Raises:
         ToolError: what it finds.
     """
     # Requests are set; limits for CPU would only slow the operator down.
     command = [str(programs.ensure_built(programs.KUBE_SCORE)), "score", "--ignore-container-cpu-limit"]
-    command += [part for name in allowlist.KUBE_SCORE for part in ("--ignore-test", name)]
+    command += [part for name in (*allowlist.KUBE_SCORE, *exemptions) for part in ("--ignore-test", name)]
     _run([*command, "--output-format", "ci", str(manifests)])
 
 
