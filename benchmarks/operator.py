@@ -26,7 +26,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from diffusion_operator import naming
-from diffusion_operator.cluster import MERGE, Cluster, Reference, connect
+from diffusion_operator.kube_client import MERGE, KubeClient, Reference, connect
 from tests.support.cluster.operator_process import operator_process
 from tests.support.operator.fleet import ControllerClient, Fleet, create, revision, simulate_controllers
 from tools.devcluster.bare import ApiServer, api_server
@@ -113,7 +113,7 @@ async def resync(fleet: Fleet, running: Operator) -> float:
     return time.monotonic() - began
 
 
-async def first_jobs(cluster: Cluster, fleet: Fleet) -> list[float]:
+async def first_jobs(cluster: KubeClient, fleet: Fleet) -> list[float]:
     """Seconds from a changed spec to its fetch Job, one pipeline after the other."""
     seconds = []
     for number in range(min(CHANGES, fleet.pipelines)):
@@ -128,7 +128,7 @@ async def first_jobs(cluster: Cluster, fleet: Fleet) -> list[float]:
     return seconds
 
 
-async def _appears(cluster: Cluster, target: Reference, selector: str, before: set[str]) -> None:
+async def _appears(cluster: KubeClient, target: Reference, selector: str, before: set[str]) -> None:
     while not await _names(cluster, target, selector) - before:
         await _pause()
 
@@ -137,7 +137,7 @@ async def _pause() -> None:
     await asyncio.sleep(POLL_SECONDS)
 
 
-async def _names(cluster: Cluster, target: Reference, selector: str) -> set[str]:
+async def _names(cluster: KubeClient, target: Reference, selector: str) -> set[str]:
     return {item["metadata"]["name"] for item in await cluster.select(_jobs(target), selector)}
 
 

@@ -94,8 +94,8 @@ def canary_rows(status: Status) -> Iterator[Row]:
         name, pictures, analysis = target["name"], target.get("pictures") or {}, target.get("analysis") or {}
         phase, message = target.get("phase"), analysis.get("message", "")
         state = _STATES.get(analysis.get("verdict", ""), "Running")
-        about_pictures = phase == "Pictures" or analysis.get("reason") == "PictureQuality"
-        if pictures or phase == "Pictures":
+        about_pictures = phase == "ImageComparison" or analysis.get("reason") == "ImageQuality"
+        if pictures or phase == "ImageComparison":
             seen = state if about_pictures and state == "Failed" else pictures.get("state", "Waiting")
             yield Row(name=f"golden pictures · {name}", state=seen, detail=message if about_pictures else "")
         if phase in {"Step", "Promoting", "Rejected"} and not about_pictures:

@@ -1,6 +1,5 @@
 """The command line `diffusion-operator`."""
 
-import importlib
 import json
 import logging
 import os
@@ -52,7 +51,9 @@ def run() -> None:
     settings = operator_settings.from_environment(os.environ)
     _configure_logging(settings.log_format)
     # Only this command needs kopf and the Kubernetes client, which take a second to import.
-    importlib.import_module("diffusion_operator.handlers.process").run(settings)
+    from diffusion_operator.handlers import process  # noqa: PLC0415
+
+    process.run(settings)
 
 
 @cli.command()
@@ -94,63 +95,68 @@ def validate(file: Path) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--namespace", "-n", default="default", show_default=True, help="Where FILE names none.")
 @click.option("--kubeconfig", type=click.Path(exists=True, dir_okay=False), help="Which cluster; as kubectl otherwise.")
-@click.option("--offline", is_flag=True, help="Look at no cluster: as if nothing existed.")
+@click.option("--offline", is_flag=True, help="Use no cluster: as if nothing existed.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def plan(file: Path, namespace: str, kubeconfig: str | None, *, offline: bool, as_json: bool) -> None:
-    """Tell what applying FILE would build and change; nothing is written."""
+    """Print what applying FILE would build and change; nothing is written."""
     documents = _pipelines(file)
     for document in documents:
         _validate(file, document)
-    # Only this command and `run` need the Kubernetes client, which takes a second to import.
-    command = importlib.import_module("diffusion_operator.plan_command")
-    click.echo(command.text(documents, command.Where(namespace, kubeconfig, offline), as_json=as_json))
+    from diffusion_operator import plan_command  # noqa: PLC0415 - the Kubernetes client takes a second to import
+
+    options = plan_command.ClusterOptions(namespace, kubeconfig, offline)
+    click.echo(plan_command.text(documents, options, as_json=as_json))
 
 
 @cli.group()
 def rollout() -> None:
-    """Look at a canary, promote it, or take it back."""
+    """Show a canary, promote it, or abort it."""
 
 
-def _which(command: Callable[..., None]) -> Callable[..., None]:
+def _pipeline_arguments(command: Callable[..., None]) -> Callable[..., None]:
     """The arguments that name a pipeline."""
-    named = click.argument("name")
+    name = click.argument("name")
     namespace = click.option("--namespace", "-n", default="default", show_default=True)
     kubeconfig = click.option(
         "--kubeconfig", type=click.Path(exists=True, dir_okay=False), help="Which cluster; as kubectl otherwise."
     )
-    return named(namespace(kubeconfig(command)))
+    return name(namespace(kubeconfig(command)))
 
 
 @rollout.command("status")
-@_which
-@click.option("--watch", "-w", is_flag=True, help="Stay until the canary is promoted or taken back.")
+@_pipeline_arguments
+@click.option("--watch", "-w", is_flag=True, help="Stay until the canary is promoted or rejected.")
 def rollout_status(name: str, namespace: str, kubeconfig: str | None, *, watch: bool) -> None:
     """Show the revisions of the pipeline NAME, their shares and verdicts."""
-    command = importlib.import_module("diffusion_operator.rollout_command")
-    command.status(command.Which(name, namespace, kubeconfig), Console(highlight=False), watch=watch)
+    from diffusion_operator import rollout_command  # noqa: PLC0415 - same
+
+    pipeline = rollout_command.PipelineRef(name, namespace, kubeconfig)
+    rollout_command.status(pipeline, Console(highlight=False), watch=watch)
 
 
 @rollout.command()
-@_which
+@_pipeline_arguments
 def promote(name: str, namespace: str, kubeconfig: str | None) -> None:
-    """Give the canary of the pipeline NAME all of the traffic, judged or not."""
-    command = importlib.import_module("diffusion_operator.rollout_command")
-    click.echo(command.ask(command.Which(name, namespace, kubeconfig), "promote"))
+    """Give the canary of the pipeline NAME all of the traffic, whatever its verdicts."""
+    from diffusion_operator import rollout_command  # noqa: PLC0415 - same
+
+    click.echo(rollout_command.request(rollout_command.PipelineRef(name, namespace, kubeconfig), "promote"))
 
 
 @rollout.command()
-@_which
+@_pipeline_arguments
 def abort(name: str, namespace: str, kubeconfig: str | None) -> None:
-    """Take the canary of the pipeline NAME back; the stable revision keeps the traffic."""
-    command = importlib.import_module("diffusion_operator.rollout_command")
-    click.echo(command.ask(command.Which(name, namespace, kubeconfig), "abort"))
+    """Abort the canary of the pipeline NAME; the stable revision keeps the traffic."""
+    from diffusion_operator import rollout_command  # noqa: PLC0415 - same
+
+    click.echo(rollout_command.request(rollout_command.PipelineRef(name, namespace, kubeconfig), "abort"))
 
 
 def _pipelines(file: Path) -> list[dict[str, object]]:
-    found = [item for item in _documents(file) if item.get("kind") == KIND]
-    if not found:
+    pipelines = [document for document in _documents(file) if document.get("kind") == KIND]
+    if not pipelines:
         raise BadInputError(f"{file} holds no {KIND}.")
-    return found
+    return pipelines
 
 
 def _documents(file: Path) -> list[dict[str, object]]:
@@ -178,7 +184,7 @@ def _configure_logging(log_format: LogFormat) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # kopf tells every watched event; a person wants what was decided.
+    # kopf logs every watched event; a person wants the decisions.
     for name in ("kopf.objects", "kopf.activities.probe", "aiohttp.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

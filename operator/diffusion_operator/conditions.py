@@ -10,7 +10,7 @@ from diffusion_operator.api.status import Condition
 MAX_MESSAGE = 2000
 
 
-class Type(StrEnum):
+class ConditionType(StrEnum):
     """Aspects of a pipeline, in the order in which they come true."""
 
     ACCEPTED = "Accepted"
@@ -51,7 +51,7 @@ class Reason(StrEnum):
     REMOVING_OLD_REVISION = "RemovingOldRevision"
     SUSPENDED = "Suspended"
 
-    # Somebody has to do something: the operator's own findings.
+    # Somebody has to do something: the operator's own reasons.
     INVALID_SPEC = "InvalidSpec"
     NAME_TAKEN = "NameTaken"
     OBJECT_REFUSED = "ObjectRefused"
@@ -76,18 +76,18 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One condition before it is compared with what the status said.
+class ConditionUpdate:
+    """One condition before it is merged with the present status.
 
-    `reason` is a Reason, or the reason that the builder gave for a failed stage. `lasting` is the message without
-    what changes from one retry to the next, for Events; empty when that is all of it.
+    `reason` is a Reason, or the reason that the builder gave for a failed stage. `event_message` is the message without
+    what changes from one retry to the next, for Events; empty when it is the whole message.
     """
 
-    type: Type
+    type: ConditionType
     ok: bool
     reason: str
     message: str
-    lasting: str = ""
+    event_message: str = ""
 
 
 PROGRESS = frozenset(
@@ -112,40 +112,46 @@ PROGRESS = frozenset(
 )
 
 
-def is_trouble(finding: Finding) -> bool:
+def needs_action(update: ConditionUpdate) -> bool:
     """True when a person has to do something."""
-    return not finding.ok and finding.reason not in PROGRESS
+    return not update.ok and update.reason not in PROGRESS
 
 
-def ready(findings: Iterable[Finding]) -> Finding:
+def ready(updates: Iterable[ConditionUpdate]) -> ConditionUpdate:
     """`Ready` sums up the others: trouble first, otherwise the first that is not yet true."""
-    failing = [finding for finding in findings if not finding.ok]
+    failing = [update for update in updates if not update.ok]
     if not failing:
-        return Finding(Type.READY, ok=True, reason=Reason.READY, message="All targets serve this generation.")
-    worst = next((finding for finding in failing if is_trouble(finding)), failing[0])
-    return Finding(Type.READY, ok=False, reason=worst.reason, message=worst.message, lasting=worst.lasting)
+        return ConditionUpdate(
+            ConditionType.READY, ok=True, reason=Reason.READY, message="All targets serve this generation."
+        )
+    worst = next((update for update in failing if needs_action(update)), failing[0])
+    return ConditionUpdate(
+        ConditionType.READY, ok=False, reason=worst.reason, message=worst.message, event_message=worst.event_message
+    )
 
 
-def merge(findings: Iterable[Finding], before: Mapping[str, Condition], generation: int, now: str) -> list[Condition]:
+def merge(
+    updates: Iterable[ConditionUpdate], before: Mapping[str, Condition], generation: int, now: str
+) -> list[Condition]:
     """Conditions for the status; the transition time moves only when the status value does.
 
     Args:
-        findings: what is seen now.
+        updates: of this pass.
         before: conditions of the present status, by type.
-        generation: of the spec that the findings are about.
+        generation: of the spec that the updates describe.
         now: RFC 3339 time.
     """
-    return [_merged(finding, before.get(finding.type), generation, now) for finding in findings]
+    return [_merged(update, before.get(update.type), generation, now) for update in updates]
 
 
-def _merged(finding: Finding, before: Condition | None, generation: int, now: str) -> Condition:
-    status: Literal["True", "False"] = "True" if finding.ok else "False"
+def _merged(update: ConditionUpdate, before: Condition | None, generation: int, now: str) -> Condition:
+    status: Literal["True", "False"] = "True" if update.ok else "False"
     since = before.last_transition_time if before is not None and before.status == status else now
     return Condition(
-        type=finding.type,
+        type=update.type,
         status=status,
-        reason=finding.reason,
-        message=shortened(finding.message, MAX_MESSAGE),
+        reason=update.reason,
+        message=shortened(update.message, MAX_MESSAGE),
         observed_generation=generation,
         last_transition_time=since,
     )

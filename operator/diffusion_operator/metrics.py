@@ -54,20 +54,20 @@ class Metrics:
         """Ask this function whenever the metrics are read."""
         self._queue.set_function(length)
 
-    def led(self, *, leads: bool) -> None:
+    def set_leader(self, *, leads: bool) -> None:
         """This process has become the leader, or is not any more."""
         self._leader.set(leads)
 
-    def passed(self, outcome: str, seconds: float) -> None:
+    def observe_reconcile(self, outcome: str, seconds: float) -> None:
         """A pass ended."""
         self._passes.labels(outcome).observe(seconds)
 
-    def built(self, labels: tuple[str, str, str], result: Mapping[str, Any]) -> None:
+    def observe_build(self, labels: tuple[str, str, str], result: Mapping[str, Any]) -> None:
         """A Job's result was seen for the first time.
 
         Args:
             labels: stage, component and SKU; empty where the stage has none.
-            result: what the builder said.
+            result: what the builder reported.
         """
         if "error" in result:
             self._failures.labels(*labels).inc()
@@ -76,8 +76,8 @@ class Metrics:
         else:
             self._builds.labels(*labels).observe(float(result.get("seconds") or 0))
 
-    def saw(self, pipeline: str, *, ready: Readiness, jobs: Iterable[tuple[str, str, str]]) -> None:
-        """What a pass over `namespace/name` saw.
+    def record_pipeline(self, pipeline: str, *, ready: Readiness, jobs: Iterable[tuple[str, str, str]]) -> None:
+        """Record the state of the pipeline `namespace/name`.
 
         Args:
             pipeline: its namespace and name.
@@ -86,7 +86,7 @@ class Metrics:
         """
         self._fleet.pipelines[pipeline] = (ready, tuple(jobs))
 
-    def forgot(self, pipeline: str) -> None:
+    def remove_pipeline(self, pipeline: str) -> None:
         """The pipeline is gone."""
         self._fleet.pipelines.pop(pipeline, None)
 

@@ -1,26 +1,27 @@
-"""What applying a pipeline would do: what is built, what is reused, which objects change. Nothing is written."""
+"""What applying a pipeline would build, reuse and change; nothing is written."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import digests, naming
-from diffusion_operator.cluster import contains
-from diffusion_operator.conditions import Type
+from diffusion_operator.conditions import ConditionType
+from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.job import JobRequest
-from diffusion_operator.plan import plan
+from diffusion_operator.matching import contains
 from diffusion_operator.plan.actions import Action, Apply, Remove, Scale
-from diffusion_operator.plan.builds import chain
-from diffusion_operator.plan.jobs import JobView, view
-from diffusion_operator.plan.observed import Claims, Observed, claim_name
+from diffusion_operator.plan.builds import build_graph
+from diffusion_operator.plan.observed import Claims, ObservedPipeline, claim_name, live_views
+from diffusion_operator.plan.planner import planning
 from diffusion_operator.plan.requests import Store
-from diffusion_operator.plan.steps import Step
+from diffusion_operator.plan.steps import BuildStep
 from diffusion_operator.settings import Settings
+from diffusion_operator.views.job import JobView
+from diffusion_operator.views.storage import ClaimView
 
-JsonObject = dict[str, Any]
 NEW = "new"
 PLACEHOLDER = "from-the-operators-settings"
 
@@ -31,7 +32,7 @@ class Build:
 
     Attributes:
         reused: True when the store has the result already.
-        seconds: that building it took before; None when nothing like it was built.
+        seconds: that the last such build took; None without one.
     """
 
     stage: str
@@ -56,10 +57,10 @@ class Preview:
     """All that would happen.
 
     Attributes:
-        live: False when no cluster was looked at.
-        upper_limit: True when a new checkpoint has to be fetched first, so that parts of it may turn out to be known.
-        seconds: about how long, when every stage runs its Jobs at the same time; None when nothing is known.
-        objection: why the operator would do nothing of it; empty when it would.
+        live: False when no cluster was observed.
+        upper_limit: True when a new checkpoint has to be fetched first, so that some builds may turn out to be reused.
+        seconds: estimate, when every stage runs its Jobs at the same time; None when nothing is known.
+        objection: why the operator would refuse the spec; empty when it would not.
     """
 
     pipeline: str
@@ -76,71 +77,70 @@ class Preview:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the cluster has.
+class ClusterSnapshot:
+    """ObservedPipeline state of the cluster.
 
     Attributes:
         pipeline: the objects of the pipeline.
         jobs: all build Jobs of the namespace.
     """
 
-    pipeline: Observed
-    jobs: tuple[JsonObject, ...]
+    pipeline: ObservedPipeline
+    jobs: tuple[JobView, ...]
 
 
-def preview(seen: Seen | None, name: str, spec: DiffusionPipelineSpec) -> Preview:
-    """Foresee what applying the spec would do.
+def preview(snapshot: ClusterSnapshot | None, name: str, spec: DiffusionPipelineSpec) -> Preview:
+    """Predict what applying the spec would do.
 
     Args:
-        seen: what the cluster has; None when none was looked at.
+        snapshot: of the cluster; None without one.
         name: namespace/name.
         spec: that would be applied.
     """
-    observed = replace(seen.pipeline if seen is not None else _nothing(name), spec=spec)
-    jobs = seen.jobs if seen is not None else ()
+    observed = replace(snapshot.pipeline if snapshot is not None else _nothing(name), spec=spec)
+    jobs = snapshot.jobs if snapshot is not None else ()
     settings, store = _settings(observed), _store(observed)
-    views = tuple((job, view(job, ())) for job in jobs)
-    steps, imagined = _foresee(spec, store, settings, {item.name: item for _, item in views})
-    done = tuple(item.view for item in steps if item.view is not None)
-    made = plan(replace(observed, jobs=done, claims=_claims(observed, store)), settings)
-    accepted = next(item for item in made.status.conditions if item.type == Type.ACCEPTED)
-    earlier = _earlier(views)
-    builds = tuple(_build(item, imagined, earlier) for item in steps)
+    steps, assumed = _simulate_builds(spec, store, settings, jobs)
+    finished = tuple(step.job for step in steps if step.job is not None)
+    plan = planning(replace(observed, jobs=finished, claims=_claims(observed, store)), settings).plan()
+    accepted = next(item for item in plan.status.conditions if item.type == ConditionType.ACCEPTED)
+    durations = _durations(jobs)
+    builds = tuple(_build(step, assumed, durations) for step in steps)
     return Preview(
         pipeline=name,
-        live=seen is not None,
-        upper_limit=bool(jobs) and any(item.stage == "fetch" and not item.reused for item in builds),
+        live=snapshot is not None,
+        upper_limit=bool(jobs) and any(build.stage == "fetch" and not build.reused for build in builds),
         builds=builds,
-        changes=tuple(filter(None, (_change(action, observed) for action in made.actions))),
-        seconds=_seconds([item for item in builds if not item.reused]),
+        changes=tuple(filter(None, (_change(action, observed) for action in plan.actions))),
+        seconds=_seconds([build for build in builds if not build.reused]),
         objection="" if accepted.status == "True" else accepted.message,
     )
 
 
-def _nothing(name: str) -> Observed:
-    namespace, _, plain = name.partition("/")
+def _nothing(name: str) -> ObservedPipeline:
+    namespace, _, pipeline = name.partition("/")
     spec = DiffusionPipelineSpec.model_construct()
-    return Observed(Owner(plain, namespace, NEW), generation=1, spec=spec, now=datetime.now(UTC))
+    return ObservedPipeline(Owner(pipeline, namespace, NEW), generation=1, spec=spec, now=datetime.now(UTC))
 
 
-def _store(observed: Observed) -> Store:
-    uid = observed.claims.store["metadata"]["uid"] if observed.claims.store is not None else NEW
+def _store(observed: ObservedPipeline) -> Store:
+    uid = observed.claims.store.uid if observed.claims.store is not None else NEW
     return Store(claim_name(observed.spec, observed.owner.name), uid)
 
 
-def _claims(observed: Observed, store: Store) -> Claims:
-    """Claims that do not exist yet are taken for made."""
-    there: JsonObject = {"metadata": {"name": store.claim, "uid": store.uid}, "status": {"phase": "Bound"}}
-    return Claims(observed.claims.store or there)
+def _claims(observed: ObservedPipeline, store: Store) -> Claims:
+    """Claims that do not exist yet are assumed to be bound."""
+    assumed: JsonObject = {"metadata": {"name": store.claim, "uid": store.uid}, "status": {"phase": "Bound"}}
+    return Claims(observed.claims.store or ClaimView.parse(assumed))
 
 
-def _settings(observed: Observed) -> Settings:
-    """As far as they decide what serving pods look like, the operator's settings are read off those that exist."""
-    pods = [item["spec"]["template"]["spec"] for item in observed.deployments]
+def _settings(observed: ObservedPipeline) -> Settings:
+    """The operator's settings for serving pods are read from the live ones."""
+    pods = [view.manifest["spec"]["template"]["spec"] for view in observed.deployments]
     if not pods:
         return Settings(PLACEHOLDER, PLACEHOLDER)
     server = pods[-1]["containers"][0]
-    secrets = tuple(item["name"] for item in pods[-1].get("imagePullSecrets", []))
+    secrets = tuple(secret["name"] for secret in pods[-1].get("imagePullSecrets", []))
     return Settings(
         PLACEHOLDER,
         server["image"],
@@ -150,70 +150,56 @@ def _settings(observed: Observed) -> Settings:
     )
 
 
-def _foresee(
-    spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Mapping[str, JobView]
-) -> tuple[tuple[Step, ...], frozenset[str]]:
-    """All steps as if they were done, and the names of those that are not."""
-    known = {name: job for name, job in jobs.items() if job.phase == "Succeeded" and job.store_uid == store.uid}
-    imagined: set[str] = set()
+def _simulate_builds(
+    spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Iterable[JobView]
+) -> tuple[tuple[BuildStep, ...], frozenset[str]]:
+    """All steps as if they had succeeded, and the names of those that have not."""
+    finished = {job.name: job for job in jobs if job.phase == "Succeeded" and job.store_uid == store.uid}
+    assumed: set[str] = set()
     while True:
-        steps = chain(spec, store, settings, known).steps()
-        missing = [item.request for item in steps if not item.done]
+        steps = build_graph(spec, store, settings, finished).steps()
+        missing = [step.request for step in steps if not step.succeeded]
         if not missing:
-            return steps, frozenset(imagined)
-        known |= {request.name: _imagine(request) for request in missing}
-        imagined |= {request.name for request in missing}
+            return steps, frozenset(assumed)
+        finished |= {request.name: _assumed_job(request) for request in missing}
+        assumed |= {request.name for request in missing}
 
 
-def _imagine(request: JobRequest) -> JobView:
+def _assumed_job(request: JobRequest) -> JobView:
     digest = digests.of(request.name)
-    return JobView(
-        name=request.name,
-        uid=NEW,
-        resource_version="",
-        phase="Succeeded",
-        stage=request.stage,
-        creator="",
-        template="",
-        attempt=0,
-        store_uid=request.store_uid,
-        owners=(),
-        terminating=False,
-        created_at=None,
-        started_at=None,
-        finished_at=None,
-        result={"digest": digest, "content": digest},
-    )
+    record = json.dumps({"digest": digest, "content": digest})
+    annotations = {naming.STORE_UID: request.store_uid, naming.RESULT: record}
+    head = {"name": request.name, "labels": {naming.STAGE: request.stage}, "annotations": annotations}
+    return JobView.parse({"metadata": head, "status": {"conditions": [{"type": "Complete", "status": "True"}]}})
 
 
-Kind = tuple[str, str, str]
+BuildKind = tuple[str, str, str]
 
 
-def _earlier(jobs: Iterable[tuple[JsonObject, JobView]]) -> Mapping[Kind, float]:
+def _durations(jobs: Iterable[JobView]) -> Mapping[BuildKind, float]:
     """Seconds of earlier builds that were no cache hits, by stage, component and SKU."""
-    found: dict[Kind, float] = {}
-    for job, seen in jobs:
-        result, labels = seen.result, job["metadata"].get("labels", {})
-        if result.get("seconds") is not None and not result.get("cached"):
-            kind = (labels.get(naming.STAGE, ""), labels.get(naming.COMPONENT, ""), labels.get(naming.TARGET, ""))
-            found[kind] = float(result["seconds"])
-    return found
+    durations: dict[BuildKind, float] = {}
+    for job in jobs:
+        if job.result.get("seconds") is not None and not job.result.get("cached"):
+            kind = (job.stage, job.labels.get(naming.COMPONENT, ""), job.target or "")
+            durations[kind] = float(job.result["seconds"])
+    return durations
 
 
-def _build(item: Step, imagined: frozenset[str], earlier: Mapping[Kind, float]) -> Build:
-    kind = (item.request.stage, item.request.component or "", item.request.sku or "")
-    return Build(*kind, reused=item.request.name not in imagined, seconds=earlier.get(kind))
+def _build(step: BuildStep, assumed: frozenset[str], durations: Mapping[BuildKind, float]) -> Build:
+    kind = (step.request.stage, step.request.component or "", step.request.sku or "")
+    return Build(*kind, reused=step.request.name not in assumed, seconds=durations.get(kind))
 
 
 def _seconds(builds: Sequence[Build]) -> float | None:
     """The slowest of each stage, one after the other."""
-    if not builds or all(item.seconds is None for item in builds):
+    if not builds or all(build.seconds is None for build in builds):
         return 0.0 if not builds else None
-    stages = {item.stage for item in builds}
-    return sum(max(item.seconds or 0.0 for item in builds if item.stage == stage) for stage in stages)
+    stages = {build.stage for build in builds}
+    return sum(max(build.seconds or 0.0 for build in builds if build.stage == stage) for stage in stages)
 
 
-def _change(action: Action, observed: Observed) -> Change | None:
+def _change(action: Action, observed: ObservedPipeline) -> Change | None:
     match action:
         case Apply(body):
             return _applied(body, observed)
@@ -225,26 +211,19 @@ def _change(action: Action, observed: Observed) -> Change | None:
             return None
 
 
-def _applied(body: JsonObject, observed: Observed) -> Change | None:
+def _applied(body: JsonObject, observed: ObservedPipeline) -> Change | None:
     kind, name = body["kind"], body["metadata"]["name"]
     live = observed.find(kind, name)
     if live is None:
-        return Change("create", kind, name, _fate(body, observed) if kind == "Deployment" else "")
-    return None if contains(live.get("spec", {}), body["spec"]) else Change("change", kind, name)
+        return Change("create", kind, name, _deployment_note(body, observed) if kind == "Deployment" else "")
+    return None if contains(live.manifest.get("spec", {}), body["spec"]) else Change("change", kind, name)
 
 
-def _fate(body: JsonObject, observed: Observed) -> str:
-    """What a new Deployment is for."""
+def _deployment_note(body: JsonObject, observed: ObservedPipeline) -> str:
+    """The purpose of a new Deployment."""
     variant = body["metadata"]["annotations"].get(naming.VARIANT)
     if variant is not None:
         return f"variant {variant} gets its share once it is ready on every target"
-    old = [
-        item["metadata"]["name"]
-        for item in observed.of_target(observed.deployments, _target(body))
-        if naming.VARIANT not in item["metadata"].get("annotations", {})
-    ]
-    return f"takes over from {', '.join(old)} once it is ready" if old else ""
-
-
-def _target(body: JsonObject) -> str:
-    return str(body["metadata"]["labels"].get(naming.TARGET, ""))
+    target = str(body["metadata"]["labels"].get(naming.TARGET, ""))
+    present = [view.name for view in live_views(observed.deployments, target) if view.variant is None]
+    return f"takes over from {', '.join(present)} once it is ready" if present else ""

@@ -1,46 +1,46 @@
-"""One pass over one pipeline: observe, plan, act, write the status."""
+"""One pass over one pipeline: observe, plan, (observe what the plan needs, plan again), act, write the status."""
 
 import asyncio
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import ValidationError
 
 from diffusion_contract.spec import DiffusionPipelineSpec
-from diffusion_operator import cluster as clusters
-from diffusion_operator import naming
+from diffusion_operator import kube_client, naming
 from diffusion_operator.api import KIND
-from diffusion_operator.cluster import Cluster, NameTakenError, Reference, RefusedError
-from diffusion_operator.conditions import Finding, Reason, Type
+from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.kube_client import KubeClient, NameConflictError, Reference, RejectedError
+from diffusion_operator.manifests import route
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.event import event
-from diffusion_operator.manifests.route import KINDS as ROUTES
 from diffusion_operator.metrics import Metrics, Readiness
-from diffusion_operator.plan import Plan, actions, budget, plan, rejected, store_to_collect
-from diffusion_operator.plan.collection import Neighbours, collector, needed, users
-from diffusion_operator.plan.jobs import JobView, is_finished, rfc3339, view
-from diffusion_operator.plan.observed import Claims, Observed, claim_name
+from diffusion_operator.metrics_scraper import MetricsScraper
+from diffusion_operator.plan import actions, budget
+from diffusion_operator.plan.collection import StoreUsers, gc_owner, live_digests, pipelines_on
+from diffusion_operator.plan.observed import Claims, ObservedPipeline, claim_name
 from diffusion_operator.plan.parts import origins
-from diffusion_operator.plan.policies import KINDS as BESIDE
-from diffusion_operator.probe import Probe
+from diffusion_operator.plan.planner import ObservationRequest, Plan, planning, rejection
+from diffusion_operator.plan.requests import Store
 from diffusion_operator.settings import Settings
-from diffusion_operator.watching import watched
+from diffusion_operator.views.base import View, parse_object, rfc3339
+from diffusion_operator.views.job import JobView, needs_pods
+from diffusion_operator.views.pod import JOB_NAME, PodView
+from diffusion_operator.views.serving import DeploymentView, RouteView, ServiceView
+from diffusion_operator.views.storage import ClaimView, PipelineView
 
-JsonObject = dict[str, Any]
-POLICIES = (*BESIDE, *ROUTES)
+POLICIES = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject")
 log = logging.getLogger(__name__)
-
-JOB_NAME = "batch.kubernetes.io/job-name"
 
 
 @dataclass(frozen=True)
-class Key:
-    """Which pipeline."""
+class PipelineKey:
+    """Namespace and name of a pipeline."""
 
     namespace: str
     name: str
@@ -50,81 +50,94 @@ class Key:
 
 
 class Reconciler:
-    """Brings pipelines to what their spec says, one pass at a time."""
+    """Brings the cluster to the specs of pipelines, one pass at a time."""
 
     def __init__(
-        self, cluster: Cluster, settings: Settings, metrics: Metrics | None = None, probe: Probe | None = None
+        self,
+        client: KubeClient,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        scraper: MetricsScraper | None = None,
     ) -> None:
-        self._cluster = cluster
+        self._client = client
         self._settings = settings
         self._admission = asyncio.Lock()
         self._metrics = metrics or Metrics()
-        self._probe = probe or Probe()
+        self._scraper = scraper or MetricsScraper()
 
-    async def reconcile(self, key: Key) -> float | None:
+    async def reconcile(self, key: PipelineKey) -> float | None:
         """One pass.
 
         Returns:
-            Seconds after which to look again, or None when an event will tell.
+            Seconds until the next pass is due, or None when an event will ask for it.
 
         Raises:
             UnavailableError: the API server cannot be reached now.
             ConflictError: something changed in between.
         """
-        resource = await self._cluster.get(Reference(KIND, key.namespace, key.name))
+        resource = await self._client.get(Reference(KIND, key.namespace, key.name))
         if resource is None or "deletionTimestamp" in resource["metadata"]:
-            self._metrics.forgot(str(key))
-            self._probe.forget(str(key))
+            self._metrics.remove_pipeline(str(key))
+            self._scraper.forget(str(key))
             return None
         owner = Owner(key.name, key.namespace, resource["metadata"]["uid"])
         jobs: tuple[JobView, ...] = ()
         try:
             spec = DiffusionPipelineSpec.model_validate(resource.get("spec", {}))
         except ValidationError as error:
-            made = _rejected(resource, error)
+            plan = _rejection(resource, error)
         else:
-            seen = await self._observe(owner, resource, spec)
-            observed = await self._with_windows(await self._with_shared(seen), key)
-            made, jobs = await self._act(observed), observed.jobs
-        await self._report(owner, resource, made)
+            observed = await self._observe(owner, resource, spec)
+            plan, jobs = await self._plan_and_act(observed), observed.jobs
+        await self._report(owner, resource, plan)
         states = [(f"{key.namespace}/{job.name}", job.stage, job.phase) for job in jobs]
         suspended = resource.get("spec", {}).get("suspend") is True
-        self._metrics.saw(str(key), ready=Readiness(*made.ready, suspended=suspended), jobs=states)
-        return made.again_seconds
+        self._metrics.record_pipeline(str(key), ready=Readiness(*plan.ready, suspended=suspended), jobs=states)
+        return plan.requeue_seconds
 
-    async def look(self, key: Key, spec: DiffusionPipelineSpec) -> Observed:
-        """What a pass over the pipeline would see, with this spec; nothing is written."""
-        found = await self._cluster.get(Reference(KIND, key.namespace, key.name))
-        resource = found or {"metadata": {"uid": "", "generation": 0}}
+    async def observe(self, key: PipelineKey, spec: DiffusionPipelineSpec) -> ObservedPipeline:
+        """What a pass over the pipeline would observe, with this spec; nothing is written."""
+        live = await self._client.get(Reference(KIND, key.namespace, key.name))
+        resource = live or {"metadata": {"uid": "", "generation": 0}}
         return await self._observe(Owner(key.name, key.namespace, resource["metadata"]["uid"]), resource, spec)
 
-    async def _act(self, observed: Observed) -> Plan:
-        made = plan(observed, self._settings)
+    async def _plan_and_act(self, observed: ObservedPipeline) -> Plan:
+        """Plan, observe what the plan needs, plan again, act; a refused action changes the plan's conditions."""
+        inputs = planning(observed, self._settings)
+        plan = inputs.plan()
+        if not plan.needs.metrics:
+            self._scraper.forget(f"{observed.owner.namespace}/{observed.owner.name}")
+        if plan.needs:
+            observed = await self._observe_needs(observed, plan.needs)
+            inputs = planning(observed, self._settings)
+            plan = inputs.plan()
         try:
-            for action in made.actions:
-                await self._carry_out(action, observed)
-        except (NameTakenError, RefusedError) as error:
-            reason = Reason.NAME_TAKEN if isinstance(error, NameTakenError) else Reason.OBJECT_REFUSED
-            refused = Finding(Type.ACCEPTED, ok=False, reason=reason, message=str(error))
-            return plan(observed, self._settings, refused)
-        return made
+            for action in plan.actions:
+                await self._execute(action, observed)
+        except (NameConflictError, RejectedError) as error:
+            reason = Reason.NAME_TAKEN if isinstance(error, NameConflictError) else Reason.OBJECT_REFUSED
+            return inputs.plan(ConditionUpdate(ConditionType.ACCEPTED, ok=False, reason=reason, message=str(error)))
+        return plan
 
-    async def _observe(self, owner: Owner, resource: JsonObject, spec: DiffusionPipelineSpec) -> Observed:
+    # Observe.
+
+    async def _observe(self, owner: Owner, resource: JsonObject, spec: DiffusionPipelineSpec) -> ObservedPipeline:
         namespace = owner.namespace
-        mine = f"{naming.MANAGED_SELECTOR},{naming.PIPELINE}={owner.name}"
+        owned = f"{naming.MANAGED_SELECTOR},{naming.PIPELINE}={owner.name}"
         member = f"{naming.MANAGED_SELECTOR},{naming.membership(owner.name)}"
-        serving = f"{mine},{naming.ROLE}={naming.SERVING}"
-        policies = asyncio.gather(*(self._cluster.select(Reference(kind, namespace), mine) for kind in POLICIES))
-        jobs, deployments, services, pods, claims, beside = await asyncio.gather(
-            self._cluster.select(Reference("Job", namespace), member),
-            self._cluster.select(Reference("Deployment", namespace), mine),
-            self._cluster.select(Reference("Service", namespace), mine),
-            self._cluster.select(Reference("Pod", namespace), serving),
+        serving = f"{owned},{naming.ROLE}={naming.SERVING}"
+        jobs, deployments, services, pods, claims, (policies, routes) = await asyncio.gather(
+            self._client.select(Reference("Job", namespace), member),
+            self._owned(("Deployment",), owner, owned, lambda _, body: DeploymentView.parse(body)),
+            self._owned(("Service",), owner, owned, lambda _, body: ServiceView.parse(body)),
+            self._client.select(Reference("Pod", namespace), serving),
             self._claims(owner, spec),
-            policies,
+            asyncio.gather(
+                self._owned(POLICIES, owner, owned, parse_object),
+                self._owned(route.KINDS, owner, owned, RouteView.parse),
+            ),
         )
-        job_pods = await self._job_pods(namespace, jobs)
-        return Observed(
+        return ObservedPipeline(
             owner=owner,
             generation=resource["metadata"]["generation"],
             spec=spec,
@@ -132,143 +145,157 @@ class Reconciler:
             status=resource.get("status", {}),
             annotations=resource["metadata"].get("annotations", {}),
             claims=claims,
-            jobs=tuple(view(job, job_pods[job["metadata"]["name"]]) for job in jobs if _is_owned(job, owner)),
-            deployments=tuple(item for item in deployments if _is_owned(item, owner)),
-            services=tuple(item for item in services if _is_owned(item, owner)),
-            serving_pods=tuple(pods),
-            policies={
-                kind: tuple(item for item in items if _is_owned(item, owner))
-                for kind, items in zip(POLICIES, beside, strict=True)
-            },
+            jobs=await self._jobs(owner, jobs),
+            deployments=deployments,
+            services=services,
+            policies=policies,
+            routes=routes,
+            serving_pods=tuple(map(PodView.parse, pods)),
         )
 
-    async def _with_windows(self, observed: Observed, key: Key) -> Observed:
-        """Also what both sides of a canary answered since its step began."""
-        return replace(observed, windows=await self._probe.windows(str(key), watched(observed)))
-
-    async def _with_shared(self, observed: Observed) -> Observed:
-        """Also what others need of the store, when this pipeline is to clean it: lists of the whole namespace."""
-        store = store_to_collect(observed, self._settings)
-        if store is None:
-            return observed
-        namespace, mine = observed.owner.namespace, naming.MANAGED_SELECTOR
-        pipelines = users(await self._cluster.select(Reference(KIND, namespace), ""), store)
-        if collector(pipelines) != observed.owner.name:
-            return observed
-        jobs, deployments = await asyncio.gather(
-            self._cluster.select(Reference("Job", namespace), mine),
-            self._cluster.select(Reference("Deployment", namespace), mine),
+    async def _owned(
+        self, kinds: Sequence[str], owner: Owner, selector: str, parse: Callable[[str, JsonObject], View]
+    ) -> tuple[View, ...]:
+        """Objects of these kinds that the pipeline owns."""
+        lists = await asyncio.gather(
+            *(self._client.select(Reference(kind, owner.namespace), selector) for kind in kinds)
         )
-        return replace(observed, keep=needed(Neighbours(pipelines, jobs, deployments), store))
+        views = (parse(kind, body) for kind, bodies in zip(kinds, lists, strict=True) for body in bodies)
+        return tuple(view for view in views if view.is_owned_by(owner.uid))
+
+    async def _jobs(self, owner: Owner, manifests: Sequence[JsonObject]) -> tuple[JobView, ...]:
+        """The pipeline's Jobs, with the pods of those whose own object does not yet tell everything."""
+        names = sorted(manifest["metadata"]["name"] for manifest in manifests if needs_pods(manifest))
+        pods: dict[str, list[PodView]] = defaultdict(list)
+        if names:
+            selector = f"{JOB_NAME} in ({','.join(names)})"
+            for pod in map(PodView.parse, await self._client.select(Reference("Pod", owner.namespace), selector)):
+                pods[pod.job].append(pod)
+        views = (JobView.parse(manifest, pods[manifest["metadata"]["name"]]) for manifest in manifests)
+        return tuple(view for view in views if view.is_owned_by(owner.uid))
 
     async def _claims(self, owner: Owner, spec: DiffusionPipelineSpec) -> Claims:
-        kind = "PersistentVolumeClaim"
-        store = await self._cluster.get(Reference(kind, owner.namespace, claim_name(spec, owner.name)))
-        if store is not None and spec.storage.claim_name is None and not _is_owned(store, owner):
+        store = await self._claim(owner.namespace, claim_name(spec, owner.name))
+        if store is not None and spec.storage.claim_name is None and not store.is_owned_by(owner.uid):
             store = None
-        named = [origin.source.persistent_volume_claim for origin in origins(spec.model).values()]
-        names = sorted({claim.claim_name for claim in named if claim is not None})
-        found = await asyncio.gather(*(self._cluster.get(Reference(kind, owner.namespace, name)) for name in names))
-        return Claims(store, tuple(name for name, claim in zip(names, found, strict=True) if claim is None))
+        sources = [origin.source.persistent_volume_claim for origin in origins(spec.model).values()]
+        names = sorted({source.claim_name for source in sources if source is not None})
+        claims = await asyncio.gather(*(self._claim(owner.namespace, name) for name in names))
+        return Claims(store, tuple(name for name, claim in zip(names, claims, strict=True) if claim is None))
 
-    async def _job_pods(self, namespace: str, jobs: Sequence[JsonObject]) -> dict[str, list[JsonObject]]:
-        """Pods of the Jobs whose own object does not yet say everything, by Job."""
-        names = [job["metadata"]["name"] for job in jobs if not _is_settled(job)]
-        found: dict[str, list[JsonObject]] = defaultdict(list)
-        if names:
-            selector = f"{JOB_NAME} in ({','.join(sorted(names))})"
-            for pod in await self._cluster.select(Reference("Pod", namespace), selector):
-                found[pod["metadata"]["labels"][JOB_NAME]].append(pod)
-        return found
+    async def _claim(self, namespace: str, name: str) -> ClaimView | None:
+        manifest = await self._client.get(Reference("PersistentVolumeClaim", namespace, name))
+        return ClaimView.parse(manifest) if manifest is not None else None
 
-    async def _carry_out(self, action: actions.Action, observed: Observed) -> None:
+    async def _observe_needs(self, observed: ObservedPipeline, needs: ObservationRequest) -> ObservedPipeline:
+        """Also what the plan needs: users of the store, metrics of canaries and experiments."""
+        if needs.store is not None:
+            observed = replace(observed, live_digests=await self._live_digests(observed.owner, needs.store))
+        if needs.metrics:
+            pipeline = f"{observed.owner.namespace}/{observed.owner.name}"
+            observed = replace(observed, windows=await self._scraper.windows(pipeline, needs.metrics))
+        return observed
+
+    async def _live_digests(self, owner: Owner, store: Store) -> frozenset[str]:
+        """Artifacts that any pipeline of the namespace needs; empty when another pipeline collects the garbage."""
+        namespace, managed = owner.namespace, naming.MANAGED_SELECTOR
+        manifests = await self._client.select(Reference(KIND, namespace), "")
+        pipelines = pipelines_on(store, map(PipelineView.parse, manifests))
+        if gc_owner(pipelines) != owner.name:
+            return frozenset()
+        jobs, deployments = await asyncio.gather(
+            self._client.select(Reference("Job", namespace), managed),
+            self._client.select(Reference("Deployment", namespace), managed),
+        )
+        users = StoreUsers(pipelines, map(JobView.parse, jobs), map(DeploymentView.parse, deployments))
+        return live_digests(users, store)
+
+    # Act.
+
+    async def _execute(self, action: actions.Action, observed: ObservedPipeline) -> None:
+        owner = observed.owner
         match action:
             case actions.Apply(body, initial):
-                if await self._cluster.apply(body, observed.find(body["kind"], body["metadata"]["name"]), initial):
-                    log.info("%s: applied %s %s", observed.owner.name, body["kind"], body["metadata"]["name"])
+                live = observed.find(body["kind"], body["metadata"]["name"])
+                if await self._client.apply(body, live.manifest if live is not None else None, initial):
+                    log.info("%s: applied %s %s", owner.name, body["kind"], body["metadata"]["name"])
             case actions.Scale(name, replicas):
-                target = Reference("Deployment", observed.owner.namespace, name)
-                log.info("%s: scaling %s to %d", observed.owner.name, name, replicas)
-                await self._cluster.patch(target, {"spec": {"replicas": replicas}})
+                log.info("%s: scaling %s to %d", owner.name, name, replicas)
+                await self._client.patch(_deployment(owner, name), {"spec": {"replicas": replicas}})
             case actions.Annotate(name, key, value):
-                target = Reference("Deployment", observed.owner.namespace, name)
-                log.info("%s: %s: %s", observed.owner.name, name, value)
-                await self._cluster.patch(target, {"metadata": {"annotations": {key: value}}})
+                log.info("%s: %s: %s", owner.name, name, value)
+                await self._client.patch(_deployment(owner, name), {"metadata": {"annotations": {key: value}}})
             case actions.Remove(kind, name, uid):
-                log.info("%s: removing %s %s", observed.owner.name, kind, name)
-                await self._cluster.delete(Reference(kind, observed.owner.namespace, name), uid)
+                log.info("%s: removing %s %s", owner.name, kind, name)
+                await self._client.delete(Reference(kind, owner.namespace, name), uid)
             case _:
-                await self._carry_out_job(action, observed.owner)
+                await self._execute_job_action(action, owner)
 
-    async def _carry_out_job(self, action: actions.Action, owner: Owner) -> None:
+    async def _execute_job_action(self, action: actions.Action, owner: Owner) -> None:
         match action:
             case actions.StartJob(body):
                 await self._start(body)
             case actions.RestartJob(name, uid, version, body):
-                log.info("%s: starting Job %s anew", owner.name, name)
-                await self._cluster.delete(Reference("Job", owner.namespace, name), uid, version)
+                log.info("%s: restarting Job %s", owner.name, name)
+                await self._client.delete(Reference("Job", owner.namespace, name), uid, version)
                 await self._start(body)
-            case actions.KeepResult(name, result, labels):
-                head = {"annotations": {naming.RESULT: result}, "labels": {naming.QUEUE: None}}
-                await self._cluster.patch(Reference("Job", owner.namespace, name), {"metadata": head})
-                self._metrics.built(labels, json.loads(result))
-            case actions.Admit(sku):
+            case actions.RecordResult(name, record, labels):
+                head = {"annotations": {naming.RESULT: record}, "labels": {naming.QUEUE: None}}
+                await self._client.patch(Reference("Job", owner.namespace, name), {"metadata": head})
+                self._metrics.observe_build(labels, json.loads(record))
+            case actions.AdmitJobs(sku):
                 await self._admit(sku)
             case actions.DeleteJob(name, uid, version):
                 log.info("%s: Job %s is not needed any more", owner.name, name)
-                await self._cluster.delete(Reference("Job", owner.namespace, name), uid, version)
-            case actions.LeaveJob(name, membership, uid):
-                leave = {"labels": {membership: None}, "ownerReferences": [{"$patch": "delete", "uid": uid}]}
-                await self._cluster.patch(Reference("Job", owner.namespace, name), {"metadata": leave})
+                await self._client.delete(Reference("Job", owner.namespace, name), uid, version)
+            case actions.ReleaseJob(name, membership, uid):
+                head = {"labels": {membership: None}, "ownerReferences": [{"$patch": "delete", "uid": uid}]}
+                await self._client.patch(Reference("Job", owner.namespace, name), {"metadata": head})
 
     async def _admit(self, sku: str) -> None:
-        """Let waiting compile Jobs go. One after the other: two passes that count at once would let too many go."""
+        """Admit waiting compile Jobs. One call at a time: two that count at once would admit too many."""
         async with self._admission:
             selector = f"{naming.MANAGED_SELECTOR},{naming.QUEUE}={sku}"
-            jobs: list[JsonObject] = []
+            manifests: list[JsonObject] = []
             for namespace in self._settings.watch_namespaces or ("",):
-                jobs += await self._cluster.select(Reference("Job", namespace), selector)
+                manifests += await self._client.select(Reference("Job", namespace), selector)
+            jobs = [JobView.parse(manifest) for manifest in manifests]
             for job in budget.admitted(jobs, self._settings.compile_jobs_per_sku):
-                log.info("Job %s/%s may start", job["metadata"]["namespace"], job["metadata"]["name"])
-                await self._cluster.patch(clusters.reference({"kind": "Job", **job}), {"spec": {"suspend": False}})
+                log.info("Job %s/%s may start", job.namespace, job.name)
+                await self._client.patch(Reference("Job", job.namespace, job.name), {"spec": {"suspend": False}})
 
     async def _start(self, body: JsonObject) -> None:
         """Create the Job, or join the one that another pipeline has started for the same artifact."""
         name = body["metadata"]["name"]
-        if await self._cluster.create(body):
+        if await self._client.create(body):
             log.info("started Job %s", name)
             return
-        head = {key: body["metadata"][key] for key in ("ownerReferences",)}
         labels = {key: value for key, value in body["metadata"]["labels"].items() if naming.is_membership(key)}
-        await self._cluster.patch(clusters.reference(body), {"metadata": {**head, "labels": labels}})
+        head = {"ownerReferences": body["metadata"]["ownerReferences"], "labels": labels}
+        await self._client.patch(kube_client.reference(body), {"metadata": head})
         log.info("joined Job %s", name)
 
-    async def _report(self, owner: Owner, resource: JsonObject, made: Plan) -> None:
-        """Events first: their names make them safe to send twice; a written status tells nothing twice."""
+    async def _report(self, owner: Owner, resource: JsonObject, plan: Plan) -> None:
+        """Events first: their names make them safe to send twice; a written status prevents a second report."""
         now = rfc3339(datetime.now(UTC))
-        for note in made.notes:
+        for pending in plan.events:
             try:
-                await self._cluster.create(event(note, owner, resource["metadata"]["generation"], now))
-            except RefusedError as error:
-                # A namespace that is being deleted takes no Events; the status still goes.
+                await self._client.create(event(pending, owner, resource["metadata"]["generation"], now))
+            except RejectedError as error:
+                # A namespace that is being deleted takes no Events; the status is still written.
                 log.warning("%s: an Event was refused: %s", owner.name, error)
-        wanted = made.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if wanted != resource.get("status"):
-            await self._cluster.write_status(Reference(KIND, owner.namespace, owner.name), wanted)
+        status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if status != resource.get("status"):
+            await self._client.write_status(Reference(KIND, owner.namespace, owner.name), status)
 
 
-def _rejected(resource: JsonObject, error: ValidationError) -> Plan:
+def _deployment(owner: Owner, name: str) -> Reference:
+    return Reference("Deployment", owner.namespace, name)
+
+
+def _rejection(resource: JsonObject, error: ValidationError) -> Plan:
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
+    field = ".".join(map(str, first["loc"]))
     message = f"spec.{field}: {first['msg']}. Is the CRD older or newer than the operator?"
     generation = resource["metadata"]["generation"]
-    return rejected(generation, datetime.now(UTC), resource.get("status", {}), message)
-
-
-def _is_settled(job: JsonObject) -> bool:
-    return is_finished(job) and naming.RESULT in job["metadata"].get("annotations", {})
-
-
-def _is_owned(item: JsonObject, owner: Owner) -> bool:
-    """False for what a deleted pipeline of the same name has left and Kubernetes has not yet collected."""
-    return any(reference["uid"] == owner.uid for reference in item["metadata"].get("ownerReferences", []))
+    return rejection(generation, datetime.now(UTC), resource.get("status", {}), message)

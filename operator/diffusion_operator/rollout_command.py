@@ -1,14 +1,13 @@
-"""`diffusion-operator rollout`: look at a canary, promote it, or take it back.
+"""`diffusion-operator rollout`: show a canary, promote it, or abort it.
 
-What is asked for is an annotation of the DiffusionPipeline. It names a revision, so it says nothing about the next one.
+A request is an annotation of the DiffusionPipeline. It names a revision, so it says nothing about the next one.
 """
 
 import asyncio
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from rich.console import Console
 from rich.live import Live
@@ -17,21 +16,23 @@ from rich.text import Text
 
 from diffusion_operator import naming
 from diffusion_operator.api import KIND
-from diffusion_operator.cluster import MERGE, Cluster, Reference, connect
 from diffusion_operator.errors import BadInputError
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.kube_client import MERGE, KubeClient, Reference, connect
+from diffusion_operator.rollout import RolloutProgress
+from diffusion_operator.views.serving import DeploymentView, ServiceView
 
-JsonObject = dict[str, Any]
 Verb = Literal["promote", "abort"]
 Role = Literal["stable", "canary", "variant", "kept"]
-ORDER: tuple[Role, ...] = get_args(Role)
+ROLE_ORDER: tuple[Role, ...] = get_args(Role)
 STYLES: Mapping[str, str] = {"Pass": "green", "Fail": "bold red", "Inconclusive": "yellow"}
 POLL_SECONDS = 1.0
 ENDED = ("Served", "Rejected")
 
 
 @dataclass(frozen=True)
-class Which:
-    """A pipeline and where it is."""
+class PipelineRef:
+    """A pipeline and the cluster that it is in."""
 
     name: str
     namespace: str
@@ -44,18 +45,15 @@ class Which:
 
 
 @dataclass(frozen=True)
-class Line:
+class RevisionLine:
     """One revision of one target.
 
     Attributes:
-        target: its name.
-        revision: its name.
-        role: stable, canary, variant of an experiment, or kept (without pods, to go back to).
+        role: stable, canary, variant of an experiment, or kept (without pods, to roll back to).
         pods: ready ones and all, such as 1/1.
-        phase: how far it has come; empty where nothing is noted.
+        phase: how far it has come; empty where nothing is recorded.
         seconds: since it came there.
         outcome: of the last verdict: Pass, Fail, Inconclusive, or empty.
-        message: of the last verdict.
         weight: share of the requests, percent, of a canary or variant.
     """
 
@@ -71,18 +69,18 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A rollout as it is now: its revisions, and what the pipeline says about it."""
+class RolloutView:
+    """A rollout at one time: its revisions, and the message of the condition RolloutComplete."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[RevisionLine, ...]
     summary: str
 
     @property
     def canaries(self) -> tuple[str, ...]:
-        """Revisions that are neither stable nor given up; what an earlier spec has left comes last."""
-        found = [line for line in self.lines if line.role == "canary" and line.phase not in ENDED]
-        found.sort(key=lambda line: line.weight is None)
-        return tuple(dict.fromkeys(line.revision for line in found))
+        """Revisions that are neither stable nor given up; those of an earlier spec come last."""
+        lines = [line for line in self.lines if line.role == "canary" and line.phase not in ENDED]
+        lines.sort(key=lambda line: line.weight is None)
+        return tuple(dict.fromkeys(line.revision for line in lines))
 
     @property
     def is_moving(self) -> bool:
@@ -90,174 +88,157 @@ class Picture:
         return bool(self.canaries)
 
 
-def status(which: Which, console: Console, *, watch: bool) -> None:
-    """Show where the rollout is; with `watch` until it has ended.
+def status(pipeline: PipelineRef, console: Console, *, watch: bool) -> None:
+    """Show the rollout; with `watch` until it has ended.
 
     Raises:
         BadInputError: there is no such pipeline.
         UnavailableError: the cluster does not answer.
     """
-    asyncio.run(_status(which, console, watch=watch))
+    asyncio.run(_status(pipeline, console, watch=watch))
 
 
-def ask(which: Which, verb: Verb) -> str:
-    """Ask for the canary to be promoted or taken back; one sentence for the person.
+def request(pipeline: PipelineRef, verb: Verb) -> str:
+    """Request that the canary is promoted or aborted; returns one sentence for the person.
 
     Raises:
         BadInputError: there is no such pipeline, or no canary.
         UnavailableError: the cluster does not answer.
     """
-    return asyncio.run(_ask(which, verb))
+    return asyncio.run(_request(pipeline, verb))
 
 
-async def _status(which: Which, console: Console, *, watch: bool) -> None:
-    async with connect(which.kubeconfig) as cluster:
-        found = await look(cluster, which)
-        if not (watch and found.is_moving):
-            console.print(table(found))
+async def _status(pipeline: PipelineRef, console: Console, *, watch: bool) -> None:
+    async with connect(pipeline.kubeconfig) as client:
+        view = await observe(client, pipeline)
+        if not (watch and view.is_moving):
+            console.print(table(view))
             return
-        with Live(table(found), console=console, auto_refresh=False) as live:
-            while found.is_moving:
+        with Live(table(view), console=console, auto_refresh=False) as live:
+            while view.is_moving:
                 await asyncio.sleep(POLL_SECONDS)
-                found = await look(cluster, which)
-                live.update(table(found), refresh=True)
+                view = await observe(client, pipeline)
+                live.update(table(view), refresh=True)
 
 
-async def _ask(which: Which, verb: Verb) -> str:
-    async with connect(which.kubeconfig) as cluster:
-        return await request(cluster, which, verb)
+async def _request(pipeline: PipelineRef, verb: Verb) -> str:
+    async with connect(pipeline.kubeconfig) as client:
+        return await write_request(client, pipeline, verb)
 
 
-async def request(cluster: Cluster, which: Which, verb: Verb) -> str:
-    """Write the annotation; the other one goes, or both would be asked for."""
-    found = await look(cluster, which)
-    if not found.is_moving:
-        raise BadInputError(f"{which.name} has no canary to {verb}: {found.summary or 'no rollout is under way'}")
-    # Targets move together, so one of their revisions speaks for all.
-    revision = found.canaries[0]
-    wanted, other = (naming.PROMOTE, naming.ABORT) if verb == "promote" else (naming.ABORT, naming.PROMOTE)
-    await cluster.patch(which.reference, {"metadata": {"annotations": {wanted: revision, other: None}}}, MERGE)
-    done = "gets all of the traffic as soon as its pods are ready" if verb == "promote" else "is taken back"
-    return f"{which.name}: revision {revision} {done}."
+async def write_request(client: KubeClient, pipeline: PipelineRef, verb: Verb) -> str:
+    """Write the annotation; the other one is removed, or both would be requested."""
+    view = await observe(client, pipeline)
+    if not view.is_moving:
+        raise BadInputError(f"{pipeline.name} has no canary to {verb}: {view.summary or 'no rollout is under way'}")
+    # Targets move together, so one of their revisions stands for all.
+    revision = view.canaries[0]
+    key, other = (naming.PROMOTE, naming.ABORT) if verb == "promote" else (naming.ABORT, naming.PROMOTE)
+    await client.patch(pipeline.reference, {"metadata": {"annotations": {key: revision, other: None}}}, MERGE)
+    effect = "gets all of the traffic as soon as its pods are ready" if verb == "promote" else "is aborted"
+    return f"{pipeline.name}: revision {revision} {effect}."
 
 
-async def look(cluster: Cluster, which: Which) -> Picture:
+async def observe(client: KubeClient, pipeline: PipelineRef) -> RolloutView:
     """Read the pipeline, its Deployments and its Services.
 
     Raises:
         BadInputError: there is no such pipeline.
     """
-    pipeline = await cluster.get(which.reference)
-    if pipeline is None:
-        raise BadInputError(f"There is no {KIND} {which.name} in namespace {which.namespace}.")
-    selector = f"{naming.PIPELINE}={which.name}"
-    deployments = await cluster.select(Reference("Deployment", which.namespace), selector)
-    services = await cluster.select(Reference("Service", which.namespace), selector)
-    return picture(pipeline, deployments, services, datetime.now(UTC))
+    manifest = await client.get(pipeline.reference)
+    if manifest is None:
+        raise BadInputError(f"There is no {KIND} {pipeline.name} in namespace {pipeline.namespace}.")
+    selector = f"{naming.PIPELINE}={pipeline.name}"
+    deployments = await client.select(Reference("Deployment", pipeline.namespace), selector)
+    services = await client.select(Reference("Service", pipeline.namespace), selector)
+    views = [view for view in map(DeploymentView.parse, deployments) if view.revision]
+    return rollout_view(manifest.get("status", {}), views, map(ServiceView.parse, services), datetime.now(UTC))
 
 
-def picture(
-    pipeline: JsonObject, deployments: Iterable[JsonObject], services: Iterable[JsonObject], now: datetime
-) -> Picture:
-    """Put together what was read. Live objects say what is stable and how far a canary is; the share is the status'."""
-    seen = {target["name"]: target for target in pipeline.get("status", {}).get("targets", [])}
-    stable = {}
-    for service in services:
-        head = service["metadata"]
-        target, revision = head["labels"].get(naming.TARGET), head.get("annotations", {}).get(naming.STABLE)
-        if target and revision:
-            stable[target] = revision
-    lines = [_line(item, stable, seen, now) for item in deployments if naming.REVISION in item["metadata"]["labels"]]
-    lines.sort(key=lambda line: (line.target, ORDER.index(line.role), line.phase, line.revision))
-    return Picture(tuple(lines), _summary(pipeline))
+def rollout_view(
+    pipeline_status: JsonObject, deployments: Iterable[DeploymentView], services: Iterable[ServiceView], now: datetime
+) -> RolloutView:
+    """Live objects tell what is stable and how far a canary is; the share is that of the status."""
+    statuses = {entry["name"]: entry for entry in pipeline_status.get("targets", [])}
+    # Only the Services of targets have the annotation.
+    stable = {
+        view.target: view.annotations.get(naming.STABLE) for view in services if naming.STABLE in view.annotations
+    }
+    lines = [
+        _line(view, statuses.get(view.target or "", {}), now, is_stable=view.revision == stable.get(view.target))
+        for view in deployments
+    ]
+    lines.sort(key=lambda line: (line.target, ROLE_ORDER.index(line.role), line.phase, line.revision))
+    return RolloutView(tuple(lines), _summary(pipeline_status))
 
 
-def _line(item: JsonObject, stable: Mapping[str, str], seen: Mapping[str, JsonObject], now: datetime) -> Line:
-    labels, wanted = item["metadata"]["labels"], int(item["spec"].get("replicas", 1))
-    target, revision = labels[naming.TARGET], labels[naming.REVISION]
-    note = _note(item)
-    verdict = note.get("verdict") or {}
-    results = {side.get("revision"): side for side in seen.get(target, {}).get("variants", [])}
-    role = _role(item, note, is_stable=revision == stable.get(target))
-    line = Line(
-        target=target,
-        revision=revision,
+def _line(view: DeploymentView, status: JsonObject, now: datetime, *, is_stable: bool) -> RevisionLine:
+    progress, role = view.progress, _role(view, is_stable=is_stable)
+    verdict = progress.verdict if progress is not None else None
+    line = RevisionLine(
+        target=view.target or "",
+        revision=view.revision,
         role=role,
-        pods=f"{item.get('status', {}).get('readyReplicas', 0)}/{wanted}",
-        phase=_phase(note),
-        seconds=_age(note.get("since"), now),
-        outcome="" if not verdict else "Pass" if verdict.get("passed") else "Fail",
-        message=str(verdict.get("message", "")),
+        pods=f"{view.reported_ready}/{view.replicas}",
+        phase=_phase(progress),
+        seconds=(now - view.progress_since).total_seconds() if progress is not None else None,
+        outcome=verdict.outcome if verdict is not None else "",
+        message=verdict.message if verdict is not None else "",
     )
-    if revision in results:
-        return _result(line, results[revision])
-    status = seen.get(target, {})
-    if role != "canary" or status.get("canaryRevision") != revision:
+    sides = {side.get("revision"): side for side in status.get("variants", [])}
+    if view.revision in sides:
+        return _experiment_line(line, sides[view.revision])
+    if role != "canary" or status.get("canaryRevision") != view.revision:
         return line
-    known = status.get("analysis") or {}
+    analysis = status.get("analysis") or {}
     return replace(
         line,
         weight=status.get("canaryWeight"),
-        outcome=known.get("verdict", line.outcome),
-        message=known.get("message", line.message),
+        outcome=analysis.get("verdict", line.outcome),
+        message=analysis.get("message", line.message),
     )
 
 
-def _role(deployment: JsonObject, note: JsonObject, *, is_stable: bool) -> Role:
+def _role(view: DeploymentView, *, is_stable: bool) -> Role:
     if is_stable:
         return "stable"
-    if note.get("phase") == "Served":
+    if view.progress is not None and view.progress.phase == "Served":
         return "kept"
-    return "variant" if naming.VARIANT in deployment["metadata"].get("annotations", {}) else "canary"
+    return "variant" if view.variant is not None else "canary"
 
 
-def _result(line: Line, side: JsonObject) -> Line:
-    """With what the status says about one side of an experiment."""
-    told = [f"{side.get('requests', 0)} requests"]
+def _experiment_line(line: RevisionLine, side: JsonObject) -> RevisionLine:
+    """With the numbers of the status about one side of an experiment."""
+    texts = [f"{side.get('requests', 0)} requests"]
     if side.get("errorRatio") is not None:
-        told.append(f"{side['errorRatio']:.1%} failed")
+        texts.append(f"{side['errorRatio']:.1%} failed")
     seconds = {"p50": "p50Seconds", "p95": "p95Seconds", "step": "stepSeconds"}
-    told += [f"{name} {side[key]:.3g} s" for name, key in seconds.items() if side.get(key) is not None]
-    return replace(line, phase=side["name"], weight=side.get("weight"), outcome="", message=", ".join(told))
+    texts += [f"{name} {side[key]:.3g} s" for name, key in seconds.items() if side.get(key) is not None]
+    return replace(line, phase=side["name"], weight=side.get("weight"), outcome="", message=", ".join(texts))
 
 
-def _note(deployment: JsonObject) -> JsonObject:
-    """What the operator has written on a Deployment; empty where it cannot be read."""
-    try:
-        found = json.loads(deployment["metadata"].get("annotations", {}).get(naming.ROLLOUT, "{}"))
-    except json.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
+def _phase(progress: RolloutProgress | None) -> str:
+    if progress is None:
+        return ""
+    return f"Step {progress.step + 1}" if progress.phase == "Step" else progress.phase
 
 
-def _phase(note: JsonObject) -> str:
-    phase = str(note.get("phase", ""))
-    return f"{phase} {note.get('step', 0) + 1}" if phase == "Step" else phase
+def _summary(pipeline_status: JsonObject) -> str:
+    conditions = pipeline_status.get("conditions", [])
+    condition = next((item for item in conditions if item["type"] == "RolloutComplete"), None)
+    return f"{condition['reason']}: {condition['message']}" if condition else ""
 
 
-def _age(since: object, now: datetime) -> float | None:
-    try:
-        return (now - datetime.fromisoformat(str(since))).total_seconds()
-    except ValueError:
-        return None
-
-
-def _summary(pipeline: JsonObject) -> str:
-    conditions = pipeline.get("status", {}).get("conditions", [])
-    found = next((item for item in conditions if item["type"] == "RolloutComplete"), None)
-    return f"{found['reason']}: {found['message']}" if found else ""
-
-
-def table(found: Picture) -> Table:
-    """The rollout for a terminal: one row for each revision, and under it what the pipeline says."""
-    made = Table(box=None, pad_edge=False, header_style="bold", caption=Text(found.summary), caption_justify="left")
+def table(view: RolloutView) -> Table:
+    """The rollout for a terminal: one row for each revision, and below the message of the pipeline."""
+    rows = Table(box=None, pad_edge=False, header_style="bold", caption=Text(view.summary), caption_justify="left")
     for name in ("target", "revision", "role", "share", "pods", "phase", "for"):
-        made.add_column(name, no_wrap=True)
-    made.add_column("verdict", overflow="fold")
-    for line in found.lines:
+        rows.add_column(name, no_wrap=True)
+    rows.add_column("verdict", overflow="fold")
+    for line in view.lines:
         share = f"{line.weight} %" if line.weight is not None else ""
         age = f"{line.seconds:.0f} s" if line.seconds is not None and line.role == "canary" else ""
         verdict = Text(f"{line.outcome} {line.message}".strip(), STYLES.get(line.outcome, ""))
         # Text, since a message may hold brackets, which rich would read as markup.
-        made.add_row(line.target, line.revision, line.role, share, line.pods, line.phase, age, verdict)
-    return made
+        rows.add_row(line.target, line.revision, line.role, share, line.pods, line.phase, age, verdict)
+    return rows

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from diffusion_operator import naming
-from diffusion_operator.cluster import MERGE, Reference, connect
-from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.kube_client import MERGE, Reference, connect
+from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.cluster.admission import answer, with_schema
 from tests.support.cluster.definitions import OTHERS, definition, established
 from tests.support.cluster.kube import Kube, KubectlError, Object, eventually
 from tests.support.cluster.operator_process import operator_process
-from tests.support.operator.canaries import GOOD, FakeProbe
+from tests.support.operator.canaries import GOOD, FakeScraper
 from tests.support.operator.fleet import CLAIM, ControllerClient, pipeline, revision, simulate_controllers
 from tests.support.operator.fleet import Fleet as Pipelines
 from tests.support.paths import CRD
@@ -122,10 +122,10 @@ def run(
 async def settle(client: ControllerClient, reconciler: Reconciler) -> None:
     """Passes and controllers until nobody has anything to do."""
     for _ in range(30):
-        await reconciler.reconcile(Key(PIPELINE.namespace, PIPELINE.name))
+        await reconciler.reconcile(PipelineKey(PIPELINE.namespace, PIPELINE.name))
         if not await simulate_controllers(client, Pipelines(1, 1)):
             break
-    await reconciler.reconcile(Key(PIPELINE.namespace, PIPELINE.name))
+    await reconciler.reconcile(PipelineKey(PIPELINE.namespace, PIPELINE.name))
 
 
 def job_names(kube: Kube) -> set[str]:
@@ -198,7 +198,9 @@ def test_a_canary_goes_on_under_new_operators_and_without_a_status(server: ApiSe
         weights, deadline = set(), time.monotonic() + 120
         while await stable(client) == before:
             assert time.monotonic() < deadline, "the canary is not promoted"
-            await Reconciler(client, SETTINGS, probe=FakeProbe(GOOD)).reconcile(Key(PIPELINE.namespace, PIPELINE.name))
+            await Reconciler(client, SETTINGS, scraper=FakeScraper(GOOD)).reconcile(
+                PipelineKey(PIPELINE.namespace, PIPELINE.name)
+            )
             await simulate_controllers(client, Pipelines(1, 1))
             found = await client.get(Reference("DiffusionPipeline", PIPELINE.namespace, PIPELINE.name)) or {}
             weights.add(found["status"]["targets"][0].get("canaryWeight", 0))
@@ -276,7 +278,9 @@ def test_an_experiment_lives_through_changes_of_hands_and_leaves_nothing_behind(
         deadline = time.monotonic() + 120
         while sorted(shares(made, "httproute").values()) != weights:
             assert time.monotonic() < deadline, shares(made, "httproute")
-            await Reconciler(client, SETTINGS, probe=FakeProbe(GOOD)).reconcile(Key(PIPELINE.namespace, PIPELINE.name))
+            await Reconciler(client, SETTINGS, scraper=FakeScraper(GOOD)).reconcile(
+                PipelineKey(PIPELINE.namespace, PIPELINE.name)
+            )
             found = shares(made, "httproute")
             ready = {
                 item["metadata"]["name"].rsplit("-", 1)[1]

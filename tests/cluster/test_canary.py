@@ -296,7 +296,7 @@ def test_the_demos_users_lose_nothing_when_its_denoiser_with_wrong_colours_is_re
 ) -> None:
     with (
         visitors_pod(cluster.tools, images["demo-hub"], served.namespace, "shapes") as asking,
-        refusal(served, "PictureQuality", "colorShift"),
+        refusal(served, "ImageQuality", "colorShift"),
     ):
         change_good_spec(served, model=using("wrong-colours"))
         result = followed(cluster, served)
@@ -308,7 +308,7 @@ def test_the_demos_users_lose_nothing_when_its_denoiser_with_wrong_colours_is_re
 
 
 def test_shuffled_weights_are_refused_before_a_user_sees_them(served: Kube, visitors: Load) -> None:
-    with refusal(served, "PictureQuality", "colorShift"):
+    with refusal(served, "ImageQuality", "colorShift"):
         change_good_spec(served, model=using("shuffled"))
     assert not visitors.lost
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusion_operator import naming
-from diffusion_operator.cluster import MERGE, Reference, connect
-from diffusion_operator.probe import Probe
-from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.kube_client import MERGE, Reference, connect
+from diffusion_operator.metrics_scraper import MetricsScraper
+from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.cluster.admission import with_schema
 from tests.support.cluster.kube import Kube, Object, condition
@@ -140,17 +140,17 @@ async def fail(client: ControllerClient, sku: str) -> None:
 
 
 def simulate(
-    server: ApiServer, kube: Kube, until: Callable[[], bool], probe: Probe | None = None, broken: str = ""
+    server: ApiServer, kube: Kube, until: Callable[[], bool], scraper: MetricsScraper | None = None, broken: str = ""
 ) -> None:
     """Passes, and controllers that let Jobs succeed and pods start, until something is so."""
 
     async def go() -> None:
         async with connect(str(server.user_kubeconfig)) as connection:
             client, end = ControllerClient.of(connection), time.monotonic() + SECONDS
-            reconciler = Reconciler(client, SETTINGS, probe=probe)
+            reconciler = Reconciler(client, SETTINGS, scraper=scraper)
             while not until():
                 assert time.monotonic() < end, kube.run("describe", "dp")
-                await reconciler.reconcile(Key(PIPELINE.namespace, PIPELINE.name))
+                await reconciler.reconcile(PipelineKey(PIPELINE.namespace, PIPELINE.name))
                 if broken:
                     await fail(client, broken)
                 await simulate_controllers(client, ONE)
@@ -217,7 +217,7 @@ def test_what_does_not_compile_on_one_of_two_gpu_products_starts_on_neither(serv
     assert condition(found(kube), "Available")["status"] == "True"
     want(kube, "s:1", 3, targets=TARGETS)
     with metrics() as told:
-        simulate(server, kube, ready, Probe(told.port))
+        simulate(server, kube, ready, MetricsScraper(told.port))
     assert not set(stable(kube).values()) & set(before.values())
 
 
@@ -229,15 +229,17 @@ def test_while_no_metrics_come_a_canary_is_held_and_at_the_deadline_taken_back(s
     with metrics() as told:
         port = told.port
     want(kube, "s:2")
-    simulate(server, kube, lambda: "did not tell their metrics" in str(found(kube).get("status")), Probe(port))
+    simulate(
+        server, kube, lambda: "did not report their metrics" in str(found(kube).get("status")), MetricsScraper(port)
+    )
     assert stable(kube) == before
     assert found(kube)["status"]["summary"]["canary"] == "50% Inconclusive"
     want(kube, "s:2", analysis={**ANALYSIS, "deadline": "1s"})
-    simulate(server, kube, says(kube, "RolloutComplete", "CanaryRejected"), Probe(port))
+    simulate(server, kube, says(kube, "RolloutComplete", "CanaryRejected"), MetricsScraper(port))
     assert "Inconclusive: No verdict within 1 seconds" in condition(found(kube), "RolloutComplete")["message"]
     assert stable(kube) == before
-    simulate(server, kube, lambda: sorted(scales(kube).values()) == [0, 1], Probe(port))
+    simulate(server, kube, lambda: sorted(scales(kube).values()) == [0, 1], MetricsScraper(port))
     want(kube, "s:3")
     with metrics() as told:
-        simulate(server, kube, ready, Probe(told.port))
+        simulate(server, kube, ready, MetricsScraper(told.port))
     assert stable(kube) != before

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusion_operator import naming
-from diffusion_operator.cluster import connect
-from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.kube_client import connect
+from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.cluster.admission import answer, pipeline, with_schema
 from tests.support.cluster.kube import Kube, Object, condition, eventually
@@ -94,7 +94,7 @@ def reconcile(server: ApiServer, name: str = "shapes") -> None:
 
     async def go() -> None:
         async with connect(str(server.user_kubeconfig)) as cluster:
-            await Reconciler(cluster, SETTINGS).reconcile(Key("default", name))
+            await Reconciler(cluster, SETTINGS).reconcile(PipelineKey("default", name))
 
     asyncio.run(go())
 

@@ -1,4 +1,4 @@
-"""The chart grants what the operator uses, and nothing else: proven by audit logs. The last module of a run."""
+"""The chart grants what the operator uses, and nothing else: was_available by audit logs. The last module of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffusion_operator.cluster import connect
+from diffusion_operator.kube_client import connect
 from tests.support.cluster.audit import Right, asked, granted, table
 from tests.support.cluster.definitions import OTHERS, definition, established
 from tests.support.cluster.kube import Kube, Object, condition, eventually

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from diffusion_operator.analysis import judge
-from diffusion_operator.probe import Probe, Watched
+from diffusion_contract.spec.rollout import Analysis
+from diffusion_operator.analysis import ScrapeTarget, judge
+from diffusion_operator.metrics_scraper import MetricsScraper
 from tests.support.triton.client import Ask, send, send_all
 
 if TYPE_CHECKING:
@@ -25,24 +25,17 @@ _PROMPT = "a red circle on a blue background"
 _SHORT, _LONG = "generate_4_pipeline", "generate_20_pipeline"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Of a pipeline, with fewer requests than by default."""
-
-    min_requests: int = 10
-    max_error_ratio: float = 0.01
-    max_p95_ratio: float = 1.2
-    max_step_latency_ratio: float = 1.2
+LIMITS = Analysis(min_requests=10)
 
 
 def window(server: Server, work: Callable[[], object]) -> Window:
     """What the server has counted while the work was done."""
     address = urlsplit(server.metrics)
-    probe = Probe(port=address.port or 0)
-    watched = Watched("cpu", "aaaa", "1", {"pod": address.hostname or ""})
+    scraper = MetricsScraper(port=address.port or 0)
+    target = ScrapeTarget("cpu", "aaaa", "1", {"pod": address.hostname or ""})
 
     async def read() -> Window:
-        return (await probe.windows("a/b", [watched]))[watched.key]
+        return (await scraper.windows("a/b", [target]))[target.key]
 
     assert asyncio.run(read()).silent == 0
     work()
@@ -97,6 +90,6 @@ def test_a_real_server_is_told_from_one_that_fails_half_of_its_requests(ddim: Se
                 send(ddim.http, Ask(4, [_PROMPT], guidance_scale=[float("nan")]))
 
     stable, canary = window(ddim, good), window(ddim, bad)
-    verdict = judge(Limits(), stable, canary)
+    verdict = judge(LIMITS, stable, canary)
     assert (verdict.outcome, verdict.reason) == ("Fail", "ErrorRatio"), verdict.message
-    assert judge(Limits(), stable, stable).outcome == "Pass"
+    assert judge(LIMITS, stable, stable).outcome == "Pass"

@@ -16,7 +16,7 @@ from diffusion_contract.spec.rollout import Traffic
 from diffusion_operator import naming
 from diffusion_operator.manifests import route
 from diffusion_operator.manifests.common import Owner
-from diffusion_operator.manifests.service import Share, Split
+from diffusion_operator.manifests.service import TrafficSplit, VariantWeight
 from tests.support.cluster.kube import Kube, Object, eventually
 from tests.support.integrations.gateway import NAME, envoy_gateway
 from tools.devcluster.ports import free_ports
@@ -54,17 +54,17 @@ class Door:
 
     def split(self, weight: int, **traffic: object) -> None:
         """Apply what the operator renders for this weight, and wait until the Gateway has taken it."""
-        self._apply(Split(STABLE, CANARY, weight, by_pods=False), None, **traffic)
+        self._apply(TrafficSplit(STABLE, CANARY, weight, by_pods=False), None, **traffic)
 
     def compare(self, weight: int) -> None:
         """The same for an experiment with one variant."""
-        shares = (Share(VARIANT, CANARY if weight else None, weight, 25),)
-        self._apply(Split(STABLE, by_pods=False, variants=shares), USER)
+        shares = (VariantWeight(VARIANT, CANARY if weight else None, weight, 25),)
+        self._apply(TrafficSplit(STABLE, by_pods=False, variants=shares), USER)
 
-    def _apply(self, split: Split, user_header: str | None, **traffic: object) -> None:
+    def _apply(self, split: TrafficSplit, user_header: str | None, **traffic: object) -> None:
         wanted = Traffic.model_validate({"gateway": {"name": NAME}, **traffic})
-        parts = {"cpu": route.Part(split, 1)}
-        for one in route.routes(Owner("shapes", self.kube.namespace, "none"), wanted, parts, user_header):
+        targets = {"cpu": route.RouteTarget(split, 1)}
+        for one in route.routes(Owner("shapes", self.kube.namespace, "none"), wanted, targets, user_header):
             del one["metadata"]["ownerReferences"]  # no pipeline stands behind it here
             self.kube.apply(one)
         for kind in route.KINDS:

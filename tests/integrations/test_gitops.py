@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusion_operator import naming
-from diffusion_operator.cluster import connect
+from diffusion_operator.kube_client import connect
 from tests.support.cluster.admission import with_schema
 from tests.support.cluster.kube import Kube, Object, condition, eventually
 from tests.support.cluster.operator_process import operator_process

@@ -32,14 +32,16 @@ def labels_of(text: str) -> dict[str, frozenset[str]]:
 def live(metrics: Metrics) -> str:
     """The operator's page after one more of everything that it counts."""
     build = ("compile", "denoiser", "NVIDIA-L4")
-    metrics.led(leads=True)
-    metrics.passed("ok", 0.1)
+    metrics.set_leader(leads=True)
+    metrics.observe_reconcile("ok", 0.1)
     results: tuple[dict[str, Any], ...] = ({"error": {}}, {"cached": True}, {"seconds": 1})
     for result in results:
-        metrics.built(build, result)
-    metrics.built(("export", "denoiser", ""), {"seconds": 20})
-    metrics.saw("studio/shapes", ready=Readiness("True", "Ready"), jobs=[("studio/job", "fetch", "Running")])
-    metrics.saw("studio/waits", ready=Readiness("False", "Compiling"), jobs=())
+        metrics.observe_build(build, result)
+    metrics.observe_build(("export", "denoiser", ""), {"seconds": 20})
+    metrics.record_pipeline(
+        "studio/shapes", ready=Readiness("True", "Ready"), jobs=[("studio/job", "fetch", "Running")]
+    )
+    metrics.record_pipeline("studio/waits", ready=Readiness("False", "Compiling"), jobs=())
     return metrics.text().decode()
 
 

@@ -10,7 +10,7 @@ from lupa.lua51 import LuaRuntime
 
 from diffusion_builder import errors
 from diffusion_operator import conditions, naming
-from diffusion_operator.conditions import Finding, Reason, Type
+from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from tests.support.operator.fake_cluster import FakeCluster
 from tests.support.operator.reconciling import build, reconcile, serve, settle
 from tools.charttools.manifests import HEALTH, health_settings
@@ -31,7 +31,7 @@ def health(pipeline: dict[str, Any]) -> tuple[str, str]:
 
 def recorded(reason: str, message: str) -> dict[str, Any]:
     """A pipeline whose one condition that is not true has this reason, as the operator writes it."""
-    finding = Finding(Type.AVAILABLE, ok=False, reason=reason, message=message)
+    finding = ConditionUpdate(ConditionType.AVAILABLE, ok=False, reason=reason, message=message)
     merged = conditions.merge([finding, conditions.ready([finding])], {}, 3, "2026-01-01T00:00:00Z")
     status = {"conditions": [item.model_dump(mode="json", by_alias=True) for item in merged]}
     return {"metadata": {"name": "shapes", "generation": 3}, "status": status}

@@ -6,9 +6,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from diffusion_operator.lease import lease
 
 from diffusion_operator.errors import BadInputError
-from diffusion_operator.lease import lease
 from diffusion_operator.settings import FetchNetwork, PodUser, from_environment
 from tests.support.paths import ROOT
 from tools.charttools import manifests, values

@@ -41,7 +41,7 @@ def status(phase: str, verdict: str, reason: str = "Passed", **target: Any) -> d
     [
         ({"targets": [{"name": "cpu"}]}, []),
         (
-            status("Pictures", "Inconclusive", pictures={"state": "Running"}),
+            status("ImageComparison", "Inconclusive", pictures={"state": "Running"}),
             [("golden pictures · cpu", "Running", "because")],
         ),
         (
@@ -49,7 +49,7 @@ def status(phase: str, verdict: str, reason: str = "Passed", **target: Any) -> d
             [("golden pictures · cpu", "Ready", ""), ("requests · cpu", "Ready", "50 % · because")],
         ),
         (
-            status("Rejected", "Fail", "PictureQuality", pictures={"state": "Ready"}),
+            status("Rejected", "Fail", "ImageQuality", pictures={"state": "Ready"}),
             [("golden pictures · cpu", "Failed", "because")],
         ),
         (
@@ -93,7 +93,7 @@ def test_what_the_users_tell_is_what_is_shown() -> None:
 
 
 def test_the_end_names_verdicts_contact_sheets_and_what_the_users_got() -> None:
-    refused = Result("refused", 41.0, ("PictureQuality: colours [shifted] by 0.356",), b"")
+    refused = Result("refused", 41.0, ("ImageQuality: colours [shifted] by 0.356",), b"")
     text = summary(
         Settings(images={}), [Ended("wrong-colours", refused, ROOT / "out" / "a.png")], Visits(7, 0, "", 3.5)
     )

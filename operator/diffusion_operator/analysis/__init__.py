@@ -2,7 +2,18 @@
 
 from diffusion_operator.analysis.counters import Counters, read
 from diffusion_operator.analysis.judgement import judge
-from diffusion_operator.analysis.verdict import Limits, Outcome, Verdict
-from diffusion_operator.analysis.window import Track, Traffic, Window, summarize
+from diffusion_operator.analysis.verdict import Outcome, Verdict
+from diffusion_operator.analysis.window import ScrapeTarget, Track, Traffic, Window, summarize
 
-__all__ = ["Counters", "Limits", "Outcome", "Track", "Traffic", "Verdict", "Window", "judge", "read", "summarize"]
+__all__ = [
+    "Counters",
+    "Outcome",
+    "ScrapeTarget",
+    "Track",
+    "Traffic",
+    "Verdict",
+    "Window",
+    "judge",
+    "read",
+    "summarize",
+]

@@ -23,14 +23,17 @@ def chance_of_failures(failures: float, requests: float, stable: tuple[float, fl
     """
     if failures <= 0 or requests <= 0:
         return 1.0
-    failed, asked = stable
+    stable_failures, stable_requests = stable
     shares = [(index + 0.5) / _GRID for index in range(_GRID)]
     # Squared, so that the grid is dense where shares of failures are: near zero.
     densities = [
-        math.exp(_log_beta(share**2, failed + _PRIOR, max(0.0, asked - failed) + _PRIOR) + math.log(2 * share))
+        math.exp(
+            _log_beta(share**2, stable_failures + _PRIOR, max(0.0, stable_requests - stable_failures) + _PRIOR)
+            + math.log(2 * share)
+        )
         for share in shares
     ]
-    tails = [_at_least(failures, requests, min(1.0, share**2 + margin)) for share in shares]
+    tails = [_upper_tail(failures, requests, min(1.0, share**2 + margin)) for share in shares]
     total = sum(densities)
     return sum(weight * tail for weight, tail in zip(densities, tails, strict=True)) / total if total else 0.0
 
@@ -40,14 +43,14 @@ def _log_beta(share: float, first: float, second: float) -> float:
     return log_norm + (first - 1) * math.log(share) + (second - 1) * math.log1p(-share)
 
 
-def _at_least(failures: float, requests: float, share: float) -> float:
+def _upper_tail(failures: float, requests: float, share: float) -> float:
     """Chance of at least so many failures: upper tail of the binomial distribution."""
-    count, least = round(requests), round(failures)
+    count, minimum = round(requests), round(failures)
     if share >= 1:
         return 1.0
     # Each term from the one before: ways of choosing, times the odds.
     log_odds, term, below = math.log(share) - math.log1p(-share), count * math.log1p(-share), 0.0
-    for found in range(min(least, count + 1)):
+    for successes in range(min(minimum, count + 1)):
         below += math.exp(term)
-        term += math.log((count - found) / (found + 1)) + log_odds if found < count else 0.0
+        term += math.log((count - successes) / (successes + 1)) + log_odds if successes < count else 0.0
     return min(1.0, max(0.0, 1.0 - below))

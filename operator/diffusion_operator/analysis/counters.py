@@ -74,7 +74,7 @@ def read(text: str) -> Counters:
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                _note(values, sample)
+                _add_sample(values, sample)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not Prometheus' text format: {error}") from error
     models = {model for name, model, _ in values if name == _SUCCESS}
@@ -83,13 +83,13 @@ def read(text: str) -> Counters:
     return Counters({name: _ensemble(values, name) for name in models if name.endswith(ENSEMBLE)}, _steps(values))
 
 
-def _note(values: dict[tuple[str, str, str], float], sample: Sample) -> None:
-    model, more = sample.labels.get("model"), sample.labels.get("quantile", "")
+def _add_sample(values: dict[tuple[str, str, str], float], sample: Sample) -> None:
+    model, quantile = sample.labels.get("model"), sample.labels.get("quantile", "")
     if model is None or sample.labels.get("reason") == _NOT_A_FAILURE:
         return
     # prometheus_client appends it to counters, where Triton writes none.
-    key = (sample.name.removesuffix("_total"), model, more)
-    if more:
+    key = (sample.name.removesuffix("_total"), model, quantile)
+    if quantile:
         values[key] = float(sample.value)
     elif not (math.isfinite(sample.value) and sample.value >= 0):
         raise ValueError(f"{sample.name} of {model} is {sample.value}")
@@ -98,7 +98,7 @@ def _note(values: dict[tuple[str, str, str], float], sample: Sample) -> None:
 
 
 def _ensemble(values: Mapping[tuple[str, str, str], float], model: str) -> EnsembleCounters:
-    p50, p95 = (_quantile(values, model, wanted) for wanted in _QUANTILES)
+    p50, p95 = (_quantile(values, model, quantile) for quantile in _QUANTILES)
     return EnsembleCounters(
         succeeded=values.get((_SUCCESS, model, ""), 0.0),
         failed=values.get((_FAILURE, model, ""), 0.0),
@@ -108,16 +108,11 @@ def _ensemble(values: Mapping[tuple[str, str, str], float], model: str) -> Ensem
     )
 
 
-def _quantile(values: Mapping[tuple[str, str, str], float], model: str, wanted: float) -> float | None:
-    found = next(
-        (
-            value
-            for (name, its, q), value in values.items()
-            if (name, its) == (_SUMMARY, model) and q and float(q) == wanted
-        ),
-        math.nan,
-    )
-    return found * _MICROSECOND if math.isfinite(found) else None
+def _quantile(values: Mapping[tuple[str, str, str], float], model: str, quantile: float) -> float | None:
+    for (series, owner, label), value in values.items():
+        if (series, owner) == (_SUMMARY, model) and label and float(label) == quantile:
+            return value * _MICROSECOND if math.isfinite(value) else None
+    return None
 
 
 def _steps(values: Mapping[tuple[str, str, str], float]) -> StepCounters:

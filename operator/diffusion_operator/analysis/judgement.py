@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from diffusion_contract.spec.rollout import Analysis
 from diffusion_operator.analysis.chance import chance_of_failures
-from diffusion_operator.analysis.verdict import ERROR_RATIO, INCONCLUSIVE, LATENCY, PASSED, Limits, Outcome, Verdict
+from diffusion_operator.analysis.verdict import ERROR_RATIO, INCONCLUSIVE, LATENCY, PASSED, Outcome, Verdict
 from diffusion_operator.analysis.window import Traffic, Window
 
 # A difference that chance makes this rarely is none of chance.
@@ -15,7 +16,7 @@ _TAIL_REQUESTS = 60
 
 
 @dataclass(frozen=True)
-class _Finding:
+class _Aspect:
     """One aspect: what it means by itself, and the sentence about it."""
 
     outcome: Outcome
@@ -24,57 +25,57 @@ class _Finding:
     numbers: dict[str, float]
 
 
-def judge(limits: Limits, stable: Window, canary: Window) -> Verdict:
+def judge(limits: Analysis, stable: Window, canary: Window) -> Verdict:
     """Whether the canary was as good as the stable revision at the same time.
 
     Requests of each ensemble are compared with those of the same ensemble, so that a canary that was asked for longer
     tiers is not blamed for it. Failures first, since those who fail fast look quick.
 
     Args:
-        limits: how much worse it may be.
-        stable: what the stable revision did.
-        canary: what the canary did at the same time.
+        limits: how much worse it may be; of the spec.
+        stable: window of the stable revision.
+        canary: window of the canary at the same time.
     """
     counts = {"canaryRequests": canary.requests, "stableRequests": stable.requests}
-    lacking = _lacking(limits, stable, canary)
-    if lacking:
-        return Verdict("Inconclusive", INCONCLUSIVE, lacking, counts)
-    findings = [_errors(limits, stable, canary), _latency(limits, stable, canary), _step(limits, stable, canary)]
-    numbers = {name: round(value, 6) for item in findings for name, value in item.numbers.items()}
+    shortage = _shortage(limits, stable, canary)
+    if shortage:
+        return Verdict("Inconclusive", INCONCLUSIVE, shortage, counts)
+    aspects = [_errors(limits, stable, canary), _latency(limits, stable, canary), _step(limits, stable, canary)]
+    numbers = {name: round(value, 6) for aspect in aspects for name, value in aspect.numbers.items()}
     for outcome in ("Fail", "Inconclusive"):
-        for item in findings:
-            if item.outcome == outcome:
-                return Verdict(item.outcome, item.reason, item.message, counts | numbers)
-    message = f"{_requests(canary)}: " + "; ".join(item.message for item in findings if item.message) + "."
+        for aspect in aspects:
+            if aspect.outcome == outcome:
+                return Verdict(aspect.outcome, aspect.reason, aspect.message, counts | numbers)
+    message = f"{_requests(canary)}: " + "; ".join(aspect.message for aspect in aspects if aspect.message) + "."
     return Verdict("Pass", PASSED, message, counts | numbers)
 
 
-def _lacking(limits: Limits, stable: Window, canary: Window) -> str:
+def _shortage(limits: Analysis, stable: Window, canary: Window) -> str:
     """What is missing for a verdict; empty when there is enough."""
     for name, window in (("canary", canary), ("stable revision", stable)):
         if window.requests < limits.min_requests:
-            silent = f" {window.silent} of its pods did not tell their metrics." if window.silent else ""
+            silent = f" {window.silent} of its pods did not report their metrics." if window.silent else ""
             return f"The {name} had {window.requests:.0f} of {limits.min_requests} requests that are needed.{silent}"
     return ""
 
 
-def _errors(limits: Limits, stable: Window, canary: Window) -> _Finding:
+def _errors(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
     expected = _expected(stable, canary)
-    share, theirs = canary.failures / canary.requests, expected / canary.requests
-    numbers = {"canaryErrorRatio": share, "stableErrorRatio": theirs}
+    canary_ratio, stable_ratio = canary.failures / canary.requests, expected / canary.requests
+    numbers = {"canaryErrorRatio": canary_ratio, "stableErrorRatio": stable_ratio}
     message = (
-        f"{share:.1%} of requests failed ({canary.failures:.0f} of {canary.requests:.0f}), {theirs:.1%} on the stable"
-        f" revision ({stable.failures:.0f} of {stable.requests:.0f}); at most {limits.max_error_ratio:.1%} more"
-        " is allowed"
+        f"{canary_ratio:.1%} of requests failed ({canary.failures:.0f} of {canary.requests:.0f}), {stable_ratio:.1%}"
+        f" on the stable revision ({stable.failures:.0f} of {stable.requests:.0f}); at most"
+        f" {limits.max_error_ratio:.1%} more is allowed"
     )
-    if share - theirs <= limits.max_error_ratio:
-        return _Finding("Pass", PASSED, message, numbers)
+    if canary_ratio - stable_ratio <= limits.max_error_ratio:
+        return _Aspect("Pass", PASSED, message, numbers)
     chance = chance_of_failures(
-        canary.failures, canary.requests, (theirs * stable.requests, stable.requests), limits.max_error_ratio
+        canary.failures, canary.requests, (stable_ratio * stable.requests, stable.requests), limits.max_error_ratio
     )
     if chance < _RARE:
-        return _Finding("Fail", ERROR_RATIO, f"{message}.", numbers)
-    return _Finding("Inconclusive", INCONCLUSIVE, f"{message}; so few may be chance.", numbers)
+        return _Aspect("Fail", ERROR_RATIO, f"{message}.", numbers)
+    return _Aspect("Inconclusive", INCONCLUSIVE, f"{message}; so few may be chance.", numbers)
 
 
 def _expected(stable: Window, canary: Window) -> float:
@@ -84,13 +85,13 @@ def _expected(stable: Window, canary: Window) -> float:
     return sum(item.requests * shares.get(name, overall) for name, item in canary.ensembles.items())
 
 
-def _latency(limits: Limits, stable: Window, canary: Window) -> _Finding:
+def _latency(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
     shared = [name for name in canary.ensembles if name in stable.ensembles]
     pairs = [(stable.ensembles[name], canary.ensembles[name]) for name in shared]
-    pairs = [(theirs, ours) for theirs, ours in pairs if theirs.succeeded and ours.succeeded]
-    enough = min(sum(theirs.succeeded for theirs, _ in pairs), sum(ours.succeeded for _, ours in pairs))
+    pairs = [(old, new) for old, new in pairs if old.succeeded and new.succeeded]
+    enough = min(sum(old.succeeded for old, _ in pairs), sum(new.succeeded for _, new in pairs))
     if enough < limits.min_requests:
-        return _Finding(
+        return _Aspect(
             "Inconclusive",
             INCONCLUSIVE,
             f"Only {enough:.0f} of {limits.min_requests} needed requests succeeded on both sides and went to the same"
@@ -103,21 +104,21 @@ def _latency(limits: Limits, stable: Window, canary: Window) -> _Finding:
     message = f"p95 latency is {slowest:.2f} times the stable revision's, p50 {usual:.2f} times"
     limit = limits.max_p95_ratio
     if slowest <= limit:
-        return _Finding("Pass", PASSED, f"{message} (up to {limit:g} is allowed)", numbers)
-    message += f"; {limit:g} times is allowed ({_told(numbers)})"
+        return _Aspect("Pass", PASSED, f"{message} (up to {limit:g} is allowed)", numbers)
+    message += f"; {limit:g} times is allowed ({_p95_text(numbers)})"
     if enough < _TAIL_REQUESTS and usual <= limit:
-        return _Finding("Inconclusive", INCONCLUSIVE, f"{message}; so few requests may be chance.", numbers)
-    return _Finding("Fail", LATENCY, f"{message}.", numbers)
+        return _Aspect("Inconclusive", INCONCLUSIVE, f"{message}; so few requests may be chance.", numbers)
+    return _Aspect("Fail", LATENCY, f"{message}.", numbers)
 
 
 def _ratio(pairs: list[tuple[Traffic, Traffic]], of: Callable[[Traffic], float | None]) -> float | None:
     """Geometric mean over ensembles, each weighed by how well it is known; None where nothing is known."""
     total = weight = 0.0
-    for theirs, ours in pairs:
-        first, second = of(theirs), of(ours)
+    for old, new in pairs:
+        first, second = of(old), of(new)
         if first and second:
-            known = theirs.succeeded * ours.succeeded / (theirs.succeeded + ours.succeeded)
-            total, weight = total + known * math.log(second / first), weight + known
+            certainty = old.succeeded * new.succeeded / (old.succeeded + new.succeeded)
+            total, weight = total + certainty * math.log(second / first), weight + certainty
     return math.exp(total / weight) if weight else None
 
 
@@ -127,43 +128,44 @@ def _mean(item: Traffic) -> float | None:
 
 def _seconds(stable: Window, canary: Window) -> dict[str, float]:
     total = {"stable": stable.total, "canary": canary.total}
-    found = {f"{side}P50Seconds": item.p50 for side, item in total.items()}
-    found |= {f"{side}P95Seconds": item.p95 for side, item in total.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    quantiles = {f"{side}P50Seconds": traffic.p50 for side, traffic in total.items()}
+    quantiles |= {f"{side}P95Seconds": traffic.p95 for side, traffic in total.items()}
+    return {name: value for name, value in quantiles.items() if value is not None}
 
 
-def _told(numbers: dict[str, float]) -> str:
-    parts = [
+def _p95_text(numbers: dict[str, float]) -> str:
+    texts = [
         f"{side} {numbers[f'{side}P95Seconds']:.3g} s"
         for side in ("canary", "stable")
         if f"{side}P95Seconds" in numbers
     ]
-    return ", ".join(parts) or "means, since the servers tell no quantiles"
+    return ", ".join(texts) or "means, since the servers report no quantiles"
 
 
-def _step(limits: Limits, stable: Window, canary: Window) -> _Finding:
-    """Denoiser steps. A call takes longer, and a picture's part of it less long, the more pictures share it.
+def _step(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
+    """Denoiser steps. A call takes longer, and an image's part of it less long, the more images share it.
 
     Sides with different load have different batches: the smaller of both ratios is one that batches cannot explain.
     """
-    ours, theirs = canary.step_seconds, stable.step_seconds
-    if not ours or not theirs:
-        return _Finding("Pass", PASSED, "", {})
+    canary_seconds, stable_seconds = canary.step_seconds, stable.step_seconds
+    if not canary_seconds or not stable_seconds:
+        return _Aspect("Pass", PASSED, "", {})
     batches = (canary.mean_batch or 1.0, stable.mean_batch or 1.0)
-    ratio = min(ours / theirs, ours / theirs * batches[1] / batches[0])
+    ratio = canary_seconds / stable_seconds * min(1.0, batches[1] / batches[0])
     numbers = {
         "stepRatio": ratio,
-        "canaryStepSeconds": ours,
-        "stableStepSeconds": theirs,
+        "canaryStepSeconds": canary_seconds,
+        "stableStepSeconds": stable_seconds,
         "canaryMeanBatch": batches[0],
         "stableMeanBatch": batches[1],
     }
     limit = limits.max_step_latency_ratio
     message = f"a denoiser step takes {ratio:.2f} times as long"
     if ratio <= limit:
-        return _Finding("Pass", PASSED, f"{message} (up to {limit:g} is allowed)", numbers)
-    seconds = f"canary {ours:.3g} s at mean batch {batches[0]:.1f}, stable {theirs:.3g} s at {batches[1]:.1f}"
-    return _Finding("Fail", LATENCY, f"A{message[1:]}; {limit:g} times is allowed ({seconds}).", numbers)
+        return _Aspect("Pass", PASSED, f"{message} (up to {limit:g} is allowed)", numbers)
+    details = f"canary {canary_seconds:.3g} s at mean batch {batches[0]:.1f}"
+    details += f", stable {stable_seconds:.3g} s at {batches[1]:.1f}"
+    return _Aspect("Fail", LATENCY, f"A{message[1:]}; {limit:g} times is allowed ({details}).", numbers)
 
 
 def _requests(canary: Window) -> str:

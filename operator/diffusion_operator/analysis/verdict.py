@@ -1,8 +1,8 @@
-"""What is judged by, and what comes out."""
+"""The verdict of an analysis."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 Outcome = Literal["Pass", "Fail", "Inconclusive"]
 
@@ -12,33 +12,9 @@ LATENCY = "Latency"
 INCONCLUSIVE = "Inconclusive"
 
 
-class Limits(Protocol):
-    """How much worse a canary may be; `spec.rollout.analysis` has these fields."""
-
-    @property
-    def min_requests(self) -> int:
-        """Requests that each side must have answered."""
-        ...
-
-    @property
-    def max_error_ratio(self) -> float:
-        """By how much the canary's share of failed requests may exceed the stable's, 0 to 1."""
-        ...
-
-    @property
-    def max_p95_ratio(self) -> float:
-        """How many times as long the canary's requests may take."""
-        ...
-
-    @property
-    def max_step_latency_ratio(self) -> float:
-        """How many times as long the canary's denoiser steps may take."""
-        ...
-
-
 @dataclass(frozen=True)
 class Verdict:
-    """What the numbers say.
+    """Whether a canary is good enough.
 
     Attributes:
         outcome: Inconclusive means: wait for more.

@@ -83,16 +83,36 @@ class Window:
 
 
 @dataclass(frozen=True)
+class ScrapeTarget:
+    """One revision on one target, whose pods' metrics are read.
+
+    Attributes:
+        step: names the step of the rollout; with another one the window starts anew.
+        pods: UID to IP address of those that are Ready.
+    """
+
+    target: str
+    revision: str
+    step: str
+    pods: Mapping[str, str]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Of the revision's window."""
+        return self.target, self.revision
+
+
+@dataclass(frozen=True)
 class Track:
     """One pod: its last counters, and what it has done since the first ones."""
 
     last: Counters
-    done: Window = field(default_factory=Window)
+    total: Window = field(default_factory=Window)
 
     def advance(self, now: Counters) -> "Track":
         """With a newer reading. Counters that fell are those of a server that started anew: all of them are new."""
         before = Counters() if _restarted(self.last, now) else self.last
-        return Track(now, summarize([self.done, _difference(before, now)]))
+        return Track(now, summarize([self.total, _difference(before, now)]))
 
 
 def summarize(windows: Iterable[Window]) -> Window:

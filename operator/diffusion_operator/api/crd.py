@@ -42,8 +42,8 @@ def definition() -> JsonObject:
 
 def for_chart(document: JsonObject) -> JsonObject:
     """The definition as a chart's template: deleting it would delete every pipeline, so Helm keeps it."""
-    kept = {**document["metadata"], "annotations": {"helm.sh/resource-policy": "keep"}}
-    return {**document, "metadata": kept}
+    metadata = {**document["metadata"], "annotations": {"helm.sh/resource-policy": "keep"}}
+    return {**document, "metadata": metadata}
 
 
 def as_yaml(document: Mapping[str, Any]) -> str:
@@ -138,8 +138,8 @@ def _without_null(schema: JsonObject, definitions: JsonObject) -> JsonObject:
     options = [option for option in schema.get("anyOf", []) if option != {"type": "null"}]
     if len(options) != 1:
         return schema
-    rest = {key: value for key, value in schema.items() if key != "anyOf"}
-    return _merge(_resolve(options[0], definitions), rest)
+    other_keywords = {key: value for key, value in schema.items() if key != "anyOf"}
+    return _merge(_resolve(options[0], definitions), other_keywords)
 
 
 def _merge(inner: JsonObject, outer: JsonObject) -> JsonObject:

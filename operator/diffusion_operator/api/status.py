@@ -133,7 +133,7 @@ class TargetStatus(ApiModel):
     )
     canary_ready: int | None = Field(default=None, description="Pods of the canary that are ready.")
     phase: Annotated[str, Field(max_length=16)] | None = Field(
-        default=None, description="Of the canary: Pictures, Step, Promoting or Rejected."
+        default=None, description="Phase of the canary: ImageComparison, Step, Promoting or Rejected."
     )
     step: int | None = Field(default=None, description="Step of the rollout that the canary is in, from 1.")
     analysis: AnalysisStatus | None = Field(default=None, description="What is known about the canary.")

@@ -1,4 +1,4 @@
-"""What the operator answers over HTTP: is it alive, is it ready, and its metrics."""
+"""HTTP endpoints of the operator: liveness, readiness, metrics."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,8 +11,8 @@ from diffusion_operator.settings import Settings
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Where the answers come from."""
+class HealthChecks:
+    """Sources of the endpoints' answers."""
 
     alive: Callable[[], bool]
     ready: Callable[[], bool]
@@ -20,13 +20,13 @@ class Answers:
 
 
 @asynccontextmanager
-async def serve(settings: Settings, answers: Answers) -> AsyncIterator[None]:
+async def serve(settings: Settings, checks: HealthChecks) -> AsyncIterator[None]:
     """Serve /healthz and /readyz on one port and /metrics on another.
 
     Raises:
         UnavailableError: a port is taken.
     """
-    runners = [web.AppRunner(_health(answers)), web.AppRunner(_metrics(answers))]
+    runners = [web.AppRunner(_health(checks)), web.AppRunner(_metrics(checks))]
     try:
         for runner, port in zip(runners, (settings.health_port, settings.metrics_port), strict=True):
             await runner.setup()
@@ -39,25 +39,25 @@ async def serve(settings: Settings, answers: Answers) -> AsyncIterator[None]:
             await runner.cleanup()
 
 
-def _health(answers: Answers) -> web.Application:
+def _health(checks: HealthChecks) -> web.Application:
     app = web.Application()
-    app.router.add_get("/healthz", _yes_or_no(answers.alive))
-    app.router.add_get("/readyz", _yes_or_no(lambda: answers.alive() and answers.ready()))
+    app.router.add_get("/healthz", _health_handler(checks.alive))
+    app.router.add_get("/readyz", _health_handler(lambda: checks.alive() and checks.ready()))
     return app
 
 
-def _metrics(answers: Answers) -> web.Application:
+def _metrics(checks: HealthChecks) -> web.Application:
     async def read(_: web.Request) -> web.Response:
-        return web.Response(body=answers.metrics(), content_type="text/plain")
+        return web.Response(body=checks.metrics(), content_type="text/plain")
 
     app = web.Application()
     app.router.add_get("/metrics", read)
     return app
 
 
-def _yes_or_no(question: Callable[[], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _health_handler(check: Callable[[], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(_: web.Request) -> web.Response:
-        good = question()
-        return web.Response(status=200 if good else 503, text="ok" if good else "no")
+        healthy = check()
+        return web.Response(status=200 if healthy else 503, text="ok" if healthy else "no")
 
     return answer

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import kopf
 
 from diffusion_operator.api import GROUP, PLURAL
-from diffusion_operator.cluster import Cluster, connect
 from diffusion_operator.errors import OperatorError, UnavailableError
-from diffusion_operator.handlers import Wiring, kopf_settings
-from diffusion_operator.handlers.endpoints import Answers, serve
-from diffusion_operator.lease import Election, lease
+from diffusion_operator.handlers.controller import Controller, kopf_settings
+from diffusion_operator.handlers.endpoints import HealthChecks, serve
+from diffusion_operator.kube_client import KubeClient, connect
+from diffusion_operator.leader_election import LeaderElection, lease_reference
 from diffusion_operator.metrics import Metrics
 from diffusion_operator.settings import Settings
 
@@ -38,38 +38,37 @@ class Process:
 
     settings: Settings
     metrics: Metrics = field(default_factory=Metrics)
-    wiring: Wiring | None = None
+    controller: Controller | None = None
 
     async def live(self) -> None:
         """Everything from start to end."""
         _stop_on_sigterm()
-        async with connect() as cluster, serve(self.settings, self._answers()):
-            await preflight(cluster)
-            self.wiring = Wiring(cluster, self.settings, self.metrics)
+        async with connect() as client, serve(self.settings, self._health_checks()):
+            await preflight(client)
+            self.controller = Controller(client, self.settings, self.metrics)
             if not self.settings.lease_namespace:
-                await self._work(self.wiring, asyncio.Event())
+                await self._work(self.controller, asyncio.Event())
                 return
-            election = Election(
-                cluster, lease(self.settings.lease_namespace, self.settings.lease_name), self.settings.identity
-            )
+            lease = lease_reference(self.settings.lease_namespace, self.settings.lease_name)
+            election = LeaderElection(client, lease, self.settings.identity)
             try:
-                await election.win()
-                await self._work_while_leading(self.wiring, election)
+                await election.acquire()
+                await self._work_while_leading(self.controller, election)
             finally:
-                await election.resign()
+                await election.release()
 
-    def _answers(self) -> Answers:
-        return Answers(
-            # Before there is a wiring, and while another process leads, answering at all is being alive.
-            alive=lambda: self.wiring is None or self.wiring.is_alive(),
-            ready=lambda: self.wiring is not None,
+    def _health_checks(self) -> HealthChecks:
+        return HealthChecks(
+            # Before there is a controller, and while another process leads, any answer means alive.
+            alive=lambda: self.controller is None or self.controller.is_alive(),
+            ready=lambda: self.controller is not None,
             metrics=self.metrics.text,
         )
 
-    async def _work_while_leading(self, wiring: Wiring, election: Election) -> None:
+    async def _work_while_leading(self, controller: Controller, election: LeaderElection) -> None:
         stop = asyncio.Event()
-        holding = asyncio.create_task(election.hold(), name="lease")
-        working = asyncio.create_task(self._work(wiring, stop), name="work")
+        holding = asyncio.create_task(election.renew_until_lost(), name="lease")
+        working = asyncio.create_task(self._work(controller, stop), name="work")
         try:
             await asyncio.wait({holding, working}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -81,12 +80,12 @@ class Process:
         if not holding.cancelled():
             holding.result()
 
-    async def _work(self, wiring: Wiring, stop: asyncio.Event) -> None:
-        self.metrics.led(leads=True)
+    async def _work(self, controller: Controller, stop: asyncio.Event) -> None:
+        self.metrics.set_leader(leads=True)
         namespaces = self.settings.watch_namespaces
         try:
             await kopf.operator(
-                registry=wiring.registry(),
+                registry=controller.registry(),
                 settings=kopf_settings(),
                 standalone=True,
                 clusterwide=not namespaces,
@@ -98,17 +97,17 @@ class Process:
         except Exception as error:
             raise UnavailableError(f"The operator cannot go on: {error or type(error).__name__}.") from error
         finally:
-            self.metrics.led(leads=False)
+            self.metrics.set_leader(leads=False)
 
 
-async def preflight(cluster: Cluster) -> None:
+async def preflight(client: KubeClient) -> None:
     """Wait until the API server serves our custom resource: kopf would watch nothing and say nothing.
 
     Raises:
         UnavailableError: it still does not.
     """
     for _ in range(PREFLIGHT_TRIES):
-        if await cluster.serves_pipelines():
+        if await client.serves_pipelines():
             return
         await asyncio.sleep(1)
     raise UnavailableError(f"The API server does not know {PLURAL}.{GROUP}: install the CRD (crds.enabled=true).")

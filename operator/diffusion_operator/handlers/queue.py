@@ -1,36 +1,35 @@
-"""A queue of things to look at: each waits at most once, and never two passes over one at a time."""
+"""A queue of pipelines: each waits at most once, and is never reconciled twice at a time."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable
 
 from diffusion_operator.errors import OperatorError
+from diffusion_operator.reconcile import PipelineKey
 
 log = logging.getLogger(__name__)
-K = TypeVar("K", bound=Hashable)
 
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 300.0
 
 
-class WorkQueue(Generic[K]):
-    """De-duplicates wishes, retries failures with growing pauses, and keeps one pass per key.
+class WorkQueue:
+    """De-duplicates requests, retries failures with growing pauses, and runs one reconcile per key.
 
     Args:
-        work: one pass; returns seconds after which to run again, or None.
-        workers: passes over different keys at the same time.
+        work: one reconcile; returns seconds after which to run again, or None.
+        workers: reconciles of different keys at the same time.
     """
 
-    def __init__(self, work: Callable[[K], Awaitable[float | None]], workers: int = 4) -> None:
+    def __init__(self, work: Callable[[PipelineKey], Awaitable[float | None]], workers: int = 4) -> None:
         self._work = work
         self._workers = workers
-        self._ready: asyncio.Queue[K | None] = asyncio.Queue()
-        self._queued: set[K] = set()
-        self._running: set[K] = set()
-        self._again: set[K] = set()
-        self._timers: dict[K, asyncio.TimerHandle] = {}
-        self._failures: dict[K, int] = {}
+        self._ready: asyncio.Queue[PipelineKey | None] = asyncio.Queue()
+        self._queued: set[PipelineKey] = set()
+        self._running: set[PipelineKey] = set()
+        self._again: set[PipelineKey] = set()
+        self._timers: dict[PipelineKey, asyncio.TimerHandle] = {}
+        self._failures: dict[PipelineKey, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
@@ -53,8 +52,8 @@ class WorkQueue(Generic[K]):
         for task in late:
             task.cancel()
 
-    def add(self, key: K) -> None:
-        """Look at the key soon; a wish during its pass leads to one more pass."""
+    def add(self, key: PipelineKey) -> None:
+        """Reconcile the key soon; a request while it is reconciled leads to one more reconcile."""
         self._cancel_timer(key)
         if key in self._running:
             self._again.add(key)
@@ -62,14 +61,14 @@ class WorkQueue(Generic[K]):
             self._queued.add(key)
             self._ready.put_nowait(key)
 
-    def add_later(self, key: K, seconds: float) -> None:
+    def add_later(self, key: PipelineKey, seconds: float) -> None:
         """Look at the key after a while, unless something else asks for it earlier."""
         if self._closing:
             return
         self._cancel_timer(key)
         self._timers[key] = asyncio.get_running_loop().call_later(seconds, self.add, key)
 
-    def forget(self, key: K) -> None:
+    def forget(self, key: PipelineKey) -> None:
         """Nothing more is to be done for the key."""
         self._cancel_timer(key)
         self._failures.pop(key, None)
@@ -97,7 +96,7 @@ class WorkQueue(Generic[K]):
                 self._again.discard(key)
                 self.add(key)
 
-    async def _pass(self, key: K) -> None:
+    async def _pass(self, key: PipelineKey) -> None:
         try:
             again = await self._work(key)
         except OperatorError as error:
@@ -112,12 +111,12 @@ class WorkQueue(Generic[K]):
             if again is not None:
                 self.add_later(key, again)
 
-    def _backoff(self, key: K) -> float:
+    def _backoff(self, key: PipelineKey) -> float:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         return float(min(FIRST_BACKOFF_SECONDS * 2.0**failures, LAST_BACKOFF_SECONDS))
 
-    def _cancel_timer(self, key: K) -> None:
+    def _cancel_timer(self, key: PipelineKey) -> None:
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()

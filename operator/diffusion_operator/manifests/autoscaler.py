@@ -2,7 +2,8 @@
 
 from diffusion_contract.spec.autoscaling import Autoscaling, Keda
 from diffusion_operator import digests, naming
-from diffusion_operator.manifests.common import JsonObject, Owner, metadata
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.manifests.common import Owner, metadata
 
 DENOISER = "5_denoiser"
 SERIES = "nv_inference_pending_request_count"
@@ -10,7 +11,7 @@ PODS_METRIC = "diffusion_pending_denoiser_requests"
 """Name under which the metrics adapter shows Triton's pending requests of the denoiser, per pod."""
 
 
-def autoscaler(owner: Owner, target: str, revision: str, wanted: Autoscaling) -> JsonObject:
+def autoscaler(owner: Owner, target: str, revision: str, scaling: Autoscaling) -> JsonObject:
     """The object that scales the revision's Deployment.
 
     The ensemble's own pending count stays near zero: what waits are the denoiser's steps. The mean of a minute
@@ -19,19 +20,19 @@ def autoscaler(owner: Owner, target: str, revision: str, wanted: Autoscaling) ->
     deployment = naming.revision(owner.name, target, revision)
     labels = naming.target_labels(owner.name, target)
     head = metadata(naming.target_service(owner.name, target), owner, labels)
-    limits: JsonObject = {"minReplicas": wanted.min_replicas, "maxReplicas": wanted.max_replicas}
-    if wanted.keda is None:
-        return _horizontal(head, deployment, wanted, limits)
-    return _scaled_object(head, deployment, wanted, wanted.keda)
+    limits: JsonObject = {"minReplicas": scaling.min_replicas, "maxReplicas": scaling.max_replicas}
+    if scaling.keda is None:
+        return _horizontal(head, deployment, scaling, limits)
+    return _scaled_object(head, deployment, scaling, scaling.keda)
 
 
-def kind_of(wanted: Autoscaling) -> str:
+def kind_of(scaling: Autoscaling) -> str:
     """Kind of the object."""
-    return "HorizontalPodAutoscaler" if wanted.keda is None else "ScaledObject"
+    return "HorizontalPodAutoscaler" if scaling.keda is None else "ScaledObject"
 
 
-def _horizontal(head: JsonObject, deployment: str, wanted: Autoscaling, limits: JsonObject) -> JsonObject:
-    target = {"type": "AverageValue", "averageValue": str(wanted.pending_steps_per_replica)}
+def _horizontal(head: JsonObject, deployment: str, scaling: Autoscaling, limits: JsonObject) -> JsonObject:
+    target = {"type": "AverageValue", "averageValue": str(scaling.pending_steps_per_replica)}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -40,28 +41,30 @@ def _horizontal(head: JsonObject, deployment: str, wanted: Autoscaling, limits: 
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment},
             **limits,
             "metrics": [{"type": "Pods", "pods": {"metric": {"name": PODS_METRIC}, "target": target}}],
-            **_behavior(wanted),
+            **_behavior(scaling),
         },
     }
 
 
-def _scaled_object(head: JsonObject, deployment: str, wanted: Autoscaling, keda: Keda) -> JsonObject:
+def _scaled_object(head: JsonObject, deployment: str, scaling: Autoscaling, keda: Keda) -> JsonObject:
     # Pods of every revision of the target: a canary's load counts too.
     # The length keeps out those of a target whose name begins with this one's and a dash.
     pods = f"{head['labels'][naming.PIPELINE]}-{head['labels'][naming.TARGET]}-[0-9a-f]{{{digests.SHORT_REVISION}}}-.*"
     labels = f'model="{DENOISER}",namespace="{head["namespace"]}",pod=~"{pods}"'
     spec: JsonObject = {
         "scaleTargetRef": {"name": deployment},
-        "minReplicaCount": wanted.min_replicas,
-        "maxReplicaCount": wanted.max_replicas,
+        "minReplicaCount": scaling.min_replicas,
+        "maxReplicaCount": scaling.max_replicas,
         "pollingInterval": keda.polling_interval_seconds,
         "cooldownPeriod": keda.cooldown_period_seconds,
-        "triggers": [_trigger(keda, f"sum(avg_over_time({SERIES}{{{labels}}}[1m]))", wanted.pending_steps_per_replica)],
+        "triggers": [
+            _trigger(keda, f"sum(avg_over_time({SERIES}{{{labels}}}[1m]))", scaling.pending_steps_per_replica)
+        ],
     }
     if keda.activation_query is not None:
         # Only switches between none and some: one pod is enough for any value of it.
         spec["triggers"].append(_trigger(keda, f"clamp_max({keda.activation_query}, 1)", 1))
-    if behavior := _behavior(wanted):
+    if behavior := _behavior(scaling):
         spec["advanced"] = {"horizontalPodAutoscalerConfig": behavior}
     return {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": head, "spec": spec}
 
@@ -71,7 +74,7 @@ def _trigger(keda: Keda, query: str, threshold: int) -> JsonObject:
     return {"type": "prometheus", "metadata": details}
 
 
-def _behavior(wanted: Autoscaling) -> JsonObject:
-    if wanted.behavior is None:
+def _behavior(scaling: Autoscaling) -> JsonObject:
+    if scaling.behavior is None:
         return {}
-    return {"behavior": wanted.behavior.model_dump(mode="json", by_alias=True, exclude_none=True)}
+    return {"behavior": scaling.behavior.model_dump(mode="json", by_alias=True, exclude_none=True)}

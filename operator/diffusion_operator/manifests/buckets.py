@@ -7,16 +7,16 @@ DIGITS = "0123456789abcdef"
 FIRST_LETTER = 10
 
 
-def allotted(weights: Sequence[int]) -> tuple[range, ...]:
+def allocate_buckets(weights: Sequence[int]) -> tuple[range, ...]:
     """Buckets of each share, one after the other, all of them; by the method of the largest remainder (Hamilton).
 
     Args:
-        weights: parts of their sum; the earlier ones get what is left over among equal remainders.
+        weights: parts of their sum; the earlier ones get the remaining buckets among equal remainders.
     """
     total = sum(weights)
     counts = [BUCKETS * weight // total for weight in weights]
-    by_rest = sorted(range(len(weights)), key=lambda number: -(BUCKETS * weights[number] % total))
-    for number in by_rest[: BUCKETS - sum(counts)]:
+    by_remainder = sorted(range(len(weights)), key=lambda number: -(BUCKETS * weights[number] % total))
+    for number in by_remainder[: BUCKETS - sum(counts)]:
         counts[number] += 1
     ends = [sum(counts[: number + 1]) for number in range(len(counts))]
     return tuple(range(end - count, end) for end, count in zip(ends, counts, strict=True))
@@ -24,8 +24,8 @@ def allotted(weights: Sequence[int]) -> tuple[range, ...]:
 
 def pattern(ranges: Iterable[range]) -> str:
     """Regular expression (RE2, of the whole value) for hashes in these buckets; lower-case digits."""
-    found = [part for first, stop in _joined(ranges) for part in _alternatives(first, stop)]
-    return f"^({'|'.join(found)}).*$"
+    alternatives = [text for first, stop in _joined(ranges) for text in _alternatives(first, stop)]
+    return f"^({'|'.join(alternatives)}).*$"
 
 
 def _joined(ranges: Iterable[range]) -> Iterator[tuple[int, int]]:

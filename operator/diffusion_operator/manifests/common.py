@@ -1,15 +1,13 @@
 """What several kinds share: owners, security, volumes, placement."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from diffusion_contract.base import Resources, Toleration
 from diffusion_contract.spec.targets import GPU_RESOURCE, PRODUCT_LABEL, Gpu, Target
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
+from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.settings import PodUser, Runtime, Settings
-
-JsonObject = dict[str, Any]
 
 STORE_PATH = "/store"
 TERMINATION_LOG = "/dev/termination-log"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from diffusion_contract.base import Resources
 from diffusion_contract.spec import Serving, Target
 from diffusion_operator import digests, naming
+from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import (
     STORE_PATH,
     TERMINATION_LOG,
-    JsonObject,
     Owner,
     container_basics,
     metadata,
@@ -42,10 +42,7 @@ class ServingRequest:
     """All that decides the pods of one target.
 
     Attributes:
-        target: of the spec.
-        serving: of the spec.
         repository: digest of the Triton model repository in the store.
-        claim: that holds the store.
         longest: step count of the longest tier.
         flags: of the server, that this repository asks for.
     """
@@ -63,34 +60,45 @@ class ServingRequest:
         return FIRST_DRAIN_SECONDS + STEP_DRAIN_SECONDS * self.longest
 
 
-def revision(request: ServingRequest, owner: Owner, settings: Settings) -> str:
-    """Digest of everything that the pods are; the number of pods is not part of it."""
-    return digests.revision(_pod(request, owner, settings))
+@dataclass(frozen=True)
+class ServingRevision:
+    """A request whose pods are rendered.
+
+    Attributes:
+        name: digest of everything that the pods are; the number of pods is not part of it.
+    """
+
+    request: ServingRequest
+    name: str
+    pod: JsonObject
+
+
+def serving_revision(request: ServingRequest, owner: Owner, settings: Settings) -> ServingRevision:
+    """Render the pods of one target."""
+    pod = _pod(request, owner, settings)
+    return ServingRevision(request, digests.revision(pod), pod)
 
 
 def deployment(
-    request: ServingRequest, owner: Owner, settings: Settings, peers: Mapping[str, str] | None = None
+    revision: ServingRevision, owner: Owner, peers: Mapping[str, str] | None = None, variant: str | None = None
 ) -> JsonObject:
     """The Deployment without its number of pods; its pods never change, since its name holds the revision.
 
     Args:
-        request: what is served.
+        revision: what is served.
         owner: the pipeline that it belongs to.
-        settings: of the operator.
         peers: revisions of all targets that are served together with this one.
+        variant: of an experiment that the revision is created for.
     """
-    revision_id = revision(request, owner, settings)
-    selector = {
-        naming.PIPELINE: owner.name,
-        naming.TARGET: request.target.name,
-        naming.REVISION: revision_id,
-    }
-    extra = request.target.labels or {}
-    labels = {**extra, **naming.common_labels(owner.name, naming.SERVING), **selector}
-    head = metadata(naming.revision(owner.name, request.target.name, revision_id), owner, labels)
-    head["annotations"] = {naming.REPOSITORY: request.repository}
+    target = revision.request.target
+    selector = {naming.PIPELINE: owner.name, naming.TARGET: target.name, naming.REVISION: revision.name}
+    labels = {**(target.labels or {}), **naming.common_labels(owner.name, naming.SERVING), **selector}
+    head = metadata(naming.revision(owner.name, target.name, revision.name), owner, labels)
+    head["annotations"] = {naming.REPOSITORY: revision.request.repository}
     if peers:
         head["annotations"][naming.PEERS] = json.dumps(dict(sorted(peers.items())), separators=(",", ":"))
+    if variant is not None:
+        head["annotations"][naming.VARIANT] = variant
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -100,7 +108,7 @@ def deployment(
             "progressDeadlineSeconds": 1800,
             "selector": {"matchLabels": selector},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {"metadata": {"labels": labels}, "spec": _pod(request, owner, settings)},
+            "template": {"metadata": {"labels": labels}, "spec": revision.pod},
         },
     }
 

@@ -4,30 +4,31 @@ from dataclasses import dataclass
 
 from diffusion_operator import digests, naming
 from diffusion_operator.api import API_VERSION, KIND
-from diffusion_operator.manifests.common import JsonObject, Owner
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.manifests.common import Owner
 
 MAX_MESSAGE = 1000
 
 
 @dataclass(frozen=True)
-class EventNote:
-    """What is worth telling once."""
+class PendingEvent:
+    """An Event that is sent once for each generation of the spec."""
 
     warning: bool
     reason: str
     message: str
 
 
-def event(note: EventNote, owner: Owner, generation: int, now: str) -> JsonObject:
-    """The Event. Its name holds what it says, so saying it again for the same generation changes nothing.
+def event(pending: PendingEvent, owner: Owner, generation: int, now: str) -> JsonObject:
+    """The Event. Its name is a digest of its content, so sending it again for the same generation changes nothing.
 
     Args:
-        note: what is told.
+        pending: the Event.
         owner: the pipeline that it is about.
         generation: of the spec that it is about.
         now: RFC 3339 time.
     """
-    identity = digests.of([owner.uid, generation, note.reason, note.message])[:16]
+    identity = digests.of([owner.uid, generation, pending.reason, pending.message])[:16]
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -39,9 +40,9 @@ def event(note: EventNote, owner: Owner, generation: int, now: str) -> JsonObjec
             "namespace": owner.namespace,
             "uid": owner.uid,
         },
-        "type": "Warning" if note.warning else "Normal",
-        "reason": note.reason,
-        "message": note.message[:MAX_MESSAGE],
+        "type": "Warning" if pending.warning else "Normal",
+        "reason": pending.reason,
+        "message": pending.message[:MAX_MESSAGE],
         "source": {"component": naming.MANAGER},
         "reportingComponent": naming.MANAGER,
         "firstTimestamp": now,

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from diffusion_contract.base import Resources
 from diffusion_contract.spec import SecretKey
 from diffusion_operator import digests, naming
+from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import (
     STORE_PATH,
     TERMINATION_LOG,
-    JsonObject,
     Owner,
     Placement,
     container_basics,
@@ -46,10 +46,8 @@ class JobRequest:
     Attributes:
         stage: of the builder: fetch, export, compile, assemble, check, judge; or gc.
         component: what is exported or compiled.
-        sku: what is compiled for.
         key: digest of the inputs; equal keys are equal results.
         arguments: of the builder, after the stage's name.
-        claim: that holds the store.
         store_uid: of that claim; a new claim of the same name is another, empty store.
         source_claim: that holds the checkpoint, when it comes from a claim.
         token: access token of the hub; mounted as a file in this Job only.
@@ -164,8 +162,8 @@ def _failure_policy(request: JobRequest) -> JsonObject:
 
 def _pod(request: JobRequest, settings: Settings) -> JsonObject:
     volumes, _ = _volumes(request, settings)
-    more = ("--score", SCORE) if request.scorer is not None else ()
-    container = _builder(naming.BUILD, request, settings, (*more, "--result", TERMINATION_LOG))
+    score_arguments = ("--score", SCORE) if request.scorer is not None else ()
+    container = _builder(naming.BUILD, request, settings, (*score_arguments, "--result", TERMINATION_LOG))
     return {
         **pod_basics(settings, request.placement, settings.build_service_account),
         "restartPolicy": "Never",
@@ -178,10 +176,10 @@ def _pod(request: JobRequest, settings: Settings) -> JsonObject:
     }
 
 
-def _builder(name: str, request: JobRequest, settings: Settings, more: tuple[str, ...]) -> JsonObject:
+def _builder(name: str, request: JobRequest, settings: Settings, extra_arguments: tuple[str, ...]) -> JsonObject:
     image = settings.builder(request.placement.runtime)
     container = container_basics(name, image, settings.image_pull_policy, request.resources)
-    words = ("--progress", "json", *request.command, "--store", STORE_PATH, *request.arguments, *more)
+    words = ("--progress", "json", *request.command, "--store", STORE_PATH, *request.arguments, *extra_arguments)
     container["args"] = list(words)
     container["env"] = _environment(request, settings)
     _, container["volumeMounts"] = _volumes(request, settings)

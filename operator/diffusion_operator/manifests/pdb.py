@@ -1,7 +1,8 @@
 """The PodDisruptionBudget of one target: a node that is emptied takes one pod at a time."""
 
 from diffusion_operator import naming
-from diffusion_operator.manifests.common import JsonObject, Owner, metadata
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.manifests.common import Owner, metadata
 
 
 def budget(owner: Owner, target: str) -> JsonObject:

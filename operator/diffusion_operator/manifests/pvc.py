@@ -2,7 +2,8 @@
 
 from diffusion_contract.spec import Storage
 from diffusion_operator import naming
-from diffusion_operator.manifests.common import JsonObject, Owner, metadata
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.manifests.common import Owner, metadata
 
 DEFAULT_ACCESS_MODES = ("ReadWriteMany",)
 

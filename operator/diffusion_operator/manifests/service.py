@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from diffusion_operator import naming
-from diffusion_operator.manifests.common import JsonObject, Owner, metadata
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.manifests.common import Owner, metadata
 
 PORTS = (("http", 8000), ("grpc", 8001), ("metrics", 8002))
 
@@ -12,52 +13,49 @@ def for_revision(owner: Owner, target: str, revision: str) -> JsonObject:
     """Service of one revision, whether it has the traffic or not."""
     labels = naming.target_labels(owner.name, target) | {naming.REVISION: revision}
     return _service(
-        naming.revision(owner.name, target, revision), owner, labels, _selector(owner, target, Split(revision))
+        naming.revision(owner.name, target, revision), owner, labels, _selector(owner, target, TrafficSplit(revision))
     )
 
 
 @dataclass(frozen=True)
-class Share:
+class VariantWeight:
     """A variant's part of the requests.
 
     Attributes:
-        name: of the variant.
         revision: that gets it; None while nobody does.
         weight: percentage that it gets now.
-        wanted: percentage that is kept for it; what it does not get goes to the stable revision.
+        full_weight: percentage that the spec gives it; what it does not get goes to the stable revision.
     """
 
     name: str
     revision: str | None
     weight: int
-    wanted: int
+    full_weight: int
 
 
 @dataclass(frozen=True)
-class Split:
+class TrafficSplit:
     """Who answers the requests to a target.
 
     Attributes:
         stable: revision that gets what the canary does not.
         canary: revision on its way; None when there is none.
-        weight: percentage of the canary.
         by_pods: the number of pods decides, so Services select both revisions while the weight is not 0.
-        variants: of an experiment.
     """
 
     stable: str
     canary: str | None = None
     weight: int = 0
     by_pods: bool = True
-    variants: tuple[Share, ...] = ()
+    variants: tuple[VariantWeight, ...] = ()
 
     @property
     def shares(self) -> dict[str, int]:
         """Percentages by revision, those of more than nothing; 100 in all."""
-        given = {item.revision: item.weight for item in self.variants if item.revision is not None and item.weight}
+        shares = {item.revision: item.weight for item in self.variants if item.revision is not None and item.weight}
         if self.canary is not None and self.weight:
-            given[self.canary] = self.weight
-        return {self.stable: 100 - sum(given.values()), **given}
+            shares[self.canary] = self.weight
+        return {self.stable: 100 - sum(shares.values()), **shares}
 
     @property
     def mixed(self) -> bool:
@@ -65,18 +63,18 @@ class Split:
         return self.by_pods and self.canary is not None and self.weight > 0
 
 
-def for_target(owner: Owner, target: str, split: Split) -> JsonObject:
+def for_target(owner: Owner, target: str, split: TrafficSplit) -> JsonObject:
     """Service of one target. Its annotation in the cluster is the truth about which revision is stable."""
     name = naming.target_service(owner.name, target)
-    made = _service(name, owner, naming.target_labels(owner.name, target), _selector(owner, target, split))
-    notes = {naming.STABLE: split.stable}
+    manifest = _service(name, owner, naming.target_labels(owner.name, target), _selector(owner, target, split))
+    annotations = {naming.STABLE: split.stable}
     if split.mixed:
-        notes[naming.CANARY] = f"{split.canary}={split.weight}"
-    made["metadata"]["annotations"] = notes
-    return made
+        annotations[naming.CANARY] = f"{split.canary}={split.weight}"
+    manifest["metadata"]["annotations"] = annotations
+    return manifest
 
 
-def for_pipeline(owner: Owner, stable: dict[str, Split]) -> JsonObject:
+def for_pipeline(owner: Owner, stable: dict[str, TrafficSplit]) -> JsonObject:
     """Service of the whole pipeline.
 
     With one target it selects what the target's Service selects. A selector cannot name a different revision for
@@ -93,7 +91,7 @@ def for_pipeline(owner: Owner, stable: dict[str, Split]) -> JsonObject:
     return _service(owner.name, owner, labels, {naming.PIPELINE: owner.name, naming.ROLE: naming.SERVING})
 
 
-def _selector(owner: Owner, target: str, split: Split) -> dict[str, str]:
+def _selector(owner: Owner, target: str, split: TrafficSplit) -> dict[str, str]:
     """Ready pods share the requests evenly, so selecting both revisions splits them by their numbers of pods."""
     either = {naming.PIPELINE: owner.name, naming.TARGET: target}
     return either if split.mixed else {**either, naming.REVISION: split.stable}

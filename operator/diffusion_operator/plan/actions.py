@@ -1,9 +1,9 @@
-"""What a plan asks for; the I/O layer carries it out in order."""
+"""Actions of a plan; the I/O layer executes them in order."""
 
 from dataclasses import dataclass
-from typing import Any
 
-JsonObject = dict[str, Any]
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.views.base import ObjectView
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class StartJob:
 
 @dataclass(frozen=True)
 class RestartJob:
-    """Delete a Job as it was seen, then create it anew."""
+    """Delete a Job as observed, then create it again."""
 
     name: str
     uid: str
@@ -36,21 +36,22 @@ class RestartJob:
 
 
 @dataclass(frozen=True)
-class KeepResult:
-    """Keep a Job's result on the Job, since its pod may go.
+class RecordResult:
+    """Record a Job's result on the Job, since its pod may go.
 
     Attributes:
-        made: stage, component and SKU; empty where the stage has none.
+        result: JSON text.
+        labels: stage, component and SKU, for metrics; empty where the stage has none.
     """
 
     name: str
     result: str
-    made: tuple[str, str, str] = ("", "", "")
+    labels: tuple[str, str, str] = ("", "", "")
 
 
 @dataclass(frozen=True)
-class LeaveJob:
-    """Others still need this Job: only this pipeline's claim on it goes."""
+class ReleaseJob:
+    """Give up this pipeline's claim on a Job that others still need."""
 
     name: str
     membership: str
@@ -59,7 +60,7 @@ class LeaveJob:
 
 @dataclass(frozen=True)
 class DeleteJob:
-    """Delete a Job that only this pipeline needed, unless somebody joined since it was seen."""
+    """Delete a Job that only this pipeline needed, unless another joined since it was observed."""
 
     name: str
     uid: str
@@ -67,7 +68,7 @@ class DeleteJob:
 
 
 @dataclass(frozen=True)
-class Admit:
+class AdmitJobs:
     """Let compile Jobs of a SKU start, of whatever pipeline, as far as there is room."""
 
     sku: str
@@ -99,9 +100,9 @@ class Remove:
     uid: str
 
 
-def remove(kind: str, item: JsonObject) -> Remove:
+def remove(view: ObjectView) -> Remove:
     """Delete this object, and no later one of its name."""
-    return Remove(kind, item["metadata"]["name"], item["metadata"]["uid"])
+    return Remove(view.kind, view.name, view.uid)
 
 
-Action = Apply | StartJob | RestartJob | KeepResult | Admit | LeaveJob | DeleteJob | Scale | Annotate | Remove
+Action = Apply | StartJob | RestartJob | RecordResult | AdmitJobs | ReleaseJob | DeleteJob | Scale | Annotate | Remove

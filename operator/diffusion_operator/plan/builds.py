@@ -1,4 +1,4 @@
-"""The chain of builds: fetch, export, compile, assemble, check. Each stage's results name the next stage's Jobs."""
+"""The graph of builds: fetch, export, compile, assemble, check. Each stage's results name the next stage's Jobs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -6,20 +6,19 @@ from dataclasses import dataclass, field, replace
 from diffusion_contract.spec import DiffusionPipelineSpec, Target, applied
 from diffusion_operator.manifests.common import Placement, placement
 from diffusion_operator.plan import parts as all_parts
-from diffusion_operator.plan.jobs import JobView
 from diffusion_operator.plan.parts import MODEL, Part
 from diffusion_operator.plan.requests import Requests, Store
-from diffusion_operator.plan.steps import Step, step
+from diffusion_operator.plan.steps import BuildStep, build_step
 from diffusion_operator.settings import Settings
+from diffusion_operator.views.job import JobView
 
 
 @dataclass(frozen=True)
-class Builds:
-    """All steps that are known by now.
+class BuildGraph:
+    """All steps that are known so far.
 
     Attributes:
         parts: names of the engines that the spec asks for.
-        skus: of all targets.
         fetches: sources by role; `model` is the checkpoint.
         exports: by part; holds those whose sources are all there.
         compiles: by part and SKU; holds those whose export is done.
@@ -30,12 +29,12 @@ class Builds:
 
     parts: tuple[str, ...]
     skus: tuple[str, ...]
-    fetches: Mapping[str, Step]
-    exports: Mapping[str, Step]
-    compiles: Mapping[tuple[str, str], Step]
-    assembles: Mapping[str, Step]
-    checks: Mapping[str, Step]
-    variants: Mapping[str, "Builds"] = field(default_factory=dict)
+    fetches: Mapping[str, BuildStep]
+    exports: Mapping[str, BuildStep]
+    compiles: Mapping[tuple[str, str], BuildStep]
+    assembles: Mapping[str, BuildStep]
+    checks: Mapping[str, BuildStep]
+    variants: Mapping[str, "BuildGraph"] = field(default_factory=dict)
 
     @property
     def assembled(self) -> bool:
@@ -44,102 +43,103 @@ class Builds:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to build."""
-        known = self.assembled and all(item.assembled for item in self.variants.values())
-        return known and all(item.done for item in self.steps())
+        """Whether nothing remains to be built."""
+        assembled = self.assembled and all(item.assembled for item in self.variants.values())
+        return assembled and all(step.succeeded for step in self.steps())
 
     @property
-    def fetch(self) -> Step:
+    def fetch(self) -> BuildStep:
         """The checkpoint."""
         return self.fetches[MODEL]
 
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[BuildStep, ...]:
         """All known steps in the order of the chain, those of variants last; each Job once."""
-        found = {item.request.name: item for item in self.own_steps()}
+        steps = {step.request.name: step for step in self.own_steps()}
         for variant in self.variants.values():
-            for item in variant.steps():
-                found.setdefault(item.request.name, item)
-        return tuple(found.values())
+            steps = {step.request.name: step for step in variant.steps()} | steps
+        return tuple(steps.values())
 
-    def own_steps(self) -> tuple[Step, ...]:
+    def own_steps(self) -> tuple[BuildStep, ...]:
         """All known steps without those that only variants need."""
         return (*self.engine_steps(), *self.repository_steps())
 
-    def repository_steps(self) -> tuple[Step, ...]:
+    def repository_steps(self) -> tuple[BuildStep, ...]:
         """All known steps from the engines to what can be served."""
         return (*self.assembles.values(), *self.checks.values())
 
-    def repository(self, sku: str) -> Step | None:
-        """The SKU's repository, once it is proven to draw the right pictures."""
+    def repository(self, sku: str) -> BuildStep | None:
+        """The SKU's repository, once its images have been compared with those of diffusers."""
         check = self.checks.get(sku)
-        return self.assembles[sku] if check is not None and check.done else None
+        return self.assembles[sku] if check is not None and check.succeeded else None
 
-    def engine_steps(self) -> tuple[Step, ...]:
+    def engine_steps(self) -> tuple[BuildStep, ...]:
         """All known steps up to the engines."""
         return (*self.fetches.values(), *self.exports.values(), *self.compiles.values())
 
     @property
-    def engines_wanted(self) -> int:
+    def engine_count(self) -> int:
         """Number of engines that the spec asks for."""
         return len(self.parts) * len(self.skus)
 
     @property
-    def engines_done(self) -> int:
+    def engines_ready(self) -> int:
         """Number of engines in the store."""
-        return sum(item.done for item in self.compiles.values())
+        return sum(item.succeeded for item in self.compiles.values())
 
-    def settled_stages(self) -> frozenset[str]:
-        """Stages of which every wanted Job is known: any other Job of such a stage is not wanted any more."""
-        settled = {"fetch"}
+    def complete_stages(self) -> frozenset[str]:
+        """Stages whose Jobs are all in the graph: any other Job of such a stage is obsolete."""
+        stages = {"fetch"}
         if len(self.exports) == len(self.parts):
-            settled.add("export")
-        if len(self.compiles) == self.engines_wanted:
-            settled.add("compile")
+            stages.add("export")
+        if len(self.compiles) == self.engine_count:
+            stages.add("compile")
         if self.assembled:
-            settled.add("assemble")
+            stages.add("assemble")
         if len(self.checks) == len(self.skus):
-            settled.add("check")
-        return frozenset(settled).intersection(*(item.settled_stages() for item in self.variants.values()))
+            stages.add("check")
+        return frozenset(stages).intersection(*(item.complete_stages() for item in self.variants.values()))
 
 
-def chain(spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Mapping[str, JobView]) -> Builds:
+def build_graph(
+    spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Mapping[str, JobView]
+) -> BuildGraph:
     """The steps, as far as the results of earlier ones name them; also those of the variants."""
     experiment = spec.rollout.experiment if spec.rollout is not None else None
     variants = {
-        item.name: _chain(applied(item, spec), store, settings, jobs)
+        item.name: _graph(applied(item, spec), store, settings, jobs)
         for item in (experiment.variants if experiment is not None else ())
     }
-    return replace(_chain(spec, store, settings, jobs), variants=variants)
+    return replace(_graph(spec, store, settings, jobs), variants=variants)
 
 
-def names(wanted: Iterable[Part]) -> tuple[str, ...]:
+def names(engines: Iterable[Part]) -> tuple[str, ...]:
     """Names of the engines."""
-    return tuple(part.name for part in wanted)
+    return tuple(part.name for part in engines)
 
 
-def _chain(spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Mapping[str, JobView]) -> Builds:
+def _graph(spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Mapping[str, JobView]) -> BuildGraph:
     requests = Requests(spec, store, settings)
     wanted = all_parts.parts(spec)
     places = _placements(spec.targets, spec.engines.priority_class_name)
-    fetches = {role: step(requests.fetch(origin), jobs) for role, origin in all_parts.origins(spec.model).items()}
+    fetches = {role: build_step(requests.fetch(origin), jobs) for role, origin in all_parts.origins(spec.model).items()}
     exports = {
-        part.name: step(requests.export(part, fetches), jobs)
+        part.name: build_step(requests.export(part, fetches), jobs)
         for part in wanted
-        if all(fetches[role].done for role in part.roles)
+        if all(fetches[role].succeeded for role in part.roles)
     }
     compiles = {
-        (part.name, sku): step(requests.compile(part, exports[part.name], sku, place), jobs)
+        (part.name, sku): build_step(requests.compile(part, exports[part.name], sku, place), jobs)
         for part in wanted
-        if part.name in exports and exports[part.name].done
+        if part.name in exports and exports[part.name].succeeded
         for sku, place in places.items()
     }
     assembles = {
-        sku: step(requests.assemble(fetches[MODEL], _engines(compiles, sku), place.runtime), jobs)
+        sku: build_step(requests.assemble(fetches[MODEL], _engines(compiles, sku), place.runtime), jobs)
         for sku, place in places.items()
         if len(_engines(compiles, sku)) == len(wanted)
     }
-    checks = {sku: step(requests.check(item), jobs) for sku, item in assembles.items() if item.done}
-    return Builds(names(wanted), tuple(places), fetches, exports, compiles, assembles, checks)
+    checks = {sku: build_step(requests.check(item), jobs) for sku, item in assembles.items() if item.succeeded}
+    return BuildGraph(names(wanted), tuple(places), fetches, exports, compiles, assembles, checks)
 
 
 def _placements(targets: Iterable[Target], priority_class: str | None) -> dict[str, Placement]:
@@ -150,5 +150,5 @@ def _placements(targets: Iterable[Target], priority_class: str | None) -> dict[s
     return placements
 
 
-def _engines(compiles: Mapping[tuple[str, str], Step], sku: str) -> dict[str, str]:
-    return {name: item.digest for (name, its_sku), item in compiles.items() if its_sku == sku and item.done}
+def _engines(compiles: Mapping[tuple[str, str], BuildStep], sku: str) -> dict[str, str]:
+    return {name: item.digest for (name, its_sku), item in compiles.items() if its_sku == sku and item.succeeded}

@@ -1,21 +1,21 @@
-"""When a build should be done, from how long the same one took before; told to people, never decided on."""
+"""When a build should be done, from how long the same one took before; for people; no decision depends on it."""
 
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from diffusion_operator.api.status import BuildStatus
-from diffusion_operator.plan.jobs import parse_time, rfc3339
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.views.base import parse_time, rfc3339
 
-JsonObject = dict[str, Any]
 Status = TypeVar("Status", bound=BuildStatus)
 
 
 def with_estimate(status: Status, before: JsonObject) -> Status:
-    """The status with what is known from the builds before.
+    """The status with what earlier builds tell.
 
     Args:
-        status: as it is seen now.
-        before: what the present status says about the same component on the same SKU; may be empty.
+        status: of this pass.
+        before: present status of the same component on the same SKU; may be empty.
     """
     if status.state == "Ready" and not status.cached:
         return status
@@ -30,7 +30,7 @@ def with_estimate(status: Status, before: JsonObject) -> Status:
 
 def _last_seconds(before: JsonObject) -> float | None:
     """An answer from the store takes no time, and says nothing about a build."""
-    found = before.get("lastSeconds")
-    if found is None and before.get("state") == "Ready" and not before.get("cached"):
-        found = before.get("seconds")
-    return float(found) if isinstance(found, int | float) else None
+    last = before.get("lastSeconds")
+    if last is None and before.get("state") == "Ready" and not before.get("cached"):
+        last = before.get("seconds")
+    return float(last) if isinstance(last, int | float) else None

@@ -35,35 +35,39 @@ PRODUCTS: Mapping[str, int] = MappingProxyType(
 )
 """MiB, about as nvidia-smi shows it, of products whose name does not say it. What is unknown is not judged."""
 SLICE = re.compile(r"-MIG-\d+g\.(\d+)gb")
-NAMED = re.compile(r"-(\d+)GB(?:-|$)", re.IGNORECASE)
-SHARED = "-SHARED"
+MEMORY_IN_NAME = re.compile(r"-(\d+)GB(?:-|$)", re.IGNORECASE)
+TIME_SLICED_SUFFIX = "-SHARED"
 """What GPU feature discovery adds to the name of a GPU that several pods take turns on."""
-USABLE = 0.95
+USABLE_FRACTION = 0.95
 """Of what a name says: a slice 1g.10gb has 9.5 GiB."""
 
 
 def memory_bytes(sku: str) -> int | None:
-    """Memory of one GPU or MIG slice, bytes; None where neither its name nor the table says it."""
-    known = PRODUCTS.get(sku.removesuffix(SHARED))
-    if known is not None:
-        return known * MIB
-    said = SLICE.search(sku) or NAMED.search(sku)
+    """Memory of one GPU or MIG slice, bytes; None where neither its name nor the table tells."""
+    mebibytes = PRODUCTS.get(sku.removesuffix(TIME_SLICED_SUFFIX))
+    if mebibytes is not None:
+        return mebibytes * MIB
+    match = SLICE.search(sku) or MEMORY_IN_NAME.search(sku)
     # Of a slice without its size in the name, the product's size says nothing.
-    return int(int(said[1]) * USABLE * GIB) if said is not None and ("-MIG-" not in sku or "g." in sku) else None
+    return (
+        int(int(match[1]) * USABLE_FRACTION * GIB)
+        if match is not None and ("-MIG-" not in sku or "g." in sku)
+        else None
+    )
 
 
-def shortage(sku: str, needed: int | None) -> str | None:
-    """What to say when the server should need more than the GPU has; None when it fits, or nobody knows.
+def memory_warning(sku: str, required_bytes: int | None) -> str | None:
+    """Warning that the server may need more than the GPU has; None when it fits, or the memory is unknown.
 
     Args:
         sku: GPU product.
-        needed: bytes, as the builder estimates.
+        required_bytes: estimate of the builder.
     """
-    there = memory_bytes(sku)
-    if needed is None or there is None or needed <= there:
+    available = memory_bytes(sku)
+    if required_bytes is None or available is None or required_bytes <= available:
         return None
     return (
-        f"A server should need about {needed / GIB:.1f} GiB of GPU memory, and {sku} has {there / GIB:.1f}: "
-        "take a larger GPU or slice, smaller shapes (batch.max, height.max, width.max) or precision float16. "
-        "This is an estimate; serving is tried all the same."
+        f"A server should need about {required_bytes / GIB:.1f} GiB of GPU memory, and {sku} has "
+        f"{available / GIB:.1f}: take a larger GPU or slice, smaller shapes (batch.max, height.max, width.max) or "
+        "precision float16. This is an estimate; serving is tried all the same."
     )

@@ -1,19 +1,19 @@
-"""What was seen of one pipeline in the cluster."""
+"""The observed objects of one pipeline."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import naming
 from diffusion_operator.analysis import Window
-from diffusion_operator.conditions import Reason
+from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner
-from diffusion_operator.plan.jobs import JobView
-from diffusion_operator.plan.pods import Trouble, newest_first, trouble
-
-JsonObject = dict[str, Any]
+from diffusion_operator.views.base import ObjectView, View, newest_first
+from diffusion_operator.views.job import JobView
+from diffusion_operator.views.pod import PodView
+from diffusion_operator.views.serving import DeploymentView, RouteView, ServiceView
+from diffusion_operator.views.storage import ClaimView
 
 
 @dataclass(frozen=True)
@@ -22,29 +22,23 @@ class Claims:
 
     Attributes:
         store: that holds the artifacts; None when it does not exist.
-        missing: names of those that should hold sources and do not exist.
+        missing: names of claims that should hold sources and do not exist.
     """
 
-    store: JsonObject | None = None
+    store: ClaimView | None = None
     missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Observed:
-    """One look at everything that belongs to a pipeline.
+class ObservedPipeline:
+    """Everything that belongs to a pipeline, at one time.
 
     Attributes:
-        generation: of the spec.
-        status: present status, only to tell what is new.
-        deployments: of all targets and revisions.
-        services: of the pipeline, its targets and revisions.
-        serving_pods: of all revisions.
-        keep: digests of all that the store holds for pipelines of the namespace; only looked up when this one is to
-            clean it now.
-        policies: budgets and autoscalers of all targets, and routes, by kind.
-        annotations: of the pipeline.
-        windows: what revisions answered since their step of a rollout began, by target and revision.
-        now: when this was seen.
+        status: present status, only to find out what is new.
+        policies: disruption budgets and autoscalers of all targets.
+        live_digests: artifacts in the store that any pipeline of the namespace needs; None until a plan needs them.
+        windows: requests of revisions since their step of a rollout began, by target and revision; None until a plan
+            needs them.
     """
 
     owner: Owner
@@ -52,55 +46,45 @@ class Observed:
     spec: DiffusionPipelineSpec
     now: datetime
     status: JsonObject = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     claims: Claims = Claims()
     jobs: tuple[JobView, ...] = ()
-    deployments: tuple[JsonObject, ...] = ()
-    services: tuple[JsonObject, ...] = ()
-    serving_pods: tuple[JsonObject, ...] = ()
-    keep: frozenset[str] | None = None
-    policies: Mapping[str, tuple[JsonObject, ...]] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    windows: Mapping[tuple[str, str], Window] = field(default_factory=dict)
+    deployments: tuple[DeploymentView, ...] = ()
+    services: tuple[ServiceView, ...] = ()
+    policies: tuple[ObjectView, ...] = ()
+    routes: tuple[RouteView, ...] = ()
+    serving_pods: tuple[PodView, ...] = ()
+    live_digests: frozenset[str] | None = None
+    windows: Mapping[tuple[str, str], Window] | None = None
 
-    def find(self, kind: str, name: str) -> JsonObject | None:
-        """The object with this name, when it was seen and belongs to the pipeline."""
-        items = {
-            "Deployment": self.deployments,
-            "Service": self.services,
-            "PersistentVolumeClaim": (self.claims.store,) if self.claims.store is not None else (),
-            **self.policies,
-        }
-        return next((item for item in items.get(kind, ()) if item["metadata"]["name"] == name), None)
+    @property
+    def serving_objects(self) -> tuple[ObjectView, ...]:
+        """Everything that serves, in the order in which it is deleted."""
+        return (*self.services, *self.deployments, *self.policies, *self.routes)
 
-    def of_target(self, items: Iterable[JsonObject], target: str) -> Iterator[JsonObject]:
-        """Those of the objects that belong to the target and are not on their way out."""
-        for item in items:
-            gone = "deletionTimestamp" in item["metadata"]
-            if item["metadata"].get("labels", {}).get(naming.TARGET) == target and not gone:
-                yield item
+    def find(self, kind: str, name: str) -> ObjectView | None:
+        """The object with this name, when it was observed and belongs to the pipeline."""
+        claims = (self.claims.store,) if self.claims.store is not None else ()
+        views = (*self.serving_objects, *claims)
+        return next((view for view in views if (view.kind, view.name) == (kind, name)), None)
 
-    def pods_of(self, target: str, revision: str) -> list[JsonObject]:
+    def target_service(self, target: str) -> ServiceView | None:
+        """The target's Service; its annotation is the truth about which revision is stable."""
+        name = naming.target_service(self.owner.name, target)
+        return next((service for service in self.services if service.name == name), None)
+
+    def pods_of(self, target: str, revision: str) -> list[PodView]:
         """Serving pods of a revision, newest first."""
-        wanted = {naming.TARGET: target, naming.REVISION: revision}.items()
-        return newest_first(pod for pod in self.serving_pods if wanted <= pod["metadata"].get("labels", {}).items())
+        return newest_first(pod for pod in self.serving_pods if (pod.target, pod.revision) == (target, revision))
 
-    def serving_trouble(self, target: str, revision: str) -> Trouble | None:
-        """What keeps the newest pod of a revision from being ready, or from being created at all."""
-        found = next(filter(None, map(trouble, self.pods_of(target, revision))), None)
-        name = naming.revision(self.owner.name, target, revision)
-        return found or next(filter(None, (_refused(item) for item in self.deployments if _is(item, name))), None)
+    def window(self, target: str, revision: str) -> Window:
+        """Requests of the revision since its step began; empty when they are unknown."""
+        return (self.windows or {}).get((target, revision), Window())
 
 
-def _is(item: JsonObject, name: str) -> bool:
-    return bool(item["metadata"]["name"] == name)
-
-
-def _refused(deployment: JsonObject) -> Trouble | None:
-    for condition in deployment.get("status", {}).get("conditions", []):
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            text = f"The pods of {deployment['metadata']['name']} are refused: {condition.get('message', '')}"
-            return Trouble(Reason.OBJECT_REFUSED, text, str(condition.get("lastTransitionTime", "")))
-    return None
+def live_views(views: Iterable[View], target: str) -> Iterator[View]:
+    """Views of the target's objects that are not being deleted."""
+    return (view for view in views if view.target == target and not view.terminating)
 
 
 def claim_name(spec: DiffusionPipelineSpec, pipeline: str) -> str:

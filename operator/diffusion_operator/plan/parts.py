@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from diffusion_contract.spec import DiffusionPipelineSpec, Model, Precision, Source
-
-JsonObject = dict[str, Any]
+from diffusion_operator.json_objects import JsonObject
 
 MODEL = "model"
 IP_ADAPTER = "ip_adapter"

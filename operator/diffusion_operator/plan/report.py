@@ -1,8 +1,7 @@
-"""Status and Events from a plan."""
+"""Status and Events of a plan."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from diffusion_operator import conditions, naming
 from diffusion_operator.api.status import (
@@ -15,145 +14,146 @@ from diffusion_operator.api.status import (
     SourceStatus,
     Summary,
     TargetStatus,
+    VariantStatus,
 )
-from diffusion_operator.conditions import Finding, Reason, Type
-from diffusion_operator.manifests.event import EventNote
+from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.manifests.event import PendingEvent
 from diffusion_operator.plan import collection, memory
-from diffusion_operator.plan.builds import Builds, names
+from diffusion_operator.plan.builds import BuildGraph, names
+from diffusion_operator.plan.context import PlanContext
 from diffusion_operator.plan.estimate import with_estimate
-from diffusion_operator.plan.findings import told
-from diffusion_operator.plan.observed import Observed
+from diffusion_operator.plan.experiments import VariantPlan
+from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.parts import parts
-from diffusion_operator.plan.results import side_by_side
-from diffusion_operator.plan.serving import TargetPlan, Targets
-from diffusion_operator.plan.steps import Step
-from diffusion_operator.plan.steps import status as step_status
-from diffusion_operator.rollout import Note, Strategy
+from diffusion_operator.plan.serving import TargetPlan, TargetPlans
+from diffusion_operator.plan.steps import BuildStep, step_status
+from diffusion_operator.rollout import RevisionState, RolloutProgress, Strategy
 
-JsonObject = dict[str, Any]
-
-GOOD_NEWS = frozenset({Type.ENGINES_READY, Type.AVAILABLE, Type.ROLLOUT_COMPLETE, Type.READY})
+EVENT_ON_TRUE = frozenset(
+    {ConditionType.ENGINES_READY, ConditionType.AVAILABLE, ConditionType.ROLLOUT_COMPLETE, ConditionType.READY}
+)
+MAX_MESSAGE = 1000
+DIGITS = 6
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What a status is about: generation of the spec, time, and the conditions before."""
+class StatusBasis:
+    """What a status is written on: generation of the spec, time (RFC 3339), and the present conditions by type."""
 
     generation: int
     now: str
-    before: Mapping[str, Condition]
+    present: Mapping[str, Condition]
 
 
-def moment(generation: int, now: str, status: JsonObject) -> Moment:
-    """The moment; conditions that this version cannot read count as absent."""
-    before: dict[str, Condition] = {}
-    for item in status.get("conditions", []):
+def status_basis(generation: int, now: str, status: JsonObject) -> StatusBasis:
+    """The basis; conditions that this version cannot read count as absent."""
+    present: dict[str, Condition] = {}
+    for entry in status.get("conditions", []):
         try:
-            before[item["type"]] = Condition.model_validate(item)
+            present[entry["type"]] = Condition.model_validate(entry)
         except (ValueError, KeyError, TypeError):
             continue
-    return Moment(generation, now, before)
+    return StatusBasis(generation, now, present)
 
 
-def with_ready(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The findings and their sum."""
-    return (*findings, conditions.ready(findings))
+def with_ready(updates: Sequence[ConditionUpdate]) -> tuple[ConditionUpdate, ...]:
+    """The updates and their sum."""
+    return (*updates, conditions.ready(updates))
 
 
-def only_conditions(at: Moment, findings: Sequence[Finding]) -> DiffusionPipelineStatus:
+def conditions_only(basis: StatusBasis, updates: Sequence[ConditionUpdate]) -> DiffusionPipelineStatus:
     """A status for a spec that cannot be planned."""
     return DiffusionPipelineStatus(
-        observed_generation=at.generation,
-        conditions=conditions.merge(findings, at.before, at.generation, at.now),
+        observed_generation=basis.generation,
+        conditions=conditions.merge(updates, basis.present, basis.generation, basis.now),
     )
 
 
-def full(
-    at: Moment,
-    findings: Sequence[Finding],
-    observed: Observed,
-    builds: Builds | None,
-    plans: Sequence[TargetPlan],
+def pipeline_status(
+    basis: StatusBasis, updates: Sequence[ConditionUpdate], context: PlanContext, targets: TargetPlans
 ) -> DiffusionPipelineStatus:
     """The whole status."""
+    observed, builds = context.observed, context.builds
+    components = builds.parts if builds is not None else names(parts(observed.spec))
+    present = observed.status.get("components", {})
     return DiffusionPipelineStatus(
-        observed_generation=at.generation,
-        conditions=conditions.merge(findings, at.before, at.generation, at.now),
-        summary=_summary(observed, builds, plans),
+        observed_generation=basis.generation,
+        conditions=conditions.merge(updates, basis.present, basis.generation, basis.now),
+        summary=_summary(len(components), builds, targets.plans),
         source=_source(builds.fetch) if builds is not None else None,
-        components={name: _component(name, builds, _before(observed, name)) for name in _parts(observed, builds)},
-        targets=[_target(observed, plan, builds) for plan in plans],
+        components={name: _component(name, builds, present.get(name, {})) for name in components},
+        targets=[_target(observed, plan, builds) for plan in targets.plans],
         collection=collection.status(observed),
         ensembles=_ensembles(builds),
     )
 
 
-def notes(at: Moment, findings: Iterable[Finding]) -> Iterator[EventNote]:
-    """What is new and worth telling: trouble when its reason is new, good news when it has become true."""
-    said: set[str] = set()
-    for finding in findings:
-        before = at.before.get(finding.type)
-        trouble = conditions.is_trouble(finding)
-        known = before is not None and (before.status, before.reason) == (str(finding.ok), finding.reason)
-        # A new generation that fails for the same reason is told again: its message is about something else.
-        stale = trouble and before is not None and before.observed_generation != at.generation
-        message = finding.lasting or finding.message
-        if (known and not stale) or message in said:
+def condition_events(basis: StatusBasis, updates: Iterable[ConditionUpdate]) -> Iterator[PendingEvent]:
+    """Events for what is new: a problem when its reason is new, good news when it has become true."""
+    sent: set[str] = set()
+    for update in updates:
+        present = basis.present.get(update.type)
+        problem = conditions.needs_action(update)
+        same = present is not None and (present.status, present.reason) == (str(update.ok), update.reason)
+        # A new generation that fails for the same reason is reported again: its message is about something else.
+        stale = problem and present is not None and present.observed_generation != basis.generation
+        message = update.event_message or update.message
+        if (same and not stale) or message in sent:
             continue
-        if trouble or (finding.ok and finding.type in GOOD_NEWS and (before is None or before.status != "True")):
-            said.add(message)
-            yield EventNote(warning=trouble, reason=finding.reason, message=message)
+        became_true = update.ok and (present is None or present.status != "True")
+        if problem or (became_true and update.type in EVENT_ON_TRUE):
+            sent.add(message)
+            yield PendingEvent(warning=problem, reason=update.reason, message=message)
 
 
-def warnings(status: DiffusionPipelineStatus, before: JsonObject) -> Iterator[EventNote]:
-    """Warnings of targets that the status before does not have."""
-    said = {item.get("warning") for item in before.get("targets", [])}
+def gpu_warnings(status: DiffusionPipelineStatus, present: JsonObject) -> Iterator[PendingEvent]:
+    """Warnings of targets that the present status does not have."""
+    present_warnings = {entry.get("warning") for entry in present.get("targets", [])}
     for text in dict.fromkeys(target.warning for target in status.targets if target.warning is not None):
-        if text not in said:
-            yield EventNote(warning=True, reason=Reason.GPU_TOO_SMALL, message=text)
+        if text not in present_warnings:
+            yield PendingEvent(warning=True, reason=Reason.GPU_TOO_SMALL, message=text)
 
 
-def step_notes(targets: Targets) -> Iterator[EventNote]:
-    """Every step that a canary takes, once."""
+def canary_events(targets: TargetPlans) -> Iterator[PendingEvent]:
+    """One Event for every step that a canary takes."""
     for plan in targets.plans:
-        note = plan.step.notes.get(plan.state.desired or "")
-        text = _step_text(targets.strategy, note) if note is not None and plan.note is not None else ""
+        update = plan.step.progress_updates.get(plan.state.desired or "")
+        text = _canary_text(targets.strategy, update) if update is not None and plan.progress is not None else ""
         if text:
             message = f"Target {plan.target.name}: canary {plan.state.desired} {text}."
-            yield EventNote(warning=False, reason=Reason.CANARY_PROGRESSING, message=message)
+            yield PendingEvent(warning=False, reason=Reason.CANARY_PROGRESSING, message=message)
 
 
-def _step_text(strategy: Strategy, note: Note) -> str:
-    """Empty where there is nothing to tell: what is rejected is told as a condition."""
-    if note.phase == "Pictures":
-        return "is compared by its pictures" if note.settled else "is started"
-    if note.phase == "Step":
-        weight = strategy.weights[note.step]
-        verb = "gets" if note.settled else "is to get"
-        return f"{verb} {weight} % of the requests (step {note.step + 1} of {len(strategy.weights)})"
-    return "has passed and grows to full size" if note.phase == "Promoting" else ""
+def _canary_text(strategy: Strategy, progress: RolloutProgress) -> str:
+    """Empty for phases that have no Event: a rejection is reported as a condition."""
+    if progress.phase == "ImageComparison":
+        return "is compared by its images" if progress.observing else "is started"
+    if progress.phase == "Step":
+        verb = "gets" if progress.observing else "will get"
+        step = f"step {progress.step + 1} of {len(strategy.weights)}"
+        return f"{verb} {strategy.weights[progress.step]} % of the requests ({step})"
+    return "has passed and grows to full size" if progress.phase == "Promoting" else ""
 
 
-def _summary(observed: Observed, builds: Builds | None, plans: Sequence[TargetPlan]) -> Summary:
+def _summary(components: int, builds: BuildGraph | None, plans: Sequence[TargetPlan]) -> Summary:
     skus = {plan.target.sku for plan in plans}
-    wanted, done = (
-        (builds.engines_wanted, builds.engines_done) if builds else (len(_parts(observed, builds)) * len(skus), 0)
-    )
+    total, ready = (builds.engine_count, builds.engines_ready) if builds else (components * len(skus), 0)
     serving = sum(plan.available for plan in plans)
-    return Summary(engines=f"{done}/{wanted}", targets=f"{serving}/{len(plans)}", canary=_canary_column(plans))
+    return Summary(engines=f"{ready}/{total}", targets=f"{serving}/{len(plans)}", canary=_canary_column(plans))
 
 
 def _canary_column(plans: Sequence[TargetPlan]) -> str | None:
     """Share and verdict of the canary, in a few words; of an experiment the variants that have their share."""
-    whole = {item.variant.name: True for plan in plans for item in plan.variants}
-    for item in (item for plan in plans for item in plan.variants):
-        whole[item.variant.name] = whole[item.variant.name] and item.complete
-    if whole:
-        return f"A/B {sum(whole.values())}/{len(whole)}"
-    plan = next((plan for plan in plans if plan.note is not None and plan.note.phase != "Served"), None)
-    if plan is None or plan.note is None:
+    complete: dict[str, bool] = {}
+    for variant in (variant for plan in plans for variant in plan.variants):
+        complete[variant.variant.name] = complete.get(variant.variant.name, True) and variant.complete
+    if complete:
+        return f"A/B {sum(complete.values())}/{len(complete)}"
+    plan = next((plan for plan in plans if plan.progress is not None and plan.progress.phase != "Served"), None)
+    if plan is None:
         return None
-    verdict = told(plan)
+    verdict = plan.latest_verdict
     if plan.step.progress == "Rejected":
         return f"rejected: {verdict.reason}" if verdict is not None else "rejected"
     if plan.step.progress == "Promoting":
@@ -161,86 +161,117 @@ def _canary_column(plans: Sequence[TargetPlan]) -> str | None:
     return f"{plan.step.weight}% {verdict.outcome if verdict is not None else 'Starting'}"
 
 
-def _parts(observed: Observed, builds: Builds | None) -> tuple[str, ...]:
-    return builds.parts if builds is not None else names(parts(observed.spec))
+def _source(fetch: BuildStep) -> SourceStatus:
+    return SourceStatus(**step_status(fetch).model_dump(), pipeline_class=fetch.result.get("pipelineClass"))
 
 
-def _source(fetch: Step) -> SourceStatus:
-    basics = step_status(fetch).model_dump()
-    return SourceStatus(**basics, pipeline_class=fetch.result.get("pipelineClass"))
-
-
-def _before(observed: Observed, name: str) -> JsonObject:
-    found: JsonObject = observed.status.get("components", {}).get(name, {})
-    return found
-
-
-def _component(name: str, builds: Builds | None, before: JsonObject) -> ComponentStatus:
+def _component(name: str, builds: BuildGraph | None, present: JsonObject) -> ComponentStatus:
     export = builds.exports.get(name) if builds is not None else None
     skus = builds.skus if builds is not None else ()
     compiles = builds.compiles if builds is not None else {}
-    earlier = before.get("skus", {})
+    earlier = present.get("skus", {})
     engines = {sku: with_estimate(step_status(compiles.get((name, sku))), earlier.get(sku, {})) for sku in skus}
-    return ComponentStatus(**with_estimate(step_status(export), before).model_dump(), skus=engines)
+    return ComponentStatus(**with_estimate(step_status(export), present).model_dump(), skus=engines)
 
 
-def _target(observed: Observed, plan: TargetPlan, builds: Builds | None) -> TargetStatus:
-    state, serving = plan.state, plan.serving
-    assemble = builds.assembles.get(plan.target.sku) if builds is not None else None
-    needed = assemble.result.get("vramBytes") or None if assemble is not None else None
+def _target(observed: ObservedPipeline, plan: TargetPlan, builds: BuildGraph | None) -> TargetStatus:
+    state, serving, progress, sku = plan.state, plan.serving, plan.progress, plan.target.sku
+    assemble = builds.assembles.get(sku) if builds is not None else None
+    vram_bytes = assemble.result.get("vramBytes") or None if assemble is not None else None
     service = naming.target_service(observed.owner.name, plan.target.name)
+    problem = plan.context.problem
     return TargetStatus(
         name=plan.target.name,
         repository=step_status(assemble),
-        check=_check(builds.checks.get(plan.target.sku) if builds is not None else None),
-        vram_bytes=needed,
-        gpu_memory_bytes=memory.memory_bytes(plan.target.sku),
-        warning=memory.shortage(plan.target.sku, needed),
+        check=_check(builds.checks.get(sku) if builds is not None else None),
+        vram_bytes=vram_bytes,
+        gpu_memory_bytes=memory.memory_bytes(sku),
+        warning=memory.memory_warning(sku, vram_bytes),
         stable_revision=state.stable,
         next_revision=state.desired if state.desired != state.stable else None,
-        canary_revision=state.desired if plan.note is not None else None,
-        canary_weight=plan.step.weight if plan.note is not None else None,
-        canary_ready=state.ready(state.desired) if plan.note is not None else None,
-        phase=plan.note.phase if plan.note is not None else None,
-        step=plan.note.step + 1 if plan.note is not None and plan.note.phase == "Step" else None,
+        canary_revision=state.desired if progress is not None else None,
+        canary_weight=plan.step.weight if progress is not None else None,
+        canary_ready=state.ready(state.desired) if progress is not None else None,
+        phase=progress.phase if progress is not None else None,
+        step=progress.step + 1 if progress is not None and progress.phase == "Step" else None,
         analysis=_analysis(plan),
-        pictures=_pictures(plan.pictures),
-        variants=side_by_side(observed, plan),
+        pictures=_images(plan.context.comparison),
+        variants=_variants(observed, plan),
         history=[item.name for item in state.revisions if item.served and item.name != state.stable] or None,
         replicas=serving.replicas if serving is not None else 0,
         ready_replicas=serving.ready if serving is not None else 0,
         url=naming.url(service, observed.owner.namespace) if state.stable is not None else None,
-        message=conditions.shortened(plan.trouble.message, 1000) if plan.trouble is not None else None,
+        message=conditions.shortened(problem.message, MAX_MESSAGE) if problem is not None else None,
     )
 
 
 def _analysis(plan: TargetPlan) -> AnalysisStatus | None:
-    verdict = told(plan) if plan.note is not None else None
+    verdict = plan.latest_verdict if plan.progress is not None else None
     if verdict is None:
         return None
     return AnalysisStatus(
         verdict=verdict.outcome,
         reason=verdict.reason,
-        message=conditions.shortened(verdict.message, 1000),
+        message=conditions.shortened(verdict.message, MAX_MESSAGE),
         numbers=dict(verdict.numbers),
     )
 
 
-def _pictures(item: Step | None) -> PicturesStatus | None:
-    if item is None:
+def _images(step: BuildStep | None) -> PicturesStatus | None:
+    if step is None:
         return None
-    figures = {name: item.result.get(name) for name in ("worstPsnr", "worstSsim", "colorShift")}
-    return PicturesStatus.model_validate(step_status(item).model_dump() | figures)
+    numbers = {name: step.result.get(name) for name in ("worstPsnr", "worstSsim", "colorShift")}
+    return PicturesStatus.model_validate(step_status(step).model_dump() | numbers)
 
 
-def _check(item: Step | None) -> CheckStatus:
-    result = item.result if item is not None else {}
-    figures = {name: result.get(name) for name in ("worstPsnr", "minPsnr", "worstLatentError")}
-    return CheckStatus.model_validate(step_status(item).model_dump() | figures)
+def _check(step: BuildStep | None) -> CheckStatus:
+    report = step.result if step is not None else {}
+    numbers = {name: report.get(name) for name in ("worstPsnr", "minPsnr", "worstLatentError")}
+    return CheckStatus.model_validate(step_status(step).model_dump() | numbers)
 
 
-def _ensembles(builds: Builds | None) -> list[str]:
-    names: set[str] = set()
-    for item in builds.assembles.values() if builds is not None else ():
-        names.update(str(name) for name in item.result.get("ensembles", []))
-    return sorted(names)
+def _variants(observed: ObservedPipeline, plan: TargetPlan) -> list[VariantStatus] | None:
+    """The stable revision and every variant side by side; None without an experiment."""
+    if not plan.variants or plan.split is None:
+        return None
+    share = plan.split.shares.get(plan.split.stable, 0)
+    stable = _side(observed, plan, "stable", plan.state.find(plan.step.traffic), share)
+    return [stable, *(_variant(observed, plan, variant) for variant in plan.variants)]
+
+
+def _variant(observed: ObservedPipeline, plan: TargetPlan, variant: VariantPlan) -> VariantStatus:
+    name, state = variant.variant.name, variant.state
+    revision = state.find(variant.step.traffic) or state.find(state.desired)
+    if revision is None:
+        return VariantStatus(name=name, revision=state.desired)
+    return _side(observed, plan, name, revision, variant.step.weight)
+
+
+def _side(
+    observed: ObservedPipeline, plan: TargetPlan, name: str, revision: RevisionState | None, weight: int
+) -> VariantStatus:
+    if revision is None:
+        return VariantStatus(name=name, weight=weight)
+    window = observed.window(plan.target.name, revision.name)
+    return VariantStatus(
+        name=name,
+        revision=revision.name,
+        weight=weight,
+        replicas=revision.replicas,
+        ready_replicas=revision.ready,
+        requests=round(window.requests),
+        error_ratio=_rounded(window.failures / window.requests if window.requests else None),
+        p50_seconds=_rounded(window.total.p50),
+        p95_seconds=_rounded(window.total.p95),
+        step_seconds=_rounded(window.step_seconds),
+        mean_batch=_rounded(window.mean_batch),
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, DIGITS) if value is not None else None
+
+
+def _ensembles(builds: BuildGraph | None) -> list[str]:
+    steps = builds.assembles.values() if builds is not None else ()
+    return sorted({str(name) for step in steps for name in step.result.get("ensembles", [])})

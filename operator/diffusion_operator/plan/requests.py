@@ -8,14 +8,13 @@ from typing import Any
 from diffusion_contract.base import Resources, microseconds, seconds
 from diffusion_contract.spec import DiffusionPipelineSpec, Pipeline, Source
 from diffusion_operator import digests, naming
+from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Placement
 from diffusion_operator.manifests.job import SOURCE_PATH, JobRequest, Scorer
 from diffusion_operator.plan import parts
 from diffusion_operator.plan.parts import FOLDERS, MODEL, Origin, Part
-from diffusion_operator.plan.steps import Step
+from diffusion_operator.plan.steps import BuildStep as Step
 from diffusion_operator.settings import Runtime, Settings
-
-JsonObject = dict[str, Any]
 
 SMALL = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
 JUDGE = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})

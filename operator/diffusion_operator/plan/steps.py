@@ -1,96 +1,99 @@
-"""One build step: what is wanted, what its Job says, what to do next."""
+"""One build step: its request, its Job, and the next action."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Self
 
 from diffusion_operator import naming
 from diffusion_operator.api.status import BuildStatus, State
 from diffusion_operator.conditions import shortened
+from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.job import JobRequest, job, template_digest
-from diffusion_operator.plan.actions import Action, Admit, DeleteJob, KeepResult, LeaveJob, RestartJob, StartJob
-from diffusion_operator.plan.jobs import JobView, elsewhere, parse_time
+from diffusion_operator.plan.actions import Action, AdmitJobs, DeleteJob, RecordResult, ReleaseJob, RestartJob, StartJob
+from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.settings import Settings
+from diffusion_operator.views.base import parse_time
+from diffusion_operator.views.job import JobView, as_lost
 
-JsonObject = dict[str, Any]
 MAX_MESSAGE = 1000
-SETTLING = timedelta(seconds=10)
+REPLACE_GRACE = timedelta(seconds=10)
+STATES: Mapping[str, State] = {"Queued": "Queued", "Succeeded": "Ready", "Running": "Running", "Failed": "Failed"}
 
 
 @dataclass(frozen=True)
-class Step:
+class BuildStep:
     """One stage for one component (and SKU), with what is known of its Job."""
 
     request: JobRequest
-    view: JobView | None
+    job: JobView | None
 
     @property
-    def done(self) -> bool:
+    def succeeded(self) -> bool:
         """True when the artifact is in the store."""
-        return self.view is not None and self.view.phase == "Succeeded"
+        return self.job is not None and self.job.phase == "Succeeded"
 
     @property
     def failed(self) -> bool:
         """True when its Job failed, whether or not it will be tried again."""
-        return self.view is not None and self.view.phase == "Failed"
+        return self.job is not None and self.job.phase == "Failed"
 
     @property
     def running(self) -> bool:
         """True while the builder works."""
-        return self.view is not None and self.view.phase == "Running"
+        return self.job is not None and self.job.phase == "Running"
 
     @property
     def result(self) -> JsonObject:
-        """What the builder said; empty until done."""
-        return self.view.result if self.view is not None else {}
+        """What the builder reported; empty until it succeeded."""
+        return self.job.result if self.job is not None else {}
 
     @property
     def digest(self) -> str:
-        """Name of the artifact in the store; empty until done."""
+        """Name of the artifact in the store; empty until it succeeded."""
         return str(self.result.get("digest", ""))
 
     @property
     def title(self) -> str:
-        """What this step does, for messages."""
+        """Stage and component, for messages."""
         return " ".join(filter(None, (self.request.stage, self.request.component)))
 
     @property
     def subject(self) -> str:
-        """The same with what it is done for, where that is one of several."""
+        """The same with the SKU, where there is one."""
         return f"{self.title} for {self.request.sku}" if self.request.sku is not None else self.title
 
     def failure_text(self) -> str:
         """Why it failed, where to read more and what happens next."""
-        if self.view is None or self.view.failure is None:
+        if self.job is None or self.job.failure is None:
             return ""
-        retry = self.view.retry_at()
+        retry = self.job.retry_at()
         if retry is None:
-            following = "It is not tried again until the spec changes."
+            outlook = "It is not tried again until the spec changes."
         else:
-            following = f"It is tried again at {retry:%H:%M:%S} UTC."
-        said = self.view.failure.message.rstrip().rstrip(".")
-        if self.view.failure.reason == "StoreFull":
-            said += f". Enlarge claim {self.request.claim} (spec.storage.size, where its class allows it)"
-        return f"{self.subject}: {said}. {following} Log: kubectl logs job/{self.request.name}"
+            outlook = f"It is tried again at {retry:%H:%M:%S} UTC."
+        cause = self.job.failure.message.rstrip().rstrip(".")
+        if self.job.failure.reason == "StoreFull":
+            cause += f". Enlarge claim {self.request.claim} (spec.storage.size, where its class allows it)"
+        return f"{self.subject}: {cause}. {outlook} Log: kubectl logs job/{self.request.name}"
 
 
-def is_young(view: JobView, now: datetime) -> bool:
+def recently_created(job: JobView, now: datetime) -> bool:
     """True while the Job is too young to be replaced."""
-    return now - parse_time(view.created_at) < SETTLING
+    return now - parse_time(job.created_at) < REPLACE_GRACE
 
 
-def step(request: JobRequest, jobs: Mapping[str, JobView]) -> Step:
+def build_step(request: JobRequest, jobs: Mapping[str, JobView]) -> BuildStep:
     """The step, with its Job when there is one."""
-    found = jobs.get(request.name)
-    if found is not None and found.store_uid != request.store_uid:
-        found = elsewhere(found)
-    return Step(request, found)
+    present = jobs.get(request.name)
+    if present is not None and present.store_uid != request.store_uid:
+        present = as_lost(present)
+    return BuildStep(request, present)
 
 
 @dataclass(frozen=True)
-class Starter:
+class JobLauncher:
     """Decides about starting Jobs for one pipeline."""
 
     owner: Owner
@@ -98,95 +101,93 @@ class Starter:
     now: datetime
     suspended: bool
 
-    def action(self, item: Step) -> Action | None:
-        """What to do about the step now, or None."""
-        view = item.view
-        if view is not None and view.record is not None:
-            request = item.request
-            return KeepResult(view.name, view.record, (request.stage, request.component or "", request.sku or ""))
-        if view is not None and view.terminating:
+    @classmethod
+    def of(cls, observed: ObservedPipeline, settings: Settings) -> Self:
+        """For the observed pipeline."""
+        return cls(observed.owner, settings, observed.now, observed.spec.suspend)
+
+    def action(self, step: BuildStep) -> Action | None:
+        """The next action for the step, or None."""
+        present, request = step.job, step.request
+        if present is not None and present.unrecorded is not None:
+            labels = (request.stage, request.component or "", request.sku or "")
+            return RecordResult(present.name, present.unrecorded, labels)
+        if present is not None and present.terminating:
             return None
         if self.suspended:
-            return drop(view, self.owner) if view is not None and view.unfinished else None
-        if view is None:
-            return StartJob(job(item.request, self.owner, self.settings))
-        if not self._again(item, view):
+            return release_job(present, self.owner) if present is not None and present.unfinished else None
+        if present is None:
+            return StartJob(job(request, self.owner, self.settings))
+        if not self._restarts(step, present):
             return None
-        attempt = 0 if self._changed(item, view) else view.attempt + 1
-        body = job(item.request, self.owner, self.settings, attempt)
-        return RestartJob(view.name, view.uid, view.resource_version, body)
+        attempt = 0 if self._has_changed(step, present) else present.attempt + 1
+        body = job(request, self.owner, self.settings, attempt)
+        return RestartJob(present.name, present.uid, present.resource_version, body)
 
-    def _again(self, item: Step, view: JobView) -> bool:
-        if view.phase in {"Succeeded", "Running"}:
+    def _restarts(self, step: BuildStep, present: JobView) -> bool:
+        if present.phase in {"Succeeded", "Running"}:
             return False
-        if self._changed(item, view):
+        if self._has_changed(step, present):
             return True
-        retry = view.retry_at()
+        retry = present.retry_at()
         return retry is not None and retry <= self.now
 
-    def _changed(self, item: Step, view: JobView) -> bool:
+    def _has_changed(self, step: BuildStep, present: JobView) -> bool:
         """True when this pipeline started the Job, some time ago, in another way than it would now.
 
         Only its creator replaces a Job for this: two pipelines with different resources would take turns
         for ever. And not at once: two operators with different settings would.
         """
-        mine = view.creator == self.owner.name
-        return mine and not is_young(view, self.now) and view.template != template_digest(item.request, self.settings)
+        if present.creator != self.owner.name or recently_created(present, self.now):
+            return False
+        return present.template != template_digest(step.request, self.settings)
 
 
-def drop(view: JobView, owner: Owner) -> Action:
-    """What a pipeline does about a Job that it does not need any more."""
-    if set(view.owners) <= {owner.uid}:
-        return DeleteJob(view.name, view.uid, view.resource_version)
-    return LeaveJob(view.name, naming.membership(owner.name), owner.uid)
+def release_job(present: JobView, owner: Owner) -> Action:
+    """End this pipeline's claim on a Job; the Job goes with its last claim."""
+    if present.owner_uids <= {owner.uid}:
+        return DeleteJob(present.name, present.uid, present.resource_version)
+    return ReleaseJob(present.name, naming.membership(owner.name), owner.uid)
 
 
-def queues(items: Iterable[Step], actions: Iterable[Action]) -> Iterator[Admit]:
-    """Queues that have to be looked at: somebody waits there, comes, or has just made room."""
-    started = {item.body["metadata"]["name"] for item in actions if isinstance(item, StartJob | RestartJob)}
-    for item in items:
-        view, queue = item.view, item.request.queue
-        moved = item.request.name in started or (view is not None and view.record is not None)
-        if queue is not None and (moved or (view is not None and view.phase == "Queued")):
-            yield Admit(queue)
+def admissions(steps: Iterable[BuildStep], actions: Iterable[Action]) -> Iterator[AdmitJobs]:
+    """Queues that need attention: a Job waits there, comes, or has just made room."""
+    started = {action.body["metadata"]["name"] for action in actions if isinstance(action, StartJob | RestartJob)}
+    for step in steps:
+        present, queue = step.job, step.request.queue
+        moved = step.request.name in started or (present is not None and present.unrecorded is not None)
+        if queue is not None and (moved or (present is not None and present.phase == "Queued")):
+            yield AdmitJobs(queue)
 
 
-def status(item: Step | None) -> BuildStatus:
+def step_status(step: BuildStep | None) -> BuildStatus:
     """The step as the status shows it."""
-    if item is None:
+    if step is None:
         return BuildStatus(state="Waiting")
-    if item.view is None:
-        return BuildStatus(state="Pending", job=item.request.name)
+    if step.job is None:
+        return BuildStatus(state="Pending", job=step.request.name)
     return BuildStatus(
-        state=_state(item.view),
-        job=item.view.name,
-        digest=item.digest or None,
-        size_bytes=item.result.get("sizeBytes"),
-        seconds=item.result.get("seconds"),
-        cached=item.result.get("cached"),
-        started_at=item.view.started_at,
-        message=_message(item),
+        state=STATES.get(step.job.phase, "Pending"),
+        job=step.job.name,
+        digest=step.digest or None,
+        size_bytes=step.result.get("sizeBytes"),
+        seconds=step.result.get("seconds"),
+        cached=step.result.get("cached"),
+        started_at=step.job.started_at,
+        message=_message(step, step.job),
     )
 
 
-def waiting(item: Step) -> str:
-    """What a Job that has not been let go waits for."""
-    if item.request.queue is None:
-        return f"{item.title} waits until Kueue admits it: kubectl get workloads says more."
-    return f"{item.title} waits for its turn: only so many Jobs compile at once on {item.request.queue}."
+def queue_message(step: BuildStep) -> str:
+    """What a Job that is not admitted waits for."""
+    if step.request.queue is None:
+        return f"{step.title} waits until Kueue admits it: kubectl get workloads says more."
+    return f"{step.title} waits for its turn: only so many Jobs compile at once on {step.request.queue}."
 
 
-def _state(view: JobView) -> State:
-    states: dict[str, State] = {"Queued": "Queued", "Succeeded": "Ready", "Running": "Running", "Failed": "Failed"}
-    return states.get(view.phase, "Pending")
-
-
-def _message(item: Step) -> str | None:
-    view = item.view
-    if view is None:
-        return None
-    if view.phase == "Queued":
-        return waiting(item)
-    if view.failure is not None:
-        return shortened(view.failure.message, MAX_MESSAGE)
-    return shortened(view.trouble.message, MAX_MESSAGE) if view.trouble is not None else None
+def _message(step: BuildStep, present: JobView) -> str | None:
+    if present.phase == "Queued":
+        return queue_message(step)
+    if present.failure is not None:
+        return shortened(present.failure.message, MAX_MESSAGE)
+    return shortened(present.problem.message, MAX_MESSAGE) if present.problem is not None else None

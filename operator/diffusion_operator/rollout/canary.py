@@ -1,128 +1,166 @@
-"""A canary of all targets in lockstep: no share grows before the smaller one was judged on every target. Pure."""
+"""A canary of all targets in lockstep; pure and stateless.
+
+Every pass reads how far each target's candidate (the desired revision that is not stable yet) has come from its
+Deployment, takes the earliest as the position of all, and decides where they go from there:
+
+=================  ===================================  ==================================================
+phase              the candidate has                    next phase
+=================  ===================================  ==================================================
+ImageComparison    the pods of step 0, no requests      observed and passed: Step 0
+Step i             weights[i] % of the requests         observed, passed and pauses[i] seconds old: Step i+1;
+                                                        after the last step: Promoting
+Promoting          as many pods as the stable revision  all pods of all targets ready: it becomes stable
+Rejected           its share until the stable pods can  another desired revision: ImageComparison of that one
+                   take over, then no requests, no pods
+Served             (is or was stable)                   desired again: Promoting when all candidates served
+                                                        before, else ImageComparison
+=================  ===================================  ==================================================
+
+ImageComparison and Step begin with `observing` false: pods start and the share moves. Once every target has its pods
+ready and its weight live, `observing` becomes true, the age starts anew, and verdicts count. What else moves a phase:
+
+==============================================  ===========================================================
+event                                           effect
+==============================================  ===========================================================
+verdict Fail on any target                      Rejected, with that verdict
+verdict Inconclusive for pause + deadline       Rejected (Inconclusive)
+pods not ready within progress_deadline         Rejected (NotReady)
+a target loses all ready pods while observing   the same phase, not observing; the third time Rejected (NotReady)
+annotation `abort` with a candidate's revision  Rejected (Aborted)
+annotation `promote` with such a revision       Promoting
+suspend, or a desired revision that is unbuilt  nothing new: `rolling.hold`
+==============================================  ===========================================================
+
+No share grows before the smaller one passed on every target, and a share moves only to a side with ready pods.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from diffusion_operator.analysis import Verdict
 from diffusion_operator.rollout import rolling
+from diffusion_operator.rollout.progress import RolloutProgress
 from diffusion_operator.rollout.state import (
-    Note,
-    Observation,
     Progress,
     RevisionState,
+    RolloutDecision,
+    RolloutObservation,
     RolloutState,
-    RolloutStep,
     Strategy,
 )
 
-MOST_LOSSES = 2
-START = Note("Pictures")
-ORDER = ("Rejected", "Pictures", "Step", "Promoting", "Served")
-PICTURES, NOT_READY, INCONCLUSIVE, ABORTED = "PictureQuality", "NotReady", "Inconclusive", "Aborted"
+MAX_READINESS_LOSSES = 2
+START = RolloutProgress("ImageComparison")
+PHASE_ORDER = ("Rejected", "ImageComparison", "Step", "Promoting", "Served")
+IMAGE_QUALITY, NOT_READY, INCONCLUSIVE, ABORTED = "ImageQuality", "NotReady", "Inconclusive", "Aborted"
 
 
-def steps(strategy: Strategy, observation: Observation) -> Mapping[str, RolloutStep]:
-    """What to do now with each target."""
+def steps(strategy: Strategy, observation: RolloutObservation) -> Mapping[str, RolloutDecision]:
+    """The next step of each target."""
     moving = {name: state for name, state in observation.targets.items() if _is_moving(state)}
     # Engines of all targets have to be there before the first pod of any starts.
-    waits = any(state.desired is None or state.suspended for state in observation.targets.values())
-    result = {}
+    blocked = any(state.desired is None or state.suspended for state in observation.targets.values())
+    next_steps = {}
     for name, state in observation.targets.items():
         if name not in moving:
-            result[name] = rolling.step(state, strategy.history)
-        elif waits:
-            result[name] = rolling.hold(state, strategy.history)
-    if moving and not waits:
-        result |= Lockstep(strategy, moving, observation).steps()
-    return result
+            next_steps[name] = rolling.step(state, strategy.history)
+        elif blocked:
+            next_steps[name] = rolling.hold(state, strategy.history)
+    if moving and not blocked:
+        next_steps |= Lockstep(strategy, moving, observation).steps()
+    return next_steps
 
 
 def _is_moving(state: RolloutState) -> bool:
-    """The first revision ever has nobody to be compared with."""
-    return state.desired not in {None, state.stable} and not state.is_lost
+    """The first revision ever has no other to be compared with."""
+    return state.desired not in {None, state.stable} and not state.has_no_working_stable
 
 
 @dataclass(frozen=True)
 class Lockstep:
-    """The targets whose desired revision is not the stable one, all of them with a stable revision that worked."""
+    """The targets whose desired revision is not the stable one; each has a stable revision that worked."""
 
     strategy: Strategy
     moving: Mapping[str, RolloutState]
-    seen: Observation
+    observation: RolloutObservation
 
-    def steps(self) -> dict[str, RolloutStep]:
-        """What to do now with each of them."""
+    def steps(self) -> dict[str, RolloutDecision]:
+        """The next step of each of them."""
         goal = self._goal()
         return {name: self._step(state, goal) for name, state in self.moving.items()}
 
-    # What comes next, for all of them.
+    # Where all of them go.
 
-    def _goal(self) -> Note:
-        names = {state.desired for state in self.moving.values()}
-        notes = list(self._notes())
-        now = min(notes, key=lambda note: (ORDER.index(note.phase), note.step, note.settled))
-        now = replace(now, served=False)
-        if self.seen.abort in names:
-            return now if now.phase == "Rejected" else _rejected(now, ABORTED, "The canary was aborted by hand.")
-        if self.seen.promote in names or all(note.served for note in notes):
-            return now if now.phase == "Promoting" else Note("Promoting", verdict=now.verdict)
-        if now.phase in {"Rejected", "Promoting"}:
-            return now
-        if now.phase == "Step":
-            now = replace(now, step=min(now.step, len(self.strategy.weights) - 1))
-        return self._judged(now) if now.settled else self._settling(now)
+    def _goal(self) -> RolloutProgress:
+        revisions = {state.desired for state in self.moving.values()}
+        positions = list(self._positions())
+        present = min(positions, key=lambda item: (PHASE_ORDER.index(item.phase), item.step, item.observing))
+        present = replace(present, served=False)
+        if self.observation.abort in revisions:
+            is_over = present.phase == "Rejected"
+            return present if is_over else _rejected(present, ABORTED, "The canary was aborted by hand.")
+        if self.observation.promote in revisions or all(position.served for position in positions):
+            is_promoting = present.phase == "Promoting"
+            return present if is_promoting else RolloutProgress("Promoting", verdict=present.verdict)
+        if present.phase in {"Rejected", "Promoting"}:
+            return present
+        if present.phase == "Step":
+            present = replace(present, step=min(present.step, len(self.strategy.weights) - 1))
+        return self._after_verdict(present) if present.observing else self._after_start(present)
 
-    def _notes(self) -> Iterator[Note]:
+    def _positions(self) -> Iterator[RolloutProgress]:
         for state in self.moving.values():
-            found = state.candidate
-            note = found.note if found is not None and found.note is not None else START
-            # One that served before and is wanted with others that did not is judged with them.
-            yield replace(START, served=True) if note.phase == "Served" else note
+            candidate = state.candidate
+            progress = candidate.progress if candidate is not None and candidate.progress is not None else START
+            # One that served before and is desired together with others that did not is tried with them.
+            yield replace(START, served=True) if progress.phase == "Served" else progress
 
-    def _settling(self, now: Note) -> Note:
-        weight = self._weight(now)
-        ready = all(_ready(state) >= self._pods(state, now) for state in self.moving.values())
+    def _after_start(self, present: RolloutProgress) -> RolloutProgress:
+        weight = self._weight(present)
+        ready = all(_ready(state) >= self._pods(state, present) for state in self.moving.values())
         if ready and all(state.weight(state.desired) == weight for state in self.moving.values()):
-            return replace(now, settled=True)
+            return replace(present, observing=True)
         if self._age() >= self.strategy.progress_deadline:
             limit = f"{self.strategy.progress_deadline} seconds"
-            return _rejected(now, NOT_READY, f"{self._unready()} not ready within {limit} (progressDeadline).")
-        return now
+            return _rejected(present, NOT_READY, f"{self._unready()} not ready within {limit} (progressDeadline).")
+        return present
 
-    def _judged(self, now: Note) -> Note:
+    def _after_verdict(self, present: RolloutProgress) -> RolloutProgress:
         if not all(map(_ready, self.moving.values())):
-            if now.losses >= MOST_LOSSES:
-                return _rejected(now, NOT_READY, f"{self._unready()} lost all ready pods, {now.losses + 1} times.")
-            return replace(now, settled=False, losses=now.losses + 1)
-        verdict, pause = self._verdict(), self._pause(now)
+            losses = present.readiness_losses + 1
+            if losses > MAX_READINESS_LOSSES:
+                return _rejected(present, NOT_READY, f"{self._unready()} lost all ready pods, {losses} times.")
+            return replace(present, observing=False, readiness_losses=losses)
+        verdict, pause = self._verdict(), self._pause(present)
         if verdict.outcome == "Fail":
-            return replace(now, phase="Rejected", verdict=verdict)
+            return replace(present, phase="Rejected", verdict=verdict)
         if verdict.outcome == "Pass":
-            return self._following(now, verdict) if self._age() >= pause else now
+            return self._next_phase(present, verdict) if self._age() >= pause else present
         if self._age() < pause + self.strategy.deadline:
-            return now
+            return present
         text = f"No verdict within {self.strategy.deadline} seconds (analysis.deadline): {verdict.message}"
-        return _rejected(now, INCONCLUSIVE, text, verdict.numbers)
+        return _rejected(present, INCONCLUSIVE, text, verdict.numbers)
 
-    def _following(self, now: Note, verdict: Verdict) -> Note:
-        step = 0 if now.phase == "Pictures" else now.step + 1
+    def _next_phase(self, present: RolloutProgress, verdict: Verdict) -> RolloutProgress:
+        step = 0 if present.phase == "ImageComparison" else present.step + 1
+        losses = present.readiness_losses
         if step < len(self.strategy.weights):
-            return Note("Step", step=step, losses=now.losses, verdict=verdict)
-        return Note("Promoting", losses=now.losses, verdict=verdict)
+            return RolloutProgress("Step", step=step, readiness_losses=losses, verdict=verdict)
+        return RolloutProgress("Promoting", readiness_losses=losses, verdict=verdict)
 
     def _verdict(self) -> Verdict:
-        """Worst first: what fails on one target fails on all."""
-        nothing = Verdict("Inconclusive", INCONCLUSIVE, "Nothing is known yet.")
-        found = [(name, self.seen.verdicts.get(name, nothing)) for name in self.moving]
+        """The worst of all targets: what fails on one fails on all."""
+        unknown = Verdict("Inconclusive", INCONCLUSIVE, "Nothing is known yet.")
+        verdicts = [(name, self.observation.verdicts.get(name, unknown)) for name in self.moving]
         rank = {"Fail": 0, "Inconclusive": 1, "Pass": 2}
-        name, verdict = min(found, key=lambda item: rank[item[1].outcome])
-        if len(found) == 1:
+        name, verdict = min(verdicts, key=lambda item: rank[item[1].outcome])
+        if len(verdicts) == 1:
             return verdict
         return replace(verdict, message=f"Target {name}: {verdict.message}")
 
     def _age(self) -> float:
         """Seconds since the last of them came to this phase."""
-        return min((found.age if found is not None else 0.0) for found in self._candidates())
+        return min((candidate.age if candidate is not None else 0.0) for candidate in self._candidates())
 
     def _candidates(self) -> Iterator[RevisionState | None]:
         for state in self.moving.values():
@@ -132,64 +170,64 @@ class Lockstep:
         names = [name for name, state in self.moving.items() if _ready(state) < self._pods(state, START)]
         return f"Target {', '.join(names or self.moving)}: the canary's pods were"
 
-    def _pause(self, now: Note) -> int:
-        return self.strategy.pauses[now.step] if now.phase == "Step" else 0
+    def _pause(self, progress: RolloutProgress) -> int:
+        return self.strategy.pauses[progress.step] if progress.phase == "Step" else 0
 
-    def _weight(self, now: Note) -> int:
-        return self.strategy.weights[now.step] if now.phase == "Step" else 0
+    def _weight(self, progress: RolloutProgress) -> int:
+        return self.strategy.weights[progress.step] if progress.phase == "Step" else 0
 
     # What that means for one of them.
 
-    def _step(self, state: RolloutState, goal: Note) -> RolloutStep:
+    def _step(self, state: RolloutState, goal: RolloutProgress) -> RolloutDecision:
         desired = state.desired or ""
         promoted = goal.phase == "Promoting" and self._all_full()
         canary, weight = (None, 0) if promoted else self._share(state, goal)
         keep = {desired, *({state.stable} if state.stable else ())}
-        idle, remove = rolling.retire(state, keep, self.strategy.history)
-        return RolloutStep(
+        scale, remove = rolling.retire(state, keep, self.strategy.history)
+        return RolloutDecision(
             traffic=desired if promoted else state.stable,
             desired_replicas=self._replicas(state, goal),
             progress=_progress(goal),
-            scale=_restored(state) | idle,
+            scale=_restored(state) | scale,
             remove=remove,
             canary=canary,
             weight=weight,
-            notes=rolling.served_note(state) | _changed(state, goal),
+            progress_updates=rolling.served_update(state) | _progress_update(state, goal),
         )
 
     def _all_full(self) -> bool:
         return all(_ready(state) >= max(1, state.replicas) for state in self.moving.values())
 
-    def _replicas(self, state: RolloutState, goal: Note) -> int | None:
+    def _replicas(self, state: RolloutState, goal: RolloutProgress) -> int | None:
         """Pods of the candidate; never fewer than its live share needs."""
-        live, found = state.weight(state.desired), state.candidate
+        live, candidate = state.weight(state.desired), state.candidate
         if goal.phase == "Rejected":
-            # Nothing new starts; what has a share ends after it.
-            return (found.replicas if live else 0) if found is not None else None
+            # Nothing new starts; a share ends before its pods do.
+            return (candidate.replicas if live else 0) if candidate is not None else None
         return max(self._pods(state, goal), self.strategy.pods(live, state.replicas) if live else 0)
 
-    def _pods(self, state: RolloutState, goal: Note) -> int:
+    def _pods(self, state: RolloutState, goal: RolloutProgress) -> int:
         if goal.phase == "Promoting":
             return max(1, state.replicas)
         return self.strategy.pods(self._weight(goal) or self.strategy.weights[0], state.replicas)
 
-    def _share(self, state: RolloutState, goal: Note) -> tuple[str | None, int]:
+    def _share(self, state: RolloutState, goal: RolloutProgress) -> tuple[str | None, int]:
         """The canary's share now. A share moves only to a side with ready pods, and grows on all targets together."""
         live, ready = state.weight(state.desired), _ready(state)
-        held = rolling.kept_share(state)
-        if goal.phase == "Rejected" or ready == 0 or held[0] not in {None, state.desired}:
-            return held
-        # Without a share it can be asked for by name, and gets copies of requests.
-        wanted = live if goal.phase == "Promoting" else self._weight(goal)
-        if wanted > live:
-            return state.desired, wanted if self._may_grow(goal) else live
-        return state.desired, live if held[0] is not None else wanted
+        frozen = rolling.frozen_share(state)
+        if goal.phase == "Rejected" or ready == 0 or frozen[0] not in {None, state.desired}:
+            return frozen
+        # Without a share it can be requested by header, and gets copies of requests.
+        weight = live if goal.phase == "Promoting" else self._weight(goal)
+        if weight > live:
+            return state.desired, weight if self._may_grow(goal) else live
+        return state.desired, live if frozen[0] is not None else weight
 
-    def _may_grow(self, goal: Note) -> bool:
+    def _may_grow(self, goal: RolloutProgress) -> bool:
         return all(
             _ready(state) >= self._pods(state, goal)
             and not any(weight for name, weight in state.weights.items() if name != state.desired)
-            and not (self.strategy.by_pods and state.strays)
+            and not (self.strategy.by_pods and state.unexpected_pods)
             for state in self.moving.values()
         )
 
@@ -198,26 +236,28 @@ def _ready(state: RolloutState) -> int:
     return state.ready(state.desired)
 
 
-def _rejected(now: Note, reason: str, message: str, numbers: Mapping[str, float] | None = None) -> Note:
-    return replace(now, phase="Rejected", verdict=Verdict("Fail", reason, message, numbers or {}))
+def _rejected(
+    present: RolloutProgress, reason: str, message: str, numbers: Mapping[str, float] | None = None
+) -> RolloutProgress:
+    return replace(present, phase="Rejected", verdict=Verdict("Fail", reason, message, numbers or {}))
 
 
-def _progress(goal: Note) -> Progress:
+def _progress(goal: RolloutProgress) -> Progress:
     if goal.phase == "Rejected":
         return "Rejected"
     return "Promoting" if goal.phase == "Promoting" else "Canary"
 
 
 def _restored(state: RolloutState) -> dict[str, int]:
-    """The stable revision has its pods again after it was suspended."""
-    found = state.find(state.stable)
-    return {found.name: state.replicas} if found is not None and found.replicas == 0 else {}
+    """The stable revision gets its pods back after it was suspended."""
+    stable = state.find(state.stable)
+    return {stable.name: state.replicas} if stable is not None and stable.replicas == 0 else {}
 
 
-def _changed(state: RolloutState, goal: Note) -> dict[str, Note]:
-    found = state.candidate
-    before = found.note if found is not None else None
-    wanted = replace(goal, served=before is not None and before.served)
-    if state.desired is None or before == wanted or (found is None and goal.phase == "Rejected"):
+def _progress_update(state: RolloutState, goal: RolloutProgress) -> dict[str, RolloutProgress]:
+    candidate = state.candidate
+    present = candidate.progress if candidate is not None else None
+    updated = replace(goal, served=present is not None and present.served)
+    if state.desired is None or present == updated or (candidate is None and goal.phase == "Rejected"):
         return {}
-    return {state.desired: wanted}
+    return {state.desired: updated}

@@ -6,12 +6,12 @@ All targets together, since a user whose requests go to several targets is to se
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from diffusion_operator.rollout.state import RevisionState
+from diffusion_operator.rollout.state import RevisionLookup, RevisionState
 
 
 @dataclass(frozen=True)
-class VariantState:
-    """One variant on one target as it was seen.
+class VariantState(RevisionLookup):
+    """One variant on one target as observed.
 
     Attributes:
         desired: revision that the spec asks for; None while it is being built, or when there is nothing to start.
@@ -19,8 +19,7 @@ class VariantState:
         weights: live percentages of its revisions.
         pods: that its share needs.
         startable: a Deployment may be created: there is a stable revision that works.
-        suspended: serve nothing.
-        held: a revision that is neither stable nor a variant keeps a share, since the stable one has no ready pod.
+        share_frozen: a revision that is neither stable nor a variant keeps a share: the stable one has no ready pod.
     """
 
     desired: str | None
@@ -29,37 +28,23 @@ class VariantState:
     pods: int
     startable: bool = True
     suspended: bool = False
-    held: bool = False
-
-    def find(self, name: str | None) -> RevisionState | None:
-        """The revision with this name, when it exists."""
-        return next((item for item in self.revisions if item.name == name), None)
-
-    def ready(self, name: str | None) -> int:
-        """Ready pods of the revision."""
-        found = self.find(name)
-        return found.ready if found is not None else 0
-
-    def weight(self, name: str | None) -> int:
-        """Live percentage of the revision."""
-        return self.weights.get(name, 0) if name is not None else 0
+    share_frozen: bool = False
 
     @property
     def present(self) -> str | None:
         """The ready revision that has a share now."""
-        found = [item.name for item in self.revisions if item.ready and self.weight(item.name)]
-        return max(found, key=self.weight, default=None)
+        sharing = [revision.name for revision in self.revisions if revision.ready and self.weight(revision.name)]
+        return max(sharing, key=self.weight, default=None)
 
 
 @dataclass(frozen=True)
-class VariantStep:
+class VariantDecision:
     """What to do now with one variant on one target.
 
     Attributes:
         weight: percentage of the requests that it gets; what it lacks of its share stays with the stable revision.
         traffic: revision that gets it; None when nobody does.
         replicas: pods of every revision that is to exist.
-        remove: revisions to delete.
     """
 
     weight: int = 0
@@ -68,7 +53,7 @@ class VariantStep:
     remove: tuple[str, ...] = ()
 
 
-def next_variant(weight: int, targets: Mapping[str, VariantState]) -> Mapping[str, VariantStep]:
+def next_variant(weight: int, targets: Mapping[str, VariantState]) -> Mapping[str, VariantDecision]:
     """What to do now with a variant on each target; a share grows only to as many ready pods as it needs.
 
     Args:
@@ -80,20 +65,19 @@ def next_variant(weight: int, targets: Mapping[str, VariantState]) -> Mapping[st
     steps = {}
     for name, state in targets.items():
         traffic = served.get(name) if share else None
-        remove = _useless(state, traffic)
-        steps[name] = VariantStep(share, traffic, _replicas(state, remove), remove)
+        remove = _superseded(state, traffic)
+        steps[name] = VariantDecision(share, traffic, _replicas(state, remove), remove)
     return steps
 
 
 def _served(targets: Mapping[str, VariantState]) -> dict[str, str]:
     """Revision by target; nothing when there is a target without a ready one."""
-    if any(state.held for state in targets.values()):
+    if any(state.share_frozen for state in targets.values()):
         return {}
     if all(_takes_over(state) for state in targets.values()):
         return {name: state.desired for name, state in targets.items() if state.desired is not None}
-    present = {name: state.present for name, state in targets.items()}
-    found = {name: revision for name, revision in present.items() if revision is not None}
-    return found if len(found) == len(targets) else {}
+    present = {name: state.present for name, state in targets.items() if state.present is not None}
+    return present if len(present) == len(targets) else {}
 
 
 def _takes_over(state: VariantState) -> bool:
@@ -101,25 +85,26 @@ def _takes_over(state: VariantState) -> bool:
     return state.ready(state.desired) >= (1 if state.weight(state.desired) else state.pods)
 
 
-def _weight(wanted: int, targets: Mapping[str, VariantState], served: Mapping[str, str]) -> int:
+def _weight(full_weight: int, targets: Mapping[str, VariantState], served: Mapping[str, str]) -> int:
     if not served:
         return 0
     if all(state.ready(served[name]) >= state.pods for name, state in targets.items()):
-        return wanted
+        return full_weight
     live = max(max(state.weights.values(), default=0) for state in targets.values())
-    return min(wanted, live)
+    return min(full_weight, live)
 
 
 def _replicas(state: VariantState, remove: tuple[str, ...]) -> dict[str, int]:
-    kept = [item.name for item in state.revisions if item.name not in remove]
-    if state.desired is not None and state.startable and state.desired not in kept:
-        kept.append(state.desired)
-    return dict.fromkeys(kept, 0 if state.suspended else state.pods)
+    names = [revision.name for revision in state.revisions if revision.name not in remove]
+    if state.desired is not None and state.startable and state.desired not in names:
+        names.append(state.desired)
+    return dict.fromkeys(names, 0 if state.suspended else state.pods)
 
 
-def _useless(state: VariantState, traffic: str | None) -> tuple[str, ...]:
+def _superseded(state: VariantState, traffic: str | None) -> tuple[str, ...]:
     """Earlier revisions of the variant: kept while the next one is being built, gone once it is there."""
-    kept = {state.desired, traffic}
     if state.ready(state.desired) < state.pods:
         return ()
-    return tuple(item.name for item in state.revisions if item.name not in kept and not state.weight(item.name))
+    needed = {state.desired, traffic}
+    names = (revision.name for revision in state.revisions)
+    return tuple(name for name in names if name not in needed and not state.weight(name))

@@ -1,9 +1,10 @@
 """Moving one target from its stable revision to the desired one at once; pure."""
 
-from diffusion_operator.rollout.state import Note, Progress, RevisionState, RolloutState, RolloutStep
+from diffusion_operator.rollout.progress import RolloutProgress
+from diffusion_operator.rollout.state import Progress, RevisionState, RolloutDecision, RolloutState
 
 
-def step(state: RolloutState, history: int = 0) -> RolloutStep:
+def step(state: RolloutState, history: int = 0) -> RolloutDecision:
     """The next safe step: traffic moves only to a ready revision, then, once seen, the old one goes.
 
     Args:
@@ -15,8 +16,8 @@ def step(state: RolloutState, history: int = 0) -> RolloutStep:
     replicas = 0 if state.suspended else state.replicas
     traffic = _traffic(state, state.desired)
     idle, remove = retire(state, {state.desired}, history)
-    canary, weight = kept_share(state) if traffic == state.stable else (None, 0)
-    return RolloutStep(
+    canary, weight = frozen_share(state) if traffic == state.stable else (None, 0)
+    return RolloutDecision(
         traffic=traffic,
         desired_replicas=replicas,
         progress=_progress(state, state.desired, traffic, remove),
@@ -24,15 +25,15 @@ def step(state: RolloutState, history: int = 0) -> RolloutStep:
         remove=remove,
         canary=canary,
         weight=weight,
-        notes=served_note(state) if history else {},
+        progress_updates=served_update(state) if history else {},
     )
 
 
-def hold(state: RolloutState, history: int) -> RolloutStep:
-    """Nothing new to serve yet: what serves goes on, what an older spec started without traffic goes."""
+def hold(state: RolloutState, history: int) -> RolloutDecision:
+    """While the desired revision is being built, the stable one serves, and unused ones are removed."""
     idle, remove = retire(state, {state.stable} if state.stable else set(), history)
-    canary, weight = kept_share(state)
-    return RolloutStep(
+    canary, weight = frozen_share(state)
+    return RolloutDecision(
         traffic=state.stable,
         desired_replicas=None,
         progress="Suspended" if state.suspended else "Waiting",
@@ -40,40 +41,48 @@ def hold(state: RolloutState, history: int) -> RolloutStep:
         remove=remove,
         canary=canary,
         weight=weight,
-        notes=served_note(state) if history else {},
+        progress_updates=served_update(state) if history else {},
     )
 
 
 def retire(state: RolloutState, keep: set[str], history: int) -> tuple[dict[str, int], tuple[str, ...]]:
-    """What becomes of the revisions that are not needed: the pods to set, and the revisions to delete.
+    """Unneeded revisions: the number of pods of those that are retained, and those to delete.
 
-    What served before stays without pods as far as the history reaches, and so does what was rejected as long as the
-    spec may still ask for it. Nothing goes that has a share of the traffic.
+    A revision that served before stays without pods as far as the history reaches, and so does a rejected one while
+    the spec may still ask for it. A revision with a share of the traffic is never removed.
     """
-    others = [item for item in state.revisions if item.name not in keep and not state.weight(item.name)]
-    useless = [item for item in others if item.name != state.stable or (state.is_lost and state.desired is not None)]
-    served = [item.name for item in useless if item.served and item.name != state.stable]
-    kept = set(served[max(0, len(served) - history) :])
-    kept |= {item.name for item in useless if item.rejected and state.desired in {None, item.name}}
-    idle = {item.name: 0 for item in useless if item.name in kept and item.replicas}
-    return idle, tuple(item.name for item in useless if item.name not in kept)
+    idle_stable = state.has_no_working_stable and state.desired is not None
+    unused = [
+        revision
+        for revision in state.revisions
+        if revision.name not in keep
+        and not state.weight(revision.name)
+        and (revision.name != state.stable or idle_stable)
+    ]
+    served = [revision.name for revision in unused if revision.served and revision.name != state.stable]
+    retained = set(served[max(0, len(served) - history) :])
+    retained |= {revision.name for revision in unused if revision.rejected and state.desired in {None, revision.name}}
+    scale = {revision.name: 0 for revision in unused if revision.name in retained and revision.replicas}
+    return scale, tuple(revision.name for revision in unused if revision.name not in retained)
 
 
-def kept_share(state: RolloutState) -> tuple[str | None, int]:
-    """The canary and its share that stay although it is not wanted: the stable revision has no pod to take over."""
+def frozen_share(state: RolloutState) -> tuple[str | None, int]:
+    """The canary and its share that must not change now: the stable revision has no pod to take over."""
     if state.ready(state.stable) or state.suspended:
         return None, 0
     share = max(state.weights, key=state.weight, default=None)
     return (share, state.weight(share)) if state.ready(share) else (None, 0)
 
 
-def served_note(state: RolloutState) -> dict[str, Note]:
-    """That the stable revision is one that can be gone back to."""
-    found = state.find(state.stable)
-    if found is None or not found.proven or (found.note is not None and found.note.phase == "Served"):
+def served_update(state: RolloutState) -> dict[str, RolloutProgress]:
+    """Records that the stable revision can be rolled back to."""
+    stable = state.find(state.stable)
+    if stable is None or not stable.was_available:
         return {}
-    verdict = found.note.verdict if found.note is not None else None
-    return {found.name: Note("Served", served=True, verdict=verdict)}
+    if stable.progress is not None and stable.progress.phase == "Served":
+        return {}
+    verdict = stable.progress.verdict if stable.progress is not None else None
+    return {stable.name: RolloutProgress("Served", served=True, verdict=verdict)}
 
 
 def _traffic(state: RolloutState, desired: str) -> str:
@@ -89,23 +98,29 @@ def _progress(state: RolloutState, desired: str, traffic: str, remove: tuple[str
     candidate = state.find(desired)
     if traffic != desired or candidate is None or _is_starting(candidate, state.replicas):
         return "Starting"
-    older = [item for item in state.revisions if item.name != desired and (item.replicas or not item.served)]
+    older = [
+        revision
+        for revision in state.revisions
+        if revision.name != desired and (revision.replicas or not revision.served)
+    ]
     return "Removing" if remove or older or state.stable != desired else "Complete"
 
 
 def _is_starting(candidate: RevisionState, replicas: int) -> bool:
-    """A lost pod of a revision that serves is not a rollout, nor is one that an autoscaler has scaled to zero."""
-    if replicas == 0 and candidate.replicas == 0 and candidate.proven:
+    """Neither a lost pod of a serving revision nor one that an autoscaler has scaled to zero is a rollout."""
+    if replicas == 0 and candidate.replicas == 0 and candidate.was_available:
         return False
-    return candidate.ready == 0 or (candidate.ready < replicas and not candidate.proven)
+    return candidate.ready == 0 or (candidate.ready < replicas and not candidate.was_available)
 
 
 def _scale(state: RolloutState, skip: set[str]) -> dict[str, int]:
     """Older revisions that stay keep their pods, none while suspended, and get them back afterwards."""
     scale = {}
-    for item in state.revisions:
-        past = item.name != state.stable and (item.served or item.rejected) and not state.weight(item.name)
-        wanted = 0 if state.suspended or past else item.replicas or state.replicas
-        if item.name not in skip and wanted != item.replicas:
-            scale[item.name] = wanted
+    for revision in state.revisions:
+        past = (
+            revision.name != state.stable and (revision.served or revision.rejected) and not state.weight(revision.name)
+        )
+        replicas = 0 if state.suspended or past else revision.replicas or state.replicas
+        if revision.name not in skip and replicas != revision.replicas:
+            scale[revision.name] = replicas
     return scale

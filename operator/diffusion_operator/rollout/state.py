@@ -1,4 +1,4 @@
-"""What a rollout is decided on, and what is decided. No clock, no I/O: ages and verdicts are part of what was seen."""
+"""Input and output of a rollout's decision. No clock, no I/O: ages and verdicts are part of the input."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,30 +7,9 @@ from typing import Literal
 from diffusion_contract.base import seconds
 from diffusion_contract.spec import Rollout
 from diffusion_operator.analysis import Verdict
+from diffusion_operator.rollout.progress import RolloutProgress
 
 Progress = Literal["Waiting", "Starting", "Canary", "Promoting", "Rejected", "Removing", "Complete", "Suspended"]
-Phase = Literal["Pictures", "Step", "Promoting", "Rejected", "Served"]
-
-
-@dataclass(frozen=True)
-class Note:
-    """How far a revision has come; it is kept on the revision's Deployment, so nothing else has to remember it.
-
-    Attributes:
-        phase: of the canary. Pictures: compared without any traffic. Served: it is or was the stable revision.
-        step: of the strategy, in phase Step.
-        settled: the pods are ready and the weight is live, so the time counts and the verdict is about this phase.
-        losses: how often all of its ready pods were lost.
-        served: it has had all of the traffic before, so it needs no judgement to get it again.
-        verdict: of the last phase that was judged.
-    """
-
-    phase: Phase
-    step: int = 0
-    settled: bool = False
-    losses: int = 0
-    served: bool = False
-    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -38,44 +17,61 @@ class RevisionState:
     """One revision's Deployment.
 
     Attributes:
-        name: the revision.
-        replicas: pods that are wanted.
-        ready: pods that are ready.
-        proven: true when it was fully ready at some time.
-        note: how far it has come; None when nothing is written yet.
-        age: of the note, seconds.
+        replicas: pods that its Deployment asks for.
+        was_available: every pod was ready at some time.
+        progress: how far it has come; None when nothing is recorded yet.
+        age: of the progress, seconds.
     """
 
     name: str
     replicas: int
     ready: int
-    proven: bool
-    note: Note | None = None
+    was_available: bool
+    progress: RolloutProgress | None = None
     age: float = 0.0
 
     @property
     def served(self) -> bool:
         """Whether it is or was stable."""
-        return self.note is not None and self.note.served
+        return self.progress is not None and self.progress.served
 
     @property
     def rejected(self) -> bool:
-        """Whether it was tried and taken back."""
-        return self.note is not None and self.note.phase == "Rejected"
+        """Whether it was tried and rejected."""
+        return self.progress is not None and self.progress.phase == "Rejected"
+
+
+class RevisionLookup:
+    """Access to the revisions of one target by name."""
+
+    revisions: tuple[RevisionState, ...]
+    weights: Mapping[str, int]
+
+    def find(self, name: str | None) -> RevisionState | None:
+        """The revision with this name, when it exists."""
+        return next((revision for revision in self.revisions if revision.name == name), None)
+
+    def ready(self, name: str | None) -> int:
+        """Ready pods of the revision."""
+        revision = self.find(name)
+        return revision.ready if revision is not None else 0
+
+    def weight(self, name: str | None) -> int:
+        """Live percentage of a revision that is not stable."""
+        return self.weights.get(name, 0) if name is not None else 0
 
 
 @dataclass(frozen=True)
-class RolloutState:
-    """One target as it was seen.
+class RolloutState(RevisionLookup):
+    """One target as observed.
 
     Attributes:
         desired: revision that the spec asks for; None while it is still being built.
         stable: revision that the target's live Service calls stable; None before there is one.
         revisions: that exist, oldest first.
         replicas: that the spec asks for.
-        suspended: serve nothing.
         weights: live percentage of the traffic of revisions other than the stable one.
-        strays: pods of other revisions than the stable and the desired one are alive.
+        unexpected_pods: pods of other revisions than the stable and the desired one are alive.
     """
 
     desired: str | None
@@ -84,23 +80,7 @@ class RolloutState:
     replicas: int
     suspended: bool = False
     weights: Mapping[str, int] = field(default_factory=dict)
-    strays: bool = False
-
-    def find(self, name: str | None) -> RevisionState | None:
-        """The revision with this name, when it exists."""
-        for item in self.revisions:
-            if item.name == name:
-                return item
-        return None
-
-    def ready(self, name: str | None) -> int:
-        """Ready pods of the revision."""
-        found = self.find(name)
-        return found.ready if found is not None else 0
-
-    def weight(self, name: str | None) -> int:
-        """Live percentage of a revision that is not stable."""
-        return self.weights.get(name, 0) if name is not None else 0
+    unexpected_pods: bool = False
 
     @property
     def candidate(self) -> RevisionState | None:
@@ -108,25 +88,23 @@ class RolloutState:
         return self.find(self.desired) if self.desired != self.stable else None
 
     @property
-    def is_lost(self) -> bool:
+    def has_no_working_stable(self) -> bool:
         """True when there is no stable revision that ever worked: nobody is served who could be hurt."""
-        found = self.find(self.stable)
-        return found is None or (not found.proven and not found.served and found.ready == 0)
+        stable = self.find(self.stable)
+        return stable is None or not (stable.was_available or stable.served or stable.ready)
 
 
 @dataclass(frozen=True)
-class RolloutStep:
+class RolloutDecision:
     """What to do now with one target.
 
     Attributes:
-        traffic: revision that is to be stable; None when there is nothing to serve yet.
-        desired_replicas: pods of the desired revision's Deployment; None when it is not to exist yet.
-        scale: pods of other revisions, where they are to change.
-        remove: revisions to delete.
-        progress: for the conditions.
+        traffic: revision that becomes or stays stable; None while there is nothing to serve.
+        desired_replicas: pods of the desired revision's Deployment; None while it must not exist.
+        scale: new number of pods of other revisions, where it changes.
         canary: revision that gets `weight`.
         weight: percentage of the traffic that is not the stable revision's.
-        notes: to write on Deployments.
+        progress_updates: to record on Deployments, by revision.
     """
 
     traffic: str | None
@@ -136,7 +114,7 @@ class RolloutStep:
     remove: tuple[str, ...] = ()
     canary: str | None = None
     weight: int = 0
-    notes: Mapping[str, Note] = field(default_factory=dict)
+    progress_updates: Mapping[str, RolloutProgress] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,7 +122,7 @@ class Strategy:
     """How revisions follow each other.
 
     Attributes:
-        canary: judge a new revision step by step.
+        canary: a new revision gets the traffic step by step.
         weights: of the steps, percent.
         pauses: of the steps, seconds.
         deadline: how long a phase may stay without a verdict, seconds.
@@ -168,8 +146,8 @@ class Strategy:
         canary is promoted, so that share is a half at most.
         """
         full = max(1, replicas)
-        wanted = round(weight * full / (100 - weight)) if self.by_pods else -(-weight * full // 100)
-        return min(max(1, wanted), full)
+        pods = round(weight * full / (100 - weight)) if self.by_pods else -(-weight * full // 100)
+        return min(max(1, pods), full)
 
 
 def strategy_of(rollout: Rollout | None) -> Strategy:
@@ -188,14 +166,13 @@ def strategy_of(rollout: Rollout | None) -> Strategy:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """All targets as they were seen.
+class RolloutObservation:
+    """All targets as observed.
 
     Attributes:
-        targets: by name.
-        verdicts: of the phase that each target's candidate is in, by target; none where nothing is known.
-        promote: revision that somebody wants to have all of the traffic, judged or not.
-        abort: revision that somebody wants to be taken back.
+        verdicts: of the phase that each target's candidate is in, by target; absent where nothing is known.
+        promote: revision that a person promotes, whatever its verdicts.
+        abort: revision whose canary a person stops.
     """
 
     targets: Mapping[str, RolloutState]

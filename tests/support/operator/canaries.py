@@ -7,12 +7,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from diffusion_operator import naming
-from diffusion_operator.analysis import Window
+from diffusion_operator.analysis import ScrapeTarget, Window
 from diffusion_operator.analysis.counters import StepCounters
 from diffusion_operator.analysis.window import Traffic
 from diffusion_operator.api import KIND
-from diffusion_operator.probe import Probe, Watched
-from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.metrics_scraper import MetricsScraper
+from diffusion_operator.reconcile import PipelineKey, Reconciler
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 from tests.support.operator.reconciling import SETTINGS
 
@@ -24,18 +24,18 @@ GOOD = Window({"generate_20_pipeline": Traffic(200, 0, 200.0, 1.0, 1.2)}, StepCo
 BAD = Window({"generate_20_pipeline": Traffic(100, 100, 100.0, 1.0, 1.2)}, StepCounters(2000, 20.0, 2000, 2000), 1)
 
 
-class FakeProbe(Probe):
+class FakeScraper(MetricsScraper):
     """Says the same about every stable and every canary."""
 
     def __init__(self, canary: Window) -> None:
         super().__init__()
         self._canary = canary
-        self.asked: list[Watched] = []
+        self.targets: list[ScrapeTarget] = []
 
-    async def windows(self, pipeline: str, watched: Iterable[Watched]) -> Mapping[tuple[str, str], Window]:
+    async def windows(self, pipeline: str, scrape_targets: Iterable[ScrapeTarget]) -> Mapping[tuple[str, str], Window]:
         assert pipeline.count("/") == 1
-        self.asked = list(watched)
-        return {item.key: self._canary if index % 2 == 0 else GOOD for index, item in enumerate(self.asked)}
+        self.targets = list(scrape_targets)
+        return {item.key: self._canary if index % 2 == 0 else GOOD for index, item in enumerate(self.targets)}
 
 
 def change(cluster: FakeCluster, number: int, targets: int = 1, **rollout: Any) -> None:  # noqa: ANN401 - any field
@@ -49,15 +49,15 @@ def change(cluster: FakeCluster, number: int, targets: int = 1, **rollout: Any) 
     made["metadata"]["annotations"], made["status"] = notes, status
 
 
-def reconcile_with(cluster: FakeCluster, probe: Probe) -> float | None:
-    return asyncio.run(Reconciler(cluster, SETTINGS, probe=probe).reconcile(Key(NAMESPACE, "shapes")))
+def reconcile_with(cluster: FakeCluster, scraper: MetricsScraper) -> float | None:
+    return asyncio.run(Reconciler(cluster, SETTINGS, scraper=scraper).reconcile(PipelineKey(NAMESPACE, "shapes")))
 
 
 def run_rollout(cluster: FakeCluster, canary: Window = GOOD, passes: int = 16) -> list[str]:
     """Passes with new operators while pods start, Jobs succeed and time flies; returns what the column said."""
     seen: list[str] = []
     for _ in range(passes):
-        reconcile_with(cluster, FakeProbe(canary))
+        reconcile_with(cluster, FakeScraper(canary))
         said = str(cluster.pipeline()["status"]["summary"].get("canary"))
         if said not in seen[-1:]:
             seen.append(said)
@@ -67,7 +67,7 @@ def run_rollout(cluster: FakeCluster, canary: Window = GOOD, passes: int = 16) -
         age(cluster)
         # Nothing is decided on the status.
         cluster.pipeline()["status"] = {}
-    reconcile_with(cluster, FakeProbe(canary))
+    reconcile_with(cluster, FakeScraper(canary))
     return seen
 
 

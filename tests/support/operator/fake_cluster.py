@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
-from diffusion_operator.cluster import APPLY, COLLECTIONS, Cluster, ConflictError, Reference
-from diffusion_operator.plan.jobs import rfc3339
+from diffusion_operator.kube_client import APPLY, COLLECTIONS, ConflictError, KubeClient, Reference
+from diffusion_operator.views.base import rfc3339
 
 JsonObject = dict[str, Any]
 NAMESPACE = "studio"
@@ -23,8 +23,8 @@ def _copy(item: JsonObject) -> JsonObject:
     return copied
 
 
-class FakeCluster(Cluster):
-    """Objects by (kind, name) in one namespace; counts what is written. Answers 404 for unknown kinds."""
+class FakeCluster(KubeClient):
+    """Objects by (kind, name) in one namespace; counts what is written. HealthChecks 404 for unknown kinds."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], JsonObject] = {}

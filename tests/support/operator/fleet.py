@@ -11,8 +11,8 @@ from typing import Any
 
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
-from diffusion_operator.cluster import MERGE, Cluster, Reference
 from diffusion_operator.errors import OperatorError
+from diffusion_operator.kube_client import MERGE, KubeClient, Reference
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster, result_of
 from tests.support.operator.reconciling import serve
 
@@ -68,11 +68,11 @@ def revision(number: int) -> str:
     return f"{number:040x}"
 
 
-class ControllerClient(Cluster):
+class ControllerClient(KubeClient):
     """The API server as its controllers use it."""
 
     @classmethod
-    def of(cls, cluster: Cluster) -> ControllerClient:
+    def of(cls, cluster: KubeClient) -> ControllerClient:
         """The same connection."""
         return cls(cluster._api)  # noqa: SLF001 - of its own parent class
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from diffusion_operator.cluster import Cluster
-from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.kube_client import KubeClient
+from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 
@@ -17,8 +17,8 @@ SETTINGS = Settings(
 OTHER_REVISION = "f" * 40
 
 
-def reconcile(cluster: Cluster, name: str = "shapes", settings: Settings = SETTINGS) -> float | None:
-    return asyncio.run(Reconciler(cluster, settings).reconcile(Key(NAMESPACE, name)))
+def reconcile(cluster: KubeClient, name: str = "shapes", settings: Settings = SETTINGS) -> float | None:
+    return asyncio.run(Reconciler(cluster, settings).reconcile(PipelineKey(NAMESPACE, name)))
 
 
 def settle(cluster: FakeCluster, name: str = "shapes") -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from diffusion_operator.analysis import Verdict
 from diffusion_operator.rollout import (
-    Note,
-    Observation,
     RevisionState,
+    RolloutDecision,
+    RolloutObservation,
+    RolloutProgress,
     RolloutState,
-    RolloutStep,
     Strategy,
     next_step,
 )
@@ -29,9 +29,9 @@ class Deployment:
 
     replicas: int
     ready: int = 0
-    proven: bool = False
-    note: Note | None = None
-    noted: float = 0.0
+    was_available: bool = False
+    progress: RolloutProgress | None = None
+    progressed_at: float = 0.0
 
 
 @dataclass
@@ -73,21 +73,23 @@ class Simulation:
     by_hand: set[str] = field(default_factory=set)
     served: set[str] = field(default_factory=set)
 
-    def observation(self) -> Observation:
+    def observation(self) -> RolloutObservation:
         verdicts = {name: self.verdict(item) for name, item in self.targets.items()}
         states = {name: self.state(item) for name, item in self.targets.items()}
-        return Observation(states, verdicts, self.promote, self.abort)
+        return RolloutObservation(states, verdicts, self.promote, self.abort)
 
     def verdict(self, target: Target) -> Verdict:
         found = target.deployments.get(target.desired or "")
-        has_traffic = found is not None and found.note is not None and found.note.phase == "Step"
+        has_traffic = found is not None and found.progress is not None and found.progress.phase == "Step"
         if target.desired in self.bad or (target.desired in self.bad_with_traffic and has_traffic):
             return FAIL
         return PASS if self.metrics else SILENT
 
     def state(self, target: Target) -> RolloutState:
         revisions = tuple(
-            RevisionState(name, item.replicas, item.ready, item.proven, item.note, self.time - item.noted)
+            RevisionState(
+                name, item.replicas, item.ready, item.was_available, item.progress, self.time - item.progressed_at
+            )
             for name, item in target.deployments.items()
         )
         known = {target.stable, target.desired}
@@ -98,10 +100,10 @@ class Simulation:
             replicas=target.replicas,
             suspended=self.suspended,
             weights={target.canary: target.weight} if target.canary and target.canary != target.stable else {},
-            strays=any(item.ready for name, item in target.deployments.items() if name not in known),
+            unexpected_pods=any(item.ready for name, item in target.deployments.items() if name not in known),
         )
 
-    def reconcile(self, until: int | None = None) -> dict[str, RolloutStep]:
+    def reconcile(self, until: int | None = None) -> dict[str, RolloutDecision]:
         """One pass that is cut off after some of its writes; every write is checked."""
         wanted = {item.desired for item in self.targets.values() if item.desired is not None}
         if self.promote in wanted:
@@ -111,10 +113,13 @@ class Simulation:
             write()
         return steps
 
-    def writes(self, name: str, step: RolloutStep) -> list[_Write]:
+    def writes(self, name: str, step: RolloutDecision) -> list[_Write]:
         """What a pass writes for one target, in the operator's order."""
         target, desired = self.targets[name], self.targets[name].desired
-        found = [_Write(self, target, "note", revision, note=note) for revision, note in step.notes.items()]
+        found = [
+            _Write(self, target, "progress", revision, progress=progress)
+            for revision, progress in step.progress_updates.items()
+        ]
         if desired is not None and step.desired_replicas is not None:
             found = [_Write(self, target, "scale", desired, step.desired_replicas), *found]
         if step.traffic is not None:
@@ -127,7 +132,7 @@ class Simulation:
         for target in self.targets.values():
             for item in target.deployments.values():
                 item.ready = item.replicas
-                item.proven = item.proven or item.replicas > 0
+                item.was_available = item.was_available or item.replicas > 0
 
 
 @dataclass
@@ -138,7 +143,7 @@ class _Write:
     revision: str
     count: int = 0
     canary: str | None = None
-    note: Note | None = None
+    progress: RolloutProgress | None = None
 
     def __call__(self) -> None:
         if self.verb == "traffic":
@@ -149,13 +154,13 @@ class _Write:
             self._remove()
         elif self.revision in self.target.deployments:
             found = self.target.deployments[self.revision]
-            found.note, found.noted = self.note, self.simulation.time
+            found.progress, found.progressed_at = self.progress, self.simulation.time
 
     @property
     def nobody_is_hurt(self) -> bool:
         """There is no stable revision that ever worked, or nothing is to be served."""
         stable = self.target.deployments.get(self.target.stable or "")
-        lost = stable is None or (not stable.proven and stable.ready == 0)
+        lost = stable is None or (not stable.was_available and stable.ready == 0)
         return lost or self.simulation.suspended
 
     def _traffic(self) -> None:

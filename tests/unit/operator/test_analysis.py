@@ -1,27 +1,17 @@
 """A canary is judged by what Triton counted on both sides, ensemble by ensemble; too little is never a verdict."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusion_contract.spec.rollout import Analysis
 from diffusion_operator.analysis import Counters, Track, Traffic, Verdict, Window, judge, read, summarize
 from diffusion_operator.analysis.counters import EnsembleCounters, StepCounters
 
-
-@dataclass(frozen=True)
-class Asked:
-    """Limits as a pipeline has them by default."""
-
-    min_requests: int = 20
-    max_error_ratio: float = 0.01
-    max_p95_ratio: float = 1.2
-    max_step_latency_ratio: float = 1.2
-
-
-LIMITS = Asked()
+LIMITS = Analysis()
 SHORT, LONG = "generate_4_pipeline", "generate_20_pipeline"
 
 
@@ -120,7 +110,7 @@ def test_the_message_says_the_numbers() -> None:
     assert "1.2 times is allowed (canary 0.3 s, stable 0.15 s)" in slow.message
     few = verdict(GOOD, window(short=traffic(3)))
     assert few.message == "The canary had 3 of 20 requests that are needed."
-    assert "2 of its pods did not tell" in verdict(GOOD, Window(silent=2)).message
+    assert "2 of its pods did not report" in verdict(GOOD, Window(silent=2)).message
 
 
 def test_servers_that_tell_no_quantiles_are_compared_by_their_means() -> None:
@@ -199,20 +189,20 @@ def counters(done: int, failed: int = 0, p95: float | None = 0.2) -> Counters:
 
 def test_a_window_is_what_came_after_its_first_reading() -> None:
     track = Track(counters(100)).advance(counters(130, failed=2))
-    assert track.done.requests == 32
-    assert track.done.failures == 2
-    assert track.done.ensembles[SHORT].seconds == pytest.approx(3.0)
-    assert track.done.step_seconds == pytest.approx(0.02)
-    assert track.done.mean_batch == pytest.approx(2.0)
+    assert track.total.requests == 32
+    assert track.total.failures == 2
+    assert track.total.ensembles[SHORT].seconds == pytest.approx(3.0)
+    assert track.total.step_seconds == pytest.approx(0.02)
+    assert track.total.mean_batch == pytest.approx(2.0)
 
 
 def test_a_server_that_started_anew_counts_from_zero_and_loses_nothing() -> None:
     track = Track(counters(100)).advance(counters(130)).advance(counters(7)).advance(counters(9))
-    assert track.done.requests == 30 + 7 + 2
+    assert track.total.requests == 30 + 7 + 2
 
 
 def test_an_ensemble_that_was_not_asked_is_not_in_the_window() -> None:
-    assert Track(counters(10)).advance(counters(10)).done.ensembles == {}
+    assert Track(counters(10)).advance(counters(10)).total.ensembles == {}
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=20))
@@ -222,12 +212,12 @@ def test_whatever_restarts_every_seen_request_is_counted_once(life: list[tuple[i
         # A server that has counted as much again between two readings cannot be told from one that went on.
         wanted, count = wanted + more, more if restarted and more < count else count + more
         track = track.advance(counters(count))
-    assert track.done.requests == wanted
+    assert track.total.requests == wanted
 
 
 def test_quantiles_are_weighed_by_requests() -> None:
     track = Track(counters(0)).advance(counters(90, p95=0.1)).advance(counters(100, p95=1.1))
-    assert track.done.ensembles[SHORT].p95 == pytest.approx(0.2)
+    assert track.total.ensembles[SHORT].p95 == pytest.approx(0.2)
 
 
 TEXT = """# HELP nv_inference_request_success Number

@@ -7,8 +7,9 @@ import pytest
 
 from diffusion_operator import naming
 from diffusion_operator.plan.budget import admitted
-from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
+from diffusion_operator.views.job import JobView
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 
 L4: dict[str, Any] = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
@@ -27,21 +28,21 @@ def settings(limit: int) -> Settings:
 def settle(cluster: FakeCluster, name: str, limit: int) -> None:
     for _ in range(10):
         cluster.writes.clear()
-        asyncio.run(Reconciler(cluster, settings(limit)).reconcile(Key(NAMESPACE, name)))
+        asyncio.run(Reconciler(cluster, settings(limit)).reconcile(PipelineKey(NAMESPACE, name)))
         if not cluster.writes:
             return
     raise AssertionError(f"still writing: {cluster.writes}")
 
 
-def job(name: str, pipeline: str, created: int, *, waits: bool, ended: bool = False) -> dict[str, Any]:
+def job(name: str, pipeline: str, created: int, *, waits: bool, ended: bool = False) -> JobView:
     conditions = [{"type": "Complete", "status": "True"}] if ended else []
     head = {"name": name, "namespace": "a", "labels": {naming.PIPELINE: pipeline}}
     head["creationTimestamp"] = f"2026-01-01T00:00:{created:02d}Z"
-    return {"metadata": head, "spec": {"suspend": waits}, "status": {"conditions": conditions}}
+    return JobView.parse({"metadata": head, "spec": {"suspend": waits}, "status": {"conditions": conditions}})
 
 
-def names(jobs: list[dict[str, Any]]) -> list[str]:
-    return [item["metadata"]["name"] for item in jobs]
+def names(jobs: list[JobView]) -> list[str]:
+    return [job.name for job in jobs]
 
 
 def test_the_one_that_waits_longest_comes_first() -> None:
@@ -136,5 +137,5 @@ def test_a_suspended_pipeline_gives_up_its_place_in_the_queue() -> None:
 def test_a_settled_queue_is_looked_at_without_a_write(limit: int) -> None:
     cluster = prepared("one", limit=limit)
     cluster.writes.clear()
-    asyncio.run(Reconciler(cluster, settings(limit)).reconcile(Key(NAMESPACE, "one")))
+    asyncio.run(Reconciler(cluster, settings(limit)).reconcile(PipelineKey(NAMESPACE, "one")))
     assert cluster.writes == []

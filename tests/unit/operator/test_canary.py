@@ -47,7 +47,7 @@ def want(simulation: Simulation, number: int) -> None:
 def note(simulation: Simulation, name: str = "cpu") -> tuple[str, str]:
     """Phase of the desired revision and why."""
     target = simulation.targets[name]
-    found = target.deployments[target.desired or ""].note
+    found = target.deployments[target.desired or ""].progress
     assert found is not None
     return found.phase, found.verdict.reason if found.verdict is not None else ""
 
@@ -59,7 +59,7 @@ def test_a_good_one_takes_its_steps_and_the_old_one_stays_to_go_back_to() -> Non
     target = simulation.targets["cpu"]
     assert target.stable == "cpu-2"
     assert {name: item.replicas for name, item in target.deployments.items()} == {"cpu-1": 0, "cpu-2": 4}
-    assert {item.note.phase for item in target.deployments.values() if item.note} == {"Served"}
+    assert {item.progress.phase for item in target.deployments.values() if item.progress} == {"Served"}
 
 
 def test_with_a_gateway_a_small_share_needs_few_pods() -> None:
@@ -226,7 +226,7 @@ def happen(simulation: Simulation, dice: random.Random, names: list[str]) -> Non
     elif event in {3, 4, 5} and target.deployments:
         found = target.deployments[dice.choice(list(target.deployments))]
         found.ready = dice.randint(0, found.replicas)
-        found.proven = found.proven or 0 < found.ready == found.replicas
+        found.was_available = found.was_available or 0 < found.ready == found.replicas
     elif event == 6 and target.stable in target.deployments and dice.random() < 0.5:
         size = dice.randint(1, 6)
         target.replicas = target.deployments[target.stable].replicas = size
@@ -266,7 +266,7 @@ def test_whatever_happens_in_whatever_order(part: int) -> None:
             shared += any(item.weight for item in simulation.targets.values())
         switched += any(item.stable not in {None, f"{name}-1"} for name, item in simulation.targets.items())
         refused += any(
-            item.note and item.note.phase == "Rejected"
+            item.progress and item.progress.phase == "Rejected"
             for t in simulation.targets.values()
             for item in t.deployments.values()
         )

@@ -6,13 +6,14 @@ import pytest
 
 from diffusion_operator import naming
 from diffusion_operator.analysis import Window
-from diffusion_operator.plan.collection import Neighbours, needed
+from diffusion_operator.plan.collection import StoreUsers, live_digests
 from diffusion_operator.plan.requests import Store
+from diffusion_operator.views.serving import DeploymentView
 from tests.support.operator.canaries import (
     BAD,
     GATEWAY,
     GOOD,
-    FakeProbe,
+    FakeScraper,
     change,
     deployments,
     events,
@@ -93,7 +94,7 @@ def test_bad_pictures_are_never_served(cluster: FakeCluster) -> None:
     first = stable(cluster)
     change(cluster, 2)
     for _ in range(12):
-        reconcile_with(cluster, FakeProbe(GOOD))
+        reconcile_with(cluster, FakeScraper(GOOD))
         for job in cluster.unfinished_jobs():
             if job["metadata"]["name"].startswith("judge"):
                 numbers = {"digest": "d" * 64, "stage": "judge", "worstPsnr": 6.5}
@@ -101,7 +102,7 @@ def test_bad_pictures_are_never_served(cluster: FakeCluster) -> None:
         run_rollout(cluster, passes=1)
         assert not cluster.pipeline()["status"]["targets"][0].get("canaryWeight")
     assert stable(cluster) == first
-    assert "PictureQuality: Picture 1 has NaN." in cluster.condition("RolloutComplete")["message"]
+    assert "ImageQuality: Picture 1 has NaN." in cluster.condition("RolloutComplete")["message"]
 
 
 def test_silence_is_held_and_then_taken_back(cluster: FakeCluster) -> None:
@@ -129,7 +130,9 @@ def test_going_back_needs_no_build_and_the_repository_is_kept(cluster: FakeClust
     run_rollout(cluster, Window(), passes=8)
     assert (stable(cluster), stable(cluster, "spare")) == second
     assert len(cluster.names("Job")) <= jobs
-    kept = needed(Neighbours((), (), deployments(cluster)), Store("shapes-store", "uid"))
+    kept = live_digests(
+        StoreUsers((), (), map(DeploymentView.parse, deployments(cluster))), Store("shapes-store", "uid")
+    )
     assert kept == {item["metadata"]["annotations"][naming.REPOSITORY] for item in deployments(cluster)}
     assert sorted(replicas(cluster)) == sorted((first[0], second[0]))
 
@@ -202,5 +205,5 @@ def test_a_finished_rollout_writes_nothing_any_more(cluster: FakeCluster) -> Non
     run_rollout(cluster)
     for _ in range(2):
         cluster.writes.clear()
-        reconcile_with(cluster, FakeProbe(GOOD))
+        reconcile_with(cluster, FakeScraper(GOOD))
     assert cluster.writes == []

@@ -10,7 +10,7 @@ import pytest
 
 from diffusion_contract.spec import DiffusionPipelineSpec, Variant, applied
 from diffusion_operator.manifests import buckets
-from diffusion_operator.rollout import RevisionState, VariantState, VariantStep, next_variant
+from diffusion_operator.rollout import RevisionState, VariantDecision, VariantState, next_variant
 from tests.support.operator.fake_cluster import REVISION, minimal_spec
 
 HASHES = [f"{number:02x}" + "c0ffee" for number in range(buckets.BUCKETS)]
@@ -26,7 +26,7 @@ def shares(seed: int) -> list[int]:
 @pytest.mark.parametrize("seed", range(300))
 def test_every_hash_belongs_to_exactly_one_side_and_shares_are_exact_to_one_bucket(seed: int) -> None:
     weights = shares(seed)
-    ranges = buckets.allotted(weights)
+    ranges = buckets.allocate_buckets(weights)
     patterns = [re.compile(buckets.pattern([item])) for item in ranges]
     found = [[number for number, side in enumerate(patterns) if side.fullmatch(value)] for value in HASHES]
     assert all(len(sides) == 1 for sides in found)
@@ -54,7 +54,7 @@ def test_neighbours_are_written_as_one() -> None:
 
 
 def revision(name: str, replicas: int, ready: int) -> RevisionState:
-    return RevisionState(name, replicas, ready, proven=ready > 0)
+    return RevisionState(name, replicas, ready, was_available=ready > 0)
 
 
 def state(*revisions: RevisionState, **more: Any) -> VariantState:  # noqa: ANN401 - fields of the state
@@ -62,51 +62,51 @@ def state(*revisions: RevisionState, **more: Any) -> VariantState:  # noqa: ANN4
     return VariantState(**(fields | more))
 
 
-CASES: dict[str, tuple[VariantState, VariantStep]] = {
-    "is built": (state(desired=None), VariantStep()),
-    "is started beside a stable revision that works": (state(), VariantStep(replicas={"new": 2})),
-    "waits for one": (state(startable=False), VariantStep()),
+CASES: dict[str, tuple[VariantState, VariantDecision]] = {
+    "is built": (state(desired=None), VariantDecision()),
+    "is started beside a stable revision that works": (state(), VariantDecision(replicas={"new": 2})),
+    "waits for one": (state(startable=False), VariantDecision()),
     "gets nothing while a pod of its first ones lacks": (
         state(revision("new", 2, 1)),
-        VariantStep(replicas={"new": 2}),
+        VariantDecision(replicas={"new": 2}),
     ),
-    "gets its share": (state(revision("new", 2, 2)), VariantStep(30, "new", {"new": 2})),
+    "gets its share": (state(revision("new", 2, 2)), VariantDecision(30, "new", {"new": 2})),
     "keeps it while one pod is lost": (
         state(revision("new", 2, 1), weights={"new": 30}),
-        VariantStep(30, "new", {"new": 2}),
+        VariantDecision(30, "new", {"new": 2}),
     ),
     "gives it back without a pod": (
         state(revision("new", 2, 0), weights={"new": 30}),
-        VariantStep(0, None, {"new": 2}),
+        VariantDecision(0, None, {"new": 2}),
     ),
-    "grows after its pods": (state(revision("new", 1, 1), weights={"new": 10}), VariantStep(10, "new", {"new": 2})),
+    "grows after its pods": (state(revision("new", 1, 1), weights={"new": 10}), VariantDecision(10, "new", {"new": 2})),
     "shrinks at once": (
         state(revision("new", 4, 4), weights={"new": 60}),
-        VariantStep(30, "new", {"new": 2}),
+        VariantDecision(30, "new", {"new": 2}),
     ),
     "keeps the earlier revision while the next is built": (
         state(revision("old", 2, 2), weights={"old": 30}, desired=None),
-        VariantStep(30, "old", {"old": 2}),
+        VariantDecision(30, "old", {"old": 2}),
     ),
     "keeps it until the next is ready": (
         state(revision("old", 2, 2), revision("new", 2, 1), weights={"old": 30}),
-        VariantStep(30, "old", {"old": 2, "new": 2}),
+        VariantDecision(30, "old", {"old": 2, "new": 2}),
     ),
     "moves": (
         state(revision("old", 2, 2), revision("new", 2, 2), weights={"old": 30}),
-        VariantStep(30, "new", {"old": 2, "new": 2}),
+        VariantDecision(30, "new", {"old": 2, "new": 2}),
     ),
     "drops the earlier one once nobody is sent there": (
         state(revision("old", 2, 2), revision("new", 2, 2), weights={"new": 30}),
-        VariantStep(30, "new", {"new": 2}, ("old",)),
+        VariantDecision(30, "new", {"new": 2}, ("old",)),
     ),
     "leaves a share that an earlier canary has to keep": (
-        state(revision("new", 2, 2), held=True),
-        VariantStep(0, None, {"new": 2}),
+        state(revision("new", 2, 2), share_frozen=True),
+        VariantDecision(0, None, {"new": 2}),
     ),
     "is suspended": (
         state(revision("old", 2, 0), suspended=True, desired=None),
-        VariantStep(0, None, {"old": 0}),
+        VariantDecision(0, None, {"old": 0}),
     ),
 }
 
@@ -222,7 +222,7 @@ class Simulation:
                 assert not self.live[name].get(useless), "what has a share is removed"
                 del self.targets[name][useless]
 
-    def route(self, name: str, seen: VariantState, step: VariantStep) -> None:
+    def route(self, name: str, seen: VariantState, step: VariantDecision) -> None:
         assert 0 <= step.weight <= self.weight
         if step.traffic is None:
             assert step.weight == 0

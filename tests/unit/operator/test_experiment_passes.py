@@ -12,10 +12,13 @@ from diffusion_operator.analysis import Window
 from diffusion_operator.analysis.counters import StepCounters
 from diffusion_operator.analysis.window import Traffic
 from diffusion_operator.api import KIND
-from diffusion_operator.plan.collection import Neighbours, needed
+from diffusion_operator.plan.collection import StoreUsers, live_digests
 from diffusion_operator.plan.requests import Store
 from diffusion_operator.preview import preview
-from tests.support.operator.canaries import FakeProbe, reconcile_with, replicas, selector, shares, stable
+from diffusion_operator.views.job import JobView
+from diffusion_operator.views.serving import DeploymentView
+from diffusion_operator.views.storage import PipelineView
+from tests.support.operator.canaries import FakeScraper, reconcile_with, replicas, selector, shares, stable
 from tests.support.operator.fake_cluster import FakeCluster, digest_of, minimal_spec
 from tests.support.operator.reconciling import OTHER_REVISION, build, serve
 
@@ -48,7 +51,7 @@ def wanted(cluster: FakeCluster, *variants: dict[str, Any], **more: Any) -> None
 
 
 def reconcile(cluster: FakeCluster) -> float | None:
-    return reconcile_with(cluster, FakeProbe(QUICK))
+    return reconcile_with(cluster, FakeScraper(QUICK))
 
 
 def ready(cluster: FakeCluster, *but: str) -> None:
@@ -132,20 +135,20 @@ def test_results_are_side_by_side_and_looked_at_again(cluster: FakeCluster) -> N
 
 def test_windows_begin_anew_together_and_only_for_those_with_a_share(cluster: FakeCluster) -> None:
     wanted(cluster, FAST, OTHER_SERVER)
-    probe = FakeProbe(QUICK)
+    probe = FakeScraper(QUICK)
     reconcile_with(cluster, probe)
-    assert probe.asked == []
+    assert probe.targets == []
     run_passes(cluster)
     reconcile_with(cluster, probe)
-    assert len(probe.asked) == 3
-    assert len({item.step for item in probe.asked}) == 1
-    before = probe.asked[0].step
+    assert len(probe.targets) == 3
+    assert len({item.step for item in probe.targets}) == 1
+    before = probe.targets[0].step
     reconcile_with(cluster, probe)
-    assert probe.asked[0].step == before
+    assert probe.targets[0].step == before
     wanted(cluster, FAST)
     run_passes(cluster)
     reconcile_with(cluster, probe)
-    assert probe.asked[0].step != before
+    assert probe.targets[0].step != before
 
 
 def test_a_variant_without_ready_pods_leaves_its_share_and_its_users_to_stable(cluster: FakeCluster) -> None:
@@ -296,7 +299,12 @@ def test_what_variants_serve_stays_in_the_store(cluster: FakeCluster) -> None:
     jobs = [item for (kind, _), item in cluster.objects.items() if kind == "Job"]
     deployments = [item for (kind, _), item in cluster.objects.items() if kind == "Deployment"]
     uid = cluster.objects["PersistentVolumeClaim", "shapes-store"]["metadata"]["uid"]
-    kept = needed(Neighbours([cluster.pipeline()], jobs, deployments), Store("shapes-store", uid))
+    users = StoreUsers(
+        [PipelineView.parse(cluster.pipeline())],
+        map(JobView.parse, jobs),
+        map(DeploymentView.parse, deployments),
+    )
+    kept = live_digests(users, Store("shapes-store", uid))
     assert repository in kept
     engines = [item["metadata"]["name"] for item in jobs if item["metadata"]["name"].startswith("compile-denoiser")]
     assert len(engines) == 2

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from diffusion_operator import naming
-from diffusion_operator.plan.jobs import JobView, view
+from diffusion_operator.views.job import JobView
+from diffusion_operator.views.pod import PodView
 
 ENDED = "2026-01-01T00:00:00Z"
 END = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,6 +46,10 @@ def error(reason: str) -> str:
     return json.dumps({"error": {"reason": reason, "message": "Do this."}})
 
 
+def view(job: dict[str, Any], pods: list[dict[str, Any]]) -> JobView:
+    return JobView.parse(job, map(PodView.parse, pods))
+
+
 def failed(code: int, message: str = "", reason: str = "", **more: Any) -> JobView:  # noqa: ANN401 - of job()
     return view(job("Failed", **more), [ended(code, message, reason)])
 
@@ -52,9 +57,9 @@ def failed(code: int, message: str = "", reason: str = "", **more: Any) -> JobVi
 def test_a_result_is_read_from_the_pod_and_then_from_the_job() -> None:
     first = view(job("Complete"), [ended(0, json.dumps({"digest": DIGEST}))])
     assert first.phase == "Succeeded"
-    assert first.record is not None
-    later = view(job("Complete", kept=first.record), [])
-    assert (later.phase, later.result, later.record) == ("Succeeded", {"digest": DIGEST}, None)
+    assert first.unrecorded is not None
+    later = view(job("Complete", kept=first.unrecorded), [])
+    assert (later.phase, later.result, later.unrecorded) == ("Succeeded", {"digest": DIGEST}, None)
 
 
 def test_a_container_in_front_that_failed_says_why_and_one_that_ended_well_nothing() -> None:
@@ -131,8 +136,8 @@ def test_a_lost_result_is_built_again_at_once_but_not_for_ever() -> None:
 def test_what_keeps_a_job_from_running(state: dict[str, Any], reason: str) -> None:
     found = view(job(), [pod(**state)])
     assert found.phase == "Pending"
-    assert found.trouble is not None
-    assert found.trouble.reason == reason
+    assert found.problem is not None
+    assert found.problem.reason == reason
 
 
 def test_the_two_texts_of_a_failing_pull_are_told_as_one() -> None:
@@ -140,14 +145,14 @@ def test_the_two_texts_of_a_failing_pull_are_told_as_one() -> None:
     then = pod(
         waiting={"reason": "ImagePullBackOff", "message": 'Back-off pulling image "b:1": ErrImagePull: not found'}
     )
-    told = {str(found.message) for found in (view(job(), [one]).trouble for one in (first, then)) if found is not None}
+    told = {str(found.message) for found in (view(job(), [one]).problem for one in (first, then)) if found is not None}
     assert len(told) == 1
 
 
 def test_a_missing_secret_is_named() -> None:
     waiting = pod(waiting={"reason": "ContainerCreating"})
     waiting["status"]["conditions"] = [{"type": "PodReadyToStartContainers", "status": "False"}]
-    found = view(job(), [waiting]).trouble
+    found = view(job(), [waiting]).problem
     assert found is not None
     assert "Secret hub" in found.message
     assert "claim store" in found.message
@@ -157,7 +162,7 @@ def test_no_node_is_told_in_the_scheduler_s_words() -> None:
     unschedulable = pod()
     condition = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}
     unschedulable["status"] = {"conditions": [condition]}
-    found = view(job(), [unschedulable]).trouble
+    found = view(job(), [unschedulable]).problem
     assert found is not None
     assert found.reason == "Unschedulable"
     assert "0/1 nodes are available" in found.message

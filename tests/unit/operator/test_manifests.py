@@ -15,11 +15,11 @@ from diffusion_contract.spec.rollout import GatewayRef, Traffic
 from diffusion_operator import naming
 from diffusion_operator.manifests import autoscaler, deployment, pdb, pvc, route, service
 from diffusion_operator.manifests.common import Owner, Placement, placement
-from diffusion_operator.manifests.deployment import ServingRequest
-from diffusion_operator.manifests.event import EventNote, event
+from diffusion_operator.manifests.deployment import ServingRequest, serving_revision
+from diffusion_operator.manifests.event import PendingEvent, event
 from diffusion_operator.manifests.job import JobRequest, Scorer, job, template_digest
-from diffusion_operator.manifests.route import Part
-from diffusion_operator.manifests.service import Share, Split
+from diffusion_operator.manifests.route import RouteTarget
+from diffusion_operator.manifests.service import TrafficSplit, VariantWeight
 from diffusion_operator.settings import FetchNetwork, PodUser, Settings
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -125,28 +125,34 @@ BEHIND = Traffic(
     gateway=GatewayRef(name="web", namespace="edge", section_name="https", hostnames=["pictures.example"]),
     mirror_percent=5,
 )
-COMPARED = (Share("fast", "89abcdef", 10, 30), Share("sharp", None, 0, 20))
-SIDES = Split("01234567", by_pods=False, variants=COMPARED)
-EXPERIMENT = tuple(route.routes(OWNER, BEHIND, {"cpu": Part(SIDES, 2), "l4": Part(SIDES, 1)}, "x-diffusion-user"))
-ROUTES = tuple(route.routes(OWNER, BEHIND, {"cpu": Part(Split("01234567", "89abcdef", 10), 1)}))
+COMPARED = (VariantWeight("fast", "89abcdef", 10, 30), VariantWeight("sharp", None, 0, 20))
+SIDES = TrafficSplit("01234567", by_pods=False, variants=COMPARED)
+EXPERIMENT = tuple(
+    route.routes(OWNER, BEHIND, {"cpu": RouteTarget(SIDES, 2), "l4": RouteTarget(SIDES, 1)}, "x-diffusion-user")
+)
+ROUTES = tuple(route.routes(OWNER, BEHIND, {"cpu": RouteTarget(TrafficSplit("01234567", "89abcdef", 10), 1)}))
 # Namespaces such as OpenShift's assign all three.
 ASSIGNED = replace(SETTINGS, pod_user=PodUser(None, None, None))
 OBJECTS: dict[str, dict[str, Any]] = {
     "job-fetch-hub": job(FETCH, OWNER, SETTINGS),
     "job-fetch-claim": job(FETCH_CLAIM, OWNER, SETTINGS),
     "job-compile": job(COMPILE, OWNER, SETTINGS, attempt=2),
-    "deployment": deployment.deployment(SERVE, OWNER, SETTINGS),
+    "deployment": deployment.deployment(serving_revision(SERVE, OWNER, SETTINGS), OWNER),
     "job-judge": job(JUDGE, OWNER, SETTINGS),
     "job-fetch-hub-assigned-user": job(FETCH, OWNER, ASSIGNED),
-    "deployment-assigned-user": deployment.deployment(SERVE, OWNER, ASSIGNED),
+    "deployment-assigned-user": deployment.deployment(serving_revision(SERVE, OWNER, ASSIGNED), OWNER),
     "job-compile-gpu": job(COMPILE_GPU, OWNER, SETTINGS),
-    "deployment-gpu": deployment.deployment(replace(SERVE, target=GPU), OWNER, SETTINGS),
-    "deployment-gpu-claim": deployment.deployment(replace(SERVE, target=CLAIMED), OWNER, SETTINGS),
+    "deployment-gpu": deployment.deployment(serving_revision(replace(SERVE, target=GPU), OWNER, SETTINGS), OWNER),
+    "deployment-gpu-claim": deployment.deployment(
+        serving_revision(replace(SERVE, target=CLAIMED), OWNER, SETTINGS), OWNER
+    ),
     "service-revision": service.for_revision(OWNER, "cpu", "01234567"),
-    "service-target": service.for_target(OWNER, "cpu", Split("01234567")),
-    "service-target-by-pods": service.for_target(OWNER, "cpu", Split("01234567", "89abcdef", 10)),
-    "service-pipeline-one-target": service.for_pipeline(OWNER, {"cpu": Split("01234567")}),
-    "service-pipeline-two-targets": service.for_pipeline(OWNER, {"cpu": Split("01234567"), "l4": Split("89abcdef")}),
+    "service-target": service.for_target(OWNER, "cpu", TrafficSplit("01234567")),
+    "service-target-by-pods": service.for_target(OWNER, "cpu", TrafficSplit("01234567", "89abcdef", 10)),
+    "service-pipeline-one-target": service.for_pipeline(OWNER, {"cpu": TrafficSplit("01234567")}),
+    "service-pipeline-two-targets": service.for_pipeline(
+        OWNER, {"cpu": TrafficSplit("01234567"), "l4": TrafficSplit("89abcdef")}
+    ),
     "route-http-mirrored": ROUTES[0],
     "route-grpc-mirrored": ROUTES[1],
     "route-http-experiment": EXPERIMENT[0],
@@ -155,7 +161,7 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "autoscaler-hpa": autoscaler.autoscaler(OWNER, "cpu", "01234567", SCALED),
     "autoscaler-keda": autoscaler.autoscaler(OWNER, "cpu", "01234567", TO_ZERO),
     "claim": pvc.claim(Storage(size="20Gi"), OWNER),
-    "event": event(EventNote(warning=True, reason="PickleOnly", message="No."), OWNER, 3, "2026-01-01T00:00:00Z"),
+    "event": event(PendingEvent(warning=True, reason="PickleOnly", message="No."), OWNER, 3, "2026-01-01T00:00:00Z"),
 }
 PODS = {
     name: found["spec"]["template"]["spec"] for name, found in OBJECTS.items() if found["kind"] in {"Job", "Deployment"}
@@ -217,7 +223,9 @@ def option(arguments: list[str], name: str) -> int:
 
 @pytest.mark.parametrize("longest", [4, 64])
 def test_a_stopping_pod_is_killed_only_after_it_had_time_for_its_longest_tier(longest: int) -> None:
-    pod = deployment.deployment(replace(SERVE, longest=longest), OWNER, SETTINGS)["spec"]["template"]["spec"]
+    pod = deployment.deployment(serving_revision(replace(SERVE, longest=longest), OWNER, SETTINGS), OWNER)["spec"][
+        "template"
+    ]["spec"]
     [server] = pod["containers"]
     drained = option(server["lifecycle"]["preStop"]["exec"]["command"], "--timeout")
     assert drained >= longest * 2
@@ -226,7 +234,7 @@ def test_a_stopping_pod_is_killed_only_after_it_had_time_for_its_longest_tier(lo
 
 
 def test_the_number_of_pods_is_left_to_whoever_scales() -> None:
-    assert "replicas" not in deployment.deployment(SERVE, OWNER, SETTINGS)["spec"]
+    assert "replicas" not in deployment.deployment(serving_revision(SERVE, OWNER, SETTINGS), OWNER)["spec"]
 
 
 def test_the_builder_image_changes_how_a_job_runs_but_not_its_name() -> None:
@@ -246,7 +254,9 @@ def test_proxy_and_certificates_are_those_of_the_jobs_that_fetch_and_of_nobody_e
     assert volume["configMap"]["items"][0]["key"] == "bundle.pem"
     for request in (FETCH_CLAIM, COMPILE):
         assert job(request, OWNER, closed) == job(request, OWNER, SETTINGS)
-    assert deployment.deployment(SERVE, OWNER, closed) == deployment.deployment(SERVE, OWNER, SETTINGS)
+    assert deployment.deployment(serving_revision(SERVE, OWNER, closed), OWNER) == deployment.deployment(
+        serving_revision(SERVE, OWNER, SETTINGS), OWNER
+    )
 
 
 def test_jobs_and_servers_run_as_the_accounts_that_the_administrator_names_without_a_token() -> None:
@@ -258,14 +268,14 @@ def test_jobs_and_servers_run_as_the_accounts_that_the_administrator_names_witho
 
 
 def deployed(settings: Settings) -> dict[str, Any]:
-    return deployment.deployment(SERVE, OWNER, settings)
+    return deployment.deployment(serving_revision(SERVE, OWNER, settings), OWNER)
 
 
 def test_the_revision_names_the_pods_and_not_their_number() -> None:
     more = replace(SERVE, target=SERVE.target.model_copy(update={"replicas": 5, "autoscaling": SCALED}))
-    assert deployment.revision(SERVE, OWNER, SETTINGS) == deployment.revision(more, OWNER, SETTINGS)
+    assert serving_revision(SERVE, OWNER, SETTINGS).name == serving_revision(more, OWNER, SETTINGS).name
     other = Settings("registry/builder:1", "registry/triton:2")
-    assert deployment.revision(SERVE, OWNER, SETTINGS) != deployment.revision(SERVE, OWNER, other)
+    assert serving_revision(SERVE, OWNER, SETTINGS).name != serving_revision(SERVE, OWNER, other).name
 
 
 def test_the_longest_names_fit_into_a_label() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffusion_operator.plan.memory import GIB, memory_bytes, shortage
+from diffusion_operator.plan.memory import GIB, memory_bytes, memory_warning
 from tests.support.operator.fake_cluster import FakeCluster, JsonObject, result_of
 from tests.support.operator.reconciling import settle
 
@@ -26,9 +26,9 @@ SLICED = {"product": "NVIDIA-A100-SXM4-80GB", "resourceName": "nvidia.com/mig-1g
 def test_the_memory_of_a_product_or_slice_is_known_or_nothing_is_said(sku: str, gib: float | None) -> None:
     found = memory_bytes(sku)
     assert (found and round(found / GIB, 1)) == gib
-    assert (shortage(sku, 10**15) is None) == (gib is None)
-    assert shortage(sku, 10**6) is None
-    assert shortage(sku, None) is None
+    assert (memory_warning(sku, 10**15) is None) == (gib is None)
+    assert memory_warning(sku, 10**6) is None
+    assert memory_warning(sku, None) is None
 
 
 def served(needed: float, gpu: JsonObject) -> FakeCluster:

@@ -4,10 +4,10 @@ import asyncio
 import urllib.error
 import urllib.request
 
-from diffusion_operator.handlers.endpoints import Answers
+from diffusion_operator.handlers.endpoints import HealthChecks
 from diffusion_operator.handlers.endpoints import serve as endpoints
 from diffusion_operator.metrics import Metrics, Readiness
-from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 from tests.support.operator.reconciling import SETTINGS, settle
@@ -24,7 +24,7 @@ def value(metrics: Metrics, series: str) -> float:
 def live(cluster: FakeCluster, metrics: Metrics) -> None:
     reconciler = Reconciler(cluster, SETTINGS, metrics)
     for _ in range(12):
-        asyncio.run(reconciler.reconcile(Key(NAMESPACE, "shapes")))
+        asyncio.run(reconciler.reconcile(PipelineKey(NAMESPACE, "shapes")))
         cluster.succeed_jobs()
         for deployment in cluster.names("Deployment"):
             cluster.set_ready(deployment, 1)
@@ -45,8 +45,8 @@ def test_every_build_is_counted_once_with_what_it_made() -> None:
 def test_what_the_store_answers_is_a_hit_and_a_failure_is_neither() -> None:
     metrics = Metrics()
     labels = ("compile", "denoiser", "NVIDIA-L4")
-    metrics.built(labels, {"digest": "d", "cached": True, "seconds": 0.2})
-    metrics.built(labels, {"error": {"reason": "CompileFailed"}})
+    metrics.observe_build(labels, {"digest": "d", "cached": True, "seconds": 0.2})
+    metrics.observe_build(labels, {"error": {"reason": "CompileFailed"}})
     tail = '{component="denoiser",sku="NVIDIA-L4",stage="compile"}'
     assert value(metrics, f"cache_hits_total{tail}") == 1
     assert value(metrics, f"build_failures_total{tail}") == 1
@@ -55,12 +55,12 @@ def test_what_the_store_answers_is_a_hit_and_a_failure_is_neither() -> None:
 
 def test_the_fleet_is_counted_and_a_shared_job_once() -> None:
     metrics = Metrics()
-    metrics.saw("a/one", ready=Readiness("True", "Ready"), jobs=[("a/fetch-1", "fetch", "Succeeded")])
+    metrics.record_pipeline("a/one", ready=Readiness("True", "Ready"), jobs=[("a/fetch-1", "fetch", "Succeeded")])
     jobs = [("a/fetch-1", "fetch", "Succeeded"), ("a/export-1", "export", "Running")]
-    metrics.saw("a/two", ready=Readiness("False", "Exporting"), jobs=jobs)
+    metrics.record_pipeline("a/two", ready=Readiness("False", "Exporting"), jobs=jobs)
     assert value(metrics, 'jobs{stage="fetch",state="Succeeded"}') == 1
     assert value(metrics, 'pipelines{ready="True"}') == 1
-    metrics.forgot("a/two")
+    metrics.remove_pipeline("a/two")
     assert value(metrics, 'jobs{stage="export",state="Running"}') == 0
 
 
@@ -80,7 +80,7 @@ def test_every_pipeline_has_a_series_of_its_name_with_the_reason_of_now_and_none
     cluster.apply_pipeline(suspend=True)
     live(cluster, metrics)
     assert readiness(metrics) == {f'{{{labels}"Suspended",suspended="true"}}': 0.0}
-    metrics.forgot(f"{NAMESPACE}/shapes")
+    metrics.remove_pipeline(f"{NAMESPACE}/shapes")
     assert readiness(metrics) == {}
 
 
@@ -91,7 +91,7 @@ def test_a_suspended_pipeline_is_one_also_where_its_reason_is_a_failed_build() -
     [job] = cluster.unfinished_jobs()
     cluster.end_job(job, 64, {"error": {"reason": "PickleOnly", "message": "No."}})
     cluster.apply_pipeline(suspend=True)
-    asyncio.run(Reconciler(cluster, SETTINGS, metrics).reconcile(Key(NAMESPACE, "shapes")))
+    asyncio.run(Reconciler(cluster, SETTINGS, metrics).reconcile(PipelineKey(NAMESPACE, "shapes")))
     [labels] = readiness(metrics)
     assert 'reason="PickleOnly",suspended="true"' in labels
 
@@ -110,7 +110,7 @@ def test_health_and_readiness_are_different_questions() -> None:
                 return error.code
 
     async def scene() -> None:
-        answers = Answers(lambda: states["alive"], lambda: states["ready"], Metrics().text)
+        answers = HealthChecks(lambda: states["alive"], lambda: states["ready"], Metrics().text)
         async with endpoints(settings, answers):
             assert await asyncio.to_thread(ask, health, "/healthz") == 200
             assert await asyncio.to_thread(ask, health, "/readyz") == 503

@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import naming
 from diffusion_operator.cli import cli
-from diffusion_operator.cluster import Reference
-from diffusion_operator.preview import Preview, Seen, preview
-from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.kube_client import Reference
+from diffusion_operator.preview import ClusterSnapshot, Preview, preview
+from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
+from diffusion_operator.views.job import JobView
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster, minimal_spec
 from tests.support.operator.reconciling import OTHER_REVISION, build, serve
 
@@ -33,9 +34,9 @@ def cluster() -> FakeCluster:
 def preview_of(cluster: FakeCluster, name: str = "shapes", **change: Any) -> Preview:  # noqa: ANN401 - fields of a spec
     spec = DiffusionPipelineSpec.model_validate(minimal_spec() | change)
     cluster.writes.clear()
-    seen = asyncio.run(Reconciler(cluster, Settings("", "")).look(Key(NAMESPACE, name), spec))
+    seen = asyncio.run(Reconciler(cluster, Settings("", "")).observe(PipelineKey(NAMESPACE, name), spec))
     jobs = asyncio.run(cluster.select(Reference("Job", NAMESPACE), naming.MANAGED_SELECTOR))
-    found = preview(Seen(seen, tuple(jobs)), f"{NAMESPACE}/{name}", spec)
+    found = preview(ClusterSnapshot(seen, tuple(map(JobView.parse, jobs))), f"{NAMESPACE}/{name}", spec)
     assert cluster.writes == []
     return found
 

@@ -8,17 +8,22 @@ import pytest
 from diffusion_operator.errors import UnavailableError
 from diffusion_operator.handlers import queue
 from diffusion_operator.handlers.queue import WorkQueue
+from diffusion_operator.reconcile import PipelineKey
 
 SOON = 5.0
 
 
+def key(name: str) -> PipelineKey:
+    return PipelineKey("studio", name)
+
+
 def test_wishes_during_a_pass_lead_to_exactly_one_more() -> None:
-    async def scenario() -> list[str]:
-        seen: list[str] = []
-        running: set[str] = set()
+    async def scenario() -> list[PipelineKey]:
+        seen: list[PipelineKey] = []
+        running: set[PipelineKey] = set()
         entered, release, again = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-        async def work(key: str) -> None:
+        async def work(key: PipelineKey) -> None:
             assert key not in running
             running.add(key)
             seen.append(key)
@@ -28,33 +33,33 @@ def test_wishes_during_a_pass_lead_to_exactly_one_more() -> None:
             if len(seen) == 2:
                 again.set()
 
-        items: WorkQueue[str] = WorkQueue(work)
+        items = WorkQueue(work)
         items.start()
-        items.add("a")
+        items.add(key("a"))
         await asyncio.wait_for(entered.wait(), SOON)
         for _ in range(5):
-            items.add("a")
+            items.add(key("a"))
         release.set()
         await asyncio.wait_for(again.wait(), SOON)
         await items.stop(SOON)
         return seen
 
-    assert asyncio.run(scenario()) == ["a", "a"]
+    assert asyncio.run(scenario()) == [key("a"), key("a")]
 
 
 def test_one_stuck_key_does_not_stop_the_others() -> None:
     async def scenario() -> None:
         done = asyncio.Event()
 
-        async def work(key: str) -> None:
-            if key == "stuck":
+        async def work(key: PipelineKey) -> None:
+            if key.name == "stuck":
                 await asyncio.Event().wait()
             done.set()
 
-        items: WorkQueue[str] = WorkQueue(work, workers=2)
+        items = WorkQueue(work, workers=2)
         items.start()
-        items.add("stuck")
-        items.add("free")
+        items.add(key("stuck"))
+        items.add(key("free"))
         await asyncio.wait_for(done.wait(), SOON)
         assert items.is_alive()
         await items.stop(0.01)
@@ -69,64 +74,64 @@ def test_a_failed_pass_is_tried_again_and_success_forgets_the_failures(
     monkeypatch.setattr(queue, "FIRST_BACKOFF_SECONDS", 0.001)
 
     async def scenario() -> int:
-        passes, done = Counter[str](), asyncio.Event()
+        passes, done = Counter[PipelineKey](), asyncio.Event()
 
-        async def work(key: str) -> None:
+        async def work(key: PipelineKey) -> None:
             passes[key] += 1
             if passes[key] < 4:
                 raise error
             done.set()
 
-        items: WorkQueue[str] = WorkQueue(work)
+        items = WorkQueue(work)
         items.start()
-        items.add("a")
+        items.add(key("a"))
         await asyncio.wait_for(done.wait(), SOON)
         await items.stop(SOON)
-        return passes["a"]
+        return passes[key("a")]
 
     assert asyncio.run(scenario()) == 4
 
 
 def test_stopping_lets_a_running_pass_end_and_starts_no_other() -> None:
-    async def scenario() -> list[str]:
-        seen: list[str] = []
+    async def scenario() -> list[PipelineKey]:
+        seen: list[PipelineKey] = []
         entered, release = asyncio.Event(), asyncio.Event()
 
-        async def work(key: str) -> None:
+        async def work(key: PipelineKey) -> None:
             entered.set()
             await release.wait()
             seen.append(key)
 
-        items: WorkQueue[str] = WorkQueue(work, workers=1)
+        items = WorkQueue(work, workers=1)
         items.start()
-        items.add("running")
+        items.add(key("running"))
         await asyncio.wait_for(entered.wait(), SOON)
-        items.add("waiting")
+        items.add(key("waiting"))
         stopping = asyncio.create_task(items.stop(SOON))
         release.set()
         await asyncio.wait_for(stopping, SOON)
         assert not items.is_alive()
         return seen
 
-    assert asyncio.run(scenario()) == ["running"]
+    assert asyncio.run(scenario()) == [key("running")]
 
 
 def test_a_later_look_happens() -> None:
     async def scenario() -> int:
-        passes, done = Counter[str](), asyncio.Event()
+        passes, done = Counter[PipelineKey](), asyncio.Event()
 
-        async def work(key: str) -> float | None:
+        async def work(key: PipelineKey) -> float | None:
             passes[key] += 1
             if passes[key] == 3:
                 done.set()
                 return None
             return 0.001
 
-        items: WorkQueue[str] = WorkQueue(work)
+        items = WorkQueue(work)
         items.start()
-        items.add("a")
+        items.add(key("a"))
         await asyncio.wait_for(done.wait(), SOON)
         await items.stop(SOON)
-        return passes["a"]
+        return passes[key("a")]
 
     assert asyncio.run(scenario()) == 3

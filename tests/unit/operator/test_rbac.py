@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from diffusion_operator.api import PLURAL
-from diffusion_operator.handlers import CHILDREN
-from diffusion_operator.lease import Election, lease
+from diffusion_operator.handlers.controller import CHILDREN
+from diffusion_operator.leader_election import LeaderElection, lease_reference
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 from tests.support.operator.reconciling import OTHER_REVISION, build, serve, settle
 from tests.support.paths import ROOT
@@ -58,10 +58,10 @@ def test_no_more_and_no_less_is_granted_than_used() -> None:
 
 def test_the_election_needs_no_more_and_no_less_than_is_granted() -> None:
     cluster = FakeCluster()
-    election = Election(cluster, lease(NAMESPACE), "first")
-    assert asyncio.run(election.attempt())
-    assert asyncio.run(election.attempt())
-    asyncio.run(election.resign())
+    election = LeaderElection(cluster, lease_reference(NAMESPACE), "first")
+    assert asyncio.run(election.try_acquire_or_renew())
+    assert asyncio.run(election.try_acquire_or_renew())
+    asyncio.run(election.release())
     assert granted("diffusion-operator.leaseRules") == cluster.verbs
 
 

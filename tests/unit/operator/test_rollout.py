@@ -4,94 +4,94 @@ import itertools
 
 import pytest
 
-from diffusion_operator.rollout import RevisionState, RolloutState, RolloutStep
+from diffusion_operator.rollout import RevisionState, RolloutDecision, RolloutState
 from diffusion_operator.rollout.rolling import step as next_step
 
-OLD = RevisionState("old", replicas=2, ready=2, proven=True)
-OLD_BROKEN = RevisionState("old", replicas=2, ready=0, proven=False)
-OLD_DOWN = RevisionState("old", replicas=2, ready=0, proven=True)
-NEW_STARTING = RevisionState("new", replicas=2, ready=1, proven=False)
-NEW = RevisionState("new", replicas=2, ready=2, proven=True)
-OTHER = RevisionState("other", replicas=2, ready=1, proven=False)
+OLD = RevisionState("old", replicas=2, ready=2, was_available=True)
+OLD_BROKEN = RevisionState("old", replicas=2, ready=0, was_available=False)
+OLD_DOWN = RevisionState("old", replicas=2, ready=0, was_available=True)
+NEW_STARTING = RevisionState("new", replicas=2, ready=1, was_available=False)
+NEW = RevisionState("new", replicas=2, ready=2, was_available=True)
+OTHER = RevisionState("other", replicas=2, ready=1, was_available=False)
 
-TABLE: dict[str, tuple[RolloutState, RolloutStep]] = {
+TABLE: dict[str, tuple[RolloutState, RolloutDecision]] = {
     "nothing is built yet": (
         RolloutState(None, None, (), 2),
-        RolloutStep(None, None, "Waiting"),
+        RolloutDecision(None, None, "Waiting"),
     ),
     "the first revision gets its Service at once": (
         RolloutState("new", None, (), 2),
-        RolloutStep("new", 2, "Starting"),
+        RolloutDecision("new", 2, "Starting"),
     ),
     "the first revision starts": (
         RolloutState("new", "new", (NEW_STARTING,), 2),
-        RolloutStep("new", 2, "Starting"),
+        RolloutDecision("new", 2, "Starting"),
     ),
     "the first revision serves": (
         RolloutState("new", "new", (NEW,), 2),
-        RolloutStep("new", 2, "Complete"),
+        RolloutDecision("new", 2, "Complete"),
     ),
     "while the next is built the old one serves": (
         RolloutState(None, "old", (OLD,), 2),
-        RolloutStep("old", None, "Waiting"),
+        RolloutDecision("old", None, "Waiting"),
     ),
     "what an older spec started without traffic goes": (
         RolloutState(None, "old", (OLD, OTHER), 2),
-        RolloutStep("old", None, "Waiting", remove=("other",)),
+        RolloutDecision("old", None, "Waiting", remove=("other",)),
     ),
     "the next revision is created beside the old one": (
         RolloutState("new", "old", (OLD,), 2),
-        RolloutStep("old", 2, "Starting"),
+        RolloutDecision("old", 2, "Starting"),
     ),
     "half ready is not ready": (
         RolloutState("new", "old", (OLD, NEW_STARTING), 2),
-        RolloutStep("old", 2, "Starting"),
+        RolloutDecision("old", 2, "Starting"),
     ),
     "traffic moves and the old one stays until that was seen": (
         RolloutState("new", "old", (OLD, NEW), 2),
-        RolloutStep("new", 2, "Removing"),
+        RolloutDecision("new", 2, "Removing"),
     ),
     "then the old one goes": (
         RolloutState("new", "new", (OLD, NEW), 2),
-        RolloutStep("new", 2, "Removing", remove=("old",)),
+        RolloutDecision("new", 2, "Removing", remove=("old",)),
     ),
     "a superseded candidate goes at once": (
         RolloutState("new", "old", (OLD, OTHER), 2),
-        RolloutStep("old", 2, "Starting", remove=("other",)),
+        RolloutDecision("old", 2, "Starting", remove=("other",)),
     ),
     "a stable revision that never worked makes room": (
         RolloutState("new", "old", (OLD_BROKEN,), 2),
-        RolloutStep("old", 2, "Starting", remove=("old",)),
+        RolloutDecision("old", 2, "Starting", remove=("old",)),
     ),
     "a stable revision that is down for a moment stays": (
         RolloutState("new", "old", (OLD_DOWN, NEW_STARTING), 2),
-        RolloutStep("old", 2, "Starting"),
+        RolloutDecision("old", 2, "Starting"),
     ),
     "a stable revision that is gone loses its Service": (
         RolloutState("new", "old", (NEW_STARTING,), 2),
-        RolloutStep("new", 2, "Starting"),
+        RolloutDecision("new", 2, "Starting"),
     ),
     "suspended: everything has no pods": (
         RolloutState(None, "old", (OLD,), 2, suspended=True),
-        RolloutStep("old", None, "Suspended", scale={"old": 0}),
+        RolloutDecision("old", None, "Suspended", scale={"old": 0}),
     ),
     "suspended: a switch costs nobody anything": (
         RolloutState("new", "old", (OLD,), 2, suspended=True),
-        RolloutStep("new", 0, "Suspended", scale={"old": 0}),
+        RolloutDecision("new", 0, "Suspended", scale={"old": 0}),
     ),
     "resumed while the next is built: the old one gets its pods back": (
-        RolloutState(None, "old", (RevisionState("old", 0, 0, proven=True),), 2),
-        RolloutStep("old", None, "Waiting", scale={"old": 2}),
+        RolloutState(None, "old", (RevisionState("old", 0, 0, was_available=True),), 2),
+        RolloutDecision("old", None, "Waiting", scale={"old": 2}),
     ),
     "a lost pod of a serving revision is no rollout": (
-        RolloutState("new", "new", (RevisionState("new", 2, 1, proven=True),), 2),
-        RolloutStep("new", 2, "Complete"),
+        RolloutState("new", "new", (RevisionState("new", 2, 1, was_available=True),), 2),
+        RolloutDecision("new", 2, "Complete"),
     ),
 }
 
 
 @pytest.mark.parametrize(("state", "step"), TABLE.values(), ids=TABLE.keys())
-def test_next_step(state: RolloutState, step: RolloutStep) -> None:
+def test_next_step(state: RolloutState, step: RolloutDecision) -> None:
     assert next_step(state) == step
 
 
@@ -131,11 +131,11 @@ def test_every_rollout_ends() -> None:
         assert next_step(current).progress == "Complete"
 
 
-def apply_step(state: RolloutState, step: RolloutStep) -> RolloutState:
+def apply_step(state: RolloutState, step: RolloutDecision) -> RolloutState:
     """The state after the step was carried out and the pods became ready."""
     kept = {item.name: item for item in state.revisions if item.name not in step.remove}
     if state.desired is not None and step.desired_replicas is not None:
         known = state.desired in kept
         ready = step.desired_replicas if known else 0
-        kept[state.desired] = RevisionState(state.desired, step.desired_replicas, ready, proven=known)
+        kept[state.desired] = RevisionState(state.desired, step.desired_replicas, ready, was_available=known)
     return RolloutState(state.desired, step.traffic, tuple(kept.values()), state.replicas)

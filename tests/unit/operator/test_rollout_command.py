@@ -11,11 +11,11 @@ from rich.console import Console
 
 from diffusion_operator import naming
 from diffusion_operator.errors import BadInputError
-from diffusion_operator.rollout_command import Which, look, request, table
+from diffusion_operator.rollout_command import PipelineRef, observe, table, write_request
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 
 STABLE, CANARY, OLD = "aaaaaaaa", "bbbbbbbb", "cccccccc"
-WHICH = Which("shapes", NAMESPACE)
+WHICH = PipelineRef("shapes", NAMESPACE)
 PASSED = {"passed": True, "reason": "Passed", "message": "12 dB [sic] of likeness", "numbers": {}}
 
 
@@ -67,7 +67,7 @@ def annotations(made: FakeCluster) -> dict[str, str]:
 
 def test_each_revision_has_one_row_with_role_share_pods_phase_and_verdict() -> None:
     made = cluster(deployment(CANARY, 1, phase="Step", step=1, verdict=PASSED))
-    found = asyncio.run(look(made, WHICH))
+    found = asyncio.run(observe(made, WHICH))
     assert [(line.revision, line.role, line.pods) for line in found.lines] == [
         (STABLE, "stable", "2/2"),
         (CANARY, "canary", "1/1"),
@@ -83,15 +83,15 @@ def test_each_revision_has_one_row_with_role_share_pods_phase_and_verdict() -> N
 
 
 def test_live_objects_say_what_is_stable_when_the_status_is_lost() -> None:
-    made = cluster(deployment(CANARY, 1, phase="Pictures"))
+    made = cluster(deployment(CANARY, 1, phase="ImageComparison"))
     made.pipeline()["status"] = {}
-    found = asyncio.run(look(made, WHICH))
+    found = asyncio.run(observe(made, WHICH))
     assert [line.role for line in found.lines] == ["stable", "canary", "kept"]
     assert found.canaries == (CANARY,)
 
 
 def test_a_note_that_nobody_can_read_is_shown_as_no_phase() -> None:
-    found = asyncio.run(look(cluster(deployment(CANARY, 1)), WHICH))
+    found = asyncio.run(observe(cluster(deployment(CANARY, 1)), WHICH))
     assert found.lines[1].phase == ""
     assert found.canaries == (CANARY,)
 
@@ -99,7 +99,7 @@ def test_a_note_that_nobody_can_read_is_shown_as_no_phase() -> None:
 @pytest.mark.parametrize(("verb", "key"), [("promote", naming.PROMOTE), ("abort", naming.ABORT)])
 def test_what_is_asked_names_the_canary_of_now(verb: str, key: str) -> None:
     made = cluster(deployment("11111111", 0, phase="Step"), deployment(CANARY, 1, phase="Step"))
-    said = asyncio.run(request(made, WHICH, verb))  # type: ignore[arg-type]
+    said = asyncio.run(write_request(made, WHICH, verb))  # type: ignore[arg-type]
     assert annotations(made) == {key: CANARY}
     assert CANARY in said
     assert "spec" not in str(made.writes)
@@ -107,8 +107,8 @@ def test_what_is_asked_names_the_canary_of_now(verb: str, key: str) -> None:
 
 def test_asking_for_the_opposite_takes_back_what_was_asked_before() -> None:
     made = cluster(deployment(CANARY, 1, phase="Step"))
-    asyncio.run(request(made, WHICH, "promote"))
-    asyncio.run(request(made, WHICH, "abort"))
+    asyncio.run(write_request(made, WHICH, "promote"))
+    asyncio.run(write_request(made, WHICH, "abort"))
     assert annotations(made) == {naming.ABORT: CANARY}
 
 
@@ -116,14 +116,14 @@ def test_asking_for_the_opposite_takes_back_what_was_asked_before() -> None:
 def test_without_a_canary_under_way_nothing_is_asked(phase: str | None) -> None:
     made = cluster(*([deployment(CANARY, 0, phase=phase)] if phase else []))
     with pytest.raises(BadInputError, match=r"no canary to promote: CanaryProgressing: half way"):
-        asyncio.run(request(made, WHICH, "promote"))
+        asyncio.run(write_request(made, WHICH, "promote"))
     assert not annotations(made)
     assert not made.writes
 
 
 def test_a_pipeline_that_is_not_there_is_told() -> None:
     with pytest.raises(BadInputError, match="no DiffusionPipeline other"):
-        asyncio.run(look(FakeCluster(), Which("other", NAMESPACE)))
+        asyncio.run(observe(FakeCluster(), PipelineRef("other", NAMESPACE)))
 
 
 def test_sides_of_an_experiment_are_told_with_their_results_and_are_no_canaries() -> None:
@@ -135,7 +135,7 @@ def test_sides_of_an_experiment_are_told_with_their_results_and_are_no_canaries(
         {"name": "fast", "revision": CANARY, "weight": 25, "requests": 100, "errorRatio": 0.02, "p95Seconds": 0.75},
     ]
     made.pipeline()["status"]["targets"] = [{"name": "cpu", "variants": sides}]
-    found = asyncio.run(look(made, WHICH))
+    found = asyncio.run(observe(made, WHICH))
     assert [(line.role, line.phase, line.weight) for line in found.lines] == [
         ("stable", "stable", 75),
         ("variant", "fast", 25),
@@ -144,4 +144,4 @@ def test_sides_of_an_experiment_are_told_with_their_results_and_are_no_canaries(
     assert found.lines[1].message == "100 requests, 2.0% failed, p95 0.75 s"
     assert not found.is_moving
     with pytest.raises(BadInputError, match="no canary to promote"):
-        asyncio.run(request(made, WHICH, "promote"))
+        asyncio.run(write_request(made, WHICH, "promote"))

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from diffusion_operator.api import KIND
-from diffusion_operator.cluster import ConflictError
+from diffusion_operator.kube_client import ConflictError
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 from tests.support.operator.reconciling import build, reconcile, serve, settle
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from diffusion_operator.plan.pods import trouble
-from diffusion_operator.reconcile import Key, Reconciler
+from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
+from diffusion_operator.views.pod import PodView
+from diffusion_operator.views.pod_problem import pod_problem
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 
 SETTINGS = Settings(
@@ -23,7 +24,7 @@ NO_ROOM = "preemption: 0/3 nodes are available: 3 Preemption is not helpful for 
 def settle(cluster: FakeCluster, settings: Settings = SETTINGS) -> None:
     for _ in range(10):
         cluster.writes.clear()
-        asyncio.run(Reconciler(cluster, settings).reconcile(Key(NAMESPACE, "shapes")))
+        asyncio.run(Reconciler(cluster, settings).reconcile(PipelineKey(NAMESPACE, "shapes")))
         if not cluster.writes:
             return
     raise AssertionError(f"still writing: {cluster.writes}")
@@ -160,7 +161,7 @@ def test_a_sku_without_a_free_gpu_is_waited_for_while_the_other_target_serves() 
 )
 def test_the_scheduler_s_words_are_told_apart(said: str, reason: str, words: str) -> None:
     [job, *_] = compile_jobs(FakeCluster(), [L4])
-    found = trouble({"metadata": {"name": "a"}, "spec": pod_of(job), "status": unscheduled(said)})
+    found = pod_problem(PodView.parse({"metadata": {"name": "a"}, "spec": pod_of(job), "status": unscheduled(said)}))
     assert found is not None
     assert found.reason == reason
     assert words in found.message
@@ -168,7 +169,9 @@ def test_the_scheduler_s_words_are_told_apart(said: str, reason: str, words: str
 
 def test_a_pod_without_a_gpu_never_waits_for_one() -> None:
     said = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
-    found = trouble({"metadata": {"name": "a"}, "spec": {"containers": [{}]}, "status": unscheduled(said)})
+    found = pod_problem(
+        PodView.parse({"metadata": {"name": "a"}, "spec": {"containers": [{}]}, "status": unscheduled(said)})
+    )
     assert found is not None
     assert found.reason == "Unschedulable"
 

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from diffusion_operator import naming
-from diffusion_operator.cluster import MERGE, Cluster, ConflictError, Reference
 from diffusion_operator.errors import OperatorError, UnavailableError
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.kube_client import MERGE, ConflictError, KubeClient, Reference
 
-JsonObject = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +34,7 @@ class Timing:
     retry: float = 2.0
 
 
-class Election:
+class LeaderElection:
     """One candidate.
 
     Clocks of other machines are never trusted: a leader counts as gone when its Lease has not changed for a whole
@@ -44,26 +43,26 @@ class Election:
 
     def __init__(
         self,
-        cluster: Cluster,
-        target: Reference,
+        client: KubeClient,
+        ref: Reference,
         identity: str,
         timing: Timing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cluster = cluster
-        self._target = target
+        self._client = client
+        self._ref = ref
         self._identity = identity
         self._timing = timing or Timing()
         self._clock = clock
-        self._seen: tuple[str, float] | None = None
+        self._last_change: tuple[str, float] | None = None
 
-    async def win(self) -> None:
+    async def acquire(self) -> None:
         """Wait until this process leads."""
-        while not await self._safely():
+        while not await self._try_renew():
             await self._pause()
         log.info("%s leads", self._identity)
 
-    async def hold(self) -> None:
+    async def renew_until_lost(self) -> None:
         """Renew for as long as that works.
 
         Raises:
@@ -72,7 +71,7 @@ class Election:
         renewed = self._clock()
         while True:
             await self._pause()
-            if await self._safely():
+            if await self._try_renew():
                 renewed = self._clock()
             elif self._clock() - renewed >= self._timing.deadline:
                 raise LeaseLostError(f"{self._identity} does not lead any more: the Lease could not be renewed.")
@@ -80,67 +79,67 @@ class Election:
     async def _pause(self) -> None:
         await asyncio.sleep(self._timing.retry)
 
-    async def resign(self) -> None:
-        """Let another one take over at once. Nothing happens when this process does not lead."""
+    async def release(self) -> None:
+        """Let another process take over at once. Nothing happens when this process does not lead."""
         try:
-            found = await self._cluster.get(self._target)
-            if found is not None and _spec(found).get("holderIdentity") == self._identity:
-                await self._write(found, {"holderIdentity": "", "leaseDurationSeconds": 1})
+            lease = await self._client.get(self._ref)
+            if lease is not None and _spec(lease).get("holderIdentity") == self._identity:
+                await self._write(lease, {"holderIdentity": "", "leaseDurationSeconds": 1})
         except OperatorError as error:
-            log.warning("the Lease was not given back: %s", error)
+            log.warning("the Lease was not released: %s", error)
 
-    async def _safely(self) -> bool:
+    async def _try_renew(self) -> bool:
         try:
-            return await self.attempt()
+            return await self.try_acquire_or_renew()
         except ConflictError:
             return False
         except UnavailableError as error:
             log.warning("the Lease cannot be reached: %s", error)
             return False
 
-    async def attempt(self) -> bool:
+    async def try_acquire_or_renew(self) -> bool:
         """Take or renew the Lease once, when that is possible; True when this process leads.
 
         Raises:
             ConflictError: another one was faster.
             UnavailableError: the API server cannot be reached now.
         """
-        found = await self._cluster.get(self._target)
-        if found is None:
-            return await self._cluster.create(self._new())
-        holder = _spec(found).get("holderIdentity") or ""
-        if holder not in {"", self._identity} and not self._is_silent(found):
+        lease = await self._client.get(self._ref)
+        if lease is None:
+            return await self._client.create(self._new())
+        holder = _spec(lease).get("holderIdentity") or ""
+        if holder not in {"", self._identity} and not self._is_expired(lease):
             return False
-        changes = {} if holder == self._identity else self._takeover(found)
-        await self._write(found, {**changes, "holderIdentity": self._identity})
+        changes = {} if holder == self._identity else self._takeover_spec(lease)
+        await self._write(lease, {**changes, "holderIdentity": self._identity})
         return True
 
-    def _is_silent(self, found: JsonObject) -> bool:
-        version, now = found["metadata"]["resourceVersion"], self._clock()
-        if self._seen is None or self._seen[0] != version:
-            self._seen = (version, now)
-        duration = float(_spec(found).get("leaseDurationSeconds") or self._timing.duration)
-        return now - self._seen[1] >= duration
+    def _is_expired(self, lease: JsonObject) -> bool:
+        version, now = lease["metadata"]["resourceVersion"], self._clock()
+        if self._last_change is None or self._last_change[0] != version:
+            self._last_change = (version, now)
+        duration = float(_spec(lease).get("leaseDurationSeconds") or self._timing.duration)
+        return now - self._last_change[1] >= duration
 
-    def _takeover(self, found: JsonObject) -> JsonObject:
-        return {"acquireTime": _now(), "leaseTransitions": int(_spec(found).get("leaseTransitions") or 0) + 1}
+    def _takeover_spec(self, lease: JsonObject) -> JsonObject:
+        return {"acquireTime": _now(), "leaseTransitions": int(_spec(lease).get("leaseTransitions") or 0) + 1}
 
     def _new(self) -> JsonObject:
         spec = self._renewal() | {"holderIdentity": self._identity, "acquireTime": _now(), "leaseTransitions": 0}
-        head = {"name": self._target.name, "namespace": self._target.namespace}
-        return {"apiVersion": "coordination.k8s.io/v1", "kind": self._target.kind, "metadata": head, "spec": spec}
+        head = {"name": self._ref.name, "namespace": self._ref.namespace}
+        return {"apiVersion": "coordination.k8s.io/v1", "kind": self._ref.kind, "metadata": head, "spec": spec}
 
     def _renewal(self) -> JsonObject:
         return {"leaseDurationSeconds": max(1, round(self._timing.duration)), "renewTime": _now()}
 
-    async def _write(self, found: JsonObject, spec: JsonObject) -> None:
+    async def _write(self, lease: JsonObject, spec: JsonObject) -> None:
         # The version makes the API server refuse when another process was faster.
-        head = {"resourceVersion": found["metadata"]["resourceVersion"]}
-        await self._cluster.patch(self._target, {"metadata": head, "spec": self._renewal() | spec}, MERGE)
+        head = {"resourceVersion": lease["metadata"]["resourceVersion"]}
+        await self._client.patch(self._ref, {"metadata": head, "spec": self._renewal() | spec}, MERGE)
 
 
-def _spec(found: JsonObject) -> JsonObject:
-    spec: JsonObject = found.get("spec") or {}
+def _spec(lease: JsonObject) -> JsonObject:
+    spec: JsonObject = lease.get("spec") or {}
     return spec
 
 
@@ -148,6 +147,6 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def lease(namespace: str, name: str = naming.MANAGER) -> Reference:
+def lease_reference(namespace: str, name: str = naming.MANAGER) -> Reference:
     """The Lease of the operators of one installation in this namespace."""
     return Reference("Lease", namespace, name)

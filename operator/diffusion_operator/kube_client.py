@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -16,8 +15,9 @@ from kubernetes.aio.config.config_exception import ConfigException
 from diffusion_operator import digests, naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.errors import BadInputError, OperatorError, UnavailableError
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.matching import contains
 
-JsonObject = dict[str, Any]
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 30
@@ -53,16 +53,16 @@ OPTIONAL: Mapping[str, str] = {
 """Kinds that a cluster need not know, and what to say when one is wanted there."""
 
 
-class RefusedError(OperatorError):
+class RejectedError(OperatorError):
     """The API server understood and said no: asking again with the same object changes nothing."""
 
 
-class NameTakenError(OperatorError):
+class NameConflictError(OperatorError):
     """An object of this name exists and belongs to somebody else."""
 
 
 class ConflictError(OperatorError):
-    """The object changed since it was seen: look again."""
+    """The object changed since it was observed: observe it again."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def reference(body: JsonObject) -> Reference:
 
 
 @asynccontextmanager
-async def connect(kubeconfig: str | None = None) -> AsyncIterator["Cluster"]:
+async def connect(kubeconfig: str | None = None) -> AsyncIterator["KubeClient"]:
     """A client for the cluster that this process runs in, else for the one that kubectl would use.
 
     Args:
@@ -98,7 +98,7 @@ async def connect(kubeconfig: str | None = None) -> AsyncIterator["Cluster"]:
     configuration = client.Configuration()
     await _configure(configuration, kubeconfig)
     async with client.ApiClient(configuration) as api:
-        yield Cluster(api)
+        yield KubeClient(api)
 
 
 async def _configure(configuration: client.Configuration, kubeconfig: str | None) -> None:
@@ -112,7 +112,7 @@ async def _configure(configuration: client.Configuration, kubeconfig: str | None
         raise BadInputError(f"No cluster is configured: {error}. Set KUBECONFIG.") from error
 
 
-class Cluster:
+class KubeClient:
     """The API server."""
 
     def __init__(self, api: client.ApiClient) -> None:
@@ -120,8 +120,8 @@ class Cluster:
 
     async def serves_pipelines(self) -> bool:
         """True when the API server knows our custom resource."""
-        found = await self._request("GET", f"/apis/{API_VERSION}", missing_ok=True)
-        return found is not None and any(item["kind"] == KIND for item in found.get("resources", []))
+        group = await self._request("GET", f"/apis/{API_VERSION}", missing_ok=True)
+        return group is not None and any(resource["kind"] == KIND for resource in group.get("resources", []))
 
     async def get(self, target: Reference) -> JsonObject | None:
         """The object, or None when there is none."""
@@ -129,32 +129,32 @@ class Cluster:
 
     async def select(self, target: Reference, selector: str) -> list[JsonObject]:
         """All objects of the kind and namespace with these labels."""
-        found: list[JsonObject] = []
+        items: list[JsonObject] = []
         query = [("labelSelector", selector), ("limit", str(PAGE))]
         page: JsonObject = {"metadata": {"continue": ""}}
         while page is not None:
             page = await self._request("GET", target.path(), query=query, missing_ok=target.kind in OPTIONAL) or {}
-            found += page.get("items", [])
-            following = page.get("metadata", {}).get("continue")
-            if not following:
+            items += page.get("items", [])
+            token = page.get("metadata", {}).get("continue")
+            if not token:
                 break
-            query = [*query[:2], ("continue", following)]
-        return found
+            query = [*query[:2], ("continue", token)]
+        return items
 
     async def apply(self, body: JsonObject, observed: JsonObject | None, initial: JsonObject | None = None) -> bool:
-        """Server-side apply, when the object as it was seen is not already so.
+        """Server-side apply, unless the observed object has all fields of the manifest already.
 
         Args:
-            body: what is wanted.
-            observed: the object as it was seen, None when it was not.
+            body: the manifest.
+            observed: the live object as it was observed; None when it was not.
             initial: fields of the spec that only a new object gets, since others may change them later.
 
         Returns:
             True when something was written.
 
         Raises:
-            NameTakenError: the object exists and another owner controls it.
-            RefusedError: the API server does not accept the object.
+            NameConflictError: the object exists and another owner controls it.
+            RejectedError: the API server does not accept the object.
         """
         target, digest = reference(body), digests.of(body)[: digests.SHORT_KEY]
         if observed is None:
@@ -167,7 +167,7 @@ class Cluster:
             # Not by apply: a field that is applied once and then left out would fall back to its default.
             return await self.create({**body, "metadata": head, "spec": body["spec"] | initial})
         query = [("fieldManager", naming.MANAGER), ("force", "true")]
-        made = await self._request(
+        applied = await self._request(
             "PATCH",
             target.path(),
             {**body, "metadata": head},
@@ -175,8 +175,8 @@ class Cluster:
             query=query,
             missing_ok=target.kind in OPTIONAL,
         )
-        if made is None:
-            raise RefusedError(OPTIONAL[target.kind])
+        if applied is None:
+            raise RejectedError(OPTIONAL[target.kind])
         return True
 
     async def create(self, body: JsonObject) -> bool:
@@ -207,7 +207,7 @@ class Cluster:
         await self._request("PATCH", target.path("status"), body, APPLY, query=query, missing_ok=True)
 
     async def delete(self, target: Reference, uid: str, resource_version: str | None = None) -> None:
-        """Delete the object as it was seen; nothing happens when it is gone.
+        """Delete the object as it was observed; nothing happens when it is gone.
 
         Raises:
             ConflictError: it is another one by now, or changed when a resource version was given.
@@ -256,7 +256,7 @@ def _error(method: str, path: str, status: int, data: bytes | str | None) -> Ope
     if status == CONFLICT:
         return ConflictError(text)
     if status in {UNPROCESSABLE, BAD_REQUEST, FORBIDDEN}:
-        return RefusedError(text)
+        return RejectedError(text)
     if status == TOO_MANY or status >= SERVER_ERROR:
         return UnavailableError(text)
     return OperatorError(text)
@@ -276,13 +276,13 @@ def _annotations(body: JsonObject) -> dict[str, str]:
 def _check_owner(body: JsonObject, observed: JsonObject | None) -> None:
     if observed is None:
         return
-    mine = {owner["uid"] for owner in body["metadata"].get("ownerReferences", [])}
-    theirs = {owner["uid"] for owner in observed["metadata"].get("ownerReferences", [])}
-    if not mine & theirs:
+    own_uids = {owner["uid"] for owner in body["metadata"].get("ownerReferences", [])}
+    live_uids = {owner["uid"] for owner in observed["metadata"].get("ownerReferences", [])}
+    if not own_uids & live_uids:
         target = reference(body)
         if _names(body) & _names(observed):
             raise ConflictError(f"{target.kind} {target.name} of a deleted pipeline of this name is still going.")
-        raise NameTakenError(
+        raise NameConflictError(
             f"{target.kind} {target.name} exists in namespace {target.namespace} and is somebody else's: "
             "delete it, or give the pipeline or its target another name."
         )
@@ -298,47 +298,3 @@ def _is_applied(body: JsonObject, observed: JsonObject, digest: str) -> bool:
     # Items of a list do not say what they are.
     fields = {key: value for key, value in body.items() if key not in {"apiVersion", "kind"}}
     return annotations.get(naming.APPLIED) == digest and contains(observed, fields)
-
-
-def contains(observed: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
-    """True when everything that is wanted is there; the server may have added more fields."""
-    if isinstance(wanted, dict):
-        return isinstance(observed, dict) and all(
-            contains(observed.get(key), value) or _is_empty(value, observed.get(key)) for key, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        same_length = isinstance(observed, list) and len(observed) == len(wanted)
-        return same_length and all(map(contains, observed, wanted))
-    return bool(observed == wanted) or _same_quantity(observed, wanted)
-
-
-def _is_empty(wanted: Any, observed: Any) -> bool:  # noqa: ANN401 - any JSON value
-    """The server leaves out what is empty, zero or false."""
-    return observed is None and not wanted
-
-
-def _same_quantity(observed: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
-    """The server writes quantities in its own form: `1000m` becomes `1`."""
-    first, second = quantity(observed), quantity(wanted)
-    return first is not None and first == second
-
-
-SUFFIXES: Mapping[str, float] = {
-    "": 1,
-    "n": 1e-9,
-    "u": 1e-6,
-    "m": 1e-3,
-    "k": 1e3,
-    **{letter: 1000.0**power for power, letter in enumerate("MGTPE", start=2)},
-    **{f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", start=1)},
-}
-
-
-def quantity(value: Any) -> float | None:  # noqa: ANN401 - any JSON value
-    """Number of a Kubernetes quantity, or None when it is none."""
-    text = str(value)
-    number = text.rstrip("numkKMGTPEi")
-    try:
-        return float(number) * SUFFIXES[text.removeprefix(number)]
-    except (ValueError, KeyError):
-        return None

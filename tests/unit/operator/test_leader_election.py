@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from diffusion_operator.cluster import Cluster, ConflictError, Reference
 from diffusion_operator.errors import UnavailableError
-from diffusion_operator.lease import Election, LeaseLostError, Timing, lease
+from diffusion_operator.kube_client import ConflictError, KubeClient, Reference
+from diffusion_operator.leader_election import LeaderElection, LeaseLostError, Timing, lease_reference
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 
-TARGET = lease(NAMESPACE)
+TARGET = lease_reference(NAMESPACE)
 QUICK = Timing(duration=15, deadline=0.05, retry=0.001)
 
 
@@ -21,8 +21,8 @@ class Clock:
         return self.now
 
 
-def attempt(candidate: Election) -> bool:
-    return asyncio.run(candidate.attempt())
+def attempt(candidate: LeaderElection) -> bool:
+    return asyncio.run(candidate.try_acquire_or_renew())
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def cluster() -> FakeCluster:
     return FakeCluster()
 
 
-def candidate(cluster: Cluster, name: str, clock: Clock) -> Election:
-    return Election(cluster, TARGET, name, clock=clock)
+def candidate(cluster: KubeClient, name: str, clock: Clock) -> LeaderElection:
+    return LeaderElection(cluster, TARGET, name, clock=clock)
 
 
 def test_the_first_leads_and_the_second_waits(cluster: FakeCluster, clock: Clock) -> None:
@@ -73,14 +73,14 @@ def test_who_resigns_is_replaced_at_once(cluster: FakeCluster, clock: Clock) -> 
     first, second = candidate(cluster, "first", clock), candidate(cluster, "second", clock)
     attempt(first)
     attempt(second)
-    asyncio.run(first.resign())
+    asyncio.run(first.release())
     assert attempt(second)
 
 
 def test_only_the_leader_can_resign(cluster: FakeCluster, clock: Clock) -> None:
     first, second = candidate(cluster, "first", clock), candidate(cluster, "second", clock)
     attempt(first)
-    asyncio.run(second.resign())
+    asyncio.run(second.release())
     assert not attempt(second)
 
 
@@ -88,7 +88,7 @@ def test_of_two_at_the_same_moment_one_wins(clock: Clock) -> None:
     cluster = Racing()
     first, second = candidate(cluster, "first", clock), candidate(cluster, "second", clock)
     attempt(first)
-    asyncio.run(first.resign())
+    asyncio.run(first.release())
     cluster.meanwhile = second
     with pytest.raises(ConflictError):
         attempt(first)
@@ -98,13 +98,13 @@ def test_of_two_at_the_same_moment_one_wins(clock: Clock) -> None:
 class Racing(FakeCluster):
     """Lets another candidate act between a look and the write."""
 
-    meanwhile: Election | None = None
+    meanwhile: LeaderElection | None = None
 
     async def get(self, target: Reference) -> dict[str, object] | None:
         found = await super().get(target)
         other, self.meanwhile = self.meanwhile, None
         if other is not None:
-            assert await other.attempt()
+            assert await other.try_acquire_or_renew()
         return found
 
 
@@ -116,17 +116,17 @@ def test_a_leader_that_cannot_renew_stops_before_another_may_start() -> None:
             raise UnavailableError(f"no {target.name} now")
 
     with pytest.raises(LeaseLostError):
-        asyncio.run(Election(Unreachable(), TARGET, "first", QUICK).hold())
+        asyncio.run(LeaderElection(Unreachable(), TARGET, "first", QUICK).renew_until_lost())
 
 
 def test_winning_waits_until_the_other_one_is_gone(cluster: FakeCluster) -> None:
     async def scene() -> None:
-        first, second = (Election(cluster, TARGET, name, QUICK) for name in ("first", "second"))
-        await first.win()
-        waiting = asyncio.create_task(second.win())
+        first, second = (LeaderElection(cluster, TARGET, name, QUICK) for name in ("first", "second"))
+        await first.acquire()
+        waiting = asyncio.create_task(second.acquire())
         await asyncio.sleep(0.02)
         assert not waiting.done()
-        await first.resign()
+        await first.release()
         await asyncio.wait_for(waiting, 5)
 
     asyncio.run(scene())

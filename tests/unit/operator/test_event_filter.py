@@ -7,7 +7,10 @@ import pytest
 
 from diffusion_operator import naming
 from diffusion_operator.api import KIND
-from diffusion_operator.handlers.news import News
+from diffusion_operator.handlers.event_filter import EventFilter
+from diffusion_operator.reconcile import PipelineKey
+
+ONE, TWO = PipelineKey("studio", "one"), PipelineKey("studio", "two")
 
 JOB: dict[str, Any] = {
     "kind": "Job",
@@ -31,14 +34,14 @@ PIPELINE: dict[str, Any] = {
 
 
 def test_a_pipeline_that_joins_a_job_wakes_itself_and_nobody_else() -> None:
-    news: News[str] = News()
+    event_filter = EventFilter()
     joined = copy.deepcopy(JOB)
-    assert news.concerned("ADDED", JOB, ["one"]) == {"one"}
+    assert event_filter.affected_keys("ADDED", JOB, [ONE]) == {ONE}
     joined["metadata"]["labels"][naming.membership("two")] = "true"
     joined["metadata"]["ownerReferences"].append({"kind": KIND, "name": "two", "uid": "b"})
     joined["metadata"] |= {"resourceVersion": "8", "managedFields": []}
-    assert news.concerned("MODIFIED", joined, ["one", "two"]) == {"two"}
-    assert not news.concerned("MODIFIED", joined, ["one", "two"])
+    assert event_filter.affected_keys("MODIFIED", joined, [ONE, TWO]) == {TWO}
+    assert not event_filter.affected_keys("MODIFIED", joined, [ONE, TWO])
 
 
 @pytest.mark.parametrize(
@@ -52,27 +55,29 @@ def test_a_pipeline_that_joins_a_job_wakes_itself_and_nobody_else() -> None:
     ids=["status", "spec", "result", "deletion"],
 )
 def test_what_a_pass_looks_at_is_news(change: dict[str, Any]) -> None:
-    news: News[str] = News()
-    news.concerned("ADDED", JOB, ["one"])
-    assert news.concerned("MODIFIED", JOB | change, ["one"])
-    assert not news.concerned("MODIFIED", JOB | change, ["one"])
+    event_filter = EventFilter()
+    event_filter.affected_keys("ADDED", JOB, [ONE])
+    assert event_filter.affected_keys("MODIFIED", JOB | change, [ONE])
+    assert not event_filter.affected_keys("MODIFIED", JOB | change, [ONE])
 
 
 def test_a_deletion_is_always_news_and_so_is_what_comes_after_it() -> None:
-    news: News[str] = News()
-    news.concerned("ADDED", JOB, ["one"])
-    assert news.concerned("DELETED", JOB, ["one"])
-    assert news.concerned("ADDED", JOB, ["one"])
+    event_filter = EventFilter()
+    event_filter.affected_keys("ADDED", JOB, [ONE])
+    assert event_filter.affected_keys("DELETED", JOB, [ONE])
+    assert event_filter.affected_keys("ADDED", JOB, [ONE])
 
 
 def test_a_pipelines_own_status_is_no_news_and_its_spec_is() -> None:
-    news: News[str] = News()
-    assert news.concerned(None, PIPELINE, ["one"])
-    assert not news.concerned("MODIFIED", PIPELINE | {"status": WRITTEN | {"observedGeneration": 2}}, ["one"])
-    assert news.concerned("MODIFIED", PIPELINE | {"metadata": PIPELINE["metadata"] | {"generation": 2}}, ["one"])
+    event_filter = EventFilter()
+    assert event_filter.affected_keys(None, PIPELINE, [ONE])
+    assert not event_filter.affected_keys("MODIFIED", PIPELINE | {"status": WRITTEN | {"observedGeneration": 2}}, [ONE])
+    assert event_filter.affected_keys(
+        "MODIFIED", PIPELINE | {"metadata": PIPELINE["metadata"] | {"generation": 2}}, [ONE]
+    )
 
 
 def test_a_lost_status_is_news() -> None:
-    news: News[str] = News()
-    news.concerned(None, PIPELINE, ["one"])
-    assert news.concerned("MODIFIED", PIPELINE | {"status": {}}, ["one"])
+    event_filter = EventFilter()
+    event_filter.affected_keys(None, PIPELINE, [ONE])
+    assert event_filter.affected_keys("MODIFIED", PIPELINE | {"status": {}}, [ONE])

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from diffusion_operator import probe
-from diffusion_operator.analysis import Window
-from diffusion_operator.probe import Probe, Watched
+from diffusion_operator import metrics_scraper
+from diffusion_operator.analysis import ScrapeTarget, Window
+from diffusion_operator.metrics_scraper import MetricsScraper
 
 KEY = ("cpu", "aaaa")
 
@@ -34,16 +34,16 @@ class Pods:
         )
 
 
-def watched(step: str = "1", **pods: str) -> Watched:
-    return Watched("cpu", "aaaa", step, pods)
+def watched(step: str = "1", **pods: str) -> ScrapeTarget:
+    return ScrapeTarget("cpu", "aaaa", step, pods)
 
 
-def read(found: Probe, *items: Watched) -> Window:
+def read(found: MetricsScraper, *items: ScrapeTarget) -> Window:
     return asyncio.run(found.windows("studio/shapes", items))[KEY]
 
 
-def fresh(pods: Callable[[httpx.Request], httpx.Response]) -> Probe:
-    return Probe(transport=httpx.MockTransport(pods))
+def fresh(pods: Callable[[httpx.Request], httpx.Response]) -> MetricsScraper:
+    return MetricsScraper(transport=httpx.MockTransport(pods))
 
 
 def test_the_first_reading_only_remembers_and_later_ones_sum_over_pods() -> None:
@@ -92,19 +92,19 @@ def test_a_pod_that_does_not_answer_is_silent_and_loses_nothing(trouble: str | E
 
 
 def test_metrics_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "MAX_BYTES", 1000)
+    monkeypatch.setattr(metrics_scraper, "MAX_BYTES", 1000)
     found = fresh(lambda _request: httpx.Response(200, text=metrics(1) * 100))
     assert read(found, watched(x="a")).silent == 1
 
 
 def test_a_pod_that_never_ends_to_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(metrics_scraper, "TIMEOUT_SECONDS", 0.1)
 
     async def never(_request: httpx.Request) -> httpx.Response:
         await asyncio.Event().wait()
         return httpx.Response(200)
 
-    assert read(Probe(transport=httpx.MockTransport(never)), watched(x="a")).silent == 1
+    assert read(MetricsScraper(transport=httpx.MockTransport(never)), watched(x="a")).silent == 1
 
 
 def test_what_is_not_watched_is_forgotten() -> None:

@@ -1,0 +1,156 @@
+"""kopf only brings events: no persistence, no finalizers, no logic; every event with a change wakes a pipeline."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import kopf
+
+from diffusion_operator import naming
+from diffusion_operator.api import GROUP, KIND, PLURAL, VERSION
+from diffusion_operator.errors import OperatorError
+from diffusion_operator.handlers.event_filter import EventFilter
+from diffusion_operator.handlers.queue import WorkQueue
+from diffusion_operator.kube_client import KubeClient
+from diffusion_operator.metrics import Metrics
+from diffusion_operator.reconcile import PipelineKey, Reconciler
+from diffusion_operator.settings import Settings
+
+CHILDREN = (
+    ("batch", "v1", "jobs"),
+    ("apps", "v1", "deployments"),
+    ("", "v1", "services"),
+    ("", "v1", "persistentvolumeclaims"),
+    ("", "v1", "pods"),
+)
+GRACE_SECONDS = 10.0
+SERVER_SECONDS, CLIENT_SECONDS, CONNECT_SECONDS = 300, 330, 30
+LISTING_CHUNK, IDLE_SECONDS = 100, 0.1
+
+
+class Controller:
+    """One operator process: events in, reconciles out."""
+
+    def __init__(self, client: KubeClient, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._reconciler = Reconciler(client, settings, metrics)
+        self._pipelines: set[PipelineKey] = set()
+        self._filter = EventFilter()
+        self._queue: WorkQueue | None = None
+        self._resync: asyncio.Task[None] | None = None
+
+    def registry(self) -> kopf.OperatorRegistry:
+        """The handlers."""
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(login)
+        kopf.on.startup(registry=registry)(self._start)
+        kopf.on.cleanup(registry=registry)(self._stop)
+        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._pipeline_event)
+        for group, version, plural in CHILDREN:
+            kopf.on.event(group, version, plural, registry=registry)(self._child_event)
+        return registry
+
+    async def _start(self, **_: object) -> None:
+        self._queue = WorkQueue(self._reconcile, self._settings.workers)
+        self._metrics.measure_queue(self._queue.length)
+        self._queue.start()
+        self._resync = asyncio.create_task(self._resync_forever(), name="resync")
+
+    async def _stop(self, **_: object) -> None:
+        if self._resync is not None:
+            self._resync.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._resync
+        if self._queue is not None:
+            await self._queue.stop(GRACE_SECONDS)
+
+    def is_alive(self) -> bool:
+        """False when a worker has ended; true before there is one, too."""
+        return self._queue is None or self._queue.is_alive()
+
+    async def _reconcile(self, key: PipelineKey) -> float | None:
+        start, outcome = time.monotonic(), "internal error"
+        try:
+            requeue_seconds = await self._reconciler.reconcile(key)
+            outcome = "ok"
+        except OperatorError as error:
+            outcome = type(error).__name__.removesuffix("Error").lower()
+            raise
+        finally:
+            self._metrics.observe_reconcile(outcome, time.monotonic() - start)
+        return requeue_seconds
+
+    async def _pipeline_event(
+        self,
+        namespace: str | None,
+        name: str,
+        type: str | None,  # noqa: A002 - kopf's name
+        body: Mapping[str, Any],
+        **_: object,
+    ) -> None:
+        key = PipelineKey(namespace or "", name)
+        affected = self._filter.affected_keys(type, body, [key])
+        if type == "DELETED":
+            self._pipelines.discard(key)
+            self._metrics.remove_pipeline(str(key))
+            if self._queue is not None:
+                self._queue.forget(key)
+            return
+        self._pipelines.add(key)
+        if affected:
+            self._wake(key)
+
+    async def _child_event(
+        self,
+        namespace: str | None,
+        type: str | None,  # noqa: A002 - same
+        body: Mapping[str, Any],
+        **_: object,
+    ) -> None:
+        for key in self._filter.affected_keys(type, body, owners(namespace or "", body)):
+            if key in self._pipelines:
+                self._wake(key)
+
+    async def _resync_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.resync_seconds)
+            for key in sorted(self._pipelines, key=str):
+                self._wake(key)
+
+    def _wake(self, key: PipelineKey) -> None:
+        if self._queue is not None:
+            self._queue.add(key)
+
+
+def owners(namespace: str, body: Mapping[str, Any]) -> Iterator[PipelineKey]:
+    """Pipelines that an event about a child concerns: its owners, and for pods the one in the label."""
+    metadata = body.get("metadata", {})
+    names = {owner["name"] for owner in metadata.get("ownerReferences", []) if owner.get("kind") == KIND}
+    label = metadata.get("labels", {}).get(naming.PIPELINE)
+    for name in sorted(names | ({label} if label else set())):
+        yield PipelineKey(namespace, name)
+
+
+def login(**kwargs: Any) -> kopf.ConnectionInfo | None:  # noqa: ANN401 - handed on as kopf gives it
+    """As the pod's service account, else as kubectl would."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Watches that end and begin anew, only our children, nothing posted or persisted by kopf."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = SERVER_SECONDS
+    settings.watching.client_timeout = CLIENT_SECONDS
+    settings.watching.connect_timeout = CONNECT_SECONDS
+    settings.networking.request_timeout = CONNECT_SECONDS
+    # By default kopf reads a whole listing at once, and keeps every object until none came for so long.
+    settings.watching.chunk_size = LISTING_CHUNK
+    settings.queueing.idle_timeout = IDLE_SECONDS
+    for group, version, plural in CHILDREN:
+        settings.watching.label_selectors[group, version, plural] = naming.MANAGED_SELECTOR
+    return settings

@@ -1,0 +1,195 @@
+"""The conditions Accepted, EnginesReady and RepositoryReady."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from diffusion_contract.spec import DiffusionPipelineSpec
+from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
+from diffusion_operator.plan.builds import BuildGraph
+from diffusion_operator.plan.observed import ObservedPipeline, claim_name
+from diffusion_operator.plan.steps import BuildStep, queue_message
+from diffusion_operator.settings import Settings
+from diffusion_operator.views.base import parse_time
+from diffusion_operator.views.pod_problem import PodProblem
+
+PROBLEM_GRACE = timedelta(seconds=15)
+"""Pods of a healthy cluster pass through "unschedulable" and the like; only what lasts is reported."""
+SUSPENDED = "No Job runs while spec.suspend is true."
+
+
+def accepted(spec: DiffusionPipelineSpec, settings: Settings) -> ConditionUpdate:
+    """Whether this operator, with its settings, can serve the spec: what admission could not know."""
+    problem = _missing_images(spec, settings) or _unsupported_precision(spec) or _duplicate_sampler(spec)
+    if problem is not None:
+        return ConditionUpdate(ConditionType.ACCEPTED, ok=False, reason=Reason.INVALID_SPEC, message=problem)
+    return ConditionUpdate(ConditionType.ACCEPTED, ok=True, reason=Reason.VALID, message="The spec can be served.")
+
+
+def storage_problem(observed: ObservedPipeline) -> ConditionUpdate | None:
+    """What is wrong with the claims, or None."""
+    for name in observed.claims.missing:
+        return _missing_claim(observed, "spec.model: persistentVolumeClaim.claimName", name)
+    name, claim = claim_name(observed.spec, observed.owner.name), observed.claims.store
+    if claim is None and observed.spec.storage.claim_name is not None:
+        return _missing_claim(observed, "spec.storage.claimName", name)
+    if claim is None or claim.terminating:
+        return _engines(Reason.WAITING_FOR_STORAGE, f"Claim {name} is being created.")
+    if claim.phase == "Lost":
+        text = f"The volume behind claim {name} is gone: delete the claim, it is then created and filled again."
+        return _engines(Reason.STORAGE_NOT_FOUND, text)
+    return None
+
+
+def engines_ready(observed: ObservedPipeline, builds: BuildGraph | None) -> ConditionUpdate:
+    """Whether every engine is in the store."""
+    problem = storage_problem(observed)
+    if problem is not None or builds is None:
+        return problem or _engines(Reason.WAITING_FOR_STORAGE, "The store is not there yet.")
+    if builds.engines_ready == builds.engine_count:
+        return _engines(Reason.ENGINES_BUILT, f"{builds.engine_count} engines are in the store.", ok=True)
+    problem = build_problem(observed, ConditionType.ENGINES_READY, builds.engine_steps())
+    if problem is not None:
+        return problem
+    if observed.spec.suspend:
+        return _engines(Reason.SUSPENDED, SUSPENDED)
+    return _engines(*_engine_progress(builds))
+
+
+def repository_ready(observed: ObservedPipeline, builds: BuildGraph | None) -> ConditionUpdate:
+    """Whether the Triton model repository is in the store."""
+    if builds is None or not builds.assembled:
+        return _repository(Reason.WAITING_FOR_ENGINES, "The repository is made once all engines are there.")
+    steps = builds.repository_steps()
+    if all(step.succeeded for step in steps):
+        digests = ", ".join(sorted({step.digest[:12] for step in builds.assembles.values()}))
+        text = f"The Triton model repository is in the store and checked: {digests}."
+        return _repository(Reason.REPOSITORY_BUILT, text, ok=True)
+    problem = build_problem(observed, ConditionType.REPOSITORY_READY, steps)
+    if problem is not None:
+        return problem
+    if observed.spec.suspend:
+        return _repository(Reason.SUSPENDED, SUSPENDED)
+    if all(step.succeeded for step in builds.assembles.values()):
+        return _repository(Reason.CHECKING, "The repository's images are being compared with those of diffusers.")
+    return _repository(Reason.ASSEMBLING, "The Triton model repository is being assembled.")
+
+
+def build_problem(
+    observed: ObservedPipeline, kind: ConditionType, steps: Iterable[BuildStep]
+) -> ConditionUpdate | None:
+    """What keeps the steps from continuing: the first failure, else a lasting problem of a pod."""
+    by_sku: dict[str | None, list[BuildStep]] = {}
+    for step in steps:
+        failure = step.job.failure if step.failed and step.job is not None else None
+        if failure is not None:
+            event = f"{step.subject}: {failure.message}"
+            text = step.failure_text()
+            return ConditionUpdate(kind, ok=False, reason=failure.reason, message=text, event_message=event)
+        by_sku.setdefault(step.request.sku, []).append(step)
+    # One that waits while another of the same SKU runs is only next in line.
+    idle = [group for group in by_sku.values() if not any(step.running for step in group)]
+    jobs = [step.job for group in idle for step in group if step.job is not None]
+    return first_problem(observed, kind, (job.problem for job in jobs))
+
+
+def first_problem(
+    observed: ObservedPipeline, kind: ConditionType, problems: Iterable[PodProblem | None]
+) -> ConditionUpdate | None:
+    """The first lasting problem that needs somebody's action; else all that wait for a GPU."""
+    lasting = tuple(_lasting(observed, problems))
+    waiting = [problem for problem in lasting if problem.reason == Reason.WAITING_FOR_GPU]
+    for problem in lasting:
+        if problem.reason != Reason.WAITING_FOR_GPU:
+            return ConditionUpdate(kind, ok=False, reason=problem.reason, message=problem.message)
+    if not waiting:
+        return None
+    since = min(problem.since for problem in waiting)
+    text = " ".join(dict.fromkeys(problem.message for problem in waiting))
+    return ConditionUpdate(kind, ok=False, reason=Reason.WAITING_FOR_GPU, message=f"Since {since}: {text}")
+
+
+def _lasting(observed: ObservedPipeline, problems: Iterable[PodProblem | None]) -> Iterator[PodProblem]:
+    for problem in problems:
+        if problem is not None and observed.now - parse_time(problem.since) >= PROBLEM_GRACE:
+            yield _with_storage_advice(observed, problem)
+
+
+def _with_storage_advice(observed: ObservedPipeline, problem: PodProblem) -> PodProblem:
+    """Kubernetes' words about a volume do not tell that the claim has the wrong access mode."""
+    modes = observed.claims.store.access_modes if observed.claims.store is not None else ("ReadWriteMany",)
+    unmounted = "waits for its volumes" in problem.message and "Secret " not in problem.message
+    on_other_node = unmounted or "volume node affinity" in problem.message
+    if "ReadWriteMany" in modes or not on_other_node:
+        return problem
+    name = claim_name(observed.spec, observed.owner.name)
+    text = (
+        f"Claim {name} is {modes[0]}, so all its pods have to run on one node: use a ReadWriteMany claim, or "
+        f"nodeSelector to keep every target on that node. {problem.message}"
+    )
+    return replace(problem, reason=Reason.STORAGE_NOT_SHARED, message=text)
+
+
+def _engine_progress(builds: BuildGraph) -> tuple[Reason, str]:
+    fetched = sum(step.succeeded for step in builds.fetches.values())
+    if fetched < len(builds.fetches):
+        return Reason.FETCHING, f"{fetched} of {len(builds.fetches)} sources are in the store."
+    exported = sum(step.succeeded for step in builds.exports.values())
+    if exported < len(builds.parts):
+        return Reason.EXPORTING, f"{exported} of {len(builds.parts)} components are exported."
+    text = f"{builds.engines_ready} of {builds.engine_count} engines are in the store"
+    unfinished = [step for step in builds.compiles.values() if not step.succeeded]
+    queued = [step for step in unfinished if step.job is not None and step.job.phase == "Queued"]
+    if queued and len(queued) == len(unfinished):
+        return Reason.QUEUED, f"{text}, {len(queued)} wait. {queue_message(queued[0])}"
+    return Reason.COMPILING, f"{text}."
+
+
+def _missing_images(spec: DiffusionPipelineSpec, settings: Settings) -> str | None:
+    gpu_targets = [target.name for target in spec.targets if target.gpu is not None]
+    missing = [] if settings.tensorrt_builder_image else ["images.tensorrt.builder"]
+    if not (settings.tensorrt_serving_image or spec.serving.image):
+        missing.append("images.tensorrt.serving")
+    if not (gpu_targets and missing):
+        return None
+    return (
+        f"Target {', '.join(gpu_targets)} needs images with TensorRT, and this operator has none: set "
+        f"{' and '.join(missing)} of its chart."
+    )
+
+
+def _duplicate_sampler(spec: DiffusionPipelineSpec) -> str | None:
+    counts = Counter(item.called for item in spec.samplers)
+    duplicates = [name for name, count in counts.items() if count > 1]
+    if not duplicates:
+        return None
+    return f"spec.schedulers: two samplers are called {duplicates[0]}: give one of them another name."
+
+
+def _unsupported_precision(spec: DiffusionPipelineSpec) -> str | None:
+    cpu_targets = [target.name for target in spec.targets if target.gpu is None]
+    overrides: Sequence[tuple[str, str | None]] = ()
+    if spec.component_precision is not None:
+        overrides = tuple(spec.component_precision.model_dump().items())
+    components = [name for name, value in overrides if value == "bfloat16"]
+    if not (cpu_targets and components):
+        return None
+    return (
+        f"spec.componentPrecision.{components[0]}: ONNX Runtime has no bfloat16 on a CPU, and target {cpu_targets[0]} "
+        "is one: use float32 or float16."
+    )
+
+
+def _missing_claim(observed: ObservedPipeline, field: str, name: str) -> ConditionUpdate:
+    namespace = observed.owner.namespace
+    text = f"{field}: claim {name} does not exist in namespace {namespace}: create it, or name another."
+    return _engines(Reason.STORAGE_NOT_FOUND, text)
+
+
+def _engines(reason: str, message: str, *, ok: bool = False) -> ConditionUpdate:
+    return ConditionUpdate(ConditionType.ENGINES_READY, ok=ok, reason=reason, message=message)
+
+
+def _repository(reason: str, message: str, *, ok: bool = False) -> ConditionUpdate:
+    return ConditionUpdate(ConditionType.REPOSITORY_READY, ok=ok, reason=reason, message=message)

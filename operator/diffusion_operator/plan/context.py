@@ -1,0 +1,89 @@
+"""Everything that a plan is made from, derived once a pass: of the pipeline, and of each target."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from diffusion_contract.spec import Experiment, Target
+from diffusion_operator.analysis import Verdict
+from diffusion_operator.manifests.deployment import ServingRevision
+from diffusion_operator.plan.build_conditions import storage_problem
+from diffusion_operator.plan.builds import BuildGraph, build_graph
+from diffusion_operator.plan.observed import ObservedPipeline, claim_name
+from diffusion_operator.plan.requests import Store
+from diffusion_operator.plan.steps import BuildStep
+from diffusion_operator.rollout import RevisionState, RolloutState
+from diffusion_operator.settings import Settings
+from diffusion_operator.views.pod_problem import PodProblem
+from diffusion_operator.views.serving import DeploymentView
+
+
+@dataclass(frozen=True)
+class PlanContext:
+    """One pipeline.
+
+    Attributes:
+        store: None while it cannot be used.
+        builds: None while there is no store.
+    """
+
+    observed: ObservedPipeline
+    settings: Settings
+    store: Store | None
+    builds: BuildGraph | None
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """Of the spec."""
+        rollout = self.observed.spec.rollout
+        return rollout.experiment if rollout is not None else None
+
+
+@dataclass(frozen=True)
+class TargetContext:
+    """One target: all that is known before its next step is decided.
+
+    Attributes:
+        deployments: of all revisions, oldest first, without those that are being deleted.
+        revisions: the same as the rollout reads them.
+        spec_revision: that the spec describes; None while it is being built.
+        state: for the rollout: without the revisions of variants.
+        route_weights: live percentages of all revisions but the stable one behind a Gateway.
+        variant_revisions: by variant; those that are built.
+        variant_by_revision: variants whose a revision is; the desired and the stable one are nobody's.
+        comparison: Job that compares the candidate's images with the stable revision's; None before it is due.
+        verdict: of the phase that the candidate is in; None when there is nothing to decide.
+        problem: what keeps the newest pod of the desired revision, else of the stable one, from being ready.
+    """
+
+    target: Target
+    deployments: tuple[DeploymentView, ...]
+    revisions: tuple[RevisionState, ...]
+    spec_revision: ServingRevision | None
+    state: RolloutState
+    route_weights: Mapping[str, int]
+    variant_revisions: Mapping[str, ServingRevision]
+    variant_by_revision: Mapping[str, str]
+    comparison: BuildStep | None
+    verdict: Verdict | None
+    problem: PodProblem | None
+
+    @property
+    def name(self) -> str:
+        """Of the target."""
+        return self.target.name
+
+
+def plan_context(observed: ObservedPipeline, settings: Settings) -> PlanContext:
+    """What the plan of a pipeline is made from."""
+    store = _store(observed)
+    if store is None:
+        return PlanContext(observed, settings, None, None)
+    jobs = {job.name: job for job in observed.jobs}
+    return PlanContext(observed, settings, store, build_graph(observed.spec, store, settings, jobs))
+
+
+def _store(observed: ObservedPipeline) -> Store | None:
+    claim = observed.claims.store
+    if claim is None or storage_problem(observed) is not None:
+        return None
+    return Store(claim_name(observed.spec, observed.owner.name), claim.uid)

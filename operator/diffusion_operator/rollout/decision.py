@@ -1,0 +1,13 @@
+"""The next step of a rollout, whatever its strategy."""
+
+from collections.abc import Mapping
+
+from diffusion_operator.rollout import canary, rolling
+from diffusion_operator.rollout.state import RolloutDecision, RolloutObservation, Strategy
+
+
+def next_step(strategy: Strategy, observation: RolloutObservation) -> Mapping[str, RolloutDecision]:
+    """The next step of each target. Executing it in part, or twice, is safe: the next pass continues from there."""
+    if strategy.canary:
+        return canary.steps(strategy, observation)
+    return {name: rolling.step(state, strategy.history) for name, state in observation.targets.items()}

@@ -1,0 +1,1 @@
+"""Observed Kubernetes objects, parsed once into what the planner asks of them."""

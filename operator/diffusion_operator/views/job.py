@@ -1,0 +1,228 @@
+"""Build Jobs and their pods: state, result, and when a failed one may run again."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self
+
+from diffusion_operator import naming
+from diffusion_operator.conditions import Reason
+from diffusion_operator.json_objects import JsonObject, parse_json_object
+from diffusion_operator.manifests.job import BAD_INPUT, GC
+from diffusion_operator.views.base import ConditionView, ObjectView, base_fields, newest_first, parse_time
+from diffusion_operator.views.pod import PodView, Termination
+from diffusion_operator.views.pod_problem import PodProblem, pod_problem
+
+Phase = Literal["Queued", "Pending", "Running", "Succeeded", "Failed", "Lost"]
+
+FIRST_RETRY_SECONDS = 30
+LAST_RETRY_SECONDS = 900
+EXTERNALLY_FIXABLE = frozenset({"AccessDenied", "SourceNotFound"})
+"""The builder's reasons that somebody can mend without touching the pipeline: a Secret, the files on a claim."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a Job failed; `permanent` means that the same inputs would fail again."""
+
+    reason: str
+    message: str
+    permanent: bool
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How far a Job is; `record` is its result as JSON text, None before the Job ended or when it is unknown."""
+
+    phase: Phase
+    result: JsonObject = field(default_factory=dict)
+    failure: Failure | None = None
+    problem: PodProblem | None = None
+    record: str | None = None
+
+
+@dataclass(frozen=True)
+class JobView(ObjectView):
+    """One Job as the plan needs it.
+
+    Attributes:
+        template: digest of how it is run.
+        attempt: how often it was started again.
+        store_uid: UID of the claim that its artifact is in.
+        finished_at: RFC 3339; None while it is unfinished.
+        phase: Queued means that it waits for admission.
+            Lost means that it succeeded but its result is unknown: it has to run again.
+        result: that the builder reported; empty until the Job succeeded.
+        failure: None unless the Job failed.
+        problem: what keeps its pod from running.
+        unrecorded: result as JSON text that is not yet recorded on the Job; None when it is or there is none.
+    """
+
+    stage: str
+    creator: str
+    template: str
+    attempt: int
+    store_uid: str
+    suspended: bool
+    started_at: str | None
+    finished_at: str | None
+    phase: Phase
+    result: JsonObject
+    failure: Failure | None
+    problem: PodProblem | None
+    unrecorded: str | None
+
+    @classmethod
+    def parse(cls, manifest: JsonObject, pods: Iterable[PodView] = ()) -> Self:
+        """The Job as the API server returned it.
+
+        Args:
+            manifest: of the Job.
+            pods: of this Job; may be empty once the result is recorded on the Job.
+        """
+        fields = base_fields("Job", manifest)
+        labels, annotations = fields["labels"], fields["annotations"]
+        ending = _ending(fields["conditions"])
+        outcome = _outcome(manifest, fields, ending, newest_first(pods))
+        return cls(
+            **fields,
+            stage=labels.get(naming.STAGE, ""),
+            creator=labels.get(naming.PIPELINE, ""),
+            template=annotations.get(naming.TEMPLATE, ""),
+            attempt=_attempt(annotations),
+            store_uid=annotations.get(naming.STORE_UID, ""),
+            suspended=bool(manifest.get("spec", {}).get("suspend")),
+            started_at=manifest.get("status", {}).get("startTime"),
+            finished_at=(ending.changed_at or None) if ending is not None else None,
+            phase=outcome.phase,
+            result=outcome.result,
+            failure=outcome.failure,
+            problem=outcome.problem,
+            unrecorded=None if naming.RESULT in annotations else outcome.record,
+        )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it runs no more pods."""
+        return _ending(self.conditions) is not None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether its pods run, or still have to."""
+        return self.phase in {"Queued", "Pending", "Running"}
+
+    def retry_at(self) -> datetime | None:
+        """When a failed Job may run again; None for never."""
+        lost = self.phase == "Lost"
+        if not lost and (self.failure is None or self.failure.permanent):
+            return None
+        # The store answers at once for what was built, so the first loss costs nothing.
+        is_first_loss = lost and self.attempt == 0
+        pause = 0 if is_first_loss else min(FIRST_RETRY_SECONDS * 2 ** min(self.attempt, 10), LAST_RETRY_SECONDS)
+        return parse_time(self.finished_at) + timedelta(seconds=pause)
+
+
+def as_lost(job: JobView) -> JobView:
+    """The Job for a pipeline with another store: whatever its outcome, the artifact is not in that store."""
+    return replace(job, phase="Lost", attempt=0, result={}, failure=None, problem=None, unrecorded=None)
+
+
+def needs_pods(manifest: JsonObject) -> bool:
+    """Whether the Job's own object does not yet tell everything, so that its pods have to be observed."""
+    fields = base_fields("Job", manifest)
+    return _ending(fields["conditions"]) is None or naming.RESULT not in fields["annotations"]
+
+
+def _ending(conditions: Iterable[ConditionView]) -> ConditionView | None:
+    """The condition that ended the Job."""
+    return next((item for item in conditions if item.type in {"Complete", "Failed"} and item.is_true), None)
+
+
+def _outcome(
+    manifest: JsonObject, fields: dict[str, Any], ending: ConditionView | None, pods: Sequence[PodView]
+) -> _Outcome:
+    if ending is None:
+        return _unfinished(manifest, fields, pods)
+    success = ending.type == "Complete"
+    recorded = fields["annotations"].get(naming.RESULT)
+    record = recorded if recorded is not None else _record(pods, success=success)
+    result = parse_json_object(record)
+    if not success:
+        return _Outcome("Failed", failure=_failure(result, ending, manifest), record=record)
+    if result.get("digest") or result.get("stage") == GC:
+        return _Outcome("Succeeded", result=result, record=record)
+    return _Outcome("Lost")
+
+
+def _unfinished(manifest: JsonObject, fields: dict[str, Any], pods: Sequence[PodView]) -> _Outcome:
+    if any(pod.is_running or _has_succeeded(pod) for pod in pods):
+        return _Outcome("Running")
+    if manifest.get("spec", {}).get("suspend"):
+        return _Outcome("Queued")
+    if not pods:
+        return _Outcome("Pending", problem=_no_pod(fields["name"], fields["created_at"]))
+    return _Outcome("Pending", problem=pod_problem(pods[0]))
+
+
+def _no_pod(job: str, created_at: str) -> PodProblem:
+    """Normal for a moment; when it lasts, only the Job's own Events say why."""
+    text = f"Job {job} gets no pod (a quota or an admission policy?): kubectl describe job {job} says why."
+    return PodProblem(Reason.OBJECT_REFUSED, text, created_at)
+
+
+def _has_succeeded(pod: PodView) -> bool:
+    """True before the Job controller has seen it, too."""
+    return pod.termination is not None and pod.termination.exit_code == 0
+
+
+def _record(pods: Iterable[PodView], *, success: bool) -> str | None:
+    """The newest pod's termination message as JSON text; of a failure with the exit code."""
+    for pod in pods:
+        ended = pod.termination
+        if ended is None or (ended.exit_code == 0) != success:
+            continue
+        result = parse_json_object(ended.message)
+        if not success:
+            error = result.get("error") or _default_error(ended)
+            result = {"error": error, "exitCode": ended.exit_code, "ended": ended.reason}
+        return json.dumps(result, separators=(",", ":"))
+    return None
+
+
+def _default_error(ended: Termination) -> JsonObject:
+    """For a builder that was killed before it could report why."""
+    if ended.reason == "OOMKilled":
+        message = "The Job ran out of memory: raise spec.engines.resources.limits.memory."
+        return {"reason": Reason.OUT_OF_MEMORY, "message": message}
+    if ended.reason == "DeadlineExceeded":
+        message = "The Job took longer than allowed: raise spec.engines.timeout."
+        return {"reason": Reason.TIMED_OUT, "message": message}
+    cause = ended.message.strip() or ended.reason or "nothing more is known; read the Job's log"
+    return {"reason": Reason.BUILD_FAILED, "message": f"The builder ended with exit code {ended.exit_code}: {cause}"}
+
+
+def _failure(result: JsonObject, ending: ConditionView, manifest: JsonObject) -> Failure:
+    error = result.get("error")
+    if not isinstance(error, dict):
+        text = f"The Job failed and its pod is gone: {ending.message or 'no reason given'}"
+        return Failure(Reason.EVIDENCE_LOST, text, permanent=False)
+    reason = str(error.get("reason") or Reason.BUILD_FAILED)
+    is_fetch = manifest["metadata"].get("labels", {}).get(naming.STAGE) == "fetch"
+    # A download goes on where it stopped; a compilation that was too slow or too big stays so.
+    not_retryable = result.get("ended") == "OOMKilled" or (result.get("ended") == "DeadlineExceeded" and not is_fetch)
+    permanent = result.get("exitCode") == BAD_INPUT or not_retryable
+    message = str(error.get("message") or "The builder gave no message.")
+    return Failure(reason, message, permanent=permanent and not _is_externally_fixable(reason, manifest))
+
+
+def _is_externally_fixable(reason: str, manifest: JsonObject) -> bool:
+    """True when the same pipeline may work later. A hub hides a repository from a token that may not read it."""
+    volumes = manifest.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", [])
+    has_token = any(volume["name"] == "token" for volume in volumes)
+    return reason in EXTERNALLY_FIXABLE or (reason == "RepositoryNotFound" and has_token)
+
+
+def _attempt(annotations: dict[str, str]) -> int:
+    text = annotations.get(naming.ATTEMPT, "")
+    return int(text) if text.isdigit() else 0

@@ -1,0 +1,191 @@
+"""Pods, and how their containers are."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from diffusion_contract.spec.targets import GPU_RESOURCE, PRODUCT_LABEL
+from diffusion_operator.json_objects import JsonObject, parse_json_object
+from diffusion_operator.views.base import ObjectView, base_fields
+
+JOB_NAME = "batch.kubernetes.io/job-name"
+
+
+@dataclass(frozen=True)
+class Termination:
+    """How a container ended."""
+
+    exit_code: int
+    reason: str
+    message: str
+
+    @property
+    def builder_error(self) -> tuple[str, str]:
+        """Reason and message that the builder gave; without one an empty reason and the whole text."""
+        error = parse_json_object(self.message).get("error")
+        if isinstance(error, dict) and {"reason", "message"} <= error.keys():
+            return str(error["reason"]), str(error["message"])
+        return "", self.message.strip()
+
+
+@dataclass(frozen=True)
+class ContainerView:
+    """The status of one container.
+
+    Attributes:
+        running: it has started and not ended.
+        started_at: of the present run, RFC 3339; empty when the kubelet does not report it.
+        waiting_reason: why it has not started; empty when it has.
+        termination: of the present run.
+        last_termination: of the run before.
+    """
+
+    name: str
+    image: str
+    is_init: bool
+    ready: bool
+    running: bool
+    started_at: str
+    waiting_reason: str
+    waiting_message: str
+    termination: Termination | None
+    last_termination: Termination | None
+
+    @classmethod
+    def parse(cls, status: JsonObject, *, is_init: bool) -> Self:
+        """An entry of containerStatuses or initContainerStatuses."""
+        state = status.get("state", {})
+        waiting = state.get("waiting", {})
+        return cls(
+            name=status.get("name", ""),
+            image=status.get("image", ""),
+            is_init=is_init,
+            ready=bool(status.get("ready")),
+            running="running" in state,
+            started_at=str(state.get("running", {}).get("startedAt", "")),
+            waiting_reason=waiting.get("reason", ""),
+            waiting_message=str(waiting.get("message", "")),
+            termination=_termination(state),
+            last_termination=_termination(status.get("lastState", {})),
+        )
+
+
+@dataclass(frozen=True)
+class GpuDemand:
+    """The GPU that a pod needs.
+
+    Attributes:
+        description: product, with the resource's name where it is not the usual one.
+        resource: extended resource; empty for resource claims.
+    """
+
+    description: str
+    resource: str
+
+
+@dataclass(frozen=True)
+class PodView(ObjectView):
+    """One pod.
+
+    Attributes:
+        phase: Pending, Running, Succeeded, Failed or Unknown.
+        status_reason: of the whole pod, such as Evicted or DeadlineExceeded.
+        started_at: when the kubelet took it, else when it was created.
+        containers: init containers first.
+        volume_sources: Secrets and claims that it mounts, for messages.
+        gpu: None when it needs none.
+    """
+
+    phase: str
+    status_reason: str
+    status_message: str
+    address: str
+    started_at: str
+    containers: tuple[ContainerView, ...]
+    volume_sources: tuple[str, ...]
+    gpu: GpuDemand | None
+
+    @classmethod
+    def parse(cls, manifest: JsonObject) -> Self:
+        """The pod as the API server returned it."""
+        fields, status, spec = base_fields("Pod", manifest), manifest.get("status", {}), manifest.get("spec", {})
+        return cls(
+            **fields,
+            phase=status.get("phase", ""),
+            status_reason=status.get("reason", ""),
+            status_message=status.get("message", ""),
+            address=status.get("podIP", ""),
+            started_at=str(status.get("startTime", fields["created_at"])),
+            containers=(
+                *(ContainerView.parse(entry, is_init=True) for entry in status.get("initContainerStatuses", [])),
+                *(ContainerView.parse(entry, is_init=False) for entry in status.get("containerStatuses", [])),
+            ),
+            volume_sources=tuple(filter(None, map(_volume_source, spec.get("volumes", [])))),
+            gpu=_gpu_demand(spec),
+        )
+
+    @property
+    def job(self) -> str:
+        """Name of its Job; empty for serving pods."""
+        return self.labels.get(JOB_NAME, "")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers requests."""
+        return self.has_condition("Ready")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether one of its containers, init containers aside, runs."""
+        return any(container.running for container in self.containers if not container.is_init)
+
+    @property
+    def has_lost_readiness(self) -> bool:
+        """Whether it was ready since its container started, and is not any more.
+
+        Between the startup probe and the first readiness probe a pod is not ready yet, which is no loss.
+        """
+        ready = self.condition("Ready")
+        if ready is None or ready.status != "False":
+            return False
+        starts = [container.started_at for container in self.containers if not container.is_init]
+        return any(start and ready.changed_at > start for start in starts)
+
+    @property
+    def termination(self) -> Termination | None:
+        """How its container ended, or an init container that failed; None while neither has."""
+        for container in self.containers:
+            ended = container.termination
+            if ended is not None and (not container.is_init or ended.exit_code != 0):
+                return Termination(ended.exit_code, self.status_reason or ended.reason, ended.message)
+        if self.phase == "Failed":
+            return Termination(-1, self.status_reason, self.status_message)
+        return None
+
+
+def _termination(state: JsonObject) -> Termination | None:
+    ended = state.get("terminated")
+    if ended is None:
+        return None
+    return Termination(int(ended.get("exitCode", 1)), ended.get("reason", ""), str(ended.get("message", "")))
+
+
+def _volume_source(volume: JsonObject) -> str:
+    if "secret" in volume:
+        return f"Secret {volume['secret']['secretName']}"
+    if "persistentVolumeClaim" in volume:
+        return f"claim {volume['persistentVolumeClaim']['claimName']}"
+    return ""
+
+
+def _gpu_demand(spec: JsonObject) -> GpuDemand | None:
+    product = spec.get("nodeSelector", {}).get(PRODUCT_LABEL, "a GPU")
+    containers = spec.get("containers", [])
+    limits = [name for container in containers for name in container.get("resources", {}).get("limits", {})]
+    # A device plugin's resource has its maker's domain in front, unlike cpu, memory and ephemeral-storage.
+    resource = next((name for name in limits if "/" in name), None)
+    if resource is not None:
+        return GpuDemand(product if resource == GPU_RESOURCE else f"{product} ({resource})", resource)
+    if spec.get("resourceClaims"):
+        template = spec["resourceClaims"][0].get("resourceClaimTemplateName", "")
+        return GpuDemand(f"a GPU for claims of {template}", "")
+    return None
