@@ -77,7 +77,7 @@ def _generate(text: str, target: Path | None, checked: Path | None) -> None:
     if target is not None:
         target.write_text(text)
     if checked is not None and (not checked.exists() or checked.read_text() != text):
-        raise BadInputError(f"{checked} is out of date: write it anew with --write instead of --check.")
+        raise BadInputError(f"{checked} is out of date: write it again with --write instead of --check.")
     if target is None and checked is None:
         click.echo(text, nl=False)
 

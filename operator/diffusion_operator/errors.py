@@ -2,7 +2,7 @@
 
 
 class OperatorError(Exception):
-    """Something that the operator cannot go on with; the text is written for a person."""
+    """Something that stops the operator; the text is written for a person."""
 
     exit_code = 70
 

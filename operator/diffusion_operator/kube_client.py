@@ -50,15 +50,15 @@ OPTIONAL: Mapping[str, str] = {
     "GRPCRoute": "The Gateway API (v1.1 or newer) is not installed in this cluster: there are no GRPCRoutes.",
     "ScaledObject": "KEDA is not installed in this cluster: install it, or choose provider: hpa.",
 }
-"""Kinds that a cluster need not know, and what to say when one is wanted there."""
+"""Kinds that a cluster need not know, and the message when one is applied there."""
 
 
 class RejectedError(OperatorError):
-    """The API server understood and said no: asking again with the same object changes nothing."""
+    """The API server rejected the object: trying again with the same object changes nothing."""
 
 
 class NameConflictError(OperatorError):
-    """An object of this name exists and belongs to somebody else."""
+    """An object of this name exists and has another owner."""
 
 
 class ConflictError(OperatorError):

@@ -24,7 +24,7 @@ class Timing:
     """How long things take, seconds.
 
     Attributes:
-        duration: others take over when the leader has said nothing for so long.
+        duration: others take over when the leader has not renewed for so long.
         deadline: a leader that could not renew for so long stops; shorter than duration.
         retry: between two tries.
     """

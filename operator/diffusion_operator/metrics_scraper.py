@@ -27,7 +27,7 @@ class _WindowState:
 class MetricsScraper:
     """Reads the metrics of pods and remembers since when.
 
-    After a restart of the operator windows start anew: a verdict takes a little longer then, and is never wrong.
+    After a restart of the operator windows restart: a verdict takes a little longer then, and is never wrong.
 
     Args:
         port: of the pods' metrics.

@@ -15,7 +15,7 @@ class Traffic:
         succeeded: requests that were answered.
         failed: requests that were not; those that a client gave up are left out.
         seconds: sum over the answered ones.
-        p50: seconds; mean over pods and readings, weighed by requests. None where Triton told none.
+        p50: seconds; mean over pods and readings, weighed by requests. None where Triton reports none.
         p95: same.
     """
 
@@ -87,7 +87,7 @@ class ScrapeTarget:
     """One revision on one target, whose pods' metrics are read.
 
     Attributes:
-        step: names the step of the rollout; with another one the window starts anew.
+        step: names the step of the rollout; with another one the window restarts.
         pods: UID to IP address of those that are Ready.
     """
 
@@ -110,7 +110,7 @@ class Track:
     total: Window = field(default_factory=Window)
 
     def advance(self, now: Counters) -> "Track":
-        """With a newer reading. Counters that fell are those of a server that started anew: all of them are new."""
+        """With a newer reading. Counters that fell are those of a server that restarted: all of them are new."""
         before = Counters() if _restarted(self.last, now) else self.last
         return Track(now, summarize([self.total, _difference(before, now)]))
 

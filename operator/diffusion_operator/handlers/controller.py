@@ -140,7 +140,7 @@ def login(**kwargs: Any) -> kopf.ConnectionInfo | None:  # noqa: ANN401 - handed
 
 
 def kopf_settings() -> kopf.OperatorSettings:
-    """Watches that end and begin anew, only our children, nothing posted or persisted by kopf."""
+    """Watches that end and restart, only our children, nothing posted or persisted by kopf."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True

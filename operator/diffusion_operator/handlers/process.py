@@ -1,4 +1,4 @@
-"""One operator process: wait for the CRD, win the election, work until told to stop."""
+"""One operator process: wait for the CRD, win the election, work until stopped."""
 
 import asyncio
 import contextlib
@@ -22,11 +22,11 @@ PREFLIGHT_TRIES = 30
 
 
 def run(settings: Settings) -> None:
-    """Run the operator until it is told to stop.
+    """Run the operator until it is stopped.
 
     Raises:
         LeaseLostError: another process leads now.
-        UnavailableError: a watch or an endpoint cannot go on; the process is to be started anew.
+        UnavailableError: a watch or an endpoint cannot continue; the process must be restarted.
     """
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(Process(settings).live())
@@ -95,7 +95,7 @@ class Process:
         except OperatorError:
             raise
         except Exception as error:
-            raise UnavailableError(f"The operator cannot go on: {error or type(error).__name__}.") from error
+            raise UnavailableError(f"The operator cannot continue: {error or type(error).__name__}.") from error
         finally:
             self.metrics.set_leader(leads=False)
 

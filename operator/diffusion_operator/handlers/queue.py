@@ -69,7 +69,7 @@ class WorkQueue:
         self._timers[key] = asyncio.get_running_loop().call_later(seconds, self.add, key)
 
     def forget(self, key: PipelineKey) -> None:
-        """Nothing more is to be done for the key."""
+        """Drop the key: its pipeline is gone."""
         self._cancel_timer(key)
         self._failures.pop(key, None)
         self._again.discard(key)

@@ -56,7 +56,7 @@ class ServingRequest:
 
     @property
     def drain_seconds(self) -> int:
-        """How long a stopping pod may go on with what it has."""
+        """How long a stopping pod may finish its requests."""
         return FIRST_DRAIN_SECONDS + STEP_DRAIN_SECONDS * self.longest
 
 
@@ -167,7 +167,7 @@ def _server(request: ServingRequest, owner: Owner, image: str, settings: Setting
         # Quantiles of latencies, by which a canary is judged.
         "--metrics-config=summary_latencies=true",
         *request.flags,
-        # gRPC clients are told to connect anew now and then, so that they find new pods and leave stopping ones.
+        # gRPC clients are made to reconnect now and then, so that they find new pods and leave stopping ones.
         f"--grpc-max-connection-age={GRPC_CONNECTION_SECONDS * 1000}",
         f"--grpc-max-connection-age-grace={request.drain_seconds * 1000}",
     ]

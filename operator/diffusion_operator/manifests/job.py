@@ -102,7 +102,7 @@ def job(request: JobRequest, owner: Owner, settings: Settings, attempt: int = 0)
         request: what is built.
         owner: the pipeline that asks for it.
         settings: of the operator.
-        attempt: how often it was started anew before.
+        attempt: how often it was restarted.
     """
     labels = _labels(request, owner)
     template = {"metadata": {"labels": labels}, "spec": _pod(request, settings)}

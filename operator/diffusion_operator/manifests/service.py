@@ -22,7 +22,7 @@ class VariantWeight:
     """A variant's part of the requests.
 
     Attributes:
-        revision: that gets it; None while nobody does.
+        revision: that gets it; None while none does.
         weight: percentage that it gets now.
         full_weight: percentage that the spec gives it; what it does not get goes to the stable revision.
     """

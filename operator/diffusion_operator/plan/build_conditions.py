@@ -97,7 +97,7 @@ def build_problem(
 def first_problem(
     observed: ObservedPipeline, kind: ConditionType, problems: Iterable[PodProblem | None]
 ) -> ConditionUpdate | None:
-    """The first lasting problem that needs somebody's action; else all that wait for a GPU."""
+    """The first lasting problem that needs a person's action; else all that wait for a GPU."""
     lasting = tuple(_lasting(observed, problems))
     waiting = [problem for problem in lasting if problem.reason == Reason.WAITING_FOR_GPU]
     for problem in lasting:

@@ -89,7 +89,7 @@ def _canary_sides(observed: ObservedPipeline, context: TargetContext) -> Iterato
 
 
 def _experiment_sides(observed: ObservedPipeline, context: TargetContext) -> Iterator[ScrapeTarget]:
-    """Every revision with a share. When one comes or goes, all windows start anew, so that they stay comparable."""
+    """Every revision with a share. When one comes or goes, all windows restart, so that they stay comparable."""
     sides = [*filter(None, (context.state.stable,)), *sorted(context.route_weights)]
     for revision in sides if len(sides) > 1 else ():
         addresses = _addresses(observed, context.name, revision)

@@ -49,7 +49,7 @@ class TargetContext:
         state: for the rollout: without the revisions of variants.
         route_weights: live percentages of all revisions but the stable one behind a Gateway.
         variant_revisions: by variant; those that are built.
-        variant_by_revision: variants whose a revision is; the desired and the stable one are nobody's.
+        variant_by_revision: variants by their revisions; the desired and the stable one are no variant's.
         comparison: Job that compares the candidate's images with the stable revision's; None before it is due.
         verdict: of the phase that the candidate is in; None when there is nothing to decide.
         problem: what keeps the newest pod of the desired revision, else of the stable one, from being ready.

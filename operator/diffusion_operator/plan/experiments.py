@@ -25,7 +25,7 @@ class VariantPlan:
 
     Attributes:
         revision: to create; None while it is being built, or when it is another's already.
-        duplicate_of: who serves the same revision, so that there is nothing to compare; empty when nobody does.
+        duplicate_of: who serves the same revision, so that there is nothing to compare; empty when none does.
         problem: what keeps its pods from being ready.
         peers: its revisions on all targets; empty when there is one target, or not all are built.
         builds: everything that it is made of; None before there is a store.

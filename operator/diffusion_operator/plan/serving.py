@@ -67,7 +67,7 @@ class TargetPlan:
 
     @property
     def split(self) -> TrafficSplit | None:
-        """Who answers the requests; None when there is nobody yet."""
+        """Who answers the requests; None when there is no revision yet."""
         if self.step.traffic is None:
             return None
         shares = tuple(variant.share for variant in self.variants)

@@ -95,7 +95,7 @@ def _experiment(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Cond
 
 
 def _variant_failure(observed: ObservedPipeline, plan: TargetPlan, variant: VariantPlan) -> str:
-    """What needs somebody's action before the variant can be served; empty when nothing does."""
+    """What needs a person's action before the variant can be served; empty when nothing does."""
     if variant.duplicate_of:
         return f"it is the same as {variant.duplicate_of}, so there is nothing to compare"
     steps = variant.builds.own_steps() if variant.builds is not None else ()

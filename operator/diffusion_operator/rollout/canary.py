@@ -17,7 +17,7 @@ Served             (is or was stable)                   desired again: Promoting
 =================  ===================================  ==================================================
 
 ImageComparison and Step begin with `observing` false: pods start and the share moves. Once every target has its pods
-ready and its weight live, `observing` becomes true, the age starts anew, and verdicts count. What else moves a phase:
+ready and its weight live, `observing` becomes true, the age restarts, and verdicts count. What else moves a phase:
 
 ==============================================  ===========================================================
 event                                           effect

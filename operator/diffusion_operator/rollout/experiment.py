@@ -43,7 +43,7 @@ class VariantDecision:
 
     Attributes:
         weight: percentage of the requests that it gets; what it lacks of its share stays with the stable revision.
-        traffic: revision that gets it; None when nobody does.
+        traffic: revision that gets it; None when none does.
         replicas: pods of every revision that is to exist.
     """
 

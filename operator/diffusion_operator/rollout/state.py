@@ -89,7 +89,7 @@ class RolloutState(RevisionLookup):
 
     @property
     def has_no_working_stable(self) -> bool:
-        """True when there is no stable revision that ever worked: nobody is served who could be hurt."""
+        """True when there is no stable revision that ever worked: no client is served who could be hurt."""
         stable = self.find(self.stable)
         return stable is None or not (stable.was_available or stable.served or stable.ready)
 

@@ -19,7 +19,7 @@ Phase = Literal["Queued", "Pending", "Running", "Succeeded", "Failed", "Lost"]
 FIRST_RETRY_SECONDS = 30
 LAST_RETRY_SECONDS = 900
 EXTERNALLY_FIXABLE = frozenset({"AccessDenied", "SourceNotFound"})
-"""The builder's reasons that somebody can mend without touching the pipeline: a Secret, the files on a claim."""
+"""The builder's reasons that can be fixed without a change of the pipeline: a Secret, the files on a claim."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def _failure(result: JsonObject, ending: ConditionView, manifest: JsonObject) ->
         return Failure(Reason.EVIDENCE_LOST, text, permanent=False)
     reason = str(error.get("reason") or Reason.BUILD_FAILED)
     is_fetch = manifest["metadata"].get("labels", {}).get(naming.STAGE) == "fetch"
-    # A download goes on where it stopped; a compilation that was too slow or too big stays so.
+    # A download continues where it stopped; a compilation that was too slow or too big stays so.
     not_retryable = result.get("ended") == "OOMKilled" or (result.get("ended") == "DeadlineExceeded" and not is_fetch)
     permanent = result.get("exitCode") == BAD_INPUT or not_retryable
     message = str(error.get("message") or "The builder gave no message.")
