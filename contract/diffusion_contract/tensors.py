@@ -96,6 +96,7 @@ class Facts:
         text_length: tokens per prompt.
         text_width: features per token.
         slots: rows of scheduler state (1 for one-step methods).
+        vocabulary: tokens that the text encoder has an embedding for; 0 where its graph does not record them.
         text_chunks: windows of `text_length` tokens that a prompt may have; 0 when it has exactly one.
         image_size: edge of a reference picture in pixels.
         image_length: elements that the image encoder makes of one reference picture.
@@ -111,6 +112,7 @@ class Facts:
     text_length: int
     text_width: int
     slots: int
+    vocabulary: int = 0
     text_chunks: int = 0
     image_size: int = 0
     image_length: int = 0

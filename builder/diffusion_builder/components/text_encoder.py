@@ -61,7 +61,7 @@ def load(material: Material, precision: Precision) -> Loaded:
     lora.merge(model, parts.TEXT_ENCODER, material.loras, OPTIONAL_PREFIX)
     if options.clip_skip:
         skip(model, options.clip_skip)
-    facts = around.of_text(config)
+    facts = around.of_text(config) | {"vocabulary": config["vocab_size"]}
     example = {"tokens": config["vocab_size"]}
     if not options.long_prompts:
         return Loaded(TextEncoder(model), facts, example, frozenset(), precision)

@@ -102,7 +102,7 @@ def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
         "tokenizer": content["tokenizer"],
         "scheduler": content["scheduler"],
     }
-    tools = {name: version(name) for name in ("jinja2", "tokenizers")}
+    tools = {name: version(name) for name in ("jinja2", "tokenizers", "transformers")}
     recipe = Recipe(Kind.REPOSITORY, inputs, tools, made_from=(parts.source, *parts.engines.values()))
     return store.publish(recipe, lambda folder: _write(parts, folder))
 
@@ -242,6 +242,8 @@ def _link_engine(target: Path, engine: Artifact) -> None:
 
 def _write_tokenizer(parts: Parts, target: Path) -> None:
     tokenizer = tokens.load(parts.source.path / "tokenizer")
+    if parts.facts.vocabulary:
+        tokens.check_embeddings(tokenizer, parts.facts.vocabulary)
     length = tokens.length(tokenizer)
     if length != parts.facts.text_length:
         raise BadInputError(

@@ -56,7 +56,7 @@ PARTS = (
     Part("vae", ("AutoencoderKL",), "diffusion_pytorch_model", ("config.json",)),
     Part(
         "tokenizer", ("CLIPTokenizer", "CLIPTokenizerFast"), None, ("tokenizer_config.json",),
-        ("vocab.json", "merges.txt", "tokenizer.json", "special_tokens_map.json"),
+        ("vocab.json", "merges.txt", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
     ),
     Part("scheduler", (), None, ("scheduler_config.json",)),
 )  # fmt: skip

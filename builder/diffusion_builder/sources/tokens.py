@@ -1,12 +1,12 @@
 """A checkpoint's CLIP tokenizer as one file of the `tokenizers` library, with padding and truncation inside.
 
-Built from vocab.json and merges.txt the way transformers' `CLIPTokenizer` builds its own backend
-(transformers/models/clip/tokenization_clip.py), so that assembling and serving need no torch.
+transformers' own `CLIPTokenizer` loads the folder, so that whichever files it has (tokenizer.json, vocab.json with
+merges.txt, added_tokens.json, special_tokens_map.json, `added_tokens_decoder` in tokenizer_config.json) mean what they
+mean there. Its modules need no torch. Servers read the file with `tokenizers` alone.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import BadInputError, Reason
@@ -18,83 +18,84 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-_PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-_START, _END = "<|startoftext|>", "<|endoftext|>"
+# What a tokenizer_config.json could say that the file for the server cannot hold, or that makes transformers read
+# something besides the files of the folder.
+_NOT_SERVED = ("gguf_file", "init_inputs", "merges", "split_special_tokens", "tokenizer_object", "vocab")
+_SHOWN = 5
 
 
 def load(folder: Path) -> Tokenizer:
     """Read a checkpoint's tokenizer folder.
 
     Returns:
-        A tokenizer that pads and truncates to the checkpoint's `model_max_length`.
+        A tokenizer that pads and truncates to the checkpoint's `model_max_length`, and gives the ids that
+        `CLIPTokenizer(text, padding="max_length", truncation=True)` gives.
 
     Raises:
-        BadInputError: files are missing or do not belong together.
+        BadInputError: files are missing or do not belong together, or a setting is not served.
     """
-    config = read_json(folder, "tokenizer_config.json")
-    special = {
-        name: _token(config.get(f"{name}_token"), default)
-        for name, default in (("bos", _START), ("eos", _END), ("unk", _END), ("pad", _END))
-    }
-    vocabulary, merges = _vocabulary(folder)
-    absent = sorted({token for token in special.values() if token not in vocabulary})
-    if absent:
-        raise BadInputError(Reason.INVALID_CONFIG, f"the tokenizer's special tokens {absent} are not in its vocabulary")
-    length = config.get("model_max_length")
-    if not isinstance(length, int) or not 3 <= length <= 4096:  # noqa: PLR2004 - start, a token, end
-        raise BadInputError(Reason.INVALID_CONFIG, f"tokenizer_config.json has model_max_length {length!r}")
-    return _build(vocabulary, merges, special, length)
+    _check_files(folder)
+    _check_settings(read_json(folder, "tokenizer_config.json"))
+    # Loaded late: it takes a second.
+    from transformers import CLIPTokenizer
 
-
-def _token(value: object, default: str) -> str:
-    """Special tokens are written as text or as an object with the text in `content`."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else default
-
-
-def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        vocabulary: Mapping[str, Any] = read_json(folder, "vocab.json")
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-        pairs = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
-    elif (folder / "tokenizer.json").exists():
-        model = read_json(folder, "tokenizer.json").get("model", {})
-        vocabulary = model.get("vocab", {})
-        pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model.get("merges", [])]
-    else:
-        raise BadInputError(Reason.MISSING_FILE, "tokenizer has neither vocab.json with merges.txt nor tokenizer.json")
-    return dict(vocabulary), [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]  # noqa: PLR2004 - pairs
-
-
-def _build(
-    vocabulary: dict[str, int], merges: list[tuple[str, str]], special: Mapping[str, str], length: int
-) -> Tokenizer:
-    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-
+    library: Any = CLIPTokenizer
     try:
-        model = models.BPE(
-            vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>",
-            fuse_unk=False, unk_token=special["unk"],
-        )  # fmt: skip
-    except Exception as error:  # the library raises plain Exception
-        raise BadInputError(Reason.INVALID_CONFIG, f"vocabulary and merges do not fit: {error}") from error
-    tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    split = pre_tokenizers.Split(Regex(_PATTERN), behavior="removed", invert=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in dict.fromkeys(special.values())])
-    end, start = special["eos"], special["bos"]
-    tokenizer.post_processor = processors.RobertaProcessing(
-        (end, vocabulary[end]), (start, vocabulary[start]), trim_offsets=False, add_prefix_space=False
-    )
-    tokenizer.enable_truncation(max_length=length)
-    tokenizer.enable_padding(length=length, pad_id=vocabulary[special["pad"]], pad_token=special["pad"])
-    return tokenizer
+        tokenizer = library.from_pretrained(folder, local_files_only=True)
+        # Its Python side only sets these on the library's tokenizer before each call.
+        tokenizer("", padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
+    except Exception as error:  # both libraries raise plain exceptions of any class
+        raise BadInputError(
+            Reason.INVALID_CONFIG,
+            f"transformers' CLIPTokenizer cannot read the tokenizer: {_first_line(error)}; its files do not fit",
+        ) from error
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    return backend
 
 
 def length(tokenizer: Tokenizer) -> int:
     """Tokens per prompt, with start, end and padding."""
-    return int(json.loads(tokenizer.to_str())["truncation"]["max_length"])
+    return int(tokenizer.truncation["max_length"])
+
+
+def check_embeddings(tokenizer: Tokenizer, embeddings: int) -> None:
+    """Compare the vocabulary with the text encoder's.
+
+    Args:
+        tokenizer: with the added tokens.
+        embeddings: tokens for which the text encoder has one.
+
+    Raises:
+        BadInputError: a prompt could hold a token that the text encoder does not know.
+    """
+    beyond = {token: index for token, index in tokenizer.get_vocab().items() if index >= embeddings}
+    if beyond:
+        tokens = ", ".join(f"{token!r} ({index})" for token, index in sorted(beyond.items())[:_SHOWN])
+        raise BadInputError(
+            Reason.COMPONENT_MISMATCH,
+            f"the tokenizer has the tokens {tokens}, the text encoder has embeddings for {embeddings}: take the "
+            "text_encoder that was saved with this tokenizer, whose embeddings were resized",
+        )
+
+
+def _check_files(folder: Path) -> None:
+    files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    # Without a vocabulary transformers makes one of three tokens up; without merges it finds none.
+    if not {"vocab.json", "merges.txt"} <= files and "tokenizer.json" not in files:
+        raise BadInputError(Reason.MISSING_FILE, "tokenizer has neither vocab.json with merges.txt nor tokenizer.json")
+
+
+def _check_settings(config: Mapping[str, Any]) -> None:
+    for name in _NOT_SERVED:
+        if config.get(name):
+            raise BadInputError(
+                Reason.INVALID_CONFIG, f"tokenizer_config.json has {name}, which is not served: remove it"
+            )
+    longest = config.get("model_max_length")
+    if not isinstance(longest, int) or not 3 <= longest <= 4096:  # noqa: PLR2004 - start, a token, end
+        raise BadInputError(Reason.INVALID_CONFIG, f"tokenizer_config.json has model_max_length {longest!r}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -6,8 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.component.checkpoints import write_tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _HEAVY = ["torch", "diffusers", "transformers", "onnx", "onnxruntime", "huggingface_hub"]
 
@@ -43,3 +49,9 @@ def test_serving_commands_import_neither_numpy_nor_torch(module: str) -> None:
 )
 def test_assembling_and_cache_hits_import_no_torch(module: str) -> None:
     assert _loaded(f"import diffusion_builder.{module}", _HEAVY) == []
+
+
+def test_reading_a_tokenizer_imports_transformers_without_torch(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "files")
+    code = f"from pathlib import Path; from diffusion_builder.sources import tokens; tokens.load(Path({str(tmp_path)!r}, 'files'))"
+    assert _loaded(code, ["torch", "diffusers", "transformers"]) == ["transformers"]

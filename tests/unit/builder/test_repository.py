@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 _GOLDEN = Path(__file__).parent / "golden"
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 _SIZES = {"channels": 4, "pixels_per_latent": 8}
+_TEXT = {"text_length": 16, "text_width": 32}
 # TensorRT's profiles need to know every size; each engine records what its own need.
 _TENSORRT_FACTS: dict[Component, dict[str, int]] = {
-    Component.TEXT_ENCODER: {"text_length": 16, "text_width": 32},
-    Component.DENOISER: {**_SIZES, "text_length": 16, "text_width": 32},
+    Component.TEXT_ENCODER: {**_TEXT, "vocabulary": 517},
+    Component.DENOISER: {**_SIZES, **_TEXT},
     Component.SCHEDULER_STEP: _SIZES,
     Component.VAE_DECODER: _SIZES,
 }
 _FACTS: dict[Component, dict[str, int]] = {
-    Component.TEXT_ENCODER: {"text_length": 16, "text_width": 32},
+    Component.TEXT_ENCODER: _TEXT,
     Component.DENOISER: {"channels": 4, "text_width": 32},
     Component.SCHEDULER_STEP: {},
     Component.VAE_DECODER: {"channels": 4, "pixels_per_latent": 8},
@@ -208,6 +209,7 @@ def test_engines_in_the_wrong_place_are_named(store: Store) -> None:
         (Component.DENOISER, {"channels": 4, "text_width": 64}, "text_width"),
         (Component.VAE_DECODER, {"channels": 8, "pixels_per_latent": 8}, "channels"),
         (Component.TEXT_ENCODER, {"text_length": 77, "text_width": 32}, "makes 16 tokens, the text encoder reads 77"),
+        (Component.TEXT_ENCODER, {**_TEXT, "vocabulary": 516}, r"red</w>' \(516\), the text encoder has embeddings for 516"),
     ],
 )
 def test_components_that_do_not_fit_are_named(
