@@ -73,7 +73,7 @@ class Wish:
 
 
 def _drawn(server: Server, wish: Wish) -> Pixels:
-    return np.asarray(answer(server.http, wish.ensemble, wish.tensors()).as_numpy("image"), np.uint8)
+    return np.asarray(answer(server.http, wish.ensemble, wish.tensors(), ["image"]).as_numpy("image"), np.uint8)
 
 
 def test_sixteen_clients_of_all_tasks_tiers_and_schedulers_get_their_own_pictures_in_shared_calls(

@@ -72,7 +72,7 @@ def sent(value: Any) -> NDArray[Any]:  # noqa: ANN401 - whatever a request may h
 def ask(server: Server, model: str, **inputs: Any) -> Pixels:  # noqa: ANN401 - whatever a request may hold
     arrays = {name: sent(value) for name, value in {"prompt": b"a red circle on a white background", **inputs}.items()}
     tensors = [tensor(name, _TYPES[str(array.dtype)], array) for name, array in arrays.items()]
-    return np.asarray(answer(server.http, model, tensors).as_numpy("image"), np.uint8)
+    return np.asarray(answer(server.http, model, tensors, ["image"]).as_numpy("image"), np.uint8)
 
 
 _FILE = encoded(_PICTURE[0])
@@ -88,13 +88,18 @@ _BAD: list[tuple[str, str, dict[str, Any], str]] = [
     ("twice", "img2img", {**_IMAGE, "input_image_file": _FILE}, "were both sent: send one of them"),
     ("four channels", "img2img", {"input_image": np.zeros((1, 64, 64, 4), np.uint8)}, "input_image"),
     ("odd size", "img2img", {"input_image": np.zeros((1, 65, 64, 3), np.uint8)}, "send height as well"),
-    ("size not served", "img2img", {**_IMAGE, "height": np.int32(256)}, "height 256 is not served"),
+    ("size not served", "img2img", {**_IMAGE, "height": np.int32(256)}, "height 256 is not supported"),
     ("broken mask", "inpaint", {**_IMAGE, "mask_file": b"\x89PNG\r\n\x1a\n"}, "mask_file is"),
-    ("feather", "inpaint", {**_IMAGE, "mask": _MASK, "mask_feather": np.float32(-1)}, "mask_feather -1 is not served"),
+    (
+        "feather",
+        "inpaint",
+        {**_IMAGE, "mask": _MASK, "mask_feather": np.float32(-1)},
+        "mask_feather -1 is not supported",
+    ),
     ("no control", "generate_controlnet", {}, "control_image_silhouette is missing"),
-    ("contrast", "generate", {"contrast": np.float32("nan")}, "contrast nan is not served: send 0 to 4"),
-    ("format", "generate", {"output_format": b"GIF"}, "output_format 'GIF' is not served: send PNG, JPEG, WEBP"),
-    ("too large", "generate", {"upscale_height": np.int32(9999)}, "upscale_height 9999 is not served"),
+    ("contrast", "generate", {"contrast": np.float32("nan")}, "contrast nan is not supported: send 0 to 4"),
+    ("format", "generate", {"output_format": b"GIF"}, "output_format 'GIF' is not supported: send PNG, JPEG, WEBP"),
+    ("too large", "generate", {"upscale_height": np.int32(9999)}, "upscale_height 9999 is not supported"),
     ("paste back", "img2img", {**_IMAGE, "paste_back": np.True_}, "mask|paste_back"),
 ]
 
@@ -171,7 +176,7 @@ def test_the_client_on_the_command_line_repaints_a_picture(server: Server, tmp_p
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png"))[:, :32], _PICTURE[0, :, :32])
     bad = subprocess.run([*command, "--contrast", "9"], capture_output=True, text=True, check=False)
     assert bad.returncode == 64
-    assert "contrast 9 is not served: send 0 to 4" in bad.stderr
+    assert "contrast 9 is not supported: send 0 to 4" in bad.stderr
 
 
 def _filled(name: str, datum: dict[str, Any]) -> NDArray[Any]:

@@ -85,9 +85,9 @@ _GOOD = Ask(4, [_PROMPT])
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
-        (replace(_GOOD, height=[256]), "height 256 is not served: send a multiple of 8 from 64 to 128 pixels"),
-        (replace(_GOOD, width=[65]), "width 65 is not served: send a multiple of 8 from 64 to 128 pixels"),
-        (replace(_GOOD, height=[-64]), "height -64 is not served: send a multiple of 8"),
+        (replace(_GOOD, height=[256]), "height 256 is not supported: send a multiple of 8 from 64 to 128 pixels"),
+        (replace(_GOOD, width=[65]), "width 65 is not supported: send a multiple of 8 from 64 to 128 pixels"),
+        (replace(_GOOD, height=[-64]), "height -64 is not supported: send a multiple of 8"),
         (replace(_GOOD, guidance_scale=[float("nan")]), "guidance_scale nan is not a finite number"),
         (replace(_GOOD, guidance_scale=[float("inf")]), "guidance_scale inf is not a finite number"),
         (Ask(4, [_PROMPT] * 2, height=[64, 128]), "height differs within one request"),

@@ -145,7 +145,7 @@ class Comparison:
         self._server, self._reference, self._report = server, reference, report
 
     def __call__(self, case: Case) -> None:
-        pictures = np.asarray(answer(self._server.http, case.ensemble, _inputs(case)).as_numpy("image"))
+        pictures = np.asarray(answer(self._server.http, case.ensemble, _inputs(case), ["image"]).as_numpy("image"))
         for index, type_ in enumerate(case.types):
             found = psnr(pictures[index], self._reference.draw(case, index))
             name = "karras" if case.karras else str(type_)
@@ -194,7 +194,7 @@ def test_strength_1_starts_where_diffusers_does(compare: Callable[[Case], None],
         ("generate_4_pipeline", "Heun", "send the request to generate_4_heun_pipeline"),
         ("inpaint_20_pipeline", "PNDM", "send the request to inpaint_20_pndm_pipeline"),
         ("generate_4_heun_pipeline", "DDIM", "send the request to generate_4_pipeline"),
-        ("generate_4_pipeline", "Magic", "scheduler 'magic' is not served: send ddim or"),
+        ("generate_4_pipeline", "Magic", "scheduler 'magic' is not supported: send ddim or"),
     ],
 )
 def test_a_scheduler_of_another_ensemble_is_refused_with_its_name(

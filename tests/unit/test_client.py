@@ -137,7 +137,7 @@ def _refused(message: str) -> Any:  # noqa: ANN401 - tritonclient has no types
 
 
 def test_what_the_server_says_reaches_the_user() -> None:
-    error = _refused("height 256 is not served: send a multiple of 8 from 64 to 128 pixels")
-    assert error.what == "height 256 is not served: send a multiple of 8 from 64 to 128 pixels"
+    error = _refused("height 256 is not supported: send a multiple of 8 from 64 to 128 pixels")
+    assert error.what == "height 256 is not supported: send a multiple of 8 from 64 to 128 pixels"
     assert error.status == 64
     assert "v2/repository/index" in _refused("Request for unknown model: 'generate_4_pipeline' is not found").advice

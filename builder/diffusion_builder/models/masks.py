@@ -16,8 +16,8 @@ Floats = NDArray[np.float32]
 _HALF_WAY = np.array([-0.09375, 0.59375, 0.59375, -0.09375], np.float32)
 
 
-def resized(mask: Image.Image, height: int, width: int, feather: float = 0.0) -> Image.Image:
-    """A mask at the size of the picture.
+def resize_mask(mask: Image.Image, height: int, width: int, feather: float = 0.0) -> Image.Image:
+    """A mask at the size of the image.
 
     Args:
         mask: mode L, any size.
@@ -28,8 +28,8 @@ def resized(mask: Image.Image, height: int, width: int, feather: float = 0.0) ->
     Returns:
         Mode L. Resized as diffusers' VaeImageProcessor does, but not rounded to 0 or 255: masks are soft.
     """
-    result = mask if mask.size == (width, height) else mask.resize((width, height), Image.Resampling.LANCZOS)
-    return result.filter(ImageFilter.GaussianBlur(feather)) if feather > 0 else result
+    resized = mask if mask.size == (width, height) else mask.resize((width, height), Image.Resampling.LANCZOS)
+    return resized.filter(ImageFilter.GaussianBlur(feather)) if feather > 0 else resized
 
 
 def unit(masks: Sequence[Image.Image]) -> Floats:

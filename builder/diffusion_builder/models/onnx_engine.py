@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from .cpus import threads
-from .triton_io import Array, answer, read, refuse
+from .triton_io import Array, error_response, read, response
 
 
 class TritonPythonModel:
@@ -34,14 +34,14 @@ class TritonPythonModel:
         self._inputs = [node.name for node in self._session.get_inputs()]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Run one call for all requests; Triton has seen to it that their shapes agree."""
+        """Run one call for all requests, whose shapes Triton has made agree."""
         feed = {name: _join([read(request, name) for request in requests]) for name in self._inputs}
-        wanted = sorted({name for request in requests for name in request.requested_output_names()})
+        names = sorted({name for request in requests for name in request.requested_output_names()})
         try:
-            results = dict(zip(wanted, self._session.run(wanted, feed), strict=True))
+            outputs = dict(zip(names, self._session.run(names, feed), strict=True))
         except Exception as error:  # noqa: BLE001 - the runtime's exceptions have no common class of their own
-            return [refuse(f"the engine failed: {str(error).splitlines()[0]}") for _ in requests]
-        return _split(requests, results)
+            return [error_response(f"the engine failed: {str(error).splitlines()[0]}") for _ in requests]
+        return _split(requests, outputs)
 
 
 def _join(arrays: list[Array | None]) -> Array:
@@ -49,12 +49,12 @@ def _join(arrays: list[Array | None]) -> Array:
     return present[0] if len(present) == 1 else np.concatenate(present)
 
 
-def _split(requests: list[Any], results: dict[str, Array]) -> list[Any]:
+def _split(requests: list[Any], outputs: dict[str, Array]) -> list[Any]:
     responses, begin = [], 0
     for request in requests:
         end = begin + _batch(request)
         names = request.requested_output_names()
-        responses.append(answer({name: np.ascontiguousarray(results[name][begin:end]) for name in names}))
+        responses.append(response({name: np.ascontiguousarray(outputs[name][begin:end]) for name in names}))
         begin = end
     return responses
 

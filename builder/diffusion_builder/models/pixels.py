@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .finish_numbers import DEFAULT_QUALITY
+from .postprocess_numbers import DEFAULT_QUALITY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,15 +21,15 @@ def to_pixels(decoded: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
-def encode(picture: Image.Image, file_format: str = "PNG", quality: int = DEFAULT_QUALITY) -> bytes:
-    """Encode one picture.
+def encode(image: Image.Image, file_format: str = "PNG", quality: int = DEFAULT_QUALITY) -> bytes:
+    """Encode one image.
 
     Args:
-        picture: mode RGB.
-        file_format: one of `inputs.FORMATS`.
+        image: mode RGB.
+        file_format: one of `postprocess_numbers.FORMATS`.
         quality: 1 to 100, of JPEG and WebP; PNG keeps every bit anyway.
     """
     buffer = io.BytesIO()
     options = {} if file_format == "PNG" else {"quality": quality}
-    picture.save(buffer, format=file_format, **options)
+    image.save(buffer, format=file_format, **options)
     return buffer.getvalue()

@@ -1,20 +1,25 @@
-"""8_postprocessor: decoded samples → finished pictures as uint8 pixels and files; only what was asked for."""
+"""8_postprocessor: decoded samples → postprocessed images as pixels, files and text; only the requested outputs."""
 
 from __future__ import annotations
 
-from functools import partial
+import base64
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from .finish import asked, finished
-from .inputs import InputError
+from .errors import InvalidRequest
 from .pixels import encode, to_pixels
-from .triton_io import Array, RequestError, bytes_tensor, each, read
+from .postprocess import postprocess, read_options
+from .python_models import ENCODED_IMAGE, ENCODED_IMAGE_BASE64, IMAGE
+from .request_inputs import RequestInputs
+from .tensors import DECODED
+from .triton_io import Array, bytes_tensor, respond_each
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
+
+    from .request_inputs import ReadTensor
 
 
 class TritonPythonModel:
@@ -22,24 +27,26 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests."""
-        return each(requests, _postprocess)
+        return respond_each(requests, compute_outputs)
 
 
-def _postprocess(request: Any) -> Mapping[str, Array]:  # noqa: ANN401 - Triton's objects are untyped
-    decoded = read(request, "decoded")
+def compute_outputs(read: ReadTensor, output_names: Collection[str]) -> Mapping[str, Array]:
+    """Postprocess the samples of one request.
+
+    Raises:
+        InvalidRequest: an input is not supported, or the samples are not finite.
+    """
+    decoded = read(DECODED.name)
     if decoded is None or not np.isfinite(decoded).all():
-        raise RequestError("the model produced numbers that are not finite: try another seed or lower guidance_scale")
-    try:
-        finishes = asked(partial(read, request), len(decoded))
-        new = [Image.fromarray(pixels) for pixels in to_pixels(decoded)]
-        done = [finished(picture, finish) for picture, finish in zip(new, finishes, strict=True)]
-    except InputError as error:
-        raise RequestError(str(error)) from error
-    wanted = set(request.requested_output_names())
+        raise InvalidRequest("the model produced numbers that are not finite: try another seed or lower guidance_scale")
+    options = read_options(RequestInputs(read, len(decoded)))
+    images = [Image.fromarray(pixels) for pixels in to_pixels(decoded)]
+    images = [postprocess(image, option) for image, option in zip(images, options, strict=True)]
     outputs: dict[str, Array] = {}
-    if "image" in wanted:
-        outputs["image"] = np.stack([np.asarray(picture) for picture in done])
-    if "encoded_image" in wanted:
-        files = [encode(one, how.file_format, how.quality) for one, how in zip(done, finishes, strict=True)]
-        outputs["encoded_image"] = bytes_tensor(files)
-    return outputs
+    if IMAGE.name in output_names:
+        outputs[IMAGE.name] = np.stack([np.asarray(image) for image in images])
+    if ENCODED_IMAGE.name in output_names or ENCODED_IMAGE_BASE64.name in output_names:
+        files = [encode(image, one.file_format, one.quality) for image, one in zip(images, options, strict=True)]
+        outputs[ENCODED_IMAGE.name] = bytes_tensor(files)
+        outputs[ENCODED_IMAGE_BASE64.name] = bytes_tensor([base64.b64encode(file) for file in files])
+    return {name: outputs[name] for name in output_names}

@@ -1,4 +1,4 @@
-"""What the preprocessor computes: from pictures and masks of a request to what the engines read.
+"""What the preprocessor computes: from images and masks of a request to what the engines read.
 
 Equal to diffusers' VaeImageProcessor, `prepare_mask_latents` and IPAdapterMaskProcessor, and to transformers'
 CLIPImageProcessor. Pure numpy and Pillow, so that it is tested without Triton.
@@ -15,39 +15,39 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import masks
-from .inputs import InputError, Number, Read, batch_of
-from .pictures import GRAY, RGB, picture_groups, pictures
-from .sizes import Side, chosen
+from . import masks, python_models, tensors
+from .errors import InvalidRequest
+from .images import GRAY, RGB, read_image_groups, read_images
+from .request_inputs import NumberInput, RequestInputs, SizeRange, request_size
+from .tensors import MAX_REFERENCES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from .request_inputs import ReadTensor
 
 Floats = NDArray[np.float32]
-# Pictures that one sample may refer to; the image encoder's profile has room for as many.
-MAX_REFERENCES = 4
-# A thinner reference picture would be blown up to gigabytes before its middle is cut out.
+# A thinner reference image would be blown up to gigabytes before its middle is cut out.
 _MAX_ASPECT = 20
-_FEATHER = Number("mask_feather", 0.0, 0.0, 256.0, "radius in pixels, 0 leaves the mask as it is")
-_CONTROL = "control_pixels_"
+_FEATHER = NumberInput(python_models.MASK_FEATHER, 0.0, 0.0, 256.0, hint="radius in pixels, 0 leaves the mask as it is")
 
 
 @dataclass(frozen=True)
-class Settings:
+class PreprocessorConfig:
     """The contents of `preprocessor.json`.
 
     Args:
-        height: what is served.
-        width: what is served.
+        height: supported heights.
+        width: supported widths.
         pixels_per_latent: edge of the square of pixels that one latent element stands for.
-        image_size: edge of the image encoder's pictures; 0 without IP-Adapter.
+        image_size: edge of the image encoder's images; 0 without IP-Adapter.
         mean: the image encoder's, per channel.
         std: the image encoder's, per channel.
         control_nets: names of the ControlNets.
     """
 
-    height: Side
-    width: Side
+    height: SizeRange
+    width: SizeRange
     pixels_per_latent: int
     image_size: int
     mean: tuple[float, ...]
@@ -55,139 +55,139 @@ class Settings:
     control_nets: tuple[str, ...]
 
     @classmethod
-    def from_json(cls, text: str) -> Settings:
+    def from_json(cls, text: str) -> PreprocessorConfig:
         """Read the file that the builder has written."""
         body = json.loads(text)
         return cls(
-            Side(**body["height"]), Side(**body["width"]), body["pixelsPerLatent"], body["imageSize"],
+            SizeRange(**body["height"]), SizeRange(**body["width"]), body["pixelsPerLatent"], body["imageSize"],
             tuple(body["imageMean"]), tuple(body["imageStd"]), tuple(body["controlNets"]),
         )  # fmt: skip
 
 
-def preprocess(settings: Settings, read: Read, wanted: Iterable[str]) -> Mapping[str, NDArray[Any]]:
-    """Compute the wanted outputs of one request, batch first.
+def preprocess(
+    config: PreprocessorConfig, read: ReadTensor, output_names: Collection[str]
+) -> Mapping[str, NDArray[Any]]:
+    """Compute the requested outputs of one request, batch first.
 
     Args:
-        settings: of the checkpoint.
+        config: of the checkpoint.
         read: the request's inputs.
-        wanted: pixels [3, H, W] and masked_pixels [3, H, W] in [-1, 1], latent_mask [1, h, w], reference_pixels
-            [n, 3, s, s], ip_adapter_region [1, h, w], control_pixels_<name> [3, H, W] in [0, 1]; accepted_ids, which
-            are the input_ids, and accepted_input, which is the model_input.
+        output_names: pixels [3, H, W] and masked_pixels [3, H, W] in [-1, 1], latent_mask [1, h, w], reference_pixels
+            [n, 3, s, s], ip_adapter_region [1, h, w], control_pixels_<name> [3, H, W] in [0, 1]; validated_input_ids,
+            which are the input_ids, and validated_model_input, which is the model_input.
 
     Raises:
-        InputError: an input is missing or cannot be used.
+        InvalidRequest: an input is missing or not supported.
     """
-    work = _Work(settings, read)
+    work = _Preprocessing(config, RequestInputs.of(read))
     work.check_blend_mask()
-    makers: dict[str, Callable[[], NDArray[Any]]] = {
-        "accepted_ids": lambda: np.asarray(read("input_ids")),
-        "accepted_input": lambda: np.asarray(read("model_input")),
-        "pixels": lambda: work.pixels,
-        "masked_pixels": work.masked_pixels,
-        "latent_mask": work.latent_mask,
-        "reference_pixels": work.reference_pixels,
-        "ip_adapter_region": work.region,
+    outputs: dict[str, Callable[[], NDArray[Any]]] = {
+        python_models.VALIDATED_INPUT_IDS.name: lambda: np.asarray(read(tensors.INPUT_IDS.name)),
+        python_models.VALIDATED_MODEL_INPUT.name: lambda: np.asarray(read(tensors.MODEL_INPUT.name)),
+        tensors.PIXELS.name: lambda: work.pixels,
+        python_models.MASKED_PIXELS.name: work.masked_pixels,
+        tensors.LATENT_MASK.name: work.latent_mask,
+        tensors.REFERENCE_PIXELS.name: work.reference_pixels,
+        tensors.IP_ADAPTER_REGION.name: work.region,
     }
-    for name in settings.control_nets:
-        makers[_CONTROL + name] = lambda name=name: work.control_pixels(name)  # type: ignore[misc]
-    return {name: makers[name]() for name in sorted(wanted)}
+    for net in config.control_nets:
+        outputs[python_models.control_pixels(net).name] = lambda net=net: work.control_pixels(net)  # type: ignore[misc]
+    return {name: outputs[name]() for name in sorted(output_names)}
 
 
-class _Work:
+class _Preprocessing:
     """One request; what several outputs need is computed once."""
 
-    def __init__(self, settings: Settings, read: Read) -> None:
-        self._settings = settings
-        self._read = read
-        self._batch = batch_of(read)
+    def __init__(self, config: PreprocessorConfig, inputs: RequestInputs) -> None:
+        self._config = config
+        self._inputs = inputs
 
     def check_blend_mask(self) -> None:
-        """Only the postprocessor uses it: too late to refuse it."""
-        pictures(self._read, "blend_mask", self._batch, GRAY)
+        """Only the postprocessor uses it: too late to reject it."""
+        read_images(self._inputs, python_models.BLEND_MASK, GRAY)
 
     @cached_property
     def _originals(self) -> list[Image.Image] | None:
-        return pictures(self._read, "input_image", self._batch, RGB)
+        return read_images(self._inputs, python_models.INPUT_IMAGE, RGB)
 
     @cached_property
     def _size(self) -> tuple[int, int]:
         """Height and width."""
         originals = self._originals
-        heights = [picture.height for picture in originals] if originals else None
-        widths = [picture.width for picture in originals] if originals else None
+        heights = [image.height for image in originals] if originals else None
+        widths = [image.width for image in originals] if originals else None
         return (
-            chosen("height", self._read, self._settings.height, heights, self._batch),
-            chosen("width", self._read, self._settings.width, widths, self._batch),
+            request_size(self._inputs, python_models.HEIGHT, self._config.height, heights),
+            request_size(self._inputs, python_models.WIDTH, self._config.width, widths),
         )
 
     @cached_property
     def pixels(self) -> Floats:
         if self._originals is None:
-            raise InputError("input_image is missing: send input_image (UINT8 [B, H, W, 3]) or input_image_file")
+            raise InvalidRequest("input_image is missing: send input_image (UINT8 [B, H, W, 3]) or input_image_file")
         return _stack(self._originals, self._size) * np.float32(2.0) - np.float32(1.0)
 
     @cached_property
     def _mask(self) -> Floats:
-        given = pictures(self._read, "mask", self._batch, GRAY)
-        if given is None:
-            raise InputError("mask is missing: send mask (UINT8 [B, H, W], 255 is repainted) or mask_file")
-        feathers = _FEATHER.read(self._read, self._batch)
-        soft = [masks.resized(mask, *self._size, radius) for mask, radius in zip(given, feathers, strict=True)]
+        images = read_images(self._inputs, python_models.MASK, GRAY)
+        if images is None:
+            raise InvalidRequest("mask is missing: send mask (UINT8 [B, H, W], 255 is repainted) or mask_file")
+        feathers = self._inputs.numbers(_FEATHER)
+        soft = [masks.resize_mask(mask, *self._size, radius) for mask, radius in zip(images, feathers, strict=True)]
         return masks.unit(soft)
 
     def masked_pixels(self) -> Floats:
         return self.pixels * (self._mask < np.float32(0.5))
 
     def latent_mask(self) -> Floats:
-        return masks.at_latent(self._mask, self._settings.pixels_per_latent)
+        return masks.at_latent(self._mask, self._config.pixels_per_latent)
 
     def region(self) -> Floats:
         height, width = self._size
-        given = pictures(self._read, "ip_adapter_mask", self._batch, GRAY)
-        factor = self._settings.pixels_per_latent
-        if given is None:
-            return np.ones((self._batch, 1, height // factor, width // factor), np.float32)
-        soft = masks.unit([masks.resized(mask, height, width) for mask in given])
+        images = read_images(self._inputs, python_models.IP_ADAPTER_MASK, GRAY)
+        factor = self._config.pixels_per_latent
+        if images is None:
+            return np.ones((self._inputs.batch, 1, height // factor, width // factor), np.float32)
+        soft = masks.unit([masks.resize_mask(mask, height, width) for mask in images])
         return np.ascontiguousarray(masks.region_at_latent(soft, factor))
 
     def reference_pixels(self) -> Floats:
-        groups = picture_groups(self._read, "ip_adapter_image", self._batch, MAX_REFERENCES)
+        groups = read_image_groups(self._inputs, python_models.IP_ADAPTER_IMAGE, MAX_REFERENCES)
         if groups is None:
-            raise InputError(
+            raise InvalidRequest(
                 "ip_adapter_image is missing: send ip_adapter_image (UINT8 [B, n, H, W, 3]) or ip_adapter_image_file"
             )
-        return np.stack([np.stack([self._reference(picture) for picture in group]) for group in groups])
+        return np.stack([np.stack([self._reference(image) for image in group]) for group in groups])
 
-    def _reference(self, picture: Image.Image) -> Floats:
-        """As CLIPImageProcessor: shortest edge by bicubic, centre, scaled to 0..1, normalised."""
-        edge, settings = self._settings.image_size, self._settings
-        short, long = sorted(picture.size)
+    def _reference(self, image: Image.Image) -> Floats:
+        """As CLIPImageProcessor: shortest edge by bicubic, center, scaled to 0..1, normalized."""
+        edge, config = self._config.image_size, self._config
+        short, long = sorted(image.size)
         if long > short * _MAX_ASPECT:
-            raise InputError(
-                f"ip_adapter_image is {picture.width} x {picture.height} pixels: send one whose longer side is at most "
+            raise InvalidRequest(
+                f"ip_adapter_image is {image.width} x {image.height} pixels: send one whose longer side is at most "
                 f"{_MAX_ASPECT} times the shorter one"
             )
         other = int(edge * long / short)
-        size = (edge, other) if picture.width <= picture.height else (other, edge)
-        pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
+        size = (edge, other) if image.width <= image.height else (other, edge)
+        pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
         top, left = (size[1] - edge) // 2, (size[0] - edge) // 2
         cut = pixels[top : top + edge, left : left + edge].astype(np.float64) * (1 / 255)
-        scaled = (cut.astype(np.float32) - np.array(settings.mean, np.float32)) / np.array(settings.std, np.float32)
+        scaled = (cut.astype(np.float32) - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
         return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
-    def control_pixels(self, name: str) -> Floats:
-        given = pictures(self._read, f"control_image_{name}", self._batch, RGB)
-        if given is None:
-            raise InputError(
-                f"control_image_{name} is missing: send control_image_{name} (UINT8 [B, H, W, 3]) or "
-                f"control_image_{name}_file"
-            )
-        return _stack(given, self._size)
+    def control_pixels(self, net: str) -> Floats:
+        image_input = python_models.control_image(net)
+        images = read_images(self._inputs, image_input, RGB)
+        if images is None:
+            name = image_input.pixels.name
+            raise InvalidRequest(f"{name} is missing: send {name} (UINT8 [B, H, W, 3]) or {image_input.file.name}")
+        return _stack(images, self._size)
 
 
-def _stack(originals: Sequence[Image.Image], size: tuple[int, int]) -> Floats:
-    """Pictures [B, 3, H, W] from 0 to 1, resized by Lanczos as diffusers' VaeImageProcessor does."""
+def _stack(images: Sequence[Image.Image], size: tuple[int, int]) -> Floats:
+    """Images [B, 3, H, W] from 0 to 1, resized by Lanczos as diffusers' VaeImageProcessor does."""
     height, width = size
-    fitted = [picture.resize((width, height), Image.Resampling.LANCZOS) for picture in originals]
-    unit = np.stack([np.asarray(picture, np.float32) for picture in fitted]) / np.float32(255.0)
+    resized = [image.resize((width, height), Image.Resampling.LANCZOS) for image in images]
+    unit = np.stack([np.asarray(image, np.float32) for image in resized]) / np.float32(255.0)
     return np.ascontiguousarray(unit.transpose(0, 3, 1, 2))

@@ -1,32 +1,22 @@
-"""1_preprocessor: pictures and masks of a request → what the engines read; only what was asked for."""
+"""1_preprocessor: images and masks of a request → what the engines read; only the requested outputs."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .inputs import InputError
-from .preprocess import Settings, preprocess
-from .triton_io import Array, RequestError, each, read
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from .preprocess import PreprocessorConfig, preprocess
+from .triton_io import respond_each
 
 
 class TritonPythonModel:
     """Entry point of Triton's Python backend."""
 
     def initialize(self, _args: dict[str, str]) -> None:
-        """Load the settings that lie beside this file."""
-        self._settings = Settings.from_json(Path(__file__).with_name("preprocessor.json").read_text())
+        """Load the configuration that lies beside this file."""
+        self._config = PreprocessorConfig.from_json(Path(__file__).with_name("preprocessor.json").read_text())
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests."""
-        return each(requests, self._preprocess)
-
-    def _preprocess(self, request: Any) -> Mapping[str, Array]:  # noqa: ANN401 - Triton's objects are untyped
-        try:
-            return preprocess(self._settings, partial(read, request), request.requested_output_names())
-        except InputError as error:
-            raise RequestError(str(error)) from error
+        return respond_each(requests, partial(preprocess, self._config))

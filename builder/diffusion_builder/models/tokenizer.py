@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from .triton_io import Array, RequestError, each, read, texts
+from .errors import InvalidRequest
+from .python_models import NEGATIVE_PROMPT, PROMPT
+from .request_inputs import RequestInputs, decode_texts
+from .tensors import INPUT_IDS
+from .triton_io import Array, respond_each
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
+
+    from .request_inputs import ReadTensor
 
 
 class TritonPythonModel:
@@ -23,19 +29,14 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests."""
-        return each(requests, self._ids)
+        return respond_each(requests, self._tokenize)
 
-    def _ids(self, request: Any) -> Mapping[str, Array]:  # noqa: ANN401 - Triton's objects are untyped
-        prompt = read(request, "prompt")
-        if prompt is None or prompt.size == 0:
-            raise RequestError("prompt is empty: send BYTES of shape [B, 1] with at least one prompt")
-        positive = texts(prompt)
-        given = read(request, "negative_prompt")
-        negative = [""] * len(positive) if given is None else texts(given)
-        if len(negative) != len(positive):
-            raise RequestError(f"negative_prompt has {len(negative)} texts for {len(positive)} prompts: send one each")
-        encodings = self._tokenizer.encode_batch(
-            [text for pair in zip(negative, positive, strict=True) for text in pair]
-        )
-        ids = np.array([encoding.ids for encoding in encodings], np.int64)
-        return {"input_ids": ids.reshape(len(positive), 2, -1)}
+    def _tokenize(self, read: ReadTensor, _output_names: Collection[str]) -> Mapping[str, Array]:
+        prompts = read(PROMPT.name)
+        if prompts is None or prompts.size == 0:
+            raise InvalidRequest("prompt is missing or empty: send BYTES of shape [B, 1] with at least one prompt")
+        positive = decode_texts(PROMPT.name, prompts)
+        negative = RequestInputs(read, len(positive)).texts(NEGATIVE_PROMPT, "")
+        texts = [text for pair in zip(negative, positive, strict=True) for text in pair]
+        ids = np.array([encoding.ids for encoding in self._tokenizer.encode_batch(texts)], np.int64)
+        return {INPUT_IDS.name: ids.reshape(len(positive), 2, -1)}

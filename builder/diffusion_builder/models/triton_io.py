@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+from .errors import InvalidRequest
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 Array = NDArray[Any]
-
-
-class RequestError(Exception):
-    """The request cannot be answered; the message tells its sender what to send instead."""
 
 
 def read(request: Any, name: str) -> Array | None:  # noqa: ANN401 - Triton's objects are untyped
@@ -24,38 +23,32 @@ def read(request: Any, name: str) -> Array | None:  # noqa: ANN401 - Triton's ob
     return None if tensor is None else tensor.as_numpy()
 
 
-def texts(values: Array) -> list[str]:
-    """Decode a BYTES tensor.
-
-    Raises:
-        RequestError: it is not UTF-8.
-    """
-    try:
-        return [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values.reshape(-1)]
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            f"the text is not UTF-8 ({error.reason} at byte {error.start}): encode it as UTF-8"
-        ) from error
-
-
-def answer(outputs: Mapping[str, Array]) -> Any:  # noqa: ANN401 - Triton's objects are untyped
+def response(outputs: Mapping[str, Array]) -> Any:  # noqa: ANN401 - Triton's objects are untyped
     """A response with these tensors."""
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
 
 
-def refuse(message: str) -> Any:  # noqa: ANN401 - Triton's objects are untyped
+def error_response(message: str) -> Any:  # noqa: ANN401 - Triton's objects are untyped
     """A response with an error."""
     return pb_utils.InferenceResponse([], pb_utils.TritonError(message))
 
 
-def each(requests: Sequence[Any], handle: Callable[[Any], Mapping[str, Array]]) -> list[Any]:
-    """Answer requests one by one: a bad one gets its error, the others of the batch their result."""
+def respond_each(
+    requests: Sequence[Any],
+    compute: Callable[[Callable[[str], Array | None], Collection[str]], Mapping[str, Array]],
+) -> list[Any]:
+    """Answer requests one by one: an invalid one gets its error, the others of the batch their outputs.
+
+    Args:
+        requests: of Triton.
+        compute: the outputs of one request, from a function that reads an input by name and the requested outputs.
+    """
     responses = []
     for request in requests:
         try:
-            responses.append(answer(handle(request)))
-        except RequestError as error:
-            responses.append(refuse(str(error)))
+            responses.append(response(compute(partial(read, request), request.requested_output_names())))
+        except InvalidRequest as error:
+            responses.append(error_response(str(error)))
     return responses
 
 

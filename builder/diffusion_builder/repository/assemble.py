@@ -18,16 +18,16 @@ from diffusion_builder.engines.tensorrt.build import PLAN
 from diffusion_builder.engines.tensorrt.profiles import optimisation_profiles
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository import model_files as settings
-from diffusion_builder.repository import python_models, unroll
 from diffusion_builder.repository import server_requirements as serving
+from diffusion_builder.repository import unroll
 from diffusion_builder.repository.golden_requests import golden_request
 from diffusion_builder.repository.graph import check
 from diffusion_builder.repository.render import Plan, Renderer
 from diffusion_builder.repository.tiers import judged, tiers
-from diffusion_builder.repository.unroll import check_needs
+from diffusion_builder.repository.unroll import check_engines
 from diffusion_builder.sources import tokens
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
-from diffusion_contract import tensors
+from diffusion_contract import python_models, tensors
 from diffusion_contract.tensors import CONTRACT_VERSION, Component, Facts
 
 if TYPE_CHECKING:
@@ -43,22 +43,25 @@ _MODELS = PACKAGE / "models"
 _TEMPLATES = PACKAGE / "templates"
 _VERSION = "1"
 
+# The contract's files that every Python model imports, in the place of the builder's modules of the same names.
+_CONTRACT = {Path(module.__file__ or "").name: Path(module.__file__ or "") for module in (tensors, python_models)}
+_SHARED = ("triton_io.py", "errors.py", "request_inputs.py", *_CONTRACT)
 # Files of `models/` that each Triton model consists of; the first one becomes model.py. A folder comes as it is.
 _PYTHON = {
-    python_models.TOKENIZER_NAME: ("tokenizer.py", "triton_io.py"),
+    python_models.TOKENIZER_NAME: ("tokenizer.py", *_SHARED),
     python_models.PREPROCESSOR_NAME: (
-        "preprocessor.py", "triton_io.py", "preprocess.py", "pictures.py", "masks.py", "inputs.py", "sizes.py",
+        "preprocessor.py", *_SHARED, "preprocess.py", "images.py", "masks.py", "postprocess_numbers.py",
     ),
     python_models.CONDITIONER_NAME: (
-        "conditioner.py", "triton_io.py", "conditions.py", "first_state.py", "guides.py", "asked.py", "plan.py",
-        "noise.py", "sizes.py", "inputs.py", "finish_numbers.py", "schedule",
+        "conditioner.py", *_SHARED, "conditioner_config.py", "conditioning.py", "guidance_inputs.py",
+        "initial_latents.py", "noise.py", "postprocess_numbers.py", "schedule",
     ),
     python_models.POSTPROCESSOR_NAME: (
-        "postprocessor.py", "triton_io.py", "pixels.py", "finish.py", "finish_numbers.py", "colors.py",
-        "pictures.py", "inputs.py",
+        "postprocessor.py", *_SHARED, "colors.py", "images.py", "pixels.py", "postprocess.py",
+        "postprocess_numbers.py",
     ),
 }  # fmt: skip
-_ONNX_RUNTIME = ("onnx_engine.py", "triton_io.py", "cpus.py")
+_ONNX_RUNTIME = ("onnx_engine.py", "triton_io.py", "errors.py", "cpus.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +121,7 @@ def _parts(store: Store, spec: AssembleSpec) -> Parts:
     schedulers, state_slots = judged(source.path, spec.schedulers, spec.pipelines)
     facts = _facts(engines, state_slots)
     asked = tiers(spec, schedulers)
-    check_needs(asked, facts, spec.engines.keys(), tuple(one.name for one in spec.control_nets))
+    check_engines(asked, facts, spec.engines.keys(), tuple(one.name for one in spec.control_nets))
     return Parts(spec, source, engines, facts, schedulers, asked)
 
 
@@ -146,7 +149,7 @@ def _facts(engines: Mapping[str, Artifact], state_slots: int) -> Facts:
 
 def code_files() -> Mapping[str, Path]:
     """Everything of ours that ends up in a repository or decides what does, by its path below the sources."""
-    alone = (Path(tensors.__file__), PACKAGE / "sources/tokens.py", PACKAGE / "engines/tensorrt/profiles.py")
+    alone = (*_CONTRACT.values(), PACKAGE / "sources/tokens.py", PACKAGE / "engines/tensorrt/profiles.py")
     files = (*_MODELS.rglob("*.py"), *_TEMPLATES.glob("*.j2"), *Path(__file__).parent.rglob("*.py"), *alone)
     return {f"{path.parent.name}/{path.name}": path for path in sorted(files)}
 
@@ -159,13 +162,16 @@ def _write(parts: Parts, folder: Path) -> Mapping[str, Any]:
     root = folder / "models"
     models = unroll.models(parts.facts, parts.spec.engines, parts.control_nets, parts.tiers)
     ensembles = [unroll.ensemble(tier, models) for tier in parts.tiers]
-    for ensemble in ensembles:
+    json_ensembles = [
+        unroll.json_ensemble(tier, ensemble) for tier, ensemble in zip(parts.tiers, ensembles, strict=True)
+    ]
+    for ensemble in (*ensembles, *json_ensembles):
         check(ensemble)
     renderer = Renderer(_TEMPLATES, parts.spec.shapes.batch.max, parts.spec.batching)
     used = {step.model.name: step.model for ensemble in ensembles for step in ensemble.steps}
     for model in used.values():
         _write_model(parts, root, renderer, model)
-    for ensemble in ensembles:
+    for ensemble in (*ensembles, *json_ensembles):
         # Triton wants a version folder even where nothing is in it; git and object stores drop empty ones.
         _put(root / ensemble.name / _VERSION / ".keep", "")
         _put(root / ensemble.name / "config.pbtxt", renderer.ensemble(ensemble))
@@ -193,9 +199,15 @@ def _write_model(parts: Parts, root: Path, renderer: Renderer, model: Model) -> 
     if model.name == python_models.TOKENIZER_NAME:
         _write_tokenizer(parts, target)
     if model.name == python_models.PREPROCESSOR_NAME:
-        _put(target / "preprocessor.json", settings.preprocessor(parts.facts, parts.spec.shapes, parts.control_nets))
+        _put(
+            target / "preprocessor.json",
+            settings.preprocessor_config(parts.facts, parts.spec.shapes, parts.control_nets),
+        )
     if model.name == python_models.CONDITIONER_NAME:
-        _put(target / "plan.json", settings.plan(parts.facts, parts.spec.shapes, parts.control_nets, parts.schedulers))
+        _put(
+            target / "conditioner.json",
+            settings.conditioner_config(parts.facts, parts.spec.shapes, parts.control_nets, parts.schedulers),
+        )
 
 
 def _write_engine(parts: Parts, root: Path, renderer: Renderer, model: Model) -> None:
@@ -221,7 +233,7 @@ def _python_model(root: Path, name: str, files: tuple[str, ...], config: str) ->
     target.mkdir()
     shutil.copyfile(_MODELS / files[0], target / "model.py")
     for file in files[1:]:
-        _copy(_MODELS / file, target / file)
+        _copy(_CONTRACT.get(file, _MODELS / file), target / file)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,10 +1,10 @@
-"""For each ensemble a small request that a working server must answer with a picture."""
+"""For each ensemble a small request that a working server must answer with an image."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder.repository import python_models as python
+from diffusion_contract import python_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -14,40 +14,44 @@ if TYPE_CHECKING:
     from diffusion_contract.tensors import DType, Facts
 
 _PROMPT = "a picture"
-# Edge of the pictures that are sent; the server resizes them.
+# Edge of the images that are sent; the server resizes them.
 _EDGE = 64
 
 
 def golden_request(ensemble: Ensemble, facts: Facts, shapes: Shapes) -> list[Mapping[str, Any]]:
-    """The request's tensors: name, datatype and shape; data where not any numbers will do.
+    """Tensors of the request: name, datatype and shape; data where any numbers would not do.
 
     Args:
-        ensemble: which one.
+        ensemble: receiver of the request.
         facts: the checkpoint's numbers.
-        shapes: whose smallest picture is asked for.
+        shapes: the smallest image of these is requested.
     """
     dtypes = {port.name: port.dtype for port in ensemble.inputs}
-    values = {python.PROMPT: _PROMPT, python.HEIGHT: shapes.height.min, python.WIDTH: shapes.width.min}
-    said = [
+    values = {
+        python_models.PROMPT: _PROMPT,
+        python_models.HEIGHT: shapes.height.min,
+        python_models.WIDTH: shapes.width.min,
+    }
+    tensors: list[Mapping[str, Any]] = [
         _tensor(tensor.name, tensor.dtype, (1,)) | {"data": [value]}
         for tensor, value in values.items()
         if tensor.name in dtypes
     ]
-    return said + [_tensor(name, dtypes[name], shape) for name, shape in _shapes(dtypes, facts)]
+    return tensors + [_tensor(name, dtypes[name], shape) for name, shape in _shapes(dtypes, facts)]
 
 
-def _shapes(known: Mapping[str, DType], facts: Facts) -> Iterator[tuple[str, Sequence[int]]]:
-    if python.PROMPT.name not in known:
-        for embeddings in (python.PROMPT_EMBEDDINGS, python.NEGATIVE_PROMPT_EMBEDDINGS):
+def _shapes(dtypes: Mapping[str, DType], facts: Facts) -> Iterator[tuple[str, Sequence[int]]]:
+    if python_models.PROMPT.name not in dtypes:
+        for embeddings in (python_models.PROMPT_EMBEDDINGS, python_models.NEGATIVE_PROMPT_EMBEDDINGS):
             yield embeddings.name, (facts.text_length, facts.text_width)
-    if python.INPUT_IMAGE[0].name in known:
-        yield python.INPUT_IMAGE[0].name, (_EDGE, _EDGE, 3)
-    if python.MASK[0].name in known:
-        yield python.MASK[0].name, (_EDGE, _EDGE)
-    if python.IP_ADAPTER_WEIGHT.name in known:
-        yield python.IP_ADAPTER_IMAGE[0].name, (1, _EDGE, _EDGE, 3)
-    pixels, _ = python.control_image("")
-    for name, dtype in known.items():
+    if python_models.INPUT_IMAGE.pixels.name in dtypes:
+        yield python_models.INPUT_IMAGE.pixels.name, (_EDGE, _EDGE, 3)
+    if python_models.MASK.pixels.name in dtypes:
+        yield python_models.MASK.pixels.name, (_EDGE, _EDGE)
+    if python_models.IP_ADAPTER_WEIGHT.name in dtypes:
+        yield python_models.IP_ADAPTER_IMAGE.pixels.name, (1, _EDGE, _EDGE, 3)
+    pixels, _ = python_models.control_image("")
+    for name, dtype in dtypes.items():
         if name.startswith(pixels.name) and dtype is pixels.dtype:
             yield name, (_EDGE, _EDGE, 3)
 

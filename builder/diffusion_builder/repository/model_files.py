@@ -1,4 +1,4 @@
-"""Files that Python models find beside them: what they must know of the checkpoint and of the profile."""
+"""Configuration files of the Python models: the numbers of the checkpoint and of the profile."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def plan(facts: Facts, shapes: Shapes, control_nets: Sequence[str], schedulers: Sequence[Choice]) -> str:
-    """The conditioner's `plan.json`."""
+def conditioner_config(facts: Facts, shapes: Shapes, control_nets: Sequence[str], schedulers: Sequence[Choice]) -> str:
+    """The conditioner's `conditioner.json`."""
     return _text(
         {
             "channels": facts.channels,
@@ -36,7 +36,7 @@ def plan(facts: Facts, shapes: Shapes, control_nets: Sequence[str], schedulers: 
     )
 
 
-def preprocessor(facts: Facts, shapes: Shapes, control_nets: Sequence[str]) -> str:
+def preprocessor_config(facts: Facts, shapes: Shapes, control_nets: Sequence[str]) -> str:
     """The preprocessor's `preprocessor.json`."""
     reads_references = facts.image_size > 0
     return _text(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.models.schedule import ScheduleError, SchedulerSettings, SchedulerType, calls_for, schedule
-from diffusion_builder.repository import python_models
 from diffusion_builder.repository.unroll import Tier
 from diffusion_builder.sources import read_json
+from diffusion_contract import python_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffusion_builder.repository.spec import AssembleSpec, PipelineSpec, SchedulerSpec
 
 # Schedulers that may draw fresh noise in a step; DDIM does when a request's eta is not 0.
-_DRAWING = {SchedulerType.DDIM, SchedulerType.DDPM, SchedulerType.EULER_ANCESTRAL, SchedulerType.LCM}
+_STOCHASTIC = {SchedulerType.DDIM, SchedulerType.DDPM, SchedulerType.EULER_ANCESTRAL, SchedulerType.LCM}
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,6 @@ def _tier(pipeline: PipelineSpec, steps: int, schedulers: Sequence[Choice], name
         calls,
         tuple(feature for feature in python_models.FEATURES if feature in pipeline.features),
         name,
-        draws=any(one.settings.type in _DRAWING for one in schedulers),
+        is_stochastic=any(one.settings.type in _STOCHASTIC for one in schedulers),
         previews=tuple(sorted(count for count in pipeline.previews if count < calls)),
     )

@@ -55,7 +55,8 @@ def load(folder: Path) -> Tokenizer:
 
 def length(tokenizer: Tokenizer) -> int:
     """Tokens per prompt, with start, end and padding."""
-    return int(tokenizer.truncation["max_length"])
+    truncation: Mapping[str, Any] = tokenizer.truncation or {}
+    return int(truncation["max_length"])
 
 
 def check_embeddings(tokenizer: Tokenizer, embeddings: int) -> None:

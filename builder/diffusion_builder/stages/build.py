@@ -14,10 +14,11 @@ from diffusion_builder.check import comparable
 from diffusion_builder.components import parts
 from diffusion_builder.components.around import NEEDED
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.repository import python_models, tiers
+from diffusion_builder.repository import tiers
 from diffusion_builder.stages import preflight as early
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind
+from diffusion_contract import python_models
 from diffusion_contract.tensors import TEXT_TO_IMAGE, Component
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _judge(context: Context, spec: BuildSpec, fetched: Fetched, *, checked: bool
     early.judge_models(main, {name: folder(digest, parts.CONTROLNET) for name, digest in fetched.control_nets.items()})
     tiers.judged(folder(fetched.base, "scheduler").parent, spec.listed(), spec.pipelines)
     if checked:
-        comparable.judge(
+        comparable.require_comparable(
             main[parts.UNET], {item.task for item in spec.pipelines},
             ip_adapter=any(python_models.IP_ADAPTER in item.features for item in spec.pipelines),
         )  # fmt: skip

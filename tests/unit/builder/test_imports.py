@@ -53,5 +53,8 @@ def test_assembling_and_cache_hits_import_no_torch(module: str) -> None:
 
 def test_reading_a_tokenizer_imports_transformers_without_torch(tmp_path: Path) -> None:
     write_tokenizer(tmp_path / "files")
-    code = f"from pathlib import Path; from diffusion_builder.sources import tokens; tokens.load(Path({str(tmp_path)!r}, 'files'))"
+    code = (
+        "from pathlib import Path; from diffusion_builder.sources import tokens; "
+        f"tokens.load(Path({str(tmp_path)!r}, 'files'))"
+    )
     assert _loaded(code, ["torch", "diffusers", "transformers"]) == ["transformers"]

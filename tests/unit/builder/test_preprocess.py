@@ -14,21 +14,21 @@ from diffusers.image_processor import IPAdapterMaskProcessor, VaeImageProcessor
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from diffusion_builder.models.inputs import InputError
-from diffusion_builder.models.preprocess import Settings, preprocess
-from diffusion_builder.models.sizes import Side
+from diffusion_builder.models.errors import InvalidRequest
+from diffusion_builder.models.preprocess import PreprocessorConfig, preprocess
+from diffusion_builder.models.request_inputs import SizeRange
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SIDE = Side(64, 64, 128)
+_SIDE = SizeRange(64, 64, 128)
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-SETTINGS = Settings(_SIDE, _SIDE, 8, 224, _MEAN, _STD, ("canny", "depth"))
+CONFIG = PreprocessorConfig(_SIDE, _SIDE, 8, 224, _MEAN, _STD, ("canny", "depth"))
 _NOISE = np.random.default_rng(3).integers(0, 256, (90, 70, 3), np.uint8)
 _IDS = np.ones((1, 2, 77), np.int64)
 
 
-def made(name: str, settings: Settings = SETTINGS, **inputs: Any) -> NDArray[np.float32]:  # noqa: ANN401 - arrays
+def made(name: str, settings: PreprocessorConfig = CONFIG, **inputs: Any) -> NDArray[np.float32]:  # noqa: ANN401 - arrays
     """One output for a single sample."""
     arrays: dict[str, NDArray[Any]] = {"input_ids": _IDS} | {
         key: np.asarray(value)[None] for key, value in inputs.items()
@@ -47,7 +47,7 @@ def test_settings_are_what_the_builder_writes() -> None:
         "height": asdict(_SIDE), "width": asdict(_SIDE), "pixelsPerLatent": 8, "imageSize": 224, "imageMean": _MEAN,
         "imageStd": _STD, "controlNets": ["canny", "depth"],
     }  # fmt: skip
-    assert Settings.from_json(json.dumps(body)) == SETTINGS
+    assert PreprocessorConfig.from_json(json.dumps(body)) == CONFIG
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 72), (128, 128)])
@@ -101,7 +101,7 @@ def test_region_equals_diffusers_at_the_latent_s_size(factor: int) -> None:
     mask, edge = rectangle(), 64 // factor
     reference = IPAdapterMaskProcessor().preprocess(Image.fromarray(mask), height=64, width=64)[0]
     downsampled = IPAdapterMaskProcessor.downsample(reference, 1, edge * edge, 1).reshape(1, 1, edge, edge)
-    settings = Settings(_SIDE, _SIDE, factor, 224, _MEAN, _STD, ())
+    settings = PreprocessorConfig(_SIDE, _SIDE, factor, 224, _MEAN, _STD, ())
     assert np.abs(made("ip_adapter_region", settings, ip_adapter_mask=mask) - downsampled.numpy()).max() < 1e-6
 
 
@@ -139,31 +139,35 @@ _PICTURE = np.zeros((64, 64, 3), np.uint8)
         ("control_pixels_canny", {"control_image_canny": np.zeros((8, 8, 4), np.uint8)}, "send UINT8"),
         ("pixels", {"input_image": np.zeros((65, 64, 3), np.uint8)}, "has the height 65, .* send height as well"),
         ("pixels", {"input_image": np.zeros((64, 512, 3), np.uint8)}, "a multiple of 8 from 64 to 128 pixels"),
-        ("pixels", {"input_image": _PICTURE, "height": [256]}, "height 256 is not served"),
+        ("pixels", {"input_image": _PICTURE, "height": [256]}, "height 256 is not supported"),
         ("pixels", {"input_image": _PICTURE, "blend_mask": np.zeros((8, 8, 4), np.uint8)}, "blend_mask has the shape"),
-        ("latent_mask", {"mask": rectangle(), "mask_feather": [-1.0]}, "mask_feather -1 is not served: send 0 to 256"),
-        ("latent_mask", {"mask": rectangle(), "mask_feather": [np.nan]}, "mask_feather nan is not served"),
+        (
+            "latent_mask",
+            {"mask": rectangle(), "mask_feather": [-1.0]},
+            "mask_feather -1 is not supported: send 0 to",
+        ),
+        ("latent_mask", {"mask": rectangle(), "mask_feather": [np.nan]}, "mask_feather nan is not supported"),
         ("reference_pixels", {"ip_adapter_image": np.zeros((1, 1, 21, 3), np.uint8)}, "at most 20 times"),
     ],
 )
 def test_what_is_missing_or_unfit_is_refused_with_what_to_send(output: str, inputs: dict[str, Any], says: str) -> None:
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InvalidRequest, match=says):
         made(output, **inputs)
 
 
 def test_each_sample_has_its_own_picture_and_all_have_one_size() -> None:
     read = {"input_ids": np.repeat(_IDS, 2, axis=0), "input_image": np.stack([_PICTURE, _PICTURE + 255])}
-    pixels = preprocess(SETTINGS, read.get, ["pixels"])["pixels"]
+    pixels = preprocess(CONFIG, read.get, ["pixels"])["pixels"]
     assert [sample.mean() for sample in pixels] == [-1, 1]
-    with pytest.raises(InputError, match="height has 1 values for a batch of 2"):
-        preprocess(SETTINGS, (read | {"height": np.array([[64]])}).get, ["pixels"])
-    with pytest.raises(InputError, match="one request per size"):
-        preprocess(SETTINGS, (read | {"height": np.array([[64], [72]])}).get, ["pixels"])
+    with pytest.raises(InvalidRequest, match="height has 1 values for a batch of 2"):
+        preprocess(CONFIG, (read | {"height": np.array([[64]])}).get, ["pixels"])
+    with pytest.raises(InvalidRequest, match="one request per size"):
+        preprocess(CONFIG, (read | {"height": np.array([[64], [72]])}).get, ["pixels"])
 
 
 @pytest.mark.parametrize(("name", "shape"), [("prompt_embeddings", (2, 77, 8)), ("guidance", (2, 1))])
 def test_embeddings_and_guidance_carry_the_batch_as_well(name: str, shape: tuple[int, ...]) -> None:
     read = {name: np.zeros(shape, np.float32)}
-    assert preprocess(SETTINGS, read.get, ["ip_adapter_region"])["ip_adapter_region"].shape == (2, 1, 8, 8)
-    with pytest.raises(InputError, match="prompt is empty"):
-        preprocess(SETTINGS, lambda _name: None, ["ip_adapter_region"])
+    assert preprocess(CONFIG, read.get, ["ip_adapter_region"])["ip_adapter_region"].shape == (2, 1, 8, 8)
+    with pytest.raises(InvalidRequest, match="prompt is missing or empty"):
+        preprocess(CONFIG, lambda _name: None, ["ip_adapter_region"])

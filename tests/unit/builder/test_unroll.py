@@ -9,8 +9,8 @@ import pytest
 
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository.graph import Ensemble, Step, check
-from diffusion_builder.repository.python_models import FEATURES, TASKS
-from diffusion_builder.repository.unroll import Tier, check_needs, ensemble, models
+from diffusion_builder.repository.unroll import Tier, check_engines, ensemble, json_ensemble, models
+from diffusion_contract.python_models import FEATURES, TASKS
 from diffusion_contract.tensors import TEXT_TO_IMAGE, Component, Facts
 
 _PLAIN = Facts(channels=4, pixels_per_latent=8, text_length=16, text_width=32, slots=2)
@@ -24,8 +24,8 @@ _SUBSETS = [subset for size in range(4) for subset in combinations(FEATURES, siz
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("draws", [True, False])
 def test_any_combination_is_sound(task: str, features: tuple[str, ...], draws: bool) -> None:  # noqa: FBT001
-    tier = Tier(task, 4, 4, features, draws=draws, previews=(1, 3))
-    check_needs([tier], _FULL, _COMPONENTS, _NETS)
+    tier = Tier(task, 4, 4, features, is_stochastic=draws, previews=(1, 3))
+    check_engines([tier], _FULL, _COMPONENTS, _NETS)
     unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
     check(unrolled)
     used = [step.model.name for step in unrolled.steps]
@@ -33,8 +33,15 @@ def test_any_combination_is_sound(task: str, features: tuple[str, ...], draws: b
     assert used.count("5_control_off") == ("controlnet" not in features)
     assert used.count("3_image_encoder") == ("ip_adapter" in features)
     assert used.count("2_text_encoder") == ("embeddings" not in features)
-    assert used.count("7_vae_decoder") == used.count("7_safety_checker") == used.count("8_postprocessor") == 3
-    assert {port.name for port in unrolled.outputs} == {"image", "encoded_image", "preview_1", "preview_3"}
+    assert used.count("7_vae_decoder") == used.count("7_safety_checker") == 3
+    # The final image has three outputs, each with a step of its own.
+    assert used.count("8_postprocessor") == 3 + 2
+    assert {port.name for port in unrolled.outputs} == {
+        *("image", "encoded_image", "encoded_image_base64", "preview_1", "preview_3")
+    }
+    text = json_ensemble(tier, unrolled)
+    check(text)
+    assert [text.inputs, [port.name for port in text.outputs]] == [unrolled.inputs, ["encoded_image_base64"]]
 
 
 def _before(unrolled: Ensemble, step: Step) -> set[str]:
@@ -73,7 +80,7 @@ def test_a_denoiser_made_for_inpainting_reads_the_mask_itself() -> None:
 
 
 def test_64_steps_of_everything_are_sound() -> None:
-    tier = Tier("inpaint", 64, 64, FEATURES[:2], draws=True)
+    tier = Tier("inpaint", 64, 64, FEATURES[:2], is_stochastic=True)
     unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
     check(unrolled)
     assert len(unrolled.steps) == 64 * 4 + 9
@@ -101,5 +108,5 @@ def test_what_is_missing_is_named(
     tier: Tier, facts: Facts, components: tuple[Component, ...], nets: tuple[str, ...], says: str
 ) -> None:
     with pytest.raises(BadInputError, match=says) as caught:
-        check_needs([tier], facts, set(components), nets)
+        check_engines([tier], facts, set(components), nets)
     assert caught.value.reason is Reason.COMPONENT_MISMATCH

@@ -1,15 +1,15 @@
-"""One ensemble from its parts."""
+"""One ensemble from its models."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion_builder.repository import python_models as python
-from diffusion_builder.repository.graph import Ensemble, Port, Step
-from diffusion_builder.repository.unroll.first import first
+from diffusion_builder.repository.graph import Ensemble, Model, Port, Step
+from diffusion_builder.repository.unroll.epilogue import final_image, preview
 from diffusion_builder.repository.unroll.loop import loop
 from diffusion_builder.repository.unroll.models import port
-from diffusion_builder.repository.unroll.pictures import preview, result
+from diffusion_builder.repository.unroll.prologue import prologue
+from diffusion_contract import python_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,27 +18,42 @@ if TYPE_CHECKING:
     from diffusion_builder.repository.unroll.tier import Tier
 
 
-def ensemble(tier: Tier, parts: Models) -> Ensemble:
+def ensemble(tier: Tier, models: Models) -> Ensemble:
     """Unroll one tier.
 
     Args:
         tier: task, features, steps and denoiser calls.
-        parts: the repository's models.
+        models: the repository's models.
     """
-    previews = [step for calls in tier.previews for step in preview(calls, tier, parts)]
-    steps = (*first(tier, parts), *loop(tier, parts), *result(tier, parts), *previews)
-    outputs = (python.IMAGE, python.ENCODED_IMAGE, *(python.preview(calls) for calls in tier.previews))
+    previews = [step for calls in tier.previews for step in preview(calls, tier, models)]
+    steps = (*prologue(tier, models), *loop(tier, models), *final_image(tier, models), *previews)
+    outputs = (*python_models.POSTPROCESSOR.outputs, *(python_models.preview(calls) for calls in tier.previews))
     return Ensemble(
         tier.name,
-        tuple(_inputs(parts, steps)),
-        tuple(port(tensor, parts.facts) for tensor in outputs),
+        tuple(_inputs(models, steps)),
+        tuple(port(tensor, models.facts) for tensor in outputs),
         steps,
     )
 
 
-def _inputs(parts: Models, steps: Sequence[Step]) -> Iterator[Port]:
-    """What the steps read of all that a request can bring."""
-    read = {tensor for step in steps for tensor in step.inputs.values()}
-    for tensor in python.request_inputs(tuple(parts.control_nets)):
-        if tensor.name in read:
-            yield port(tensor, parts.facts)
+def json_ensemble(tier: Tier, unrolled: Ensemble) -> Ensemble:
+    """The ensemble of a tier for clients that speak JSON only: text in, text out.
+
+    Triton's `generate` endpoint returns all outputs of a model, and bytes of a file are not valid in JSON.
+    """
+    model = Model(unrolled.name, unrolled.inputs, unrolled.outputs)
+    outputs = tuple(output for output in unrolled.outputs if output.name == python_models.ENCODED_IMAGE_BASE64.name)
+    step = Step(
+        model,
+        {port.name: port.name for port in unrolled.inputs},
+        {port.name: port.name for port in outputs},
+    )
+    return Ensemble(tier.json_name, unrolled.inputs, outputs, (step,))
+
+
+def _inputs(models: Models, steps: Sequence[Step]) -> Iterator[Port]:
+    """Inputs of a request that the steps read."""
+    step_inputs = {tensor for step in steps for tensor in step.inputs.values()}
+    for tensor in python_models.request_inputs(tuple(models.control_nets)):
+        if tensor.name in step_inputs:
+            yield port(tensor, models.facts)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion_builder.repository import python_models as python
 from diffusion_builder.repository.graph import Step
-from diffusion_builder.repository.unroll.wiring import RESCALE, after, at, residuals, same, without_control
-from diffusion_contract import tensors
+from diffusion_builder.repository.unroll.wiring import (
+    VALIDATED_RESCALE,
+    identity_map,
+    needs_zero_residuals,
+    residuals_at,
+    tensor_after,
+    tensor_at,
+)
+from diffusion_contract import python_models, tensors
 from diffusion_contract.tensors import Component, following
 
 if TYPE_CHECKING:
@@ -17,61 +23,67 @@ if TYPE_CHECKING:
     from diffusion_builder.repository.unroll.tier import Tier
 
 
-def loop(tier: Tier, parts: Models) -> Iterator[Step]:
+def loop(tier: Tier, models: Models) -> Iterator[Step]:
     """From the first latent to the last."""
-    controlled = python.CONTROLNET in tier.features
-    if without_control(tier, parts):
+    is_controlled = python_models.CONTROLNET in tier.features
+    if needs_zero_residuals(tier, models):
         # Once for all calls: nothing in it depends on the call.
-        accepted = python.ACCEPTED_INPUT.name if tier.pictures_last else at(tensors.MODEL_INPUT, 0)
-        read = {tensors.MODEL_INPUT.name: accepted}
-        yield Step(parts.engines[Component.CONTROL_OFF], read, same(tensors.RESIDUALS))
+        model_input = (
+            python_models.VALIDATED_MODEL_INPUT.name if tier.preprocessor_last else tensor_at(tensors.MODEL_INPUT, 0)
+        )
+        inputs = {tensors.MODEL_INPUT.name: model_input}
+        yield Step(models.engines[Component.CONTROL_OFF], inputs, identity_map(tensors.RESIDUALS))
     for call in range(tier.calls):
-        if controlled:
-            yield from (_control(parts, name, call) for name in parts.control_nets)
-        yield _denoise(tier, parts, call)
-        yield _advance(tier, parts, call)
+        if is_controlled:
+            yield from (_control(models, name, call) for name in models.control_nets)
+        yield _denoise(tier, models, call)
+        yield _advance(tier, models, call)
 
 
-def _control(parts: Models, name: str, call: int) -> Step:
-    read = (tensors.MODEL_INPUT, tensors.TIMESTEP, tensors.STEP_INDEX)
+def _control(models: Models, name: str, call: int) -> Step:
+    inputs = (tensors.MODEL_INPUT, tensors.TIMESTEP, tensors.STEP_INDEX)
     return Step(
-        parts.control_nets[name],
+        models.control_nets[name],
         {
-            **{tensor.name: at(tensor, call) for tensor in read},
-            **same(tensors.TEXT_EMBEDDINGS),
-            tensors.CONTROL_IMAGE.name: python.control_pixels(name).name,
-            tensors.CONTROL_SCALES.name: python.control_scales(name).name,
+            **{tensor.name: tensor_at(tensor, call) for tensor in inputs},
+            **identity_map(tensors.TEXT_EMBEDDINGS),
+            tensors.CONTROL_IMAGE.name: python_models.control_pixels(name).name,
+            tensors.CONTROL_SCALES.name: python_models.control_scales(name).name,
         },
-        {tensors.RESIDUALS.name: residuals(name, call)},
+        {tensors.RESIDUALS.name: residuals_at(name, call)},
     )
 
 
-def _denoise(tier: Tier, parts: Models, call: int) -> Step:
-    facts = parts.facts
-    read = {tensor.name: at(tensor, call) for tensor in (tensors.MODEL_INPUT, tensors.TIMESTEP)}
-    read |= same(tensors.TEXT_EMBEDDINGS, tensors.GUIDANCE)
+def _denoise(tier: Tier, models: Models, call: int) -> Step:
+    facts = models.facts
+    inputs = {tensor.name: tensor_at(tensor, call) for tensor in (tensors.MODEL_INPUT, tensors.TIMESTEP)}
+    inputs |= identity_map(tensors.TEXT_EMBEDDINGS, tensors.GUIDANCE)
     if facts.guidance_rescale:
-        read[tensors.GUIDANCE_RESCALE.name] = RESCALE
+        inputs[tensors.GUIDANCE_RESCALE.name] = VALIDATED_RESCALE
     if facts.inpainting:
-        read |= same(tensors.LATENT_MASK, tensors.MASKED_LATENT)
+        inputs |= identity_map(tensors.LATENT_MASK, tensors.MASKED_LATENT)
     if facts.ip_adapter:
-        read |= same(tensors.IMAGE_EMBEDDINGS, tensors.IP_ADAPTER_SCALE, tensors.IP_ADAPTER_REGION)
-    for number, name in enumerate(list(parts.control_nets)[: facts.controlnets], 1):
-        controlled = python.CONTROLNET in tier.features
-        given = residuals(name, call) if controlled else tensors.RESIDUALS.name
-        read[tensors.residual_input(number).name] = given
-    return Step(parts.engines[Component.DENOISER], read, {tensors.MODEL_OUTPUT.name: at(tensors.MODEL_OUTPUT, call)})
+        inputs |= identity_map(tensors.IMAGE_EMBEDDINGS, tensors.IP_ADAPTER_SCALE, tensors.IP_ADAPTER_REGION)
+    for number, name in enumerate(list(models.control_nets)[: facts.controlnets], 1):
+        is_controlled = python_models.CONTROLNET in tier.features
+        residuals = residuals_at(name, call) if is_controlled else tensors.RESIDUALS.name
+        inputs[tensors.residual_input(number).name] = residuals
+    return Step(
+        models.engines[Component.DENOISER], inputs, {tensors.MODEL_OUTPUT.name: tensor_at(tensors.MODEL_OUTPUT, call)}
+    )
 
 
-def _advance(tier: Tier, parts: Models, call: int) -> Step:
-    read = {tensor.name: at(tensor, call) for tensor in (tensors.STATE, tensors.MODEL_OUTPUT, tensors.STEP_INDEX)}
-    read[tensors.NOISE.name] = at(tensors.NOISE, call) if tier.draws else python.NO_NOISE.name
-    read |= same(tensors.TABLE, tensors.LEVELS, tensors.KEPT)
-    read[tensors.LATENT_MASK.name] = python.STEP_MASK.name
-    given = {following(tensor).name: at(tensor, call + 1) for tensor in python.CARRIED}
+def _advance(tier: Tier, models: Models, call: int) -> Step:
+    inputs = {
+        tensor.name: tensor_at(tensor, call) for tensor in (tensors.STATE, tensors.MODEL_OUTPUT, tensors.STEP_INDEX)
+    }
+    inputs[tensors.NOISE.name] = tensor_at(tensors.NOISE, call) if tier.is_stochastic else python_models.ZERO_NOISE.name
+    inputs |= identity_map(tensors.TABLE, tensors.LEVELS, tensors.KEPT)
+    inputs[tensors.LATENT_MASK.name] = python_models.STEP_MASK.name
+    outputs = {following(tensor).name: tensor_at(tensor, call + 1) for tensor in python_models.LOOP_TENSORS}
     if call == tier.calls - 1:
-        # The last step's state is read by nobody; its latent is what the others' is not: an end.
-        given = same(tensors.LATENT)
+        # No step reads the state after the last call, and only its latent is decoded.
+        outputs = identity_map(tensors.LATENT)
     elif call + 1 in tier.previews:
-        given[tensors.PREVIEW_LATENT.name] = after(tensors.PREVIEW_LATENT, call + 1)
-    return Step(parts.engines[Component.SCHEDULER_STEP], read, given)
+        outputs[tensors.PREVIEW_LATENT.name] = tensor_after(tensors.PREVIEW_LATENT, call + 1)
+    return Step(models.engines[Component.SCHEDULER_STEP], inputs, outputs)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from diffusion_builder.repository import python_models
 from diffusion_builder.repository.graph import Model, Port
-from diffusion_contract import tensors
+from diffusion_contract import python_models, tensors
 from diffusion_contract.tensors import Component, Facts, Interface, Tensor
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ class Models:
     Args:
         facts: the checkpoint's numbers.
         tokenizer: text to token ids.
-        preprocessor: pictures of a request to tensors.
+        preprocessor: images of a request to tensors.
         conditioner: numbers of a request to first tensors.
-        postprocessor: samples to pictures.
+        postprocessor: samples to images.
         engines: by component, except ControlNets.
         control_nets: by name, in the order in which the denoiser reads their residuals.
     """
@@ -49,13 +48,13 @@ def models(facts: Facts, components: Iterable[Component], control_nets: Sequence
         tiers: all ensembles of the repository.
     """
     keys = tuple(dict.fromkeys(tier.key for tier in tiers))
-    drawn = max((tier.calls for tier in tiers if tier.draws), default=0)
+    noise_calls = max((tier.calls for tier in tiers if tier.is_stochastic), default=0)
     control = tensors.interface(Component.CONTROLNET, {})
     return Models(
         facts,
         _model(python_models.TOKENIZER_NAME, python_models.TOKENIZER, facts),
         _model(python_models.PREPROCESSOR_NAME, python_models.preprocessor(control_nets), facts),
-        _model(python_models.CONDITIONER_NAME, python_models.conditioner(keys, drawn, control_nets), facts),
+        _model(python_models.CONDITIONER_NAME, python_models.conditioner(keys, noise_calls, control_nets), facts),
         _model(python_models.POSTPROCESSOR_NAME, python_models.POSTPROCESSOR, facts),
         {name: _engine(name, facts) for name in components},
         {name: _model(python_models.control_model(name), control, facts) for name in control_nets},

@@ -1,11 +1,11 @@
-"""Whether the engines that are there can do what is asked for."""
+"""Whether the engines can serve the tiers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.repository import python_models as python
+from diffusion_contract import python_models
 from diffusion_contract.tensors import Component
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from diffusion_contract.tensors import Facts
 
 
-def check_needs(
+def check_engines(
     tiers: Sequence[Tier], facts: Facts, components: AbstractSet[Component], control_nets: Sequence[str]
 ) -> None:
     """Compare tiers with engines.
 
     Args:
-        tiers: all ensembles that are asked for.
-        facts: what the engines say of themselves.
+        tiers: of all ensembles.
+        facts: recorded with the engines.
         components: that have an engine.
         control_nets: that have an engine.
 
@@ -48,15 +48,15 @@ def _traits(facts: Facts, components: AbstractSet[Component], control_nets: Sequ
 
 
 def _tier(tier: Tier, facts: Facts, components: AbstractSet[Component]) -> Iterator[str]:
-    if facts.inpainting and tier.task != python.INPAINT:
-        yield "the denoiser has input channels for mask and masked picture: the only task it can do is inpaint"
-    if tier.starts_from_picture and Component.VAE_ENCODER not in components:
+    if facts.inpainting and tier.task != python_models.INPAINT:
+        yield "the denoiser has input channels for mask and masked image: the only task it can do is inpaint"
+    if tier.starts_from_image and Component.VAE_ENCODER not in components:
         yield f"{tier.task} needs the engine vae_encoder, which is missing"
-    if python.CONTROLNET in tier.features and not facts.controlnets:
+    if python_models.CONTROLNET in tier.features and not facts.controlnets:
         yield "the feature controlnet needs at least one entry in controlNets"
-    if python.CONTROLNET not in tier.features and facts.controlnets and Component.CONTROL_OFF not in components:
+    if python_models.CONTROLNET not in tier.features and facts.controlnets and Component.CONTROL_OFF not in components:
         yield "a denoiser with ControlNets needs the engine control_off for requests without, which is missing"
-    if python.IP_ADAPTER in tier.features and not facts.ip_adapter:
+    if python_models.IP_ADAPTER in tier.features and not facts.ip_adapter:
         yield "the feature ip_adapter needs a denoiser that was exported with the option ipAdapter"
-    if python.IP_ADAPTER in tier.features and Component.IMAGE_ENCODER not in components:
+    if python_models.IP_ADAPTER in tier.features and Component.IMAGE_ENCODER not in components:
         yield "the feature ip_adapter needs the engine image_encoder, which is missing"

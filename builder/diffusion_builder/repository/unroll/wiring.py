@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion_builder.repository import python_models as python
-from diffusion_contract import tensors
+from diffusion_contract import python_models, tensors
 
 if TYPE_CHECKING:
     from diffusion_builder.repository.unroll.models import Models
@@ -13,29 +12,29 @@ if TYPE_CHECKING:
     from diffusion_contract.tensors import Tensor
 
 # The conditioner's output; a request's input of the same name is another tensor.
-RESCALE = "guidance_rescale_checked"
+VALIDATED_RESCALE = "validated_guidance_rescale"
 
 
-def same(*tensors: Tensor) -> dict[str, str]:
-    """Ports whose tensors have their names."""
+def identity_map(*tensors: Tensor) -> dict[str, str]:
+    """Map of ports to tensors of the same names."""
     return {tensor.name: tensor.name for tensor in tensors}
 
 
-def at(tensor: Tensor, call: int) -> str:
+def tensor_at(tensor: Tensor, call: int) -> str:
     """The tensor that denoiser call or scheduler step `call` reads."""
     return f"{tensor.name}_at_{call}"
 
 
-def after(tensor: Tensor, calls: int) -> str:
+def tensor_after(tensor: Tensor, calls: int) -> str:
     """The tensor that belongs to the preview after so many calls."""
     return f"{tensor.name}_after_{calls}"
 
 
-def residuals(name: str, call: int) -> str:
-    """What a ControlNet says at this call."""
+def residuals_at(name: str, call: int) -> str:
+    """Residuals of a ControlNet at this call."""
     return f"{tensors.RESIDUALS.name}_{name}_at_{call}"
 
 
-def without_control(tier: Tier, parts: Models) -> bool:
-    """Whether the denoiser reads what ControlNets say, and the request has none."""
-    return bool(parts.facts.controlnets) and python.CONTROLNET not in tier.features
+def needs_zero_residuals(tier: Tier, models: Models) -> bool:
+    """Whether the denoiser reads residuals of ControlNets, and the request has no control images."""
+    return bool(models.facts.controlnets) and python_models.CONTROLNET not in tier.features

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_builder.models import pictures as module
-from diffusion_builder.models.inputs import InputError
-from diffusion_builder.models.pictures import GRAY, RGB, decode, from_pixels, picture_groups, pictures
+from diffusion_builder.models import images as module
+from diffusion_builder.models.errors import InvalidRequest
+from diffusion_builder.models.images import GRAY, RGB, decode, from_pixels, read_image_groups, read_images
+from diffusion_builder.models.python_models import INPUT_IMAGE, IP_ADAPTER_IMAGE
+from diffusion_builder.models.request_inputs import RequestInputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,13 +106,13 @@ _FRAMES = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     ("data", "says"),
     [
         (b"", "is empty: send a PNG, JPEG or WebP file"),
-        (b"hello", "is not a picture that is read here"),
-        (encoded(Image.new("RGB", (8, 8)), "GIF"), "is not a picture that is read here"),
-        (encoded(Image.new("RGB", (8, 8)), "TIFF"), "is not a picture that is read here"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not a picture that is read here"),
+        (b"hello", "is not a supported image format"),
+        (encoded(Image.new("RGB", (8, 8)), "GIF"), "is not a supported image format"),
+        (encoded(Image.new("RGB", (8, 8)), "TIFF"), "is not a supported image format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not a supported image format"),
         (FILES["png"][:-30], "is broken or cut off"),
         (FILES["jpeg"][: len(FILES["jpeg"]) // 2], "is broken or cut off"),
-        (FILES["webp"][: len(FILES["webp"]) // 2], "broken or cut off|not a picture"),
+        (FILES["webp"][: len(FILES["webp"]) // 2], "broken or cut off|not a supported image"),
         (FILES["png"][:60] + b"\xff\xff" + FILES["png"][62:], "is broken or cut off"),
         (encoded(_FRAMES[0], "PNG", save_all=True, append_images=_FRAMES[1:]), "animation of 2 frames"),
         (encoded(_FRAMES[0], "WEBP", save_all=True, append_images=_FRAMES[1:]), "animation of 2 frames"),
@@ -124,7 +126,7 @@ _FRAMES = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     ],
 )  # fmt: skip
 def test_what_is_no_single_whole_picture_is_refused_in_words(data: bytes, says: str) -> None:
-    with pytest.raises(InputError, match=says) as caught:
+    with pytest.raises(InvalidRequest, match=says) as caught:
         decode("input_image_file", data, RGB)
     assert str(caught.value).startswith("input_image_file ")
 
@@ -132,7 +134,7 @@ def test_what_is_no_single_whole_picture_is_refused_in_words(data: bytes, says: 
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PIXELS", 20 * 30 - 1)
     monkeypatch.setattr(Image.Image, "load", lambda _self: pytest.fail("decoded"))
-    with pytest.raises(InputError, match="30 x 20 pixels"):
+    with pytest.raises(InvalidRequest, match="30 x 20 pixels"):
         decode("mask_file", FILES["png"], GRAY)
 
 
@@ -142,7 +144,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch)
 def test_broken_bytes_end_in_a_picture_or_in_our_error(name: str, at: float, junk: bytes) -> None:
     file = FILES[name]
     begin = int(at * len(file))
-    with suppress(InputError):
+    with suppress(InvalidRequest):
         assert decode("mask_file", file[:begin] + junk + file[begin + len(junk) :], GRAY).mode == GRAY
 
 
@@ -152,37 +154,39 @@ def test_broken_bytes_end_in_a_picture_or_in_our_error(name: str, at: float, jun
         ((8, 8, 4), RGB, r"has the shape \[8, 8, 4\] after the batch: send UINT8 \[B, H, W, 3\]"),
         ((8, 8, 1), RGB, "red, green, blue"),
         ((8, 8), RGB, "send UINT8"),
-        ((8, 8, 3), GRAY, r"send UINT8 \[B, H, W\], or the picture as an encoded file in mask_file"),
+        ((8, 8, 3), GRAY, r"send UINT8 \[B, H, W\], or the image as an encoded file in mask_file"),
         ((0, 8, 3), RGB, "8 x 0 pixels: send at least one pixel"),
     ],
 )
 def test_pixels_of_another_shape_are_refused_with_what_to_send(shape: tuple[int, ...], mode: str, says: str) -> None:
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InvalidRequest, match=says):
         from_pixels("mask", np.zeros(shape, np.uint8), mode)
 
 
 def test_pixels_and_files_give_the_same_pictures() -> None:
     pixels = _NOISE[None, ..., :3]
-    [one] = pictures(sent(input_image=pixels), "input_image", 1, RGB) or []
-    [other] = pictures(sent(input_image_file=bytes_tensor(FILES["png"])), "input_image", 1, RGB) or []
+    [one] = read_images(RequestInputs(sent(input_image=pixels), 1), INPUT_IMAGE, RGB) or []
+    [other] = read_images(RequestInputs(sent(input_image_file=bytes_tensor(FILES["png"])), 1), INPUT_IMAGE, RGB) or []
     assert np.array_equal(np.asarray(one), np.asarray(other))
     assert np.array_equal(np.asarray(one), pixels[0])
-    assert pictures(sent(), "input_image", 1, RGB) is None
+    assert read_images(RequestInputs(sent(), 1), INPUT_IMAGE, RGB) is None
 
 
 def test_a_picture_is_sent_once_and_for_each_sample() -> None:
     pixels, files = _NOISE[None, ..., :3], bytes_tensor(FILES["png"])
-    with pytest.raises(InputError, match="input_image and input_image_file were both sent"):
-        pictures(sent(input_image=pixels, input_image_file=files), "input_image", 1, RGB)
+    with pytest.raises(InvalidRequest, match="input_image and input_image_file were both sent"):
+        read_images(RequestInputs(sent(input_image=pixels, input_image_file=files), 1), INPUT_IMAGE, RGB)
     for read in (sent(input_image=pixels), sent(input_image_file=files)):
-        with pytest.raises(InputError, match="has 1 values for a batch of 2: send one each"):
-            pictures(read, "input_image", 2, RGB)
+        with pytest.raises(InvalidRequest, match="has 1 values for a batch of 2: send one for each sample"):
+            read_images(RequestInputs(read, 2), INPUT_IMAGE, RGB)
 
 
 def test_a_sample_may_refer_to_several_pictures_but_not_to_any_number() -> None:
     files = np.array([[FILES["png"], FILES["jpeg"]]], object)
-    [group] = picture_groups(sent(ip_adapter_image_file=files), "ip_adapter_image", 1, 4) or []
+    [group] = read_image_groups(RequestInputs(sent(ip_adapter_image_file=files), 1), IP_ADAPTER_IMAGE, 4) or []
     assert [picture.size for picture in group] == [(30, 20), (30, 20)]
     for count in (0, 5):
-        with pytest.raises(InputError, match="send 1 to 4 pictures a sample"):
-            picture_groups(sent(ip_adapter_image=np.zeros((1, count, 8, 8, 3), np.uint8)), "ip_adapter_image", 1, 4)
+        with pytest.raises(InvalidRequest, match="send 1 to 4 images a sample"):
+            read_image_groups(
+                RequestInputs(sent(ip_adapter_image=np.zeros((1, count, 8, 8, 3), np.uint8)), 1), IP_ADAPTER_IMAGE, 4
+            )

@@ -1,4 +1,4 @@
-"""What is done to pictures after the model, step by step and in its order."""
+"""What is output to pictures after the model, step by step and in its order."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from diffusion_builder.models.finish import Finish, asked, finished
-from diffusion_builder.models.inputs import InputError
+from diffusion_builder.models.errors import InvalidRequest
 from diffusion_builder.models.pixels import encode
+from diffusion_builder.models.postprocess import PostprocessOptions, postprocess, read_options
+from diffusion_builder.models.request_inputs import ReadTensor, RequestInputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _RANDOM = np.random.default_rng(5)
 _NEW, _ORIGINAL = (Image.fromarray(_RANDOM.integers(0, 256, (64, 96, 3), np.uint8)) for _ in range(2))
+
+
+def _options(read: ReadTensor, batch: int) -> list[PostprocessOptions]:
+    return read_options(RequestInputs(read, batch))
 
 
 def pixels(picture: Image.Image) -> NDArray[np.int64]:
@@ -31,36 +36,40 @@ def left_half(width: int = 96, height: int = 64) -> Image.Image:
 
 
 def test_who_asks_for_nothing_gets_every_bit_as_the_model_made_it() -> None:
-    [nothing] = asked(lambda _name: None, 1)
-    assert nothing == Finish()
-    assert np.array_equal(pixels(finished(_NEW, nothing)), pixels(_NEW))
+    [nothing] = _options(lambda _name: None, 1)
+    assert nothing == PostprocessOptions()
+    assert np.array_equal(pixels(postprocess(_NEW, nothing)), pixels(_NEW))
 
 
 def test_paste_back_keeps_the_original_outside_the_mask_bit_for_bit() -> None:
-    done = pixels(finished(_NEW, Finish(_ORIGINAL, left_half(), paste_back=True, contrast=1.5, sharpen=1.0)))
-    enhanced = pixels(finished(_NEW, Finish(contrast=1.5, sharpen=1.0)))
-    assert np.array_equal(done[:, 48:], pixels(_ORIGINAL)[:, 48:])
-    assert np.array_equal(done[:, :48], enhanced[:, :48])
+    output = pixels(
+        postprocess(_NEW, PostprocessOptions(_ORIGINAL, left_half(), paste_back=True, contrast=1.5, sharpen=1.0))
+    )
+    enhanced = pixels(postprocess(_NEW, PostprocessOptions(contrast=1.5, sharpen=1.0)))
+    assert np.array_equal(output[:, 48:], pixels(_ORIGINAL)[:, 48:])
+    assert np.array_equal(output[:, :48], enhanced[:, :48])
 
 
 def test_blend_mask_keeps_the_original_inside() -> None:
-    done = pixels(finished(_NEW, Finish(_ORIGINAL, keep=left_half())))
-    assert np.array_equal(done[:, :48], pixels(_ORIGINAL)[:, :48])
-    assert np.array_equal(done[:, 48:], pixels(_NEW)[:, 48:])
+    output = pixels(postprocess(_NEW, PostprocessOptions(_ORIGINAL, blend_mask=left_half())))
+    assert np.array_equal(output[:, :48], pixels(_ORIGINAL)[:, :48])
+    assert np.array_equal(output[:, 48:], pixels(_NEW)[:, 48:])
 
 
 def test_both_masks_together_leave_only_what_is_new_in_both() -> None:
     upper = np.zeros((64, 96), np.uint8)
     upper[:32] = 255
-    done = pixels(finished(_NEW, Finish(_ORIGINAL, left_half(), Image.fromarray(upper), paste_back=True)))
+    output = pixels(
+        postprocess(_NEW, PostprocessOptions(_ORIGINAL, left_half(), Image.fromarray(upper), paste_back=True))
+    )
     new = np.zeros((64, 96), bool)
     new[32:, :48] = True
-    assert np.array_equal(done, np.where(new[..., None], pixels(_NEW), pixels(_ORIGINAL)))
+    assert np.array_equal(output, np.where(new[..., None], pixels(_NEW), pixels(_ORIGINAL)))
 
 
 def test_feather_mixes_near_the_edge_only() -> None:
     black, white = (Image.new("RGB", (96, 64), color) for color in ("black", "white"))
-    row = pixels(finished(white, Finish(black, left_half(), paste_back=True, feather=4.0)))[32, :, 0]
+    row = pixels(postprocess(white, PostprocessOptions(black, left_half(), paste_back=True, feather=4.0)))[32, :, 0]
     assert (np.diff(row) <= 0).all()
     assert (row[:30] == 255).all()
     assert (row[66:] == 0).all()
@@ -69,8 +78,8 @@ def test_feather_mixes_near_the_edge_only() -> None:
 
 def test_soft_masks_mix() -> None:
     black, white = (Image.new("RGB", (8, 8), color) for color in ("black", "white"))
-    done = finished(white, Finish(black, Image.new("L", (8, 8), 51), paste_back=True))
-    assert np.array_equal(pixels(done), np.full((8, 8, 3), 51))
+    output = postprocess(white, PostprocessOptions(black, Image.new("L", (8, 8), 51), paste_back=True))
+    assert np.array_equal(pixels(output), np.full((8, 8, 3), 51))
 
 
 def _tinted() -> tuple[Image.Image, Image.Image]:
@@ -83,7 +92,10 @@ def _tinted() -> tuple[Image.Image, Image.Image]:
 def test_color_match_undoes_a_cast_that_shows_around_the_mask() -> None:
     original, cast = _tinted()
     errors = {
-        strength: np.abs(pixels(finished(cast, Finish(original, left_half(), color_match=strength))) - pixels(original))
+        strength: np.abs(
+            pixels(postprocess(cast, PostprocessOptions(original, left_half(), color_match=strength)))
+            - pixels(original)
+        )
         for strength in (0.0, 0.5, 1.0)
     }
     assert errors[0.0].mean() > 8
@@ -98,42 +110,46 @@ def test_color_match_compares_only_near_the_border() -> None:
     far = pixels(original)
     far[:, 80:] = 0
     changed = Image.fromarray(far.astype(np.uint8))
-    one, other = (finished(cast, Finish(picture, left_half(), color_match=1.0)) for picture in (original, changed))
+    one, other = (
+        postprocess(cast, PostprocessOptions(picture, left_half(), color_match=1.0)) for picture in (original, changed)
+    )
     assert np.array_equal(pixels(one), pixels(other))
 
 
 def test_color_match_without_masks_compares_the_whole_pictures() -> None:
     original, cast = _tinted()
-    assert np.abs(pixels(finished(cast, Finish(original, color_match=1.0))) - pixels(original)).mean() < 1
+    assert (
+        np.abs(pixels(postprocess(cast, PostprocessOptions(original, color_match=1.0))) - pixels(original)).mean() < 1
+    )
 
 
 def test_color_match_with_nothing_around_the_mask_changes_nothing() -> None:
     everything = Image.new("L", _NEW.size, 255)
-    done = finished(_NEW, Finish(_ORIGINAL, everything, color_match=1.0))
-    assert np.array_equal(pixels(done), pixels(_NEW))
+    output = postprocess(_NEW, PostprocessOptions(_ORIGINAL, everything, color_match=1.0))
+    assert np.array_equal(pixels(output), pixels(_NEW))
 
 
 def test_contrast_comes_before_the_unsharp_mask_and_both_are_pillow_s() -> None:
     expected = ImageEnhance.Contrast(_NEW).enhance(1.25).filter(ImageFilter.UnsharpMask(2.0, 80, threshold=0))
-    assert np.array_equal(pixels(finished(_NEW, Finish(contrast=1.25, sharpen=0.8))), pixels(expected))
+    assert np.array_equal(pixels(postprocess(_NEW, PostprocessOptions(contrast=1.25, sharpen=0.8))), pixels(expected))
 
 
 def test_upscaling_is_lanczos_and_keeps_proportions_when_one_side_is_sent() -> None:
     expected = _NEW.resize((192, 128), Image.Resampling.LANCZOS)
-    assert np.array_equal(pixels(finished(_NEW, Finish(height=128, width=192))), pixels(expected))
-    assert finished(_NEW, Finish(height=128)).size == (192, 128)
-    assert finished(_NEW, Finish(width=48)).size == (48, 32)
+    assert np.array_equal(pixels(postprocess(_NEW, PostprocessOptions(height=128, width=192))), pixels(expected))
+    assert postprocess(_NEW, PostprocessOptions(height=128)).size == (192, 128)
+    assert postprocess(_NEW, PostprocessOptions(width=48)).size == (48, 32)
 
 
 def test_what_is_kept_of_a_large_original_keeps_its_resolution() -> None:
     large = Image.fromarray(_RANDOM.integers(0, 256, (256, 384, 3), np.uint8))
-    done = finished(_NEW, Finish(large, left_half(), paste_back=True, height=256, width=384))
-    assert np.array_equal(pixels(done)[:, 200:], pixels(large)[:, 200:])
+    output = postprocess(_NEW, PostprocessOptions(large, left_half(), paste_back=True, height=256, width=384))
+    assert np.array_equal(pixels(output)[:, 200:], pixels(large)[:, 200:])
 
 
 def test_a_side_that_follows_may_not_be_too_large() -> None:
-    with pytest.raises(InputError, match="upscaling gives 6144 x 4096 pixels"):
-        finished(_NEW, Finish(height=4096))
+    with pytest.raises(InvalidRequest, match="upscaling gives 6144 x 4096 pixels"):
+        postprocess(_NEW, PostprocessOptions(height=4096))
 
 
 @pytest.mark.parametrize("verdict", [1.0, float("nan")])
@@ -144,7 +160,7 @@ def test_a_flagged_picture_is_black_whatever_else_is_asked_for(verdict: float) -
         "blend_mask": np.full((2, 64, 96), 255, np.uint8),
         "upscale_height": np.array([[128], [128]], np.int32),
     }
-    first, second = (finished(_NEW, finish) for finish in asked(read.get, 2))
+    first, second = (postprocess(_NEW, finish) for finish in _options(read.get, 2))
     assert first.size == second.size == (192, 128)
     assert not pixels(first).any()
     assert pixels(second).any()
@@ -154,7 +170,7 @@ def test_a_flagged_picture_is_black_whatever_else_is_asked_for(verdict: float) -
 def test_files_have_the_format_that_is_asked_for(file_format: str) -> None:
     smooth = _NEW.resize((4, 4)).resize((64, 64), Image.Resampling.BICUBIC)
     read = {"output_format": np.array([[file_format.lower().encode()]], object)}
-    [finish] = asked(read.get, 1)
+    [finish] = _options(read.get, 1)
     files = [encode(smooth, finish.file_format, quality) for quality in (5, 95)]
     opened = [Image.open(io.BytesIO(file)) for file in files]
     assert [picture.format for picture in opened] == [file_format] * 2
@@ -168,36 +184,36 @@ _ONE = {"input_image": np.asarray(_ORIGINAL)[None]}
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ({"contrast": [[4.5]]}, "contrast 4.5 is not served: send 0 to 4"),
-        ({"contrast": [[float("nan")]]}, "contrast nan is not served"),
-        ({"sharpen": [[float("inf")]]}, "sharpen inf is not served: send 0 to 5"),
-        ({"color_match": [[1.1]]}, "color_match 1.1 is not served: send 0 to 1"),
-        ({"blend_feather": [[-1.0]]}, "blend_feather -1 is not served: send 0 to 256"),
-        ({"quality": [[0]]}, "quality 0 is not served: send 1 to 100"),
-        ({"upscale_height": [[8192]]}, "upscale_height 8192 is not served: send 16 to 4096"),
-        ({"upscale_width": [[0]]}, "upscale_width 0 is not served"),
+        ({"contrast": [[4.5]]}, "contrast 4.5 is not supported: send 0 to 4"),
+        ({"contrast": [[float("nan")]]}, "contrast nan is not supported"),
+        ({"sharpen": [[float("inf")]]}, "sharpen inf is not supported: send 0 to 5"),
+        ({"color_match": [[1.1]]}, "color_match 1.1 is not supported: send 0 to 1"),
+        ({"blend_feather": [[-1.0]]}, "blend_feather -1 is not supported: send 0 to 256"),
+        ({"quality": [[0]]}, "quality 0 is not supported: send 1 to 100"),
+        ({"upscale_height": [[8192]]}, "upscale_height 8192 is not supported: send 16 to 4096"),
+        ({"upscale_width": [[0]]}, "upscale_width 0 is not supported"),
         ({"contrast": [[1.0], [1.0]]}, "contrast has 2 values for a batch of 1"),
-        ({"output_format": np.array([[b"GIF"]], object)}, "output_format 'GIF' is not served: send PNG, JPEG, WEBP"),
-        ({"output_format": np.array([[b"\xff"]], object)}, "is not served: send PNG"),
-        ({"paste_back": [[True]]}, "paste_back needs the original: send input_image"),
-        ({"blend_mask": np.zeros((1, 8, 8), np.uint8)}, "blend_mask needs the original"),
-        ({"color_match": [[0.5]]}, "color_match needs the original"),
-        ({"paste_back": [[True]], **_ONE}, "paste_back needs to know where the picture is new: send mask"),
+        ({"output_format": np.array([[b"GIF"]], object)}, "output_format 'GIF' is not supported: send PNG, JPEG, WEBP"),
+        ({"output_format": np.array([[b"\xff"]], object)}, "output_format is not UTF-8"),
+        ({"paste_back": [[True]]}, "paste_back needs the input image: send input_image"),
+        ({"blend_mask": np.zeros((1, 8, 8), np.uint8)}, "blend_mask needs the input image"),
+        ({"color_match": [[0.5]]}, "color_match needs the input image"),
+        ({"paste_back": [[True]], **_ONE}, "paste_back needs to know where the image was repainted: send mask"),
         ({"color_match": [[0.5]], "input_image": np.zeros((1, 8, 8, 4), np.uint8)}, "send UINT8"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_what_to_send(inputs: dict[str, Any], says: str) -> None:
     read = {name: np.asarray(value) for name, value in inputs.items()}
-    with pytest.raises(InputError, match=says):
-        asked(read.get, 1)
+    with pytest.raises(InvalidRequest, match=says):
+        _options(read.get, 1)
 
 
 def test_an_original_that_nothing_is_kept_of_is_not_even_decoded() -> None:
     names: list[str] = []
-    asked(names.append, 1)
+    _options(names.append, 1)
     assert not {"input_image", "input_image_file", "mask", "mask_file"} & set(names)
 
 
 def test_all_pictures_of_a_request_have_one_size() -> None:
-    with pytest.raises(InputError, match="upscale_width differs within one request"):
-        asked({"upscale_width": np.array([[64], [128]])}.get, 2)
+    with pytest.raises(InvalidRequest, match="upscale_width differs within one request"):
+        _options({"upscale_width": np.array([[64], [128]])}.get, 2)

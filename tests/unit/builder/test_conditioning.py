@@ -12,9 +12,9 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from diffusion_builder.models.conditions import condition
-from diffusion_builder.models.inputs import InputError
-from diffusion_builder.models.plan import ConditionError, Plan
+from diffusion_builder.models.conditioner_config import ConditionerConfig
+from diffusion_builder.models.conditioning import compute_outputs
+from diffusion_builder.models.errors import InvalidRequest
 from diffusion_builder.models.schedule import SchedulerSettings, SchedulerType, schedule
 from tests.support.builder.samplers import CLASSES, CONFIG
 
@@ -30,7 +30,7 @@ _RANDOM = np.random.default_rng(3)
 _CORE = ("levels", "state", "model_input", "timestep", "step_index", "kept", "step_mask")
 
 
-def _plan(*types: SchedulerType, **changes: object) -> Plan:
+def _config(*types: SchedulerType, **changes: object) -> ConditionerConfig:
     listed = types or tuple(SchedulerType)
     settings = [SchedulerSettings.from_config(type_, CONFIG) for type_ in listed]
     named = [{"name": one.type.lower(), **one.to_json()} for one in settings]
@@ -40,7 +40,7 @@ def _plan(*types: SchedulerType, **changes: object) -> Plan:
         "textLength": 77, "textWidth": 6, "textChunks": 2, "imageLength": 4, "imageWidth": 6, "controlNets": ["canny"],
         **changes,
     }  # fmt: skip
-    return Plan.from_json(json.dumps(body))
+    return ConditionerConfig.from_json(json.dumps(body))
 
 
 def _texts(*values: str) -> NDArray[Any]:
@@ -61,9 +61,9 @@ def _inputs(batch: int = 1, **values: object) -> dict[str, NDArray[Any]]:
     return inputs
 
 
-def _ask(plan: Plan, key: str, *more: str, **values: object) -> Mapping[str, NDArray[Any]]:
+def _ask(config: ConditionerConfig, key: str, *more: str, **values: object) -> Mapping[str, NDArray[Any]]:
     batch = max((len(value) for value in values.values() if isinstance(value, list | np.ndarray)), default=1)
-    return condition(plan, _inputs(batch, **values), frozenset({f"table_{key}", *_CORE, *more}))
+    return compute_outputs(config, _inputs(batch, **values).get, frozenset({f"table_{key}", *_CORE, *more}))
 
 
 def _moments(batch: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -121,7 +121,7 @@ def test_text_alone_starts_from_the_noise_of_each_sample_s_seed(type_: Scheduler
     scheduler = CLASSES[type_].from_config(CONFIG)
     scheduler.set_timesteps(4)
     calls = [f"noise_{call}" for call in range(5)]
-    out = _ask(_plan(type_), "generate_4", *calls, seed=[3, -4], height=[64, 64], width=[96, 96])
+    out = _ask(_config(type_), "generate_4", *calls, seed=[3, -4], height=[64, 64], width=[96, 96])
     generators = _generators([3, -4])
     latent = torch.from_numpy(_next(generators)) * scheduler.init_noise_sigma
     _close(out["state"][:, 0], latent)
@@ -129,7 +129,7 @@ def test_text_alone_starts_from_the_noise_of_each_sample_s_seed(type_: Scheduler
     _close(out["model_input"], scheduler.scale_model_input(latent, scheduler.timesteps[0]))
     assert np.abs(out["timestep"] - float(scheduler.timesteps[0])).max() <= 1e-3
     assert out["step_index"].tolist() == [[0], [0]]
-    draws = schedule(_plan(type_).schedulers[type_.lower()], 4).draws
+    draws = schedule(_config(type_).schedulers[type_.lower()], 4).draws
     for call, name in enumerate(calls):
         drawn = call < len(draws) and draws[call]
         _close(out[name], _next(generators) if drawn else np.zeros((2, *_SHAPE), np.float32))
@@ -140,7 +140,7 @@ def test_text_alone_starts_from_the_noise_of_each_sample_s_seed(type_: Scheduler
 def test_a_picture_is_the_start_that_it_is_in_diffusers(type_: SchedulerType, strength: float) -> None:
     moments = _moments(2)
     out = _ask(
-        _plan(type_), "img2img_4", "noise_0",
+        _config(type_), "img2img_4", "noise_0",
         latent_mean=moments[0], latent_std=moments[1], seed=[3, 4], strength=[strength] * 2,
     )  # fmt: skip
     scheduler, timesteps = _scheduler(type_, 4, strength)
@@ -163,7 +163,7 @@ def test_repainting_starts_as_in_diffusers(type_: SchedulerType, strength: float
     whole, masked = _moments(2), _moments(2)
     mask = _RANDOM.uniform(0, 1, (2, 1, *_SHAPE[1:])).astype(np.float32)
     out = _ask(
-        _plan(type_, inpainting=made_for_it), "inpaint_4", "noise_0", "masked_latent",
+        _config(type_, inpainting=made_for_it), "inpaint_4", "noise_0", "masked_latent",
         latent_mean=whole[0], latent_std=whole[1], masked_mean=masked[0], masked_std=masked[1],
         latent_mask=mask, seed=[3, 4], strength=[strength] * 2,
     )  # fmt: skip
@@ -195,7 +195,7 @@ def test_repainting_starts_as_in_diffusers(type_: SchedulerType, strength: float
 def test_strength_is_the_decimal_number_that_was_sent() -> None:
     # In single precision 0.7 * 10 is below 7, which would be another schedule.
     moments = _moments(1)
-    out = _ask(_plan(), "img2img_7", latent_mean=moments[0], latent_std=moments[1], strength=[0.7])
+    out = _ask(_config(), "img2img_7", latent_mean=moments[0], latent_std=moments[1], strength=[0.7])
     _, timesteps = _scheduler(SchedulerType.DDIM, 7, 0.7)
     assert out["levels"][0, :7, 0].tolist() == timesteps.tolist()
     assert timesteps[0] == 601
@@ -204,21 +204,21 @@ def test_strength_is_the_decimal_number_that_was_sent() -> None:
 def test_strength_is_08_for_pictures_and_1_for_repainting_when_it_is_left_out() -> None:
     moments = _moments(1)
     pictures = {"latent_mean": moments[0], "latent_std": moments[1]}
-    left_out, said = (_ask(_plan(), "img2img_4", **pictures, **more) for more in ({}, {"strength": [0.8]}))
+    left_out, said = (_ask(_config(), "img2img_4", **pictures, **more) for more in ({}, {"strength": [0.8]}))
     assert np.array_equal(left_out["state"], said["state"])
-    left_out, said = (_ask(_plan(), "inpaint_4", **pictures, **more) for more in ({}, {"strength": [1.0]}))
+    left_out, said = (_ask(_config(), "inpaint_4", **pictures, **more) for more in ({}, {"strength": [1.0]}))
     assert np.array_equal(left_out["state"], said["state"])
 
 
 def test_samples_of_one_request_may_have_schedulers_and_strengths_of_their_own() -> None:
     moments = _moments(2)
     together = _ask(
-        _plan(), "img2img_4", "noise_0", latent_mean=moments[0], latent_std=moments[1], seed=[3, 4],
+        _config(), "img2img_4", "noise_0", latent_mean=moments[0], latent_std=moments[1], seed=[3, 4],
         strength=[0.5, 0.9], scheduler=["UniPCMultistep", "EulerAncestral"],
     )  # fmt: skip
     for index, (type_, strength) in enumerate([("UniPCMultistep", 0.5), ("EulerAncestral", 0.9)]):
         alone = _ask(
-            _plan(), "img2img_4", "noise_0", latent_mean=moments[0][index : index + 1],
+            _config(), "img2img_4", "noise_0", latent_mean=moments[0][index : index + 1],
             latent_std=moments[1][index : index + 1], seed=[3 + index], strength=[strength], scheduler=[type_],
         )  # fmt: skip
         for name, array in alone.items():
@@ -228,20 +228,20 @@ def test_samples_of_one_request_may_have_schedulers_and_strengths_of_their_own()
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ({"output_format": ["GIF"]}, "output_format 'GIF' is not served"),
-        ({"contrast": [5.0]}, "contrast 5 is not served"),
+        ({"output_format": ["GIF"]}, "output_format 'GIF' is not supported"),
+        ({"contrast": [5.0]}, "contrast 5 is not supported"),
         ({"width": [128], "upscale_height": [4096.0]}, "upscaling gives 8192 x 4096 pixels"),
     ],
 )
 def test_a_picture_that_could_not_be_finished_is_not_begun(inputs: dict[str, Any], says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        _ask(_plan(), "generate_4", **inputs)
+    with pytest.raises(InvalidRequest, match=says):
+        _ask(_config(), "generate_4", **inputs)
 
 
 def test_tables_have_the_slots_of_the_largest_scheduler() -> None:
-    plan = _plan()
-    out = _ask(plan, "generate_4")
-    assert plan.slots == 4
+    config = _config()
+    out = _ask(config, "generate_4")
+    assert config.slots == 4
     assert out["table_generate_4"].shape == (1, 64, 5, 6)
     assert out["state"].shape == (1, 4, 4, 8, 8)
     assert {array.dtype for name, array in out.items() if name != "step_index"} == {np.dtype(np.float32)}
@@ -249,16 +249,16 @@ def test_tables_have_the_slots_of_the_largest_scheduler() -> None:
 
 @pytest.mark.parametrize("type_", [SchedulerType.HEUN, SchedulerType.PNDM])
 def test_a_scheduler_with_other_calls_has_its_own_ensemble(type_: SchedulerType) -> None:
-    plan = _plan(SchedulerType.DDIM, SchedulerType.EULER, type_)
-    _ask(plan, f"generate_4_{type_.lower()}")
-    _ask(plan, f"generate_4_{type_.lower()}", scheduler=[str(type_)])
-    with pytest.raises(ConditionError, match=f"send the request to generate_4_{type_.lower()}_pipeline"):
-        _ask(plan, "generate_4", scheduler=[str(type_)])
-    with pytest.raises(ConditionError, match="send the request to generate_4_pipeline"):
-        _ask(plan, f"generate_4_{type_.lower()}", scheduler=["Euler"])
-    with pytest.raises(ConditionError, match=f"generate_controlnet_ip_adapter_embeddings_4_{type_.lower()}_pipeline"):
+    config = _config(SchedulerType.DDIM, SchedulerType.EULER, type_)
+    _ask(config, f"generate_4_{type_.lower()}")
+    _ask(config, f"generate_4_{type_.lower()}", scheduler=[str(type_)])
+    with pytest.raises(InvalidRequest, match=f"send the request to generate_4_{type_.lower()}_pipeline"):
+        _ask(config, "generate_4", scheduler=[str(type_)])
+    with pytest.raises(InvalidRequest, match="send the request to generate_4_pipeline"):
+        _ask(config, f"generate_4_{type_.lower()}", scheduler=["Euler"])
+    with pytest.raises(InvalidRequest, match=f"generate_controlnet_ip_adapter_embeddings_4_{type_.lower()}_pipeline"):
         _ask(
-            plan, "generate_4", "control_scales_canny", "ip_adapter_scale", "text_embeddings_given",
+            config, "generate_4", "control_scales_canny", "ip_adapter_scale", "request_text_embeddings",
             scheduler=[str(type_)],
         )  # fmt: skip
 
@@ -267,32 +267,32 @@ def test_a_scheduler_is_chosen_by_name_so_that_one_type_may_be_listed_twice() ->
     plain = SchedulerSettings.from_config(SchedulerType.EULER, CONFIG)
     karras = SchedulerSettings.from_config(SchedulerType.EULER, CONFIG, {"use_karras_sigmas": True})
     listed = [{"name": name, **one.to_json()} for name, one in (("euler", plain), ("karras", karras))]
-    plan = _plan(SchedulerType.EULER, schedulers=listed)
-    out = _ask(plan, "generate_4", scheduler=["Euler", "karras"])["levels"]
+    config = _config(SchedulerType.EULER, schedulers=listed)
+    out = _ask(config, "generate_4", scheduler=["Euler", "karras"])["levels"]
     assert np.array_equal(out[0], schedule(plain, 4).levels)
     assert np.array_equal(out[1], schedule(karras, 4).levels)
 
 
 def test_the_default_scheduler_has_the_plain_name_whatever_it_is() -> None:
-    plan = _plan(SchedulerType.PNDM, SchedulerType.DDIM)
-    _ask(plan, "generate_4")
-    with pytest.raises(ConditionError, match="generate_4_ddim_pipeline"):
-        _ask(plan, "generate_4", scheduler=["DDIM"])
+    config = _config(SchedulerType.PNDM, SchedulerType.DDIM)
+    _ask(config, "generate_4")
+    with pytest.raises(InvalidRequest, match="generate_4_ddim_pipeline"):
+        _ask(config, "generate_4", scheduler=["DDIM"])
 
 
 def test_guidance_of_at_most_one_means_none_as_in_diffusers() -> None:
-    assert _ask(_plan(), "generate_4", "guidance", guidance_scale=[0.0, 1.0, 3.5])["guidance"].tolist() == [
+    assert _ask(_config(), "generate_4", "guidance", guidance_scale=[0.0, 1.0, 3.5])["guidance"].tolist() == [
         [1.0],
         [1.0],
         [3.5],
     ]
-    assert _ask(_plan(), "generate_4", "guidance")["guidance"].tolist() == [[7.5]]
+    assert _ask(_config(), "generate_4", "guidance")["guidance"].tolist() == [[7.5]]
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (0.25, 0.75), (0.3, 0.31), (0.0, 0.5)])
 def test_a_controlnet_is_on_when_it_is_in_diffusers(start: float, end: float) -> None:
     out = _ask(
-        _plan(), "generate_20", "control_scales_canny",
+        _config(), "generate_20", "control_scales_canny",
         control_scale_canny=[0.6], control_start_canny=[start], control_end_canny=[end],
     )["control_scales_canny"]  # fmt: skip
     # The line of StableDiffusionControlNetPipeline.
@@ -302,21 +302,23 @@ def test_a_controlnet_is_on_when_it_is_in_diffusers(start: float, end: float) ->
 
 
 def test_reference_pictures_have_no_weight_where_there_are_none() -> None:
-    none = _ask(_plan(), "generate_4", "ip_adapter_scale", "no_image_embeddings", "no_region")
+    none = _ask(_config(), "generate_4", "ip_adapter_scale", "zero_image_embeddings", "full_ip_adapter_region")
     assert none["ip_adapter_scale"].tolist() == [[0.0]]
-    assert none["no_image_embeddings"].shape == (1, 2, 4, 6)
-    assert none["no_region"].tolist() == np.ones((1, 1, 8, 8)).tolist()
-    some = _ask(_plan(), "generate_4", "ip_adapter_scale", ip_adapter_weight=[0.5])
+    assert none["zero_image_embeddings"].shape == (1, 2, 4, 6)
+    assert none["full_ip_adapter_region"].tolist() == np.ones((1, 1, 8, 8)).tolist()
+    some = _ask(_config(), "generate_4", "ip_adapter_scale", ip_adapter_weight=[0.5])
     assert some["ip_adapter_scale"].tolist() == [[0.5]]
 
 
 def test_embeddings_take_the_place_of_text() -> None:
     positive, negative = _RANDOM.standard_normal((2, 2, 154, 6)).astype(np.float32)
-    wanted = frozenset({"table_generate_4", "text_embeddings_given", "guidance"})
-    out = condition(_plan(), {"prompt_embeddings": positive, "negative_prompt_embeddings": negative}, wanted)
-    assert np.array_equal(out["text_embeddings_given"], np.stack([negative, positive], axis=1))
+    wanted = frozenset({"table_generate_4", "request_text_embeddings", "guidance"})
+    out = compute_outputs(
+        _config(), {"prompt_embeddings": positive, "negative_prompt_embeddings": negative}.get, wanted
+    )
+    assert np.array_equal(out["request_text_embeddings"], np.stack([negative, positive], axis=1))
     alone = {"prompt_embeddings": positive, "guidance_scale": np.ones((2, 1), np.float32)}
-    assert not condition(_plan(), alone, wanted)["text_embeddings_given"][:, 0].any()
+    assert not compute_outputs(_config(), alone.get, wanted)["request_text_embeddings"][:, 0].any()
 
 
 def _picture(**values: object) -> dict[str, object]:
@@ -337,14 +339,14 @@ def _embeddings(*shape: int) -> NDArray[np.float32]:
         ("generate_4", {"height": [64, 72]}, "one request per size"),
         ("generate_4", {"guidance_scale": [float("nan")]}, "guidance_scale nan is not a finite number: send 7.5"),
         ("generate_4", {"guidance_scale": [float("-inf")]}, "guidance_scale -inf"),
-        ("generate_4", {"guidance_rescale": [1.5]}, "guidance_rescale 1.5 .* from 0 to 1"),
-        ("generate_4", {"scheduler": ["Magic"]}, "scheduler 'magic' is not served: send ddim or ddpm"),
-        ("generate_4", {"scheduler": ["ddim\0"]}, "is not served"),
+        ("generate_4", {"guidance_rescale": [1.5]}, "guidance_rescale 1.5 .* send 0 to 1"),
+        ("generate_4", {"scheduler": ["Magic"]}, "scheduler 'magic' is not supported: send ddim or ddpm"),
+        ("generate_4", {"scheduler": ["ddim\0"]}, "is not supported"),
         ("generate_4", {"eta": [0.5], "scheduler": ["Euler"]}, "Euler has no eta"),
-        ("generate_4", {"eta": [-0.1]}, "eta -0.1 is not served"),
+        ("generate_4", {"eta": [-0.1]}, "eta -0.1 is not supported"),
         ("generate_51", {"scheduler": ["LCM"]}, "51 steps: the scheduler LCM has 1 to 50"),
         ("img2img_4", {}, "input_image is missing"),
-        ("img2img_4", _picture(strength=[0.0]), "strength 0.0 is not served: send above 0 to 1"),
+        ("img2img_4", _picture(strength=[0.0]), "strength 0 is not supported: send above 0 to 1"),
         ("img2img_4", _picture(strength=[1.01]), "strength 1.01"),
         ("img2img_4", _picture(strength=[float("nan")]), "strength nan"),
         ("img2img_4", _picture(strength=[0.001]), "at least 0.0041"),
@@ -366,24 +368,24 @@ def _embeddings(*shape: int) -> NDArray[np.float32]:
     ],
 )
 def test_what_is_not_served_is_refused_with_what_to_send(key: str, values: dict[str, object], says: str) -> None:
-    plan = _plan(SchedulerType.PNDM) if "pndm" in key else _plan()
+    config = _config(SchedulerType.PNDM) if "pndm" in key else _config()
     more = ["guidance", "guidance_rescale", "noise_0", "control_scales_canny", "ip_adapter_scale"]
     if any("embeddings" in name for name in values):
-        more.append("text_embeddings_given")
-    with pytest.raises(ConditionError, match=says):
-        _ask(plan, key, *more, **values)
+        more.append("request_text_embeddings")
+    with pytest.raises(InvalidRequest, match=says):
+        _ask(config, key, *more, **values)
 
 
 def test_every_input_has_one_value_for_each_sample() -> None:
     wanted = frozenset({"table_generate_4", "state"})
-    with pytest.raises(ConditionError, match="seed has 1 values for 2 samples"):
-        condition(_plan(), _inputs(2, seed=[1]), wanted)
-    with pytest.raises(ConditionError, match="prompt is empty"):
-        condition(_plan(), {"input_ids": np.empty((0, 2, 77), np.int64)}, wanted)
-    with pytest.raises(ConditionError, match="prompt is missing"):
-        condition(_plan(), {}, wanted)
+    with pytest.raises(InvalidRequest, match="seed has 1 values for a batch of 2"):
+        compute_outputs(_config(), _inputs(2, seed=[1]).get, wanted)
+    with pytest.raises(InvalidRequest, match="prompt is missing or empty"):
+        compute_outputs(_config(), {"input_ids": np.empty((0, 2, 77), np.int64)}.get, wanted)
+    with pytest.raises(InvalidRequest, match="prompt is missing or empty"):
+        compute_outputs(_config(), lambda _name: None, wanted)
 
 
 def test_noise_is_refused_where_an_ensemble_has_no_way_for_it() -> None:
-    with pytest.raises(ConditionError, match="eta is not served by this ensemble"):
-        _ask(_plan(SchedulerType.DDIM), "generate_4", eta=[0.5])
+    with pytest.raises(InvalidRequest, match="eta is not supported by this ensemble"):
+        _ask(_config(SchedulerType.DDIM), "generate_4", eta=[0.5])

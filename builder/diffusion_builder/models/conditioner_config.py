@@ -1,4 +1,4 @@
-"""What the conditioner knows of its repository: the contents of `plan.json`."""
+"""Configuration of the conditioner: the contents of `conditioner.json`, and the ensemble of a request."""
 
 from __future__ import annotations
 
@@ -6,38 +6,34 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .request_inputs import SizeRange
 from .schedule import SchedulerSettings, calls_for
-from .sizes import Side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class ConditionError(Exception):
-    """The request asks for something that is not served; the message says what to send."""
-
-
 @dataclass(frozen=True)
-class Plan:
-    """A repository, as far as the conditioner is concerned.
+class ConditionerConfig:
+    """The numbers of a checkpoint and its profile.
 
     Args:
         channels: of a latent.
         pixels_per_latent: edge of the square of pixels that one latent element stands for.
-        height: the profile.
-        width: the profile.
-        slots: state slots of the scheduler that has most.
+        height: of the profile.
+        width: of the profile.
+        slots: largest number of state slots of a scheduler.
         schedulers: name, in lower case, to settings of those that a request may choose among, the default one first.
-        inpainting: whether the denoiser was made for inpainting and reads the mask itself.
-        text: elements and width of one piece of text's embeddings, and how many pieces are served.
-        image: elements and width of one reference picture's embeddings; zeros where there are none.
+        inpainting: whether the denoiser is an inpainting UNet, which reads the mask itself.
+        text: elements and width of one piece of text's embeddings, and the largest number of pieces.
+        image: elements and width of one reference image's embeddings; zeros without an IP-Adapter.
         control_nets: their names.
     """
 
     channels: int
     pixels_per_latent: int
-    height: Side
-    width: Side
+    height: SizeRange
+    width: SizeRange
     slots: int
     schedulers: Mapping[str, SchedulerSettings]
     inpainting: bool = False
@@ -46,19 +42,19 @@ class Plan:
     control_nets: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
+    def from_json(cls, text: str) -> ConditionerConfig:
         """Read the file that the builder has written.
 
         Raises:
-            ScheduleError: a scheduler is not served.
+            ScheduleError: a scheduler is not supported.
         """
         body = json.loads(text)
-        schedulers = {item.pop("name"): SchedulerSettings.from_json(item) for item in body["schedulers"]}
+        schedulers = {entry.pop("name"): SchedulerSettings.from_json(entry) for entry in body["schedulers"]}
         return cls(
             body["channels"],
             body["pixelsPerLatent"],
-            Side(**body["height"]),
-            Side(**body["width"]),
+            SizeRange(**body["height"]),
+            SizeRange(**body["width"]),
             body["slots"],
             schedulers,
             inpainting=body["inpainting"],
@@ -69,22 +65,22 @@ class Plan:
 
     @property
     def default(self) -> str:
-        """Name of the scheduler of a request that names none."""
+        """Name of the default scheduler."""
         return next(iter(self.schedulers))
 
     def calls(self, scheduler: str, steps: int) -> int:
-        """How often the denoiser is called for so many steps."""
+        """Denoiser calls for this number of steps."""
         return calls_for(self.schedulers[scheduler].type, steps)
 
 
 @dataclass(frozen=True)
-class Target:
+class EnsembleRef:
     """The ensemble that a request was sent to.
 
     Args:
         task: `generate`, `img2img` or `inpaint`.
         steps: the step count in its name.
-        scheduler: name of the one in its name; None for the ensemble that the default scheduler shares with others.
+        scheduler: name of the scheduler in its name; None for the ensemble of the default scheduler.
         features: the parts of its name between task and steps.
     """
 
@@ -94,17 +90,17 @@ class Target:
     features: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, key: str, features: tuple[str, ...]) -> Target:
-        """Read `<task>_<steps>[_<scheduler>]`, which the ensemble says by the table that it maps."""
+    def of(cls, key: str, features: tuple[str, ...]) -> EnsembleRef:
+        """Read `<task>_<steps>[_<scheduler>]`, the name of the table that the ensemble maps."""
         task, steps, *name = key.split("_", 2)
         return cls(task, int(steps), name[0] if name else None, features)
 
-    def ensemble(self, plan: Plan, scheduler: str) -> str:
-        """Name of the ensemble that does the same with another scheduler."""
-        shared = plan.calls(scheduler, self.steps) == plan.calls(plan.default, self.steps)
-        suffix = [] if shared else [scheduler]
+    def ensemble(self, config: ConditionerConfig, scheduler: str) -> str:
+        """Name of the same ensemble with another scheduler."""
+        is_shared = config.calls(scheduler, self.steps) == config.calls(config.default, self.steps)
+        suffix = [] if is_shared else [scheduler]
         return "_".join([self.task, *self.features, str(self.steps), *suffix, "pipeline"])
 
-    def calls(self, plan: Plan) -> int:
-        """How often this ensemble calls the denoiser."""
-        return plan.calls(self.scheduler or plan.default, self.steps)
+    def calls(self, config: ConditionerConfig) -> int:
+        """Denoiser calls of this ensemble."""
+        return config.calls(self.scheduler or config.default, self.steps)
