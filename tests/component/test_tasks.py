@@ -19,7 +19,7 @@ from tests.support.triton.tritonserver import Server, end_idle, serve
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from diffusion_builder.check.question import Question
+    from diffusion_builder.check.requests import TestRequest
 
 _MIN_PSNR = 35.0
 _TASKS = ("generate", "img2img", "inpaint")
@@ -52,7 +52,7 @@ def server(everything: Conditioned) -> Iterator[Server]:
 def test_each_task_with_each_feature_draws_what_diffusers_draws(
     ensemble: str, everything: Conditioned, server: Server
 ) -> None:
-    drawn = picture(server.http, ensemble, everything.questions[ensemble])
+    drawn = picture(server.http, ensemble, everything.requests[ensemble])
     assert psnr(drawn, everything.expected[ensemble]) >= _MIN_PSNR
 
 
@@ -75,14 +75,14 @@ def inpainting(tmp_path_factory: pytest.TempPathFactory) -> Conditioned:
 
 def test_a_unet_made_for_inpainting_draws_what_diffusers_draws(inpainting: Conditioned) -> None:
     with serve(inpainting.models) as running:
-        drawn = picture(running.http, "inpaint_2_pipeline", inpainting.questions["inpaint_2_pipeline"])
+        drawn = picture(running.http, "inpaint_2_pipeline", inpainting.requests["inpaint_2_pipeline"])
     assert psnr(drawn, inpainting.expected["inpaint_2_pipeline"]) >= _MIN_PSNR
 
 
 def test_64_steps_with_everything_are_loaded_and_answered(everything: Conditioned, server: Server) -> None:
-    question = everything.questions["generate_controlnet_ip_adapter_2_pipeline"]
+    request = everything.requests["generate_controlnet_ip_adapter_2_pipeline"]
     before = counts(server.http, "5_controlnet_edges").samples
-    drawn = picture(server.http, "generate_controlnet_ip_adapter_64_pipeline", question)
+    drawn = picture(server.http, "generate_controlnet_ip_adapter_64_pipeline", request)
     assert drawn.shape == (2, 64, 64, 3)
     assert counts(server.http, "5_controlnet_edges").samples - before == 2 * 64
 
@@ -102,14 +102,14 @@ def test_a_preview_alone_costs_only_the_calls_before_it(
 ) -> None:
     before = counts(server.http, "5_denoiser").samples
     name = f"preview_{calls}"
-    file = put(server.http, ensemble, everything.questions[ensemble], name).as_numpy(name)
+    file = put(server.http, ensemble, everything.requests[ensemble], name).as_numpy(name)
     assert file[0, 0].startswith(b"\x89PNG")
     assert counts(server.http, "5_denoiser").samples - before == 2 * calls
 
 
 def test_requests_without_a_control_net_call_none(everything: Conditioned, server: Server) -> None:
     before = counts(server.http, "5_controlnet_edges"), counts(server.http, "5_control_off").samples
-    picture(server.http, "img2img_2_pipeline", everything.questions["img2img_2_pipeline"])
+    picture(server.http, "img2img_2_pipeline", everything.requests["img2img_2_pipeline"])
     after = counts(server.http, "5_controlnet_edges"), counts(server.http, "5_control_off").samples
     assert after == (before[0], before[1] + 2)
 
@@ -130,7 +130,7 @@ def _column(value: Any, dtype: Any) -> Any:  # noqa: ANN401 - arrays
         ("img2img_2_pipeline", {"strength": _column(1e-6, np.float32)}, "strength"),
         ("generate_2_pipeline", {"scheduler": _column(b"Magic", object)}, "scheduler"),
         ("generate_2_pipeline", {"guidance_scale": _column(math.nan, np.float32)}, "guidance_scale"),
-        ("generate_2_pipeline", {"height": _column(4096, np.int32)}, "height 4096 is not served"),
+        ("generate_2_pipeline", {"height": _column(4096, np.int32)}, "height 4096 is not supported"),
         ("generate_2_pipeline", {"eta": _column(2, np.float32)}, "eta"),
         ("generate_controlnet_2_pipeline", {"control_image_edges": None}, "control_image_edges"),
         (
@@ -143,42 +143,42 @@ def _column(value: Any, dtype: Any) -> Any:  # noqa: ANN401 - arrays
             "img2img_2_pipeline",
             {"input_image": None, "input_image_file": _column(b"\x89PNG broken", object)}, "input_image_file",
         ),
-        ("generate_2_pipeline", {"output_format": _column(b"GIF", object)}, "output_format 'GIF' is not served"),
-        ("generate_2_pipeline", {"sharpen": _column(math.nan, np.float32)}, "sharpen nan is not served"),
+        ("generate_2_pipeline", {"output_format": _column(b"GIF", object)}, "output_format 'GIF' is not supported"),
+        ("generate_2_pipeline", {"sharpen": _column(math.nan, np.float32)}, "sharpen nan is not supported"),
         (
             "generate_2_pipeline",
             {"width": _column(128, np.int32), "upscale_height": _column(4096, np.int32)}, "upscaling gives 8192 x 4096",
         ),
-        ("img2img_2_pipeline", {"color_match": _column(2, np.float32)}, "color_match 2 is not served"),
+        ("img2img_2_pipeline", {"color_match": _column(2, np.float32)}, "color_match 2 is not supported"),
         ("img2img_2_pipeline", {"blend_mask_file": _column(b"GIF", object)}, "blend_mask_file is not a picture"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused_in_words(
     ensemble: str, changes: dict[str, Any], says: str, everything: Conditioned, server: Server
 ) -> None:
-    question, before = everything.questions[ensemble], counts(server.http, "5_denoiser")
+    request, before = everything.requests[ensemble], counts(server.http, "5_denoiser")
     with pytest.raises(InferenceServerException) as caught:
-        put(server.http, ensemble, question, **changes)
+        put(server.http, ensemble, request, **changes)
     assert says in str(caught.value)
     assert counts(server.http, "5_denoiser") == before
-    assert picture(server.http, ensemble, question).shape == (2, 64, 64, 3)
+    assert picture(server.http, ensemble, request).shape == (2, 64, 64, 3)
 
 
-def _invalid_changes(question: Question) -> Iterator[dict[str, Any]]:
+def _invalid_changes(request: TestRequest) -> Iterator[dict[str, Any]]:
     """Changes that make a request one to be refused: numbers, formats and masks that are none, a picture left out."""
     yield {"guidance_scale": _column(math.nan, np.float32)}
     yield {"output_format": _column(b"GIF", object)}
-    if "input_image" in question.tensors():
+    if "input_image" in request.tensors():
         yield {"blend_mask_file": _column(b"GIF", object)}
-    yield from ({name: None} for name in question.tensors() if "image" in name or name == "mask")
+    yield from ({name: None} for name in request.tensors() if "image" in name or name == "mask")
 
 
 def test_refused_requests_are_in_flight_in_no_ensemble(everything: Conditioned) -> None:
     """All outputs at once, previews among them, and a preview alone."""
     with serve(everything.models) as own:
-        for ensemble, question in everything.questions.items():
-            for changes in _invalid_changes(question):
+        for ensemble, request in everything.requests.items():
+            for changes in _invalid_changes(request):
                 for only in (None, "preview_1"):
                     with pytest.raises(InferenceServerException):
-                        put(own.http, ensemble, question, only, **changes)
+                        put(own.http, ensemble, request, only, **changes)
         end_idle(own)

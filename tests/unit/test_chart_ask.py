@@ -63,7 +63,7 @@ def test_a_picture_is_asked_for_as_triton_wants_it_and_looked_at() -> None:
     with server([0, 1, 2, 3, 4, 5]) as (url, questions):
         done = ask(f"{url}/readyz", url + PATH)
     assert done.returncode == 0, done.stderr
-    assert "drew a picture of shape [1, 1, 2, 3]" in done.stdout
+    assert "generated an image of shape [1, 1, 2, 3]" in done.stdout
     [tensor] = questions[0]["inputs"]
     assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("prompt", "BYTES", [1, 1])
 
@@ -78,7 +78,7 @@ def test_an_empty_picture_is_none() -> None:
     with server([7] * 6) as (url, _):
         done = ask(f"{url}/readyz", url + PATH)
     assert done.returncode == 1
-    assert "empty picture" in done.stderr
+    assert "empty image" in done.stderr
 
 
 def test_the_words_of_a_server_that_refuses_are_told() -> None:

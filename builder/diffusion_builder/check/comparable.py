@@ -1,4 +1,4 @@
-"""What diffusers can draw: the check compares with nothing else."""
+"""What diffusers has pipelines for: the check compares with nothing else."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.components import configs, parts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.repository.python_models import INPAINT
+from diffusion_contract.python_models import INPAINT
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-# Of a UNet: those of the picture's latent, and those with the mask and the masked picture beside it.
+# Of a UNet: those of the image's latent, and those with the mask and the masked image beside it.
 _INPAINTING = (4, 9)
 
 
-def judge(unet: Path, tasks: Collection[str], *, ip_adapter: bool) -> None:
-    """Refuse what diffusers has no pipeline for, whatever a repository draws.
+def require_comparable(unet: Path, tasks: Collection[str], *, ip_adapter: bool) -> None:
+    """Reject what diffusers has no pipeline for.
 
     Args:
         unet: its folder.
-        tasks: that are served.
+        tasks: of the ensembles.
         ip_adapter: whether an ensemble has the feature.
 
     Raises:
@@ -29,16 +29,16 @@ def judge(unet: Path, tasks: Collection[str], *, ip_adapter: bool) -> None:
     """
     config = configs.read(unet, parts.UNET)
     if INPAINT in tasks and config["in_channels"] not in _INPAINTING:
-        raise _nothing(
+        raise _unsupported(
             f"inpaint: its pipelines take a UNet of 4 or 9 input channels, this one has {config['in_channels']}"
         )
     if ip_adapter and isinstance(config.get("layers_per_block"), list):
-        raise _nothing("ip_adapter: it cannot weigh an IP-Adapter where layers_per_block of the UNet is a list")
+        raise _unsupported("ip_adapter: it cannot weigh an IP-Adapter where layers_per_block of the UNet is a list")
 
 
-def _nothing(what: str) -> BadInputError:
+def _unsupported(what: str) -> BadInputError:
     return BadInputError(
         Reason.CHECK_FAILED,
         f"diffusers has nothing to compare with for {what}. Leave that out of pipelines; or build with --no-check, "
-        "and look at the pictures yourself",
+        "and look at the images yourself",
     )

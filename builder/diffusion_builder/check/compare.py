@@ -1,4 +1,4 @@
-"""The stage itself: draw with the repository, draw with diffusers, judge, publish the figures."""
+"""The stage itself: draw with the repository, draw with diffusers, judge, publish the metrics."""
 
 from __future__ import annotations
 
@@ -12,38 +12,37 @@ import numpy as np
 
 from diffusion_builder import digests
 from diffusion_builder.check import comparable, ingredients, served
-from diffusion_builder.check import question as asked
+from diffusion_builder.check import requests as check_requests
 from diffusion_builder.components import parts
 from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs.libraries import quiet
+from diffusion_builder.judge.metrics import psnr
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from diffusion_builder.check.served import Drawn
+    from diffusion_builder.check.served import GeneratedImages
 
-# Bumped when the questions or their judgement change.
+# Bumped when the requests or their judgement change.
 _CHECK_VERSION = 1
-# Least PSNR of a picture, in dB, by the coarsest type among the graphs. The demo checkpoint has 89 dB in float32;
+# Minimum PSNR of an image, in dB, by the coarsest type among the graphs. The demo checkpoint has 89 dB in float32;
 # 62 dB (4 steps) and 43 dB (20 steps) in float16; 53 and 43 dB with weights rounded to bfloat16.
 TOLERANCES: Mapping[Precision, float] = {
     Precision.BFLOAT16: 30.0,
     Precision.FLOAT16: 30.0,
     Precision.FLOAT32: 35.0,
 }
-# PSNR of equal pictures; JSON knows no infinity.
-_EQUAL = 99.0
-_SHOWN = 6
+_MAX_LISTED = 6
 
 
 @dataclass(frozen=True)
-class Figures:
-    """How far an ensemble is from diffusers.
+class ParityMetrics:
+    """Differences between an ensemble and diffusers.
 
     Args:
-        psnr: of the worst picture, dB.
+        psnr: of the worst image, dB.
         latent_error: largest difference of a latent element.
     """
 
@@ -60,10 +59,10 @@ def check(store: Store, repository: Artifact, on_phase: Callable[..., None]) -> 
         on_phase: told draw and compare, with a fraction and the name of the ensemble.
 
     Returns:
-        The artifact with the figures, and whether it was in the store already.
+        The artifact with the metrics, and whether it was in the store already.
 
     Raises:
-        BadInputError: a picture is too far from diffusers', with the numbers; or a model refuses.
+        BadInputError: an image is too far from diffusers', with the numbers; or a model rejects its request.
         StoreError: the store is not as it should be.
     """
     tools = {name: version(name) for name in ("torch", "diffusers", "transformers", "onnxruntime")}
@@ -89,55 +88,53 @@ def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -
     made_of = ingredients.of(store, repository)
     # The order of the tolerances is from coarse to fine.
     precision = next(item for item in TOLERANCES if item in made_of.precisions)
-    figures = _compare(store, repository, made_of, on_phase)
-    judge(figures, precision)
+    metrics = _compare(store, repository, made_of, on_phase)
+    require_parity(metrics, precision)
     return {
         "repository": repository.manifest.digest,
         "precision": str(precision),
         "minPsnr": TOLERANCES[precision],
-        "worstPsnr": round(min(item.psnr for item in figures.values()), 2),
-        "worstLatentError": float(f"{max(item.latent_error for item in figures.values()):.3g}"),
-        "ensembles": {name: [round(item.psnr, 2), float(f"{item.latent_error:.3g}")] for name, item in figures.items()},
+        "worstPsnr": round(min(item.psnr for item in metrics.values()), 2),
+        "worstLatentError": float(f"{max(item.latent_error for item in metrics.values()):.3g}"),
+        "ensembles": {name: [round(item.psnr, 2), float(f"{item.latent_error:.3g}")] for name, item in metrics.items()},
     }
 
 
 def _compare(
     store: Store, repository: Artifact, made_of: ingredients.Ingredients, on_phase: Callable[..., None]
-) -> Mapping[str, Figures]:
+) -> Mapping[str, ParityMetrics]:
     shapes = repository.manifest.extra["shapes"]
     size = (shapes["height"]["min"], shapes["width"]["min"])
-    with served.opened(store, repository) as here:
-        questions = asked.questions(here.ensembles.values(), size, made_of.text)
-        comparable.judge(
-            made_of.folders[parts.UNET], {item.task for item in questions.values()},
-            ip_adapter=any(item.ip_adapter for item in questions.values()),
+    with served.load_repository(store, repository) as server:
+        requests = check_requests.test_requests(server.ensembles.values(), size, made_of.text)
+        comparable.require_comparable(
+            made_of.folders[parts.UNET], {item.task for item in requests.values()},
+            ip_adapter=any(item.ip_adapter for item in requests.values()),
         )  # fmt: skip
         # An IP-Adapter stays in diffusers' UNet: its ensembles come last.
-        order = sorted(questions.values(), key=lambda item: (item.ip_adapter, item.ensemble))
-        ours = {}
+        order = sorted(requests.values(), key=lambda item: (item.ip_adapter, item.ensemble))
+        images = {}
         for index, item in enumerate(order):
             on_phase("draw", index / len(order), item.ensemble)
-            ours[item.ensemble] = here.draw(item.ensemble, item.tensors())
+            images[item.ensemble] = server.generate(item.ensemble, item.tensors())
     # The engines are gone from memory before diffusers' models come.
     with quiet():
         from diffusion_builder.check.reference import Reference
 
-        reference, figures = Reference(made_of), {}
+        reference, metrics = Reference(made_of), {}
         for index, item in enumerate(order):
             on_phase("compare", index / len(order), item.ensemble)
-            figures[item.ensemble] = measure(ours[item.ensemble], reference.draw(item))
-    return figures
+            metrics[item.ensemble] = measure(images[item.ensemble], reference.generate(item))
+    return metrics
 
 
-def measure(ours: Drawn, theirs: Drawn) -> Figures:
-    """Compare pictures and latents of two samples or more."""
-    errors = ((ours.pictures.astype(np.float64) - theirs.pictures) ** 2).mean(axis=(1, 2, 3))
-    worst = float(errors.max())
-    psnr = _EQUAL if worst == 0 else min(_EQUAL, 10 * math.log10(255.0**2 / worst))
-    return Figures(psnr, float(np.abs(ours.latents - theirs.latents).max()))
+def measure(actual: GeneratedImages, expected: GeneratedImages) -> ParityMetrics:
+    """Compare images and latents of two samples or more."""
+    ratios = [psnr(*pair) for pair in zip(actual.images, expected.images, strict=True)]
+    return ParityMetrics(min(ratios), float(np.abs(actual.latents - expected.latents).max()))
 
 
-def judge(figures: Mapping[str, Figures], precision: Precision) -> None:
+def require_parity(metrics: Mapping[str, ParityMetrics], precision: Precision) -> None:
     """Refuse ensembles that are too far from diffusers.
 
     Raises:
@@ -145,14 +142,14 @@ def judge(figures: Mapping[str, Figures], precision: Precision) -> None:
     """
     allowed = TOLERANCES[precision]
     # Written so that NaN fails.
-    bad = {name: item for name, item in figures.items() if not (item.psnr >= allowed and item.latent_error < math.inf)}
+    bad = {name: item for name, item in metrics.items() if not (item.psnr >= allowed and item.latent_error < math.inf)}
     if bad:
         listed = "; ".join(
             f"{name}: {item.psnr:.1f} dB, latents differ by up to {item.latent_error:.2g}"
-            for name, item in sorted(bad.items(), key=lambda entry: entry[1].psnr)[:_SHOWN]
+            for name, item in sorted(bad.items(), key=lambda entry: entry[1].psnr)[:_MAX_LISTED]
         )
         raise BadInputError(
             Reason.CHECK_FAILED,
-            f"{len(bad)} of {len(figures)} kinds of ensembles do not draw what diffusers draws; with {precision} at "
+            f"{len(bad)} of {len(metrics)} kinds of ensembles do not draw what diffusers draws; with {precision} at "
             f"least {allowed:.0f} dB are needed: {listed}",
         )

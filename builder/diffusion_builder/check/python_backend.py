@@ -68,15 +68,15 @@ class InferenceRequest:
     """Triton's `pb_utils.InferenceRequest`."""
 
     tensors: Sequence[Tensor]
-    wanted: Sequence[str]
+    output_names: Sequence[str]
 
     def inputs(self) -> Sequence[Tensor]:
-        """What was sent."""
+        """Its inputs."""
         return self.tensors
 
     def requested_output_names(self) -> Sequence[str]:
-        """What is wanted."""
-        return self.wanted
+        """Outputs to compute."""
+        return self.output_names
 
 
 def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | None:
@@ -85,38 +85,38 @@ def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | N
 
 
 @contextmanager
-def model(name: str, folder: Path) -> Iterator[Any]:
-    """Load `model.py` of a version's folder; yields a function from inputs and wanted names to these outputs.
+def load_model(name: str, folder: Path) -> Iterator[Any]:
+    """Load `model.py` of a version's folder; yields a function from inputs and output names to these outputs.
 
     Args:
         name: of the model, for messages.
         folder: with model.py and what it imports.
     """
     package = _PACKAGE.format(next(_numbers))
-    with _stand_in(), _no_bytecode():
+    with _fake_pb_utils(), _no_bytecode():
         module = ModuleType(package)
         module.__path__ = [str(folder)]
         sys.modules[package] = module
         try:
-            served = importlib.import_module(f"{package}.model").TritonPythonModel()
-            if hasattr(served, "initialize"):
-                served.initialize({"model_name": name, "model_config": "{}"})
-            yield lambda inputs, wanted: _ask(name, served, inputs, wanted)
+            model = importlib.import_module(f"{package}.model").TritonPythonModel()
+            if hasattr(model, "initialize"):
+                model.initialize({"model_name": name, "model_config": "{}"})
+            yield lambda inputs, output_names: _infer(name, model, inputs, output_names)
         finally:
             for loaded in [item for item in sys.modules if item == package or item.startswith(f"{package}.")]:
                 del sys.modules[loaded]
 
 
-def _ask(name: str, served: Any, inputs: Mapping[str, Array], wanted: Sequence[str]) -> Mapping[str, Array]:  # noqa: ANN401
-    request = InferenceRequest([Tensor(key, array) for key, array in inputs.items()], wanted)
-    (response,) = served.execute([request])
+def _infer(name: str, model: Any, inputs: Mapping[str, Array], output_names: Sequence[str]) -> Mapping[str, Array]:  # noqa: ANN401
+    request = InferenceRequest([Tensor(key, array) for key, array in inputs.items()], output_names)
+    (response,) = model.execute([request])
     if response.error is not None:
-        raise BadInputError(Reason.CHECK_FAILED, f"{name} refuses the check's request: {response.error.message()}")
+        raise BadInputError(Reason.CHECK_FAILED, f"{name} rejects the test request: {response.error.message()}")
     return {tensor.name(): tensor.as_numpy() for tensor in response.tensors}
 
 
 @contextmanager
-def _stand_in() -> Iterator[None]:
+def _fake_pb_utils() -> Iterator[None]:
     """Let models import Triton's module; outside of Triton it does not exist."""
     module: Any = ModuleType(_TRITON)
     for item in (Tensor, TritonError, InferenceResponse, InferenceRequest, get_input_tensor_by_name):

@@ -13,11 +13,11 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from diffusion_builder.check import question as asked
-from diffusion_builder.check.served import Drawn
+from diffusion_builder.check import requests
+from diffusion_builder.check.served import GeneratedImages
 from diffusion_builder.components import lora, parts, text_encoder
-from diffusion_builder.repository.python_models import GENERATE, IMG2IMG, INPAINT
 from diffusion_builder.repository.spec import SchedulerSpec
+from diffusion_contract.python_models import GENERATE, IMG2IMG, INPAINT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from diffusion_builder.check.ingredients import Ingredients
-    from diffusion_builder.check.question import Question
+    from diffusion_builder.check.requests import TestRequest
 
 # The libraries have no types.
 _DIFFUSERS: Any = diffusers
@@ -71,32 +71,32 @@ class Reference:
         self._adapted = False
         self._nets: dict[str, Any] = {}
 
-    def draw(self, question: Question) -> Drawn:
-        """The pictures and latents that this question should give.
+    def generate(self, request: TestRequest) -> GeneratedImages:
+        """The images and latents of this request.
 
-        Questions with an IP-Adapter come last: it stays in the UNet.
+        Requests with an IP-Adapter come last: it stays in the UNet.
         """
-        pipe = self._pipeline(question)
-        generators = [torch.Generator().manual_seed(seed) for seed in asked.SEEDS]
+        pipe = self._pipeline(request)
+        generators = [torch.Generator().manual_seed(seed) for seed in requests.SEEDS]
         latents = pipe(
-            **self._arguments(question), generator=generators, output_type="latent", return_dict=False,
-            guidance_scale=asked.GUIDANCE, num_inference_steps=question.schedule_steps,
-            height=question.height, width=question.width,
+            **self._arguments(request), generator=generators, output_type="latent", return_dict=False,
+            guidance_scale=requests.GUIDANCE, num_inference_steps=request.schedule_steps,
+            height=request.height, width=request.width,
         )[0]  # fmt: skip
         with torch.no_grad():
             decoded = self._vae.decode(latents / self._vae.config.scaling_factor).sample
-        pictures = pipe.image_processor.postprocess(decoded, output_type="pil")
-        levels = np.stack([np.asarray(picture) for picture in pictures])
-        return Drawn(self._allowed(levels, pictures), latents.numpy())
+        images = pipe.image_processor.postprocess(decoded, output_type="pil")
+        levels = np.stack([np.asarray(image) for image in images])
+        return GeneratedImages(self._withhold_flagged(levels, images), latents.numpy())
 
-    def _allowed(self, levels: NDArray[np.uint8], pictures: Sequence[Image.Image]) -> NDArray[np.uint8]:
-        """The pictures, black where the safety checker withholds them."""
+    def _withhold_flagged(self, levels: NDArray[np.uint8], images: Sequence[Image.Image]) -> NDArray[np.uint8]:
+        """The images, black where the safety checker withholds them."""
         checker = self._checker
         if checker is None:
             return levels
-        seen = _processor(checker.config.vision_config.image_size)(pictures, return_tensors="pt").pixel_values
+        clip_input = _processor(checker.config.vision_config.image_size)(images, return_tensors="pt").pixel_values
         with torch.no_grad():
-            _, flagged = checker(images=list(levels), clip_input=seen)
+            _, flagged = checker(images=list(levels), clip_input=clip_input)
         return np.where(np.array(flagged)[:, None, None, None], np.uint8(0), levels)
 
     @cached_property
@@ -104,28 +104,28 @@ class Reference:
         folder = self._ingredients.folders.get(parts.SAFETY_CHECKER)
         return None if folder is None else _CHECKER.from_pretrained(folder, **_LOCAL).eval()
 
-    def _pipeline(self, question: Question) -> Any:  # noqa: ANN401 - the library has no types
-        control = {"controlnet": [self._net(name) for name in question.control_nets]}
-        pipe = getattr(_DIFFUSERS, _PIPELINES[question.task, bool(question.control_nets)])(
+    def _pipeline(self, request: TestRequest) -> Any:  # noqa: ANN401 - the library has no types
+        control = {"controlnet": [self._net(name) for name in request.control_nets]}
+        pipe = getattr(_DIFFUSERS, _PIPELINES[request.task, bool(request.control_nets)])(
             vae=self._vae, text_encoder=self._text, tokenizer=self._tokenizer, unet=self._unet,
-            scheduler=self._scheduler(question.scheduler), safety_checker=None, requires_safety_checker=False,
-            **(self._vision if question.ip_adapter else {"feature_extractor": None}),
-            **(control if question.control_nets else {}),
+            scheduler=self._scheduler(request.scheduler), safety_checker=None, requires_safety_checker=False,
+            **(self._vision if request.ip_adapter else {"feature_extractor": None}),
+            **(control if request.control_nets else {}),
         )  # fmt: skip
         pipe.set_progress_bar_config(disable=True)
-        if question.ip_adapter:
+        if request.ip_adapter:
             self._adapt(pipe)
         return pipe
 
     def _scheduler(self, name: str) -> Any:  # noqa: ANN401 - the library has no types
         listed = [SchedulerSpec.model_validate(one) for one in self._ingredients.schedulers]
-        wanted = next((one for one in listed if one.label == name), listed[0])
-        kind = str(wanted.type)
+        scheduler = next((one for one in listed if one.label == name), listed[0])
+        kind = str(scheduler.type)
         names = (f"{kind}Scheduler", f"{kind}DiscreteScheduler")
-        found = next(getattr(_DIFFUSERS, name) for name in names if hasattr(_DIFFUSERS, name))
+        scheduler_class = next(getattr(_DIFFUSERS, name) for name in names if hasattr(_DIFFUSERS, name))
         path = self._ingredients.checkpoint / "scheduler" / "scheduler_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
-        return found.from_config(config, **{**_SETTINGS.get(kind, {}), **wanted.overrides()})
+        return scheduler_class.from_config(config, **{**_SETTINGS.get(kind, {}), **scheduler.overrides()})
 
     def _net(self, name: str) -> Any:  # noqa: ANN401 - the library has no types
         if name not in self._nets:
@@ -143,26 +143,26 @@ class Reference:
         if folder is not None and not self._adapted:
             pipe.load_ip_adapter(str(folder), subfolder="", weight_name=_file(folder), image_encoder_folder=None)
             self._adapted = True
-        pipe.set_ip_adapter_scale(asked.IP_ADAPTER_WEIGHT)
+        pipe.set_ip_adapter_scale(requests.IP_ADAPTER_WEIGHT)
 
-    def _arguments(self, question: Question) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        if question.embeddings is None:
-            found |= {"prompt": list(asked.PROMPTS), "negative_prompt": list(asked.NEGATIVE)}
+    def _arguments(self, request: TestRequest) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        if request.embeddings is None:
+            arguments |= {"prompt": list(requests.PROMPTS), "negative_prompt": list(requests.NEGATIVE)}
         else:
-            negative, positive = (torch.from_numpy(question.embeddings[:, side].copy()) for side in (0, 1))
-            found |= {"prompt_embeds": positive, "negative_prompt_embeds": negative}
-        if question.task != GENERATE:
-            found |= {"image": [Image.fromarray(question.picture())] * 2, "strength": question.strength}
-        if question.task == INPAINT:
-            found["mask_image"] = [Image.fromarray(question.mask())] * 2
-        if question.control_nets:
-            name = "image" if question.task == GENERATE else "control_image"
-            found[name] = [Image.fromarray(question.control()) for _ in question.control_nets]
-            found["controlnet_conditioning_scale"] = [asked.CONTROL_SCALE] * len(question.control_nets)
-        if question.ip_adapter:
-            found["ip_adapter_image"] = [Image.fromarray(question.picture())]
-        return found
+            negative, positive = (torch.from_numpy(request.embeddings[:, side].copy()) for side in (0, 1))
+            arguments |= {"prompt_embeds": positive, "negative_prompt_embeds": negative}
+        if request.task != GENERATE:
+            arguments |= {"image": [Image.fromarray(request.image())] * 2, "strength": request.strength}
+        if request.task == INPAINT:
+            arguments["mask_image"] = [Image.fromarray(request.mask())] * 2
+        if request.control_nets:
+            name = "image" if request.task == GENERATE else "control_image"
+            arguments[name] = [Image.fromarray(request.control()) for _ in request.control_nets]
+            arguments["controlnet_conditioning_scale"] = [requests.CONTROL_SCALE] * len(request.control_nets)
+        if request.ip_adapter:
+            arguments["ip_adapter_image"] = [Image.fromarray(request.image())]
+        return arguments
 
 
 def _processor(size: int) -> Any:  # noqa: ANN401 - the library has no types

@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
+from google.protobuf import text_format
 from numpy.typing import NDArray
+from tritonclient.grpc import model_config_pb2
 
-from diffusion_builder.check import config_text, ingredients, python_backend
+from diffusion_builder.check import ingredients, python_backend
 from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs import deviation
 from diffusion_builder.graphs.onnx_files import MODEL
 from diffusion_builder.repository.graph import Ensemble, Model, Port, Step, behind, check
-from diffusion_contract.tensors import DType
+from diffusion_contract.python_models import IMAGE
+from diffusion_contract.tensors import DECODED, LATENT, DType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
 
-    from diffusion_builder.check.config_text import Message
     from diffusion_builder.store import Artifact, Store
 
     Run = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Mapping[str, NDArray[Any]]]
@@ -35,25 +37,27 @@ _VERSION = "1"
 _PYTHON = "python"
 _ENSEMBLE = "ensemble"
 _DTYPES = {dtype.config_name: dtype for dtype in DType}
-_IMAGE, _DECODED, _LATENT = "image", "decoded", "latent"
+# The library has no types.
+_ModelConfig: Any = model_config_pb2.ModelConfig
+_DataType: Any = model_config_pb2.DataType
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What an ensemble answers: uint8 [B, H, W, 3], and the latents [B, C, h, w] that these are decoded from."""
+class GeneratedImages:
+    """Images of an ensemble: uint8 [B, H, W, 3], and the latents [B, C, h, w] that these are decoded from."""
 
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     latents: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Served:
+class InProcessServer:
     """Ensembles by name, and a function for each model."""
 
     ensembles: Mapping[str, Ensemble]
     runs: Mapping[str, Run]
 
-    def draw(self, name: str, inputs: Mapping[str, Array]) -> Drawn:
+    def generate(self, name: str, inputs: Mapping[str, Array]) -> GeneratedImages:
         """Answer a request.
 
         Args:
@@ -68,12 +72,12 @@ class Served:
         if unknown:
             raise BadInputError(Reason.CHECK_FAILED, f"{name} has no input {', '.join(sorted(unknown))}")
         latent = _latent(ensemble)
-        found = execute(ensemble, inputs, (_IMAGE, latent), lambda step: self.runs[step.model.name])
-        return Drawn(found[_IMAGE], found[latent])
+        outputs = execute(ensemble, inputs, (IMAGE.name, latent), lambda step: self.runs[step.model.name])
+        return GeneratedImages(outputs[IMAGE.name], outputs[latent])
 
 
 @contextmanager
-def opened(store: Store, repository: Artifact) -> Iterator[Served]:
+def load_repository(store: Store, repository: Artifact) -> Iterator[InProcessServer]:
     """Read all files of a repository and load its models.
 
     Raises:
@@ -81,45 +85,60 @@ def opened(store: Store, repository: Artifact) -> Iterator[Served]:
     """
     root = repository.path / "models"
     configs = {
-        path.parent.name: config_text.parse(path.read_text(encoding="utf-8"), f"{path.parent.name}/{_CONFIG}")
+        path.parent.name: read_config(path.read_text(encoding="utf-8"), f"{path.parent.name}/{_CONFIG}")
         for path in sorted(root.glob(f"*/{_CONFIG}"))
     }
-    plain = {name: config for name, config in configs.items() if config.text("platform") != _ENSEMBLE}
-    models = {name: Model(name, _ports(config, "input"), _ports(config, "output")) for name, config in plain.items()}
+    plain = {name: config for name, config in configs.items() if config.platform != _ENSEMBLE}
+    # An ensemble may be a step of another one.
+    models = {name: Model(name, _ports(config.input), _ports(config.output)) for name, config in configs.items()}
     ensembles = {name: _ensemble(name, configs[name], models) for name in configs.keys() - plain.keys()}
     for ensemble in ensembles.values():
         check(ensemble)
     with ExitStack() as stack:
         runs: dict[str, Run] = {
-            name: stack.enter_context(python_backend.model(name, root / name / _VERSION))
-            if config.text("backend") == _PYTHON
+            name: stack.enter_context(python_backend.load_model(name, root / name / _VERSION))
+            if config.backend == _PYTHON
             else stack.enter_context(_engine(store, root / name / _VERSION))
             for name, config in plain.items()
         }  # fmt: skip
-        yield Served(ensembles, runs)
+        yield InProcessServer(ensembles, runs)
 
 
-def _ports(config: Message, kind: str) -> tuple[Port, ...]:
+def read_config(text: str, name: str) -> Any:  # noqa: ANN401 - protobuf has no types
+    """Read a `config.pbtxt` by Triton's own schema.
+
+    Args:
+        text: its content.
+        name: of the file, for the message.
+
+    Raises:
+        BadInputError: it is not a model configuration in protobuf's text format.
+    """
+    try:
+        return text_format.Parse(text, _ModelConfig())
+    except text_format.ParseError as error:
+        raise BadInputError(Reason.INVALID_ENSEMBLE, f"{name} is not a model configuration: {error}") from error
+
+
+def _ports(tensors: Iterable[Any]) -> tuple[Port, ...]:
     return tuple(
         Port(
-            item.text("name"), _DTYPES[item.text("data_type")], tuple(int(dim) for dim in item.texts("dims")),
-            optional=item.text("optional") == "true",
+            tensor.name,
+            _DTYPES[_DataType.Name(tensor.data_type)],
+            tuple(tensor.dims),
+            # Only inputs can be.
+            optional=getattr(tensor, "optional", False),
         )
-        for item in config.messages(kind)
-    )  # fmt: skip
-
-
-def _ensemble(name: str, config: Message, models: Mapping[str, Model]) -> Ensemble:
-    steps = tuple(
-        Step(models[item.text("model_name")], _map(item, "input_map"), _map(item, "output_map"))
-        for scheduling in config.messages("ensemble_scheduling")
-        for item in scheduling.messages("step")
+        for tensor in tensors
     )
-    return Ensemble(name, _ports(config, "input"), _ports(config, "output"), steps)
 
 
-def _map(step: Message, name: str) -> dict[str, str]:
-    return {item.text("key"): item.text("value") for item in step.messages(name)}
+def _ensemble(name: str, config: Any, models: Mapping[str, Model]) -> Ensemble:  # noqa: ANN401 - protobuf has no types
+    steps = tuple(
+        Step(models[step.model_name], dict(step.input_map), dict(step.output_map))
+        for step in config.ensemble_scheduling.step
+    )
+    return Ensemble(name, _ports(config.input), _ports(config.output), steps)
 
 
 def _graph_of(store: Store, folder: Path) -> Artifact:
@@ -147,46 +166,47 @@ def _session(folder: Path) -> Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
-    known = {node.name for node in session.get_inputs()}
+    names = {node.name for node in session.get_inputs()}
 
-    def run(inputs: Mapping[str, Array], wanted: Sequence[str]) -> Mapping[str, Array]:
-        fed = {name: array for name, array in inputs.items() if name in known}
-        return dict(zip(wanted, session.run(list(wanted), fed), strict=True))
+    def run(inputs: Mapping[str, Array], output_names: Sequence[str]) -> Mapping[str, Array]:
+        feed = {name: array for name, array in inputs.items() if name in names}
+        return dict(zip(output_names, session.run(list(output_names), feed), strict=True))
 
     return run
 
 
 def execute(
-    ensemble: Ensemble, inputs: Mapping[str, Array], wanted: Sequence[str], run: Callable[[Step], Run]
+    ensemble: Ensemble, inputs: Mapping[str, Array], output_names: Sequence[str], run: Callable[[Step], Run]
 ) -> Mapping[str, Array]:
-    """Run the steps that the wanted tensors need, as Triton does.
+    """Run the steps that the requested tensors need, as Triton does.
 
     Args:
         ensemble: the graph.
         inputs: tensors of the request.
-        wanted: outputs or inner tensors.
-        run: tells what runs a step's model.
+        output_names: outputs or inner tensors.
+        run: function of a step's model.
 
     Raises:
         BadInputError: a required input was not sent, so that a step waits for ever.
     """
-    known = dict(inputs)
-    needed = behind(ensemble, wanted)
+    values = dict(inputs)
+    needed = behind(ensemble, output_names)
     waiting = [step for step in ensemble.steps if not needed.isdisjoint(step.outputs.values())]
     absent = {port.name for port in ensemble.inputs} - inputs.keys()
     while waiting:
-        ready = [step for step in waiting if all(name in known or name in absent for name in step.inputs.values())]
+        ready = [step for step in waiting if all(name in values or name in absent for name in step.inputs.values())]
         if not ready:
             raise BadInputError(Reason.INVALID_ENSEMBLE, f"{ensemble.name}: {len(waiting)} steps wait for each other")
         for step in ready:
-            fed = {port: known[name] for port, name in step.inputs.items() if name in known}
-            produced = run(step)(fed, tuple(step.outputs))
-            known |= {tensor: produced[port] for port, tensor in step.outputs.items()}
+            feed = {port: values[name] for port, name in step.inputs.items() if name in values}
+            ports = {port: tensor for port, tensor in step.outputs.items() if tensor in needed}
+            outputs = run(step)(feed, tuple(ports))
+            values |= {tensor: outputs[port] for port, tensor in ports.items()}
         waiting = [step for step in waiting if step not in ready]
-    return {name: known[name] for name in wanted}
+    return {name: values[name] for name in output_names}
 
 
 def _latent(ensemble: Ensemble) -> str:
     """The tensor that the picture is decoded from."""
     makers = {tensor: step for step in ensemble.steps for tensor in step.outputs.values()}
-    return makers[makers[_IMAGE].inputs[_DECODED]].inputs[_LATENT]
+    return makers[makers[IMAGE.name].inputs[DECODED.name]].inputs[LATENT.name]

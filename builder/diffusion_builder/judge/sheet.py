@@ -1,4 +1,4 @@
-"""The contact sheet: a row per prompt, the stable revision's picture left, the canary's right."""
+"""The contact sheet: a row per prompt, the stable revision's image left, the canary's right."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def contact_sheet(titles: tuple[str, str], rows: Sequence[Row]) -> Image.Image:
 
     Args:
         titles: of the two columns.
-        rows: one for each prompt; a picture that does not exist is an empty frame.
+        rows: one for each prompt; a image that does not exist is an empty frame.
     """
     height = _CELL + 3 * _LINE + 2 * _MARGIN
     sheet = Image.new("RGB", (2 * _CELL + 3 * _MARGIN, _LINE + 2 * _MARGIN + height * len(rows)), _PAPER)
@@ -33,25 +33,25 @@ def contact_sheet(titles: tuple[str, str], rows: Sequence[Row]) -> Image.Image:
         draw.text((_MARGIN + column * (_CELL + _MARGIN), _MARGIN), title[: _LETTERS // 2], _INK, font)
     for number, (stable, canary, lines, bad) in enumerate(rows):
         top = _LINE + 2 * _MARGIN + number * height
-        for column, picture in enumerate((stable, canary)):
-            _paste(sheet, draw, picture, (_MARGIN + column * (_CELL + _MARGIN), top))
+        for column, image in enumerate((stable, canary)):
+            _paste(sheet, draw, image, (_MARGIN + column * (_CELL + _MARGIN), top))
         for index, line in enumerate(lines):
             place = (_MARGIN, top + _CELL + 4 + index * _LINE)
             draw.text(place, _short(line), _ALARM if bad and index else _INK, font)
     return sheet
 
 
-def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Image.Image | None, place: tuple[int, int]) -> None:
+def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, image: Image.Image | None, place: tuple[int, int]) -> None:
     left, top = place
     draw.rectangle((left - 1, top - 1, left + _CELL, top + _CELL), outline="gray")
-    if picture is None:
-        draw.text((left + 8, top + 8), "no picture", _ALARM)
+    if image is None:
+        draw.text((left + 8, top + 8), "no image", _ALARM)
         return
-    scale = _CELL / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    # Small pictures keep their pixels visible; large ones are made smaller smoothly.
+    scale = _CELL / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    # Small images keep their pixels visible; large ones are made smaller smoothly.
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    sheet.paste(picture.resize(size, how), place)
+    sheet.paste(image.resize(size, how), place)
 
 
 def _short(line: str) -> str:

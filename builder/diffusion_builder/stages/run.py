@@ -232,17 +232,17 @@ class JudgeRequest:
 def judge(context: Context, request: JudgeRequest) -> Result:
     """Compare golden pictures of two revisions."""
     from diffusion_builder.judge import stage
-    from diffusion_builder.judge.ask import Server
+    from diffusion_builder.judge.client import server
     from diffusion_builder.judge.spec import JudgeSpec
     from diffusion_builder.repository.spec import parse
 
     wanted = parse(JudgeSpec, request.spec, "--spec")
-    servers = (Server(request.stable), Server(request.canary))
+    servers = (server(request.stable), server(request.canary))
     result = context.run("judge", "", lambda phase: stage.judge(context.store, servers, wanted, phase))
     result = {**result, "pictures": f"{Kind.PICTURES}/{result['digest']}"}
     if request.export is not None:
         stage.export(context.store.get(Kind.PICTURES, result["digest"]), request.export)
-    return stage.scored(result, request.score) if request.score is not None else result
+    return stage.apply_score(result, request.score) if request.score is not None else result
 
 
 def probe(context: Context, url: str, digest: str, timeout: float) -> Result:

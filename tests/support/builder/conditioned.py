@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffusion_builder.check import ingredients, served
-from diffusion_builder.check.question import questions
+from diffusion_builder.check import ingredients, requests, served
 from diffusion_builder.check.reference import Reference
 from diffusion_builder.store import Kind, Store
 from tests.support.builder import parts
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from diffusion_builder.check.question import Question
+    from diffusion_builder.check.requests import TestRequest
     from diffusion_builder.store import Artifact
     from tests.support.triton.client import Pixels
 
@@ -51,10 +50,10 @@ def around(folder: Path) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Conditioned:
-    """A repository, with a question for each of its ensembles of the fewest steps and what diffusers draws for it."""
+    """A repository, with a request for each of its ensembles of the fewest steps and what diffusers draws for it."""
 
     repository: Artifact
-    questions: Mapping[str, Question]
+    requests: Mapping[str, TestRequest]
     expected: Mapping[str, Pixels]
 
     @classmethod
@@ -62,13 +61,13 @@ class Conditioned:
         """Look a repository up and let diffusers draw."""
         store = Store(folder)
         artifact: Artifact = store.get(Kind.REPOSITORY, digest)
-        with served.opened(store, artifact) as here:
-            asked = questions(here.ensembles.values(), (64, 64), _TEXT)
+        with served.load_repository(store, artifact) as server:
+            test_requests = requests.test_requests(server.ensembles.values(), (64, 64), _TEXT)
         reference = Reference(ingredients.of(store, artifact))
         # An IP-Adapter stays in diffusers' UNet.
-        order = sorted(asked, key=lambda name: asked[name].ip_adapter)
-        drawn = {name: reference.draw(asked[name]).pictures for name in order}
-        return cls(artifact, asked, drawn)
+        order = sorted(test_requests, key=lambda name: test_requests[name].ip_adapter)
+        images = {name: reference.generate(test_requests[name]).images for name in order}
+        return cls(artifact, test_requests, images)
 
     @property
     def models(self) -> Path:
@@ -76,17 +75,17 @@ class Conditioned:
         return self.repository.path / "models"
 
 
-def put(http: str, ensemble: str, question: Question, only: str | None = None, **changes: Any) -> Any:  # noqa: ANN401
+def put(http: str, ensemble: str, request: TestRequest, only: str | None = "image", **changes: Any) -> Any:  # noqa: ANN401
     """Ask real Triton; a change replaces a tensor, None leaves it out; `only` is the one output that is asked for.
 
     Raises:
         tritonclient.utils.InferenceServerException: the server answers with an error.
     """
-    arrays = {name: array for name, array in {**question.tensors(), **changes}.items() if array is not None}
+    arrays = {name: array for name, array in {**request.tensors(), **changes}.items() if array is not None}
     tensors = [tensor(name, _DTYPES[array.dtype.str.lstrip("<|")], array) for name, array in arrays.items()]
     return answer(http, ensemble, tensors, [only] if only else ())
 
 
-def picture(http: str, ensemble: str, question: Question, **changes: Any) -> Pixels:  # noqa: ANN401 - arrays
+def picture(http: str, ensemble: str, request: TestRequest, **changes: Any) -> Pixels:  # noqa: ANN401 - arrays
     """The pictures [B, H, W, 3] that real Triton draws."""
-    return np.asarray(put(http, ensemble, question, **changes).as_numpy("image"), np.uint8)
+    return np.asarray(put(http, ensemble, request, **changes).as_numpy("image"), np.uint8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,9 +13,12 @@ import numpy as np
 import tritonclient.http as triton
 from numpy.typing import NDArray
 
+from diffusion_builder.judge.metrics import psnr
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+__all__ = ["Ask", "Counts", "Pixels", "answer", "counts", "inputs", "psnr", "send", "send_all", "tensor"]
 Pixels = NDArray[np.uint8]
 _SECONDS = 120.0
 _TYPES = {"seed": "INT64", "guidance_scale": "FP32", "height": "INT32", "width": "INT32"}
@@ -70,11 +72,11 @@ def send(http: str, ask: Ask) -> Pixels:
     Raises:
         tritonclient.utils.InferenceServerException: the server answers with an error.
     """
-    return np.asarray(answer(http, ask.model, inputs(ask)).as_numpy("image"), np.uint8)
+    return np.asarray(answer(http, ask.model, inputs(ask), ["image"]).as_numpy("image"), np.uint8)
 
 
 def answer(http: str, model: str, tensors: Sequence[Any], outputs: Sequence[str] = ()) -> Any:  # noqa: ANN401 - tritonclient has no types
-    """Send tensors and ask for these outputs, or all; a client of its own, so that threads do not share one."""
+    """Send tensors and ask for these outputs, or name none; a client of its own, so that threads do not share one."""
     address = http.removeprefix("http://")
     with closing(triton.InferenceServerClient(address, network_timeout=_SECONDS)) as client:
         wanted = [triton.InferRequestedOutput(name) for name in outputs] or None
@@ -110,9 +112,3 @@ def counts(http: str, model: str) -> Counts:
     with urllib.request.urlopen(address, timeout=_SECONDS) as response:  # noqa: S310 - our own server
         stats = json.load(response)["model_stats"][0]
     return Counts(stats["inference_count"], stats["execution_count"])
-
-
-def psnr(first: Pixels, second: Pixels) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures in dB; infinite for equal ones."""
-    error = float(np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2))
-    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from diffusion_builder.check import compare, config_text, python_backend, question, served
-from diffusion_builder.check.served import Drawn
+from diffusion_builder.check import compare, python_backend, requests, served
+from diffusion_builder.check.served import GeneratedImages
 from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository.graph import Ensemble, Model, Port, Step
-from diffusion_builder.repository.python_models import IMG2IMG
+from diffusion_contract.python_models import IMG2IMG
 from diffusion_contract.tensors import DType
 
 if TYPE_CHECKING:
@@ -25,21 +25,19 @@ _GOLDEN = Path(__file__).parent / "golden"
 
 def test_our_own_configurations_are_read_back() -> None:
     text = (_GOLDEN / "generate_2_pipeline.pbtxt").read_text()
-    found = config_text.parse(text, "x")
-    assert (found.text("name"), found.text("platform")) == ("generate_2_pipeline", "ensemble")
-    (scheduling,) = found.messages("ensemble_scheduling")
-    steps = scheduling.messages("step")
-    assert [step.text("model_name") for step in steps].count("5_denoiser") == 2
-    assert sum(len(step.messages("input_map")) for step in steps) == text.count("input_map")
-    assert {port.text("name"): port.text("optional") for port in found.messages("input")}["prompt"] == ""
-    sizes = {port.text("name"): port.texts("dims") for port in found.messages("output")}
-    assert sizes["image"] == ["-1", "-1", "3"]
+    config = served.read_config(text, "x")
+    assert (config.name, config.platform) == ("generate_2_pipeline", "ensemble")
+    steps = config.ensemble_scheduling.step
+    assert [step.model_name for step in steps].count("5_denoiser") == 2
+    assert sum(len(step.input_map) for step in steps) == text.count("input_map")
+    assert {tensor.name: tensor.optional for tensor in config.input}["prompt"] is False
+    assert {tensor.name: list(tensor.dims) for tensor in config.output}["image"] == [-1, -1, 3]
 
 
-@pytest.mark.parametrize("text", ["a {", "a: ", "a: [1", "}", 'a: "x', "a: }", "a b: 1"])
+@pytest.mark.parametrize("text", ["a {", "a: ", "a: [1", "}", 'a: "x', "a: }", "a b: 1", "max_batch_sizes: 8"])
 def test_what_is_no_configuration_is_refused(text: str) -> None:
     with pytest.raises(BadInputError) as caught:
-        config_text.parse(text, "7_x/config.pbtxt")
+        served.read_config(text, "7_x/config.pbtxt")
     assert caught.value.reason is Reason.INVALID_ENSEMBLE
     assert "7_x/config.pbtxt" in caught.value.message
 
@@ -62,9 +60,9 @@ def test_a_python_model_runs_without_triton_and_leaves_no_trace(tmp_path: Path) 
     (tmp_path / "model.py").write_text(_MODEL)
     (tmp_path / "other.py").write_text("factor = 3\n")
     before = set(sys.modules)
-    with python_backend.model("4_x", tmp_path) as run:
+    with python_backend.load_model("4_x", tmp_path) as run:
         assert run({"x": np.array([2])}, ["y"])["y"].tolist() == [6]
-        with pytest.raises(BadInputError, match="4_x refuses the check's request: send x"):
+        with pytest.raises(BadInputError, match="4_x rejects the test request: send x"):
             run({}, ["y"])
     assert {name for name in set(sys.modules) - before if "served" in name or "triton" in name} == set()
     # An artifact must be what its manifest says, also after it was executed.
@@ -119,7 +117,7 @@ def test_one_question_for_the_fewest_steps_of_every_combination() -> None:
         _named("img2img_8_pipeline"), _named("inpaint_controlnet_ip_adapter_8_pipeline", *control),
         _named("generate_embeddings_4_pipeline"), _named("something_else"),
     ]  # fmt: skip
-    found = question.questions(names, (64, 72), (16, 32))
+    found = requests.test_requests(names, (64, 72), (16, 32))
     assert found.keys() == {item.name for item in names[1:-1]}
     inpaint = found["inpaint_controlnet_ip_adapter_8_pipeline"]
     assert (inpaint.control_nets, inpaint.ip_adapter) == (("canny",), True)
@@ -131,14 +129,14 @@ def test_one_question_for_the_fewest_steps_of_every_combination() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 20, 50, 64])
 def test_of_a_longer_schedule_diffusers_runs_the_last_steps(steps: int) -> None:
-    asked = question.Question("img2img_1_pipeline", IMG2IMG, steps, 64, 64)
-    total = asked.schedule_steps
-    assert min(int(total * asked.strength), total) == steps
-    assert min(int((total - 1) * asked.strength), total - 1) < steps
+    request = requests.TestRequest("img2img_1_pipeline", IMG2IMG, steps, 64, 64)
+    total = request.schedule_steps
+    assert min(int(total * request.strength), total) == steps
+    assert min(int((total - 1) * request.strength), total - 1) < steps
 
 
-def _drawn(shade: int, latent: float) -> Drawn:
-    return Drawn(np.full((2, 8, 8, 3), shade, np.uint8), np.full((2, 4, 1, 1), latent, np.float32))
+def _drawn(shade: int, latent: float) -> GeneratedImages:
+    return GeneratedImages(np.full((2, 8, 8, 3), shade, np.uint8), np.full((2, 4, 1, 1), latent, np.float32))
 
 
 def test_the_figures_are_of_the_worst_picture_and_a_failure_names_them() -> None:
@@ -150,14 +148,14 @@ def test_the_figures_are_of_the_worst_picture_and_a_failure_names_them() -> None
 
 @pytest.mark.parametrize("error", [float("nan"), float("inf")])
 def test_latents_that_are_no_numbers_fail_however_the_picture_looks(error: float) -> None:
-    figures = {"generate_4_pipeline": compare.Figures(99.0, error)}
+    metrics = {"generate_4_pipeline": compare.ParityMetrics(99.0, error)}
     with pytest.raises(BadInputError, match=r"generate_4_pipeline: 99\.0 dB") as caught:
-        compare.judge(figures, Precision.FLOAT32)
+        compare.require_parity(metrics, Precision.FLOAT32)
     assert caught.value.reason is Reason.CHECK_FAILED
 
 
 def test_half_precision_may_be_further_away() -> None:
-    figures = {"generate_4_pipeline": compare.Figures(32.0, 0.1)}
-    compare.judge(figures, Precision.FLOAT16)
+    metrics = {"generate_4_pipeline": compare.ParityMetrics(32.0, 0.1)}
+    compare.require_parity(metrics, Precision.FLOAT16)
     with pytest.raises(BadInputError, match="1 of 1 kinds of ensembles"):
-        compare.judge(figures, Precision.FLOAT32)
+        compare.require_parity(metrics, Precision.FLOAT32)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from diffusion_builder.cli.main import main
-from diffusion_builder.judge.figures import color_shift, is_constant, measure
+from diffusion_builder.judge.metrics import color_shift, is_constant, measure
 from diffusion_builder.store import Kind, Store
 from diffusion_builder.store.collect import LAST_PICTURES, Options, collect
 from diffusion_builder.store.manifest import Recipe
@@ -97,7 +97,7 @@ def serving(fake: Fake) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion_builder.judge.ask._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("diffusion_builder.serving.triton_client.PAUSE_SECONDS", 0.0)
 
 
 def run(store: Path, first: Fake, second: Fake, *options: str, **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
@@ -144,7 +144,7 @@ def test_a_bad_canary_is_a_result(store: Path, answer: NDArray[np.uint8] | str, 
 
 def test_the_message_says_the_numbers(store: Path) -> None:
     found = run(store, Fake(picture()), Fake(picture(100)))
-    assert "Median over 6 pairs: colours shifted by 0.39" in found["message"]
+    assert "Median over 6 pairs: colors shifted by 0.39" in found["message"]
     assert "0.25 is allowed" in found["message"]
 
 

@@ -30,18 +30,21 @@ _EXTRA = {
     "shapes": {"height": _SIDE, "width": _SIDE},
     "requests": dict.fromkeys(_ENSEMBLES, _REQUEST),
 }
+# An answer, or its header and binary content.
+Body = bytes | tuple[bytes, bytes]
 _REPOSITORY = Artifact(Path("x"), Manifest(Kind.REPOSITORY, "0" * 64, {}, {}, extra=_EXTRA))
 
 
-def _picture(data: list[int], shape: list[int]) -> bytes:
-    return json.dumps({"outputs": [{"name": "image", "shape": shape, "data": data}]}).encode()
+def _image(data: list[int], shape: list[int]) -> tuple[bytes, bytes]:
+    """Header and content of an answer in Triton's binary form."""
+    return json.dumps({"outputs": [{"name": "image", "datatype": "UINT8", "shape": shape}]}).encode(), bytes(data)
 
 
-_GOOD = _picture([0, 255] * (64 * 64 * 3 // 2), [1, 64, 64, 3])
+_GOOD = _image([0, 255] * (64 * 64 * 3 // 2), [1, 64, 64, 3])
 
 
 class Server(ThreadingHTTPServer):
-    def __init__(self, ready: int, answers: dict[str, tuple[int, bytes]]) -> None:
+    def __init__(self, ready: int, answers: dict[str, tuple[int, Body]]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.ready, self.answers = ready, answers
 
@@ -60,18 +63,20 @@ class Handler(BaseHTTPRequestHandler):
         assert [len(embeddings["data"]), all(-1 <= value <= 1 for value in embeddings["data"])] == [8, True]
         self._send(*self.server.answers.get(self.path.split("/")[3], (200, _GOOD)))
 
-    def _send(self, status: int, body: bytes) -> None:
+    def _send(self, status: int, body: Body) -> None:
+        header, content = body if isinstance(body, tuple) else (body, b"")
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Inference-Header-Content-Length", str(len(header)))
+        self.send_header("Content-Length", str(len(header + content)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(header + content)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         pass
 
 
 @contextmanager
-def _serve(ready: int = 200, **answers: tuple[int, bytes]) -> Iterator[str]:
+def _serve(ready: int = 200, **answers: tuple[int, Body]) -> Iterator[str]:
     with Server(ready, answers) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -93,11 +98,11 @@ def test_all_ensembles_must_answer() -> None:
         ((500, b'{"error":"broken engine"}'), "broken engine"),
         ((200, b"no json"), "cannot be read"),
         ((200, b"{}"), "cannot be read"),
-        ((200, _picture([7] * (64 * 64 * 3), [1, 64, 64, 3])), "one single colour"),
-        ((200, _picture([1, 2], [1, 2, 1, 1])), "shape"),
+        ((200, _image([7] * (64 * 64 * 3), [1, 64, 64, 3])), "a single color"),
+        ((200, _image([1, 2], [1, 2, 1, 1])), "shape"),
     ],
 )
-def test_one_bad_ensemble_is_named(answer: tuple[int, bytes], says: str) -> None:
+def test_one_bad_ensemble_is_named(answer: tuple[int, Body], says: str) -> None:
     with _serve(generate_20_pipeline=answer) as url, pytest.raises(ProbeError, match=says) as caught:
         probe(url, _REPOSITORY, 10.0)
     assert "generate_20_pipeline" in caught.value.message
@@ -105,11 +110,11 @@ def test_one_bad_ensemble_is_named(answer: tuple[int, bytes], says: str) -> None
 
 
 def test_a_server_that_is_not_ready_is_asked_for_nothing_else() -> None:
-    with _serve(503) as url, pytest.raises(ProbeError, match="503"):
+    with _serve(503) as url, pytest.raises(ProbeError, match="not ready: status 503"):
         probe(url, _REPOSITORY, 10.0)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "127.0.0.1:8000"])
 def test_only_http_is_asked(url: str) -> None:
-    with pytest.raises(ProbeError, match="no http address"):
+    with pytest.raises(ProbeError, match="not an http address"):
         probe(url, _REPOSITORY, 1.0)
