@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.component.client import Ask, answer, inputs, psnr, send
+from tests.support.triton.client import Ask, answer, inputs, psnr, send
 
 if TYPE_CHECKING:
-    from tests.component.tritonserver import Server
+    from tests.support.triton.tritonserver import Server
 
 _PROMPT = "a red circle on a blue background"
 # Batches of another size take other code paths in matrix products: last bits differ, images do not.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.component.checkpoints import write_tokenizer
+from tests.support.builder.checkpoints import write_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

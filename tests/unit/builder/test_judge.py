@@ -238,7 +238,7 @@ def test_a_scorer_has_the_last_word_and_finds_the_pictures(
     (shared / "score.json").write_text(json.dumps(score))
     found = run(store, Fake(picture()), Fake(picture()), "--score", str(shared / "score.json"))
     assert (found["passed"], found["reason"]) == (passed, reason)
-    assert score.get("message", "not content") in found["message"]
+    assert score.get("message", "failed") in found["message"]
 
 
 def test_a_scorer_cannot_save_a_canary_without_pictures(store: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_64_steps_of_everything_are_sound() -> None:
     tier = Tier("inpaint", 64, 64, FEATURES[:2], is_stochastic=True)
     unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
     check(unrolled)
-    assert len(unrolled.steps) == 64 * 4 + 9
+    assert len(unrolled.steps) == 64 * 4 + 11
 
 
 @pytest.mark.parametrize(
