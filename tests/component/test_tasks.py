@@ -150,7 +150,7 @@ def _column(value: Any, dtype: Any) -> Any:  # noqa: ANN401 - arrays
             {"width": _column(128, np.int32), "upscale_height": _column(4096, np.int32)}, "upscaling gives 8192 x 4096",
         ),
         ("img2img_2_pipeline", {"color_match": _column(2, np.float32)}, "color_match 2 is not supported"),
-        ("img2img_2_pipeline", {"blend_mask_file": _column(b"GIF", object)}, "blend_mask_file is not a supported image format"),
+        ("img2img_2_pipeline", {"blend_mask_file": _column(b"GIF", object)}, "blend_mask_file is not a supported"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused_in_words(
