@@ -6,9 +6,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from diffusion_operator.lease import lease
 
 from diffusion_operator.errors import BadInputError
+from diffusion_operator.leader_election import lease_reference
 from diffusion_operator.settings import FetchNetwork, PodUser, from_environment
 from tests.support.paths import ROOT
 from tools.charttools import manifests, values
@@ -65,7 +65,7 @@ def test_no_file_of_the_repository_is_a_link() -> None:
 
 
 def test_the_name_of_the_lease_is_that_of_the_installation() -> None:
-    assert from_environment(IMAGES).lease_name == lease("any").name
+    assert from_environment(IMAGES).lease_name == lease_reference("any").name
     assert from_environment(IMAGES | {"DIFFUSION_OPERATOR_LEASE_NAME": "acme"}).lease_name == "acme"
 
 
