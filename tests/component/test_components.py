@@ -43,6 +43,16 @@ def test_guidance_rescale_is_that_of_diffusers(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["sd1", "sd2", "heads-of-40"])
+def test_rewritten_transformer_blocks_compute_what_diffusers_computes(tmp_path: Path, name: str) -> None:
+    folders = written(tmp_path, {"unet": parts.unet(name)})
+    given, output = run(Component.DENOISER, load(Component.DENOISER, folders))
+    latent, text = given["model_input"].repeat(2, 1, 1, 1), both(given, "text_embeddings")
+    raw = unet_of(folders["unet"])(latent, given["timestep"][:, 0].repeat(2), text).sample
+    torch.testing.assert_close(output, guided(given, raw))
+
+
+@torch.no_grad()
 def test_an_inpainting_unet_reads_latent_mask_and_masked_latent_in_this_order(tmp_path: Path) -> None:
     folders = written(tmp_path, {"unet": parts.unet("inpainting")})
     given, output = run(Component.DENOISER, load(Component.DENOISER, folders))

@@ -58,6 +58,27 @@ def test_half_precision_is_in_the_graph_with_float32_at_its_ends(tmp_path: Path,
     assert ends == {onnx.TensorProto.FLOAT}
 
 
+def test_attention_is_in_the_form_that_tensorrt_turns_into_one_kernel(tmp_path: Path) -> None:
+    artifact = _export(tmp_path, {"unet": parts.unet("heads-of-40")}, Component.DENOISER, "float16")
+    graph = onnx.load_model(str(artifact.path / MODEL), load_external_data=False).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    readers = {name: node for node in graph.node for name in node.input}
+    softmaxes = [node for node in graph.node if node.op_type == "Softmax"]
+    # Self and cross attention of one block down, one in the middle and two up.
+    assert len(softmaxes) == 2 * 4
+    for softmax in softmaxes:
+        assert makers[softmax.input[0]].op_type == readers[softmax.output[0]].op_type == "MatMul"
+    # The scale is a constant and not computed from shapes.
+    assert not [node for node in graph.node if node.op_type == "Sqrt"]
+    weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    products = {node.name: weights.get(node.input[1]) for node in graph.node if node.op_type == "MatMul"}
+    inside = {name: dims for name, dims in products.items() if dims and "down_blocks.0/attentions.0" in name}
+    # Two heads of 40 features are padded to 64 in self attention alone, and 1x1 convolutions are matrix products.
+    assert [dims for name, dims in inside.items() if "attn1/to_q" in name] == [[80, 128]]
+    assert [dims for name, dims in inside.items() if "attn2/to_q" in name] == [[80, 80]]
+    assert [dims for name, dims in inside.items() if "/proj_" in name] == [[80, 80], [80, 80]]
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_a_controlnet_exports(tmp_path: Path, precision: str) -> None:
     store = Store(tmp_path / "store")

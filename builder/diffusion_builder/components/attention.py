@@ -1,4 +1,14 @@
-"""Attention of a UNet's transformer blocks where diffusers' own does not do: in half precision, and for IP-Adapter."""
+"""Transformer blocks of a UNet in the form that TensorRT runs fastest, and attention that diffusers' own does not do.
+
+Three things are written differently than diffusers writes them; the numbers are the same but for rounding:
+
+* Attention is two matrix products with a softmax between them, its scale a constant on the queries: what TensorRT
+  documents as the shape of graph that it turns into one kernel. torch's exporter computes the scale from shapes.
+* Heads of 33 to 63 features are padded with zeros to 64 in self attention, for which TensorRT has a kernel that takes
+  0.7 of the time of the one for 40 (Stable Diffusion 1.x at its largest resolution).
+* The 1x1 convolutions around the blocks are matrix products over the same tokens, which leaves out two changes of
+  layout for each.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +21,16 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from diffusion_builder.components.base import Model
 
+# Measured on an H200 with TensorRT 10.6: self attention over 4096 tokens, 8 heads, 16 samples takes 1.80 ms with heads
+# of 40 features, 1.97 with 48 and 1.41 with 64. Heads of 80 gain nothing by 96 or 128.
+_PADDED_FROM, _PADDED_TO = 33, 64
 
-class UpcastAttention:
-    """Plain attention that honours `upcast_attention`, which diffusers' fused one ignores.
 
-    SD 2.1's products of queries and keys exceed 65504, so that half precision gives black pictures.
+class BlockAttention:
+    """Attention of a transformer block, in float32 where the model asks for it.
+
+    SD 2.1's products of queries and keys exceed 65504, so that half precision gives black images; diffusers' fused
+    attention ignores its `upcast_attention`.
     """
 
     def __call__(
@@ -74,31 +89,86 @@ def attend(attn: Model, query: torch.Tensor, key: torch.Tensor, value: torch.Ten
     dtype = query.dtype
     if attn.upcast_attention:
         query, key, value = query.float(), key.float(), value.float()
-    split = (attn.heads, query.shape[-1] // attn.heads)
-    heads = [torch.unflatten(tensor, -1, split).transpose(1, 2) for tensor in (query, key, value)]
-    mixed = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
-    merged: torch.Tensor = mixed.transpose(1, 2).flatten(2).to(dtype)
+    # Sizes of weights are numbers in a trace; those of tensors would be computed in the graph.
+    split = (attn.heads, attn.to_q.out_features // attn.heads)
+    queries, keys, values = (
+        torch.unflatten(tensor, -1, split).transpose(1, 2) for tensor in (query * attn.scale, key, value)
+    )
+    weights = torch.softmax(queries @ keys.transpose(-1, -2), dim=-1)
+    merged: torch.Tensor = (weights @ values).transpose(1, 2).flatten(2).to(dtype)
     return merged
 
 
 def project(attn: Model, hidden: torch.Tensor) -> torch.Tensor:
     """Output projection; dropout does nothing in evaluation."""
-    result: torch.Tensor = attn.to_out[0](hidden) / attn.rescale_output_factor
-    return result
+    projected: torch.Tensor = attn.to_out[0](hidden)
+    return projected if attn.rescale_output_factor == 1 else projected / attn.rescale_output_factor
 
 
-def upcast(model: Model) -> None:
-    """Give every attention of a UNet that the configuration wants in float32 a processor that does so."""
+def rewrite(model: Model, *, upcast: bool) -> None:
+    """Write the transformer blocks of a UNet or ControlNet in the form that is exported.
+
+    Args:
+        model: changed in place, with its LoRAs merged.
+        upcast: whether it computes in half precision, so that attention that wants float32 must be told to.
+    """
     from diffusers.models.attention import BasicTransformerBlock
     from diffusers.models.attention_processor import AttnProcessor
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
-    if not model.config.upcast_attention:
+    if upcast and model.config.upcast_attention:
+        # Attention outside of transformer blocks has norms and shapes of its own, which this one of diffusers knows.
+        model.set_attn_processor(AttnProcessor())
+    for module in model.modules():
+        if isinstance(module, Transformer2DModel):
+            _multiply_tokens(module)
+        elif isinstance(module, BasicTransformerBlock):
+            _rewrite_block(module)
+
+
+def _rewrite_block(block: Model) -> None:
+    for attn in (block.attn1, block.attn2):
+        if attn is not None:
+            attn.processor = BlockAttention()
+    if not block.only_cross_attention:
+        _pad_heads(block.attn1)
+
+
+def _multiply_tokens(transformer: Model) -> None:
+    """Make matrix products of the 1x1 convolutions before and after the blocks."""
+    if not transformer.use_linear_projection:
+        transformer.proj_in, transformer.proj_out = (
+            _linear(conv.weight.flatten(1), conv.bias) for conv in (transformer.proj_in, transformer.proj_out)
+        )
+        transformer.use_linear_projection = True
+
+
+def _pad_heads(attn: Model) -> None:
+    """Give heads features that are zero in queries, keys and values and are not read by the output projection."""
+    size = attn.to_q.out_features // attn.heads
+    if not _PADDED_FROM <= size < _PADDED_TO:
         return
-    # Attention outside of transformer blocks has norms and shapes of its own, which this processor of diffusers knows.
-    model.set_attn_processor(AttnProcessor())
-    for block in model.modules():
-        if isinstance(block, BasicTransformerBlock):
-            attentions: tuple[Model, ...] = (block.attn1, block.attn2)
-            for attn in attentions:
-                if attn is not None:
-                    attn.processor = UpcastAttention()
+    more = _PADDED_TO - size
+    for name in ("to_q", "to_k", "to_v"):
+        layer = getattr(attn, name)
+        rows = functional.pad(torch.unflatten(layer.weight, 0, (attn.heads, size)), (0, 0, 0, more)).flatten(0, 1)
+        setattr(attn, name, _linear(rows, _padded_bias(layer.bias, attn.heads, more)))
+    output = attn.to_out[0]
+    columns = functional.pad(torch.unflatten(output.weight, 1, (attn.heads, size)), (0, more)).flatten(1)
+    attn.to_out[0] = _linear(columns, output.bias)
+
+
+def _padded_bias(bias: torch.Tensor | None, heads: int, more: int) -> torch.Tensor | None:
+    if bias is None:
+        return None
+    return functional.pad(torch.unflatten(bias, 0, (heads, -1)), (0, more)).flatten()
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    """A layer with these weights, [out, in] and [out]."""
+    with torch.device("meta"):
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return layer.eval()

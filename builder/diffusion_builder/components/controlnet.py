@@ -76,8 +76,7 @@ def load(material: Material, precision: Precision) -> Loaded:
     config = configs.read(folder, parts.CONTROLNET)
     check(config, configs.read(material.folders[parts.UNET], parts.UNET))
     model = weights.diffusers_model(ControlNetModel, folder, DTYPES[precision])
-    if precision is not Precision.FLOAT32:
-        attention.upcast(model)
+    attention.rewrite(model, upcast=precision is not Precision.FLOAT32)
     facts = {
         "channels": config["in_channels"],
         "text_width": configs.text_width(parts.CONTROLNET, config),

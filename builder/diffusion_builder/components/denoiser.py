@@ -120,8 +120,7 @@ def load(material: Material, precision: Precision) -> Loaded:
         facts |= {tensors.CONTROLNETS_TRAIT: options.control_nets, **tensors.residual_facts(layout)}
     model = weights.diffusers_model(UNet2DConditionModel, folder, DTYPES[precision])
     lora.merge(model, parts.UNET, material.loras)
-    if precision is not Precision.FLOAT32:
-        attention.upcast(model)
+    attention.rewrite(model, upcast=precision is not Precision.FLOAT32)
     reference = ip_adapter.install(model, adapter, facts["image_length"]) if adapter else None
     names = tuple(tensor.name for tensor in tensors.interface(Component.DENOISER, facts).inputs)
     module = Denoiser(weights.ready(model), names, layout, reference)

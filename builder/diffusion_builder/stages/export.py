@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 # Bumped when the exported graph changes for unchanged weights.
-_EXPORT_VERSION = 3
+_EXPORT_VERSION = 4
 # Bytes per weight: a graph is there twice while it is packed; a bfloat16 one has a float32 twin for a while.
 _WRITTEN: Mapping[Precision, int] = {Precision.FLOAT32: 8, Precision.FLOAT16: 4, Precision.BFLOAT16: 6}
 # Told the name of a phase when it begins.

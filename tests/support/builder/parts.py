@@ -36,6 +36,8 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
         "attention_head_dim": [2, 4], "use_linear_projection": True, "upcast_attention": True,
         "cross_attention_dim": 40,
     },
+    # Heads of 40 features at the larger resolution, as in SD 1.5.
+    "heads-of-40": {"block_out_channels": (80, 32), "attention_head_dim": 2},
     "inpainting": {"in_channels": 9},
     "wide-latent": {
         "in_channels": 8, "out_channels": 8, "block_out_channels": (16, 24, 32), "layers_per_block": [1, 2, 1],
