@@ -37,6 +37,8 @@ class Reason(StrEnum):
     INVALID_WEIGHTS = "InvalidWeights"
     INVALID_CONFIG = "InvalidConfig"
     INVALID_ARCHIVE = "InvalidArchive"
+    GIT_LFS_POINTER = "GitLFSPointer"
+    UNSUPPORTED_LORA = "UnsupportedLora"
     TOO_LARGE = "TooLarge"
     DIGEST_MISMATCH = "DigestMismatch"
     SOURCE_UNREACHABLE = "SourceUnreachable"

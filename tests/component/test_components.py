@@ -197,7 +197,7 @@ def test_loras_of_convolutions_and_text_encoder_add_up(tmp_path: Path) -> None:
         (_lora("up_blocks.7.nothing", ".lora_A", ".lora_B"), Reason.COMPONENT_MISMATCH, "no such layer"),
         (_lora("conv_out", ".lora_A", ".lora_B"), Reason.COMPONENT_MISMATCH, "16 x 16, the model's has 4 x 144"),
         ({f"unet.{_LAYER}.lora_A.weight": torch.ones(2, 16)}, Reason.INVALID_WEIGHTS, "counterpart"),
-        ({f"unet.{_LAYER}.hada_w1_a": torch.ones(2, 16)}, Reason.INVALID_WEIGHTS, "no entry of a LoRA"),
+        ({f"unet.{_LAYER}.hada_w1_a": torch.ones(16, 2)}, Reason.INVALID_WEIGHTS, "lacks its counterpart"),
     ],
 )
 def test_a_lora_for_another_base_is_refused(

@@ -1,0 +1,199 @@
+"""Merge LoRAs into a model: W + weight * scale * difference, with the scale that PEFT gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+
+from diffusion_builder.components import parts
+from diffusion_builder.components.lora import names, settings, updates
+from diffusion_builder.components.lora.updates import Update
+from diffusion_builder.errors import BadInputError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from diffusion_builder.components.base import Model
+    from diffusion_builder.components.lora.settings import Settings
+
+
+@dataclass(frozen=True)
+class _File:
+    """A LoRA: part → flat name of a layer → update; and what is said about the strength of each part."""
+
+    name: str
+    updates: Mapping[str, Mapping[str, Update]] = field(default_factory=dict)
+    settings: Mapping[str, Settings] = field(default_factory=dict)
+
+
+def merge(model: Model, part: str, loras: tuple[parts.Lora, ...], optional_prefix: str = "") -> None:
+    """Add LoRAs to a model's weights, in place.
+
+    Args:
+        model: a torch module.
+        part: `unet` or `text_encoder`: which entries of the files are meant.
+        loras: in order; entries for the other part are left alone.
+        optional_prefix: of module names, there or not.
+
+    Raises:
+        BadInputError: not a LoRA, one of a kind that cannot be merged, or one for another base model.
+    """
+    modules = _layers(model, part, optional_prefix)
+    for lora in loras:
+        file = read(lora.folder)
+        for name, update in file.updates.get(part, {}).items():
+            module = modules.get(names.flat(name, optional_prefix))
+            _add(file, update, module, _Strength(file.settings.get(part), lora.weight))
+
+
+def _layers(model: Model, part: str, optional_prefix: str) -> Mapping[str, nn.Module]:
+    """Flat name to layer; a UNet's also by the names of the latent diffusion model's own code."""
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    by_name = {names.flat(name, optional_prefix): module for name, module in modules.items()}
+    if part != parts.UNET or not hasattr(model, "config"):
+        return by_name
+    aliases = names.ldm_aliases(modules, model.config.layers_per_block)
+    return {**{alias: modules[name] for alias, name in aliases.items()}, **by_name}
+
+
+def read(folder: Path) -> _File:
+    """Read the one safetensors file of a LoRA.
+
+    Raises:
+        BadInputError: none or several files, an entry that is no part of a LoRA, or a header that makes no sense.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) != 1:
+        raise BadInputError(Reason.INVALID_WEIGHTS, f"a LoRA is one safetensors file; there are {len(files)}")
+    name = files[0].name
+    entries: dict[str, dict[str, Update]] = {}
+    with safe_open(files[0], framework="pt") as stream:
+        for key in sorted(stream.keys()):
+            _sort_in(name, key, stream.get_tensor, entries)
+        strength = settings.read(folder, name, stream.metadata() or {})
+    file = _File(name, entries, strength)
+    for part, layers in entries.items():
+        for update in layers.values():
+            _check(file, update, strength.get(part))
+    return file
+
+
+def _sort_in(file: str, key: str, load: Callable[[str], torch.Tensor], entries: dict[str, dict[str, Update]]) -> None:
+    entry = names.parse(file, key)
+    layers = entries.setdefault(entry.part, {})
+    update = layers.setdefault(names.flat(entry.module), Update(key, entry.module))
+    tensor = load(key).float()
+    if not torch.isfinite(tensor).all():
+        raise BadInputError(
+            Reason.INVALID_WEIGHTS, f"{file}: {key} holds numbers that are not finite: its training has failed"
+        )
+    if entry.factor in update.tensors or (entry.factor == "alpha" and update.alpha is not None):
+        raise BadInputError(
+            Reason.INVALID_WEIGHTS, f"{file}: {key} and {update.key} are for the same layer: take a file with one LoRA"
+        )
+    if entry.factor != "alpha":
+        update.tensors[entry.factor] = tensor
+        return
+    if tensor.numel() != 1:
+        raise BadInputError(Reason.INVALID_WEIGHTS, f"{file}: {key} must be one number, it has {tensor.numel()}")
+    update.alpha = float(tensor)
+
+
+def _check(file: _File, update: Update, said: Settings | None) -> None:
+    """Refuse what is incomplete, or is not what the header says."""
+    missing = update.missing()
+    if missing is not None:
+        raise BadInputError(
+            Reason.INVALID_WEIGHTS, f"{file.name}: {update.key} lacks its counterpart ({missing}): is it cut off?"
+        )
+    dora = bool(update.tensors.keys() & {"magnitude", "dora_scale"})
+    if said is not None and said.use_dora and not dora:
+        raise BadInputError(
+            Reason.INVALID_WEIGHTS, f"{file.name}: use_dora is set, but {update.key} has no lora_magnitude_vector"
+        )
+    rank, expected = update.rank(), said.rank_of(update.module) if said is not None else None
+    if rank is not None and (rank == 0 or (expected or rank) != rank):
+        raise BadInputError(
+            Reason.INVALID_WEIGHTS, f"{file.name}: {update.key} has the rank {rank}, its header says {expected}"
+        )
+
+
+@dataclass(frozen=True)
+class _Strength:
+    """How much of a file is added.
+
+    Args:
+        settings: of the file's part.
+        weight: what the pipeline asks for.
+    """
+
+    settings: Settings | None
+    weight: float
+
+    def of(self, update: Update) -> float:
+        """What a layer's difference is multiplied by: the layer's own alpha counts before the header's."""
+        rank = update.rank()
+        if self.settings is not None and self.settings.peft_type == "LOKR" and rank is None:
+            # PEFT divides by the configured rank, also where both factors are whole.
+            rank = self.settings.rank_of(update.module)
+        if rank is None or (update.alpha is None and self.settings is None):
+            return self.weight
+        if update.alpha is not None:
+            return self.weight * update.alpha / rank
+        return self.weight * (self.settings.scale(update.module, rank) if self.settings else 1.0)
+
+
+def _add(file: _File, update: Update, module: nn.Module | None, strength: _Strength) -> None:
+    target = getattr(module, "weight", None)
+    if not isinstance(target, torch.Tensor):
+        raise _other_base(file, update, "this model has no such layer")
+    scale = strength.of(update)
+    difference = _difference(file, update, target)
+    weight = target.data.float()
+    if difference is not None:
+        weight = weight + scale * difference
+    try:
+        weight = updates.rescaled(weight, update.tensors)
+    except RuntimeError as error:
+        raise _other_base(file, update, "the lengths of DoRA are not as many as the layer's rows") from error
+    target.data = weight.to(target.dtype)
+    for name, factor in (("up_bias", scale), ("diff_b", strength.weight)):
+        if name in update.tensors:
+            _add_bias(file, update, module, factor * update.tensors[name])
+
+
+def _difference(file: _File, update: Update, target: torch.Tensor) -> torch.Tensor | None:
+    try:
+        difference = update.difference(target.shape)
+        has = None if difference is None else (difference.shape[0], difference[0].numel())
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise BadInputError(
+            Reason.INVALID_WEIGHTS, f"{file.name}: the factors of {update.key} do not fit each other"
+        ) from error
+    if difference is None or has is None:
+        return None
+    needs = (target.shape[0], target[0].numel())
+    if has != needs:
+        raise _other_base(
+            file, update, f"it is for a layer of {has[0]} x {has[1]}, the model's has {needs[0]} x {needs[1]}"
+        )
+    return difference.reshape(target.shape)
+
+
+def _add_bias(file: _File, update: Update, module: nn.Module | None, difference: torch.Tensor) -> None:
+    bias = getattr(module, "bias", None)
+    if not isinstance(bias, torch.Tensor) or bias.shape != difference.shape:
+        raise _other_base(file, update, "the layer has no such bias")
+    bias.data = (bias.data.float() + difference).to(bias.dtype)
+
+
+def _other_base(file: _File, update: Update, why: str) -> BadInputError:
+    return BadInputError(
+        Reason.COMPONENT_MISMATCH, f"the LoRA {file.name} is for another base model: {update.key}: {why}"
+    )
