@@ -60,12 +60,17 @@ class ArchiveSource(_Part):
 
 
 class Source(_Part):
-    """Where weights come from: exactly one of a hub, an archive, a folder, or an artifact of the store."""
+    """Where weights come from: exactly one of a hub, an archive, a folder, or an artifact of the store.
+
+    `subfolder` is taken as its root; `variant` says which weights are taken where there are several.
+    """
 
     hugging_face: HubSource | None = None
     archive: ArchiveSource | None = None
     path: Path | None = None
     digest: Digest | None = None
+    subfolder: str | None = None
+    variant: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -79,6 +84,10 @@ class Source(_Part):
         given = [self.hugging_face, self.archive, self.path, self.digest]
         if sum(item is not None for item in given) != 1:
             raise ValueError("give exactly one of huggingFace, archive, path and digest")
+        if self.digest is not None and (self.subfolder is not None or self.variant is not None):
+            raise ValueError(
+                "an artifact of the store was fetched already: subfolder and variant are for other sources"
+            )
         return self
 
 

@@ -49,6 +49,11 @@ def cli(context: click.Context, progress: str) -> None:
 @click.option("--sha256", help="Of that file, 64 hex digits.")
 @click.option("--component", help="Fetch only this: text_encoder, denoiser, vae, controlnet, lora, ip_adapter, ...")
 @click.option("--file", help="Which safetensors file is the LoRA or IP-Adapter, where there are several.")
+@click.option("--subfolder", help="Folder of the source that is taken as its root.")
+@click.option("--variant", help="Which weights to take, such as fp16; default: the plain ones, or the only variant.")
+@click.option(
+    "--root", type=click.Path(path_type=Path), help="Folder that links of --path may lead to, such as a claim's mount."
+)
 @result_option
 @click.pass_obj
 def fetch(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.sources import layout
+from diffusion_builder.sources import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +32,8 @@ _MAX_RATIO = 100
 _ALWAYS_ALLOWED_BYTES = 64 << 20
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED = 0x1
+# Where macOS keeps the attributes of the files that it packs.
+_MACOS = "__MACOSX/"
 _KINDS: Mapping[bytes, str] = {
     tarfile.SYMTYPE: "a symbolic link",
     tarfile.LNKTYPE: "a hard link",
@@ -52,14 +54,14 @@ class ArchiveOrigin:
     def __init__(self, name: str, sizes: Mapping[str, int], copy: Callable[[str, Path], None]) -> None:
         top = _top(sizes)
         self._name = name
-        self._inside = {entry.removeprefix(top): entry for entry in sizes}
+        self._inside = {entry.removeprefix(top): entry for entry in sizes if entry.startswith(top)}
         self._copy = copy
-        self.sizes: Mapping[str, int] = {entry.removeprefix(top): size for entry, size in sizes.items()}
+        self.sizes: Mapping[str, int] = {inner: sizes[entry] for inner, entry in self._inside.items()}
 
-    def ordered(self, names: Iterable[str]) -> Sequence[str]:
+    def ordered(self, entries: Iterable[str]) -> Sequence[str]:
         """As in the archive: going back in a compressed one means to begin anew."""
-        wanted = set(names)
-        return [name for name in self._inside if name in wanted]
+        selected = set(entries)
+        return [name for name in self._inside if name in selected]
 
     def copy(self, name: str, target: Path) -> None:
         """Copy the content alone: no owner, mode or times."""
@@ -79,13 +81,13 @@ def opened(path: Path, name: str) -> Iterator[Origin]:
         BadInputError: it is no archive, damaged, too large, or holds anything but files and folders.
         OSError: it cannot be read.
     """
-    limit = min(layout.MAX_TOTAL_BYTES, max(_ALWAYS_ALLOWED_BYTES, path.stat().st_size * _MAX_RATIO))
+    limit = min(names.MAX_TOTAL_BYTES, max(_ALWAYS_ALLOWED_BYTES, path.stat().st_size * _MAX_RATIO))
     with path.open("rb") as stream:
         head = stream.read(512)
         stream.seek(0)
         if head.startswith(b"PK"):
             with _readable(name):
-                archive = zipfile.ZipFile(_Careful(stream, name, layout.MAX_TOTAL_BYTES))
+                archive = zipfile.ZipFile(_Careful(stream, name, names.MAX_TOTAL_BYTES))
             with archive:
                 yield _zip(archive, name, limit)
         elif head.startswith(b"\x1f\x8b"):
@@ -136,7 +138,7 @@ def _tar(stream: IO[bytes] | gzip.GzipFile, name: str, limit: int) -> ArchiveOri
                 raise _too_large(name, f"up to {member.name!r} it holds {total} bytes, {limit} are allowed")
             entry = _plain_name(member.name)
             if member.isdir():
-                layout.check_path(entry or "folder")
+                names.check_path(entry or "folder")
                 continue
             if not member.isreg() or member.issparse():
                 kind = _KINDS.get(member.type, "no plain file")
@@ -162,7 +164,7 @@ def _zip(archive: zipfile.ZipFile, name: str, limit: int) -> ArchiveOrigin:
         # The library cuts a name at NUL; what it was is judged.
         entry = _plain_name(member.orig_filename)
         if member.is_dir():
-            layout.check_path(entry)
+            names.check_path(entry)
             continue
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
@@ -187,11 +189,11 @@ def _zip(archive: zipfile.ZipFile, name: str, limit: int) -> ArchiveOrigin:
 
 
 def _add(name: str, members: dict[str, _Member], entry: str, member: _Member) -> None:
-    layout.check_path(entry)
+    names.check_path(entry)
     if entry in members:
         raise BadInputError(Reason.UNSAFE_PATH, f"{name} holds {entry!r} twice: nobody knows which is meant")
     members[entry] = member
-    layout.check_count(len(members))
+    names.check_count(len(members))
 
 
 def _copy(source: IO[bytes], target: Path, size: int, entry: str) -> None:
@@ -210,9 +212,10 @@ def _plain_name(name: str) -> str:
     return name.rstrip("/") if name not in ("/", ".") else ""
 
 
-def _top(names: Iterable[str]) -> str:
-    """`folder/` when everything lies in one folder, else nothing."""
-    tops = {name.partition("/")[0] if "/" in name else "" for name in names}
+def _top(entries: Iterable[str]) -> str:
+    """`folder/` when everything lies in one folder, but for what desktops put beside it; else nothing."""
+    proper = (entry for entry in entries if not entry.startswith((".", _MACOS)))
+    tops = {entry.partition("/")[0] if "/" in entry else "" for entry in proper}
     return f"{tops.pop()}/" if len(tops) == 1 and "" not in tops else ""
 
 

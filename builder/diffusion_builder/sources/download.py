@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, UnavailableError
-from diffusion_builder.sources import layout
+from diffusion_builder.sources import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,14 +144,14 @@ class Download:
             raise _Broken(f"the server begins at byte {begin}")
         length = response.headers.get("Content-Length")
         total = begin + int(length) if length and length.isdigit() else None
-        layout.check_total(self.name, total or 0)
+        names.check_total(self.name, total or 0)
         on_size((total or begin) - begin)
         with target.open("r+b" if target.exists() else "wb") as stream:
             stream.truncate(begin)
             done = stream.seek(begin)
             while piece := _read(response):
                 done += stream.write(piece)
-                layout.check_total(self.name, done)
+                names.check_total(self.name, done)
                 on_file("archive", done / total if total else 0.0)
         if total is not None and done < total:
             raise _Broken(f"the connection broke after {done} of {total} bytes")

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, Reason, UnavailableError
-from diffusion_builder.sources import archive, judge, layout
-from diffusion_builder.sources.layout import Wanted
-from diffusion_builder.sources.origins import FolderOrigin, HubOrigin, Origin
+from diffusion_builder.sources import archive, judge, layout, names
+from diffusion_builder.sources.layout import Selection
+from diffusion_builder.sources.origins import FolderOrigin, HubOrigin, Origin, root_of
 from diffusion_builder.store import Artifact, Kind, Recipe, Store, scratch_of, trouble
 
 if TYPE_CHECKING:
     from diffusion_builder.sources.download import Download
     from diffusion_builder.sources.hub import Hub, HubReference
 
-# Bumped when the choice of files or the checks change.
+# Bumped when the choice of files or the checks change; of a folder every file that is taken is in the name anyway.
 _FETCH_VERSION = 1
-_EVERYTHING = Wanted()
+_VERSIONS: Mapping[str | None, int] = {layout.LORA: 2}
+_EVERYTHING = Selection()
 
 # Told a file's name and the fraction of bytes that is done.
 OnFile = Callable[[str, float], None]
@@ -31,7 +33,7 @@ def from_hub(
     connect: Callable[[], Hub],
     reference: HubReference,
     on_file: OnFile,
-    wanted: Wanted = _EVERYTHING,
+    selection: Selection = _EVERYTHING,
 ) -> tuple[Artifact, bool]:
     """Fetch a pinned revision.
 
@@ -40,7 +42,7 @@ def from_hub(
         connect: makes the hub; not called when the revision is in the store already.
         reference: what to fetch.
         on_file: told about each file.
-        wanted: the whole checkpoint, or one component; only its files are downloaded.
+        selection: the whole checkpoint, or one component; only its files are downloaded.
 
     Returns:
         The source artifact, and whether it was in the store already. A pinned revision cannot change, so in that
@@ -49,24 +51,38 @@ def from_hub(
     Raises:
         BuilderError: the hub, the checkpoint or the store is not as it should be.
     """
-    inputs = {"version": _FETCH_VERSION, "repo": reference.repo, "revision": reference.revision, **wanted.inputs()}
+    inputs = {
+        "version": _version(selection),
+        "repo": reference.repo,
+        "revision": reference.revision,
+        **selection.inputs(),
+    }
     present = store.use(Kind.SOURCE, Recipe(Kind.SOURCE, inputs).digest)
     if present is not None:
         return present, True
     hub = connect()
     listing = hub.files(reference)
     with tempfile.TemporaryDirectory() as scratch:
-        files = _choose(HubOrigin(hub, reference, listing, Path(scratch)), wanted)
+        files = _choose(HubOrigin(hub, reference, listing, Path(scratch)), selection)
     needed = sum(listing[name].size for name in files.values())
 
     def write(folder: Path) -> Mapping[str, Any]:
-        return _bring(HubOrigin(hub, reference, listing, scratch_of(folder)), files, folder, wanted, on_file)
+        return _bring(HubOrigin(hub, reference, listing, scratch_of(folder)), files, folder, selection, on_file)
 
     return store.publish(Recipe(Kind.SOURCE, inputs, needed_bytes=needed, resumable=True), write)
 
 
-def from_folder(store: Store, folder: Path, on_file: OnFile, wanted: Wanted = _EVERYTHING) -> tuple[Artifact, bool]:
+def from_folder(
+    store: Store, folder: Path, on_file: OnFile, selection: Selection = _EVERYTHING, root: Path | None = None
+) -> tuple[Artifact, bool]:
     """Take a checkpoint or component from a folder; its content names it.
+
+    Args:
+        store: where it goes.
+        folder: holds the files.
+        on_file: told about each file.
+        selection: the whole checkpoint, or one component.
+        root: where links may lead to; see `FolderOrigin`.
 
     Returns:
         The source artifact, and whether it was in the store already.
@@ -76,15 +92,19 @@ def from_folder(store: Store, folder: Path, on_file: OnFile, wanted: Wanted = _E
     """
     if not folder.is_dir():
         raise BadInputError(Reason.SOURCE_NOT_FOUND, f"there is no folder {folder}: check the path")
+    if selection.prefix and (folder / selection.prefix).is_dir():
+        # What else is in the folder, such as other models of a cache, is not even listed.
+        root = root or root_of(folder)
+        folder, selection = folder / selection.prefix, replace(selection, subfolder=None)
     try:
-        origin = FolderOrigin(folder)
-        files = _choose(origin, wanted)
-        hashes = {target: digests.of_file(folder / name) for target, name in files.items()}
+        origin = FolderOrigin(folder, root)
+        files = _choose(origin, selection)
+        hashes = {target: digests.of_file(origin.path(name)) for target, name in files.items()}
     except OSError as error:
         raise BadInputError(Reason.SOURCE_NOT_FOUND, f"{folder} cannot be read: {error}") from error
 
     def write(target: Path) -> Mapping[str, Any]:
-        extra = _bring(origin, files, target, wanted, on_file)
+        extra = _bring(origin, files, target, selection, on_file)
         if extra["components"] != _contents(hashes):
             raise UnavailableError(
                 Reason.SOURCE_CHANGED, f"files in {folder} changed while they were copied; it is tried again"
@@ -97,7 +117,7 @@ def from_folder(store: Store, folder: Path, on_file: OnFile, wanted: Wanted = _E
 
 
 def from_archive(
-    store: Store, download: Download, on_file: OnFile, wanted: Wanted = _EVERYTHING
+    store: Store, download: Download, on_file: OnFile, selection: Selection = _EVERYTHING
 ) -> tuple[Artifact, bool]:
     """Fetch a tar, tar.gz or zip file over HTTP; its SHA-256 names it, wherever it comes from.
 
@@ -112,42 +132,48 @@ def from_archive(
         file = scratch_of(folder) / "archive"
         download.run(file, on_file, lambda size: trouble.require_space(folder, size))
         with archive.opened(file, download.name) as origin:
-            files = _choose(origin, wanted)
+            files = _choose(origin, selection)
             trouble.require_space(folder, sum(origin.sizes[name] for name in files.values()))
-            return _bring(origin, files, folder, wanted, on_file)
+            return _bring(origin, files, folder, selection, on_file)
 
-    inputs = {"version": _FETCH_VERSION, "archive": download.sha256, **wanted.inputs()}
+    inputs = {"version": _version(selection), "archive": download.sha256, **selection.inputs()}
     return store.publish(Recipe(Kind.SOURCE, inputs, resumable=True), write)
 
 
-def _choose(origin: Origin, wanted: Wanted) -> Mapping[str, str]:
+def _version(selection: Selection) -> int:
+    return _VERSIONS.get(selection.part, _FETCH_VERSION)
+
+
+def _choose(origin: Origin, selection: Selection) -> Mapping[str, str]:
     """Which files are taken, by the name that they get in the store."""
-    layout.check_names(origin.sizes)
-    if wanted.component is None and layout.MODEL_INDEX in origin.sizes:
+    names.check_paths(origin.sizes)
+    index = selection.prefix + layout.MODEL_INDEX
+    if selection.component is None and index in origin.sizes:
         # Refuse another kind of checkpoint by what it says it is, not by what it lacks.
         with tempfile.TemporaryDirectory() as folder:
-            _take(origin, layout.MODEL_INDEX, layout.MODEL_INDEX, Path(folder))
+            _take(origin, index, layout.MODEL_INDEX, Path(folder))
             layout.check_index(judge.read_json(Path(folder), layout.MODEL_INDEX))
-    files = layout.choose(tuple(origin.sizes), wanted)
-    layout.check_sizes({name: origin.sizes[name] for name in files.values()})
+    files = layout.choose(tuple(origin.sizes), selection)
+    names.check_used(files.values(), origin.sizes.keys())
+    names.check_sizes({name: origin.sizes[name] for name in files.values()})
     return files
 
 
 def _bring(
-    origin: Origin, files: Mapping[str, str], folder: Path, wanted: Wanted, on_file: OnFile
+    origin: Origin, files: Mapping[str, str], folder: Path, selection: Selection, on_file: OnFile
 ) -> Mapping[str, Any]:
     """Take all files into a folder and judge them: kilobytes before gigabytes."""
-    total, done = max(sum(origin.sizes[name] for name in files.values()), 1), 0
+    total, copied = max(sum(origin.sizes[name] for name in files.values()), 1), 0
     targets = {name: target for target, name in files.items()}
-    small = origin.ordered(name for target, name in files.items() if not layout.is_weights(target))
-    large = origin.ordered(name for target, name in files.items() if layout.is_weights(target))
-    for names, judged in ((small, judge.texts), (large, judge.weights)):
-        for name in names:
+    small = origin.ordered(name for target, name in files.items() if not names.is_weights(target))
+    large = origin.ordered(name for target, name in files.items() if names.is_weights(target))
+    for batch, check in ((small, judge.texts), (large, judge.weights)):
+        for name in batch:
             _take(origin, name, targets[name], folder)
-            done += origin.sizes[name]
-            on_file(targets[name], done / total)
-        judged(folder, tuple(sorted(files)), wanted)
-    return judge.inspect(folder, wanted)
+            copied += origin.sizes[name]
+            on_file(name, copied / total)
+        check(folder, tuple(sorted(files)), selection)
+    return judge.inspect(folder, selection)
 
 
 def _take(origin: Origin, name: str, target: str, folder: Path) -> None:

@@ -8,52 +8,53 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.sources import layout, safetensors_header
-from diffusion_builder.sources.layout import Wanted
+from diffusion_builder.sources import layout, names, safetensors_header, stand_ins
+from diffusion_builder.sources.layout import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_EVERYTHING = Wanted()
+_EVERYTHING = Selection()
 _INDEX = ".safetensors.index.json"
 
 
-def texts(folder: Path, names: Sequence[str], wanted: Wanted) -> None:
+def texts(folder: Path, files: Sequence[str], selection: Selection) -> None:
     """Judge everything but the weights.
 
     Args:
         folder: holds the files.
-        names: all files of the source, also those that are not there yet.
-        wanted: what the source is.
+        files: all of the source, also those that are not there yet.
+        selection: what the source is.
 
     Raises:
         BadInputError: a file is unsafe, or the source cannot be served.
     """
-    for name in names:
+    for name in files:
         if name.endswith(".json"):
             config = read_json(folder, name)
-            if wanted.component is not None and PurePosixPath(name).name == "config.json":
+            if selection.component is not None and PurePosixPath(name).name == "config.json":
                 layout.check_component(name, config)
             if name.endswith(_INDEX):
-                _check_shards(name, config, frozenset(names))
-        elif not layout.is_weights(name):
+                _check_shards(name, config, frozenset(files))
+        elif not names.is_weights(name):
             _check_text(folder, name)
-    if wanted.component is None:
+    if selection.component is None:
         layout.check_index(read_json(folder, layout.MODEL_INDEX))
 
 
-def weights(folder: Path, names: Sequence[str], _wanted: Wanted) -> None:
+def weights(folder: Path, files: Sequence[str], _selection: Selection) -> None:
     """Judge the weights by their headers.
 
     Raises:
         BadInputError: a file is no sound safetensors file.
     """
-    for name in names:
-        if layout.is_weights(name):
+    for name in files:
+        if names.is_weights(name):
+            stand_ins.check(folder / name, name)
             safetensors_header.check(folder / name, name)
 
 
-def inspect(folder: Path, wanted: Wanted = _EVERYTHING) -> Mapping[str, Any]:
+def inspect(folder: Path, selection: Selection = _EVERYTHING) -> Mapping[str, Any]:
     """Judge a fetched source and compute each part's content digest.
 
     Returns:
@@ -62,14 +63,14 @@ def inspect(folder: Path, wanted: Wanted = _EVERYTHING) -> Mapping[str, Any]:
     Raises:
         BadInputError: it is unsafe or incomplete.
     """
-    names = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
-    texts(folder, names, wanted)
-    weights(folder, names, wanted)
+    files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
+    texts(folder, files, selection)
+    weights(folder, files, selection)
     components: dict[str, str] = {}
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = {path.name: digests.of_file(path) for path in part.iterdir() if path.is_file()}
-        components[part.name] = digests.of_json(files)
-    pipeline = "" if wanted.component else read_json(folder, layout.MODEL_INDEX)["_class_name"]
+        contents = {path.name: digests.of_file(path) for path in part.iterdir() if path.is_file()}
+        components[part.name] = digests.of_json(contents)
+    pipeline = "" if selection.component else read_json(folder, layout.MODEL_INDEX)["_class_name"]
     return {"pipelineClass": pipeline, "components": components}
 
 
@@ -80,7 +81,8 @@ def read_json(folder: Path, name: str) -> Mapping[str, Any]:
         BadInputError: too large, not JSON, no object, or asking for code.
     """
     path = folder / name
-    layout.check_sizes({name: path.stat().st_size})
+    names.check_sizes({name: path.stat().st_size})
+    stand_ins.check(path, name)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -93,7 +95,8 @@ def read_json(folder: Path, name: str) -> Mapping[str, Any]:
 
 
 def _check_text(folder: Path, name: str) -> None:
-    layout.check_sizes({name: (folder / name).stat().st_size})
+    names.check_sizes({name: (folder / name).stat().st_size})
+    stand_ins.check(folder / name, name)
     try:
         text = (folder / name).read_text(encoding="utf-8")
     except ValueError as error:
@@ -109,7 +112,7 @@ def _check_shards(name: str, index: Mapping[str, Any], present: frozenset[str]) 
         raise BadInputError(Reason.INVALID_CONFIG, f"{name} has no weight_map from tensors to files")
     for shard in sorted(set(shards.values())):
         path = f"{PurePosixPath(name).parent}/{shard}"
-        if "/" in shard or "\\" in shard or not layout.is_weights(shard):
+        if "/" in shard or "\\" in shard or not names.is_weights(shard):
             raise BadInputError(
                 Reason.UNSAFE_PATH, f"{name} takes weights from {shard!r}: a safetensors file beside it is expected"
             )

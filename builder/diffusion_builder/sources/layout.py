@@ -6,29 +6,21 @@ Only safetensors, JSON and text ever get into the store.
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.sources import variants
+from diffusion_builder.sources.names import WEIGHTS, check_path, is_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 MODEL_INDEX = "model_index.json"
 # The same components; a pipeline's own class matters to nobody here.
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
-WEIGHTS = ".safetensors"
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
-# Larger than any vocabulary; a JSON file beyond it only costs memory.
-MAX_TEXT_BYTES = 64 << 20
-# More than any checkpoint has: beyond that somebody wants to fill a disk.
-MAX_TOTAL_BYTES = 256 << 30
-MAX_FILES = 10_000
-_MAX_NAME_BYTES = 255
-_MAX_PATH_BYTES = 1024
-_MAX_DEPTH = 16
 
 
 @dataclass(frozen=True)
@@ -63,6 +55,10 @@ PARTS = (
 
 
 LORA = "lora"
+# PEFT's own file with the strength of its adapter_model.safetensors.
+_LORA_SETTINGS = "adapter_config.json"
+# As many names as a message lists.
+_MAX_NAMED = 5
 IP_ADAPTER = "ip_adapter"
 IMAGE_ENCODER = Part("image_encoder", ("CLIPVisionModelWithProjection",), "model", ("config.json",))
 # What can be fetched alone, besides a LoRA and an IP-Adapter, which are one file.
@@ -81,16 +77,20 @@ COMPONENTS = (*sorted((*_ALONE, LORA, IP_ADAPTER)), *sorted(_ALIASES))
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is fetched.
+class Selection:
+    """What is fetched of an origin.
 
     Args:
         component: one of COMPONENTS, or None for a whole checkpoint.
         file: which safetensors file is the LoRA or IP-Adapter, where there are several.
+        subfolder: the folder of the origin that is taken as its root.
+        variant: which weights are taken where there are several, such as `fp16`.
     """
 
     component: str | None = None
     file: str | None = None
+    subfolder: str | None = None
+    variant: str | None = None
 
     def __post_init__(self) -> None:
         if self.component is not None and self.component not in COMPONENTS:
@@ -101,21 +101,35 @@ class Wanted:
             raise BadInputError(Reason.INVALID_ARGUMENT, "a file is named only for lora and ip_adapter")
         if self.file is not None and not is_weights(self.file):
             raise BadInputError(Reason.PICKLE_ONLY, f"file {self.file!r} is no safetensors file")
+        if self.variant is not None and not re.fullmatch(variants.VARIANT, self.variant):
+            raise BadInputError(Reason.INVALID_ARGUMENT, f"variant {self.variant!r} must be a word such as fp16")
+        if self.subfolder is not None:
+            _check_subfolder(self.subfolder)
+            object.__setattr__(self, "subfolder", str(PurePosixPath(self.subfolder)))
 
     @property
     def part(self) -> str | None:
         """Folder of the component."""
         return _ALIASES.get(self.component, self.component) if self.component else None
 
+    @property
+    def prefix(self) -> str:
+        """What the names of all files that are taken begin with."""
+        return f"{self.subfolder}/" if self.subfolder not in (None, ".") else ""
+
     def inputs(self) -> Mapping[str, str]:
         """What goes into the digest besides the origin."""
-        given = {"component": self.part, "file": self.file}
-        return {name: value for name, value in given.items() if value is not None}
+        fields = {"component": self.part, "file": self.file, "subfolder": self.subfolder, "variant": self.variant}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
-def is_weights(name: str) -> bool:
-    """Whether a file holds tensors."""
-    return name.endswith(WEIGHTS)
+def _check_subfolder(name: str) -> None:
+    try:
+        check_path(str(PurePosixPath(name)) if name else name)
+    except BadInputError as error:
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT, f"subfolder {name!r} must be a folder inside of the source, such as v2/large"
+        ) from error
 
 
 def check_index(index: Mapping[str, Any]) -> str:
@@ -196,94 +210,20 @@ def check_component(name: str, config: Mapping[str, Any]) -> None:
         BadInputError: it says that it is of a class that is not served.
     """
     part = _ALONE.get(PurePosixPath(name).parent.name)
-    said = config.get("_class_name") or config.get("architectures") or []
-    classes = said if isinstance(said, list) else [said]
+    named = config.get("_class_name") or config.get("architectures") or []
+    classes = named if isinstance(named, list) else [named]
     if part and classes and not set(map(str, classes)) & set(part.classes):
         raise BadInputError(
             Reason.UNSUPPORTED_COMPONENT, f"{name} is of class {classes[0]!r}; served are: {', '.join(part.classes)}"
         )
 
 
-def check_path(name: str) -> None:
-    """Refuse names that could lead out of the folder they are written to, or that not every filesystem can hold.
-
-    Raises:
-        BadInputError: absolute, parent, empty or backslashed parts, control characters, not UTF-8, or too long.
-    """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts or str(path) != name:
-        raise BadInputError(Reason.UNSAFE_PATH, f"the checkpoint has a file named {name!r}, which leads out of it")
-    if not name.isprintable():
-        raise BadInputError(
-            Reason.UNSAFE_PATH,
-            f"the checkpoint has a file named {name!r}: control characters and what is not UTF-8 are refused",
-        )
-    longest = max(len(part.encode()) for part in path.parts)
-    if longest > _MAX_NAME_BYTES or len(name.encode()) > _MAX_PATH_BYTES or len(path.parts) > _MAX_DEPTH:
-        raise BadInputError(Reason.UNSAFE_PATH, f"the checkpoint has a file with too long a name: {name[:200]!r}...")
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Judge all names of an origin together.
-
-    Raises:
-        BadInputError: too many, an unsafe one, or two that are one file on some filesystems.
-    """
-    seen: dict[str, str] = {}
-    for count, name in enumerate(names, 1):
-        check_count(count)
-        check_path(name)
-        folded = unicodedata.normalize("NFC", name.casefold())
-        if folded in seen:
-            raise BadInputError(
-                Reason.UNSAFE_PATH,
-                f"the checkpoint has {name!r} and {seen[folded]!r}, which are one file where case does not count",
-            )
-        seen[folded] = name
-    for folded, name in seen.items():
-        above = next((str(path) for path in PurePosixPath(folded).parents if str(path) in seen), None)
-        if above:
-            raise BadInputError(Reason.UNSAFE_PATH, f"the checkpoint has {name!r} inside of the file {seen[above]!r}")
-
-
-def check_count(count: int) -> None:
-    """Refuse more files than a checkpoint has.
-
-    Raises:
-        BadInputError: too many.
-    """
-    if count > MAX_FILES:
-        raise BadInputError(Reason.TOO_LARGE, f"the checkpoint has more than {MAX_FILES} files")
-
-
-def check_sizes(sizes: Mapping[str, int]) -> None:
-    """Judge sizes in bytes before anything is read.
-
-    Raises:
-        BadInputError: a text or all together are too large.
-    """
-    for name, size in sizes.items():
-        if not is_weights(name) and size > MAX_TEXT_BYTES:
-            raise BadInputError(Reason.TOO_LARGE, f"{name} has {size} bytes, at most {MAX_TEXT_BYTES} are read")
-    check_total("the checkpoint", sum(sizes.values()))
-
-
-def check_total(name: str, size: int) -> None:
-    """Refuse more bytes than any model has.
-
-    Raises:
-        BadInputError: too many.
-    """
-    if size > MAX_TOTAL_BYTES:
-        raise BadInputError(Reason.TOO_LARGE, f"{name} has {size} bytes, at most {MAX_TOTAL_BYTES} are taken")
-
-
-def choose(names: Sequence[str], wanted: Wanted) -> Mapping[str, str]:
+def choose(names: Sequence[str], selection: Selection) -> Mapping[str, str]:
     """Choose the files to take.
 
     Args:
         names: all files of the origin, relative, with forward slashes.
-        wanted: the checkpoint or component.
+        selection: the checkpoint or component, and where it lies.
 
     Returns:
         Name in the store to name in the origin.
@@ -291,76 +231,110 @@ def choose(names: Sequence[str], wanted: Wanted) -> Mapping[str, str]:
     Raises:
         BadInputError: something that is needed is not there.
     """
-    present = set(names)
-    if wanted.part is None:
-        return {name: name for name in _checkpoint(present)}
-    if wanted.part in (LORA, IP_ADAPTER):
-        return _single(wanted.part, wanted.file, present)
-    return _component(_ALONE[wanted.part], present)
+    prefix = selection.prefix
+    present = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    if not present and prefix:
+        folders = sorted({name.partition("/")[0] for name in names if "/" in name})
+        raise BadInputError(
+            Reason.MISSING_FILE,
+            f"there is no subfolder {selection.subfolder}; folders are: {', '.join(folders[:_MAX_NAMED]) or 'none'}",
+        )
+    if selection.part is None:
+        files = _checkpoint(present, selection.variant)
+    elif selection.part in (LORA, IP_ADAPTER):
+        files = _single(selection.part, selection, present)
+    else:
+        files = _component(_ALONE[selection.part], present, selection.variant)
+    return {target: prefix + name for target, name in sorted(files.items())}
 
 
-def _component(part: Part, present: set[str]) -> Mapping[str, str]:
+def _component(part: Part, present: set[str], variant: str | None) -> Mapping[str, str]:
     """A component in the folder of its name, or in the root."""
     prefix = f"{part.name}/" if f"{part.name}/{part.required[0]}" in present else ""
-    view = {f"{part.name}/{name.removeprefix(prefix)}": name for name in present if name.startswith(prefix)}
-    return {name: view[name] for name in sorted(_part_files(part, set(view)))}
+    inside = {name.removeprefix(prefix) for name in present if name.startswith(prefix)}
+    _check_variant([(part, inside)], variant)
+    return {target: prefix + name for target, name in _part_files(part, inside, variant).items()}
 
 
-def _single(part: str, file: str | None, present: set[str]) -> Mapping[str, str]:
-    """A LoRA or IP-Adapter: one file, and for the latter the image encoder beside it, where there is one."""
-    found = sorted(name for name in present if is_weights(name) and "/" not in name)
-    if file is None and len(found) == 1:
-        file = found[0]
-    if file is None and not found and any(name.endswith(_PICKLES) for name in present if "/" not in name):
-        raise BadInputError(Reason.PICKLE_ONLY, f"the {part} is there only as a pickle, which can run code: convert it")
-    if file is None or file not in present:
-        what = f"there is no {file}" if file else f"{len(found)} safetensors files are there: name one with --file"
-        raise BadInputError(Reason.MISSING_FILE, f"{part}: {what}")
+def _single(part: str, selection: Selection, present: set[str]) -> Mapping[str, str]:
+    """A LoRA or IP-Adapter: one file, and what belongs to it, where it lies beside it."""
+    file = selection.file or _only_file(part, selection.variant, present)
+    if file not in present:
+        raise BadInputError(Reason.MISSING_FILE, f"{part}: there is no {file}")
     files = {f"{part}/{PurePosixPath(file).name}": file}
-    if part == IP_ADAPTER:
-        folders = {f"{parent}/" if str(parent) != "." else "" for parent in PurePosixPath(file).parents}
-        for prefix in sorted(folders, key=len, reverse=True):
-            if f"{prefix}{IMAGE_ENCODER.name}/config.json" in present:
-                inside = {name.removeprefix(prefix) for name in present if name.startswith(prefix)}
-                return files | {name: prefix + name for name in sorted(_part_files(IMAGE_ENCODER, inside))}
+    if part == LORA:
+        settings = str(PurePosixPath(file).parent / _LORA_SETTINGS)
+        return files | ({f"{part}/{_LORA_SETTINGS}": settings} if settings in present else {})
+    folders = {f"{parent}/" if str(parent) != "." else "" for parent in PurePosixPath(file).parents}
+    for prefix in sorted(folders, key=len, reverse=True):
+        folder = f"{prefix}{IMAGE_ENCODER.name}/"
+        if f"{folder}config.json" in present:
+            inside = {name.removeprefix(folder) for name in present if name.startswith(folder)}
+            encoder = _part_files(IMAGE_ENCODER, inside, selection.variant)
+            return files | {target: folder + name for target, name in encoder.items()}
     return files
 
 
-def _checkpoint(present: set[str]) -> tuple[str, ...]:
-    if MODEL_INDEX not in present:
+def _only_file(part: str, variant: str | None, present: set[str]) -> str:
+    """The one safetensors file in the root, not counting what desktops leave there."""
+    ending = f".{variant}{WEIGHTS}" if variant else WEIGHTS
+    names = sorted(name for name in present if "/" not in name and not name.startswith("."))
+    files = [name for name in names if name.endswith(ending)]
+    if len(files) == 1:
+        return files[0]
+    if not files and any(map(variants.is_pickle, names)):
         raise BadInputError(
-            Reason.MISSING_FILE, f"there is no {MODEL_INDEX}: a checkpoint in diffusers layout is expected"
+            Reason.PICKLE_ONLY, f"the {part} is there only as a pickle, which can run code: convert it to safetensors"
         )
-    chosen = [MODEL_INDEX]
+    what = f"{len(files)} files *{ending} are there"
+    known = f" ({', '.join(files[:_MAX_NAMED])})" if files else ""
+    raise BadInputError(
+        Reason.MISSING_FILE, f"{part}: {what}{known}: name one with --file (in a pipeline: {part}'s file)"
+    )
+
+
+def _checkpoint(present: set[str], variant: str | None) -> Mapping[str, str]:
+    if MODEL_INDEX not in present:
+        folders = sorted(str(PurePosixPath(name).parent) for name in present if PurePosixPath(name).name == MODEL_INDEX)
+        where = (
+            f"it lies in {', '.join(folders[:_MAX_NAMED])}: name one with --subfolder (in a pipeline: the source's "
+            "subfolder)"
+            if folders
+            else "a checkpoint in diffusers layout is expected"
+        )
+        raise BadInputError(Reason.MISSING_FILE, f"there is no {MODEL_INDEX}: {where}")
+    folders_of = {
+        part.name: {name.removeprefix(f"{part.name}/") for name in present if name.startswith(f"{part.name}/")}
+        for part in PARTS
+    }
+    files = {MODEL_INDEX: MODEL_INDEX}
+    _check_variant([(part, folders_of[part.name]) for part in PARTS], variant)
     for part in PARTS:
-        chosen += _part_files(part, present)
-    return tuple(sorted(chosen))
+        chosen = _part_files(part, folders_of[part.name], variant)
+        files |= {target: f"{part.name}/{name}" for target, name in chosen.items()}
+    return files
 
 
-def _part_files(part: Part, present: set[str]) -> list[str]:
-    inside = {name for name in present if name.startswith(f"{part.name}/")}
+def _check_variant(folders: Sequence[tuple[Part, set[str]]], variant: str | None) -> None:
+    """Some part must have it, or the word is wrong."""
+    known = {
+        name for part, inside in folders if part.weights is not None for name in variants.variants(part.weights, inside)
+    }
+    if variant is not None and variant not in known:
+        raise BadInputError(
+            Reason.MISSING_FILE,
+            f"there are no weights of the variant {variant!r}; variants are: {', '.join(sorted(known)) or 'none'}",
+        )
+
+
+def _part_files(part: Part, inside: set[str], variant: str | None) -> Mapping[str, str]:
+    """Name in the store to name in the part's folder."""
     if not inside:
         raise BadInputError(Reason.MISSING_COMPONENT, f"there is no folder {part.name}: the checkpoint must contain it")
-    missing = [name for name in part.required if f"{part.name}/{name}" not in inside]
+    missing = [name for name in part.required if name not in inside]
     if missing:
         raise BadInputError(Reason.MISSING_FILE, f"{part.name} lacks {', '.join(missing)}")
-    files = [f"{part.name}/{name}" for name in (*part.required, *part.optional) if f"{part.name}/{name}" in inside]
-    return files if part.weights is None else files + _weights(part, part.weights, inside)
-
-
-def _weights(part: Part, stem: str, inside: set[str]) -> list[str]:
-    """One safetensors file, or its index and all shards."""
-    single = f"{part.name}/{stem}.safetensors"
-    if single in inside:
-        return [single]
-    index = f"{part.name}/{stem}.safetensors.index.json"
-    if index in inside:
-        shards = [n for n in inside if n.startswith(f"{part.name}/{stem}-") and n.endswith(".safetensors")]
-        return [index, *shards]
-    if any(name.endswith(_PICKLES) for name in inside):
-        raise BadInputError(
-            Reason.PICKLE_ONLY,
-            f"{part.name} has its weights only as a pickle, which can run code when it is loaded: convert them "
-            f"to {stem}.safetensors",
-        )
-    raise BadInputError(Reason.MISSING_FILE, f"{part.name} has no weights: {single} is expected")
+    files = {name: name for name in (*part.required, *part.optional) if name in inside}
+    if part.weights is not None:
+        files |= variants.choose(part.name, part.weights, inside, variant)
+    return {f"{part.name}/{target}": name for target, name in files.items()}

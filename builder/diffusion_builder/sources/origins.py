@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, Reason, UnavailableError
-from diffusion_builder.sources import layout
+from diffusion_builder.sources import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -71,32 +70,98 @@ class HubOrigin:
 
 
 class FolderOrigin:
-    """A folder, such as a mounted volume."""
+    """A folder, such as a mounted volume.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the checkpoint's.
+        root: where links may lead to, such as the mount of a claim; by default the folder itself, or in the cache of a
+            hub the repository's folder, whose snapshots are links to its blobs.
+
+    Raises:
+        BadInputError: a link leads out of the root, or there are too many files.
+    """
+
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
         self.folder = folder
+        self._root = root or root_of(folder)
+        self._real_root = self._root.resolve()
+        self._broken: dict[str, str] = {}
         self.sizes: Mapping[str, int] = self._list()
 
     def ordered(self, names: Iterable[str]) -> Sequence[str]:
         """By name."""
         return sorted(names)
 
+    def path(self, name: str) -> Path:
+        """Where a file is.
+
+        Raises:
+            BadInputError: it is a link to nothing.
+        """
+        if name in self._broken:
+            raise BadInputError(
+                Reason.MISSING_FILE,
+                f"{name} is a link to {self._broken[name]}, which is not there: bring what it leads to along, or copy "
+                "the files instead of the links (cp -rL)",
+            )
+        return self.folder / name
+
     def copy(self, name: str, target: Path) -> None:
         """Copy the content alone: no owner, mode or times."""
-        shutil.copyfile(self.folder / name, target)
+        shutil.copyfile(self.path(name), target)
 
     def _list(self) -> Mapping[str, int]:
-        """All regular files; a link that leads out of the folder is refused rather than followed."""
-        root, sizes = self.folder.resolve(), {}
-        for directory, folders, files in os.walk(self.folder):
-            folders.sort()
-            for path in (type(self.folder)(directory) / name for name in (*folders, *sorted(files))):
-                if path.is_symlink() and not path.resolve().is_relative_to(root):
-                    raise BadInputError(
-                        Reason.UNSAFE_PATH,
-                        f"{path} is a link that leads out of the checkpoint: copy the files instead (cp -rL)",
-                    )
-                if path.is_file():
-                    sizes[path.relative_to(self.folder).as_posix()] = path.stat().st_size
-                layout.check_count(len(sizes))
+        """All regular files but hidden folders'; links are followed as long as they stay inside of the root."""
+        sizes: dict[str, int] = {}
+        # Folders to look into, each with the real ones that it is in.
+        pending = [(self.folder, frozenset({self._real(self.folder)}))]
+        count = 0
+        while pending:
+            directory, above = pending.pop()
+            for path in _entries(directory):
+                count += 1
+                names.check_count(count)
+                name = path.relative_to(self.folder).as_posix()
+                real = self._real(path) if path.is_symlink() else path
+                if path.is_dir():
+                    real = real.resolve()
+                    # A link to a folder that it is in would be followed for ever.
+                    if real not in above and not path.name.startswith("."):
+                        pending.append((path, above | {real}))
+                elif path.is_file():
+                    sizes[name] = path.stat().st_size
+                elif path.is_symlink():
+                    self._broken[name] = str(path.readlink())
+                    sizes[name] = 0
         return sizes
+
+    def _real(self, path: Path) -> Path:
+        try:
+            real = path.resolve()
+        except (OSError, RuntimeError):  # links that lead to each other
+            return path.absolute()
+        if not real.is_relative_to(self._real_root):
+            raise BadInputError(
+                Reason.UNSAFE_PATH,
+                f"{path} is a link that leads out of {self._root}: copy the files instead (cp -rL)",
+            )
+        return real
+
+
+def _entries(directory: Path) -> list[Path]:
+    """What is in a folder; nothing where nobody may look, such as lost+found."""
+    try:
+        return sorted(directory.iterdir())
+    except PermissionError:
+        return []
+
+
+def root_of(folder: Path) -> Path:
+    """Where links of a folder may lead to: itself, or the repository in the cache of huggingface_hub around it.
+
+    A snapshot there is made of links to `blobs` beside `snapshots`.
+    """
+    for path in (folder.absolute(), *folder.absolute().parents):
+        if path.parent.name == "snapshots" and (path.parent.parent / "blobs").is_dir():
+            return path.parent.parent
+    return folder

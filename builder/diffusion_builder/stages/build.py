@@ -168,7 +168,7 @@ def _origin(source: Source, component: str | None, file: str | None) -> stages.O
     hub, archive = source.hugging_face, source.archive
     return stages.Origin(
         source.path, hub.repo if hub else None, hub.revision if hub else None, archive.url if archive else None,
-        archive.sha256 if archive else None, component, file,
+        archive.sha256 if archive else None, component, file, source.subfolder, source.variant,
     )  # fmt: skip
 
 

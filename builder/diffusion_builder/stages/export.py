@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Bumped when the exported graph changes for unchanged weights.
 _EXPORT_VERSION = 4
+# Bumped when the same LoRAs change weights in another way.
+_MERGE_VERSION = 2
 # Bytes per weight: a graph is there twice while it is packed; a bfloat16 one has a float32 twin for a while.
 _WRITTEN: Mapping[Precision, int] = {Precision.FLOAT32: 8, Precision.FLOAT16: 4, Precision.BFLOAT16: 6}
 # Told the name of a phase when it begins.
@@ -117,6 +119,8 @@ def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact,
     if given := options.given(without={"around"}):
         inputs |= {"options": given, "contents": {name: part.content for name, part in found.items()}}
         inputs["loras"] = [part.content for part in loras]
+    if loras:
+        inputs["merge"] = _MERGE_VERSION
 
     def write(folder: Path) -> Mapping[str, Any]:
         return _export(material, component, Precision(request.precision), folder, on_phase)

@@ -78,7 +78,8 @@ _REPORTED: Mapping[str, Callable[[Mapping[str, Any]], Result]] = {
 class Origin:
     """Where a checkpoint comes from: a folder, a repository at a revision, or an archive with its SHA-256.
 
-    `component` and `file` choose a part of it: see `layout.Wanted`.
+    `root` is where links of the folder may lead to: see `origins.FolderOrigin`. `component`, `file`, `subfolder` and
+    `variant` choose a part of it: see `layout.Selection`.
     """
 
     path: Path | None = None
@@ -88,6 +89,9 @@ class Origin:
     sha256: str | None = None
     component: str | None = None
     file: str | None = None
+    subfolder: str | None = None
+    variant: str | None = None
+    root: Path | None = None
 
 
 def fetch(context: Context, origin: Origin) -> Result:
@@ -99,19 +103,21 @@ def _fetch(store: Store, origin: Origin, phase: Callable[..., None]) -> tuple[Ar
     from diffusion_builder import sources
     from diffusion_builder.sources.download import Download
     from diffusion_builder.sources.hub import Hub, HubReference
-    from diffusion_builder.sources.layout import Wanted
+    from diffusion_builder.sources.layout import Selection
 
     def on_file(name: str, fraction: float) -> None:
         phase("copy" if origin.path else "download", fraction, name)
 
-    wanted = Wanted(origin.component, origin.file)
+    selection = Selection(origin.component, origin.file, origin.subfolder, origin.variant)
+    if origin.root is not None and origin.path is None:
+        raise BadInputError(Reason.INVALID_ARGUMENT, "--root is where links of a folder may lead to: give --path too")
     match (origin.path, origin.repo, origin.revision, origin.url, origin.sha256):
         case (path, None, None, None, None) if path is not None:
-            return sources.from_folder(store, path, on_file, wanted)
+            return sources.from_folder(store, path, on_file, selection, origin.root)
         case (None, str(repo), str(revision), None, None):
-            return sources.from_hub(store, Hub.from_environment, HubReference(repo, revision), on_file, wanted)
+            return sources.from_hub(store, Hub.from_environment, HubReference(repo, revision), on_file, selection)
         case (None, None, None, str(url), str(sha256)):
-            return sources.from_archive(store, Download(url, sha256), on_file, wanted)
+            return sources.from_archive(store, Download(url, sha256), on_file, selection)
     raise BadInputError(
         Reason.INVALID_ARGUMENT,
         "give either a folder (--path), or both --repo ORG/NAME and --revision COMMIT, or both --url and --sha256",

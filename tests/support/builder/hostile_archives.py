@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion_builder.errors import Reason
-from diffusion_builder.sources.layout import MAX_FILES
+from diffusion_builder.sources.names import MAX_FILES
 from tests.support.builder.hostile_folders import BOMB, CONFIG, PICKLE, UNET, edit, put
 
 

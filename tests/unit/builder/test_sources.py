@@ -11,7 +11,7 @@ import pytest
 from diffusion_builder import sources
 from diffusion_builder.errors import BadInputError, Reason, UnavailableError
 from diffusion_builder.sources.hub import Hub, HubFile, HubReference
-from diffusion_builder.sources.layout import Wanted
+from diffusion_builder.sources.layout import Selection
 from diffusion_builder.store import Store
 from examples.demo_hub import File, HubHandler, HubServer, Repository, revision_of
 
@@ -46,13 +46,13 @@ def test_a_component_alone_has_the_content_digest_that_it_has_in_a_checkpoint(
     pristine_checkpoint: Path, tmp_path: Path, component: str
 ) -> None:
     whole, _ = sources.from_folder(Store(tmp_path), pristine_checkpoint, ignore)
-    alone, _ = sources.from_folder(Store(tmp_path), pristine_checkpoint, ignore, Wanted(component))
-    part = str(Wanted(component).part)
+    alone, _ = sources.from_folder(Store(tmp_path), pristine_checkpoint, ignore, Selection(component))
+    part = str(Selection(component).part)
     assert alone.manifest.extra == {
         "pipelineClass": "", "components": {part: whole.manifest.extra["components"][part]},
     }  # fmt: skip
     # The same from a repository that holds nothing else, as overrides usually are.
-    root, _ = sources.from_folder(Store(tmp_path), pristine_checkpoint / part, ignore, Wanted(component))
+    root, _ = sources.from_folder(Store(tmp_path), pristine_checkpoint / part, ignore, Selection(component))
     assert root == alone
 
 
@@ -75,19 +75,19 @@ def extra_parts(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("wanted", "where", "files"),
     [
-        (Wanted("lora"), "", {"lora/lora.safetensors"}),
-        (Wanted("lora", "adapters/one.safetensors"), "", {"lora/one.safetensors"}),
-        (Wanted("controlnet"), "net", {"controlnet/config.json", "controlnet/diffusion_pytorch_model.safetensors"}),
+        (Selection("lora"), "", {"lora/lora.safetensors"}),
+        (Selection("lora", "adapters/one.safetensors"), "", {"lora/one.safetensors"}),
+        (Selection("controlnet"), "net", {"controlnet/config.json", "controlnet/diffusion_pytorch_model.safetensors"}),
         (
-            Wanted("ip_adapter", "models/ip.safetensors"), "",
+            Selection("ip_adapter", "models/ip.safetensors"), "",
             {"ip_adapter/ip.safetensors", "image_encoder/config.json", "image_encoder/model.safetensors"},
         ),
-        (Wanted("ip_adapter", "lora.safetensors"), "", {"ip_adapter/lora.safetensors"}),
-        (Wanted("image_encoder"), "models", {"image_encoder/config.json", "image_encoder/model.safetensors"}),
+        (Selection("ip_adapter", "lora.safetensors"), "", {"ip_adapter/lora.safetensors"}),
+        (Selection("image_encoder"), "models", {"image_encoder/config.json", "image_encoder/model.safetensors"}),
     ],
 )  # fmt: skip
 def test_adapters_and_controlnets_are_taken_from_where_they_lie(
-    checkpoint: Path, tmp_path: Path, wanted: Wanted, where: str, files: set[str]
+    checkpoint: Path, tmp_path: Path, wanted: Selection, where: str, files: set[str]
 ) -> None:
     artifact, _ = sources.from_folder(Store(tmp_path / "store"), extra_parts(checkpoint) / where, ignore, wanted)
     assert files_of(artifact) == files
@@ -115,10 +115,10 @@ def test_what_is_not_such_a_component_is_refused(
     (folder / "net" / "empty").mkdir()
     store = Store(tmp_path / "store")
     if reason is None:
-        sources.from_folder(store, folder / where, ignore, Wanted(component, file))
+        sources.from_folder(store, folder / where, ignore, Selection(component, file))
         return
     with pytest.raises(BadInputError) as caught:
-        sources.from_folder(store, folder / where, ignore, Wanted(component, file))
+        sources.from_folder(store, folder / where, ignore, Selection(component, file))
     assert caught.value.reason is reason
 
 
@@ -171,12 +171,12 @@ def test_an_override_of_one_component_downloads_only_that(checkpoint: Path, tmp_
     reference = HubReference("a/b", revision_of(tmp_path / "hub" / "a" / "b"))
     with FlakyHub(tmp_path / "hub") as server, serving(server) as address:
         artifact, _ = sources.from_hub(
-            Store(tmp_path / "store"), lambda: Hub(address, None), reference, ignore, Wanted("denoiser")
+            Store(tmp_path / "store"), lambda: Hub(address, None), reference, ignore, Selection("denoiser")
         )
     assert files_of(artifact) == {"unet/config.json", UNET}
     assert {name for _, name, _ in server.asked} == {"config.json", "diffusion_pytorch_model.safetensors"}
     again, cached = sources.from_hub(
-        Store(tmp_path / "store"), lambda: pytest.fail("asked"), reference, ignore, Wanted("unet")
+        Store(tmp_path / "store"), lambda: pytest.fail("asked"), reference, ignore, Selection("unet")
     )
     assert (again, cached) == (artifact, True)
 
@@ -190,7 +190,7 @@ def test_a_broken_download_from_a_hub_goes_on_where_it_was(
     reference = HubReference("a/b", revision_of(tmp_path / "hub" / "a" / "b"))
     with FlakyHub(tmp_path / "hub", breaks=1) as server, serving(server) as address:
         artifact, _ = sources.from_hub(
-            Store(tmp_path / "store"), lambda: Hub(address, None), reference, ignore, Wanted("unet")
+            Store(tmp_path / "store"), lambda: Hub(address, None), reference, ignore, Selection("unet")
         )
     assert (artifact.path / UNET).read_bytes() == (checkpoint / UNET).read_bytes()
     assert ("GET", "diffusion_pytorch_model.safetensors", "bytes=1000-") in server.asked

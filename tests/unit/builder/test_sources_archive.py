@@ -18,7 +18,7 @@ from diffusion_builder import sources
 from diffusion_builder.errors import BadInputError, BuilderError, ExitCode, Reason, UnavailableError
 from diffusion_builder.sources import download
 from diffusion_builder.sources.download import Download
-from diffusion_builder.sources.layout import Wanted
+from diffusion_builder.sources.layout import Selection
 from diffusion_builder.store import Artifact, Store
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "_FIRST_WAIT_SECONDS", 0.0001)
 
 
-def _fetch(store: Path, address: str, content: bytes, wanted: Wanted | None = None) -> tuple[Artifact, bool]:
+def _fetch(store: Path, address: str, content: bytes, selection: Selection | None = None) -> tuple[Artifact, bool]:
     source = Download(f"{address}/model.tar.gz?token=s3cret", hashlib.sha256(content).hexdigest())
-    return sources.from_archive(Store(store), source, ignore, wanted or Wanted())
+    return sources.from_archive(Store(store), source, ignore, selection or Selection())
 
 
 def test_an_archive_is_the_same_checkpoint_as_its_folder(
@@ -94,7 +94,7 @@ def test_an_archive_is_the_same_checkpoint_as_its_folder(
     folder, _ = sources.from_folder(Store(tmp_path / "a"), pristine_checkpoint, ignore)
     with FileServer(packed) as server, serving(server) as address:
         artifact, _ = _fetch(tmp_path / "b", address, packed)
-        alone, _ = _fetch(tmp_path / "b", address, packed, Wanted("vae"))
+        alone, _ = _fetch(tmp_path / "b", address, packed, Selection("vae"))
     assert artifact.manifest.files == folder.manifest.files
     assert artifact.manifest.extra == folder.manifest.extra
     assert {name.split("/")[0] for name in files_of(alone)} == {"vae"}
