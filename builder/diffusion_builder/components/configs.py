@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.components import parts
@@ -14,36 +15,35 @@ if TYPE_CHECKING:
 
 _Types = tuple[type, ...]
 _POSITIVE: _Types = (int,)
-# What is read here or by the contract. The libraries would silently put a default for an entry that is missing, and
-# then build another model than the weights are for.
-_REQUIRED: Mapping[str, Mapping[str, _Types]] = {
+_LIST: _Types = (list,)
+_VISION: Mapping[str, int] = {"hidden_size": 768, "image_size": 224, "patch_size": 32}
+# What is read here or by the contract, with what the library's configuration class takes where a file does not say:
+# tools write only what differs from it. Here and not asked of the classes, since these come with torch.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     parts.TEXT_ENCODER: {
-        "hidden_size": _POSITIVE,
-        "max_position_embeddings": _POSITIVE,
-        "num_hidden_layers": _POSITIVE,
-        "vocab_size": _POSITIVE,
+        "hidden_size": 512, "max_position_embeddings": 77, "num_hidden_layers": 12, "vocab_size": 49408,
     },
-    parts.IMAGE_ENCODER: {
-        "hidden_size": _POSITIVE,
-        "image_size": _POSITIVE,
-        "patch_size": _POSITIVE,
-        "projection_dim": _POSITIVE,
-    },
+    parts.IMAGE_ENCODER: {**_VISION, "projection_dim": 512},
     parts.UNET: {
-        "in_channels": _POSITIVE,
-        "out_channels": _POSITIVE,
-        "block_out_channels": (list,),
-        "cross_attention_dim": (int, list),
+        "in_channels": 4, "out_channels": 4, "block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2,
+        "cross_attention_dim": 1280,
     },
-    parts.VAE: {"latent_channels": _POSITIVE, "block_out_channels": (list,)},
+    parts.VAE: {"latent_channels": 4, "block_out_channels": [64]},
     parts.CONTROLNET: {
-        "in_channels": _POSITIVE,
-        "block_out_channels": (list,),
-        "conditioning_embedding_out_channels": (list,),
-        "cross_attention_dim": (int, list),
+        "in_channels": 4, "block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2,
+        "conditioning_embedding_out_channels": [16, 32, 96, 256], "cross_attention_dim": 1280,
     },
-    parts.SAFETY_CHECKER: {"projection_dim": _POSITIVE},
+    parts.SAFETY_CHECKER: {"projection_dim": 512, "vision_config": {}},
+}  # fmt: skip
+# Entries that are lists, or may be; all others are positive integers.
+_TYPES: Mapping[str, _Types] = {
+    "block_out_channels": _LIST,
+    "conditioning_embedding_out_channels": _LIST,
+    "cross_attention_dim": (int, list),
+    "layers_per_block": (int, list),
 }
+# Where a part's entries are inside of the configuration of a whole CLIP model.
+_INNER: Mapping[str, str] = {parts.TEXT_ENCODER: "text_config", parts.IMAGE_ENCODER: "vision_config"}
 # Entries that give a UNet further inputs, which nothing here could feed.
 _UNSERVED = (
     "addition_embed_type",
@@ -57,26 +57,42 @@ _UNSERVED = (
 def read(folder: Path, part: str) -> Mapping[str, Any]:
     """Read and judge `config.json` of a part.
 
+    Returns:
+        Its entries, and the library's defaults for those of `DEFAULTS` that are missing.
+
     Raises:
-        BadInputError: not readable, an entry is missing or of another type, or asks for inputs that are not served.
+        BadInputError: not readable, an entry is of another type, or asks for inputs that are not served.
     """
     name = f"{part}/config.json"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(Reason.INVALID_CONFIG, f"{name} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise BadInputError(Reason.INVALID_CONFIG, f"{name} must be a JSON object")
-    for entry, types in _REQUIRED[part].items():
-        _check_entry(name, entry, config.get(entry), types)
-    scale = config.get("scaling_factor", 1.0)
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or scale <= 0:
-        raise BadInputError(Reason.INVALID_CONFIG, f"{name}: scaling_factor is {scale!r}, a positive number is needed")
+    content = _object(name, content)
+    inner = _INNER.get(part)
+    if inner is not None and content.get(inner) is not None:
+        name = f"{name}: {inner}"
+        content = _object(name, content[inner])
+    config: dict[str, Any] = {**DEFAULTS[part], **content}
+    for entry in DEFAULTS[part].keys() - {"vision_config"}:
+        _check_entry(name, entry, config[entry], _TYPES.get(entry, _POSITIVE))
+    _check_scale(name, config.get("scaling_factor", 1.0))
     if part in (parts.UNET, parts.CONTROLNET):
         _check_served(name, config)
     if part == parts.SAFETY_CHECKER:
-        _check_vision(name, config.get("vision_config"))
+        config["vision_config"] = _vision(name, config)
     return config
+
+
+def _object(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BadInputError(Reason.INVALID_CONFIG, f"{name} must be a JSON object")
+    return value
+
+
+def _check_scale(name: str, scale: object) -> None:
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+        raise BadInputError(Reason.INVALID_CONFIG, f"{name}: scaling_factor is {scale!r}, a positive number is needed")
 
 
 def text_width(name: str, config: Mapping[str, Any]) -> int:
@@ -96,19 +112,24 @@ def text_width(name: str, config: Mapping[str, Any]) -> int:
 
 def _check_entry(name: str, entry: str, value: object, types: _Types) -> None:
     if value is None:
-        raise BadInputError(Reason.INVALID_CONFIG, f"{name} lacks {entry}: take the file that belongs to the weights")
+        raise BadInputError(
+            Reason.INVALID_CONFIG, f"{name} lacks {entry}, which is null: take the file that belongs to the weights"
+        )
     numbers = value if isinstance(value, list) else [value]
     sound = all(isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in numbers)
     if not isinstance(value, types) or not numbers or not sound:
-        wanted = " or ".join("a list of positive integers" if kind is list else "a positive integer" for kind in types)
-        raise BadInputError(Reason.INVALID_CONFIG, f"{name}: {entry} is {value!r}, {wanted} is needed")
+        kinds = " or ".join("a list of positive integers" if kind is list else "a positive integer" for kind in types)
+        raise BadInputError(Reason.INVALID_CONFIG, f"{name}: {entry} is {value!r}, {kinds} is needed")
 
 
-def _check_vision(name: str, config: object) -> None:
-    if not isinstance(config, dict):
-        raise BadInputError(Reason.INVALID_CONFIG, f"{name} lacks vision_config, the model that looks at pictures")
-    for entry in ("hidden_size", "image_size", "patch_size"):
-        _check_entry(f"{name}: vision_config", entry, config.get(entry), _POSITIVE)
+def _vision(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model that looks at images; as transformers' CLIPConfig, an old `vision_config_dict` counts as a whole."""
+    entry = "vision_config_dict" if config.get("vision_config_dict") is not None else "vision_config"
+    value = config[entry]
+    vision = {**_VISION, **_object(f"{name}: {entry}", {} if value is None else value)}
+    for number in _VISION:
+        _check_entry(f"{name}: {entry}", number, vision[number], _POSITIVE)
+    return vision
 
 
 def _check_served(name: str, config: Mapping[str, Any]) -> None:

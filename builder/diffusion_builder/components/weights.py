@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +13,7 @@ from safetensors.torch import load_file
 from diffusion_builder.errors import BadInputError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from diffusion_builder.components.base import Model
@@ -27,9 +29,9 @@ def diffusers_model(model_class: Model, folder: Path, dtype: torch.dtype) -> Mod
     where a weight is missing.
 
     Raises:
-        BadInputError: weights are missing, left over, or of other shapes.
+        BadInputError: the configuration makes no model, or weights are missing, left over, or of other shapes.
     """
-    with torch.device("meta"):
+    with _configured(folder.name), torch.device("meta"):
         model = model_class.from_config(model_class.load_config(folder, local_files_only=True))
     state = {name: tensor.to(dtype) for name, tensor in _state(folder).items()}
     # Old autoencoders name the weights of their attention differently; the library's loader does the same.
@@ -49,16 +51,51 @@ def transformers_model(model_class: Model, folder: Path, dtype: torch.dtype) -> 
     """Load a model of transformers.
 
     Raises:
-        BadInputError: weights are missing.
+        BadInputError: the configuration makes no model, weights are missing, or there are more layers than it tells of.
     """
     # Eager attention has no data-dependent Python branches that a trace would freeze.
-    model, info = model_class.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="eager",
-        output_loading_info=True,
-    )  # fmt: skip
+    with _configured(folder.name):
+        model, info = model_class.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="eager",
+            output_loading_info=True,
+        )  # fmt: skip
     # Left over is normal here: files often hold a head or position numbers that this class does not use.
-    complain(folder.name, info["missing_keys"], ())
+    complain(folder.name, info["missing_keys"], _more_layers(model, folder, info["unexpected_keys"]))
     return ready(model)
+
+
+@contextmanager
+def _configured(part: str) -> Iterator[None]:
+    """A stranger's numbers and names can fail anywhere in a library: none of it is a bug of ours."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        StrictDataclassError,
+        TypeError,
+        ValueError,
+    ) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadInputError(
+            Reason.INVALID_CONFIG, f"{part}: no model can be made from config.json ({lines[-1].strip()}). {_TOGETHER}"
+        ) from error
+
+
+def _more_layers(model: Model, folder: Path, unexpected: Collection[str]) -> list[str]:
+    """Weights of layers beyond the library's default number, where the configuration says none.
+
+    A number that is written down is meant: a smaller one than the file's leaves out the last layers.
+    """
+    if "num_hidden_layers" in (folder / "config.json").read_text(encoding="utf-8"):
+        return []
+    names = model.state_dict().keys()
+    return [key for key in unexpected if re.sub(r"\.layers\.\d+\.", ".layers.0.", key) in names]
 
 
 def ready(model: Model) -> Model:
