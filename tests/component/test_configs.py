@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
 
 from diffusion_builder.components import configs, parts
@@ -97,13 +98,56 @@ def test_a_text_encoders_entries_may_be_inside_of_a_whole_clip_models(tmp_path: 
         (parts.TEXT_ENCODER, {"text_config": "x"}, "text_config"),
         (parts.VAE, {"scaling_factor": float("nan")}, "scaling_factor"),
         (parts.VAE, {"scaling_factor": float("inf")}, "scaling_factor"),
+        (parts.VAE, {"scaling_factor": 10**400}, "scaling_factor"),
+        (parts.VAE, {"shift_factor": "x"}, "shift_factor"),
         (parts.UNET, {"in_channels": None}, "lacks in_channels"),
+        (parts.UNET, {"layers_per_block": [1]}, "layers_per_block has 1 entries"),
     ],
 )
 def test_an_entry_that_makes_no_sense_is_named(tmp_path: Path, part: str, config: object, says: str) -> None:
     with pytest.raises(BadInputError, match=says) as caught:
         _read(tmp_path, part, config)
     assert caught.value.reason is Reason.INVALID_CONFIG
+
+
+@pytest.mark.parametrize(
+    ("part", "config", "says"),
+    [
+        (parts.VAE, {"out_channels": 4}, "out_channels is 4"),
+        (parts.CONTROLNET, {"conditioning_channels": 1}, "conditioning_channels is 1"),
+        (parts.UNET, {"encoder_hid_dim": 32}, "encoder_hid_dim 32"),
+    ],
+)
+def test_a_model_with_other_inputs_is_not_served(tmp_path: Path, part: str, config: object, says: str) -> None:
+    with pytest.raises(BadInputError, match=says) as caught:
+        _read(tmp_path, part, config)
+    assert caught.value.reason is Reason.UNSUPPORTED_COMPONENT
+
+
+def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
+    folder = written(tmp_path, {parts.TEXT_ENCODER: written_parts.text_encoder()})[parts.TEXT_ENCODER]
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 100}))
+    with pytest.raises(BadInputError, match=r"token_embedding.weight is \[99, 32\], config.json asks for \[100, 32\]"):
+        load(Component.TEXT_ENCODER, {parts.TEXT_ENCODER: folder})
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("image_proj.proj.weight", (3,)), ("ip_adapter.1.to_k_ip.weight", ()), ("image_proj.proj.weight", ())],
+)
+def test_an_ip_adapter_with_vectors_in_the_place_of_matrices_is_bad_input(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    folders = written(tmp_path, {
+        parts.UNET: written_parts.unet(), parts.IP_ADAPTER: written_parts.ip_adapter(),
+        parts.IMAGE_ENCODER: written_parts.image_encoder(),
+    })  # fmt: skip
+    file = folders[parts.IP_ADAPTER] / "ip-adapter.safetensors"
+    save_file(load_file(file) | {name: torch.ones(shape)}, file)
+    with pytest.raises(BadInputError, match="is no matrix") as caught:
+        load(Component.DENOISER, folders, ip_adapter="0" * 64)
+    assert caught.value.reason is Reason.INVALID_WEIGHTS
 
 
 _SPARSE: Mapping[Component, tuple[str, written_parts.Write]] = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
@@ -226,3 +227,17 @@ def test_a_source_without_the_component_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="has no unet; it has: vae") as caught:
         _export(tmp_path, {"vae": parts.vae(levels=2)}, Component.DENOISER)
     assert caught.value.reason is Reason.MISSING_COMPONENT
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        parts.vae()(folder)
+        file = folder / "diffusion_pytorch_model.safetensors"
+        state = load_file(file)
+        state["decoder.conv_in.weight"][0] = float("nan")
+        save_file(state, file)
+
+    # NaN is lost where the larger of two numbers is asked for.
+    with pytest.raises(BadInputError, match="not finite") as caught:
+        _export(tmp_path, {"vae": write}, Component.VAE_DECODER)
+    assert caught.value.reason is Reason.INVALID_WEIGHTS

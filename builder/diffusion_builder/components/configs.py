@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.components import parts
@@ -44,10 +43,13 @@ _TYPES: Mapping[str, _Types] = {
 }
 # Where a part's entries are inside of the configuration of a whole CLIP model.
 _INNER: Mapping[str, str] = {parts.TEXT_ENCODER: "text_config", parts.IMAGE_ENCODER: "vision_config"}
+_COLORS = 3
+_LARGEST = 3.4e38
 # Entries that give a UNet further inputs, which nothing here could feed.
 _UNSERVED = (
     "addition_embed_type",
     "class_embed_type",
+    "encoder_hid_dim",
     "encoder_hid_dim_type",
     "num_class_embeds",
     "time_cond_proj_dim",
@@ -76,7 +78,8 @@ def read(folder: Path, part: str) -> Mapping[str, Any]:
     config: dict[str, Any] = {**DEFAULTS[part], **content}
     for entry in DEFAULTS[part].keys() - {"vision_config"}:
         _check_entry(name, entry, config[entry], _TYPES.get(entry, _POSITIVE))
-    _check_scale(name, config.get("scaling_factor", 1.0))
+    if part == parts.VAE:
+        _check_vae(name, config)
     if part in (parts.UNET, parts.CONTROLNET):
         _check_served(name, config)
     if part == parts.SAFETY_CHECKER:
@@ -90,9 +93,27 @@ def _object(name: str, value: object) -> Mapping[str, Any]:
     return value
 
 
-def _check_scale(name: str, scale: object) -> None:
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+def _check_vae(name: str, config: Mapping[str, Any]) -> None:
+    scale, shift = config.get("scaling_factor", 1.0), config.get("shift_factor")
+    if not _is_number(scale) or scale <= 0:
         raise BadInputError(Reason.INVALID_CONFIG, f"{name}: scaling_factor is {scale!r}, a positive number is needed")
+    if shift is not None and not _is_number(shift):
+        raise BadInputError(Reason.INVALID_CONFIG, f"{name}: shift_factor is {shift!r}, a number is needed")
+    for entry in ("in_channels", "out_channels"):
+        _check_channels(name, entry, config)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a finite number that float32 holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _check_channels(name: str, entry: str, config: Mapping[str, Any]) -> None:
+    if config.get(entry, _COLORS) != _COLORS:
+        raise BadInputError(
+            Reason.UNSUPPORTED_COMPONENT,
+            f"{name}: {entry} is {config[entry]!r}; images of {_COLORS} channels are served",
+        )
 
 
 def text_width(name: str, config: Mapping[str, Any]) -> int:
@@ -133,6 +154,13 @@ def _vision(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_served(name: str, config: Mapping[str, Any]) -> None:
+    layers, blocks = config["layers_per_block"], config["block_out_channels"]
+    if isinstance(layers, list) and len(layers) != len(blocks):
+        raise BadInputError(
+            Reason.INVALID_CONFIG,
+            f"{name}: layers_per_block has {len(layers)} entries, block_out_channels {len(blocks)}",
+        )
+    _check_channels(name, "conditioning_channels", config)
     for entry in _UNSERVED:
         if config.get(entry) is not None:
             raise BadInputError(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _PROJECTION = "image_proj."
 _ATTENTION = "ip_adapter."
 _TO_KEY = "to_k_ip.weight"
+# The first layer of the kinds of projection: plain, plus, and full.
+_MATRICES = ("proj.weight", "proj_in.weight", "proj.0.weight")
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class Adapter:
     @property
     def image_width(self) -> int:
         """Features per element of what it reads."""
-        for name, axis in (("proj.weight", 1), ("proj_in.weight", 1), ("proj.0.weight", 1)):
+        for name in _MATRICES:
             if name in self.projection:
-                return int(self.projection[name].shape[axis])
+                return int(self.projection[name].shape[1])
         raise BadInputError(
             Reason.UNSUPPORTED_COMPONENT,
             "this kind of IP-Adapter is not served: it must read what a CLIP image encoder gives (plain, plus, full)",
@@ -76,6 +78,10 @@ def read(folder: Path) -> Adapter:
         {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         for prefix in (_PROJECTION, _ATTENTION)
     )
+    flat = next((name for name in _MATRICES if name in projection and projection[name].dim() != 2), None)  # noqa: PLR2004
+    flat = flat or next((name for name in attention if name.endswith(_TO_KEY) and attention[name].dim() != 2), None)  # noqa: PLR2004
+    if flat is not None:
+        raise BadInputError(Reason.INVALID_WEIGHTS, f"{files[0].name} is no IP-Adapter: {flat} is no matrix")
     face = any("lora" in name for name in attention) or any("perceiver" in name for name in projection)
     if not projection or not any(name.endswith(_TO_KEY) for name in attention):
         raise BadInputError(

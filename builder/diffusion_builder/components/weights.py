@@ -51,14 +51,21 @@ def transformers_model(model_class: Model, folder: Path, dtype: torch.dtype) -> 
     """Load a model of transformers.
 
     Raises:
-        BadInputError: the configuration makes no model, weights are missing, or there are more layers than it tells of.
+        BadInputError: the configuration makes no model, weights are missing or of other shapes, or there are more
+            layers than it tells of.
     """
     # Eager attention has no data-dependent Python branches that a trace would freeze.
     with _configured(folder.name):
         model, info = model_class.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="eager",
-            output_loading_info=True,
+            output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
+    if info["mismatched_keys"]:
+        key, stored, needed = min(info["mismatched_keys"])
+        raise BadInputError(
+            Reason.INVALID_WEIGHTS,
+            f"{folder.name}: {key} is {list(stored)}, config.json asks for {list(needed)}. {_TOGETHER}",
+        )
     # Left over is normal here: files often hold a head or position numbers that this class does not use.
     complain(folder.name, info["missing_keys"], _more_layers(model, folder, info["unexpected_keys"]))
     return ready(model)

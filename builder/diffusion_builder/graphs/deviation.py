@@ -159,5 +159,14 @@ def _compare(name: str, want: npt.NDArray[np.float32], have: npt.NDArray[np.floa
         )
     if want.dtype.kind != "f":
         return Deviation(0.0, 0.0) if np.array_equal(want, have) else Deviation(math.inf, math.inf)
+    if not np.isfinite(want).all():
+        raise BadInputError(
+            Reason.INVALID_WEIGHTS,
+            f"{name} is not finite in torch, with ordinary inputs: the weights are damaged, or too large for the "
+            "precision",
+        )
+    if not np.isfinite(have).all():
+        # Not left to arithmetic: the larger of a number and NaN is the number.
+        return Deviation(math.inf, math.inf)
     absolute = float(np.abs(want - have).max())
     return Deviation(absolute, absolute / max(float(np.abs(want).max()), _SMALLEST))

@@ -161,9 +161,9 @@ def _zip(archive: zipfile.ZipFile, name: str, limit: int) -> ArchiveOrigin:
     members: dict[str, zipfile.ZipInfo] = {}
     total = 0
     for member in archive.infolist():
-        # The library cuts a name at NUL; what it was is judged.
-        entry = _plain_name(member.orig_filename)
-        if member.is_dir():
+        # The library cuts a name at NUL; what it was is judged. Some Windows programs pack with backslashes.
+        entry = _plain_name(member.orig_filename.replace("\\", "/"))
+        if member.is_dir() or member.orig_filename.endswith("\\"):
             names.check_path(entry)
             continue
         kind = stat.S_IFMT(member.external_attr >> 16)

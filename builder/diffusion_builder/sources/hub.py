@@ -23,6 +23,7 @@ _REVISION = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _DENIED = (401, 403)
+_TOKEN = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class HubFile:
     sha256: str | None = None
 
 
+def _no_token(path: str | None) -> BadInputError:
+    # What it holds is a secret, whatever it is.
+    return BadInputError(
+        Reason.ACCESS_DENIED,
+        f"the token file {path} holds no token, which is one word of printable characters: write the secret again",
+    )
+
+
 def _transport_error(http_error: type[Exception]) -> type[Exception]:
     """What the HTTP library of this version of huggingface_hub raises when nobody answers."""
     return next(base for base in http_error.__mro__[1:] if issubclass(base, Exception))
@@ -80,11 +89,15 @@ class Hub:
         """
         path = os.environ.get("HF_TOKEN_PATH")
         try:
-            token = Path(path).read_text().strip() if path else None
+            token = Path(path).read_text(encoding="utf-8").strip() if path else None
         except OSError as error:
             raise BadInputError(
                 Reason.ACCESS_DENIED, f"the token file {path} cannot be read ({error.strerror}): mount the secret"
             ) from error
+        except ValueError as error:
+            raise _no_token(path) from error
+        if token and not _TOKEN.fullmatch(token):
+            raise _no_token(path)
         return cls(os.environ.get("HF_ENDPOINT", _DEFAULT_ENDPOINT).rstrip("/"), token)
 
     def files(self, reference: HubReference) -> Mapping[str, HubFile]:

@@ -256,7 +256,7 @@ def _load(spec: ComponentSpec, material: Material, precision: Precision) -> Load
 
     try:
         return spec.load(material, precision)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RuntimeError) as error:
         raise BadInputError(
             Reason.INVALID_WEIGHTS,
             f"{spec.component} cannot be loaded: {first_line(error)}. Do config.json and weights belong together?",

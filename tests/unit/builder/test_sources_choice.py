@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tarfile
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -421,3 +422,26 @@ def test_the_command_takes_subfolder_variant_and_root(checkpoint: Path, tmp_path
     assert (code, sorted(body["components"])) == (0, sorted((*_STEMS, "scheduler", "tokenizer")))
     code, body = _run(tmp_path, "--repo", "a/b", "--revision", "0" * 40, "--root", str(claim))
     assert (code, body["error"]["reason"]) == (64, "InvalidArgument")
+
+
+def test_a_zip_with_backslashes_is_read_as_it_is_meant(pristine_checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "archive"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("model\\unet\\", b"")
+        for path in sorted(path for path in pristine_checkpoint.rglob("*") if path.is_file()):
+            name = "\\".join(("model", *path.relative_to(pristine_checkpoint).parts))
+            archive.writestr(name, path.read_bytes())
+    artifact, _ = sources.from_archive(Store(tmp_path / "store"), Local(f"http://local{file}", "0" * 64), ignore)
+    assert artifact.manifest.files == _fetch(tmp_path / "other", pristine_checkpoint).manifest.files
+
+
+@pytest.mark.parametrize("content", [b"hf_abc\nhf_def", b"\xff\xfeh\0f\0", b"hf abc", "hf_\u00e9".encode()])
+def test_a_token_file_that_holds_no_token_is_named_and_not_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    (tmp_path / "token").write_bytes(content)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(BadInputError, match="holds no token") as caught:
+        Hub.from_environment()
+    assert caught.value.reason is Reason.ACCESS_DENIED
+    assert "hf" not in caught.value.message
