@@ -16,8 +16,8 @@ from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPVisionCo
 from diffusion_builder.components import configs, parts
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.tensors import Component
-from tests.component import parts as written_parts
-from tests.component.loading import load, written
+from tests.support.builder import parts as written_parts
+from tests.support.builder.loading import load, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

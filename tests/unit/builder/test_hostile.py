@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import gzip
 import pickle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from diffusion_builder import sources
 from diffusion_builder.errors import BadInputError, ExitCode, Reason
-from diffusion_builder.sources.download import Download
 from diffusion_builder.sources.hub import Hub, HubFile, HubReference
 from diffusion_builder.sources.names import MAX_FILES, MAX_TOTAL_BYTES
 from diffusion_builder.store import Store
-from tests.support.builder.hostile_archives import ARCHIVES, tar_file, zip_file
+from tests.support.builder.hostile_archives import ARCHIVES, LocalArchive, tar_file, zip_file
 from tests.support.builder.hostile_folders import CANARY, CODE, CONFIG, FOLDERS, PICKLE, UNET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 _LISTINGS: dict[str, tuple[Mapping[str, int], Reason, str]] = {
     "hub: name that leads out": ({"../evil": 1}, Reason.UNSAFE_PATH, "../evil"),
@@ -41,14 +40,6 @@ _LISTINGS: dict[str, tuple[Mapping[str, int], Reason, str]] = {
     "hub: weights beyond any model": ({UNET: MAX_TOTAL_BYTES}, Reason.TOO_LARGE, "the checkpoint"),
     "hub: JSON of a GiB": ({CONFIG: 1 << 30}, Reason.TOO_LARGE, CONFIG),
 }
-
-
-class Local(Download):
-    """A download that brings bytes which a test has made."""
-
-    def run(self, target: Path, on_file: Callable[[str, float], None], on_size: Callable[[int], None]) -> None:
-        del on_file, on_size
-        target.write_bytes(Path(self.url.removeprefix("http://local")).read_bytes())
 
 
 class Listing(Hub):
@@ -108,7 +99,7 @@ def test_hostile_folder_is_refused_with_its_reason(trap: Path, tmp_path: Path, c
 def test_hostile_archive_is_refused_with_its_reason(trap: Path, tmp_path: Path, case: str) -> None:
     pack, reason, says = ARCHIVES[case]
     (tmp_path / "archive").write_bytes(pack(trap))
-    download = Local(f"http://local{tmp_path / 'archive'}", "0" * 64)
+    download = LocalArchive(f"http://local{tmp_path / 'archive'}", "0" * 64)
     _refused(tmp_path, lambda store: sources.from_archive(store, download, _ignore), reason, says)
 
 
@@ -135,7 +126,7 @@ def test_the_untouched_checkpoint_is_taken_in_every_way(trap: Path, tmp_path: Pa
     components: list[Any] = [sources.from_folder(Store(tmp_path / "store"), trap, _ignore)[0].manifest.extra]
     for pack in (zip_file, lambda f: tar_file(folder=f), lambda f: gzip.compress(tar_file(folder=f))):
         (tmp_path / "archive").write_bytes(pack(trap))
-        download = Local(f"http://local{tmp_path / 'archive'}", f"{len(components)}" * 64)
+        download = LocalArchive(f"http://local{tmp_path / 'archive'}", f"{len(components)}" * 64)
         components.append(sources.from_archive(Store(tmp_path / "store"), download, _ignore)[0].manifest.extra)
     assert all(item == components[0] for item in components)
     taken = {path.suffix for path in (tmp_path / "store" / "sources").rglob("*") if path.is_file()}

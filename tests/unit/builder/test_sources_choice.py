@@ -18,11 +18,9 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.sources.hub import Hub, HubReference
 from diffusion_builder.sources.layout import Selection
 from diffusion_builder.store import Store
-from examples.demo_hub import revision_of
-from tests.unit.builder.hostile_archives import zip_file
-from tests.unit.builder.served import UNET, files_of, ignore, serving
-from tests.unit.builder.test_hostile import Local
-from tests.unit.builder.test_sources import FlakyHub
+from examples.demo_hub import HubServer, revision_of
+from tests.support.builder.file_server import UNET, files_of, ignore, serving
+from tests.support.builder.hostile_archives import LocalArchive, zip_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -178,7 +176,7 @@ def test_an_archive_with_the_litter_of_a_desktop_is_taken(
     else:
         with tarfile.open(file, "w") as archive:
             archive.add(outer, arcname=".")
-    download = Local(f"http://local{file}", "0" * 64)
+    download = LocalArchive(f"http://local{file}", "0" * 64)
     artifact, _ = sources.from_archive(Store(tmp_path / "store"), download, ignore)
     assert artifact.manifest.files == _fetch(tmp_path / "other", pristine_checkpoint).manifest.files
 
@@ -363,7 +361,7 @@ def test_a_subfolder_of_a_hub_downloads_only_that_and_has_a_name_of_its_own(chec
     _nested(checkpoint)
     shutil.copytree(checkpoint, tmp_path / "hub" / "a" / "b")
     reference = HubReference("a/b", revision_of(tmp_path / "hub" / "a" / "b"))
-    with FlakyHub(tmp_path / "hub") as server, serving(server) as address:
+    with HubServer(("127.0.0.1", 0), tmp_path / "hub", quiet=True) as server, serving(server) as address:
         artifacts = [
             sources.from_hub(Store(tmp_path / "store"), lambda: Hub(address, None), reference, ignore, selection)[0]
             for selection in (Selection(subfolder="v2/large"), Selection())
@@ -431,7 +429,7 @@ def test_a_zip_with_backslashes_is_read_as_it_is_meant(pristine_checkpoint: Path
         for path in sorted(path for path in pristine_checkpoint.rglob("*") if path.is_file()):
             name = "\\".join(("model", *path.relative_to(pristine_checkpoint).parts))
             archive.writestr(name, path.read_bytes())
-    artifact, _ = sources.from_archive(Store(tmp_path / "store"), Local(f"http://local{file}", "0" * 64), ignore)
+    artifact, _ = sources.from_archive(Store(tmp_path / "store"), LocalArchive(f"http://local{file}", "0" * 64), ignore)
     assert artifact.manifest.files == _fetch(tmp_path / "other", pristine_checkpoint).manifest.files
 
 
