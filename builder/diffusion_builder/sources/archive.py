@@ -1,7 +1,7 @@
 """Read tar, tar.gz and zip files of strangers: regular files only, with limits on everything.
 
 Nothing is extracted by the libraries' own extraction: names, kinds and sizes are judged first, and the bytes of the
-files that are wanted are then copied to names of ours.
+files that are taken are then copied to names of ours.
 """
 
 from __future__ import annotations

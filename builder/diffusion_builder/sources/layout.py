@@ -1,4 +1,4 @@
-"""Which files of a checkpoint in diffusers layout are wanted, and whether they are safe and complete.
+"""Which files of a checkpoint in diffusers layout are taken, and whether they are safe and complete.
 
 Pure functions over file names and parsed JSON: the hub and a local folder are judged by the same rules.
 Only safetensors, JSON and text ever get into the store.

@@ -105,7 +105,7 @@ def _sort_in(file: str, key: str, load: Callable[[str], torch.Tensor], entries: 
     update.alpha = float(tensor)
 
 
-def _check(file: _File, update: Update, said: Settings | None) -> None:
+def _check(file: _File, update: Update, strength: Settings | None) -> None:
     """Refuse what is incomplete, or is not what the header says."""
     missing = update.missing()
     if missing is not None:
@@ -113,15 +113,14 @@ def _check(file: _File, update: Update, said: Settings | None) -> None:
             Reason.INVALID_WEIGHTS, f"{file.name}: {update.key} lacks its counterpart ({missing}): is it cut off?"
         )
     dora = bool(update.tensors.keys() & {"magnitude", "dora_scale"})
-    if said is not None and said.use_dora and not dora:
+    if strength is not None and strength.use_dora and not dora:
         raise BadInputError(
             Reason.INVALID_WEIGHTS, f"{file.name}: use_dora is set, but {update.key} has no lora_magnitude_vector"
         )
-    rank, expected = update.rank(), said.rank_of(update.module) if said is not None else None
+    rank, expected = update.rank(), strength.rank_of(update.module) if strength is not None else None
     if rank is not None and (rank == 0 or (expected or rank) != rank):
-        raise BadInputError(
-            Reason.INVALID_WEIGHTS, f"{file.name}: {update.key} has the rank {rank}, its header says {expected}"
-        )
+        needed = f"its header says {expected}" if expected else "at least 1 is needed"
+        raise BadInputError(Reason.INVALID_WEIGHTS, f"{file.name}: {update.key} has the rank {rank}, {needed}")
 
 
 @dataclass(frozen=True)
