@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.builder import ROOT, builder
 from benchmarks.gpu_server import SIDE, STEPS, images, load, serving
-from tests.component.tensorrt_checkpoints import write_full_size_sd1
+from tests.support.tensorrt.checkpoints import write_full_size_sd1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import numpy as np
 import tritonclient.http as triton
 
-from tests.component.client import tensor
+from tests.support.triton.client import tensor
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
