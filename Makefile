@@ -52,7 +52,8 @@ test-component: venv ## Real export, real Triton, parity with diffusers
 
 .PHONY: test-conformance
 test-conformance: venv ## TensorRT takes every component of every test checkpoint (minutes; not part of test)
-	@CONFORMANCE=everything $(RUN) pytest tests/component/test_checkpoints.py -k tensorrt
+	@CONFORMANCE=everything $(RUN) pytest tests/component/test_checkpoints.py tests/component/test_tensorrt_conformance.py \
+		-k tensorrt --numprocesses 2 --dist loadfile
 
 .PHONY: built
 built: venv
@@ -61,7 +62,7 @@ built: venv
 
 .PHONY: test-cluster
 test-cluster: built ## The operator on the real embedded cluster
-	@$(RUN) pytest tests/cluster $(SLOWEST)
+	@$(RUN) pytest tests/cluster --numprocesses 2 $(SLOWEST)
 
 INTEGRATIONS ?= gitops dashboards alerts gateway autoscaling tensorrt
 .PHONY: test-integrations

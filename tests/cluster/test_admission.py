@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.cluster.admission import HUB, REVISION, answer, pipeline, with_schema
 from tests.support.cluster.kube import Kube, KubectlError
+from tests.support.paths import CRD
+from tools.devcluster.bare import api_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SPLIT = {"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}}
 
@@ -24,9 +30,13 @@ def variants(*weights: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - an
 
 
 @pytest.fixture(scope="module")
-def api(operator: Kube) -> Kube:
-    """The API server with the CRD that the chart brings."""
-    return with_schema(Kube(operator.environment, "default"))
+def api() -> Iterator[Kube]:
+    """An API server with the CRD, which is the one that the chart brings (`make check`)."""
+    with api_server() as server:
+        server.apply(CRD)
+        programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
+        environment = os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}
+        yield with_schema(Kube(environment, "default"))
 
 
 def test_the_shortest_pipeline_is_accepted_and_every_default_is_shown(api: Kube) -> None:
@@ -216,8 +226,7 @@ def test_what_a_claim_cannot_become_is_refused(
     api: Kube, before: dict[str, Any], after: dict[str, Any], words: str
 ) -> None:
     name = f"admission-{words.partition(' ')[0].lower()}"
-    # Suspended: an operator that runs in this cluster makes its claim and nothing else.
-    first = pipeline(name, storage=before, suspend=True)
+    first = pipeline(name, storage=before)
     api.run("create", "-f", "-", stdin=json.dumps(first))
     try:
         grown = json.dumps({"spec": {"storage": {"size": "3Gi"}}})
@@ -231,7 +240,7 @@ def test_what_a_claim_cannot_become_is_refused(
 
 def test_kubectl_get_tells_the_story_in_columns(api: Kube) -> None:
     name = "admission-columns"
-    api.run("create", "-f", "-", stdin=json.dumps(pipeline(name, suspend=True)))
+    api.run("create", "-f", "-", stdin=json.dumps(pipeline(name)))
     try:
         header = api.run("get", "dp", name, "-o", "wide").splitlines()[0]
     finally:

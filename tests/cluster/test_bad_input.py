@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from examples.demo_support import hub
 from tests.support.cluster.kube import Kube, Object, condition, eventually
+from tests.support.cluster.library import STORE, USE_STORE
 from tests.support.cluster.pipelines import describe_namespace, example, hugging_face, wait_ready
 from tests.support.cluster.repositories import revision
+
+if TYPE_CHECKING:
+    from tests.support.cluster.fixtures import Ahead
+    from tests.support.cluster.library import Library
 
 NOBODY = "f" * 40
 CASES = {
@@ -22,17 +29,11 @@ CASES = {
 @pytest.fixture(scope="module")
 def bad(shared_namespace: Kube) -> Kube:
     """A namespace with one pipeline per case, all on one store."""
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "store"},
-        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "2Gi"}}},
-    }
     cases = [
-        example(name, model=hugging_face(repo, commit or revision(name)), storage={"claimName": "store"})
+        example(name, model=hugging_face(repo, commit or revision(name)), storage=USE_STORE)
         for name, (repo, commit, _reason, _words) in CASES.items()
     ]
-    shared_namespace.apply(claim, *cases)
+    shared_namespace.apply(STORE, *cases)
     return shared_namespace
 
 
@@ -41,6 +42,7 @@ def engines_condition(kube: Kube, name: str, reason: str) -> Object | None:
     return found if found.get("reason") == reason else None
 
 
+@pytest.mark.usefixtures("ahead")  # begins now, and goes on beside these tests
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_bad_checkpoint_is_named_in_condition_and_event(bad: Kube, name: str) -> None:
     _repo, _commit, reason, words = CASES[name]
@@ -67,13 +69,17 @@ def test_a_bad_checkpoint_is_tried_once(bad: Kube) -> None:
     assert pods[0]["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
-def test_correcting_the_resource_is_all_it_takes(bad: Kube) -> None:
+def test_correcting_the_resource_is_all_it_takes(bad: Kube, built: Library) -> None:
     eventually(lambda: engines_condition(bad, "other-class", "UnsupportedPipeline"), 300, "other-class: refused")
-    bad.apply(example("other-class", storage={"claimName": "store"}))
+    built.fill(bad)
+    bad.apply(example("other-class", storage=USE_STORE))
     wait_ready(bad, "other-class")
+    # Its server would keep a processor from the builds that go on.
+    bad.delete("dp", "other-class", wait=False)
 
 
-def test_an_unreachable_hub_is_waited_for(namespace: Kube, hub_kube: Kube) -> None:
+def test_an_unreachable_hub_is_waited_for(namespace: Kube, hub_kube: Kube, ahead: Ahead) -> None:
+    ahead.fetched.result()
     hub_kube.run("scale", "deployment", hub.NAME, "--replicas=0")
     try:
         hub_kube.run("wait", "--for=delete", "pod", "-l", f"app.kubernetes.io/name={hub.NAME}", "--timeout=180s")

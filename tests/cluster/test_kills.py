@@ -2,54 +2,39 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from typing import TYPE_CHECKING
 
-import pytest
+from tests.support.cluster.fixtures import run_devcluster
+from tests.support.cluster.pipelines import end_state, example, running_job_pod, wait_ready
 
-from tests.support.cluster.kube import Kube, Object, eventually
-from tests.support.cluster.pipelines import BUILD_SECONDS, end_state, example, running_job_pod, wait_ready
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shared_namespace: Kube) -> Object:
-    """The end state of a run in which nothing was killed."""
-    shared_namespace.apply(example())
-    wait_ready(shared_namespace)
-    return end_state(shared_namespace)
+if TYPE_CHECKING:
+    from tests.support.cluster.kube import Kube, Object
+    from tests.support.cluster.library import Library
 
 
 def kill(kube: Kube, pod: Object) -> None:
     kube.run("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--ignore-not-found")
 
 
-def test_the_operator_may_be_killed_during_a_build(undisturbed: Object, namespace: Kube, operator: Kube) -> None:
-    namespace.apply(example())
-    for stage in ("fetch", "export", "compile"):
-        selector = f"diffusion-operator.io/stage={stage}"
-        eventually(lambda selector=selector: namespace.list("jobs", selector), BUILD_SECONDS, stage)  # type: ignore[misc]
-        for pod in operator.list("pods"):
-            kill(operator, pod)
-    wait_ready(namespace)
-    assert end_state(namespace) == undisturbed
-
-
-def test_a_job_pod_may_be_killed_at_any_stage(undisturbed: Object, namespace: Kube) -> None:
+def test_operator_job_pods_and_kubelet_may_be_killed_at_any_stage(
+    built: Library, namespace: Kube, operator: Kube
+) -> None:
+    """One build, in which every stage loses its pod and the operator, and the node's kubelet goes in the middle."""
+    # The operator makes the claim, and nothing else yet.
+    namespace.apply(example(suspend=True))
+    built.fill_without_denoiser(namespace, "shapes-store")
     namespace.apply(example())
     killed = []
     for stage in ("fetch", "export", "compile"):
         pod = running_job_pod(namespace, stage)
+        for server in operator.list("pods"):
+            kill(operator, server)
+        if stage == "export":
+            restart = run_devcluster("restart", "kubelet", "--force")
+            assert restart.returncode == 0, restart.stderr
         kill(namespace, pod)
         killed.append(pod["metadata"]["name"])
     wait_ready(namespace)
-    assert end_state(namespace) == undisturbed
+    assert end_state(namespace) == built.end_state
     left = {pod["metadata"]["name"] for pod in namespace.list("pods")}
     assert not left & set(killed)
-
-
-def test_the_kubelet_may_be_killed_during_a_build(undisturbed: Object, namespace: Kube) -> None:
-    namespace.apply(example())
-    running_job_pod(namespace, "export")
-    subprocess.run([sys.executable, "-m", "tools.devcluster", "restart", "kubelet", "--force"], check=True, timeout=120)
-    wait_ready(namespace)
-    assert end_state(namespace) == undisturbed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from tools.devcluster.configs import OPERATOR
 from tools.devcluster.layout import default_root, layout_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ONE = Fleet(1, 1)
 PIPELINE = ONE.reference(0)
@@ -144,14 +143,13 @@ def whole(session: pytest.Session) -> bool:
 
 
 def test_nothing_is_granted_that_is_not_used_and_nothing_used_that_is_not_granted(
-    request: pytest.FixtureRequest, log: Path, capsys: pytest.CaptureFixture[str]
+    request: pytest.FixtureRequest, log: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """All of it is compared only when the whole suite ran; otherwise there are uses that nobody saw."""
     rights = granted(chart_roles())
     in_cluster, alone = asked(operators_logs(), OPERATOR), asked([log], USER)
     used = in_cluster.used | alone.used
-    with capsys.disabled():
-        sys.stdout.write(f"\n{table(rights, used)}\n")
+    record_property("rights of the operator", table(rights, used))
     assert not in_cluster.refused | alone.refused
     assert _sorted(used - rights) == []
     if whole(request.session):

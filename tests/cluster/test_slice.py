@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 
     from examples.demo_support.cluster import Cluster
     from examples.demo_support.install import Images
+    from tests.support.cluster.library import Library
 
 BEFORE_AND_AFTER = 5
 PROMPT = "a red circle on a blue background"
 
 
 @pytest.fixture(scope="module")
-def served(shared_namespace: Kube) -> Kube:
-    """A namespace in which examples/pipeline.yaml serves."""
-    shared_namespace.apply(example())
-    wait_ready(shared_namespace)
-    return shared_namespace
+def served(built: Library) -> Kube:
+    """A namespace in which examples/pipeline.yaml was built from nothing, and serves."""
+    built.kube.apply(example())
+    wait_ready(built.kube)
+    return built.kube
 
 
 def draw(cluster: Cluster, kube: Kube, steps: int) -> bytes:

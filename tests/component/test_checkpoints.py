@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,8 @@ from tests.support.builder import parts
 from tests.support.builder.repository import SHAPES, context
 from tests.support.builder.shapes import SHAPES_OF, Shape, lora
 from tests.support.tensorrt import tensorrt_rtx
-from tests.support.tensorrt.conformance import Workshop
+from tests.support.tensorrt.conformance import EVERYTHING, Workshop
 
-EVERYTHING = os.environ.get("CONFORMANCE") == "everything"
 _one_thread = pytest.fixture(scope="module", autouse=True)(parts.one_thread)
 
 

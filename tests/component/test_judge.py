@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -16,11 +17,15 @@ from diffusion_builder.store import Store
 from tests.support.triton.tritonserver import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from tests.support.builder.repository import Built
     from tests.support.triton.tritonserver import Server
+
+    Array = NDArray[Any]
 
 _ENSEMBLES = ("generate_20_pipeline", "generate_4_pipeline")
 
@@ -33,15 +38,26 @@ def verdict(folder: Path, stable: str, canary: str, **limits: float) -> Mapping[
     return artifact.manifest.extra
 
 
-@pytest.fixture(scope="module")
-def broken(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The same repository, and a denoiser whose last bias is NaN."""
-    models = tmp_path_factory.mktemp("broken") / "models"
+def nan(bias: Array, weights: Array) -> tuple[Array, Array]:
+    return np.full_like(bias, np.nan), weights
+
+
+def shuffled(bias: Array, weights: Array) -> tuple[Array, Array]:
+    return bias, weights.ravel()[::-1].reshape(weights.shape)
+
+
+@contextmanager
+def corrupted(built: Built, folder: Path, corrupt: Callable[[Array, Array], tuple[Array, Array]]) -> Iterator[Server]:
+    """The same repository, and a denoiser whose last convolution is another."""
+    models = folder / "models"
     shutil.copytree(built.models, models)
     file = models / "5_denoiser" / "1" / "model.onnx"
     graph = onnx.load_model(str(file))
-    bias = next(item for item in graph.graph.initializer if "conv_out.bias" in item.name)
-    bias.CopyFrom(numpy_helper.from_array(np.full(tuple(bias.dims), np.nan, np.float32), bias.name))
+    tensors = [
+        next(item for item in graph.graph.initializer if f"conv_out.{name}" in item.name) for name in ("bias", "weight")
+    ]
+    for tensor, values in zip(tensors, corrupt(*map(numpy_helper.to_array, tensors)), strict=True):
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), tensor.name))
     file.with_name("model.onnx.data").unlink(missing_ok=True)
     onnx.save_model(graph, str(file))
     with serve(models) as server:
@@ -58,6 +74,10 @@ def test_another_scheduler_passes(ddim: Server, euler: Server, tmp_path: Path) -
     assert found["passed"] is True, found["message"]
 
 
-def test_a_denoiser_of_nan_is_recognised(ddim: Server, broken: Server, tmp_path: Path) -> None:
-    found = verdict(tmp_path, ddim.http, broken.http)
-    assert (found["passed"], found["reason"]) == (False, "NotFinite")
+@pytest.mark.parametrize(("corrupt", "reason"), [(nan, "NotFinite"), (shuffled, "Noise")])
+def test_a_corrupted_denoiser_is_recognised(
+    built: Built, ddim: Server, tmp_path: Path, corrupt: Callable[[Array, Array], tuple[Array, Array]], reason: str
+) -> None:
+    with corrupted(built, tmp_path, corrupt) as server:
+        found = verdict(tmp_path / "store", ddim.http, server.http)
+    assert (found["passed"], found["reason"]) == (False, reason)

@@ -25,7 +25,7 @@ from diffusion_contract.tensors import ENGINES, Component
 from tests.support.builder.repository import SHAPES, context
 from tests.support.tensorrt import tensorrt_rtx
 from tests.support.tensorrt.checkpoints import write_sd1_like, write_sd2_like
-from tests.support.tensorrt.conformance import Workshop
+from tests.support.tensorrt.conformance import EVERYTHING, Workshop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,11 +41,11 @@ def workshop(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(store, tensorrt_rtx.write_programs(tmp_path_factory.mktemp("programs")))
 
 
-@pytest.fixture(scope="module", params=["demo", *_WRITERS])
+@pytest.fixture(scope="module", params=["demo", *(_WRITERS if EVERYTHING else ())])
 def source(
     request: pytest.FixtureRequest, workshop: Workshop, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """Digest of a fetched checkpoint."""
+    """Digest of a fetched checkpoint; those with the layers of SD only with `make test-conformance`."""
     writer = _WRITERS.get(request.param)
     folder = writer(tmp_path_factory.mktemp(request.param) / "checkpoint") if writer else checkpoint
     return str(stages.fetch(context(workshop.store), stages.Origin(path=folder))["digest"])

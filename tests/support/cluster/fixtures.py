@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,11 +16,14 @@ from examples.demo_support.cluster import Cluster, bring_up
 from examples.demo_support.commands import Tools
 from examples.demo_support.install import Images, build_images, install_operator
 from examples.demo_support.settings import Settings
+from tests.support.cluster import canaries, library
 from tests.support.cluster.kube import Kube, eventually
 from tests.support.cluster.repositories import REPOSITORIES, hub_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
+
+    from tests.support.cluster.library import Library
 
 HUB_NAMESPACE = "tests-hub"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -64,42 +69,88 @@ def hub_kube(operator: Kube) -> Kube:
     return Kube(operator.environment, HUB_NAMESPACE)
 
 
-def _namespaces(environment: Kube) -> Iterator[Callable[[], Kube]]:
-    made: list[Kube] = []
+@dataclass
+class Namespaces:
+    """Namespaces at the strictest pod security level."""
 
-    def make() -> Kube:
-        kube = Kube(environment.environment, f"test-{secrets.token_hex(4)}")
+    environment: Mapping[str, str]
+    _begun: list[Kube] = field(default_factory=list)
+
+    def begin(self) -> Kube:
+        """Make one."""
+        kube = Kube(self.environment, f"test-{secrets.token_hex(4)}")
         metadata = {"name": kube.namespace, "labels": RESTRICTED}
         kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-        made.append(kube)
+        self._begun.append(kube)
         return kube
 
-    yield make
-    for kube in made:
+    def empty(self, kube: Kube) -> None:
+        """Delete what is in it; nobody waits for servers that finish their requests."""
         kube.run("delete", "dp,jobs,deployments,pods", "--all", "--wait=false")
-    for kube in made:
-        _remove(kube)
+
+    def remove(self) -> None:
+        """Nothing of them is left."""
+        for kube in self._begun:
+            # Kubernetes looks again at a namespace with pods in it after half of the time that they may take to end.
+            eventually(lambda kube=kube: not kube.list("pods"), 200, lambda kube=kube: kube.run("get", "pods"))  # type: ignore[misc]
+            kube.delete("namespace", kube.namespace, wait=False)
+        for kube in self._begun:
+            gone = f"namespace {kube.namespace} is gone"
+            eventually(lambda kube=kube: kube.get("namespace", kube.namespace) is None, 100, gone)  # type: ignore[misc]
 
 
-def _remove(kube: Kube) -> None:
-    # Of a namespace with pods in it Kubernetes takes care again after half of the time that they may take to end.
-    eventually(lambda: not kube.list("pods"), 200, lambda: f"pods are gone\n{kube.run('get', 'pods')}")
-    kube.delete("namespace", kube.namespace, wait=False)
-    gone = f"namespace {kube.namespace} is gone"
-    eventually(lambda: kube.get("namespace", kube.namespace) is None, 100, gone)
+@pytest.fixture(scope="session")
+def namespaces(operator: Kube) -> Iterator[Namespaces]:
+    """Makes namespaces that the operator looks after; nothing of them is left at the end of the session."""
+    namespaces = Namespaces(operator.environment)
+    yield namespaces
+    namespaces.remove()
 
 
 @pytest.fixture
-def namespace(operator: Kube) -> Iterator[Kube]:
-    """A namespace of the test's own at the strictest pod security level; nothing of it is left afterwards."""
-    makers = _namespaces(operator)
-    yield next(makers)()
-    next(makers, None)
+def namespace(namespaces: Namespaces) -> Iterator[Kube]:
+    """A namespace of the test's own."""
+    kube = namespaces.begin()
+    yield kube
+    namespaces.empty(kube)
 
 
 @pytest.fixture(scope="module")
-def shared_namespace(operator: Kube) -> Iterator[Kube]:
+def shared_namespace(namespaces: Namespaces) -> Iterator[Kube]:
     """The same, for all tests of a module."""
-    makers = _namespaces(operator)
-    yield next(makers)()
-    next(makers, None)
+    kube = namespaces.begin()
+    yield kube
+    namespaces.empty(kube)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What is built while tests run that do not need it, one after the other.
+
+    Attributes:
+        library: what examples/pipeline.yaml was built into.
+        fetched: from then on nothing that is built ahead needs the hub.
+        canaries: the namespace of the pipeline that has the canaries, which serves.
+    """
+
+    library: Future[Library]
+    fetched: Future[Kube]
+    canaries: Future[Kube]
+
+
+@pytest.fixture(scope="session")
+def ahead(namespaces: Namespaces, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ahead]:
+    """All of it is built in one thread."""
+    first, second = namespaces.begin(), namespaces.begin()
+    with ThreadPoolExecutor(1) as thread:
+        built = thread.submit(library.build, first, tmp_path_factory.mktemp("library"))
+        fetched = thread.submit(lambda: canaries.begin(second, built.result()))
+        yield Ahead(built, fetched, thread.submit(lambda: canaries.finish(fetched.result())))
+    for kube in (first, second):
+        namespaces.empty(kube)
+
+
+@pytest.fixture(scope="session")
+def built(ahead: Ahead) -> Library:
+    """What examples/pipeline.yaml was built into; waits for it."""
+    return ahead.library.result()

@@ -67,10 +67,14 @@ def end_state(kube: Kube, name: str = "shapes") -> Object:
 
 
 def running_job_pod(kube: Kube, stage: str) -> Object:
-    """A pod of the stage that runs now; asked often, since a fetch takes only seconds."""
+    """A pod of the stage, and of the denoiser where there is one for each component, that runs now.
+
+    Asked often, since a fetch takes only seconds.
+    """
+    component = ",diffusion-operator.io/component=denoiser" if stage in {"export", "compile"} else ""
 
     def find() -> Object | None:
-        pods = kube.list("pods", f"diffusion-operator.io/stage={stage}")
+        pods = kube.list("pods", f"diffusion-operator.io/stage={stage}{component}")
         return next((pod for pod in pods if pod["status"].get("phase") == "Running"), None)
 
     return eventually(find, BUILD_SECONDS, lambda: f"a running {stage} pod\n{describe_namespace(kube)}", pause=0.1)

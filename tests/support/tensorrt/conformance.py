@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SKU = "NVIDIA-L4"
+EVERYTHING = os.environ.get("CONFORMANCE") == "everything"
+"""Whether this is `make test-conformance`; `make test` leaves out what takes minutes and is much like what it has."""
 
 
 class StageError(Exception):
