@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from diffusion_builder.components import lora, parts
 from diffusion_builder.components.parts import Lora
 from diffusion_builder.errors import BadInputError, Reason
-from tests.component.lora_references import CASES, FOLDER, model_of
+from tests.support.builder.lora_references import CASES, FOLDER, model_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

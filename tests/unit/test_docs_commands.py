@@ -37,7 +37,7 @@ CLICK: dict[str, click.Command] = {
 ARGPARSE = {"examples/client.py": "examples.client"}
 # Programs of others: that they are meant is all that is asked.
 OTHERS = re.compile(
-    r"argocd|aws|buildah|cd|curl|cosign|docker|eksctl|eval|export|flux|gcloud|git|gunzip|hf|k3s|kind|kubeconform"
+    r"argocd|aws|base64|buildah|cd|curl|cosign|docker|eksctl|eval|export|flux|gcloud|git|gunzip|hf|jq|k3s|kind|kubeconform"
     r"|kustomize|perf_analyzer|pip|promtool|sed|skopeo|sudo|tar|tritonserver|uv|zcat"
 )
 KUBECTL = re.compile("annotate|apply|create|delete|describe|diff|exec|get|label|logs|patch|port-forward|run|rollout")

@@ -4,7 +4,7 @@ Both libraries bring `accelerate` along, with which diffusers and transformers l
 builder's image does: so they are in no environment of the project, and what they compute is kept as files. Made with
 peft 0.21.2 and lycoris-lora 4.1.3; again, in a scratch environment with the builder's dependencies:
 
-    uv run --with peft==0.21.2 --with lycoris-lora==4.1.3 python -m tests.component.lora_references
+    uv run --with peft==0.21.2 --with lycoris-lora==4.1.3 python -m tests.support.builder.lora_references
 """
 
 from __future__ import annotations
