@@ -31,7 +31,13 @@ _CONTROL = {
 }  # fmt: skip
 
 
-def _add(path: Path, values: Mapping[str, Any]) -> None:
+def read_spec(body: Mapping[str, Any]) -> BuildSpec:
+    """As a file with this would be read."""
+    return BuildSpec.model_validate(body)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Add entries to a file."""
     before = json.loads(path.read_text()) if path.exists() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**before, **values}))
@@ -40,10 +46,10 @@ def _add(path: Path, values: Mapping[str, Any]) -> None:
 @pytest.fixture
 def sound(checkpoint: Path) -> Path:
     """A checkpoint whose configurations are complete."""
-    _add(checkpoint / "text_encoder" / "config.json", _TEXT)
-    _add(checkpoint / "unet" / "config.json", _UNET)
-    _add(checkpoint / "vae" / "config.json", {"latent_channels": 4, "block_out_channels": [8]})
-    _add(checkpoint / "scheduler" / "scheduler_config.json", {"beta_schedule": "scaled_linear"})
+    write_json(checkpoint / "text_encoder" / "config.json", _TEXT)
+    write_json(checkpoint / "unet" / "config.json", _UNET)
+    write_json(checkpoint / "vae" / "config.json", {"latent_channels": 4, "block_out_channels": [8]})
+    write_json(checkpoint / "scheduler" / "scheduler_config.json", {"beta_schedule": "scaled_linear"})
     return checkpoint
 
 
@@ -75,7 +81,7 @@ def nothing_expensive(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _width(tmp_path: Path) -> dict[str, Any]:
-    _add(tmp_path / "control" / "config.json", _CONTROL)
+    write_json(tmp_path / "control" / "config.json", _CONTROL)
     unet = tmp_path / "checkpoint" / "unet" / "diffusion_pytorch_model.safetensors"
     shutil.copy(unet, tmp_path / "control")
     return {"model": {"controlNets": [{"name": "canny", "source": {"path": str(tmp_path / "control")}}]}}
@@ -83,7 +89,7 @@ def _width(tmp_path: Path) -> dict[str, Any]:
 
 def _other_unet(tmp_path: Path) -> dict[str, Any]:
     shutil.copytree(tmp_path / "checkpoint" / "unet", tmp_path / "other" / "unet")
-    _add(tmp_path / "other" / "unet" / "config.json", {"cross_attention_dim": 99})
+    write_json(tmp_path / "other" / "unet" / "config.json", {"cross_attention_dim": 99})
     return {"model": {"components": {"denoiser": {"source": {"path": str(tmp_path / "other")}}}}}
 
 

@@ -1,0 +1,89 @@
+"""Names and arguments of every stage's Job are pinned: a change of code that renames Jobs builds everything anew.
+
+Write the files anew with UPDATE_GOLDEN=1 and read the diff.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from diffusion_operator import naming
+from tests.unit.operator.fake_cluster import REVISION, FakeCluster
+from tests.unit.operator.passes import serve
+from tests.unit.operator.test_builder_contract import ARCHIVE, HUB, SPECS
+
+GOLDEN = Path(__file__).parent / "golden_jobs"
+CLAIM = {"persistentVolumeClaim": {"claimName": "models", "path": "a/b"}}
+TOKEN = {"huggingFace": {"repo": "demo/gated", "revision": REVISION, "tokenSecretRef": {"name": "hub"}}}
+GPU = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
+SLICE = {"name": "slice", "gpu": {"product": "NVIDIA-A100-SXM4-80GB", "resourceName": "nvidia.com/mig-1g.10gb"}}
+MATRIX: dict[str, dict[str, Any]] = {
+    **SPECS,
+    "another denoiser": {"model": {"source": HUB, "components": {"denoiser": {"source": CLAIM}}}},
+    "another vae": {"model": {"source": TOKEN, "components": {"vae": {"source": ARCHIVE}}}},
+    "another text encoder": {"model": {"source": CLAIM, "components": {"text_encoder": {"source": HUB}}}},
+    "another denoiser with a controlnet": {
+        "model": {
+            "source": HUB,
+            "components": {"denoiser": {"source": ARCHIVE}, "text_encoder": {"source": CLAIM}},
+            "controlNets": [{"name": "canny", "source": HUB}],
+        }
+    },
+    "gpus": {
+        "targets": [GPU, SLICE, {"name": "cpu"}],
+        "engines": {"optimizationLevel": 4, "workspace": 2048},
+        "shapes": {"batch": {"max": 16}, "height": {"opt": 768}},
+    },
+    "a variant": {
+        "rollout": {
+            "strategy": "RollingUpdate",
+            "traffic": {"gateway": {"name": "web"}},
+            "experiment": {
+                "variants": [
+                    {"name": "a", "weight": 10, "model": {"loras": [{"source": ARCHIVE}]}},
+                    {"name": "b", "weight": 10, "scheduler": {"type": "Euler"}},
+                ]
+            },
+        }
+    },
+    "a collection": {"storage": {"size": "20Gi", "gc": {"interval": "1h"}}},
+}
+
+
+def jobs(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is created for a pipeline until it is served."""
+    cluster = FakeCluster()
+    cluster.objects["PersistentVolumeClaim", "models"] = {"metadata": {"name": "models", "uid": "uid-models"}}
+    cluster.apply_pipeline(**spec)
+    serve(cluster)
+    bodies = [cluster.objects["Job", name] for name in cluster.names("Job")]
+    return [
+        {
+            "name": body["metadata"]["name"],
+            "key": body["metadata"]["labels"][naming.KEY],
+            "component": body["metadata"]["labels"].get(naming.COMPONENT),
+            "sku": body["metadata"]["labels"].get(naming.TARGET),
+            "arguments": body["spec"]["template"]["spec"]["containers"][0]["args"][2:],
+        }
+        for body in bodies
+    ]
+
+
+def file_of(name: str) -> Path:
+    return GOLDEN / f"{name.replace(' ', '-')}.yaml"
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_the_jobs_of_a_pipeline_are_as_the_golden_file_says(name: str) -> None:
+    found = jobs(MATRIX[name])
+    assert {"fetch", "export", "compile", "assemble", "check"} <= {item["arguments"][0] for item in found}
+    if os.environ.get("UPDATE_GOLDEN"):
+        file_of(name).write_text(yaml.safe_dump(found, sort_keys=False, width=110))
+    assert yaml.safe_load(file_of(name).read_text()) == found
+
+
+def test_no_golden_file_of_a_pipeline_is_left_over() -> None:
+    assert {*GOLDEN.iterdir()} == {file_of(name) for name in MATRIX}
