@@ -17,7 +17,7 @@ from diffusers import UNet2DConditionModel
 
 from diffusion_builder.components.parts import UNET
 from diffusion_contract import tensors
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
 
 # As in the checkpoint's own configuration; text width and latent channels stay the demo checkpoint's.
 _SIZES = {

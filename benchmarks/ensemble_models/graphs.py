@@ -16,10 +16,10 @@ import torch
 # Triton's interpreter starts in the folder where packages are installed, and finds no editable ones.
 site.addsitedir(str(Path.cwd()))
 
-from diffusion_builder.components.options import ExportOptions, Precision
 from diffusion_builder.components.parts import UNET, VAE, Material
 from diffusion_builder.components.registry import COMPONENTS
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component, Precision
+from diffusion_contract.exports import ExportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

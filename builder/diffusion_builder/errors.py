@@ -2,71 +2,10 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, StrEnum
+from diffusion_contract.enums import ExitCode
+from diffusion_contract.reasons import Reason
 
-
-class ExitCode(IntEnum):
-    """Exit codes of every stage; the operator's Jobs decide by them whether a retry makes sense."""
-
-    OK = 0
-    NOT_READY = 1
-    BAD_INPUT = 64
-    UNAVAILABLE = 69
-    INTERNAL = 70
-    STORE = 74
-
-
-class Reason(StrEnum):
-    """CamelCase reasons that end up in conditions of the custom resource."""
-
-    INVALID_ARGUMENT = "InvalidArgument"
-    INVALID_SPEC = "InvalidSpec"
-    # sources
-    SOURCE_NOT_FOUND = "SourceNotFound"
-    REPOSITORY_NOT_FOUND = "RepositoryNotFound"
-    REVISION_NOT_FOUND = "RevisionNotFound"
-    ACCESS_DENIED = "AccessDenied"
-    HUB_UNREACHABLE = "HubUnreachable"
-    UNSUPPORTED_PIPELINE = "UnsupportedPipeline"
-    UNSUPPORTED_COMPONENT = "UnsupportedComponent"
-    MISSING_COMPONENT = "MissingComponent"
-    MISSING_FILE = "MissingFile"
-    PICKLE_ONLY = "PickleOnly"
-    REMOTE_CODE = "RemoteCode"
-    UNSAFE_PATH = "UnsafePath"
-    INVALID_WEIGHTS = "InvalidWeights"
-    INVALID_CONFIG = "InvalidConfig"
-    INVALID_ARCHIVE = "InvalidArchive"
-    GIT_LFS_POINTER = "GitLFSPointer"
-    UNSUPPORTED_LORA = "UnsupportedLora"
-    TOO_LARGE = "TooLarge"
-    DIGEST_MISMATCH = "DigestMismatch"
-    SOURCE_UNREACHABLE = "SourceUnreachable"
-    SOURCE_CHANGED = "SourceChanged"
-    # building
-    EXPORT_FAILED = "ExportFailed"
-    VERIFICATION_FAILED = "VerificationFailed"
-    COMPILE_FAILED = "CompileFailed"
-    UNSUPPORTED_OPERATOR = "UnsupportedOperator"
-    OUT_OF_MEMORY = "OutOfMemory"
-    OUT_OF_GPU_MEMORY = "OutOfGPUMemory"
-    NO_GPU = "NoGPU"
-    WRONG_GPU = "WrongGPU"
-    VERSION_MISMATCH = "VersionMismatch"
-    UNSUPPORTED_SCHEDULER = "UnsupportedScheduler"
-    INVALID_ENSEMBLE = "InvalidEnsemble"
-    COMPONENT_MISMATCH = "ComponentMismatch"
-    CHECK_FAILED = "CheckFailed"
-    # the store
-    ARTIFACT_NOT_FOUND = "ArtifactNotFound"
-    ARTIFACT_DAMAGED = "ArtifactDamaged"
-    STORE_FULL = "StoreFull"
-    STORE_READ_ONLY = "StoreReadOnly"
-    STORE_UNAVAILABLE = "StoreUnavailable"
-    # a running server
-    PROBE_FAILED = "ProbeFailed"
-    SCORE_MISSING = "ScoreMissing"
-    INTERNAL_ERROR = "InternalError"
+__all__ = ["BadInputError", "BuilderError", "ExitCode", "ProbeError", "Reason", "StoreError", "UnavailableError"]
 
 
 class BuilderError(Exception):

@@ -1,23 +1,109 @@
-"""What all API models have in common, and the field types with their validation rules."""
+"""What all API models have in common: rules that the API server and Python both check, and the field types."""
 
-from typing import Annotated, Any, Literal
+import re
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from diffusion_contract.durations import DURATION_PATTERN, SHORT_DURATION_PATTERN
+from diffusion_contract.skus import LABEL_VALUE_PATTERN
 
 JsonObject = dict[str, Any]
 
 RULES = "x-kubernetes-validations"
+RULE_ERROR = "rule"
+Value = TypeVar("Value")
 
 
-def rule(expression: str, message: str, **more: str) -> JsonObject:
-    """One CEL rule; `more` may hold `fieldPath`, `messageExpression` or `reason`."""
-    return {"rule": expression, "message": message, **more}
+@dataclass(frozen=True)
+class Rule:
+    """One rule in both of its forms; as metadata of a field's type, or among the `rules` of a model.
+
+    Attributes:
+        cel: what the API server evaluates.
+        message: what was wrong and what to do.
+        holds: the same in Python, of the validated value.
+        path: field that the error is shown at, below the one with the rule, such as `.precision`.
+    """
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool]
+    path: str = ""
+
+    def schema(self) -> JsonObject:
+        """The entry of `x-kubernetes-validations`."""
+        return {"rule": self.cel, "message": self.message, **({"fieldPath": self.path} if self.path else {})}
+
+    def check(self, value: Value) -> Value:
+        """Return the value.
+
+        Raises:
+            PydanticCustomError: the rule does not hold.
+        """
+        if not self.holds(value):
+            raise PydanticCustomError(RULE_ERROR, "{message}", {"message": self.message, "path": self.path})
+        return value
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonObject:
+        schema = handler(core)
+        return {**schema, RULES: [*schema.get(RULES, []), self.schema()]}
 
 
-def rules(*items: JsonObject) -> JsonObject:
-    """Schema keywords that hold these CEL rules."""
-    return {RULES: list(items)}
+def transition(cel: str, message: str) -> Rule:
+    """A rule about a change: only the API server knows the earlier value."""
+    return Rule(cel, message, lambda _: True)
+
+
+@dataclass(frozen=True)
+class ListType:
+    """How server-side apply merges a list; entries of a set, and keys of a map, are unique.
+
+    Attributes:
+        kind: value of `x-kubernetes-list-type`.
+        key: field that identifies an entry of a map.
+    """
+
+    kind: Literal["atomic", "set", "map"]
+    key: str = ""
+
+    def check(self, entries: list[Any]) -> list[Any]:
+        """Return the entries.
+
+        Raises:
+            PydanticCustomError: two of them are the same.
+        """
+        names: list[Hashable] = [getattr(entry, self.key) if self.key else entry for entry in entries]
+        if self.kind != "atomic" and len(set(names)) != len(names):
+            twice = sorted({str(name) for name in names if names.count(name) > 1})
+            raise PydanticCustomError("duplicate", "{names} more than once", {"names": ", ".join(twice)})
+        return entries
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonObject:
+        keys = {"x-kubernetes-list-map-keys": [self.key]} if self.key else {}
+        return {**handler(core), "x-kubernetes-list-type": self.kind, **keys}
+
+
+ATOMIC, SET, BY_NAME = ListType("atomic"), ListType("set"), ListType("map", "name")
 
 
 class ApiModel(BaseModel):
@@ -26,56 +112,64 @@ class ApiModel(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
     )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        for rule in self.rules:
+            rule.check(self)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonObject:
+        schema = handler.resolve_ref_schema(handler(core))
+        if cls.rules:
+            schema[RULES] = [rule.schema() for rule in cls.rules]
+        return schema
+
+
+_QUANTITY = r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]+))?$"
+
+
+def _check_quantity(value: str | int) -> str | int:
+    if isinstance(value, str) and re.search(_QUANTITY, value) is None:
+        raise PydanticCustomError("quantity", "is not a Kubernetes quantity, such as 500m or 8Gi")
+    return value
 
 
 Quantity = Annotated[
     str | int,
+    AfterValidator(_check_quantity),
     WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": True,
-            "pattern": r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]+))?$",
+            "pattern": _QUANTITY,
         }
     ),
 ]
 """A Kubernetes quantity, such as 500m or 8Gi."""
 
+_OPERATORS_LABELS = ("diffusion-operator.io/", "needed-by.", "app.kubernetes.io/")
 ObjectName = Annotated[
     str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
 ]
 TargetName = Annotated[str, Field(max_length=15, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 LabelMap = Annotated[dict[str, str], Field(max_length=32)]
-LabelValue = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
+LabelValue = Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_VALUE_PATTERN)]
 ExtraLabels = Annotated[
     dict[str, str],
-    Field(
-        max_length=16,
-        json_schema_extra=rules(
-            rule(
-                "self.all(k, !k.startsWith('diffusion-operator.io/') && !k.startsWith('needed-by.') && "
-                "!k.startsWith('app.kubernetes.io/'))",
-                "labels with the prefixes diffusion-operator.io/ and app.kubernetes.io/ belong to the operator: "
-                "use keys of your own",
-            )
-        ),
+    Field(max_length=16),
+    Rule(
+        "self.all(k, !k.startsWith('diffusion-operator.io/') && !k.startsWith('needed-by.') && "
+        "!k.startsWith('app.kubernetes.io/'))",
+        "labels with the prefixes diffusion-operator.io/ and app.kubernetes.io/ belong to the operator: "
+        "use keys of your own",
+        lambda labels: not any(key.startswith(_OPERATORS_LABELS) for key in labels),
     ),
 ]
-Duration = Annotated[str, Field(max_length=12, pattern=r"^[1-9][0-9]*(s|m|h)$")]
-ShortDuration = Annotated[str, Field(max_length=12, pattern=r"^[0-9]+(us|ms|s)$")]
-
-SECONDS = {"s": 1, "m": 60, "h": 3600}
-MICROSECONDS = {"us": 1, "ms": 1000, "s": 1_000_000}
-
-
-def seconds(duration: str) -> int:
-    """Seconds of a duration such as `90s`, `30m` or `2h`."""
-    return int(duration[:-1]) * SECONDS[duration[-1]]
-
-
-def microseconds(duration: str) -> int:
-    """Microseconds of a duration such as `500us`, `5ms` or `1s`."""
-    unit = duration.lstrip("0123456789")
-    return int(duration.removesuffix(unit)) * MICROSECONDS[unit]
+Duration = Annotated[str, Field(max_length=12, pattern=DURATION_PATTERN)]
+ShortDuration = Annotated[str, Field(max_length=12, pattern=SHORT_DURATION_PATTERN)]
 
 
 class Resources(ApiModel):

@@ -1,7 +1,8 @@
 """Tensors of requests and of the Python models beside the engines.
 
 Every input of a Python model is optional in its configuration; an ensemble maps those that its task and features use.
-This file and `tensors.py` are copied into every Python model, which reads and writes tensors by these names.
+This file, `tensors.py` and `enums.py` are copied into every Python model, which reads and writes tensors by these
+names.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import tensors
+from .enums import Component
 from .tensors import DType, Interface, Tensor
 
 if TYPE_CHECKING:
@@ -219,7 +221,7 @@ def preview(calls: int) -> Tensor:
 
 def control_model(name: str) -> str:
     """Name of the model of a ControlNet."""
-    return f"{tensors.MODEL_NAMES[tensors.Component.CONTROLNET]}_{name}"
+    return f"{tensors.MODEL_NAMES[Component.CONTROLNET]}_{name}"
 
 
 def ensemble_name(task: str, features: Sequence[str], tier: str) -> str:

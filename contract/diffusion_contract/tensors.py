@@ -10,6 +10,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
+from .enums import Component
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -49,20 +51,6 @@ class DType(StrEnum):
     def config_name(self) -> str:
         """The name that config.pbtxt uses."""
         return "TYPE_STRING" if self is DType.BYTES else f"TYPE_{self.value}"
-
-
-class Component(StrEnum):
-    """Sub-models that have an engine of their own."""
-
-    TEXT_ENCODER = "text_encoder"
-    IMAGE_ENCODER = "image_encoder"
-    VAE_ENCODER = "vae_encoder"
-    CONTROLNET = "controlnet"
-    CONTROL_OFF = "control_off"
-    DENOISER = "denoiser"
-    SCHEDULER_STEP = "scheduler_step"
-    VAE_DECODER = "vae_decoder"
-    SAFETY_CHECKER = "safety_checker"
 
 
 # What text to image needs; every repository has these.

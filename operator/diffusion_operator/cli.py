@@ -11,12 +11,10 @@ from typing import NoReturn
 
 import click
 import yaml
-from pydantic import ValidationError
 from rich.console import Console
 
-from diffusion_contract.spec import DiffusionPipelineSpec
+from diffusion_contract.documents import KIND, InvalidSpecError, read_pipeline
 from diffusion_operator import settings as operator_settings
-from diffusion_operator.api import KIND
 from diffusion_operator.api.crd import as_yaml, definition, for_chart
 from diffusion_operator.api.reference import markdown
 from diffusion_operator.errors import BadInputError, OperatorError
@@ -85,7 +83,7 @@ def _generate(text: str, target: Path | None, checked: Path | None) -> None:
 @cli.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def validate(file: Path) -> None:
-    """Check the fields of the pipelines in FILE; rules across fields need the API server."""
+    """Check the pipelines in FILE, as the API server would."""
     for document in _pipelines(file):
         _validate(file, document)
         click.echo(f"{file}: {_name(document)} is valid")
@@ -173,9 +171,9 @@ def _name(document: dict[str, object]) -> str:
 
 def _validate(file: Path, document: dict[str, object]) -> None:
     try:
-        DiffusionPipelineSpec.model_validate(document.get("spec"))
-    except ValidationError as error:
-        lines = [f"  spec.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        read_pipeline(document)
+    except InvalidSpecError as error:
+        lines = [f"  {problem}" for problem in error.problems]
         raise BadInputError("\n".join([f"{file} is not valid:", *lines])) from error
 
 

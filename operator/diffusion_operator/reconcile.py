@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
+from diffusion_contract.engines import sources
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import kube_client, naming
 from diffusion_operator.api import KIND
@@ -24,7 +25,6 @@ from diffusion_operator.metrics_scraper import MetricsScraper
 from diffusion_operator.plan import actions, budget
 from diffusion_operator.plan.collection import StoreUsers, gc_owner, live_digests, pipelines_on
 from diffusion_operator.plan.observed import Claims, ObservedPipeline, claim_name
-from diffusion_operator.plan.parts import origins
 from diffusion_operator.plan.planner import ObservationRequest, Plan, planning, rejection
 from diffusion_operator.plan.requests import Store
 from diffusion_operator.settings import Settings
@@ -178,8 +178,8 @@ class Reconciler:
         store = await self._claim(owner.namespace, claim_name(spec, owner.name))
         if store is not None and spec.storage.claim_name is None and not store.is_owned_by(owner.uid):
             store = None
-        sources = [origin.source.persistent_volume_claim for origin in origins(spec.model).values()]
-        names = sorted({source.claim_name for source in sources if source is not None})
+        volumes = [ref.source.persistent_volume_claim for ref in sources(spec.model)]
+        names = sorted({volume.claim_name for volume in volumes if volume is not None})
         claims = await asyncio.gather(*(self._claim(owner.namespace, name) for name in names))
         return Claims(store, tuple(name for name, claim in zip(names, claims, strict=True) if claim is None))
 

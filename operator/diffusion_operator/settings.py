@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from diffusion_contract.enums import Runtime
 from diffusion_operator.errors import BadInputError
 
 PREFIX = "DIFFUSION_OPERATOR_"
@@ -11,7 +12,6 @@ IMAGE_USER = 65532
 UNSET = "none"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 LogFormat = Literal["text", "json"]
-Runtime = Literal["tensorrt", "onnxruntime"]
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ class Settings:
 
     def builder(self, runtime: Runtime) -> str:
         """Image of the Jobs that compile for this runtime; empty when the administrator named none."""
-        return self.tensorrt_builder_image if runtime == "tensorrt" else self.builder_image
+        return self.tensorrt_builder_image if runtime is Runtime.TENSORRT else self.builder_image
 
     def serving(self, runtime: Runtime) -> str:
         """Image that serves engines of this runtime; empty when the administrator named none."""
-        return self.tensorrt_serving_image if runtime == "tensorrt" else self.serving_image
+        return self.tensorrt_serving_image if runtime is Runtime.TENSORRT else self.serving_image
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

@@ -13,7 +13,7 @@ from diffusion_builder.cli import main as cli
 from diffusion_builder.errors import ExitCode, Reason
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Store
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
 from tests.support.builder import parts
 from tests.support.builder.conditioned import checkpoint
 from tests.support.builder.repository import SHAPES, context, make

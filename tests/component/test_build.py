@@ -13,7 +13,8 @@ import pytest
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.stages.run import Origin, Result, check, export, fetch
 from diffusion_builder.store import Kind, Store
-from diffusion_contract.tensors import TEXT_TO_IMAGE, Component
+from diffusion_contract.enums import Component
+from diffusion_contract.tensors import TEXT_TO_IMAGE
 from tests.support.builder.checkpoints import write_unet
 from tests.support.builder.repository import context, make
 from tests.support.paths import ROOT

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffusion_builder.build_spec import BuildSpec
 from diffusion_builder.stages.build import build
+from diffusion_contract.documents import read_local
 from tests.support.builder import parts
 from tests.support.builder.conditioned import around, checkpoint
 from tests.support.builder.repository import SHAPES, context
@@ -56,7 +56,7 @@ def test_a_repository_draws_what_diffusers_draws(tmp_path: Path, name: str) -> N
     base = checkpoint(tmp_path / "base", "sd1")
     model = {"source": {"path": str(base)}, **_additions(tmp_path)[name]}
     case = _CASES[name]
-    spec = BuildSpec.model_validate({"model": model, "shapes": json.loads(SHAPES), **case})
+    spec = read_local({"model": model, "shapes": json.loads(SHAPES), **case})
     found = build(context(tmp_path / "store"), spec)[-1]
     assert found["stage"] == "check"
     per_scheduler = len(case.get("schedulers", [0]))

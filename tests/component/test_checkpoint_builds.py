@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffusion_builder.build_spec import BuildSpec
 from diffusion_builder.stages.build import build
+from diffusion_contract.documents import read_local
 from tests.support.builder import parts
 from tests.support.builder.conditioned import checkpoint
 from tests.support.builder.repository import SHAPES, context
@@ -54,7 +54,7 @@ def _pipelines(shape: Shape) -> list[dict[str, Any]]:
     tasks = ["inpaint"] if shape.unet == "inpainting" else ["generate", "img2img"]
     # Diffusers inpaints with 4 or 9 channels only.
     tasks += ["inpaint"] if shape.unet != "inpainting" and shape.latent == 4 else []
-    return [{"task": task, "steps": [2], "features": features} for task in tasks]
+    return [{"task": task, "steps": [2], **({"features": features} if features else {})} for task in tasks]
 
 
 @pytest.mark.parametrize("name", SHAPES_OF)
@@ -66,7 +66,7 @@ def test_a_build_with_all_features_draws_what_diffusers_draws(tmp_path: Path, na
         "pipelines": _pipelines(shape),
         "shapes": json.loads(SHAPES),
     }
-    found = build(context(tmp_path / "store"), BuildSpec.model_validate(spec))[-1]
+    found = build(context(tmp_path / "store"), read_local(spec))[-1]
     assert (found["stage"], found["precision"]) == ("check", "float32")
     assert len(found["ensembles"]) == len(spec["pipelines"])
     assert found["worstPsnr"] >= found["minPsnr"] == 35.0

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from diffusion_builder.components.options import Precision
 from diffusion_builder.graphs import deviation
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
-from diffusion_contract.tensors import Component, interface
+from diffusion_contract.enums import Component, Precision
+from diffusion_contract.tensors import interface
 from tests.support.builder import parts
 from tests.support.builder.repository import SHAPES, context
 from tests.support.builder.shapes import SHAPES_OF, Shape, lora

@@ -11,11 +11,12 @@ from diffusers import AutoencoderKL, ControlNetModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from transformers import CLIPTextModel
 
-from diffusion_builder.components.options import ExportOptions, check
+from diffusion_builder.components.options import check
 from diffusion_builder.components.parts import Lora
 from diffusion_builder.components.registry import COMPONENTS, Sizes, example
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
+from diffusion_contract.exports import ExportOptions
 from tests.support.builder import parts
 from tests.support.builder.loading import both, guided, load, run, unet_of, written
 

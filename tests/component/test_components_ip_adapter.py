@@ -11,7 +11,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from diffusion_builder.components.registry import Sizes
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
 from tests.support.builder import parts
 from tests.support.builder.loading import both, guided, load, run, unet_of, written
 

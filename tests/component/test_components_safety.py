@@ -11,7 +11,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import CLIPImageProcessor
 
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
 from tests.support.builder import parts
 from tests.support.builder.loading import load, written
 

@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPVisionCo
 
 from diffusion_builder.components import configs, parts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
 from tests.support.builder import parts as written_parts
 from tests.support.builder.loading import load, written
 

@@ -13,13 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs import deviation
 from diffusion_builder.graphs.onnx_files import MODEL, WEIGHTS
 from diffusion_builder.stages.run import Origin, export, fetch
 from diffusion_builder.store import Artifact, Kind, Store
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component, Precision
 from tests.support.builder import parts
 from tests.support.builder.repository import context
 from tests.support.paths import ROOT

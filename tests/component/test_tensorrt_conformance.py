@@ -18,10 +18,11 @@ from diffusion_builder.engines.tensorrt import run
 from diffusion_builder.engines.tensorrt.command import Files, Options, arguments
 from diffusion_builder.engines.tensorrt.profiles import optimisation_profiles
 from diffusion_builder.errors import BuilderError, Reason
-from diffusion_builder.repository.spec import Shapes
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
-from diffusion_contract.tensors import ENGINES, Component
+from diffusion_contract.enums import Component
+from diffusion_contract.spec import Shapes
+from diffusion_contract.tensors import ENGINES
 from tests.support.builder.repository import SHAPES, context
 from tests.support.tensorrt import tensorrt_rtx
 from tests.support.tensorrt.checkpoints import write_sd1_like, write_sd2_like

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
 from tests.support.tensorrt import tensorrt_rtx
 from tests.support.tensorrt.checkpoints import write_full_size_sd1
 from tests.support.tensorrt.conformance import Workshop

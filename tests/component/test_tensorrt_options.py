@@ -10,7 +10,8 @@ import pytest
 
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
-from diffusion_contract.tensors import Component, interface
+from diffusion_contract.enums import Component
+from diffusion_contract.tensors import interface
 from tests.support.builder import parts
 from tests.support.builder.repository import SHAPES, context
 from tests.support.tensorrt import tensorrt_rtx

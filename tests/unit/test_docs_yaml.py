@@ -11,10 +11,8 @@ import kubernetes.client
 import promql_parser
 import pytest
 import yaml
-from pydantic import ValidationError
 
-from diffusion_builder.build_spec import BuildSpec
-from diffusion_contract.spec import DiffusionPipelineSpec
+from diffusion_contract.documents import InvalidSpecError, read_local, read_spec
 from diffusion_operator.api import KIND
 from tests.support.documents import Block, documents, fill, in_language
 from tests.support.paths import ROOT
@@ -55,8 +53,8 @@ TYPE = re.compile(r"(?:[Dd]ict\(str, |[Ll]ist\[)?(V\w+)")
 def pipeline_problem(spec: object) -> str:
     """What the API says of a spec."""
     try:
-        DiffusionPipelineSpec.model_validate(spec)
-    except ValidationError as error:
+        read_spec(spec)
+    except InvalidSpecError as error:
         return str(error)
     return ""
 
@@ -121,8 +119,8 @@ def nodes_problem(document: dict[str, Any]) -> str:
 
 def build_problem(document: dict[str, Any]) -> str:
     try:
-        BuildSpec.model_validate(document)
-    except ValidationError as error:
+        read_local(document)
+    except InvalidSpecError as error:
         return str(error)
     return ""
 

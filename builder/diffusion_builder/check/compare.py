@@ -14,11 +14,11 @@ from diffusion_builder import digests
 from diffusion_builder.check import comparable, ingredients, served
 from diffusion_builder.check import requests as check_requests
 from diffusion_builder.components import parts
-from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs.libraries import quiet
 from diffusion_builder.judge.metrics import psnr
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
+from diffusion_contract.enums import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.components import parts
-from diffusion_builder.components.options import ExportOptions
 from diffusion_builder.components.parts import MAIN_PART, Lora
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.store import Artifact, Kind, Store
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
+from diffusion_contract.exports import ExportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

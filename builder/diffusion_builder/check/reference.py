@@ -16,8 +16,8 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 from diffusion_builder.check import requests
 from diffusion_builder.check.served import GeneratedImages
 from diffusion_builder.components import lora, parts, text_encoder
-from diffusion_builder.repository.spec import SchedulerSpec
 from diffusion_contract.python_models import GENERATE, IMG2IMG, INPAINT
+from diffusion_contract.spec import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,8 +118,8 @@ class Reference:
         return pipe
 
     def _scheduler(self, name: str) -> Any:  # noqa: ANN401 - the library has no types
-        listed = [SchedulerSpec.model_validate(one) for one in self._ingredients.schedulers]
-        scheduler = next((one for one in listed if one.label == name), listed[0])
+        listed = [Scheduler.model_validate(one) for one in self._ingredients.schedulers]
+        scheduler = next((one for one in listed if one.request_name == name), listed[0])
         kind = str(scheduler.type)
         names = (f"{kind}Scheduler", f"{kind}DiscreteScheduler")
         scheduler_class = next(getattr(_DIFFUSERS, name) for name in names if hasattr(_DIFFUSERS, name))

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 
 from diffusion_builder.check import ingredients, python_backend
-from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs import deviation
 from diffusion_builder.graphs.onnx_files import MODEL
 from diffusion_builder.repository.graph import Ensemble, Model, Port, Step, behind, check
+from diffusion_contract.enums import Precision
 from diffusion_contract.python_models import IMAGE
 from diffusion_contract.tensors import DECODED, LATENT, DType
 

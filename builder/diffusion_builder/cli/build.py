@@ -14,9 +14,9 @@ from diffusion_builder.errors import BadInputError, Reason
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from diffusion_builder.build_spec import BuildSpec
     from diffusion_builder.stages.progress import Mode
     from diffusion_builder.stages.run import Context, Result
+    from diffusion_contract.spec import DiffusionPipelineSpec
 
 DEFAULT_SHAPES = json.dumps(
     {
@@ -47,11 +47,15 @@ _JSON = "JSON"
 @click.option("--pipelines", metavar=_JSON, help="Tasks and their step counts, instead of --steps.")
 @click.option("--scheduler", help="Such as DDIM or Euler.  [default: DDIM]")
 @click.option("--shapes", metavar=_JSON, help="min, opt and max of batch, height and width.")
+@click.option("--dry-run", is_flag=True, help="Only validate the spec, and print the engines that it needs.")
 @click.option("--no-check", is_flag=True, help="Do not compare the repository with diffusers at the end.")
 @result_option
 @click.pass_obj
-def build(mode: Mode, /, out: Path, result: Path | None, no_check: bool, **options: Any) -> None:  # noqa: ANN401, FBT001 - click's options
+def build(mode: Mode, /, out: Path, result: Path | None, *, no_check: bool, dry_run: bool, **options: Any) -> None:  # noqa: ANN401 - click's options
     """Run all stages; what is in the store already is not made again."""
+    if dry_run:
+        finish(mode, out, result, lambda _: _planned(*_spec(**options)))
+        return
 
     def work(context: Context) -> Result:
         from diffusion_builder.stages.build import build as run
@@ -61,6 +65,16 @@ def build(mode: Mode, /, out: Path, result: Path | None, no_check: bool, **optio
 
     outcome = finish(mode, out, result, work)
     click.echo(f"repository: {out.resolve() / 'repositories' / outcome['digest'] / 'models'}", err=True)
+
+
+def _planned(spec: DiffusionPipelineSpec, target: str | None) -> Result:
+    """The engines of the spec; nothing is fetched."""
+    from diffusion_builder.stages.build import choose_target
+    from diffusion_contract.engines import engines
+
+    names = [target] if target is not None else [item.name for item in spec.targets]
+    skus = [choose_target(spec, name).sku for name in names]
+    return {"valid": True, "skus": skus, "engines": [engine.name for engine in engines(spec)]}
 
 
 def _summary(results: Sequence[Result]) -> Result:
@@ -74,18 +88,45 @@ def _summary(results: Sequence[Result]) -> Result:
     return {**repository, **({"check": figures[0]} if figures else {}), "stages": done}
 
 
-def _spec(spec: Path | None, target: str | None, **options: Any) -> tuple[BuildSpec, str | None]:  # noqa: ANN401
+def read_file(path: Path) -> DiffusionPipelineSpec:
+    """Read a spec, or a whole DiffusionPipeline, from a file in YAML or JSON.
+
+    Raises:
+        BadInputError: it cannot be read, or is not valid; the message names the fields.
+    """
+    import yaml
+
+    from diffusion_builder.arguments import invalid
+    from diffusion_contract.documents import InvalidSpecError, read_local, read_pipeline
+
+    try:
+        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInputError(Reason.INVALID_SPEC, f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise BadInputError(Reason.INVALID_SPEC, f"{path} is neither YAML nor JSON: {text}") from error
+    try:
+        return read_pipeline(body) if isinstance(body, dict) and "kind" in body else read_local(body)
+    except InvalidSpecError as error:
+        raise invalid(str(path), error.problems) from error
+
+
+def _spec(spec: Path | None, target: str | None, **options: Any) -> tuple[DiffusionPipelineSpec, str | None]:  # noqa: ANN401
     """The spec, and the name of the target where one was chosen."""
-    from diffusion_builder import build_spec
-    from diffusion_builder.repository.spec import validate
+    from diffusion_builder.arguments import invalid
+    from diffusion_contract.documents import InvalidSpecError, read_local
 
     given = {name: value for name, value in options.items() if value}
     if spec is not None:
         if given:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
             raise BadInputError(Reason.INVALID_ARGUMENT, f"{names}: with --spec these are fields of the file")
-        return build_spec.read(spec), target
-    return validate(build_spec.BuildSpec, _body(given, target), "build"), None
+        return read_file(spec), target
+    try:
+        return read_local(_body(given, target)), None
+    except InvalidSpecError as error:
+        raise invalid("build", error.problems) from error
 
 
 def _body(given: Mapping[str, Any], target: str | None) -> Mapping[str, Any]:
@@ -101,7 +142,7 @@ def _body(given: Mapping[str, Any], target: str | None) -> Mapping[str, Any]:
         "componentPrecision": dict(_pair(text) for text in given.get("component_precision", ())),
         "shapes": _json(given, "shapes", DEFAULT_SHAPES),
         "engines": {"runtime": given.get("runtime")},
-        "targets": [{"name": target or "cpu", **gpu}],
+        "targets": [{"name": "gpu" if gpu else "cpu", **gpu}],
     }
     if "pipelines" in given:
         if "steps" in given:

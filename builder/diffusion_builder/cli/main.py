@@ -14,7 +14,7 @@ from diffusion_builder.cli.command import finish, result_option, store_option
 from diffusion_builder.cli.store import store_group
 from diffusion_builder.errors import ExitCode
 from diffusion_builder.stages.progress import Mode
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

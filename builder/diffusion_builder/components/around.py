@@ -10,21 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.components import configs, parts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.tensors import Component
+from diffusion_contract.exports import SHAPED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from diffusion_contract.enums import Component
+
 # Parts that are asked.
 PARTS = (parts.TEXT_ENCODER, parts.VAE)
-# Only these are recorded, so that whatever else changes around a component leaves its graph alone.
-NEEDED: Mapping[Component, tuple[str, ...]] = {
-    Component.CONTROLNET: ("text_length",),
-    Component.CONTROL_OFF: ("pixels_per_latent",),
-    Component.DENOISER: ("text_length", "pixels_per_latent"),
-    Component.SCHEDULER_STEP: ("channels", "pixels_per_latent"),
-}
 
 
 def read(folders: Mapping[str, Path]) -> dict[str, int]:
@@ -55,8 +50,11 @@ def of_vae(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def needed(component: Component, around: Mapping[str, int]) -> dict[str, int]:
-    """Those of them that a component's profile needs."""
-    return {name: around[name] for name in NEEDED.get(component, ()) if name in around}
+    """Those of them that a component's profile needs.
+
+    Only these are recorded, so that whatever else changes around a component leaves its graph alone.
+    """
+    return {name: around[name] for name in SHAPED.get(component, ()) if name in around}
 
 
 def check(component: Component, own: Mapping[str, int], around: Mapping[str, int]) -> None:

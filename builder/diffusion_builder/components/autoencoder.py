@@ -9,7 +9,7 @@ from torch import nn
 
 from diffusion_builder.components import around, configs, parts, weights
 from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, Loaded, Model
-from diffusion_builder.components.options import Precision
+from diffusion_contract.enums import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-from diffusion_builder.components.options import Precision
-from diffusion_contract.tensors import Component, interface
+from diffusion_contract.enums import Precision
+from diffusion_contract.tensors import interface
 
 if TYPE_CHECKING:
     from torch import nn
 
     from diffusion_builder.components.parts import Material
+    from diffusion_contract.enums import Component
     from diffusion_contract.tensors import Interface
 
 Facts = Mapping[str, int]

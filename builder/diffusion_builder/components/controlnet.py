@@ -9,8 +9,8 @@ from torch import nn
 
 from diffusion_builder.components import attention, configs, parts, residuals, weights
 from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, Loaded, Model, doubled, pair
-from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.enums import Precision
 from diffusion_contract.tensors import MAX_TEXT_CHUNKS, residual_facts
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ from torch import nn
 
 from diffusion_builder.components import attention, configs, ip_adapter, lora, parts, residuals, weights
 from diffusion_builder.components.base import DTYPES, LATENT, Loaded, Model, doubled, pair
-from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract import tensors
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,8 +14,8 @@ from diffusion_builder.components import configs, ip_adapter, parts, weights
 from diffusion_builder.components.base import DTYPES, REFERENCES, Loaded, Model
 
 if TYPE_CHECKING:
-    from diffusion_builder.components.options import Precision
     from diffusion_builder.components.parts import Material
+    from diffusion_contract.enums import Precision
 
 
 class ImageEncoder(nn.Module):

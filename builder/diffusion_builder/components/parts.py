@@ -5,35 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from diffusion_contract.tensors import Component
+from diffusion_contract.subfolders import (
+    CONTROLNET,
+    IMAGE_ENCODER,
+    IP_ADAPTER,
+    LORA,
+    SAFETY_CHECKER,
+    TEXT_ENCODER,
+    UNET,
+    VAE,
+)
+from diffusion_contract.subfolders import WEIGHTS as MAIN_PART
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from diffusion_builder.components.options import ExportOptions
+    from diffusion_contract.exports import ExportOptions
 
-TEXT_ENCODER = "text_encoder"
-IMAGE_ENCODER = "image_encoder"
-UNET = "unet"
-VAE = "vae"
-CONTROLNET = "controlnet"
-IP_ADAPTER = "ip_adapter"
-LORA = "lora"
-SAFETY_CHECKER = "safety_checker"
-
-# The folder with the weights that a component is named by; None for one without weights.
-MAIN_PART: Mapping[Component, str | None] = {
-    Component.TEXT_ENCODER: TEXT_ENCODER,
-    Component.IMAGE_ENCODER: IMAGE_ENCODER,
-    Component.VAE_ENCODER: VAE,
-    Component.CONTROLNET: CONTROLNET,
-    Component.CONTROL_OFF: UNET,
-    Component.DENOISER: UNET,
-    Component.SCHEDULER_STEP: None,
-    Component.VAE_DECODER: VAE,
-    Component.SAFETY_CHECKER: SAFETY_CHECKER,
-}
+__all__ = [
+    "CONTROLNET", "IMAGE_ENCODER", "IP_ADAPTER", "LORA", "MAIN_PART", "SAFETY_CHECKER", "TEXT_ENCODER", "UNET", "VAE",
+    "Lora", "Material",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

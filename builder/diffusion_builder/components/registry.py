@@ -20,7 +20,8 @@ from diffusion_builder.components import (
     text_encoder,
 )
 from diffusion_builder.components.base import ComponentSpec, Loaded
-from diffusion_contract.tensors import MAX_STEPS, Component, DType, Interface, residual_elements
+from diffusion_contract.enums import Component
+from diffusion_contract.tensors import MAX_STEPS, DType, Interface, residual_elements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,8 +12,8 @@ from diffusion_builder.components import configs, parts, weights
 from diffusion_builder.components.base import DTYPES, PIXELS, Loaded, Model
 
 if TYPE_CHECKING:
-    from diffusion_builder.components.options import Precision
     from diffusion_builder.components.parts import Material
+    from diffusion_contract.enums import Precision
 
 # What the model was trained with: OPENAI_CLIP_MEAN and OPENAI_CLIP_STD of transformers.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -11,8 +11,8 @@ from diffusion_builder.components.base import LATENT, Loaded
 from diffusion_contract.tensors import MAX_STEPS
 
 if TYPE_CHECKING:
-    from diffusion_builder.components.options import Precision
     from diffusion_builder.components.parts import Material
+    from diffusion_contract.enums import Precision
 
 
 class SchedulerStep(nn.Module):

@@ -13,8 +13,8 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.tensors import MAX_TEXT_CHUNKS
 
 if TYPE_CHECKING:
-    from diffusion_builder.components.options import Precision
     from diffusion_builder.components.parts import Material
+    from diffusion_contract.enums import Precision
 
 _TEXT_LENGTH = "text_length"
 # Inside file names and LoRAs this prefix comes and goes with the library's version.

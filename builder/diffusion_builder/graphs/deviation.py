@@ -11,11 +11,11 @@ import onnx
 import onnxruntime
 import torch
 
-from diffusion_builder.components.options import Precision
 from diffusion_builder.components.registry import Sizes, example
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs.onnx_files import MODEL
 from diffusion_builder.graphs.onnx_graph import content, first_line, write
+from diffusion_contract.enums import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from diffusion_builder.components.base import Loaded
-    from diffusion_contract.tensors import Component, Interface
+    from diffusion_contract.enums import Component
+    from diffusion_contract.tensors import Interface
 
 # Largest deviation from float32, relative to the largest output.
 TOLERANCES: Mapping[Precision, float] = {

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from diffusion_builder.components.base import Loaded
-    from diffusion_contract.tensors import Component, Interface
+    from diffusion_contract.enums import Component
+    from diffusion_contract.tensors import Interface
 
 _EXTERNAL_FROM_BYTES = 1024
 # Weights are mapped into memory, where vector instructions like round addresses.

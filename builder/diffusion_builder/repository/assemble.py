@@ -27,16 +27,17 @@ from diffusion_builder.repository.tiers import judged, tiers
 from diffusion_builder.repository.unroll import check_engines
 from diffusion_builder.sources import tokens
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
-from diffusion_contract import python_models, tensors
-from diffusion_contract.tensors import CONTRACT_VERSION, Component, Facts
+from diffusion_contract import enums, python_models, tensors
+from diffusion_contract.enums import Component
+from diffusion_contract.tensors import CONTRACT_VERSION, Facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from diffusion_builder.repository.graph import Model
-    from diffusion_builder.repository.spec import AssembleSpec
     from diffusion_builder.repository.tiers import Choice
     from diffusion_builder.repository.unroll import Tier
+    from diffusion_contract.assembly import AssembleSpec
 
 PACKAGE = Path(__file__).parents[1]
 _MODELS = PACKAGE / "models"
@@ -44,7 +45,9 @@ _TEMPLATES = PACKAGE / "templates"
 _VERSION = "1"
 
 # The contract's files that every Python model imports, in the place of the builder's modules of the same names.
-_CONTRACT = {Path(module.__file__ or "").name: Path(module.__file__ or "") for module in (tensors, python_models)}
+_CONTRACT = {
+    Path(module.__file__ or "").name: Path(module.__file__ or "") for module in (enums, tensors, python_models)
+}
 _SHARED = ("triton_io.py", "errors.py", "request_inputs.py", *_CONTRACT)
 # Files of `models/` that each Triton model consists of; the first one becomes model.py. A folder comes as it is.
 _PYTHON = {

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from diffusion_builder.repository.graph import Ensemble
-    from diffusion_builder.repository.spec import Shapes
+    from diffusion_contract.spec import Shapes
     from diffusion_contract.tensors import DType, Facts
 
 _PROMPT = "a picture"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusion_builder.repository.spec import Shapes
     from diffusion_builder.repository.tiers import Choice
+    from diffusion_contract.spec import Shapes
     from diffusion_contract.tensors import Facts
 
 # CLIP's own, which every IP-Adapter's image encoder was trained with (transformers' OPENAI_CLIP_MEAN and _STD).

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from diffusion_contract.tensors import MODEL_NAMES, Component
+from diffusion_contract.enums import Component
+from diffusion_contract.tensors import MODEL_NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusion_builder.engines.tensorrt.profiles import Profile
     from diffusion_builder.repository.graph import Ensemble, Model, Port
-    from diffusion_builder.repository.spec import Batching
+    from diffusion_contract.assembly import Queues
 
 # Models of the denoising loop share one resource, so that a request that has to wait waits at a short model and not at
 # the denoiser: whoever comes back meanwhile joins it (ADR 6). Of two that wait the one with the smaller product of
@@ -62,7 +63,7 @@ class Renderer:
         batching: queue settings of the engines.
     """
 
-    def __init__(self, templates: Path, max_batch: int, batching: Batching) -> None:
+    def __init__(self, templates: Path, max_batch: int, batching: Queues) -> None:
         self._environment = Environment(  # noqa: S701 - protobuf text, not HTML; strings are quoted by `quote`
             loader=FileSystemLoader(templates),
             undefined=StrictUndefined,
@@ -92,7 +93,7 @@ class Renderer:
         """An ensemble with all its steps."""
         return self._render("ensemble.pbtxt.j2", ensemble=ensemble)
 
-    def _model(self, model: Model, plan: Plan | None, batching: Batching | None) -> str:
+    def _model(self, model: Model, plan: Plan | None, batching: Queues | None) -> str:
         warm_ups = warm_up(model, plan) if plan else ()
         turn = self._turn(model.name)
         priorities = self._batching.priorities and model.name == _DENOISER

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from diffusion_contract.tensors import MAX_STEPS
 
 if TYPE_CHECKING:
-    from diffusion_builder.repository.spec import Shapes
+    from diffusion_contract.spec import Shapes
     from diffusion_contract.tensors import Facts
 
 TENSORRT = "tensorrt"

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from diffusion_builder.repository.spec import AssembleSpec, PipelineSpec, SchedulerSpec
+    from diffusion_contract.assembly import AssembleSpec, EnsembleSpec
+    from diffusion_contract.spec import Scheduler
 
 # Schedulers that may draw fresh noise in a step; DDIM does when a request's eta is not 0.
 _STOCHASTIC = {SchedulerType.DDIM, SchedulerType.DDPM, SchedulerType.EULER_ANCESTRAL, SchedulerType.LCM}
@@ -35,7 +36,7 @@ class Choice:
 
 
 def judged(
-    checkpoint: Path, listed: Sequence[SchedulerSpec], pipelines: Iterable[PipelineSpec]
+    checkpoint: Path, listed: Sequence[Scheduler], pipelines: Iterable[EnsembleSpec]
 ) -> tuple[tuple[Choice, ...], int]:
     """Make every schedule that will be served.
 
@@ -54,7 +55,7 @@ def judged(
     return schedulers, slots(schedulers, sorted({steps for item in pipelines for steps in item.steps}))
 
 
-def choices(listed: Sequence[SchedulerSpec], config: Mapping[str, Any]) -> tuple[Choice, ...]:
+def choices(listed: Sequence[Scheduler], config: Mapping[str, Any]) -> tuple[Choice, ...]:
     """Read the checkpoint's configuration as each of the listed schedulers would.
 
     Args:
@@ -66,7 +67,8 @@ def choices(listed: Sequence[SchedulerSpec], config: Mapping[str, Any]) -> tuple
     """
     try:
         return tuple(
-            Choice(one.label, SchedulerSettings.from_config(one.type, config, one.overrides())) for one in listed
+            Choice(one.request_name, SchedulerSettings.from_config(SchedulerType(one.type), config, one.overrides()))
+            for one in listed
         )
     except ScheduleError as error:
         raise BadInputError(Reason.UNSUPPORTED_SCHEDULER, str(error)) from error
@@ -100,7 +102,7 @@ def tiers(spec: AssembleSpec, schedulers: Sequence[Choice]) -> tuple[Tier, ...]:
     )
 
 
-def _tiers(pipeline: PipelineSpec, steps: int, schedulers: Sequence[Choice]) -> Iterator[Tier]:
+def _tiers(pipeline: EnsembleSpec, steps: int, schedulers: Sequence[Choice]) -> Iterator[Tier]:
     usual = calls_for(schedulers[0].settings.type, steps)
     shared = [one for one in schedulers if calls_for(one.settings.type, steps) == usual]
     yield _tier(pipeline, steps, shared, None)
@@ -109,7 +111,7 @@ def _tiers(pipeline: PipelineSpec, steps: int, schedulers: Sequence[Choice]) -> 
             yield _tier(pipeline, steps, [one], one.name)
 
 
-def _tier(pipeline: PipelineSpec, steps: int, schedulers: Sequence[Choice], name: str | None) -> Tier:
+def _tier(pipeline: EnsembleSpec, steps: int, schedulers: Sequence[Choice], name: str | None) -> Tier:
     calls = calls_for(schedulers[0].settings.type, steps)
     return Tier(
         pipeline.task,

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests
 from diffusion_builder.components import around, parts
-from diffusion_builder.components.options import ExportOptions, Precision, check
+from diffusion_builder.components.options import check
 from diffusion_builder.components.parts import MAIN_PART, Lora, Material
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs.libraries import quiet
 from diffusion_builder.graphs.onnx_files import MODEL, OPSET, WEIGHTS
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
-from diffusion_contract.tensors import CONTRACT_VERSION, Component
+from diffusion_contract.enums import Component, Precision
+from diffusion_contract.exports import SHAPED, ExportOptions
+from diffusion_contract.tensors import CONTRACT_VERSION
 
 if TYPE_CHECKING:
     from diffusion_builder.components.base import ComponentSpec, Loaded
@@ -167,7 +169,9 @@ def _parts(store: Store, request: Request) -> dict[str, _Part]:
                 found.setdefault(parts.IMAGE_ENCODER, _part(artifact, parts.IMAGE_ENCODER))
     if options.control_net:
         found[parts.CONTROLNET] = _part(store.get(Kind.SOURCE, options.control_net), parts.CONTROLNET)
-        found[parts.UNET] = _part(_holder(store, request, parts.UNET) or source, parts.UNET)
+        # The one that it is served with comes first, whatever lies in the sources of other sizes.
+        own = parts.UNET in source.manifest.extra["components"]
+        found[parts.UNET] = _part(source if own else _holder(store, request, parts.UNET) or source, parts.UNET)
     main = MAIN_PART[request.component]
     if main is not None and main not in found:
         found[main] = _part(source, main)
@@ -185,7 +189,7 @@ def _holder(store: Store, request: Request, part: str) -> Artifact | None:
 
 def _around(store: Store, request: Request) -> Mapping[str, int]:
     """Sizes that the components around this one decide, as far as the sources tell."""
-    if request.component not in around.NEEDED:
+    if request.component not in SHAPED:
         return {}
     holders = {part: _holder(store, request, part) for part in around.PARTS}
     return around.read({part: holder.path / part for part, holder in holders.items() if holder})

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def judge_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path]) -> None:
+def validate_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path]) -> None:
     """Read all configurations, and compare the widths of text that the models read and make.
 
     Args:
         folders: of text_encoder, unet and vae.
-        control_nets: folders, by name.
+        control_nets: folders, by the names of their sources.
 
     Raises:
         BadInputError: a configuration is not served, or models do not belong together.
@@ -27,7 +27,7 @@ def judge_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path]) 
     readers = {parts.UNET: configs.text_width(parts.UNET, configs.read(folders[parts.UNET], parts.UNET))}
     for name, folder in control_nets.items():
         config = configs.read(folder, parts.CONTROLNET)
-        readers[f"controlNet {name}"] = configs.text_width(parts.CONTROLNET, config)
+        readers[name] = configs.text_width(parts.CONTROLNET, config)
     for reader, width in readers.items():
         if width != made:
             raise BadInputError(

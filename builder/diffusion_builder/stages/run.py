@@ -14,7 +14,7 @@ from diffusion_builder.store import Artifact, Kind, Store
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusion_contract.tensors import Component
+    from diffusion_contract.enums import Component
 
 Result = Mapping[str, Any]
 
@@ -128,10 +128,10 @@ def export(
     context: Context, source: str, component: Component, precision: str = "float32", options: str = "{}"
 ) -> Result:
     """Export one component to ONNX."""
-    from diffusion_builder.components.options import ExportOptions
-    from diffusion_builder.repository.spec import parse
+    from diffusion_builder.arguments import parse
     from diffusion_builder.stages.export import Request
     from diffusion_builder.stages.export import export as export_component
+    from diffusion_contract.exports import ExportOptions
 
     wanted = parse(ExportOptions, options, "--options")
     request = Request(context.store.get(Kind.SOURCE, source), component, precision, wanted)
@@ -163,8 +163,9 @@ class CompileRequest:
 
 def compile_(context: Context, request: CompileRequest) -> Result:
     """Compile one component for a target."""
+    from diffusion_builder.arguments import parse
     from diffusion_builder.engines.onnx_runtime import compile_onnx
-    from diffusion_builder.repository.spec import Shapes, parse
+    from diffusion_contract.spec import Shapes
 
     # Judged for every runtime, also for one that keeps dimensions open: a wrong profile should fail early, and once.
     shapes = parse(Shapes, request.shapes, "--shapes")
@@ -186,8 +187,9 @@ def compile_(context: Context, request: CompileRequest) -> Result:
 
 def assemble(context: Context, spec: str) -> Result:
     """Assemble a Triton repository."""
+    from diffusion_builder.arguments import parse
     from diffusion_builder.repository import assemble as repository
-    from diffusion_builder.repository.spec import AssembleSpec, parse
+    from diffusion_contract.assembly import AssembleSpec
 
     wanted = parse(AssembleSpec, spec, "--spec")
     return context.run("assemble", "", lambda _phase: repository.assemble(context.store, wanted))
@@ -237,10 +239,10 @@ class JudgeRequest:
 
 def judge(context: Context, request: JudgeRequest) -> Result:
     """Compare golden pictures of two revisions."""
+    from diffusion_builder.arguments import parse
     from diffusion_builder.judge import stage
     from diffusion_builder.judge.client import server
     from diffusion_builder.judge.spec import JudgeSpec
-    from diffusion_builder.repository.spec import parse
 
     wanted = parse(JudgeSpec, request.spec, "--spec")
     servers = (server(request.stable), server(request.canary))

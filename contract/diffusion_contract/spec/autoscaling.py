@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from diffusion_contract.base import ApiModel, rule, rules
+from diffusion_contract.base import ApiModel, Rule
 
 Seconds = Annotated[int, Field(ge=0, le=3600)]
 
@@ -57,21 +57,25 @@ class Keda(ApiModel):
 class Autoscaling(ApiModel):
     """How the number of serving pods follows the load; replicas does not count then."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule("self.minReplicas <= self.maxReplicas", "minReplicas must not be larger than maxReplicas"),
-            rule(
-                "(self.provider == 'keda') == has(self.keda)",
-                "provider keda needs the field keda (with serverAddress), and only that provider may have it",
-                fieldPath=".keda",
-            ),
-            rule(
-                "self.minReplicas > 0 || (has(self.keda) && has(self.keda.activationQuery))",
-                "minReplicas 0 needs provider keda and keda.activationQuery: a HorizontalPodAutoscaler cannot scale "
-                "to zero, and pods that do not exist report no load",
-                fieldPath=".minReplicas",
-            ),
-        )
+    rules = (
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "minReplicas must not be larger than maxReplicas",
+            lambda self: self.min_replicas <= self.max_replicas,
+        ),
+        Rule(
+            "(self.provider == 'keda') == has(self.keda)",
+            "provider keda needs the field keda (with serverAddress), and only that provider may have it",
+            lambda self: (self.provider == "keda") == (self.keda is not None),
+            ".keda",
+        ),
+        Rule(
+            "self.minReplicas > 0 || (has(self.keda) && has(self.keda.activationQuery))",
+            "minReplicas 0 needs provider keda and keda.activationQuery: a HorizontalPodAutoscaler cannot scale "
+            "to zero, and pods that do not exist report no load",
+            lambda self: self.min_replicas > 0 or (self.keda is not None and self.keda.activation_query is not None),
+            ".minReplicas",
+        ),
     )
 
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = Field(default=1, description="Fewest pods.")

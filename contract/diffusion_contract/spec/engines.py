@@ -1,8 +1,8 @@
 """How components become engines: sizes, runtime, Jobs."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from diffusion_contract.base import (
     ApiModel,
@@ -10,18 +10,21 @@ from diffusion_contract.base import (
     ExtraLabels,
     ObjectName,
     Resources,
-    rule,
-    rules,
+    Rule,
 )
+from diffusion_contract.enums import Component, Precision, Runtime
+from diffusion_contract.tensors import MIN_PIXELS
 
 
 class Range(ApiModel):
     """Smallest, usual and largest value."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule("self.min <= self.opt && self.opt <= self.max", "must be ordered: min <= opt <= max")
-        )
+    rules = (
+        Rule(
+            "self.min <= self.opt && self.opt <= self.max",
+            "must be ordered: min <= opt <= max",
+            lambda self: self.min <= self.opt <= self.max,
+        ),
     )
 
     min: int = Field(description="Smallest value that a request may use.")
@@ -37,15 +40,19 @@ class BatchRange(Range):
     max: Annotated[int, Field(ge=1, le=128)] = Field(default=8, description="Largest batch.")
 
 
-PIXELS = Field(ge=32, le=4096, json_schema_extra=rules(rule("self % 8 == 0", "must be a multiple of 8 pixels")))
+Pixels = Annotated[
+    int,
+    Field(ge=MIN_PIXELS, le=4096),
+    Rule("self % 8 == 0", "must be a multiple of 8 pixels", lambda pixels: pixels % 8 == 0),
+]
 
 
 class PixelRange(Range):
     """Image sizes in pixels."""
 
-    min: Annotated[int, PIXELS] = Field(default=256, description="Smallest size, pixels.")
-    opt: Annotated[int, PIXELS] = Field(default=512, description="Size that the engine is tuned for, pixels.")
-    max: Annotated[int, PIXELS] = Field(default=768, description="Largest size, pixels.")
+    min: Pixels = Field(default=256, description="Smallest size, pixels.")
+    opt: Pixels = Field(default=512, description="Size that the engine is tuned for, pixels.")
+    max: Pixels = Field(default=768, description="Largest size, pixels.")
 
 
 class Shapes(ApiModel):
@@ -54,9 +61,6 @@ class Shapes(ApiModel):
     batch: BatchRange = Field(default=BatchRange(), description="Images in one engine call.")
     height: PixelRange = Field(default=PixelRange(), description="Image height, pixels.")
     width: PixelRange = Field(default=PixelRange(), description="Image width, pixels.")
-
-
-Precision = Literal["float32", "float16", "bfloat16"]
 
 
 def _one(component: str) -> Any:  # noqa: ANN401 - a pydantic field
@@ -74,21 +78,25 @@ class ComponentPrecision(ApiModel):
     vae_encoder: Precision | None = _one("vae_encoder")
     safety_checker: Precision | None = _one("safety_checker")
 
+    def of(self, component: Component) -> Precision | None:
+        """That of a component; None where none of its own is given."""
+        precision: Precision | None = getattr(self, component, None)
+        return precision
+
 
 class Engines(ApiModel):
     """How the components become engines."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.runtime) || self.runtime == 'tensorrt' || "
-                "(!has(self.optimizationLevel) && !has(self.workspace))",
-                "optimizationLevel and workspace are settings of TensorRT: leave them out with runtime onnxruntime",
-            )
-        )
+    rules = (
+        Rule(
+            "!has(self.runtime) || self.runtime == 'tensorrt' || "
+            "(!has(self.optimizationLevel) && !has(self.workspace))",
+            "optimizationLevel and workspace are settings of TensorRT: leave them out with runtime onnxruntime",
+            lambda self: self.runtime != Runtime.ONNXRUNTIME or not self.tunes_tensorrt,
+        ),
     )
 
-    runtime: Literal["tensorrt", "onnxruntime"] | None = Field(
+    runtime: Runtime | None = Field(
         default=None,
         description="What executes the engines. When left out: TensorRT on targets with a gpu, ONNX Runtime on others.",
     )
@@ -112,3 +120,8 @@ class Engines(ApiModel):
         description="More labels of the build Jobs. With kueue.x-k8s.io/queue-name Kueue decides when they start, and "
         "the operator's own limit does not count them.",
     )
+
+    @property
+    def tunes_tensorrt(self) -> bool:
+        """Whether a setting of TensorRT is given."""
+        return self.optimization_level is not None or self.workspace is not None

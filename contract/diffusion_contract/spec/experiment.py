@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from diffusion_contract.base import ApiModel, rule, rules
+from diffusion_contract.base import BY_NAME, ApiModel, Rule
 from diffusion_contract.spec.model import Lora, Overrides
 from diffusion_contract.spec.sampling import Scheduler
 
@@ -48,14 +48,17 @@ class VariantServing(ApiModel):
 class Variant(ApiModel):
     """The pipeline with something else in it."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "has(self.model) || has(self.scheduler) || has(self.serving)",
-                "a variant needs something that is different: give it model, scheduler or serving",
-            ),
-            rule("self.name != 'stable'", "stable is the pipeline itself: give the variant another name"),
-        )
+    rules = (
+        Rule(
+            "has(self.model) || has(self.scheduler) || has(self.serving)",
+            "a variant needs something that is different: give it model, scheduler or serving",
+            lambda self: (self.model, self.scheduler, self.serving) != (None, None, None),
+        ),
+        Rule(
+            "self.name != 'stable'",
+            "stable is the pipeline itself: give the variant another name",
+            lambda self: self.name != "stable",
+        ),
     )
 
     name: VariantName = Field(description="How status, the tester's header and messages call it.")
@@ -77,19 +80,16 @@ class Experiment(ApiModel):
         default=UserHeader(),
         description="Requests with this header stay with one variant; others are split by weight, one by one.",
     )
-    variants: Annotated[list[Variant], Field(min_length=1, max_length=MOST_VARIANTS)] = Field(
-        description="What is compared with the stable revision.",
-        json_schema_extra={
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["name"],
-            **rules(
-                rule(
-                    "self.map(v, v.weight).sum() <= 99",
-                    "the weights of the variants must leave at least 1 % to the stable revision",
-                )
-            ),
-        },
-    )
+    variants: Annotated[
+        list[Variant],
+        Field(min_length=1, max_length=MOST_VARIANTS),
+        BY_NAME,
+        Rule(
+            "self.map(v, v.weight).sum() <= 99",
+            "the weights of the variants must leave at least 1 % to the stable revision",
+            lambda variants: sum(variant.weight for variant in variants) <= 99,  # noqa: PLR2004 - percent
+        ),
+    ] = Field(description="What is compared with the stable revision.")
 
 
 def applied(variant: Variant, spec: "DiffusionPipelineSpec") -> "DiffusionPipelineSpec":
@@ -118,5 +118,5 @@ def _model(wanted: VariantModel, components: Overrides | None) -> dict[str, obje
 def _schedulers(wanted: Scheduler, listed: tuple[Scheduler, ...]) -> dict[str, object]:
     if not listed:
         return {"scheduler": wanted}
-    others = [item for item in listed if item.called != wanted.called]
+    others = [item for item in listed if item.request_name != wanted.request_name]
     return {"schedulers": [wanted, *others]}

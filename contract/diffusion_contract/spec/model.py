@@ -1,10 +1,16 @@
 """What is served: checkpoints and where they come from."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
-from diffusion_contract.base import ApiModel, ObjectName, rule, rules
+from diffusion_contract.base import BY_NAME, ApiModel, ObjectName, Rule
+from diffusion_contract.limits import COMMIT_PATTERN, CONTROL_NET_PATTERN, DIGEST_PATTERN, HUB_REPOSITORY_PATTERN
+from diffusion_contract.tensors import MAX_CONTROLNETS
+
+EXTENSION = "source"
+"""Key of pydantic's context under which a reader names the subclass of Source that it allows."""
 
 
 class SecretKey(ApiModel):
@@ -19,19 +25,19 @@ class SecretKey(ApiModel):
 class HuggingFaceSource(ApiModel):
     """A repository on a hub, pinned to one commit."""
 
-    repo: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")] = Field(
+    repo: Annotated[str, Field(max_length=200, pattern=HUB_REPOSITORY_PATTERN)] = Field(
         description="organisation/name of the repository."
     )
-    revision: Annotated[str, Field(max_length=64)] = Field(
-        description="Commit of the repository: 40 lower-case hex digits; a branch or tag can move.",
-        json_schema_extra=rules(
-            rule(
-                "self.matches('^[0-9a-f]{40}$')",
-                "revision must be a full commit id (40 lower-case hex digits), not a branch or tag: "
-                "copy it from the repository's commit page",
-            )
+    revision: Annotated[
+        str,
+        Field(max_length=64),
+        Rule(
+            f"self.matches('{COMMIT_PATTERN}')",
+            "revision must be a full commit id (40 lower-case hex digits), not a branch or tag: "
+            "copy it from the repository's commit page",
+            lambda revision: re.fullmatch(COMMIT_PATTERN, revision) is not None,
         ),
-    )
+    ] = Field(description="Commit of the repository: 40 lower-case hex digits; a branch or tag can move.")
     token_secret_ref: SecretKey | None = Field(
         default=None, description="Access token for private repositories; only the download step sees it."
     )
@@ -41,16 +47,15 @@ class ClaimSource(ApiModel):
     """A checkpoint in diffusers layout that already lies on a PersistentVolumeClaim."""
 
     claim_name: ObjectName = Field(description="Claim in the pipeline's namespace; it is mounted read-only.")
-    path: Annotated[str, Field(max_length=512)] = Field(
-        default=".",
-        description="Folder of the checkpoint inside the claim.",
-        json_schema_extra=rules(
-            rule(
-                "!self.startsWith('/') && !self.split('/').exists(p, p == '..')",
-                "path must be relative to the claim's root and must not contain '..'",
-            )
+    path: Annotated[
+        str,
+        Field(max_length=512),
+        Rule(
+            "!self.startsWith('/') && !self.split('/').exists(p, p == '..')",
+            "path must be relative to the claim's root and must not contain '..'",
+            lambda path: not path.startswith("/") and ".." not in path.split("/"),
         ),
-    )
+    ] = Field(default=".", description="Folder of the checkpoint inside the claim.")
 
 
 class ArchiveSource(ApiModel):
@@ -59,7 +64,7 @@ class ArchiveSource(ApiModel):
     url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s]+$")] = Field(
         description="Address of the file."
     )
-    sha256: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")] = Field(
+    sha256: Annotated[str, Field(max_length=64, pattern=DIGEST_PATTERN)] = Field(
         description="SHA-256 of the file, 64 lower-case hex digits."
     )
 
@@ -67,18 +72,26 @@ class ArchiveSource(ApiModel):
 class Source(ApiModel):
     """Where something comes from: exactly one of the fields."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "[has(self.huggingFace), has(self.persistentVolumeClaim), has(self.archive)].exists_one(x, x)",
-                "source needs exactly one of huggingFace, persistentVolumeClaim and archive",
-            )
-        )
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "[has(self.huggingFace), has(self.persistentVolumeClaim), has(self.archive)].exists_one(x, x)",
+            "source needs exactly one of huggingFace, persistentVolumeClaim and archive",
+            lambda self: len(self.model_dump(exclude_none=True)) == 1,
+        ),
     )
 
     hugging_face: HuggingFaceSource | None = Field(default=None, description="A repository on a hub.")
     persistent_volume_claim: ClaimSource | None = Field(default=None, description="A folder on a claim.")
     archive: ArchiveSource | None = Field(default=None, description="A file on a web server.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _extend(cls, value: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:  # noqa: ANN401 - not validated yet
+        """Read it as the subclass that the context names, where it names one."""
+        extension: type[Self] | None = (info.context or {}).get(EXTENSION) if cls is Source else None
+        if extension is None or isinstance(value, Source):
+            return handler(value)
+        return extension.model_validate(value, by_alias=True, by_name=False)
 
 
 SafetensorsFile = Annotated[str, Field(max_length=255, pattern=r"^[^/].*\.safetensors$")]
@@ -97,6 +110,11 @@ class Overrides(ApiModel):
     denoiser: Override | None = Field(default=None, description="Another UNet.")
     vae: Override | None = Field(default=None, description="Another autoencoder.")
 
+    def by_name(self) -> dict[str, Override]:
+        """Those that are given, by field."""
+        fields = {"text_encoder": self.text_encoder, "denoiser": self.denoiser, "vae": self.vae}
+        return {name: override for name, override in fields.items() if override is not None}
+
 
 class Lora(ApiModel):
     """Low-rank additions to text encoder and denoiser, merged before export."""
@@ -111,7 +129,7 @@ class Lora(ApiModel):
 class ControlNet(ApiModel):
     """Guides the denoiser by a picture."""
 
-    name: Annotated[str, Field(max_length=24, pattern=r"^[a-z][a-z0-9]*$")] = Field(
+    name: Annotated[str, Field(max_length=24, pattern=CONTROL_NET_PATTERN)] = Field(
         description="Part of the names of inputs, such as control_image_<name>."
     )
     source: Source = Field(description="Where it comes from.")
@@ -145,10 +163,8 @@ class Model(ApiModel):
     loras: Annotated[list[Lora], Field(max_length=8)] | None = Field(
         default=None, description="LoRAs, merged in this order."
     )
-    control_nets: Annotated[list[ControlNet], Field(max_length=4)] | None = Field(
-        default=None,
-        description="ControlNets.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    control_nets: Annotated[list[ControlNet], Field(max_length=MAX_CONTROLNETS), BY_NAME] | None = Field(
+        default=None, description="ControlNets."
     )
     ip_adapter: IpAdapter | None = Field(default=None, description="IP-Adapter.")
     safety_checker: SafetyChecker | None = Field(default=None, description="Safety checker of Stable Diffusion 1.x.")
@@ -159,10 +175,3 @@ class Model(ApiModel):
     guidance_rescale: bool | None = Field(
         default=None, description="Requests may ask for rescaled guidance (guidance_rescale)."
     )
-
-    def overrides(self) -> dict[str, Source]:
-        """Sources of the components that come from elsewhere, by component."""
-        if self.components is None:
-            return {}
-        found = {name: getattr(self.components, name) for name in ("text_encoder", "denoiser", "vae")}
-        return {name: item.source for name, item in found.items() if item is not None}

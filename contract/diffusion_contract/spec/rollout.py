@@ -1,10 +1,11 @@
 """How a new revision gets the traffic."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from diffusion_contract.base import ApiModel, Duration, ObjectName, rule, rules
+from diffusion_contract.base import ATOMIC, ApiModel, Duration, ObjectName, Rule
 from diffusion_contract.spec.experiment import Experiment
 
 Weight = Annotated[int, Field(ge=1, le=99)]
@@ -26,10 +27,8 @@ class GatewayRef(ApiModel):
     name: ObjectName = Field(description="Name of the Gateway.")
     namespace: ObjectName | None = Field(default=None, description="Its namespace; the pipeline's when not given.")
     section_name: ObjectName | None = Field(default=None, description="Listener of the Gateway; all when not given.")
-    hostnames: Annotated[list[Hostname], Field(max_length=16)] | None = Field(
-        default=None,
-        description="Host names of the routes; those of the listener when not given.",
-        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    hostnames: Annotated[list[Hostname], Field(max_length=16), ATOMIC] | None = Field(
+        default=None, description="Host names of the routes; those of the listener when not given."
     )
 
 
@@ -43,14 +42,13 @@ class HeaderMatch(ApiModel):
 class Traffic(ApiModel):
     """Who splits the requests; without a Gateway the number of pods does."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "has(self.gateway) || !has(self.mirrorPercent)",
-                "only a Gateway can copy requests: add traffic.gateway, or leave mirrorPercent out",
-                fieldPath=".mirrorPercent",
-            )
-        )
+    rules = (
+        Rule(
+            "has(self.gateway) || !has(self.mirrorPercent)",
+            "only a Gateway can copy requests: add traffic.gateway, or leave mirrorPercent out",
+            lambda self: self.gateway is not None or self.mirror_percent is None,
+            ".mirrorPercent",
+        ),
     )
 
     gateway: GatewayRef | None = Field(
@@ -86,20 +84,16 @@ class Scorer(ApiModel):
     """
 
     image: Annotated[str, Field(min_length=1, max_length=512)] = Field(description="Image of the program.")
-    command: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(min_length=1, max_length=32)] | None = Field(
-        default=None,
-        description="Program and arguments; those of the image when not given.",
-        json_schema_extra={"x-kubernetes-list-type": "atomic"},
-    )
+    command: (
+        Annotated[list[Annotated[str, Field(max_length=1024)]], Field(min_length=1, max_length=32), ATOMIC] | None
+    ) = Field(default=None, description="Program and arguments; those of the image when not given.")
 
 
 class Quality(ApiModel):
     """What the canary's pictures have to be like, compared with those of the stable revision."""
 
-    prompts: Annotated[list[GoldenPrompt], Field(min_length=1, max_length=8)] | None = Field(
-        default=None,
-        description="What both revisions draw; built-in prompts when not given.",
-        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    prompts: Annotated[list[GoldenPrompt], Field(min_length=1, max_length=8), ATOMIC] | None = Field(
+        default=None, description="What both revisions draw; built-in prompts when not given."
     )
     min_psnr: Annotated[float, Field(ge=0, le=100)] | None = Field(
         default=None,
@@ -145,42 +139,43 @@ class Analysis(ApiModel):
 class Rollout(ApiModel):
     """How a new revision gets the traffic."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.experiment) || has(self.traffic.gateway)",
-                "an experiment needs a Gateway, since only one can tell users apart: add traffic.gateway",
-                fieldPath=".experiment",
-            ),
-            rule(
-                "!has(self.experiment) || self.strategy == 'RollingUpdate'",
-                "an experiment keeps the shares that a canary would move: use strategy RollingUpdate meanwhile",
-                fieldPath=".strategy",
-            ),
-            rule(
-                "!has(self.experiment) || !has(self.rollbackTo)",
-                "variants are made of the spec, which rollbackTo leaves aside: end the experiment first",
-                fieldPath=".rollbackTo",
-            ),
-        )
+    rules = (
+        Rule(
+            "!has(self.experiment) || has(self.traffic.gateway)",
+            "an experiment needs a Gateway, since only one can tell users apart: add traffic.gateway",
+            lambda self: self.experiment is None or self.traffic.gateway is not None,
+            ".experiment",
+        ),
+        Rule(
+            "!has(self.experiment) || self.strategy == 'RollingUpdate'",
+            "an experiment keeps the shares that a canary would move: use strategy RollingUpdate meanwhile",
+            lambda self: self.experiment is None or self.strategy == "RollingUpdate",
+            ".strategy",
+        ),
+        Rule(
+            "!has(self.experiment) || !has(self.rollbackTo)",
+            "variants are made of the spec, which rollbackTo leaves aside: end the experiment first",
+            lambda self: self.experiment is None or self.rollback_to is None,
+            ".rollbackTo",
+        ),
     )
 
     strategy: Literal["Canary", "RollingUpdate"] = Field(
         default="Canary",
         description="Canary: step by step, judged, and taken back when worse. RollingUpdate: all at once when ready.",
     )
-    steps: Annotated[list[RolloutStep], Field(min_length=1, max_length=16)] = Field(
+    steps: Annotated[
+        list[RolloutStep],
+        Field(min_length=1, max_length=16),
+        ATOMIC,
+        Rule(
+            "self.map(s, s.weight).isSorted() && self.all(s, self.exists_one(t, t.weight == s.weight))",
+            "the weights of the steps must rise from each step to the next",
+            lambda steps: all(step.weight < later.weight for step, later in pairwise(steps)),
+        ),
+    ] = Field(
         default=[RolloutStep(weight=10), RolloutStep(weight=50)],
         description="Of a canary: shares of the traffic before it gets all of it.",
-        json_schema_extra={
-            "x-kubernetes-list-type": "atomic",
-            **rules(
-                rule(
-                    "self.map(s, s.weight).isSorted() && self.all(s, self.exists_one(t, t.weight == s.weight))",
-                    "the weights of the steps must rise from each step to the next",
-                )
-            ),
-        },
     )
     traffic: Traffic = Field(default=Traffic(), description="Who splits the requests.")
     analysis: Analysis = Field(default=Analysis(), description="When a canary is good enough.")

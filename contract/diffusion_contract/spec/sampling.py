@@ -1,29 +1,54 @@
-"""How pictures are drawn: scheduler and tasks."""
+"""How images are generated: scheduler and tasks."""
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from diffusion_contract.base import (
-    ApiModel,
-    rule,
-    rules,
-)
+from diffusion_contract.base import SET, ApiModel, Rule
+from diffusion_contract.limits import SCHEDULER_PATTERN
+from diffusion_contract.tensors import MAX_STEPS
 
-StepCount = Annotated[int, Field(ge=1, le=64)]
+StepCount = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+PreviewCount = Annotated[int, Field(ge=1, le=MAX_STEPS - 1)]
+Task = Literal["generate", "img2img", "inpaint"]
+Feature = Literal["controlnet", "ip_adapter", "embeddings"]
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
+
+NO_SIGMAS = ("DDIM", "DDPM", "EulerAncestral", "LCM", "PNDM")
+NO_SAMPLE_PREDICTION = ("EulerAncestral", "PNDM")
+
+
+def _no_sigmas(field: str, attribute: str) -> Rule:
+    """Schedulers of timesteps know no noise levels that a rule could space."""
+    types = ", ".join(f"'{name}'" for name in NO_SIGMAS)
+    return Rule(
+        f"!has(self.{field}) || !(self.type in [{types}])",
+        f"{', '.join(NO_SIGMAS[:-1])} and {NO_SIGMAS[-1]} know no {field}: leave it out, or use another type",
+        lambda self: getattr(self, attribute) is None or self.type not in NO_SIGMAS,
+        f".{field}",
+    )
 
 
 class Scheduler(ApiModel):
     """Sampler of the diffusion process. It is a table, not an engine: changing it compiles nothing."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.useKarrasSigmas) || !(self.type in ['DDIM', 'DDPM', 'EulerAncestral', 'LCM', 'PNDM'])",
-                "DDIM, DDPM, EulerAncestral, LCM and PNDM know no useKarrasSigmas: leave it out, or use another type",
-                fieldPath=".useKarrasSigmas",
-            )
-        )
+    rules = (
+        _no_sigmas("useKarrasSigmas", "use_karras_sigmas"),
+        _no_sigmas("useExponentialSigmas", "use_exponential_sigmas"),
+        Rule(
+            "!has(self.useKarrasSigmas) || !self.useKarrasSigmas || !has(self.useExponentialSigmas) || "
+            "!self.useExponentialSigmas",
+            "noise levels are spaced by one rule: leave out useKarrasSigmas or useExponentialSigmas",
+            lambda self: not (self.use_karras_sigmas and self.use_exponential_sigmas),
+            ".useExponentialSigmas",
+        ),
+        Rule(
+            "!has(self.predictionType) || self.predictionType != 'sample' || "
+            "!(self.type in ['EulerAncestral', 'PNDM'])",
+            "EulerAncestral and PNDM know no predictionType sample: use another type",
+            lambda self: self.prediction_type != "sample" or self.type not in NO_SAMPLE_PREDICTION,
+            ".predictionType",
+        ),
     )
 
     type: Literal[
@@ -38,7 +63,7 @@ class Scheduler(ApiModel):
         "DEISMultistep",
         "UniPCMultistep",
     ] = Field(default="DDIM", description="Kind of sampler; Heun calls the denoiser twice a step.")
-    name: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9]+$")] | None = Field(
+    name: Annotated[str, Field(min_length=1, max_length=32, pattern=SCHEDULER_PATTERN)] | None = Field(
         default=None,
         description="How requests call it, where there are several; the type in lower case when not given.",
     )
@@ -47,45 +72,54 @@ class Scheduler(ApiModel):
         description="Noise levels of Karras et al. instead of evenly spaced timesteps. As the checkpoint says when "
         "left out.",
     )
+    use_exponential_sigmas: bool | None = Field(
+        default=None,
+        description="Noise levels whose logarithms are evenly spaced. As the checkpoint says when left out.",
+    )
     timestep_spacing: Literal["leading", "trailing", "linspace"] | None = Field(
         default=None, description="Which timesteps of the training are visited. As the checkpoint says when left out."
     )
+    prediction_type: PredictionType | None = Field(
+        default=None, description="What the denoiser was trained to predict. As the checkpoint says when left out."
+    )
 
     @property
-    def called(self) -> str:
-        """How requests call it."""
+    def request_name(self) -> str:
+        """Name used in requests."""
         return self.name or self.type.lower()
+
+    def overrides(self) -> dict[str, object]:
+        """The settings that are given, by their names in diffusers' configurations."""
+        return self.model_dump(exclude={"type", "name"}, exclude_none=True)
+
+
+def _precede_last_step(self: "Pipeline") -> bool:
+    return all(count < max(self.steps) for count in self.previews or ())
 
 
 class Pipeline(ApiModel):
     """One task, served with one ensemble per step count."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.previews) || self.previews.all(k, self.steps.exists(s, k < s))",
-                "a preview must come before the last step: use numbers below the largest of steps",
-                fieldPath=".previews",
-            )
-        )
+    rules = (
+        Rule(
+            "!has(self.previews) || self.previews.all(k, self.steps.exists(s, k < s))",
+            "a preview must come before the last step: use numbers below the largest of steps",
+            _precede_last_step,
+            ".previews",
+        ),
     )
 
-    task: Literal["generate", "img2img", "inpaint"] = Field(description="What the ensemble does.")
-    features: (
-        Annotated[list[Literal["controlnet", "ip_adapter", "embeddings"]], Field(min_length=1, max_length=3)] | None
-    ) = Field(
+    task: Task = Field(description="What the ensemble does.")
+    features: Annotated[list[Feature], Field(min_length=1, max_length=3), SET] | None = Field(
         default=None,
         description="What a request brings besides: control images, reference pictures, prompt embeddings instead of "
         "text. They are part of the ensemble's name.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
-    previews: Annotated[list[Annotated[int, Field(ge=1, le=63)]], Field(min_length=1, max_length=8)] | None = Field(
+    previews: Annotated[list[PreviewCount], Field(min_length=1, max_length=8), SET] | None = Field(
         default=None,
         description="Calls of the denoiser after which a request may have a preview, as output preview_<k>.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
-    steps: Annotated[list[StepCount], Field(min_length=1, max_length=16)] = Field(
+    steps: Annotated[list[StepCount], Field(min_length=1, max_length=16), SET] = Field(
         default=[20],
         description="Step counts N; each becomes the ensemble `<task>[_<features>]_<N>_pipeline`.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
     )

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from diffusion_contract.base import ApiModel, ShortDuration
+from diffusion_contract.base import BY_NAME, SET, ApiModel, ShortDuration
 
 
 class Batching(ApiModel):
@@ -13,10 +13,8 @@ class Batching(ApiModel):
     max_delay: ShortDuration = Field(
         default="0us", description="How long a request may wait for others, such as 500us or 5ms."
     )
-    preferred: Annotated[list[Annotated[int, Field(ge=1, le=128)]], Field(max_length=16)] | None = Field(
-        default=None,
-        description="Batch sizes that are sent to the engine without waiting longer.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+    preferred: Annotated[list[Annotated[int, Field(ge=1, le=128)]], Field(max_length=16), SET] | None = Field(
+        default=None, description="Batch sizes that are sent to the engine without waiting longer."
     )
     take_turns: bool = Field(
         default=True,
@@ -46,8 +44,6 @@ class Serving(ApiModel):
         default=None, description="Image of the server; the operator's own when not given."
     )
     batching: Batching = Field(default=Batching(), description="How the server joins requests.")
-    env: Annotated[list[EnvVar], Field(max_length=64)] | None = Field(
-        default=None,
-        description="More environment variables.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    env: Annotated[list[EnvVar], Field(max_length=64), BY_NAME] | None = Field(
+        default=None, description="More environment variables."
     )

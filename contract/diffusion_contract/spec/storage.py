@@ -2,15 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from diffusion_contract.base import (
     ApiModel,
-    JsonObject,
     ObjectName,
     Quantity,
-    rule,
-    rules,
+    Rule,
+    transition,
 )
 from diffusion_contract.spec.collection import Collection, DigestPrefix
 
@@ -20,33 +19,33 @@ SAME_CLAIM = "!has(self.size) || !has(oldSelf.size)"
 ADVICE = "create a claim of your own and name it in claimName"
 
 
-def _fixed(field: str) -> JsonObject:
+def _fixed(field: str) -> Rule:
     """A field of a claim that cannot change once the claim exists."""
     both = f"has(self.{field}) == has(oldSelf.{field})"
     same = f"({both} && (!has(self.{field}) || self.{field} == oldSelf.{field}))"
-    return rule(f"{SAME_CLAIM} || {same}", f"{field} of an existing claim cannot change: {ADVICE}")
+    return transition(f"{SAME_CLAIM} || {same}", f"{field} of an existing claim cannot change: {ADVICE}")
 
 
 class Storage(ApiModel):
     """The claim that holds the store: a given one, or one that is made (and deleted) with the pipeline."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "has(self.claimName) != has(self.size)",
-                "storage needs exactly one of claimName (a claim that exists) and size (a claim to create)",
-            ),
-            rule(
-                "!has(self.claimName) || (!has(self.storageClassName) && !has(self.accessModes))",
-                "storageClassName and accessModes belong to size: a claim that exists has its own",
-            ),
-            rule(
-                f"{SAME_CLAIM} || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
-                "size can grow but never shrink: Kubernetes cannot make a volume smaller",
-            ),
-            _fixed("storageClassName"),
-            _fixed("accessModes"),
-        )
+    rules = (
+        Rule(
+            "has(self.claimName) != has(self.size)",
+            "storage needs exactly one of claimName (a claim that exists) and size (a claim to create)",
+            lambda self: (self.claim_name is None) != (self.size is None),
+        ),
+        Rule(
+            "!has(self.claimName) || (!has(self.storageClassName) && !has(self.accessModes))",
+            "storageClassName and accessModes belong to size: a claim that exists has its own",
+            lambda self: self.claim_name is None or (self.storage_class_name, self.access_modes) == (None, None),
+        ),
+        transition(
+            f"{SAME_CLAIM} || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+            "size can grow but never shrink: Kubernetes cannot make a volume smaller",
+        ),
+        _fixed("storageClassName"),
+        _fixed("accessModes"),
     )
 
     claim_name: ObjectName | None = Field(default=None, description="An existing claim in the pipeline's namespace.")

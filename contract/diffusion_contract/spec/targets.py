@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from diffusion_contract.base import (
     ApiModel,
@@ -11,35 +11,31 @@ from diffusion_contract.base import (
     LabelValue,
     ObjectName,
     Resources,
+    Rule,
     TargetName,
     Toleration,
-    rule,
-    rules,
 )
+from diffusion_contract.enums import Runtime
+from diffusion_contract.skus import CPU, GPU_RESOURCE, PRODUCT_LABEL, sku
 from diffusion_contract.spec.autoscaling import Autoscaling
-
-CPU = "cpu"
-GPU_RESOURCE = "nvidia.com/gpu"
-PRODUCT_LABEL = "nvidia.com/gpu.product"
-MIG_RESOURCE = "nvidia.com/mig-"
 
 
 class Gpu(ApiModel):
     """The GPUs of one serving pod; engines are compiled on one GPU of the same product."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.resourceName) || !has(self.resourceClaimTemplateName)",
-                "use either resourceName (a device plugin's resource) or resourceClaimTemplateName (dynamic "
-                "resource allocation), not both",
-            ),
-            rule(
-                "!has(self.resourceClaimTemplateName) || self.count == 1",
-                "with resourceClaimTemplateName the claim template says how many GPUs a pod gets: leave count out",
-                fieldPath=".count",
-            ),
-        )
+    rules = (
+        Rule(
+            "!has(self.resourceName) || !has(self.resourceClaimTemplateName)",
+            "use either resourceName (a device plugin's resource) or resourceClaimTemplateName (dynamic "
+            "resource allocation), not both",
+            lambda self: self.resource_name is None or self.resource_claim_template_name is None,
+        ),
+        Rule(
+            "!has(self.resourceClaimTemplateName) || self.count == 1",
+            "with resourceClaimTemplateName the claim template says how many GPUs a pod gets: leave count out",
+            lambda self: self.resource_claim_template_name is None or self.count == 1,
+            ".count",
+        ),
     )
 
     product: LabelValue = Field(
@@ -71,22 +67,19 @@ class Gpu(ApiModel):
     @property
     def sku(self) -> str:
         """What engines are compiled for: the product, and the slice that the resource's name says."""
-        if self.resource.startswith(MIG_RESOURCE) and "-MIG-" not in self.product:
-            return f"{self.product}-MIG-{self.resource.removeprefix(MIG_RESOURCE)}"
-        return self.product
+        return sku(self.product, self.resource)
 
 
 class Target(ApiModel):
     """One kind of node that the pipeline is served on, with a Deployment of its own."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                f"!has(self.gpu) || !has(self.nodeSelector) || !('{PRODUCT_LABEL}' in self.nodeSelector)",
-                f"the node label {PRODUCT_LABEL} is chosen by gpu.product: leave it out of nodeSelector",
-                fieldPath=".nodeSelector",
-            )
-        )
+    rules = (
+        Rule(
+            f"!has(self.gpu) || !has(self.nodeSelector) || !('{PRODUCT_LABEL}' in self.nodeSelector)",
+            f"the node label {PRODUCT_LABEL} is chosen by gpu.product: leave it out of nodeSelector",
+            lambda self: self.gpu is None or PRODUCT_LABEL not in (self.node_selector or {}),
+            ".nodeSelector",
+        ),
     )
 
     name: TargetName = Field(description="Unique within the pipeline; part of the names of what is created.")
@@ -112,3 +105,8 @@ class Target(ApiModel):
     def sku(self) -> str:
         """GPU product, or `cpu`."""
         return self.gpu.sku if self.gpu is not None else CPU
+
+    @property
+    def runtime(self) -> Runtime:
+        """What executes its engines."""
+        return Runtime.TENSORRT if self.gpu is not None else Runtime.ONNXRUNTIME

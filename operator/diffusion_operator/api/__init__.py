@@ -1,7 +1,7 @@
-"""The API `diffusion-operator.io/v1alpha1`: spec, status and the CRD made from them."""
+"""The custom resource: its group, version and names."""
 
-GROUP = "diffusion-operator.io"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
-KIND = "DiffusionPipeline"
+from diffusion_contract.documents import API_VERSION, GROUP, KIND, VERSION
+
+__all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION"]
+
 PLURAL = "diffusionpipelines"

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 from diffusion_contract.base import Resources, Toleration
-from diffusion_contract.spec.targets import GPU_RESOURCE, PRODUCT_LABEL, Gpu, Target
+from diffusion_contract.enums import Runtime
+from diffusion_contract.skus import GPU_RESOURCE, PRODUCT_LABEL
+from diffusion_contract.spec.targets import Gpu, Target
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.json_objects import JsonObject
-from diffusion_operator.settings import PodUser, Runtime, Settings
+from diffusion_operator.settings import PodUser, Settings
 
 STORE_PATH = "/store"
 TERMINATION_LOG = "/dev/termination-log"
@@ -41,7 +43,7 @@ class Placement:
     @property
     def runtime(self) -> Runtime:
         """What executes engines there."""
-        return "tensorrt" if self.gpu is not None else "onnxruntime"
+        return Runtime.TENSORRT if self.gpu is not None else Runtime.ONNXRUNTIME
 
 
 def placement(target: Target, gpus: int, priority_class: str | None) -> Placement:

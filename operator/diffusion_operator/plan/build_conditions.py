@@ -1,7 +1,6 @@
 """The conditions Accepted, EnginesReady and RepositoryReady."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -21,7 +20,7 @@ SUSPENDED = "No Job runs while spec.suspend is true."
 
 def accepted(spec: DiffusionPipelineSpec, settings: Settings) -> ConditionUpdate:
     """Whether this operator, with its settings, can serve the spec: what admission could not know."""
-    problem = _missing_images(spec, settings) or _unsupported_precision(spec) or _duplicate_sampler(spec)
+    problem = _missing_images(spec, settings)
     if problem is not None:
         return ConditionUpdate(ConditionType.ACCEPTED, ok=False, reason=Reason.INVALID_SPEC, message=problem)
     return ConditionUpdate(ConditionType.ACCEPTED, ok=True, reason=Reason.VALID, message="The spec can be served.")
@@ -156,28 +155,6 @@ def _missing_images(spec: DiffusionPipelineSpec, settings: Settings) -> str | No
     return (
         f"Target {', '.join(gpu_targets)} needs images with TensorRT, and this operator has none: set "
         f"{' and '.join(missing)} of its chart."
-    )
-
-
-def _duplicate_sampler(spec: DiffusionPipelineSpec) -> str | None:
-    counts = Counter(item.called for item in spec.samplers)
-    duplicates = [name for name, count in counts.items() if count > 1]
-    if not duplicates:
-        return None
-    return f"spec.schedulers: two samplers are called {duplicates[0]}: give one of them another name."
-
-
-def _unsupported_precision(spec: DiffusionPipelineSpec) -> str | None:
-    cpu_targets = [target.name for target in spec.targets if target.gpu is None]
-    overrides: Sequence[tuple[str, str | None]] = ()
-    if spec.component_precision is not None:
-        overrides = tuple(spec.component_precision.model_dump().items())
-    components = [name for name, value in overrides if value == "bfloat16"]
-    if not (cpu_targets and components):
-        return None
-    return (
-        f"spec.componentPrecision.{components[0]}: ONNX Runtime has no bfloat16 on a CPU, and target {cpu_targets[0]} "
-        "is one: use float32 or float16."
     )
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from diffusion_contract.engines import CHECKPOINT, EngineSpec, engines, sources
 from diffusion_contract.spec import DiffusionPipelineSpec, Target, applied
 from diffusion_operator.manifests.common import Placement, placement
-from diffusion_operator.plan import parts as all_parts
-from diffusion_operator.plan.parts import MODEL, Part
 from diffusion_operator.plan.requests import Requests, Store
 from diffusion_operator.plan.steps import BuildStep, build_step
 from diffusion_operator.settings import Settings
@@ -50,7 +49,7 @@ class BuildGraph:
     @property
     def fetch(self) -> BuildStep:
         """The checkpoint."""
-        return self.fetches[MODEL]
+        return self.fetches[CHECKPOINT]
 
     def steps(self) -> tuple[BuildStep, ...]:
         """All known steps in the order of the chain, those of variants last; each Job once."""
@@ -112,34 +111,34 @@ def build_graph(
     return replace(_graph(spec, store, settings, jobs), variants=variants)
 
 
-def names(engines: Iterable[Part]) -> tuple[str, ...]:
+def names(specs: Iterable[EngineSpec]) -> tuple[str, ...]:
     """Names of the engines."""
-    return tuple(part.name for part in engines)
+    return tuple(engine.name for engine in specs)
 
 
 def _graph(spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Mapping[str, JobView]) -> BuildGraph:
     requests = Requests(spec, store, settings)
-    wanted = all_parts.parts(spec)
+    specs = engines(spec)
     places = _placements(spec.targets, spec.engines.priority_class_name)
-    fetches = {role: build_step(requests.fetch(origin), jobs) for role, origin in all_parts.origins(spec.model).items()}
+    fetches = {ref.name: build_step(requests.fetch(ref), jobs) for ref in sources(spec.model)}
     exports = {
-        part.name: build_step(requests.export(part, fetches), jobs)
-        for part in wanted
-        if all(fetches[role].succeeded for role in part.roles)
+        engine.name: build_step(requests.export(engine, fetches), jobs)
+        for engine in specs
+        if all(fetches[name].succeeded for name in engine.sources)
     }
     compiles = {
-        (part.name, sku): build_step(requests.compile(part, exports[part.name], sku, place), jobs)
-        for part in wanted
-        if part.name in exports and exports[part.name].succeeded
+        (engine.name, sku): build_step(requests.compile(engine, exports[engine.name], sku, place), jobs)
+        for engine in specs
+        if engine.name in exports and exports[engine.name].succeeded
         for sku, place in places.items()
     }
     assembles = {
-        sku: build_step(requests.assemble(fetches[MODEL], _engines(compiles, sku), place.runtime), jobs)
+        sku: build_step(requests.assemble(fetches[CHECKPOINT], _engines(compiles, sku), place.runtime), jobs)
         for sku, place in places.items()
-        if len(_engines(compiles, sku)) == len(wanted)
+        if len(_engines(compiles, sku)) == len(specs)
     }
     checks = {sku: build_step(requests.check(item), jobs) for sku, item in assembles.items() if item.succeeded}
-    return BuildGraph(names(wanted), tuple(places), fetches, exports, compiles, assembles, checks)
+    return BuildGraph(names(specs), tuple(places), fetches, exports, compiles, assembles, checks)
 
 
 def _placements(targets: Iterable[Target], priority_class: str | None) -> dict[str, Placement]:

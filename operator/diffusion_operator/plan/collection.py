@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from diffusion_contract.base import seconds
+from diffusion_contract.durations import seconds
 from diffusion_contract.spec.collection import Collection, CollectionStatus
 from diffusion_operator import digests, naming
 from diffusion_operator.conditions import shortened

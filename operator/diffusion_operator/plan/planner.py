@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from diffusion_contract.base import seconds
+from diffusion_contract.durations import seconds
 from diffusion_operator.analysis import ScrapeTarget
 from diffusion_operator.api.status import DiffusionPipelineStatus
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from diffusion_contract.engines import engines
 from diffusion_operator import conditions, naming
 from diffusion_operator.api.status import (
     AnalysisStatus,
@@ -25,7 +26,6 @@ from diffusion_operator.plan.context import PlanContext
 from diffusion_operator.plan.estimate import with_estimate
 from diffusion_operator.plan.experiments import VariantPlan
 from diffusion_operator.plan.observed import ObservedPipeline
-from diffusion_operator.plan.parts import parts
 from diffusion_operator.plan.serving import TargetPlan, TargetPlans
 from diffusion_operator.plan.steps import BuildStep, step_status
 from diffusion_operator.rollout import RevisionState, RolloutProgress, Strategy
@@ -75,7 +75,7 @@ def pipeline_status(
 ) -> DiffusionPipelineStatus:
     """The whole status."""
     observed, builds = context.observed, context.builds
-    components = builds.parts if builds is not None else names(parts(observed.spec))
+    components = builds.parts if builds is not None else names(engines(observed.spec))
     present = observed.status.get("components", {})
     return DiffusionPipelineStatus(
         observed_generation=basis.generation,

@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffusion_contract.base import Resources, microseconds, seconds
-from diffusion_contract.spec import DiffusionPipelineSpec, Pipeline, Source
+from diffusion_contract.assembly import assembly
+from diffusion_contract.base import Resources
+from diffusion_contract.durations import seconds
+from diffusion_contract.engines import EngineSpec, SourceRef
+from diffusion_contract.enums import Runtime, Stage
+from diffusion_contract.spec import DiffusionPipelineSpec, Source
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Placement
 from diffusion_operator.manifests.job import SOURCE_PATH, JobRequest, Scorer
-from diffusion_operator.plan import parts
-from diffusion_operator.plan.parts import FOLDERS, MODEL, Origin, Part
-from diffusion_operator.plan.steps import BuildStep as Step
-from diffusion_operator.settings import Runtime, Settings
+from diffusion_operator.plan.steps import BuildStep
+from diffusion_operator.settings import Settings
 
 SMALL = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
 JUDGE = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
@@ -37,17 +39,16 @@ class Requests:
     store: Store
     settings: Settings
 
-    def fetch(self, origin: Origin) -> JobRequest:
-        """Bring one source, or a part of it, into the store."""
-        hub, claim = origin.source.hugging_face, origin.source.persistent_volume_claim
-        inputs, arguments = _place(origin.source)
-        only = {"component": origin.component, "file": origin.file}
-        for name, value in only.items():
+    def fetch(self, ref: SourceRef) -> JobRequest:
+        """Bring one source, or a component of it, into the store."""
+        hub, claim = ref.source.hugging_face, ref.source.persistent_volume_claim
+        inputs, arguments = _place(ref.source)
+        for name, value in {"component": ref.component, "file": ref.file}.items():
             if value is not None:
                 inputs[name] = value
                 arguments = (*arguments, f"--{name}", value)
         return self._job(
-            "fetch",
+            Stage.FETCH,
             inputs,
             arguments,
             resources=FETCH,
@@ -55,34 +56,27 @@ class Requests:
             token=hub.token_secret_ref if hub is not None else None,
         )
 
-    def export(self, part: Part, fetched: Mapping[str, Step]) -> JobRequest:
-        """Export one part; keyed by what it is made from, so that a new UNet does not export the text encoder again."""
-        wanted = parts.precision(self.spec, part)
+    def export(self, engine: EngineSpec, fetched: Mapping[str, BuildStep]) -> JobRequest:
+        """Export a component; keyed by what it is made from, so that another UNet leaves the text encoder alone."""
+        component, precision = str(engine.component), str(engine.precision)
         inputs = {
-            "component": part.component,
-            "content": {folder: _content(fetched, folder) for folder in part.folders},
-            "precision": wanted,
-            "options": parts.options(self.spec, part, lambda role: _contents(fetched[role], part)),
+            "component": component,
+            "content": {folder: _content(fetched[name], folder) for folder, name in engine.contents},
+            "precision": precision,
+            "options": engine.options(lambda name: _contents(fetched[name], engine)),
         }
-        arguments: tuple[str, ...] = (
-            "--source",
-            fetched[part.base].digest,
-            "--component",
-            part.component,
-            "--precision",
-            wanted,
-        )
-        options = parts.options(self.spec, part, lambda role: fetched[role].digest)
-        if options:
+        source = fetched[engine.source].digest
+        arguments: tuple[str, ...] = ("--source", source, "--component", component, "--precision", precision)
+        if options := engine.options(lambda name: fetched[name].digest):
             arguments = (*arguments, "--options", _json(options))
-        return self._job("export", inputs, arguments, component=part.name, resources=self.spec.engines.resources)
+        return self._job(Stage.EXPORT, inputs, arguments, component=engine.name, resources=self.spec.engines.resources)
 
-    def compile(self, part: Part, export: Step, sku: str, placement: Placement) -> JobRequest:
-        """Compile one exported part for one SKU, on a node of that SKU."""
-        runtime = placement.runtime
-        shapes = shapes_of(self.spec)
+    def compile(self, engine: EngineSpec, export: BuildStep, sku: str, placement: Placement) -> JobRequest:
+        """Compile an exported component for one SKU, on a node of that SKU."""
+        runtime = str(placement.runtime)
+        shapes = self.spec.shapes.model_dump(mode="json", by_alias=True)
         inputs: JsonObject = {
-            "component": part.component,
+            "component": str(engine.component),
             "sku": sku,
             # The content's digest: an export that yields the same graph again stops here.
             "content": export.result.get("content", export.digest),
@@ -91,48 +85,32 @@ class Requests:
         }
         arguments: tuple[str, ...] = ("--onnx", export.digest, "--runtime", runtime, "--target", sku)
         arguments = (*arguments, "--shapes", _json(shapes))
-        if runtime == "tensorrt":
+        if placement.runtime == Runtime.TENSORRT:
             flags = self._tensorrt_flags()
             # A plan only runs in the TensorRT that made it, and the image decides which one that is.
-            inputs |= {"flags": flags, "image": self.settings.builder(runtime)}
+            inputs |= {"flags": flags, "image": self.settings.builder(placement.runtime)}
             arguments = (*arguments, *flags)
         return self._job(
-            "compile",
+            Stage.COMPILE,
             inputs,
             arguments,
-            component=part.name,
+            component=engine.name,
             sku=sku,
             resources=self.spec.engines.resources,
             placement=placement,
         )
 
-    def assemble(self, model: Step, engines: Mapping[str, str], runtime: Runtime) -> JobRequest:
+    def assemble(self, checkpoint: BuildStep, engines: Mapping[str, str], runtime: Runtime) -> JobRequest:
         """Make a Triton model repository of these engines."""
-        batching = self.spec.serving.batching
-        nets = {parts.control_net(net.name): net.name for net in self.spec.model.control_nets or ()}
-        document = {
-            "source": model.digest,
-            "engines": {name: digest for name, digest in engines.items() if name not in nets},
-            "controlNets": [{"name": name, "engine": engines[key]} for key, name in nets.items()],
-            "runtime": runtime,
-            "pipelines": [_pipeline(item) for item in self.spec.pipelines],
-            "schedulers": [
-                item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in self.spec.samplers
-            ],
-            "shapes": shapes_of(self.spec),
-            "batching": {
-                "maxDelayMicroseconds": microseconds(batching.max_delay),
-                "preferred": sorted(batching.preferred or ()),
-                "takeTurns": batching.take_turns,
-                "priorities": batching.priorities,
-            },
-        }
-        return self._job("assemble", document, ("--spec", _json(document)), resources=SMALL)
+        document = assembly(self.spec, runtime, checkpoint.digest, engines)
+        return self._job(Stage.ASSEMBLE, document.document(), ("--spec", document.text()), resources=SMALL)
 
-    def check(self, repository: Step) -> JobRequest:
+    def check(self, repository: BuildStep) -> JobRequest:
         """Compare what the repository draws with what diffusers draws; on a CPU, for every runtime."""
         arguments = ("--repository", repository.digest)
-        return self._job("check", {"repository": repository.digest}, arguments, resources=self.spec.engines.resources)
+        return self._job(
+            Stage.CHECK, {"repository": repository.digest}, arguments, resources=self.spec.engines.resources
+        )
 
     def judge(self, urls: Mapping[str, str], quality: JsonObject) -> JobRequest:
         """Compare what two revisions draw.
@@ -154,7 +132,7 @@ class Requests:
         arguments = ("--stable", urls["stable"], "--canary", urls["canary"], "--spec", _json(document))
         who = Scorer(scorer["image"], tuple(scorer.get("command") or ())) if scorer is not None else None
         inputs = {**urls, "document": document, "scorer": scorer}
-        return self._job("judge", inputs, arguments, resources=JUDGE, scorer=who)
+        return self._job(Stage.JUDGE, inputs, arguments, resources=JUDGE, scorer=who)
 
     def _tensorrt_flags(self) -> tuple[str, ...]:
         engines = self.spec.engines
@@ -163,7 +141,7 @@ class Requests:
 
     def _job(
         self,
-        stage: str,
+        stage: Stage,
         inputs: JsonObject,
         arguments: tuple[str, ...],
         **more: Any,  # noqa: ANN401 - fields of JobRequest
@@ -186,11 +164,6 @@ class Requests:
         )
 
 
-def shapes_of(spec: DiffusionPipelineSpec) -> JsonObject:
-    """The profile as JSON."""
-    return spec.shapes.model_dump(mode="json", by_alias=True)
-
-
 def _place(source: Source) -> tuple[JsonObject, tuple[str, ...]]:
     """What names a source, and the builder's arguments for it."""
     hub, claim, archive = source.hugging_face, source.persistent_volume_claim, source.archive
@@ -203,30 +176,18 @@ def _place(source: Source) -> tuple[JsonObject, tuple[str, ...]]:
     return {}, ()  # the API server refuses this; a spec that got around it must not crash the operator
 
 
-def _content(fetched: Mapping[str, Step], folder: str) -> str:
-    """Digest of a folder of the checkpoint, from the source that has it."""
-    role = next((name for name, its in FOLDERS.items() if its == folder and name in fetched), MODEL)
-    step = fetched[role]
+def _content(step: BuildStep, folder: str) -> str:
+    """Digest of what is in a subfolder of a source."""
     return str(step.result.get("components", {}).get(folder, step.digest))
 
 
-def _contents(step: Step, part: Part) -> JsonObject | str:
-    """What a source holds, without what the part does not read."""
+def _contents(step: BuildStep, engine: EngineSpec) -> JsonObject | str:
+    """What a source holds, without what the engine does not read."""
     contents: JsonObject = step.result.get("components", {})
     if not contents:
         return step.digest
-    known = {folder: digest for folder, digest in contents.items() if folder in part.folders}
-    return known or contents
-
-
-def _pipeline(item: Pipeline) -> JsonObject:
-    """Lists that are sets in a fixed order, so that the same ensembles have the same name."""
-    return {
-        "task": item.task,
-        "steps": sorted(item.steps),
-        "features": sorted(item.features or ()),
-        "previews": sorted(item.previews or ()),
-    }
+    decisive = {folder: contents[folder] for folder, _ in engine.contents if folder in contents}
+    return decisive or contents
 
 
 def _ensembles(spec: DiffusionPipelineSpec) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from diffusion_contract.base import seconds
+from diffusion_contract.durations import seconds
 from diffusion_operator import naming
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.plan.build_conditions import build_problem, first_problem

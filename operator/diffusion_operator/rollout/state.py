@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from diffusion_contract.base import seconds
+from diffusion_contract.durations import seconds
 from diffusion_contract.spec import Rollout
 from diffusion_operator.analysis import Verdict
 from diffusion_operator.rollout.progress import RolloutProgress

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from diffusion_contract.spec.targets import GPU_RESOURCE, PRODUCT_LABEL
+from diffusion_contract.skus import GPU_RESOURCE, PRODUCT_LABEL
 from diffusion_operator.json_objects import JsonObject, parse_json_object
 from diffusion_operator.views.base import ObjectView, base_fields
 

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from diffusion_builder.components.options import ExportOptions, Precision
 from diffusion_builder.components.parts import Lora, Material
 from diffusion_builder.components.registry import COMPONENTS, Sizes, example
+from diffusion_contract.enums import Precision
+from diffusion_contract.exports import ExportOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusion_builder.components.base import Loaded
-    from diffusion_contract.tensors import Component
+    from diffusion_contract.enums import Component
     from tests.support.builder import parts
 
 SIZES = Sizes(2, 8, 6)

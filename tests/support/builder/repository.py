@@ -6,17 +6,18 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffusion_builder.build_spec import BuildSpec
 from diffusion_builder.stages.build import build
 from diffusion_builder.stages.progress import Mode, reporter
 from diffusion_builder.stages.run import Context
 from diffusion_builder.store import Store
+from diffusion_contract.documents import read_local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from diffusion_builder.stages.run import Result
+    from diffusion_contract.spec import DiffusionPipelineSpec
 
 SHAPES = json.dumps(
     {
@@ -41,7 +42,7 @@ class Built:
         return self.store / "repositories" / self.repository / "models"
 
 
-def plan(checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> BuildSpec:  # noqa: ANN401 - any JSON
+def plan(checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> DiffusionPipelineSpec:  # noqa: ANN401 - any JSON
     """What the tests build; `more` are fields of a spec."""
     body = {
         "model": {"source": {"path": str(checkpoint)}},
@@ -49,7 +50,7 @@ def plan(checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> BuildSpec:  
         "shapes": json.loads(SHAPES),
         "pipelines": [{"task": "generate", "steps": TIERS}],
     }
-    return BuildSpec.model_validate({**body, **more})
+    return read_local({**body, **more})
 
 
 def make(store: Path, checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> Sequence[Result]:  # noqa: ANN401

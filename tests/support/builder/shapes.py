@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
 from tests.support.builder import parts
 
 

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from diffusion_builder.build_spec import BuildSpec, read
 from diffusion_builder.cli import main as cli
 from diffusion_builder.errors import BadInputError, ExitCode, Reason
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import trouble
-from diffusion_contract.spec import DiffusionPipelineSpec
+from diffusion_contract.documents import API_VERSION, read_local
 
 if TYPE_CHECKING:
-    from diffusion_contract.base import ApiModel
+    from diffusion_contract.spec import DiffusionPipelineSpec
 
 _WIDTH = 8
 _TEXT = {"hidden_size": _WIDTH, "max_position_embeddings": 16, "num_hidden_layers": 1, "vocab_size": 9}
@@ -31,9 +30,9 @@ _CONTROL = {
 }  # fmt: skip
 
 
-def read_spec(body: Mapping[str, Any]) -> BuildSpec:
+def read_spec(body: Mapping[str, Any]) -> DiffusionPipelineSpec:
     """As a file with this would be read."""
-    return BuildSpec.model_validate(body)
+    return read_local(body)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -104,76 +103,80 @@ _Case = tuple[Mapping[str, Any] | Callable[[Path], dict[str, Any]], Reason, str]
 _SPECS: dict[str, _Case] = {
     "typo": ({"modell": {}}, Reason.INVALID_SPEC, "modell: Extra inputs are not permitted"),
     "two sources": (
-        {"model": {"source": {"path": "x", "digest": "0" * 64}}}, Reason.INVALID_SPEC, "model.source: give exactly one",
-    ),
-    "a claim": (
-        {"model": {"source": {"persistentVolumeClaim": {"claimName": "x"}}}}, Reason.INVALID_SPEC, "give path",
+        {"model": {"source": {"path": "x", "digest": "0" * 64}}}, Reason.INVALID_SPEC,
+        "model.source: source needs exactly one",
     ),
     "no such folder": ({"model": {"source": {"path": "/nowhere"}}}, Reason.SOURCE_NOT_FOUND, "/nowhere"),
     "no such artifact": ({"model": {"source": {"digest": "0" * 64}}}, Reason.ARTIFACT_NOT_FOUND, "sources/000"),
     "a branch": (
-        {"model": {"source": {"huggingFace": {"repo": "a/b", "revision": "main"}}}}, Reason.INVALID_ARGUMENT, "40",
+        {"model": {"source": {"huggingFace": {"repo": "a/b", "revision": "main"}}}}, Reason.INVALID_SPEC, "40",
     ),
     "no SHA-256": (
-        {"model": {"source": {"archive": {"url": "http://x/y.tar", "sha256": "1"}}}}, Reason.INVALID_ARGUMENT, "sha256",
+        {"model": {"source": {"archive": {"url": "http://x/y.tar", "sha256": "1"}}}}, Reason.INVALID_SPEC, "sha256",
     ),
     "unknown scheduler": ({"scheduler": {"type": "Magic"}}, Reason.INVALID_SPEC, "scheduler.type: Input should be"),
     "too many calls": (
         {"scheduler": {"type": "Heun"}, "pipelines": [{"task": "generate", "steps": [64]}]},
-        Reason.UNSUPPORTED_SCHEDULER, "64 steps of scheduler heun: 127 denoiser calls are needed",
+        Reason.INVALID_SPEC, "pipelines: Heun calls the denoiser twice a step, 64 times at most",
     ),
     "min > max": (
         {"shapes": {side: {"min": 128, "opt": 64, "max": 64} for side in ("batch", "height", "width")}},
-        Reason.INVALID_SPEC, "shapes.batch: min <= opt <= max",
+        Reason.INVALID_SPEC, "shapes.batch: must be ordered: min <= opt <= max",
     ),
     "not divisible": (
         {"shapes": {side: {"min": 64, "opt": 64, "max": 100} for side in ("batch", "height", "width")}},
-        Reason.INVALID_SPEC, "multiples of 8",
+        Reason.INVALID_SPEC, "shapes.height.max: must be a multiple of 8",
     ),
-    "steps": ({"pipelines": [{"task": "generate", "steps": [0]}]}, Reason.INVALID_SPEC, "pipelines.0.steps.0"),
+    "steps": ({"pipelines": [{"task": "generate", "steps": [0]}]}, Reason.INVALID_SPEC, "pipelines[0].steps[0]"),
     "no pipelines": ({"pipelines": []}, Reason.INVALID_SPEC, "pipelines"),
     "unknown precision": ({"precision": "float8"}, Reason.INVALID_SPEC, "precision: Input should be 'float32'"),
     "precision of nothing": ({"componentPrecision": {"unet": "float16"}}, Reason.INVALID_SPEC, "componentPrecision"),
-    "bfloat16 on a CPU": ({"precision": "bfloat16"}, Reason.INVALID_SPEC, "CPU kernels"),
-    "TensorRT on a CPU": ({"engines": {"runtime": "tensorrt"}}, Reason.INVALID_SPEC, "need a GPU product"),
+    "bfloat16 on a CPU": ({"precision": "bfloat16"}, Reason.INVALID_SPEC, "precision: ONNX Runtime has no bfloat16"),
+    "TensorRT on a CPU": (
+        {"engines": {"runtime": "tensorrt"}}, Reason.INVALID_SPEC, "engines.runtime: runtime tensorrt needs a gpu",
+    ),
     "ONNX Runtime on a GPU": (
-        {"engines": {"runtime": "onnxruntime"}, "targets": [_GPU]}, Reason.INVALID_SPEC, "need no GPU",
+        {"engines": {"runtime": "onnxruntime"}, "targets": [_GPU]}, Reason.INVALID_SPEC, "onnxruntime serves on CPUs",
     ),
     "a level that TensorRT lacks": ({"engines": {"optimizationLevel": 6}}, Reason.INVALID_SPEC, "optimizationLevel"),
     "no product": (
-        {"targets": [{"name": "x", "gpu": {"product": "L4!"}}]}, Reason.INVALID_ARGUMENT, "nvidia.com/gpu.product",
+        {"targets": [{"name": "x", "gpu": {"product": "L4!"}}]}, Reason.INVALID_SPEC, "targets[0].gpu.product",
     ),
     "which target": (
         {"targets": [_GPU, {"name": "l40", "gpu": {"product": "NVIDIA-L40"}}]}, Reason.INVALID_SPEC, "--target",
     ),
     "one target twice": ({"targets": [_GPU, _GPU]}, Reason.INVALID_SPEC, "targets: l4 more than once"),
     "scheduler and schedulers": (
-        {"scheduler": {"type": "DDIM"}, "schedulers": [{"type": "Euler"}]}, Reason.INVALID_SPEC, "either scheduler or",
+        {"scheduler": {"type": "DDIM"}, "schedulers": [{"type": "Euler"}]}, Reason.INVALID_SPEC,
+        "use either scheduler or schedulers",
     ),
     "one scheduler twice": (
-        {"schedulers": [{"type": "Euler"}, {"type": "Euler"}]}, Reason.INVALID_SPEC, "schedulers: euler more than once",
+        {"schedulers": [{"type": "Euler"}, {"type": "Euler"}]}, Reason.INVALID_SPEC,
+        "schedulers: requests choose a scheduler by name",
     ),
     "one task twice": (
-        {"pipelines": [{"task": "img2img", "steps": [4]}] * 2}, Reason.INVALID_SPEC, "img2img more than once",
+        {"pipelines": [{"task": "img2img", "steps": [4]}] * 2}, Reason.INVALID_SPEC,
+        "pipelines: each task may be listed once",
     ),
     "a feature without a ControlNet": (
         {"pipelines": [{"task": "img2img", "steps": [4], "features": ["controlnet"]}]}, Reason.INVALID_SPEC,
-        "img2img with controlnet needs model.controlNets",
+        "pipelines: feature controlnet needs a ControlNet",
     ),
     "preferred batch": (
-        {"serving": {"batching": {"preferred": [99]}}}, Reason.INVALID_SPEC, "exceed shapes.batch.max 8",
+        {"serving": {"batching": {"preferred": [99]}}}, Reason.INVALID_SPEC,
+        "serving.batching.preferred: preferred batch sizes must not be larger",
     ),
     "a delay without unit": (
         {"serving": {"batching": {"maxDelay": "5"}}}, Reason.INVALID_SPEC, "serving.batching.maxDelay",
     ),
     "one ControlNet twice": (
         {"model": {"controlNets": [{"name": "a", "source": {"path": "x"}}] * 2}}, Reason.INVALID_SPEC,
-        "controlNets: a more than once",
+        "model.controlNets: a more than once",
     ),
     "a LoRA that is not there": (
         {"model": {"loras": [{"source": {"path": "/nowhere"}}]}}, Reason.SOURCE_NOT_FOUND, "/nowhere",
     ),
-    "a ControlNet of another width": (_width, Reason.COMPONENT_MISMATCH, "controlNet canny reads texts with 9"),
+    "a ControlNet of another width": (_width, Reason.COMPONENT_MISMATCH, "controlnet_canny reads texts with 9"),
     "a UNet of another width": (_other_unet, Reason.COMPONENT_MISMATCH, "unet reads texts with 99"),
     "an IP-Adapter without image encoder": (_adapter, Reason.MISSING_COMPONENT, "image_encoder"),
 }  # fmt: skip
@@ -239,9 +242,9 @@ def test_the_sound_spec_gets_as_far_as_its_first_export(
         (["--source", "x", "--options", '{"dragons": 1}'], Reason.INVALID_SPEC, "model.dragons"),
         (["--source", "x", "--component-precision", "unet"], Reason.INVALID_ARGUMENT, "NAME=PRECISION"),
         (["--source", "x", "--component-precision", "unet=float16"], Reason.INVALID_SPEC, "componentPrecision"),
-        (["--source", "x", "--repo", "a/b", "--revision", "0" * 40], Reason.INVALID_SPEC, "exactly one"),
+        (["--source", "x", "--repo", "a/b", "--revision", "0" * 40], Reason.INVALID_SPEC, "exactly one of"),
         (["--repo", "a/b"], Reason.INVALID_SPEC, "model.source.huggingFace.revision: Field required"),
-        (["--source", "x", "--target", "NVIDIA L4"], Reason.INVALID_ARGUMENT, "nvidia.com/gpu.product"),
+        (["--source", "x", "--target", "NVIDIA L4"], Reason.INVALID_SPEC, "targets[0].gpu.product"),
         (["--source", "x", "--runtime", "magic"], Reason.INVALID_SPEC, "engines.runtime"),
     ],
 )
@@ -286,26 +289,27 @@ def test_trouble_with_the_store_is_exit_code_74(
     _nothing_made(tmp_path / "store")
 
 
-def test_a_whole_custom_resource_is_read_and_what_only_the_operator_reads_is_left_out(tmp_path: Path) -> None:
+def test_a_whole_custom_resource_is_read_with_the_defaults_and_the_sku_of_the_operator(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
-    target = {"name": "a", "replicas": 3, "nodeSelector": {"x": "y"}, "gpu": {"product": "NVIDIA-L4", "count": 2}}
-    spec = _spec(tmp_path, storage={"size": "1Gi"}, suspend=True, targets=[target], serving={"image": "x", "env": []})
-    file.write_text(yaml.safe_dump({"apiVersion": "x", "kind": "DiffusionPipeline", "metadata": {}, "spec": spec}))
-    found = read(file)
-    assert found.only(None).sku == "NVIDIA-L4"
-    assert found.runtime(found.only(None)) == "tensorrt"
+    target = {
+        "name": "slice", "replicas": 3, "nodeSelector": {"x": "y"},
+        "gpu": {"product": "NVIDIA-A100-SXM4-80GB", "resourceName": "nvidia.com/mig-1g.10gb"},
+    }  # fmt: skip
+    source = {"huggingFace": {"repo": "demo/shapes", "revision": "0" * 40}}
+    spec = {"model": {"source": source}, "storage": {"size": "1Gi"}, "suspend": True, "targets": [target]}
+    head = {"apiVersion": API_VERSION, "kind": "DiffusionPipeline", "metadata": {"name": "shapes"}}
+    file.write_text(yaml.safe_dump({**head, "spec": {**spec, "shapes": {"batch": {"max": 4}}}}))
+    _, body = _run(tmp_path, "--spec", str(file), "--dry-run")
+    assert body["skus"] == ["NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"]
+    assert body["engines"] == ["text_encoder", "denoiser", "scheduler_step", "vae_decoder"]
 
 
-def _fields(model: type[ApiModel]) -> set[str]:
-    return {field.alias or name for name, field in model.model_fields.items()}
-
-
-def test_every_field_of_the_custom_resource_is_either_built_from_or_known_to_be_the_operators() -> None:
-    built = {field.alias or name for name, field in BuildSpec.model_fields.items()}
-    assert _fields(DiffusionPipelineSpec) - built <= BuildSpec.others
-    for name in ("model", "engines", "serving"):
-        theirs, ours = (model.model_fields[name].annotation for model in (DiffusionPipelineSpec, BuildSpec))
-        assert isinstance(theirs, type)
-        assert isinstance(ours, type)
-        known = {field.alias or key for key, field in ours.model_fields.items()} | ours.others
-        assert _fields(theirs) - known == set()
+@pytest.mark.usefixtures("nothing_expensive")
+def test_a_claim_of_kubernetes_is_valid_and_cannot_be_built_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump({"model": {"source": {"persistentVolumeClaim": {"claimName": "x"}}}}))
+    assert _run(tmp_path, "--spec", str(file), "--dry-run")[0] == ExitCode.OK
+    capsys.readouterr()
+    _expect(_run(tmp_path, "--spec", str(file)), capsys, Reason.INVALID_SPEC, "give path")

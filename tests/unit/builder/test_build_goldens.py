@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from diffusion_builder.components.options import ExportOptions
 from diffusion_builder.stages import export as export_stage
 from diffusion_builder.stages import run as stages
 from diffusion_builder.stages.build import build
 from diffusion_builder.stages.progress import Mode, reporter
 from diffusion_builder.store import Kind, Store
+from diffusion_contract.exports import ExportOptions
 from tests.unit.builder.test_build_cli import read_spec, write_json
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import pytest
 
 from diffusion_builder.check import compare, python_backend, requests, served
 from diffusion_builder.check.served import GeneratedImages
-from diffusion_builder.components.options import Precision
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository.graph import Ensemble, Model, Port, Step
+from diffusion_contract.enums import Precision
 from diffusion_contract.python_models import IMG2IMG
 from diffusion_contract.tensors import DType
 

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from diffusion_builder.arguments import parse
 from diffusion_builder.components import configs
-from diffusion_builder.components.options import ExportOptions, check
+from diffusion_builder.components.options import check
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.repository.spec import parse
+from diffusion_contract.enums import Component
+from diffusion_contract.exports import ExportOptions
 from diffusion_contract.tensors import (
     ENGINES,
     MAX_CONTROLNETS,
     TEXT_TO_IMAGE,
-    Component,
     interface,
     residual_elements,
     residual_facts,

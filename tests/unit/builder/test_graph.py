@@ -10,8 +10,9 @@ import pytest
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository.graph import Ensemble, Port, Step, check
 from diffusion_builder.repository.unroll import Models, Tier, ensemble, models
+from diffusion_contract.enums import Component
 from diffusion_contract.python_models import CONDITIONER_NAME
-from diffusion_contract.tensors import TEXT_TO_IMAGE, Component, DType, Facts
+from diffusion_contract.tensors import TEXT_TO_IMAGE, DType, Facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -39,7 +39,7 @@ def test_serving_commands_import_neither_numpy_nor_torch(module: str) -> None:
     "module",
     [
         "repository.assemble",
-        "repository.spec",
+        "arguments",
         "models.schedule",
         "sources.tokens",
         "sources",
@@ -58,3 +58,10 @@ def test_reading_a_tokenizer_imports_transformers_without_torch(tmp_path: Path) 
         f"tokens.load(Path({str(tmp_path)!r}, 'files'))"
     )
     assert _loaded(code, ["torch", "diffusers", "transformers"]) == ["transformers"]
+
+
+@pytest.mark.parametrize(
+    "module", ["enums", "reasons", "limits", "durations", "skus", "results", "subfolders", "tensors", "python_models"]
+)
+def test_words_and_numbers_of_the_contract_need_the_standard_library_alone(module: str) -> None:
+    assert _loaded(f"import diffusion_contract.{module}", [*_HEAVY, "numpy", "pydantic"]) == []

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from diffusion_builder.arguments import parse
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository.assemble import PACKAGE, assemble, code_files
-from diffusion_builder.repository.spec import AssembleSpec, parse
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
-from diffusion_contract.tensors import Component
+from diffusion_contract.assembly import AssembleSpec
+from diffusion_contract.enums import Component
 from tests.support.builder.checkpoints import write_tokenizer
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from diffusion_builder.repository.server_requirements import pool_bytes, vram_bytes
-from diffusion_builder.repository.spec import Range, Shapes
+from diffusion_contract.spec import Shapes
+from diffusion_contract.spec.engines import BatchRange, PixelRange
 from diffusion_contract.tensors import Facts
 
 _MIB = 1 << 20
@@ -13,8 +14,8 @@ FACTS = Facts.merge({"all": {"channels": 4, "pixels_per_latent": 8, "text_length
 
 
 def _shapes(batch: int, side: int) -> Shapes:
-    edge = Range(min=side, opt=side, max=side)
-    return Shapes(batch=Range(min=1, opt=1, max=batch), height=edge, width=edge)
+    edge = PixelRange(min=side, opt=side, max=side)
+    return Shapes(batch=BatchRange(min=1, opt=1, max=batch), height=edge, width=edge)
 
 
 def test_pool_is_a_power_of_two_that_holds_two_batches_of_decoded_pictures() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from diffusion_builder.arguments import parse
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.repository.spec import AssembleSpec, parse
+from diffusion_contract.assembly import AssembleSpec
 from diffusion_contract.tensors import TEXT_TO_IMAGE
 
 GOOD: dict[str, Any] = {
@@ -36,7 +37,7 @@ def test_the_documented_form_is_read() -> None:
     spec = parse(AssembleSpec, json.dumps(GOOD), "--spec")
     assert spec.batching.max_delay_microseconds == 100
     assert spec.pipelines[0].steps == (4, 20)
-    assert [one.label for one in spec.schedulers] == ["ddim", "karras"]
+    assert [one.request_name for one in spec.schedulers] == ["ddim", "karras"]
 
 
 @pytest.mark.parametrize(
@@ -49,26 +50,26 @@ def test_the_documented_form_is_read() -> None:
         (["runtime"], "tensorflow", "runtime"),
         (["pipelines"], [], "pipelines"),
         (["pipelines", 0, "steps"], [], "steps"),
-        (["pipelines", 0, "steps"], [0], "steps.0"),
-        (["pipelines", 0, "steps"], [65], "steps.0"),
-        (["pipelines", 0, "steps"], [4, 4], "not unique"),
+        (["pipelines", 0, "steps"], [0], "steps[0]"),
+        (["pipelines", 0, "steps"], [65], "steps[0]"),
+        (["pipelines", 0, "steps"], [4, 4], "pipelines[0].steps: 4 more than once"),
         (["pipelines", 0, "task"], "paint", "task"),
-        (["pipelines", 1, "features"], ["controlnet", "controlnet"], "not unique"),
-        (["pipelines", 1, "features"], ["magic"], "features.0"),
+        (["pipelines", 1, "features"], ["controlnet", "controlnet"], "controlnet more than once"),
+        (["pipelines", 1, "features"], ["magic"], "features[0]"),
         (["pipelines", 1, "features"], [], "pipelines: each task with the same features may be listed once"),
-        (["pipelines", 0, "previews"], [20], "previews [20] are not before the last of 20 steps"),
-        (["pipelines", 0, "previews"], [0], "previews.0"),
+        (["pipelines", 0, "previews"], [20], "a preview must come before the last step"),
+        (["pipelines", 0, "previews"], [0], "previews[0]"),
         (["schedulers"], [], "schedulers"),
-        (["schedulers", 0, "type"], "Magic", "schedulers.0.type"),
+        (["schedulers", 0, "type"], "Magic", "schedulers[0].type"),
         (["schedulers", 1, "name"], "ddim", "schedulers: each name may be listed once, got ddim, ddim"),
-        (["schedulers", 1, "name"], "2m karras", "schedulers.1.name"),
-        (["controlNets", 0, "name"], "Canny", "controlNets.0.name"),
+        (["schedulers", 1, "name"], "2m karras", "schedulers[1].name"),
+        (["controlNets", 0, "name"], "Canny", "controlNets[0].name"),
         (["controlNets"], [{"name": "canny", "engine": "c" * 64}] * 2, "controlNets: each name may be listed once"),
         (["engines", "controlnet"], "c" * 64, "list ControlNets in controlNets"),
         (["scheduler"], {"type": "DDIM"}, "scheduler"),
-        (["shapes", "batch"], {"min": 2, "opt": 1, "max": 8}, "min <= opt <= max"),
-        (["shapes", "height", "opt"], 65, "multiples of 8"),
-        (["shapes", "width", "min"], 8, "at least 32"),
+        (["shapes", "batch"], {"min": 2, "opt": 1, "max": 8}, "shapes.batch: must be ordered: min <= opt <= max"),
+        (["shapes", "height", "opt"], 65, "shapes.height.opt: must be a multiple of 8"),
+        (["shapes", "width", "min"], 8, "greater than or equal to 32"),
         (["shapes", "depth"], {}, "shapes.depth"),
         (["batching", "preferred"], [16], "exceed shapes.batch.max 8"),
         (["batching", "maxDelayMicroseconds"], -1, "maxDelayMicroseconds"),

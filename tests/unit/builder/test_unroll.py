@@ -10,8 +10,9 @@ import pytest
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository.graph import Ensemble, Step, check
 from diffusion_builder.repository.unroll import Tier, check_engines, ensemble, json_ensemble, models
+from diffusion_contract.enums import Component
 from diffusion_contract.python_models import FEATURES, TASKS
-from diffusion_contract.tensors import TEXT_TO_IMAGE, Component, Facts
+from diffusion_contract.tensors import TEXT_TO_IMAGE, Facts
 
 _PLAIN = Facts(channels=4, pixels_per_latent=8, text_length=16, text_width=32, slots=2)
 _FULL = replace(_PLAIN, image_size=32, image_length=5, image_width=24, ip_adapter=1, controlnets=2, guidance_rescale=1)

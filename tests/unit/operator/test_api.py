@@ -6,7 +6,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from diffusion_contract.base import RULES, microseconds, seconds
+from diffusion_contract.base import RULES
+from diffusion_contract.durations import microseconds, seconds
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.api.crd import as_yaml, definition, for_chart
 from diffusion_operator.api.reference import markdown

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from diffusion_builder.cli.main import cli
-from diffusion_builder.components.options import ExportOptions, check
+from diffusion_builder.components.options import check
 from diffusion_builder.judge.spec import JudgeSpec
-from diffusion_builder.repository.spec import AssembleSpec, Shapes
-from diffusion_contract.spec import DiffusionPipelineSpec
-from diffusion_contract.tensors import Component
+from diffusion_contract.assembly import AssembleSpec
+from diffusion_contract.enums import Component
+from diffusion_contract.exports import ExportOptions
+from diffusion_contract.spec import DiffusionPipelineSpec, Shapes
 from diffusion_operator import naming
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.job import job
@@ -104,7 +105,7 @@ def test_the_builder_understands_what_is_assembled(name: str) -> None:
     assert (Component.CONTROL_OFF in wanted.engines) == bool(wanted.control_nets)
     assert (Component.VAE_ENCODER in wanted.engines) == any(item.task != "generate" for item in wanted.pipelines)
     assert (wanted.batching.take_turns, wanted.batching.priorities) == ((name != "every task"), (name == "every task"))
-    assert wanted.schedulers[0].label == ("karras" if name == "every task" else "ddim")
+    assert wanted.schedulers[0].request_name == ("karras" if name == "every task" else "ddim")
 
 
 QUALITY = {
@@ -119,7 +120,7 @@ QUALITY = {
 def test_the_builder_understands_a_judgement(scorer: dict[str, Any] | None) -> None:
     spec = DiffusionPipelineSpec.model_validate(
         {
-            "model": {"source": HUB},
+            "model": SPECS["every task"]["model"],
             "targets": [{"name": "cpu"}],
             "pipelines": [{"task": "inpaint", "steps": [4]}, *SPECS["every task"]["pipelines"]],
         }

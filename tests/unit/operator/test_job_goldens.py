@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-
-from diffusion_operator import naming
 from tests.unit.operator.fake_cluster import REVISION, FakeCluster
 from tests.unit.operator.passes import serve
+
+from diffusion_operator import naming
 from tests.unit.operator.test_builder_contract import ARCHIVE, HUB, SPECS
 
 GOLDEN = Path(__file__).parent / "golden_jobs"

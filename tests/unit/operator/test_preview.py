@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import naming
+from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.cli import cli
 from diffusion_operator.kube_client import Reference
 from diffusion_operator.preview import ClusterSnapshot, Preview, preview
@@ -133,7 +134,7 @@ def test_a_neighbours_builds_on_the_same_store_are_reused(cluster: FakeCluster) 
 def test_the_command_answers_people_and_programs(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
     head = {"name": "shapes", "namespace": "studio"}
-    file.write_text(json.dumps({"kind": "DiffusionPipeline", "metadata": head, "spec": minimal_spec()}))
+    file.write_text(json.dumps({"apiVersion": API_VERSION, "kind": KIND, "metadata": head, "spec": minimal_spec()}))
     said = CliRunner().invoke(cli, ["plan", "--offline", str(file)])
     assert said.exit_code == 0, said.output
     assert "+ build  compile denoiser for cpu" in said.output

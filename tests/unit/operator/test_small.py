@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from diffusion_operator import conditions, settings
+from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.api.status import Condition
 from diffusion_operator.cli import cli, main
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
@@ -99,7 +100,7 @@ def test_an_event_of_a_shared_job_wakes_all_its_pipelines() -> None:
 def test_validate_names_the_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:  # noqa: ANN401
     file = tmp_path / "pipeline.yaml"
     spec = minimal_spec() | {"precision": "float8"}
-    file.write_text(json.dumps({"kind": "DiffusionPipeline", "metadata": {"name": "a"}, "spec": spec}))
+    file.write_text(json.dumps({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "a"}, "spec": spec}))
     monkeypatch.setattr("sys.argv", ["diffusion-operator", "validate", str(file)])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -192,5 +192,5 @@ def test_two_samplers_of_one_name_are_refused() -> None:
     cluster = FakeCluster()
     cluster.apply_pipeline(schedulers=[{"type": "DDIM"}, {"type": "DDIM", "timestepSpacing": "trailing"}])
     settle(cluster)
-    assert "two samplers are called ddim" in cluster.condition("Accepted")["message"]
+    assert "give each entry another name" in cluster.condition("Accepted")["message"]
     assert cluster.names("Job") == []

@@ -16,12 +16,13 @@ from diffusion_builder.engines.tensorrt.command import Files, Options, arguments
 from diffusion_builder.engines.tensorrt.profiles import Profile, optimisation_profiles
 from diffusion_builder.graphs.onnx_files import MODEL
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
-from diffusion_contract.tensors import Component, interface
+from diffusion_contract.enums import Component
+from diffusion_contract.tensors import interface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from diffusion_builder.repository.spec import Shapes
+    from diffusion_contract.spec import Shapes
 
 PLAN = "model.plan"
 LAYERS = "layers.json"

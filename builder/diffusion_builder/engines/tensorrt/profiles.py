@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.repository.spec import Range, Shapes
-from diffusion_contract.tensors import MAX_REFERENCES, Component, Tensor, interface, residual_elements
+from diffusion_contract.enums import Component
+from diffusion_contract.spec.engines import Range
+from diffusion_contract.tensors import MAX_REFERENCES, Tensor, interface, residual_elements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from diffusion_contract.spec import Shapes
 
 # More rows of state than any scheduler keeps (UniPC of order 3 keeps 5). The step's engine spans them all, so that
 # another scheduler is another table and not another engine.

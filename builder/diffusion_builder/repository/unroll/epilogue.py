@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from diffusion_builder.repository.graph import Step
 from diffusion_builder.repository.unroll.wiring import identity_map, tensor_after
 from diffusion_contract import python_models, tensors
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,7 +14,8 @@ from diffusion_builder.repository.unroll.wiring import (
     tensor_at,
 )
 from diffusion_contract import python_models, tensors
-from diffusion_contract.tensors import Component, following
+from diffusion_contract.enums import Component
+from diffusion_contract.tensors import following
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

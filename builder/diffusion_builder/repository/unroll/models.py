@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.repository.graph import Model, Port
 from diffusion_contract import python_models, tensors
-from diffusion_contract.tensors import Component, Facts, Interface, Tensor
+from diffusion_contract.enums import Component
+from diffusion_contract.tensors import Facts, Interface, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from diffusion_builder.repository.unroll.tier import Tier
+    from diffusion_contract.tensors import Facts, Interface, Tensor
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract import python_models
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,7 +8,7 @@ from diffusion_builder.repository.graph import Step
 from diffusion_builder.repository.unroll.epilogue import postprocess_inputs
 from diffusion_builder.repository.unroll.wiring import VALIDATED_RESCALE, identity_map, needs_zero_residuals, tensor_at
 from diffusion_contract import python_models, tensors
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

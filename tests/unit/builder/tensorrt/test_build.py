@@ -10,16 +10,17 @@ import pytest
 from diffusion_builder.engines.tensorrt.build import PLAN, Request, compile_plan
 from diffusion_builder.engines.tensorrt.command import Options
 from diffusion_builder.errors import BadInputError, BuilderError, Reason
-from diffusion_builder.repository.spec import Range, Shapes
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
-from diffusion_contract.tensors import Component
+from diffusion_contract.enums import Component
+from diffusion_contract.spec import Shapes
+from diffusion_contract.spec.engines import BatchRange, PixelRange
 from tests.support.tensorrt import fake_programs as programs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIDE = Range(min=64, opt=64, max=128)
-SHAPES = Shapes(batch=Range(min=1, opt=4, max=8), height=SIDE, width=SIDE)
+SIDE = PixelRange(min=64, opt=64, max=128)
+SHAPES = Shapes(batch=BatchRange(min=1, opt=4, max=8), height=SIDE, width=SIDE)
 FACTS = {
     Component.DENOISER: {"channels": 4, "text_width": 32, "text_length": 16, "pixels_per_latent": 8},
     Component.TEXT_ENCODER: {"text_length": 16, "text_width": 32},
@@ -75,7 +76,7 @@ def test_everything_that_changes_a_plan_changes_its_name(store: Store, request_:
     def digest(request: Request) -> str:
         return compiled(store, request)[0].manifest.digest
 
-    larger = SHAPES.model_copy(update={"height": Range(min=64, opt=64, max=192)})
+    larger = SHAPES.model_copy(update={"height": PixelRange(min=64, opt=64, max=192)})
     names = {
         digest(request_),
         digest(replace(request_, onnx=onnx(store, content="other"))),

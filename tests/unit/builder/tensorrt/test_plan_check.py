@@ -13,14 +13,16 @@ import pytest
 from diffusion_builder.engines.tensorrt.plan_check import Plan, PlanTensor, check, differences, read
 from diffusion_builder.engines.tensorrt.profiles import optimisation_profiles
 from diffusion_builder.errors import BadInputError
-from diffusion_builder.repository.spec import Range, Shapes
-from diffusion_contract.tensors import ENGINES, Component
+from diffusion_contract.enums import Component
+from diffusion_contract.spec import Shapes
+from diffusion_contract.spec.engines import BatchRange, PixelRange
+from diffusion_contract.tensors import ENGINES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIDE = Range(min=64, opt=64, max=128)
-SHAPES = Shapes(batch=Range(min=1, opt=4, max=8), height=SIDE, width=SIDE)
+SIDE = PixelRange(min=64, opt=64, max=128)
+SHAPES = Shapes(batch=BatchRange(min=1, opt=4, max=8), height=SIDE, width=SIDE)
 FACTS = {"channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768}
 PROFILES = optimisation_profiles(Component.DENOISER, FACTS, SHAPES)
 INTERFACE = ENGINES[Component.DENOISER]

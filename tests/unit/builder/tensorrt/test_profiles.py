@@ -4,8 +4,10 @@ import pytest
 
 from diffusion_builder.engines.tensorrt.profiles import MAX_SLOTS, InputProfile, Profile, optimisation_profiles
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.repository.spec import Range, Shapes
-from diffusion_contract.tensors import ENGINES, Component
+from diffusion_contract.enums import Component
+from diffusion_contract.spec import Shapes
+from diffusion_contract.spec.engines import BatchRange, PixelRange
+from diffusion_contract.tensors import ENGINES
 
 FACTS = {
     "channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "image_size": 224,
@@ -16,9 +18,9 @@ FACTS = {
 def shapes(batch: tuple[int, int, int] = (1, 4, 8)) -> Shapes:
     low, usual, high = batch
     return Shapes(
-        batch=Range(min=low, opt=usual, max=high),
-        height=Range(min=256, opt=512, max=768),
-        width=Range(min=256, opt=512, max=1024),
+        batch=BatchRange(min=low, opt=usual, max=high),
+        height=PixelRange(min=256, opt=512, max=768),
+        width=PixelRange(min=256, opt=512, max=1024),
     )
 
 
@@ -99,7 +101,9 @@ def test_a_size_that_nothing_says_is_asked_for() -> None:
 
 def test_pixels_that_are_no_whole_latents_are_refused() -> None:
     odd = Shapes(
-        batch=Range(min=1, opt=1, max=1), height=Range(min=64, opt=72, max=128), width=Range(min=64, opt=64, max=64)
+        batch=BatchRange(min=1, opt=1, max=1),
+        height=PixelRange(min=64, opt=72, max=128),
+        width=PixelRange(min=64, opt=64, max=64),
     )
     with pytest.raises(BadInputError, match=r"height: \(64, 72, 128\) must be multiples of 16") as caught:
         optimisation_profiles(Component.VAE_DECODER, FACTS | {"pixels_per_latent": 16}, odd)

@@ -1,0 +1,55 @@
+"""Words that the operator and the builder exchange, each once; standard library only."""
+
+from enum import IntEnum, StrEnum
+
+
+class Stage(StrEnum):
+    """Kinds of build Jobs, and the builder's commands of the same names."""
+
+    FETCH = "fetch"
+    EXPORT = "export"
+    COMPILE = "compile"
+    ASSEMBLE = "assemble"
+    CHECK = "check"
+    JUDGE = "judge"
+    GC = "gc"
+
+
+class Component(StrEnum):
+    """Sub-models that have an engine of their own."""
+
+    TEXT_ENCODER = "text_encoder"
+    IMAGE_ENCODER = "image_encoder"
+    VAE_ENCODER = "vae_encoder"
+    CONTROLNET = "controlnet"
+    CONTROL_OFF = "control_off"
+    DENOISER = "denoiser"
+    SCHEDULER_STEP = "scheduler_step"
+    VAE_DECODER = "vae_decoder"
+    SAFETY_CHECKER = "safety_checker"
+
+
+class Precision(StrEnum):
+    """Element type of weights and arithmetic inside a graph; its inputs and outputs stay as `tensors` says."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+class Runtime(StrEnum):
+    """What executes engines: TensorRT on GPUs, ONNX Runtime on CPUs."""
+
+    TENSORRT = "tensorrt"
+    ONNXRUNTIME = "onnxruntime"
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every stage; the operator's Jobs decide by them whether a retry makes sense."""
+
+    OK = 0
+    NOT_READY = 1
+    BAD_INPUT = 64
+    UNAVAILABLE = 69
+    INTERNAL = 70
+    STORE = 74

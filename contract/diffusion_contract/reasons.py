@@ -1,0 +1,56 @@
+"""Why a stage fails: the builder writes one of these, the operator shows it in a condition. Standard library only."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """CamelCase reasons that end up in conditions of the custom resource."""
+
+    INVALID_ARGUMENT = "InvalidArgument"
+    INVALID_SPEC = "InvalidSpec"
+    # sources
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    REPOSITORY_NOT_FOUND = "RepositoryNotFound"
+    REVISION_NOT_FOUND = "RevisionNotFound"
+    ACCESS_DENIED = "AccessDenied"
+    HUB_UNREACHABLE = "HubUnreachable"
+    UNSUPPORTED_PIPELINE = "UnsupportedPipeline"
+    UNSUPPORTED_COMPONENT = "UnsupportedComponent"
+    MISSING_COMPONENT = "MissingComponent"
+    MISSING_FILE = "MissingFile"
+    PICKLE_ONLY = "PickleOnly"
+    REMOTE_CODE = "RemoteCode"
+    UNSAFE_PATH = "UnsafePath"
+    INVALID_WEIGHTS = "InvalidWeights"
+    INVALID_CONFIG = "InvalidConfig"
+    INVALID_ARCHIVE = "InvalidArchive"
+    TOO_LARGE = "TooLarge"
+    DIGEST_MISMATCH = "DigestMismatch"
+    SOURCE_UNREACHABLE = "SourceUnreachable"
+    SOURCE_CHANGED = "SourceChanged"
+    GIT_LFS_POINTER = "GitLFSPointer"
+    UNSUPPORTED_LORA = "UnsupportedLora"
+    # building
+    EXPORT_FAILED = "ExportFailed"
+    VERIFICATION_FAILED = "VerificationFailed"
+    COMPILE_FAILED = "CompileFailed"
+    UNSUPPORTED_OPERATOR = "UnsupportedOperator"
+    OUT_OF_MEMORY = "OutOfMemory"
+    OUT_OF_GPU_MEMORY = "OutOfGPUMemory"
+    NO_GPU = "NoGPU"
+    WRONG_GPU = "WrongGPU"
+    VERSION_MISMATCH = "VersionMismatch"
+    UNSUPPORTED_SCHEDULER = "UnsupportedScheduler"
+    INVALID_ENSEMBLE = "InvalidEnsemble"
+    COMPONENT_MISMATCH = "ComponentMismatch"
+    CHECK_FAILED = "CheckFailed"
+    # the store
+    ARTIFACT_NOT_FOUND = "ArtifactNotFound"
+    ARTIFACT_DAMAGED = "ArtifactDamaged"
+    STORE_FULL = "StoreFull"
+    STORE_READ_ONLY = "StoreReadOnly"
+    STORE_UNAVAILABLE = "StoreUnavailable"
+    # a running server
+    PROBE_FAILED = "ProbeFailed"
+    SCORE_MISSING = "ScoreMissing"
+    INTERNAL_ERROR = "InternalError"

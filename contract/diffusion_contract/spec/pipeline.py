@@ -1,0 +1,223 @@
+"""`spec` of a DiffusionPipeline: only what is served exists here."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from diffusion_contract.base import ATOMIC, BY_NAME, ApiModel, Rule
+from diffusion_contract.enums import Component, Precision
+from diffusion_contract.spec.engines import ComponentPrecision, Engines, Shapes
+from diffusion_contract.spec.experiment import Variant
+from diffusion_contract.spec.model import Model
+from diffusion_contract.spec.rollout import Rollout
+from diffusion_contract.spec.sampling import Pipeline, Scheduler
+from diffusion_contract.spec.serving import Serving
+from diffusion_contract.spec.storage import Storage
+from diffusion_contract.spec.targets import Target
+
+MAX_ROUTE_RULES = 16
+"""Backends that a rule of an HTTPRoute has room for."""
+
+
+def _calls(scheduler: str, steps: int, why: str) -> tuple[Rule, ...]:
+    """Rules for a scheduler that needs more calls of the denoiser than it has steps."""
+    text = f"{why}, 64 times at most: use at most {steps} steps"
+    few = f"self.pipelines.all(p, p.steps.all(s, s <= {steps}))"
+    none = f"!self.rollout.experiment.variants.exists(v, has(v.scheduler) && v.scheduler.type == '{scheduler}')"
+    others = f"!has(self.schedulers) || !self.schedulers.exists(i, i.type == '{scheduler}')"
+
+    def is_short(self: "DiffusionPipelineSpec") -> bool:
+        return all(count <= steps for item in self.pipelines for count in item.steps)
+
+    def uses(*schedulers: Scheduler | None) -> bool:
+        return any(item is not None and item.type == scheduler for item in schedulers)
+
+    return (
+        Rule(
+            f"!has(self.scheduler) || self.scheduler.type != '{scheduler}' || {few}",
+            text,
+            lambda self: not uses(self.scheduler) or is_short(self),
+            ".pipelines",
+        ),
+        Rule(
+            f"{others} || {few}",
+            text,
+            lambda self: not uses(*(self.schedulers or ())) or is_short(self),
+            ".schedulers",
+        ),
+        Rule(
+            f"!has(self.rollout) || !has(self.rollout.experiment) || {none} || {few}",
+            text,
+            lambda self: not uses(*(item.scheduler for item in self.variants)) or is_short(self),
+            ".rollout",
+        ),
+    )
+
+
+def _no_bfloat16() -> Rule:
+    fields = [f"self.componentPrecision.{name}" for name in ComponentPrecision.model_fields]
+    none = " && ".join(f"(!has({field}) || {field} != 'bfloat16')" for field in fields)
+    return Rule(
+        f"self.targets.all(t, has(t.gpu)) || !has(self.componentPrecision) || ({none})",
+        "ONNX Runtime has no bfloat16 on a CPU: use float32 or float16, or only targets with a gpu",
+        lambda self: self.gpus_only or Precision.BFLOAT16 not in self.precisions(),
+        ".componentPrecision",
+    )
+
+
+def _is_listed_once(self: "DiffusionPipelineSpec") -> bool:
+    entries = {(item.task, frozenset(item.features or ())) for item in self.pipelines}
+    return len(entries) == len(self.pipelines)
+
+
+def _has_room(self: "DiffusionPipelineSpec") -> bool:
+    return not self.variants or len(self.targets) * (len(self.variants) + 1) <= MAX_ROUTE_RULES
+
+
+_DISTINCT_NAMES = Rule(
+    "self.all(a, self.exists_one(b, (has(a.name) ? a.name : a.type.lowerAscii()) == "
+    "(has(b.name) ? b.name : b.type.lowerAscii())))",
+    "requests choose a scheduler by name: give each entry another name",
+    lambda schedulers: len({item.request_name for item in schedulers}) == len(schedulers),
+)
+
+
+class DiffusionPipelineSpec(ApiModel):
+    """What is wanted."""
+
+    rules = (
+        Rule(
+            "!has(self.engines.runtime) || self.engines.runtime != 'tensorrt' || self.targets.all(t, has(t.gpu))",
+            "runtime tensorrt needs a gpu in every target: add gpu.product, or leave engines.runtime out",
+            lambda self: self.engines.runtime != "tensorrt" or self.gpus_only,
+            ".engines.runtime",
+        ),
+        Rule(
+            "!has(self.engines.runtime) || self.engines.runtime != 'onnxruntime' || self.targets.all(t, !has(t.gpu))",
+            "runtime onnxruntime serves on CPUs: leave engines.runtime out to use TensorRT on targets with a gpu",
+            lambda self: self.engines.runtime != "onnxruntime" or all(target.gpu is None for target in self.targets),
+            ".engines.runtime",
+        ),
+        Rule(
+            "self.precision != 'bfloat16' || self.targets.all(t, has(t.gpu))",
+            "ONNX Runtime has no bfloat16 on a CPU: use float32 or float16, or only targets with a gpu",
+            lambda self: self.precision is not Precision.BFLOAT16 or self.gpus_only,
+            ".precision",
+        ),
+        _no_bfloat16(),
+        Rule(
+            "self.targets.exists(t, has(t.gpu)) || "
+            "(!has(self.engines.optimizationLevel) && !has(self.engines.workspace))",
+            "optimizationLevel and workspace are settings of TensorRT: no target has a gpu, leave them out",
+            lambda self: not self.engines.tunes_tensorrt or any(target.gpu for target in self.targets),
+            ".engines",
+        ),
+        Rule(
+            "!has(self.serving.batching.preferred) || "
+            "self.serving.batching.preferred.all(b, b <= self.shapes.batch.max)",
+            "preferred batch sizes must not be larger than shapes.batch.max",
+            lambda self: all(size <= self.shapes.batch.max for size in self.serving.batching.preferred or ()),
+            ".serving.batching.preferred",
+        ),
+        Rule(
+            "!has(self.scheduler) || !has(self.schedulers)",
+            "use either scheduler or schedulers: the first of schedulers is the default",
+            lambda self: self.scheduler is None or self.schedulers is None,
+            ".schedulers",
+        ),
+        Rule(
+            "!has(self.rollout) || !has(self.rollout.experiment) || "
+            "size(self.targets) * (size(self.rollout.experiment.variants) + 1) <= 16",
+            "a route has room for 16 Services, and every variant needs one on every target: use fewer of them",
+            _has_room,
+            ".rollout.experiment",
+        ),
+        *_calls("PNDM", 63, "PNDM calls the denoiser once more than it has steps"),
+        *_calls("Heun", 32, "Heun calls the denoiser twice a step"),
+        Rule(
+            "self.pipelines.all(p, !has(p.features) || !('controlnet' in p.features) || "
+            "(has(self.model.controlNets) && size(self.model.controlNets) > 0))",
+            "feature controlnet needs a ControlNet: add it to spec.model.controlNets",
+            lambda self: bool(self.model.control_nets) or not self.serves("controlnet"),
+            ".pipelines",
+        ),
+        Rule(
+            "self.pipelines.all(p, !has(p.features) || !('ip_adapter' in p.features) || has(self.model.ipAdapter))",
+            "feature ip_adapter needs an IP-Adapter: name it in spec.model.ipAdapter",
+            lambda self: self.model.ip_adapter is not None or not self.serves("ip_adapter"),
+            ".pipelines",
+        ),
+        Rule(
+            "self.pipelines.all(p, self.pipelines.exists_one(q, q.task == p.task && "
+            "has(q.features) == has(p.features) && (!has(p.features) || (size(q.features) == size(p.features) && "
+            "p.features.all(f, f in q.features)))))",
+            "each task may be listed once with the same features: join the steps of both entries",
+            _is_listed_once,
+            ".pipelines",
+        ),
+    )
+
+    model: Model = Field(description="The checkpoint that is served.")
+    scheduler: Scheduler | None = Field(
+        default=None, description="Sampler of the diffusion process; DDIM when neither it nor schedulers is given."
+    )
+    schedulers: Annotated[list[Scheduler], Field(min_length=1, max_length=16), ATOMIC, _DISTINCT_NAMES] | None = Field(
+        default=None,
+        description="Instead of scheduler: samplers that a request may choose among by name (input `scheduler`). The "
+        "first one is the default.",
+    )
+    precision: Precision = Field(default=Precision.FLOAT32, description="Number format of weights and activations.")
+    component_precision: ComponentPrecision | None = Field(
+        default=None,
+        description="Another number format for single components.",
+    )
+    shapes: Shapes = Field(default=Shapes(), description="Sizes that the engines accept.")
+    pipelines: Annotated[list[Pipeline], Field(min_length=1, max_length=8), ATOMIC] = Field(
+        default=[Pipeline(task="generate")], description="What is served."
+    )
+    engines: Engines = Field(default=Engines(), description="How the components become engines.")
+    storage: Storage = Field(default=Storage(size="20Gi"), description="The claim that holds the store.")
+    targets: Annotated[list[Target], Field(min_length=1, max_length=16), BY_NAME] = Field(
+        description="Kinds of nodes that the pipeline is served on."
+    )
+    serving: Serving = Field(default=Serving(), description="The Triton server.")
+    rollout: Rollout | None = Field(
+        default=None,
+        description="How a new revision gets the traffic; all at once, as soon as it is ready, when not given.",
+    )
+    suspend: bool = Field(
+        default=False,
+        description="Serve nothing and run no Job: pods and unfinished Jobs go. What is built stays, and a Job that "
+        "others need too goes on for them.",
+    )
+
+    @property
+    def samplers(self) -> tuple[Scheduler, ...]:
+        """What a request may choose among; the first one is the default."""
+        return tuple(self.schedulers or ()) or (self.scheduler or Scheduler(),)
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Those of an experiment."""
+        experiment = self.rollout.experiment if self.rollout is not None else None
+        return tuple(experiment.variants) if experiment is not None else ()
+
+    @property
+    def gpus_only(self) -> bool:
+        """Whether every target has a GPU."""
+        return all(target.gpu is not None for target in self.targets)
+
+    def serves(self, feature: str) -> bool:
+        """Whether an ensemble has this feature."""
+        return any(feature in (item.features or ()) for item in self.pipelines)
+
+    def precision_of(self, component: Component) -> Precision:
+        """Number format of a component's weights and arithmetic; the scheduler step is always exact."""
+        if component is Component.SCHEDULER_STEP:
+            return Precision.FLOAT32
+        own = self.component_precision.of(component) if self.component_precision is not None else None
+        return own or self.precision
+
+    def precisions(self) -> frozenset[Precision]:
+        """All number formats that components have."""
+        return frozenset(self.precision_of(component) for component in Component)

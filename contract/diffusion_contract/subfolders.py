@@ -1,0 +1,27 @@
+"""Folders of a checkpoint in diffusers layout, and of what is added to one; standard library only."""
+
+from collections.abc import Mapping
+
+from diffusion_contract.enums import Component
+
+TEXT_ENCODER = "text_encoder"
+IMAGE_ENCODER = "image_encoder"
+UNET = "unet"
+VAE = "vae"
+CONTROLNET = "controlnet"
+IP_ADAPTER = "ip_adapter"
+LORA = "lora"
+SAFETY_CHECKER = "safety_checker"
+
+# The subfolder with the weights that a component is named by; None for one without weights.
+WEIGHTS: Mapping[Component, str | None] = {
+    Component.TEXT_ENCODER: TEXT_ENCODER,
+    Component.IMAGE_ENCODER: IMAGE_ENCODER,
+    Component.VAE_ENCODER: VAE,
+    Component.CONTROLNET: CONTROLNET,
+    Component.CONTROL_OFF: UNET,
+    Component.DENOISER: UNET,
+    Component.SCHEDULER_STEP: None,
+    Component.VAE_DECODER: VAE,
+    Component.SAFETY_CHECKER: SAFETY_CHECKER,
+}

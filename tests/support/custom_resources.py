@@ -1,0 +1,369 @@
+"""Custom resources and the answer that they get: from the API server, from `validate` and from `build --spec`."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+HUB = {"huggingFace": {"repo": "demo/shapes", "revision": REVISION}}
+SPLIT = {"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}}
+GPU = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
+SLICE = {"name": "slice", "gpu": {"product": "NVIDIA-A100-SXM4-80GB", "resourceName": "nvidia.com/mig-1g.10gb"}}
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A spec that is refused.
+
+    Attributes:
+        spec: fields besides those that every spec needs.
+        field: that the API server names.
+        words: of the API server's message.
+    """
+
+    spec: dict[str, Any]
+    field: str
+    words: str
+
+
+def pipeline(name: str = "shapes", **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of the spec
+    """A DiffusionPipeline with these fields besides those that every one needs."""
+    return {
+        "apiVersion": "diffusion-operator.io/v1alpha1",
+        "kind": "DiffusionPipeline",
+        "metadata": {"name": name},
+        "spec": {"model": {"source": HUB}, "targets": [{"name": "cpu"}], **spec},
+    }
+
+
+def model(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of the model
+    """A model with these fields besides its source."""
+    return {"model": {"source": HUB, **fields}}
+
+
+def hub(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of the source
+    """A model whose hub repository has these fields."""
+    source = copy.deepcopy(HUB)
+    source["huggingFace"].update(fields)
+    return {"model": {"source": source}}
+
+
+def variants(*weights: int, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of a variant
+    """A rollout with variants of these weights."""
+    one = {"serving": {"image": "t:2"}, **fields}
+    return {
+        **SPLIT,
+        "experiment": {"variants": [{"name": f"v{weight}", "weight": weight, **one} for weight in weights]},
+    }
+
+
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "the shortest": {},
+    "a claim": {"model": {"source": {"persistentVolumeClaim": {"claimName": "mine", "path": "models/shapes"}}}},
+    "an archive": {"model": {"source": {"archive": {"url": "https://files.example/a.tar", "sha256": "a" * 64}}}},
+    "a claim as store": {"storage": {"claimName": "common"}},
+    "a class": {"storage": {"size": "2Gi", "storageClassName": "fast", "accessModes": ["ReadWriteOnce"]}},
+    "most steps": {"scheduler": {"type": "Euler"}, "pipelines": [{"task": "generate", "steps": [1, 4, 64]}]},
+    "most steps of PNDM": {"scheduler": {"type": "PNDM"}, "pipelines": [{"task": "generate", "steps": [63]}]},
+    "karras": {"scheduler": {"type": "DPMSolverMultistep", "useKarrasSigmas": True, "timestepSpacing": "trailing"}},
+    "exponential": {"scheduler": {"type": "Euler", "useExponentialSigmas": True, "useKarrasSigmas": False}},
+    "prediction": {"scheduler": {"predictionType": "v_prediction"}},
+    "schedulers": {"schedulers": [{"type": "Euler"}, {"type": "Euler", "name": "karras", "useKarrasSigmas": True}]},
+    "batching": {"serving": {"batching": {"maxDelay": "500us", "preferred": [2, 4]}}},
+    "variables": {"serving": {"env": [{"name": "A", "value": ""}]}},
+    "two targets": {"targets": [{"name": "a"}, {"name": "b", "tolerations": [{"operator": "Exists"}]}]},
+    "a slice": {"targets": [SLICE]},
+    "a gpu": {"targets": [GPU], "precision": "bfloat16", "engines": {"optimizationLevel": 5, "workspace": 1}},
+    "a claim template": {"targets": [{"name": "a", "gpu": {"product": "L4", "resourceClaimTemplateName": "gpu"}}]},
+    "default steps": {"pipelines": [{"task": "generate"}]},
+    "no pipelines": {"pipelines": None},
+    "batch alone": {"shapes": {"batch": {"min": 1, "opt": 2, "max": 4}}},
+    "largest batch alone": {"shapes": {"batch": {"max": 4}}},
+    "nothing of shapes": {"shapes": {}},
+    "null": {"shapes": None, "precision": None, "engines": {"runtime": None}},
+    "one precision": {"precision": "float16", "componentPrecision": {"vae_decoder": "float32"}},
+    "quantities": {"engines": {"resources": {"requests": {"cpu": 1, "memory": "1.5Gi"}}}},
+    "overrides": model(components={"denoiser": {"source": HUB}, "vae": {"source": HUB}}),
+    "loras": model(loras=[{"source": HUB, "weight": -10}, {"source": HUB, "file": "a.safetensors"}]),
+    "control nets": {
+        **model(controlNets=[{"name": "canny", "source": HUB}, {"name": "depth2", "source": HUB}]),
+        "pipelines": [{"task": "img2img", "features": ["controlnet"]}],
+    },
+    "an adapter": {
+        **model(ipAdapter={"source": HUB, "imageEncoder": {"source": HUB}}),
+        "pipelines": [{"task": "generate", "features": ["ip_adapter", "embeddings"], "previews": [5]}],
+    },
+    "a safety checker": model(safetyChecker={"source": HUB}, clipSkip=11, longPrompts=True, guidanceRescale=True),
+    "a rollout": {"rollout": {}},
+    "rollout steps": {"rollout": {"steps": [{"weight": 1}, {"weight": 10, "pause": "30s"}], "rollbackTo": "0123abcd"}},
+    "a mirror": {"rollout": {"traffic": {"gateway": {"name": "web", "hostnames": ["a.example"]}, "mirrorPercent": 5}}},
+    "an experiment": {"rollout": variants(49)},
+    "quality": {"rollout": {"analysis": {"quality": {"prompts": [{"prompt": "a"}], "minPSNR": 30}}}},
+    "keda": {
+        "targets": [
+            {
+                "name": "a",
+                "autoscaling": {
+                    "minReplicas": 0,
+                    "maxReplicas": 4,
+                    "provider": "keda",
+                    "keda": {"serverAddress": "http://prometheus:9090", "activationQuery": "sum(x)"},
+                },
+            }
+        ]
+    },
+    "suspended": {"suspend": True},
+}
+
+REFUSED: dict[str, Refused] = {
+    "branch": Refused(hub(revision="main"), "spec.model.source.huggingFace.revision", "not a branch or tag"),
+    "short-revision": Refused(hub(revision=REVISION[:39]), "spec.model.source.huggingFace.revision", "full commit id"),
+    "upper-case": Refused(hub(revision=REVISION.upper()), "spec.model.source.huggingFace.revision", "lower-case"),
+    "repo": Refused(hub(repo="shapes"), "spec.model.source.huggingFace.repo", "should match"),
+    "no-source": Refused({"model": {"source": {}}}, "spec.model.source", "exactly one of"),
+    "two-sources": Refused(
+        {"model": {"source": {**HUB, "persistentVolumeClaim": {"claimName": "mine"}}}},
+        "spec.model.source",
+        "exactly one of",
+    ),
+    "path": Refused(
+        {"model": {"source": {"persistentVolumeClaim": {"claimName": "mine", "path": "../other"}}}},
+        "spec.model.source.persistentVolumeClaim.path",
+        "must not contain '..'",
+    ),
+    "local-path": Refused({"model": {"source": {"path": "/models/shapes"}}}, "spec.model.source.path", "unknown field"),
+    "no-steps": Refused({"pipelines": [{"task": "generate", "steps": []}]}, "spec.pipelines[0].steps", "at least 1"),
+    "zero-steps": Refused(
+        {"pipelines": [{"task": "generate", "steps": [0]}]}, "spec.pipelines[0].steps[0]", "equal to 1"
+    ),
+    "65-steps": Refused(
+        {"pipelines": [{"task": "generate", "steps": [65]}]}, "spec.pipelines[0].steps[0]", "equal to 64"
+    ),
+    "text-steps": Refused(
+        {"pipelines": [{"task": "generate", "steps": ["4"]}]}, "spec.pipelines[0].steps[0]", "integer"
+    ),
+    "steps-twice": Refused(
+        {"pipelines": [{"task": "generate", "steps": [4, 4]}]}, "spec.pipelines[0].steps[1]", "Duplicate"
+    ),
+    "late-preview": Refused(
+        {"pipelines": [{"task": "generate", "steps": [4], "previews": [4]}]},
+        "spec.pipelines[0].previews",
+        "before the last step",
+    ),
+    "task": Refused({"pipelines": [{"task": "upscale"}]}, "spec.pipelines[0].task", '"generate", "img2img", "inpaint"'),
+    "task-twice": Refused(
+        {"pipelines": [{"task": "generate"}, {"task": "generate"}]},
+        "spec.pipelines",
+        "listed once with the same features",
+    ),
+    "no-feature": Refused(
+        {"pipelines": [{"task": "generate", "features": []}]}, "spec.pipelines[0].features", "at least 1"
+    ),
+    "no-control-net": Refused(
+        {**model(controlNets=[]), "pipelines": [{"task": "generate", "features": ["controlnet"]}]},
+        "spec.pipelines",
+        "feature controlnet needs a ControlNet",
+    ),
+    "no-adapter": Refused(
+        {"pipelines": [{"task": "generate", "features": ["ip_adapter"]}]},
+        "spec.pipelines",
+        "feature ip_adapter needs an IP-Adapter",
+    ),
+    "control-net-name": Refused(
+        model(controlNets=[{"name": "my_depth", "source": HUB}]), "spec.model.controlNets[0].name", "should match"
+    ),
+    "clip-skip": Refused(model(clipSkip=12), "spec.model.clipSkip", "equal to 11"),
+    "lora-weight": Refused(model(loras=[{"source": HUB, "weight": 11}]), "spec.model.loras[0].weight", "equal to 10"),
+    "size": Refused({"shapes": {"height": {"opt": 500}}}, "spec.shapes.height.opt", "multiple of 8"),
+    "order": Refused({"shapes": {"width": {"min": 768, "opt": 512}}}, "spec.shapes.width", "min <= opt <= max"),
+    "batch": Refused({"shapes": {"batch": {"max": 0}}}, "spec.shapes.batch.max", "equal to 1"),
+    "large-batch": Refused({"shapes": {"batch": {"max": 300}}}, "spec.shapes.batch.max", "equal to 128"),
+    "preferred": Refused(
+        {"shapes": {"batch": {"max": 4}}, "serving": {"batching": {"preferred": [8]}}},
+        "spec.serving.batching.preferred",
+        "shapes.batch.max",
+    ),
+    "scheduler": Refused({"scheduler": {"type": "Flow"}}, "spec.scheduler.type", '"DDIM"'),
+    "scheduler-and-schedulers": Refused(
+        {"scheduler": {"type": "DDIM"}, "schedulers": [{"type": "Euler"}]}, "spec.schedulers", "use either scheduler"
+    ),
+    "one-scheduler-twice": Refused(
+        {"schedulers": [{"type": "Euler"}, {"type": "DDIM", "name": "euler"}]},
+        "spec.schedulers",
+        "give each entry another name",
+    ),
+    "karras": Refused(
+        {"scheduler": {"type": "PNDM", "useKarrasSigmas": True}},
+        "spec.scheduler.useKarrasSigmas",
+        "use another type",
+    ),
+    "exponential": Refused(
+        {"scheduler": {"type": "LCM", "useExponentialSigmas": True}},
+        "spec.scheduler.useExponentialSigmas",
+        "use another type",
+    ),
+    "both-sigmas": Refused(
+        {"scheduler": {"type": "Euler", "useKarrasSigmas": True, "useExponentialSigmas": True}},
+        "spec.scheduler.useExponentialSigmas",
+        "spaced by one rule",
+    ),
+    "sample-prediction": Refused(
+        {"scheduler": {"type": "PNDM", "predictionType": "sample"}}, "spec.scheduler.predictionType", "use another type"
+    ),
+    "spacing": Refused(
+        {"scheduler": {"timestepSpacing": "even"}}, "spec.scheduler.timestepSpacing", '"leading", "trailing"'
+    ),
+    "pndm": Refused(
+        {"scheduler": {"type": "PNDM"}, "pipelines": [{"task": "generate", "steps": [4, 64]}]},
+        "spec.pipelines",
+        "at most 63 steps",
+    ),
+    "heun": Refused(
+        {"scheduler": {"type": "Heun"}, "pipelines": [{"task": "generate", "steps": [33]}]},
+        "spec.pipelines",
+        "at most 32 steps",
+    ),
+    "heun-listed": Refused(
+        {"schedulers": [{"type": "DDIM"}, {"type": "Heun"}], "pipelines": [{"task": "generate", "steps": [33]}]},
+        "spec.schedulers",
+        "at most 32 steps",
+    ),
+    "precision": Refused({"precision": "float8"}, "spec.precision", '"float32"'),
+    "bfloat16": Refused({"precision": "bfloat16"}, "spec.precision", "no bfloat16 on a CPU"),
+    "bfloat16-of-one": Refused(
+        {"componentPrecision": {"denoiser": "bfloat16"}}, "spec.componentPrecision", "no bfloat16 on a CPU"
+    ),
+    "precision-of-nothing": Refused(
+        {"componentPrecision": {"unet": "float16"}}, "spec.componentPrecision.unet", "unknown field"
+    ),
+    "runtime": Refused({"engines": {"runtime": "openvino"}}, "spec.engines.runtime", '"tensorrt", "onnxruntime"'),
+    "tensorrt-on-a-cpu": Refused({"engines": {"runtime": "tensorrt"}}, "spec.engines.runtime", "needs a gpu"),
+    "onnxruntime-on-a-gpu": Refused(
+        {"engines": {"runtime": "onnxruntime"}, "targets": [GPU]}, "spec.engines.runtime", "serves on CPUs"
+    ),
+    "level-without-gpu": Refused({"engines": {"optimizationLevel": 3}}, "spec.engines", "settings of TensorRT"),
+    "timeout": Refused({"engines": {"timeout": "soon"}}, "spec.engines.timeout", "should match"),
+    "memory": Refused(
+        {"engines": {"resources": {"limits": {"memory": "lots"}}}},
+        "spec.engines.resources.limits.memory",
+        "should match",
+    ),
+    "label": Refused(
+        {"engines": {"labels": {"app.kubernetes.io/name": "x"}}}, "spec.engines.labels", "use keys of your own"
+    ),
+    "no-target": Refused({"targets": []}, "spec.targets", "at least 1"),
+    "target-twice": Refused({"targets": [{"name": "a"}, {"name": "a"}]}, "spec.targets[1]", "Duplicate"),
+    "target-name": Refused({"targets": [{"name": "CPU"}]}, "spec.targets[0].name", "should match"),
+    "replicas": Refused({"targets": [{"name": "a", "replicas": 0}]}, "spec.targets[0].replicas", "equal to 1"),
+    "product": Refused(
+        {"targets": [{"name": "a", "gpu": {"product": "NVIDIA L4"}}]}, "spec.targets[0].gpu.product", "should match"
+    ),
+    "selected-product": Refused(
+        {"targets": [{**GPU, "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}}]},
+        "spec.targets[0].nodeSelector",
+        "leave it out of nodeSelector",
+    ),
+    "falling-replicas": Refused(
+        {"targets": [{"name": "a", "autoscaling": {"minReplicas": 3, "maxReplicas": 2}}]},
+        "spec.targets[0].autoscaling",
+        "must not be larger",
+    ),
+    "keda-without-address": Refused(
+        {"targets": [{"name": "a", "autoscaling": {"maxReplicas": 2, "provider": "keda"}}]},
+        "spec.targets[0].autoscaling.keda",
+        "needs the field keda",
+    ),
+    "no-replicas-without-keda": Refused(
+        {"targets": [{"name": "a", "autoscaling": {"minReplicas": 0, "maxReplicas": 2}}]},
+        "spec.targets[0].autoscaling.minReplicas",
+        "minReplicas 0 needs provider keda",
+    ),
+    "level-of-onnxruntime": Refused(
+        {"engines": {"runtime": "onnxruntime", "optimizationLevel": 3}}, "spec.engines", "with runtime onnxruntime"
+    ),
+    "two-resources": Refused(
+        {
+            "targets": [
+                {
+                    "name": "a",
+                    "gpu": {"product": "L4", "resourceName": "nvidia.com/gpu", "resourceClaimTemplateName": "gpu"},
+                }
+            ]
+        },
+        "spec.targets[0].gpu",
+        "not both",
+    ),
+    "counted-claim-template": Refused(
+        {"targets": [{"name": "a", "gpu": {"product": "L4", "count": 2, "resourceClaimTemplateName": "gpu"}}]},
+        "spec.targets[0].gpu.count",
+        "leave count out",
+    ),
+    "two-storages": Refused({"storage": {"claimName": "c", "size": "1Gi"}}, "spec.storage", "exactly one of"),
+    "no-storage": Refused({"storage": {}}, "spec.storage", "exactly one of"),
+    "class-of-a-given-claim": Refused(
+        {"storage": {"claimName": "c", "storageClassName": "fast"}},
+        "spec.storage",
+        "belong to size",
+    ),
+    "unknown-field": Refused({"rollouts": {"strategy": "Canary"}}, "spec.rollouts", "unknown field"),
+    "snake-case": Refused({"component_precision": {}}, "spec.component_precision", "unknown field"),
+    "pod-template": Refused({"serving": {"podTemplate": {}}}, "spec.serving.podTemplate", "unknown field"),
+    "strategy": Refused({"rollout": {"strategy": "Recreate"}}, "spec.rollout.strategy", '"Canary", "RollingUpdate"'),
+    "no-rollout-steps": Refused({"rollout": {"steps": []}}, "spec.rollout.steps", "at least 1"),
+    "falling-weights": Refused(
+        {"rollout": {"steps": [{"weight": 50}, {"weight": 10}]}}, "spec.rollout.steps", "must rise"
+    ),
+    "equal-weights": Refused(
+        {"rollout": {"steps": [{"weight": 10}, {"weight": 10}]}}, "spec.rollout.steps", "must rise"
+    ),
+    "all-of-the-traffic": Refused(
+        {"rollout": {"steps": [{"weight": 100}]}}, "spec.rollout.steps[0].weight", "equal to 99"
+    ),
+    "mirror-without-gateway": Refused(
+        {"rollout": {"traffic": {"mirrorPercent": 5}}},
+        "spec.rollout.traffic.mirrorPercent",
+        "add traffic.gateway",
+    ),
+    "experiment-without-gateway": Refused(
+        {"rollout": {**variants(10), "traffic": {}}},
+        "spec.rollout.experiment",
+        "add traffic.gateway",
+    ),
+    "experiment-and-canary": Refused(
+        {"rollout": {**variants(10), "strategy": "Canary"}},
+        "spec.rollout.strategy",
+        "use strategy RollingUpdate",
+    ),
+    "experiment-and-rollback": Refused(
+        {"rollout": {**variants(10), "rollbackTo": "0123abcd"}},
+        "spec.rollout.rollbackTo",
+        "end the experiment first",
+    ),
+    "nothing-for-stable": Refused({"rollout": variants(40, 60)}, "spec.rollout.experiment.variants", "at least 1 %"),
+    "variant-called-stable": Refused(
+        {"rollout": variants(10, name="stable")},
+        "spec.rollout.experiment.variants[0]",
+        "give the variant another name",
+    ),
+    "variant-without-difference": Refused(
+        {"rollout": {**SPLIT, "experiment": {"variants": [{"name": "a", "weight": 10}]}}},
+        "spec.rollout.experiment.variants[0]",
+        "give it model, scheduler or serving",
+    ),
+    "too-many-services": Refused(
+        {"rollout": variants(10, 20), "targets": [{"name": f"t{number}"} for number in range(6)]},
+        "spec.rollout.experiment",
+        "use fewer of them",
+    ),
+    "variant-with-too-many-steps": Refused(
+        {"rollout": variants(10, scheduler={"type": "Heun"}), "pipelines": [{"task": "generate", "steps": [40]}]},
+        "spec.rollout",
+        "at most 32 steps",
+    ),
+    "rollback-to": Refused({"rollout": {"rollbackTo": "v1"}}, "spec.rollout.rollbackTo", "should match"),
+}
+
+NAMES = {"a" * 38: "", "a" * 39: "at most 38 characters", "1st": "must start with a letter"}
+"""Names of pipelines, each with words of the objection; empty when it is accepted."""
