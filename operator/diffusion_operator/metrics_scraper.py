@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import httpx
 
+from diffusion_contract.limits import METRICS_PORT
 from diffusion_operator.analysis import Counters, ScrapeTarget, Track, Window, read, summarize
 
-METRICS_PORT = 8002
 TIMEOUT_SECONDS = 5.0
 MAX_BYTES = 4 << 20
 AT_ONCE = 32

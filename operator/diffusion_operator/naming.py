@@ -1,6 +1,7 @@
 """Names and labels of everything that the operator creates."""
 
-from diffusion_operator.api import GROUP
+from diffusion_contract.documents import GROUP
+from diffusion_contract.limits import HTTP_PORT
 
 MANAGER = "diffusion-operator"
 
@@ -91,4 +92,4 @@ def host(address: str) -> str:
 
 def url(service: str, namespace: str) -> str:
     """HTTP address of a Service inside the cluster."""
-    return f"http://{service}.{namespace}.svc:8000"
+    return f"http://{service}.{namespace}.svc:{HTTP_PORT}"

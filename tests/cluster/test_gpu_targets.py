@@ -16,8 +16,9 @@ from diffusion_operator import naming
 from diffusion_operator.kube_client import connect
 from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
-from tests.support.cluster.admission import answer, pipeline, with_schema
+from tests.support.cluster.admission import answer, with_schema
 from tests.support.cluster.kube import Kube, Object, condition, eventually
+from tests.support.custom_resources import pipeline
 from tests.support.operator.fake_cluster import result_of
 from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server

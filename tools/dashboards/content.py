@@ -6,10 +6,12 @@ Labels of Triton's series: its own `model`, `version`, `reason`; `namespace` and
 
 from __future__ import annotations
 
+from diffusion_contract.enums import Component
+from diffusion_contract.tensors import MODEL_NAMES
 from tools.dashboards.model import Board, Panel, Query, Variable
 
 ENSEMBLES = 'model=~".*_pipeline"'
-DENOISER = 'model="5_denoiser"'
+DENOISER = f'model="{MODEL_NAMES[Component.DENOISER]}"'
 SELECTION = 'namespace=~"$namespace",pipeline=~"$pipeline",target=~"$target"'
 RATE = "[$__rate_interval]"
 SECONDS = 1_000_000  # Triton counts microseconds.

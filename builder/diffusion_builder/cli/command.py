@@ -13,15 +13,13 @@ import click
 from diffusion_builder.errors import BuilderError, ExitCode, Reason
 from diffusion_builder.stages.progress import Mode, reporter
 from diffusion_builder.store import Store
+from diffusion_contract.limits import MAX_ERROR_MESSAGE, MAX_RESULT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusion_builder.stages.run import Context, Result
 
-# A termination message holds 4 KiB; the rest of a failure is far below 1 KiB.
-_MAX_RESULT = 4096
-_MAX_MESSAGE = 1500
 
 store_option = click.option(
     "--store", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the artifact store."
@@ -55,7 +53,7 @@ def _fitting(result: Result) -> str:
     """JSON of a result; what is too long is cut in its longest lists, and `omitted` says how much of which."""
     body: dict[str, Any] = dict(result)
     omitted: dict[str, int] = {}
-    while len(text := json.dumps(body if not omitted else {**body, "omitted": omitted}) + "\n") > _MAX_RESULT:
+    while len(text := json.dumps(body if not omitted else {**body, "omitted": omitted}) + "\n") > MAX_RESULT_BYTES:
         name = max((key for key, value in body.items() if isinstance(value, list | dict)), key=lambda k: len(body[k]))
         entries = list(body[name].items()) if isinstance(body[name], dict) else body[name]
         kept = entries[: len(entries) // 2]
@@ -83,7 +81,7 @@ def _attempt(mode: Mode, root: Path, work: Callable[[Context], Result]) -> Outco
 
 def _failed(code: ExitCode, reason: Reason, message: str) -> Outcome:
     tell(reason, message)
-    return Outcome(code, {"error": {"reason": str(reason), "message": message[:_MAX_MESSAGE]}})
+    return Outcome(code, {"error": {"reason": str(reason), "message": message[:MAX_ERROR_MESSAGE]}})
 
 
 def tell(reason: Reason, message: str) -> None:

@@ -15,6 +15,7 @@ from diffusion_builder.cli.store import store_group
 from diffusion_builder.errors import ExitCode
 from diffusion_builder.stages.progress import Mode
 from diffusion_contract.enums import Component
+from diffusion_contract.limits import HTTP_PORT, METRICS_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +135,7 @@ def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> Non
 
 @cli.command()
 @store_option
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="HTTP address of the server.")
+@click.option("--url", default=f"http://127.0.0.1:{HTTP_PORT}", show_default=True, help="HTTP address of the server.")
 @click.option("--repository", required=True, help="Digest of the repository that is served.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds for each picture.")
 @result_option
@@ -163,7 +164,9 @@ def judge(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> 
 
 
 @cli.command()
-@click.option("--metrics", default="http://127.0.0.1:8002/metrics", show_default=True, help="The server's metrics.")
+@click.option(
+    "--metrics", default=f"http://127.0.0.1:{METRICS_PORT}/metrics", show_default=True, help="The server's metrics."
+)
 @click.option("--least", default=5.0, show_default=True, help="Seconds to wait in any case.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait at most.")
 def drain(metrics: str, least: float, timeout: float) -> None:

@@ -17,6 +17,7 @@ from diffusion_builder.judge.metrics import ImageMetrics, is_constant, measure
 from diffusion_builder.judge.sheet import Row, contact_sheet
 from diffusion_builder.serving.triton_client import ErrorResponse, TritonClient
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
+from diffusion_contract.limits import MAX_MESSAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,6 @@ _JUDGE_VERSION = 1
 # broken weights 2.0 to 2.6, noise 4 and more: see docs/analysis.md.
 MAX_ROUGHNESS = 1.75
 SHEET, PROMPTS, SIDES = "sheet.png", "prompts.json", ("stable", "canary")
-_MAX_MESSAGE = 1000
 _MAX_SHOWN = 300
 
 
@@ -107,7 +107,7 @@ def apply_score(verdict: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
         raise BadInputError(Reason.SCORE_MISSING, f"passed in {file.name} is {passed!r}: true or false is expected")
     if not verdict["passed"]:
         return verdict
-    text = f"{verdict['message']} Scorer: {message or ('passed' if passed else 'failed')}"[:_MAX_MESSAGE]
+    text = f"{verdict['message']} Scorer: {message or ('passed' if passed else 'failed')}"[:MAX_MESSAGE]
     return {**verdict, "message": text, "passed": passed, "reason": verdict["reason"] if passed else "Scorer"}
 
 
@@ -213,7 +213,7 @@ def _verdict(
     return {
         "passed": not bad,
         "reason": bad[0][1] if bad else "Passed",
-        "message": message[:_MAX_MESSAGE],
+        "message": message[:MAX_MESSAGE],
         **numbers,
         "figures": [asdict(item) if item is not None else None for item in metrics],
     }

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.stages.progress import Event, Reporter
 from diffusion_builder.store import Artifact, Kind, Store
+from diffusion_contract.enums import Runtime, Stage
+from diffusion_contract.results import reported
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +28,7 @@ class Context:
     store: Store
     reporter: Reporter
 
-    def run(self, stage: str, component: str, work: Callable[[Callable[..., None]], tuple[Artifact, bool]]) -> Result:
+    def run(self, stage: Stage, component: str, work: Callable[[Callable[..., None]], tuple[Artifact, bool]]) -> Result:
         """Run a stage with progress around it.
 
         Args:
@@ -51,27 +53,13 @@ class Context:
         phase("cached" if cached else "done", 1.0)
         manifest = artifact.manifest
         return {
-            "stage": stage,
+            "stage": str(stage),
             "digest": manifest.digest,
             "sizeBytes": manifest.size,
             "seconds": round(time.monotonic() - began, 3),
             "cached": cached,
-            **_REPORTED[stage](manifest.extra),
+            **{name: manifest.extra[name] for name in reported(stage)},
         }
-
-
-def _pick(*names: str) -> Callable[[Mapping[str, Any]], Result]:
-    return lambda extra: {name: extra[name] for name in names}
-
-
-_REPORTED: Mapping[str, Callable[[Mapping[str, Any]], Result]] = {
-    "fetch": _pick("pipelineClass", "components"),
-    "export": _pick("component", "content", "precision", "maxAbsError", "maxRelativeError"),
-    "compile": _pick("component", "runtime", "runtimeVersion"),
-    "assemble": _pick("ensembles", "stateSlots", "serverFlags", "vramBytes"),
-    "check": _pick("repository", "precision", "minPsnr", "worstPsnr", "worstLatentError", "ensembles"),
-    "judge": _pick("passed", "reason", "message", "worstPsnr", "worstSsim", "colorShift", "roughness"),
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +84,7 @@ class Origin:
 
 def fetch(context: Context, origin: Origin) -> Result:
     """Bring a checkpoint or one component into the store."""
-    return context.run("fetch", origin.component or "", lambda phase: _fetch(context.store, origin, phase))
+    return context.run(Stage.FETCH, origin.component or "", lambda phase: _fetch(context.store, origin, phase))
 
 
 def _fetch(store: Store, origin: Origin, phase: Callable[..., None]) -> tuple[Artifact, bool]:
@@ -135,7 +123,7 @@ def export(
 
     wanted = parse(ExportOptions, options, "--options")
     request = Request(context.store.get(Kind.SOURCE, source), component, precision, wanted)
-    return context.run("export", component, lambda phase: export_component(context.store, request, phase))
+    return context.run(Stage.EXPORT, component, lambda phase: export_component(context.store, request, phase))
 
 
 @dataclass(frozen=True)
@@ -173,7 +161,7 @@ def compile_(context: Context, request: CompileRequest) -> Result:
     onnx = store.get(Kind.ONNX, request.onnx)
 
     def work(phase: Callable[..., None]) -> tuple[Artifact, bool]:
-        if request.runtime != "tensorrt":
+        if request.runtime != Runtime.TENSORRT:
             phase("optimise")
             return compile_onnx(store, onnx, request.runtime, request.target)
         from diffusion_builder.engines.tensorrt.build import Request, compile_plan
@@ -182,7 +170,7 @@ def compile_(context: Context, request: CompileRequest) -> Result:
         options = Options(request.optimization_level, request.workspace, request.layers)
         return compile_plan(store, Request(onnx, request.target, shapes, options), phase)
 
-    return context.run("compile", str(onnx.manifest.extra["component"]), work)
+    return context.run(Stage.COMPILE, str(onnx.manifest.extra["component"]), work)
 
 
 def assemble(context: Context, spec: str) -> Result:
@@ -192,7 +180,7 @@ def assemble(context: Context, spec: str) -> Result:
     from diffusion_contract.assembly import AssembleSpec
 
     wanted = parse(AssembleSpec, spec, "--spec")
-    return context.run("assemble", "", lambda _phase: repository.assemble(context.store, wanted))
+    return context.run(Stage.ASSEMBLE, "", lambda _phase: repository.assemble(context.store, wanted))
 
 
 def check(context: Context, digest: str) -> Result:
@@ -200,7 +188,7 @@ def check(context: Context, digest: str) -> Result:
     from diffusion_builder.check.compare import check as compare
 
     repository = context.store.get(Kind.REPOSITORY, digest)
-    return context.run("check", "", lambda phase: compare(context.store, repository, phase))
+    return context.run(Stage.CHECK, "", lambda phase: compare(context.store, repository, phase))
 
 
 def verify(context: Context, digest: str) -> Result:
@@ -246,7 +234,7 @@ def judge(context: Context, request: JudgeRequest) -> Result:
 
     wanted = parse(JudgeSpec, request.spec, "--spec")
     servers = (server(request.stable), server(request.canary))
-    result = context.run("judge", "", lambda phase: stage.judge(context.store, servers, wanted, phase))
+    result = context.run(Stage.JUDGE, "", lambda phase: stage.judge(context.store, servers, wanted, phase))
     result = {**result, "pictures": f"{Kind.PICTURES}/{result['digest']}"}
     if request.export is not None:
         stage.export(context.store.get(Kind.PICTURES, result["digest"]), request.export)

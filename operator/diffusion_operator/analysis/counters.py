@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-DENOISER = "5_denoiser"
+from diffusion_contract.enums import Component
+from diffusion_contract.tensors import MODEL_NAMES
+
+DENOISER = MODEL_NAMES[Component.DENOISER]
 ENSEMBLE = "_pipeline"
 
 _SUCCESS = "nv_inference_request_success"

@@ -1,11 +1,13 @@
 """What changes the number of serving pods: a HorizontalPodAutoscaler, or a ScaledObject of KEDA."""
 
+from diffusion_contract.enums import Component
 from diffusion_contract.spec.autoscaling import Autoscaling, Keda
+from diffusion_contract.tensors import MODEL_NAMES
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner, metadata
 
-DENOISER = "5_denoiser"
+DENOISER = MODEL_NAMES[Component.DENOISER]
 SERIES = "nv_inference_pending_request_count"
 PODS_METRIC = "diffusion_pending_denoiser_requests"
 """Name under which the metrics adapter shows Triton's pending requests of the denoiser, per pod."""

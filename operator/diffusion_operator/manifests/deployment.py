@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diffusion_contract.base import Resources
+from diffusion_contract.limits import HTTP_PORT
 from diffusion_contract.spec import Serving, Target
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
@@ -195,7 +196,7 @@ def _drain(request: ServingRequest) -> list[str]:
 
 def _probes(request: ServingRequest) -> JsonObject:
     """Ready only after every ensemble has answered a real request; from then on Triton's own word counts."""
-    probe = ["python3", "-m", "diffusion_builder", "probe", "--url", "http://127.0.0.1:8000"]
+    probe = ["python3", "-m", "diffusion_builder", "probe", "--url", f"http://127.0.0.1:{HTTP_PORT}"]
     probe += ["--store", STORE_PATH, "--repository", request.repository]
     return {
         "startupProbe": {

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
+from diffusion_contract.limits import MAX_MESSAGE
 from diffusion_operator import digests, naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner
-
-MAX_MESSAGE = 1000
 
 
 @dataclass(frozen=True)

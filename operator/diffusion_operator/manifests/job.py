@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from diffusion_contract.base import Resources
+from diffusion_contract.enums import ExitCode, Stage
 from diffusion_contract.spec import SecretKey
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
@@ -20,9 +21,7 @@ from diffusion_operator.manifests.common import (
 )
 from diffusion_operator.settings import Settings
 
-BAD_INPUT = 64
 RETRIES = 2
-GC = "gc"
 SOURCE_PATH = "/source"
 CA_FOLDER, CA_FILE = "/etc/diffusion-ca", "ca.crt"
 PICTURES, PICTURES_PATH = "pictures", "/pictures"
@@ -76,18 +75,18 @@ class JobRequest:
 
         GPUs are few; for a CPU the scheduler alone decides. Kueue does this by itself.
         """
-        scarce = self.stage == "compile" and self.placement.gpu is not None
+        scarce = self.stage == Stage.COMPILE and self.placement.gpu is not None
         return self.sku if scarce and naming.KUEUE not in dict(self.labels) else None
 
     @property
     def command(self) -> tuple[str, ...]:
         """Of the builder."""
-        return ("store", "gc") if self.stage == GC else (self.stage,)
+        return ("store", "gc") if self.stage == Stage.GC else (self.stage,)
 
     @property
     def downloads(self) -> bool:
         """True for the Jobs that need the network."""
-        return self.stage == "fetch" and self.source_claim is None
+        return self.stage == Stage.FETCH and self.source_claim is None
 
     @property
     def name(self) -> str:
@@ -153,7 +152,10 @@ def _failure_policy(request: JobRequest) -> JsonObject:
         "rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
             *(
-                {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [BAD_INPUT]}}
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {"containerName": name, "operator": "In", "values": [int(ExitCode.BAD_INPUT)]},
+                }
                 for name in builders
             ),
         ]

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from diffusion_contract.limits import GRPC_PORT, HTTP_PORT, METRICS_PORT
 from diffusion_operator import naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner, metadata
 
-PORTS = (("http", 8000), ("grpc", 8001), ("metrics", 8002))
+PORTS = (("http", HTTP_PORT), ("grpc", GRPC_PORT), ("metrics", METRICS_PORT))
 
 
 def for_revision(owner: Owner, target: str, revision: str) -> JsonObject:

@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Literal
 
 from diffusion_contract.durations import seconds
+from diffusion_contract.enums import Stage
 from diffusion_contract.spec.collection import Collection, CollectionStatus
 from diffusion_operator import digests, naming
 from diffusion_operator.conditions import shortened
 from diffusion_operator.json_objects import parse_json_object
-from diffusion_operator.manifests.job import GC, JobRequest, job
+from diffusion_operator.manifests.job import JobRequest, job
 from diffusion_operator.plan.actions import Action, RecordResult, StartJob
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.requests import SMALL, Store
@@ -71,7 +72,7 @@ def actions(observed: ObservedPipeline, store: Store, settings: Settings) -> Ite
     views = _views(observed)
     for view in views:
         if view.unrecorded is not None:
-            yield RecordResult(view.name, view.unrecorded, (GC, "", ""))
+            yield RecordResult(view.name, view.unrecorded, (Stage.GC, "", ""))
     ended = any(view.name == current and view.phase in {"Succeeded", "Failed"} for view in views)
     for view in views:
         # The last result stays in the status until there is a newer one.
@@ -106,18 +107,18 @@ def _status(view: JobView) -> CollectionStatus:
 def _job_name(observed: ObservedPipeline, store: Store) -> str | None:
     """Name of the Job of this interval; None when this pipeline asks for no collection."""
     collection = observed.spec.storage.gc
-    return naming.job(GC, None, _key(collection, store, observed.now)) if collection is not None else None
+    return naming.job(Stage.GC, None, _key(collection, store, observed.now)) if collection is not None else None
 
 
 def _views(observed: ObservedPipeline) -> list[JobView]:
-    return [view for view in observed.jobs if view.stage == GC]
+    return [view for view in observed.jobs if view.stage == Stage.GC]
 
 
 def _start(
     collection: Collection, keep: frozenset[str], store: Store, observed: ObservedPipeline, settings: Settings
 ) -> StartJob:
     request = JobRequest(
-        stage=GC,
+        stage=Stage.GC,
         component=None,
         sku=None,
         key=_key(collection, store, observed.now),
@@ -141,4 +142,4 @@ def _arguments(collection: Collection, keep: list[str]) -> Iterator[str]:
 def _key(collection: Collection, store: Store, now: datetime) -> str:
     interval = int(now.timestamp()) // seconds(collection.interval)
     inputs = {"uid": store.uid, "settings": collection.model_dump(mode="json"), "interval": interval}
-    return digests.build_key(GC, store.claim, inputs)
+    return digests.build_key(Stage.GC, store.claim, inputs)

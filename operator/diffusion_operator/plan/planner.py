@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from diffusion_contract.durations import seconds
+from diffusion_contract.enums import Stage
 from diffusion_operator.analysis import ScrapeTarget
 from diffusion_operator.api.status import DiffusionPipelineStatus
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests import pvc
 from diffusion_operator.manifests.event import PendingEvent
-from diffusion_operator.manifests.job import GC
 from diffusion_operator.plan import build_conditions, canary_analysis, collection, report, serving, serving_conditions
 from diffusion_operator.plan.actions import Action, Apply
 from diffusion_operator.plan.builds import BuildGraph
@@ -161,7 +161,7 @@ def _obsolete_jobs(observed: ObservedPipeline, builds: BuildGraph, needed: froze
     """Jobs of an older spec, as soon as it is certain that this one does not need them; at once while suspended."""
     complete = builds.complete_stages()
     for job in observed.jobs:
-        stopped = observed.spec.suspend and job.unfinished and job.stage != GC
+        stopped = observed.spec.suspend and job.unfinished and job.stage != Stage.GC
         if job.name not in needed and not job.terminating and (job.stage in complete or stopped):
             yield release_job(job, observed.owner)
 

@@ -153,7 +153,7 @@ class Requests:
             "placement": Placement(priority_class=engines.priority_class_name),
         }
         return JobRequest(
-            stage=stage,
+            stage=str(stage),
             key=digests.build_key(stage, self.store.claim, inputs),
             arguments=arguments,
             timeout_seconds=seconds(engines.timeout),

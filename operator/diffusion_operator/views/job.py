@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self
 
+from diffusion_contract.enums import ExitCode, Stage
+from diffusion_contract.reasons import Reason as BuildReason
 from diffusion_operator import naming
 from diffusion_operator.conditions import Reason
 from diffusion_operator.json_objects import JsonObject, parse_json_object
-from diffusion_operator.manifests.job import BAD_INPUT, GC
 from diffusion_operator.views.base import ConditionView, ObjectView, base_fields, newest_first, parse_time
 from diffusion_operator.views.pod import PodView, Termination
 from diffusion_operator.views.pod_problem import PodProblem, pod_problem
@@ -18,7 +19,7 @@ Phase = Literal["Queued", "Pending", "Running", "Succeeded", "Failed", "Lost"]
 
 FIRST_RETRY_SECONDS = 30
 LAST_RETRY_SECONDS = 900
-EXTERNALLY_FIXABLE = frozenset({"AccessDenied", "SourceNotFound"})
+EXTERNALLY_FIXABLE = frozenset({BuildReason.ACCESS_DENIED, BuildReason.SOURCE_NOT_FOUND})
 """The builder's reasons that can be fixed without a change of the pipeline: a Secret, the files on a claim."""
 
 
@@ -150,7 +151,7 @@ def _outcome(
     result = parse_json_object(record)
     if not success:
         return _Outcome("Failed", failure=_failure(result, ending, manifest), record=record)
-    if result.get("digest") or result.get("stage") == GC:
+    if result.get("digest") or result.get("stage") == Stage.GC:
         return _Outcome("Succeeded", result=result, record=record)
     return _Outcome("Lost")
 
@@ -208,10 +209,10 @@ def _failure(result: JsonObject, ending: ConditionView, manifest: JsonObject) ->
         text = f"The Job failed and its pod is gone: {ending.message or 'no reason given'}"
         return Failure(Reason.EVIDENCE_LOST, text, permanent=False)
     reason = str(error.get("reason") or Reason.BUILD_FAILED)
-    is_fetch = manifest["metadata"].get("labels", {}).get(naming.STAGE) == "fetch"
+    is_fetch = manifest["metadata"].get("labels", {}).get(naming.STAGE) == Stage.FETCH
     # A download continues where it stopped; a compilation that was too slow or too big stays so.
     not_retryable = result.get("ended") == "OOMKilled" or (result.get("ended") == "DeadlineExceeded" and not is_fetch)
-    permanent = result.get("exitCode") == BAD_INPUT or not_retryable
+    permanent = result.get("exitCode") == ExitCode.BAD_INPUT or not_retryable
     message = str(error.get("message") or "The builder gave no message.")
     return Failure(reason, message, permanent=permanent and not _is_externally_fixable(reason, manifest))
 
@@ -220,7 +221,7 @@ def _is_externally_fixable(reason: str, manifest: JsonObject) -> bool:
     """True when the same pipeline may work later. A hub hides a repository from a token that may not read it."""
     volumes = manifest.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", [])
     has_token = any(volume["name"] == "token" for volume in volumes)
-    return reason in EXTERNALLY_FIXABLE or (reason == "RepositoryNotFound" and has_token)
+    return reason in EXTERNALLY_FIXABLE or (reason == BuildReason.REPOSITORY_NOT_FOUND and has_token)
 
 
 def _attempt(annotations: dict[str, str]) -> int:

@@ -1,7 +1,6 @@
 """Names of GPUs: what nvidia-smi says → the node label `nvidia.com/gpu.product`.
 
-The rule is GPU feature discovery's: characters that a label cannot hold are dropped, blanks become hyphens, a MIG
-slice adds `-MIG-<profile>`, and time slicing adds `-SHARED`.
+The rule is that of `diffusion_contract.skus`; time slicing adds `-SHARED`.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 import re
 
 from diffusion_builder.errors import BadInputError, Reason, UnavailableError
+from diffusion_contract.skus import CPU, LABEL_VALUE_PATTERN, product_label
 
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _GPU = re.compile(r"^GPU \d+: (?P<name>.+?) \(UUID: ")
 _SLICE = re.compile(r"^\s+MIG (?P<profile>\S+)\s+Device\s+\d+:")
-_DROPPED = re.compile(r"[^A-Za-z0-9-_. ]")
+_MAX_LABEL = 63
 # Sharing in time does not change which kernels are fastest.
 _SHARED = "-SHARED"
 
@@ -24,19 +23,13 @@ def check_asked(target: str) -> str:
     Raises:
         BadInputError: it cannot be the value of a label.
     """
-    if _LABEL.fullmatch(target) is None or target == "cpu":
+    if re.fullmatch(LABEL_VALUE_PATTERN, target) is None or len(target) > _MAX_LABEL or target == CPU:
         raise BadInputError(
             Reason.INVALID_ARGUMENT,
             f"target {target!r} for TensorRT: use a GPU product as the node label nvidia.com/gpu.product says it, "
             "such as NVIDIA-L4",
         )
     return target
-
-
-def label(name: str, mig_profile: str = "") -> str:
-    """The label's value for a product name, and the MIG profile when it is a slice."""
-    parts = [name, "MIG", mig_profile] if mig_profile else [name]
-    return "-".join("-".join(_DROPPED.sub("", part).split()) for part in parts)
 
 
 def visible(listing: str) -> tuple[str, ...]:
@@ -47,13 +40,13 @@ def visible(listing: str) -> tuple[str, ...]:
     for line in listing.splitlines():
         if gpu := _GPU.match(line):
             name, sliced = gpu["name"], False
-            found.append(label(name))
+            found.append(product_label(name))
         elif (mig := _SLICE.match(line)) and name:
             if not sliced:
                 # With slices the whole GPU is listed too, but cannot be used.
                 found.pop()
             sliced = True
-            found.append(label(name, mig["profile"]))
+            found.append(product_label(name, mig["profile"]))
     return tuple(found)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from diffusion_builder.engines.tensorrt import sku
 from diffusion_builder.errors import BadInputError, Reason, UnavailableError
+from diffusion_contract.skus import product_label
 
 L4 = "GPU 0: NVIDIA L4 (UUID: GPU-9196782c-2fae-91c7-c24f-e9a05e4369a7)\n"
 A100 = "GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-9196782c-2fae-91c7-c24f-e9a05e4369a7)\n"
@@ -22,7 +23,7 @@ MIG = A100 + "  MIG 1g.10gb     Device  0: (UUID: MIG-1)\n  MIG 2g.20gb     Devi
     ],
 )
 def test_labels_are_those_of_gpu_feature_discovery(name: str, profile: str, value: str) -> None:
-    assert sku.label(name, profile) == value
+    assert product_label(name, profile) == value
 
 
 @pytest.mark.parametrize(
