@@ -101,7 +101,7 @@ class EngineSpec:
             else:
                 options[addon.option] = resolve(addon.source)
         if self.shape_sources:
-            options["around"] = [resolve(name) for name in self.shape_sources]
+            options["shapeSources"] = [resolve(name) for name in self.shape_sources]
         return options
 
 
@@ -160,7 +160,7 @@ class _Graph:
         if any(item.task != "generate" for item in self._spec.pipelines):
             yield self._engine(Component.VAE_ENCODER)
         if self._control_nets:
-            yield self._engine(Component.CONTROL_OFF)
+            yield self._engine(Component.ZERO_RESIDUALS)
         for name in self._control_nets:
             yield self._engine(Component.CONTROLNET, name, (Addon(_CONTROL_NET, name),))
         if self._model.ip_adapter is not None:
@@ -194,7 +194,7 @@ class _Graph:
         return name if name in self._overrides else CHECKPOINT
 
     def _shape_sources(self, component: Component, source: str) -> tuple[str, ...]:
-        if component not in APPLIES["around"]:
+        if component not in APPLIES["shapeSources"]:
             return ()
         holders = (self._holder(folder) for folder in _SHAPING)
         names = tuple(name for name in holders if name != CHECKPOINT)
@@ -224,7 +224,7 @@ class _Graph:
 
 def _contents(component: Component) -> tuple[str, ...]:
     """Subfolders that decide about a graph."""
-    if component in {Component.DENOISER, Component.CONTROLNET, Component.CONTROL_OFF}:
+    if component in {Component.DENOISER, Component.CONTROLNET, Component.ZERO_RESIDUALS}:
         return (subfolders.UNET, *_SHAPING)
     if component is Component.SCHEDULER_STEP:
         return (subfolders.VAE,)

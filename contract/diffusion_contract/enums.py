@@ -22,7 +22,7 @@ class Component(StrEnum):
     IMAGE_ENCODER = "image_encoder"
     VAE_ENCODER = "vae_encoder"
     CONTROLNET = "controlnet"
-    CONTROL_OFF = "control_off"
+    ZERO_RESIDUALS = "zero_residuals"
     DENOISER = "denoiser"
     SCHEDULER_STEP = "scheduler_step"
     VAE_DECODER = "vae_decoder"

@@ -32,8 +32,8 @@ class ExportOptions(ApiModel):
         ip_adapter: source of the IP-Adapter, for the denoiser and its image encoder.
         image_encoder: source of the image encoder, where it lies neither beside the IP-Adapter nor in the checkpoint.
         loras: merged into text encoder and denoiser.
-        around: sources of the other components, where the component's own lacks or differs from what is served; the
-            first one that has a part counts.
+        shape_sources: sources of the other components, where the component's own lacks or differs from what is served;
+            the first one that has a subfolder counts.
     """
 
     clip_skip: int = Field(default=0, ge=0)
@@ -44,7 +44,7 @@ class ExportOptions(ApiModel):
     ip_adapter: Digest | None = None
     image_encoder: Digest | None = None
     loras: tuple[LoraOption, ...] = ()
-    around: tuple[Digest, ...] = ()
+    shape_sources: tuple[Digest, ...] = ()
 
     def given(self, without: Collection[str] = ()) -> dict[str, Any]:
         """The options that differ from their defaults, by their JSON names."""
@@ -54,7 +54,7 @@ class ExportOptions(ApiModel):
 # Components whose profile needs sizes that others decide: which of them.
 SHAPED: Mapping[Component, tuple[str, ...]] = {
     Component.CONTROLNET: ("text_length",),
-    Component.CONTROL_OFF: ("pixels_per_latent",),
+    Component.ZERO_RESIDUALS: ("pixels_per_latent",),
     Component.DENOISER: ("text_length", "pixels_per_latent"),
     Component.SCHEDULER_STEP: ("channels", "pixels_per_latent"),
 }
@@ -68,6 +68,6 @@ APPLIES: Mapping[str, frozenset[Component]] = {
     "ipAdapter": frozenset({Component.DENOISER, Component.IMAGE_ENCODER}),
     "imageEncoder": frozenset({Component.DENOISER, Component.IMAGE_ENCODER}),
     "loras": frozenset({Component.DENOISER, Component.TEXT_ENCODER}),
-    "around": frozenset(SHAPED),
+    "shapeSources": frozenset(SHAPED),
 }
 """Components that an option applies to."""

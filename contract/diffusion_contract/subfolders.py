@@ -19,7 +19,7 @@ WEIGHTS: Mapping[Component, str | None] = {
     Component.IMAGE_ENCODER: IMAGE_ENCODER,
     Component.VAE_ENCODER: VAE,
     Component.CONTROLNET: CONTROLNET,
-    Component.CONTROL_OFF: UNET,
+    Component.ZERO_RESIDUALS: UNET,
     Component.DENOISER: UNET,
     Component.SCHEDULER_STEP: None,
     Component.VAE_DECODER: VAE,

@@ -209,7 +209,7 @@ ENGINES: Mapping[Component, Interface] = {
         (MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, CONTROL_IMAGE, CONTROL_SCALES, STEP_INDEX), (RESIDUALS,)
     ),
     # Zeros for requests without ControlNet, so that they share the denoiser with those that have one.
-    Component.CONTROL_OFF: Interface((MODEL_INPUT,), (RESIDUALS,)),
+    Component.ZERO_RESIDUALS: Interface((MODEL_INPUT,), (RESIDUALS,)),
     Component.DENOISER: Interface((MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, GUIDANCE), (MODEL_OUTPUT,)),
     Component.SCHEDULER_STEP: Interface(
         (STATE, MODEL_OUTPUT, NOISE, STEP_INDEX, TABLE, LEVELS, KEPT, LATENT_MASK),
@@ -288,7 +288,7 @@ MODEL_NAMES: Mapping[Component, str] = {
     Component.IMAGE_ENCODER: "3_image_encoder",
     Component.VAE_ENCODER: "3_vae_encoder",
     Component.CONTROLNET: "5_controlnet",
-    Component.CONTROL_OFF: "5_control_off",
+    Component.ZERO_RESIDUALS: "5_zero_residuals",
     Component.DENOISER: "5_denoiser",
     Component.SCHEDULER_STEP: "6_scheduler_step",
     Component.VAE_DECODER: "7_vae_decoder",

@@ -122,7 +122,7 @@ def test_two_controlnets_add_up_as_in_diffusers(tmp_path: Path, name: str) -> No
 def test_without_a_controlnet_the_residuals_are_zeros_of_the_same_shape(tmp_path: Path, size: Sizes) -> None:
     where = written(tmp_path, {"unet": parts.unet(), "controlnet": parts.controlnet()})
     _, real = run(Component.CONTROLNET, load(Component.CONTROLNET, where, control_net="0" * 64), size)
-    _, zeros = run(Component.CONTROL_OFF, load(Component.CONTROL_OFF, where), size)
+    _, zeros = run(Component.ZERO_RESIDUALS, load(Component.ZERO_RESIDUALS, where), size)
     assert (zeros.shape, zeros.dtype) == (real.shape, real.dtype)
     assert real.any()
     assert not zeros.any()

@@ -121,7 +121,7 @@ def test_a_safety_checker_exports(tmp_path: Path, precision: str) -> None:
 
 
 def test_what_stands_in_for_a_controlnet_exports_without_weights(tmp_path: Path) -> None:
-    artifact = _export(tmp_path, {"unet": parts.unet(), "vae": parts.vae()}, Component.CONTROL_OFF, "float16")
+    artifact = _export(tmp_path, {"unet": parts.unet(), "vae": parts.vae()}, Component.ZERO_RESIDUALS, "float16")
     assert artifact.manifest.extra["facts"]["pixels_per_latent"] == 8
     assert not (artifact.path / WEIGHTS).exists()
 
@@ -147,7 +147,7 @@ def test_a_graph_knows_the_sizes_that_others_decide_and_only_those_make_it_anoth
     assert other["content"] != first["content"]
     # A UNet alone is told what is around it.
     checkpoint = parts.source(here.store, _AROUND, tmp_path / "whole")
-    alone = exported("alone", {"unet": _AROUND["unet"]}, json.dumps({"around": [checkpoint]}))
+    alone = exported("alone", {"unet": _AROUND["unet"]}, json.dumps({"shapeSources": [checkpoint]}))
     assert alone["digest"] == first["digest"]
 
 

@@ -108,9 +108,9 @@ def test_a_preview_alone_costs_only_the_calls_before_it(
 
 
 def test_requests_without_a_control_net_call_none(everything: Conditioned, server: Server) -> None:
-    before = counts(server.http, "5_controlnet_edges"), counts(server.http, "5_control_off").samples
+    before = counts(server.http, "5_controlnet_edges"), counts(server.http, "5_zero_residuals").samples
     picture(server.http, "img2img_2_pipeline", everything.requests["img2img_2_pipeline"])
-    after = counts(server.http, "5_controlnet_edges"), counts(server.http, "5_control_off").samples
+    after = counts(server.http, "5_controlnet_edges"), counts(server.http, "5_zero_residuals").samples
     assert after == (before[0], before[1] + 2)
 
 

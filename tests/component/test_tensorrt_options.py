@@ -41,7 +41,7 @@ CASES = {
     "image encoder": Case(Component.IMAGE_ENCODER, "float16", options={"ipAdapter": "adapter"}),
     "controlnet": Case(Component.CONTROLNET, "float16", options={"controlNet": "control"}),
     "denoiser, upcast attention": Case(Component.DENOISER, "bfloat16", "sd2"),
-    "no controlnet": Case(Component.CONTROL_OFF),
+    "no controlnet": Case(Component.ZERO_RESIDUALS),
     "safety checker": Case(Component.SAFETY_CHECKER, "float16"),
 }
 

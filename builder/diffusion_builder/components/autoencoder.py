@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from diffusion_builder.components import around, configs, parts, weights
+from diffusion_builder.components import configs, parts, sizes, weights
 from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, Loaded, Model
 from diffusion_contract.enums import Precision
 
@@ -78,4 +78,4 @@ def _load(material: Material, precision: Precision, half: Callable[[Model], nn.M
         precision = Precision.FLOAT32
     model = weights.diffusers_model(AutoencoderKL, folder, DTYPES[precision])
     setattr(model, other, None)
-    return Loaded(half(model), around.of_vae(config), {}, LATENT | PIXELS, precision)
+    return Loaded(half(model), sizes.of_vae(config), {}, LATENT | PIXELS, precision)

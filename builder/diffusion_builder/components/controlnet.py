@@ -90,7 +90,7 @@ def load(material: Material, precision: Precision) -> Loaded:
     )
 
 
-def load_off(material: Material, _precision: Precision) -> Loaded:
+def load_zeros(material: Material, _precision: Precision) -> Loaded:
     """Read the UNet's configuration; there are no weights, and zeros are the same in every precision."""
     config = configs.read(material.folders[parts.UNET], parts.UNET)
     layout = residuals.layout(config)

@@ -50,10 +50,10 @@ class Material:
         folders: part name to folder; parts that the sources lack are missing.
         options: what was asked for.
         loras: to merge, in order.
-        around: sizes that the components around it decide; see `around`.
+        sizes: that other components decide; see `sizes`.
     """
 
     folders: Mapping[str, Path]
     options: ExportOptions
     loras: tuple[Lora, ...] = ()
-    around: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)

@@ -33,7 +33,7 @@ COMPONENTS: Mapping[Component, ComponentSpec] = {
         ComponentSpec(Component.IMAGE_ENCODER, image_encoder.load),
         ComponentSpec(Component.VAE_ENCODER, autoencoder.load_encoder),
         ComponentSpec(Component.CONTROLNET, controlnet.load),
-        ComponentSpec(Component.CONTROL_OFF, controlnet.load_off),
+        ComponentSpec(Component.ZERO_RESIDUALS, controlnet.load_zeros),
         ComponentSpec(Component.DENOISER, denoiser.load),
         ComponentSpec(Component.SCHEDULER_STEP, scheduler_step.load),
         ComponentSpec(Component.VAE_DECODER, autoencoder.load_decoder),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from diffusion_builder.components import around, configs, lora, parts, weights
+from diffusion_builder.components import configs, lora, parts, sizes, weights
 from diffusion_builder.components.base import DTYPES, Loaded, Model
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.tensors import MAX_TEXT_CHUNKS
@@ -61,7 +61,7 @@ def load(material: Material, precision: Precision) -> Loaded:
     lora.merge(model, parts.TEXT_ENCODER, material.loras, OPTIONAL_PREFIX)
     if options.clip_skip:
         skip(model, options.clip_skip)
-    facts = around.of_text(config) | {"vocabulary": config["vocab_size"]}
+    facts = sizes.of_text(config) | {"vocabulary": config["vocab_size"]}
     example = {"tokens": config["vocab_size"]}
     if not options.long_prompts:
         return Loaded(TextEncoder(model), facts, example, frozenset(), precision)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests
-from diffusion_builder.components import around, parts
+from diffusion_builder.components import parts, sizes
 from diffusion_builder.components.options import check
 from diffusion_builder.components.parts import MAIN_PART, Lora, Material
 from diffusion_builder.errors import BadInputError, Reason
@@ -114,11 +114,11 @@ def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact,
         {name: part.folder for name, part in found.items()},
         options,
         tuple(Lora(part.folder, item.weight) for part, item in zip(loras, options.loras, strict=True)),
-        _around(store, request),
+        _sizes(store, request),
     )
-    if sizes := around.needed(component, material.around):
-        inputs["around"] = sizes
-    if given := options.given(without={"around"}):
+    if others := sizes.needed(component, material.sizes):
+        inputs["sizes"] = others
+    if given := options.given(without={"shape_sources"}):
         inputs |= {"options": given, "contents": {name: part.content for name, part in found.items()}}
         inputs["loras"] = [part.content for part in loras]
     if loras:
@@ -141,7 +141,7 @@ def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact,
 def _needed(material: Material, component: Component, precision: Precision) -> int:
     """Bytes written for each weight, whatever type it has in the source."""
     main = MAIN_PART[component]
-    if main is None or component is Component.CONTROL_OFF:
+    if main is None or component is Component.ZERO_RESIDUALS:
         return 0
     return _WRITTEN[precision] * sum(_elements(path) for path in material.folders[main].glob("*.safetensors"))
 
@@ -180,19 +180,19 @@ def _parts(store: Store, request: Request) -> dict[str, _Part]:
 
 def _holder(store: Store, request: Request, part: str) -> Artifact | None:
     """The source that has a part: one of those that the options name, else the component's own."""
-    for digest in request.options.around:
+    for digest in request.options.shape_sources:
         artifact = store.get(Kind.SOURCE, digest)
         if part in artifact.manifest.extra["components"]:
             return artifact
     return request.source if part in request.source.manifest.extra["components"] else None
 
 
-def _around(store: Store, request: Request) -> Mapping[str, int]:
-    """Sizes that the components around this one decide, as far as the sources tell."""
+def _sizes(store: Store, request: Request) -> Mapping[str, int]:
+    """Sizes that other components decide, as far as the sources tell."""
     if request.component not in SHAPED:
         return {}
-    holders = {part: _holder(store, request, part) for part in around.PARTS}
-    return around.read({part: holder.path / part for part, holder in holders.items() if holder})
+    holders = {part: _holder(store, request, part) for part in sizes.PARTS}
+    return sizes.read({part: holder.path / part for part, holder in holders.items() if holder})
 
 
 def _part(source: Artifact, name: str) -> _Part:
@@ -215,7 +215,7 @@ def _export(
     with quiet():
         on_phase("load")
         loaded = _load(spec, material, asked)
-        around.check(component, loaded.facts, material.around)
+        sizes.check(component, loaded.facts, material.sizes)
         interface, facts, precision = spec.interface(loaded.facts), dict(loaded.facts), loaded.precision
         on_phase("trace")
         # Odd sizes: UNets with even ones skip the code that resizes to the skip connection's size.
@@ -226,7 +226,7 @@ def _export(
         del loaded
         on_phase("check")
         found = _judge(component, interface, target, precision, cases)
-    facts |= around.needed(component, material.around)
+    facts |= sizes.needed(component, material.sizes)
     content = {name: digests.of_file(target / name) for name in (MODEL, WEIGHTS) if (target / name).exists()}
     return {
         "component": str(component),

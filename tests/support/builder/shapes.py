@@ -37,7 +37,7 @@ class Shape:
         """All that it has."""
         added = {
             Component.CONTROLNET: bool(self.control),
-            Component.CONTROL_OFF: bool(self.control),
+            Component.ZERO_RESIDUALS: bool(self.control),
             Component.IMAGE_ENCODER: self.adapter,
             Component.SAFETY_CHECKER: False,
         }

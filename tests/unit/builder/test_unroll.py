@@ -31,7 +31,7 @@ def test_any_combination_is_sound(task: str, features: tuple[str, ...], draws: b
     check(unrolled)
     used = [step.model.name for step in unrolled.steps]
     assert used.count("5_controlnet_edges") == used.count("5_controlnet_depth") == 4 * ("controlnet" in features)
-    assert used.count("5_control_off") == ("controlnet" not in features)
+    assert used.count("5_zero_residuals") == ("controlnet" not in features)
     assert used.count("3_image_encoder") == ("ip_adapter" in features)
     assert used.count("2_text_encoder") == ("embeddings" not in features)
     assert used.count("7_vae_decoder") == used.count("7_safety_checker") == 3
@@ -100,7 +100,7 @@ def test_64_steps_of_everything_are_sound() -> None:
         ),
         (
             Tier("generate", 4, 4), replace(_PLAIN, controlnets=1), TEXT_TO_IMAGE, ("edges",),
-            "needs the engine control_off",
+            "needs the engine zero_residuals",
         ),
         (Tier("generate", 4, 4), _FULL, _COMPONENTS, ("edges",), "exported for 2 ControlNets, but controlNets lists 1"),
     ],

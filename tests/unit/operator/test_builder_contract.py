@@ -102,7 +102,7 @@ def test_the_builder_understands_what_is_assembled(name: str) -> None:
     features = {feature for item in wanted.pipelines for feature in item.features}
     assert (Component.IMAGE_ENCODER in wanted.engines) >= ("ip_adapter" in features)
     assert (Component.SAFETY_CHECKER in wanted.engines) == ("safetyChecker" in SPECS[name].get("model", {}))
-    assert (Component.CONTROL_OFF in wanted.engines) == bool(wanted.control_nets)
+    assert (Component.ZERO_RESIDUALS in wanted.engines) == bool(wanted.control_nets)
     assert (Component.VAE_ENCODER in wanted.engines) == any(item.task != "generate" for item in wanted.pipelines)
     assert (wanted.batching.take_turns, wanted.batching.priorities) == ((name != "every task"), (name == "every task"))
     assert wanted.schedulers[0].request_name == ("karras" if name == "every task" else "ddim")

@@ -190,7 +190,7 @@ def test_control_nets_are_engines_and_the_denoiser_knows_their_number() -> None:
 def test_a_component_of_its_own_is_exported_with_the_rest_of_the_checkpoint_around_it() -> None:
     cluster = FakeCluster()
     found = exports(cluster, components={"denoiser": {"source": hub(OTHER, "demo/unet")}})
-    assert '"around":["' in found["denoiser"]
+    assert '"shapeSources":["' in found["denoiser"]
     assert "--options" not in found["text_encoder"]
 
 

@@ -121,7 +121,7 @@ def _input_profile(component: Component, tensor: Tensor, batch: Range, ranges: M
         raise BadInputError(
             Reason.INVALID_ARGUMENT,
             f"{component}: nothing says how large {unknown[0]} of {tensor.name} is: export it again, with the "
-            "sources of text encoder and VAE in the option around",
+            "sources of text encoder and VAE in the option shapeSources",
         )
     dims = [Range(min=dim, opt=dim, max=dim) if isinstance(dim, int) else ranges[dim] for dim in tensor.dims]
     extents = (batch, *dims)

@@ -33,7 +33,7 @@ def loop(tier: Tier, models: Models) -> Iterator[Step]:
             python_models.VALIDATED_MODEL_INPUT.name if tier.preprocessor_last else tensor_at(tensors.MODEL_INPUT, 0)
         )
         inputs = {tensors.MODEL_INPUT.name: model_input}
-        yield Step(models.engines[Component.CONTROL_OFF], inputs, identity_map(tensors.RESIDUALS))
+        yield Step(models.engines[Component.ZERO_RESIDUALS], inputs, identity_map(tensors.RESIDUALS))
     for call in range(tier.calls):
         if is_controlled:
             yield from (_control(models, name, call) for name in models.control_nets)

@@ -54,8 +54,12 @@ def _tier(tier: Tier, facts: Facts, components: AbstractSet[Component]) -> Itera
         yield f"{tier.task} needs the engine vae_encoder, which is missing"
     if python_models.CONTROLNET in tier.features and not facts.controlnets:
         yield "the feature controlnet needs at least one entry in controlNets"
-    if python_models.CONTROLNET not in tier.features and facts.controlnets and Component.CONTROL_OFF not in components:
-        yield "a denoiser with ControlNets needs the engine control_off for requests without, which is missing"
+    if (
+        python_models.CONTROLNET not in tier.features
+        and facts.controlnets
+        and Component.ZERO_RESIDUALS not in components
+    ):
+        yield "a denoiser with ControlNets needs the engine zero_residuals for requests without, which is missing"
     if python_models.IP_ADAPTER in tier.features and not facts.ip_adapter:
         yield "the feature ip_adapter needs a denoiser that was exported with the option ipAdapter"
     if python_models.IP_ADAPTER in tier.features and Component.IMAGE_ENCODER not in components:

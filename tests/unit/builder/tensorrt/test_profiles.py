@@ -95,7 +95,7 @@ def test_a_scheduler_step_serves_any_scheduler() -> None:
 
 
 def test_a_size_that_nothing_says_is_asked_for() -> None:
-    with pytest.raises(BadInputError, match=r"text_length of text_embeddings is: .* in the option around"):
+    with pytest.raises(BadInputError, match=r"text_length of text_embeddings is: .* in the option shapeSources"):
         optimisation_profiles(Component.DENOISER, {"channels": 4, "pixels_per_latent": 8, "text_width": 8}, shapes())
 
 

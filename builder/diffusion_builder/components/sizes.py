@@ -1,4 +1,4 @@
-"""Sizes that the components around one decide, read from their configurations; without torch.
+"""Sizes of a graph that other components decide, read from their configurations; without torch.
 
 A graph keeps these open. A profile of TensorRT needs them: the denoiser's latent size follows from the VAE, its text
 length from the text encoder. They become facts of the exported graph.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from diffusion_contract.enums import Component
 
-# Parts that are asked.
+# Subfolders whose configurations have them.
 PARTS = (parts.TEXT_ENCODER, parts.VAE)
 
 
@@ -49,24 +49,24 @@ def of_vae(config: Mapping[str, Any]) -> dict[str, int]:
     return {"channels": config["latent_channels"], "pixels_per_latent": 2 ** (len(config["block_out_channels"]) - 1)}
 
 
-def needed(component: Component, around: Mapping[str, int]) -> dict[str, int]:
+def needed(component: Component, others: Mapping[str, int]) -> dict[str, int]:
     """Those of them that a component's profile needs.
 
-    Only these are recorded, so that whatever else changes around a component leaves its graph alone.
+    Only these are recorded, so that whatever else changes in other components leaves the graph alone.
     """
-    return {name: around[name] for name in SHAPED.get(component, ()) if name in around}
+    return {name: others[name] for name in SHAPED.get(component, ()) if name in others}
 
 
-def check(component: Component, own: Mapping[str, int], around: Mapping[str, int]) -> None:
-    """Compare what a component says itself with what is around it.
+def check(component: Component, own: Mapping[str, int], others: Mapping[str, int]) -> None:
+    """Compare sizes that a component has itself with those of the other components.
 
     Raises:
         BadInputError: they contradict each other.
     """
     for name, value in own.items():
-        if around.get(name, value) != value:
+        if others.get(name, value) != value:
             raise BadInputError(
                 Reason.COMPONENT_MISMATCH,
-                f"{component} has {name} {value}, the checkpoint around it has {around[name]}: "
+                f"{component} has {name} {value}, the checkpoint around it has {others[name]}: "
                 "these do not belong together",
             )
