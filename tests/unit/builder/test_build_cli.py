@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -16,10 +16,8 @@ from diffusion_builder.cli import main as cli
 from diffusion_builder.errors import BadInputError, ExitCode, Reason
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import trouble
-from diffusion_contract.documents import API_VERSION, read_local
-
-if TYPE_CHECKING:
-    from diffusion_contract.spec import DiffusionPipelineSpec
+from diffusion_contract.documents import API_VERSION
+from tests.support.builder.files import write_json
 
 _WIDTH = 8
 _TEXT = {"hidden_size": _WIDTH, "max_position_embeddings": 16, "num_hidden_layers": 1, "vocab_size": 9}
@@ -28,18 +26,6 @@ _CONTROL = {
     "_class_name": "ControlNetModel", "in_channels": 4, "block_out_channels": [8],
     "conditioning_embedding_out_channels": [8], "cross_attention_dim": _WIDTH + 1,
 }  # fmt: skip
-
-
-def read_spec(body: Mapping[str, Any]) -> DiffusionPipelineSpec:
-    """As a file with this would be read."""
-    return read_local(body)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Add entries to a file."""
-    before = json.loads(path.read_text()) if path.exists() else {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**before, **values}))
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from diffusion_builder.stages import run as stages
 from diffusion_builder.stages.build import build
 from diffusion_builder.stages.progress import Mode, reporter
 from diffusion_builder.store import Kind, Store
+from diffusion_contract.documents import read_local
 from diffusion_contract.exports import ExportOptions
-from tests.unit.builder.test_build_cli import read_spec, write_json
+from tests.support.builder.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +141,7 @@ def test_the_calls_of_a_build_are_as_the_golden_file_says(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     model, fields = _MATRIX[name](_sources(tmp_path, checkpoint))
-    spec = read_spec({"model": {"source": {"path": str(checkpoint)}, **model}, **fields})
+    spec = read_local({"model": {"source": {"path": str(checkpoint)}, **model}, **fields})
     calls = _record(monkeypatch)
     with reporter(Mode.PLAIN) as shown:
         build(stages.Context(Store(tmp_path / "store"), shown), spec, checked=False)

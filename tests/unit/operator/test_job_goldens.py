@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.unit.operator.fake_cluster import REVISION, FakeCluster
-from tests.unit.operator.passes import serve
 
 from diffusion_operator import naming
-from tests.unit.operator.test_builder_contract import ARCHIVE, HUB, SPECS
+from tests.support.operator.build_specs import ARCHIVE, HUB, SPECS
+from tests.support.operator.fake_cluster import REVISION, FakeCluster
+from tests.support.operator.reconciling import serve
 
 GOLDEN = Path(__file__).parent / "golden_jobs"
 CLAIM = {"persistentVolumeClaim": {"claimName": "models", "path": "a/b"}}
