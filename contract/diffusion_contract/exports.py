@@ -46,7 +46,7 @@ class ExportOptions(ApiModel):
     loras: tuple[LoraOption, ...] = ()
     shape_sources: tuple[Digest, ...] = ()
 
-    def given(self, without: Collection[str] = ()) -> dict[str, Any]:
+    def non_defaults(self, without: Collection[str] = ()) -> dict[str, Any]:
         """The options that differ from their defaults, by their JSON names."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(without))
 

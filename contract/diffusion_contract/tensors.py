@@ -120,22 +120,22 @@ class Facts:
         Raises:
             ValueError: two components disagree, or a fact is missing.
         """
-        known: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         for component, facts in parts.items():
             for name, value in facts.items():
-                if known.setdefault(name, value) != value:
-                    raise ValueError(f"{component} has {name} {value}, another component has {known[name]}")
-        missing = sorted({field.name for field in fields(cls) if field.default is MISSING} - known.keys())
+                if sizes.setdefault(name, value) != value:
+                    raise ValueError(f"{component} has {name} {value}, another component has {sizes[name]}")
+        missing = sorted({field.name for field in fields(cls) if field.default is MISSING} - sizes.keys())
         if missing:
             raise ValueError(f"no component says {', '.join(missing)}")
-        return cls(**{field.name: known[field.name] for field in fields(cls) if field.name in known})
+        return cls(**{field.name: sizes[field.name] for field in fields(cls) if field.name in sizes})
 
     def dims(self, tensor: Tensor) -> tuple[int, ...]:
         """Replace names by this checkpoint's numbers; dynamic ones, and those of what it does not have, by -1."""
-        known = asdict(self) | {"columns": self.slots + 2, "rows_": self.slots + 1}
+        sizes = asdict(self) | {"columns": self.slots + 2, "rows_": self.slots + 1}
         if self.text_chunks:
-            del known["text_length"]
-        return tuple((known.get(dim) or -1) if isinstance(dim, str) else dim for dim in tensor.dims)
+            del sizes["text_length"]
+        return tuple((sizes.get(dim) or -1) if isinstance(dim, str) else dim for dim in tensor.dims)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ FLAG_MARGIN = Tensor("flag_margin", DType.FP32, (1,))
 NEXT_PREFIX = "next_"
 
 
-def following(tensor: Tensor) -> Tensor:
+def next_tensor(tensor: Tensor) -> Tensor:
     """The output through which a step hands this tensor to the step after it."""
     return Tensor(NEXT_PREFIX + tensor.name, tensor.dtype, tensor.dims)
 
@@ -214,7 +214,7 @@ ENGINES: Mapping[Component, Interface] = {
     Component.SCHEDULER_STEP: Interface(
         (STATE, MODEL_OUTPUT, NOISE, STEP_INDEX, TABLE, LEVELS, KEPT, LATENT_MASK),
         (
-            following(STATE), following(MODEL_INPUT), following(TIMESTEP), following(STEP_INDEX), LATENT,
+            next_tensor(STATE), next_tensor(MODEL_INPUT), next_tensor(TIMESTEP), next_tensor(STEP_INDEX), LATENT,
             PREVIEW_LATENT,
         ),
     ),

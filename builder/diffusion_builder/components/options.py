@@ -18,7 +18,7 @@ def check(component: Component, options: ExportOptions) -> None:
     Raises:
         BadInputError: an option that would be ignored, or one that is needed is missing.
     """
-    for name in options.given():
+    for name in options.non_defaults():
         if component not in APPLIES[name]:
             known = sorted(option for option, components in APPLIES.items() if component in components)
             raise BadInputError(

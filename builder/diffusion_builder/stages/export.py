@@ -118,8 +118,8 @@ def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact,
     )
     if others := sizes.needed(component, material.sizes):
         inputs["sizes"] = others
-    if given := options.given(without={"shape_sources"}):
-        inputs |= {"options": given, "contents": {name: part.content for name, part in found.items()}}
+    if choices := options.non_defaults(without={"shape_sources"}):
+        inputs |= {"options": choices, "contents": {name: part.content for name, part in found.items()}}
         inputs["loras"] = [part.content for part in loras]
     if loras:
         inputs["merge"] = _MERGE_VERSION

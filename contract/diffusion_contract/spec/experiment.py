@@ -104,19 +104,18 @@ def applied(variant: Variant, spec: "DiffusionPipelineSpec") -> "DiffusionPipeli
     return spec.model_copy(update=changed)
 
 
-def _model(wanted: VariantModel, components: Overrides | None) -> dict[str, object]:
-    found: dict[str, object] = {}
-    if wanted.components is not None:
-        given = {name: getattr(wanted.components, name) for name in wanted.components.model_fields_set}
-        named = {name: value for name, value in given.items() if value is not None}
-        found["components"] = (components or Overrides()).model_copy(update=named)
-    if wanted.loras is not None:
-        found["loras"] = list(wanted.loras) or None
-    return found
+def _model(changes: VariantModel, components: Overrides | None) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    if changes.components is not None:
+        overrides = (components or Overrides()).model_copy(update=changes.components.by_name())
+        fields["components"] = overrides
+    if changes.loras is not None:
+        fields["loras"] = list(changes.loras) or None
+    return fields
 
 
-def _schedulers(wanted: Scheduler, listed: tuple[Scheduler, ...]) -> dict[str, object]:
+def _schedulers(scheduler: Scheduler, listed: tuple[Scheduler, ...]) -> dict[str, object]:
+    """With this one as the default; it replaces the one of its name."""
     if not listed:
-        return {"scheduler": wanted}
-    others = [item for item in listed if item.request_name != wanted.request_name]
-    return {"schedulers": [wanted, *others]}
+        return {"scheduler": scheduler}
+    return {"schedulers": [scheduler, *(item for item in listed if item.request_name != scheduler.request_name)]}

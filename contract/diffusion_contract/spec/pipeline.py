@@ -24,7 +24,7 @@ def _calls(scheduler: str, steps: int, why: str) -> tuple[Rule, ...]:
     text = f"{why}, 64 times at most: use at most {steps} steps"
     few = f"self.pipelines.all(p, p.steps.all(s, s <= {steps}))"
     none = f"!self.rollout.experiment.variants.exists(v, has(v.scheduler) && v.scheduler.type == '{scheduler}')"
-    others = f"!has(self.schedulers) || !self.schedulers.exists(i, i.type == '{scheduler}')"
+    unlisted = f"!has(self.schedulers) || !self.schedulers.exists(i, i.type == '{scheduler}')"
 
     def is_short(self: "DiffusionPipelineSpec") -> bool:
         return all(count <= steps for item in self.pipelines for count in item.steps)
@@ -40,7 +40,7 @@ def _calls(scheduler: str, steps: int, why: str) -> tuple[Rule, ...]:
             ".pipelines",
         ),
         Rule(
-            f"{others} || {few}",
+            f"{unlisted} || {few}",
             text,
             lambda self: not uses(*(self.schedulers or ())) or is_short(self),
             ".schedulers",

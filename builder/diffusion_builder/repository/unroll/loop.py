@@ -15,7 +15,7 @@ from diffusion_builder.repository.unroll.wiring import (
 )
 from diffusion_contract import python_models, tensors
 from diffusion_contract.enums import Component
-from diffusion_contract.tensors import following
+from diffusion_contract.tensors import next_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ def _advance(tier: Tier, models: Models, call: int) -> Step:
     inputs[tensors.NOISE.name] = tensor_at(tensors.NOISE, call) if tier.is_stochastic else python_models.ZERO_NOISE.name
     inputs |= identity_map(tensors.TABLE, tensors.LEVELS, tensors.KEPT)
     inputs[tensors.LATENT_MASK.name] = python_models.STEP_MASK.name
-    outputs = {following(tensor).name: tensor_at(tensor, call + 1) for tensor in python_models.LOOP_TENSORS}
+    outputs = {next_tensor(tensor).name: tensor_at(tensor, call + 1) for tensor in python_models.LOOP_TENSORS}
     if call == tier.calls - 1:
         # No step reads the state after the last call, and only its latent is decoded.
         outputs = identity_map(tensors.LATENT)
