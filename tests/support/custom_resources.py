@@ -62,6 +62,10 @@ def variants(*weights: int, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - 
 ACCEPTED: dict[str, dict[str, Any]] = {
     "the shortest": {},
     "a claim": {"model": {"source": {"persistentVolumeClaim": {"claimName": "mine", "path": "models/shapes"}}}},
+    "a claim read again": {
+        "model": {"source": {"persistentVolumeClaim": {"claimName": "mine", "version": "2026-11-30"}}}
+    },
+    "a part of a repository": {"model": {"source": {**HUB, "subfolder": "v2/large", "variant": "fp16"}}},
     "an archive": {"model": {"source": {"archive": {"url": "https://files.example/a.tar", "sha256": "a" * 64}}}},
     "a claim as store": {"storage": {"claimName": "common"}},
     "a class": {"storage": {"size": "2Gi", "storageClassName": "fast", "accessModes": ["ReadWriteOnce"]}},
@@ -133,6 +137,17 @@ REFUSED: dict[str, Refused] = {
         "spec.model.source.persistentVolumeClaim.path",
         "must not contain '..'",
     ),
+    "version": Refused(
+        {"model": {"source": {"persistentVolumeClaim": {"claimName": "mine", "version": "a b"}}}},
+        "spec.model.source.persistentVolumeClaim.version",
+        "should match",
+    ),
+    "subfolder": Refused(
+        {"model": {"source": {**HUB, "subfolder": "v2/../.."}}}, "spec.model.source.subfolder", "must not contain '..'"
+    ),
+    "no-subfolder": Refused({"model": {"source": {**HUB, "subfolder": ""}}}, "spec.model.source.subfolder", "v2/large"),
+    "variant": Refused({"model": {"source": {**HUB, "variant": "../x"}}}, "spec.model.source.variant", "should match"),
+    "no-place": Refused({"model": {"source": {"subfolder": "v2"}}}, "spec.model.source", "exactly one of"),
     "local-path": Refused({"model": {"source": {"path": "/models/shapes"}}}, "spec.model.source.path", "unknown field"),
     "no-steps": Refused({"pipelines": [{"task": "generate", "steps": []}]}, "spec.pipelines[0].steps", "at least 1"),
     "zero-steps": Refused(

@@ -119,13 +119,11 @@ class _Build:
 def _origin(ref: SourceRef) -> stages.Origin | str:
     """What is fetched, or the digest of a source that is in the store already."""
     source, hub, archive = ref.source, ref.source.hugging_face, ref.source.archive
-    origin = stages.Origin(component=ref.component, file=ref.file)
-    if isinstance(source, LocalSource):
-        if source.digest is not None:
-            return source.digest
-        origin = replace(origin, subfolder=source.subfolder, variant=source.variant)
-        if source.path is not None:
-            return replace(origin, path=source.path)
+    origin = stages.Origin(component=ref.component, file=ref.file, subfolder=source.subfolder, variant=source.variant)
+    if isinstance(source, LocalSource) and source.digest is not None:
+        return source.digest
+    if isinstance(source, LocalSource) and source.path is not None:
+        return replace(origin, path=source.path)
     if hub is not None:
         return replace(origin, repo=hub.repo, revision=hub.revision)
     if archive is not None:

@@ -22,12 +22,12 @@ class LocalSource(Source):
         Rule(
             "",
             "source needs exactly one of huggingFace, persistentVolumeClaim, archive, path and digest",
-            lambda self: len(self.model_dump(exclude_none=True, exclude={"subfolder", "variant"})) == 1,
+            lambda self: len(self.places()) == 1,
         ),
         Rule(
             "",
             "an artifact of the store was fetched already: subfolder and variant are for other sources",
-            lambda self: self.digest is None or (self.subfolder, self.variant) == (None, None),
+            lambda self: self.digest is None or (self.subfolder is None and self.variant is None),
         ),
     )
 
@@ -35,5 +35,3 @@ class LocalSource(Source):
     digest: Annotated[str, Field(pattern=DIGEST_PATTERN)] | None = Field(
         default=None, description="A source that is in the store already."
     )
-    subfolder: str | None = Field(default=None, description="Folder of the source that is taken as its root.")
-    variant: str | None = Field(default=None, description="Which weights are taken where there are several.")

@@ -55,7 +55,12 @@ class ClaimSource(ApiModel):
             "path must be relative to the claim's root and must not contain '..'",
             lambda path: not path.startswith("/") and ".." not in path.split("/"),
         ),
-    ] = Field(default=".", description="Folder of the checkpoint inside the claim.")
+    ] = Field(default=".", description="Folder of the checkpoint inside the claim; its links may lead anywhere in it.")
+    version: Annotated[str, Field(max_length=63, pattern=r"^[-._A-Za-z0-9]+$")] | None = Field(
+        default=None,
+        description="Any word. Another one reads the folder again, which nothing else does after its files were "
+        "replaced; what has not changed is not built again.",
+    )
 
 
 class ArchiveSource(ApiModel):
@@ -76,13 +81,34 @@ class Source(ApiModel):
         Rule(
             "[has(self.huggingFace), has(self.persistentVolumeClaim), has(self.archive)].exists_one(x, x)",
             "source needs exactly one of huggingFace, persistentVolumeClaim and archive",
-            lambda self: len(self.model_dump(exclude_none=True)) == 1,
+            lambda self: len(self.places()) == 1,
         ),
     )
 
     hugging_face: HuggingFaceSource | None = Field(default=None, description="A repository on a hub.")
     persistent_volume_claim: ClaimSource | None = Field(default=None, description="A folder on a claim.")
     archive: ArchiveSource | None = Field(default=None, description="A file on a web server.")
+    subfolder: (
+        Annotated[
+            str,
+            Field(max_length=256),
+            Rule(
+                "self != '' && !self.startsWith('/') && !self.split('/').exists(p, p == '..')",
+                "subfolder must be a folder inside of the source, such as v2/large, and must not contain '..'",
+                lambda path: bool(path) and not path.startswith("/") and ".." not in path.split("/"),
+            ),
+        ]
+        | None
+    ) = Field(default=None, description="Folder that is taken as the source's root.")
+    variant: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = Field(
+        default=None,
+        description="Which weights are taken where there are several, such as fp16; by default the plain ones, or the "
+        "only variant that is there.",
+    )
+
+    def places(self) -> dict[str, Any]:
+        """What says where it comes from, by field."""
+        return self.model_dump(exclude_none=True, exclude={"subfolder", "variant"})
 
     @model_validator(mode="wrap")
     @classmethod

@@ -43,7 +43,11 @@ class Requests:
         """Bring one source, or a component of it, into the store."""
         hub, claim = ref.source.hugging_face, ref.source.persistent_volume_claim
         inputs, arguments = _place(ref.source)
-        for name, value in {"component": ref.component, "file": ref.file}.items():
+        selection = {
+            "component": ref.component, "file": ref.file,
+            "subfolder": ref.source.subfolder, "variant": ref.source.variant,
+        }  # fmt: skip
+        for name, value in selection.items():
             if value is not None:
                 inputs[name] = value
                 arguments = (*arguments, f"--{name}", value)
@@ -170,7 +174,11 @@ def _place(source: Source) -> tuple[JsonObject, tuple[str, ...]]:
     if hub is not None:
         return {"repo": hub.repo, "revision": hub.revision}, ("--repo", hub.repo, "--revision", hub.revision)
     if claim is not None:
-        return {"claim": claim.claim_name, "path": claim.path}, ("--path", f"{SOURCE_PATH}/{claim.path}")
+        # The version names the Job and is no argument: the builder names what it reads by its content.
+        version = {} if claim.version is None else {"version": claim.version}
+        # Links may lead to wherever the claim is mounted: the cache of a hub is made of them.
+        arguments = ("--path", f"{SOURCE_PATH}/{claim.path}", "--root", SOURCE_PATH)
+        return {"claim": claim.claim_name, "path": claim.path, **version}, arguments
     if archive is not None:
         return {"url": archive.url, "sha256": archive.sha256}, ("--url", archive.url, "--sha256", archive.sha256)
     return {}, ()  # the API server refuses this; a spec that got around it must not crash the operator

@@ -49,6 +49,16 @@ MATRIX: dict[str, dict[str, Any]] = {
             },
         }
     },
+    "what is taken of a source": {
+        "model": {
+            "source": {**HUB, "subfolder": "v2/large", "variant": "fp16"},
+            "components": {"vae": {"source": {**CLAIM, "subfolder": "vae-ft"}}},
+            "loras": [{"source": {**ARCHIVE, "subfolder": "style"}, "file": "a.safetensors"}],
+        }
+    },
+    "a claim read again": {
+        "model": {"source": {"persistentVolumeClaim": {"claimName": "models", "path": "a/b", "version": "2"}}}
+    },
     # The key of a collection counts intervals since 1970: with this one it is the same at any time.
     "a collection": {"storage": {"size": "20Gi", "gc": {"interval": "99999999h"}}},
 }
