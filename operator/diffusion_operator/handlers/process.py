@@ -88,6 +88,8 @@ class Process:
                 registry=controller.registry(),
                 settings=kopf_settings(),
                 standalone=True,
+                # kopf's own default asks the password database, which does not list a uid that a namespace assigns.
+                identity=self.settings.identity,  # type: ignore[arg-type] # a NewType that kopf does not export
                 clusterwide=not namespaces,
                 namespaces=list(namespaces),
                 stop_flag=stop,
