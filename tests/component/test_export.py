@@ -73,6 +73,9 @@ def test_attention_is_in_the_form_that_tensorrt_turns_into_one_kernel(tmp_path: 
     weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     products = {node.name: weights.get(node.input[1]) for node in graph.node if node.op_type == "MatMul"}
     inside = {name: dims for name, dims in products.items() if dims and "down_blocks.0/attentions.0" in name}
+    # A gated feed-forward layer stays one matrix product, which a Split would make two of.
+    assert [dims for name, dims in inside.items() if "ff/net.0/projection" in name] == [[80, 640]]
+    assert not [node for node in graph.node if node.op_type == "Split" and "/ff/" in node.name]
     # Two heads of 40 features are padded to 64 in self attention alone, and 1x1 convolutions are matrix products.
     assert [dims for name, dims in inside.items() if "attn1/to_q" in name] == [[80, 128]]
     assert [dims for name, dims in inside.items() if "attn2/to_q" in name] == [[80, 80]]

@@ -1,11 +1,13 @@
 """Transformer blocks of a UNet in the form that TensorRT runs fastest, and attention that diffusers' own does not do.
 
-Three things are written differently than diffusers writes them; the numbers are the same but for rounding:
+Four things are written differently than diffusers writes them; the numbers are the same but for rounding:
 
 * Attention is two matrix products with a softmax between them, its scale a constant on the queries: what TensorRT
   documents as the shape of graph that it turns into one kernel. torch's exporter computes the scale from shapes.
 * Heads of 33 to 63 features are padded with zeros to 64 in self attention, for which TensorRT has a kernel that takes
   0.7 of the time of the one for 40 (Stable Diffusion 1.x at its largest resolution).
+* The two halves of a gated feed-forward layer are picked by Gather. Of a Split TensorRT makes two matrix products, for
+  whose fused forms it searches ten times as long, and which take longer than one.
 * The 1x1 convolutions around the blocks are matrix products over the same tokens, which leaves out two changes of
   layout for each.
 """
@@ -84,6 +86,27 @@ class ReferenceAttention(nn.Module):
         return project(attn, base + self.weight.to(base.dtype) * shown)
 
 
+class GatedLinear(nn.Module):
+    """Linear layer whose second half gates the first by GELU (arXiv 2002.05202, GEGLU), [..., D] → [..., E].
+
+    Measured on an H200 with TensorRT 10.6, feed-forward layer of 320 features, 16 samples of 4096 tokens: 0.45 ms and
+    11 seconds to build, with diffusers' split 0.52 ms and 109 seconds.
+
+    Args:
+        projection: to twice the features.
+    """
+
+    def __init__(self, projection: nn.Linear) -> None:
+        super().__init__()
+        self.projection = projection
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The gated features."""
+        halves = torch.unflatten(self.projection(hidden), -1, (2, self.projection.out_features // 2))
+        gated: torch.Tensor = halves.select(-2, 0) * functional.gelu(halves.select(-2, 1))
+        return gated
+
+
 def attend(attn: Model, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Multi-head attention, [B, N, D], [B, M, D], [B, M, D] → [B, N, D]; in float32 where the model asks for it."""
     dtype = query.dtype
@@ -127,11 +150,16 @@ def rewrite(model: Model, *, upcast: bool) -> None:
 
 
 def _rewrite_block(block: Model) -> None:
+    from diffusers.models.activations import GEGLU
+
     for attn in (block.attn1, block.attn2):
         if attn is not None:
             attn.processor = BlockAttention()
     if not block.only_cross_attention:
         _pad_heads(block.attn1)
+    first = block.ff.net[0]
+    if isinstance(first, GEGLU):
+        block.ff.net[0] = GatedLinear(first.proj)
 
 
 def _multiply_tokens(transformer: Model) -> None:
