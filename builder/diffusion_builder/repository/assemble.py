@@ -32,7 +32,7 @@ from diffusion_contract.enums import Component
 from diffusion_contract.tensors import CONTRACT_VERSION, Facts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from diffusion_builder.repository.graph import Model
     from diffusion_builder.repository.tiers import Choice
@@ -183,14 +183,19 @@ def _write(parts: Parts, folder: Path) -> Mapping[str, Any]:
         "stateSlots": parts.facts.slots,
         "shapes": parts.spec.shapes.model_dump(),
         "serverFlags": list(serving.server_flags(parts.spec.runtime, parts.facts, parts.spec.shapes)),
-        "vramBytes": serving.vram_bytes(parts.spec.runtime, _weights(parts), parts.facts, parts.spec.shapes),
+        "vramBytes": serving.vram_bytes(parts.spec.runtime, _memory(parts), parts.facts, parts.spec.shapes),
         "requests": {ensemble.name: golden_request(ensemble, parts.facts, parts.spec.shapes) for ensemble in ensembles},
     }
 
 
-def _weights(parts: Parts) -> int:
-    """Bytes of all engines; two models may share one."""
-    return sum({engine.manifest.digest: engine.manifest.size for engine in parts.engines.values()}.values())
+def _memory(parts: Parts) -> Iterator[serving.EngineMemory]:
+    """Of all engines; two models may share one."""
+    for engine in {engine.manifest.digest: engine for engine in parts.engines.values()}.values():
+        extra = engine.manifest.extra
+        yield serving.EngineMemory(
+            Component(extra["component"]), engine.manifest.size, extra.get("profiles", 1),
+            tuple(extra.get("activationBytes", ())),
+        )  # fmt: skip
 
 
 def _write_model(parts: Parts, root: Path, renderer: Renderer, model: Model) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diffusion_builder.repository.server_requirements import pool_bytes, vram_bytes
+from diffusion_builder.repository.server_requirements import EngineMemory, pool_bytes, vram_bytes
 from diffusion_contract.spec import Shapes
 from diffusion_contract.spec.engines import BatchRange, PixelRange
-from diffusion_contract.tensors import Facts
+from diffusion_contract.tensors import Component, Facts
 
 _MIB = 1 << 20
 FACTS = Facts.merge({"all": {"channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "slots": 2}})
@@ -30,8 +30,24 @@ def test_more_state_needs_a_pool_that_is_not_smaller() -> None:
     assert pool_bytes(many, _shapes(8, 1024)) >= pool_bytes(FACTS, _shapes(8, 1024))
 
 
-def test_memory_counts_weights_batch_and_size_and_is_nothing_without_a_gpu() -> None:
-    one, two = (vram_bytes("tensorrt", weights, FACTS, _shapes(1, 512)) for weights in (10, 20))
-    assert two - one == 10
-    assert vram_bytes("tensorrt", 10, FACTS, _shapes(8, 512)) > one
-    assert vram_bytes("onnxruntime", 10, FACTS, _shapes(8, 512)) == 0
+def test_memory_is_plans_contexts_of_every_profile_and_the_pool() -> None:
+    shapes = _shapes(8, 512)
+    denoiser = EngineMemory(Component.DENOISER, 1690 * _MIB, 2, (1167 * _MIB, 1223 * _MIB))
+    decoder = EngineMemory(Component.VAE_DECODER, 110 * _MIB, 1, (5120 * _MIB,))
+    both = vram_bytes("tensorrt", [denoiser, decoder], FACTS, shapes)
+    assert both - vram_bytes("tensorrt", [], FACTS, shapes) == (1690 + 1167 + 1223 + 110 + 5120) * _MIB
+    assert vram_bytes("tensorrt", [], FACTS, shapes) > pool_bytes(FACTS, shapes)
+    assert vram_bytes("onnxruntime", [denoiser, decoder], FACTS, shapes) == 0
+
+
+def test_memory_of_engines_whose_build_did_not_say_it_is_as_measured_and_grows_with_the_pixels() -> None:
+    def activations(component: Component, shapes: Shapes, profiles: int = 1) -> int:
+        engine = EngineMemory(component, 0, profiles)
+        return vram_bytes("tensorrt", [engine], FACTS, shapes) - vram_bytes("tensorrt", [], FACTS, shapes)
+
+    measured = _shapes(8, 512)
+    assert activations(Component.VAE_DECODER, measured) == 5120 * _MIB
+    assert abs(activations(Component.DENOISER, measured) - 1223 * _MIB) < 2 * _MIB
+    assert activations(Component.DENOISER, measured, 2) == 2 * activations(Component.DENOISER, measured)
+    assert activations(Component.DENOISER, _shapes(8, 1024)) == 4 * activations(Component.DENOISER, measured)
+    assert activations(Component.SCHEDULER_STEP, measured) == 0

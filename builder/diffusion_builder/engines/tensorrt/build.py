@@ -98,7 +98,9 @@ def compile_plan(
         with _timing(store.root / _TIMING / f"{target}-{version}") as timing:
             files = Files(request.onnx.path / MODEL, folder / PLAN, timing, folder / LAYERS)
             command = arguments(files, profiles, request.options)
-            run.build(program, command, request.component, lambda step: on_phase(step.phase, step.fraction))
+            activations = run.build(
+                program, command, request.component, lambda step: on_phase(step.phase, step.fraction)
+            )
         on_phase("check", None)
         plan = plan_check.read(folder / PLAN)
         if plan is not None:
@@ -110,6 +112,7 @@ def compile_plan(
             "runtimeVersion": str(version),
             "target": target,
             "profiles": len(profiles),
+            "activationBytes": list(activations),
             "planChecked": plan is not None,
         }
 

@@ -198,6 +198,10 @@ _MILESTONES: tuple[tuple[re.Pattern[str], float, str], ...] = tuple(
 )
 
 
+# Once per optimisation profile: what an execution context of it allocates.
+_ACTIVATIONS = re.compile(r"^Total Activation Memory: (\d+) bytes")
+
+
 @dataclass(frozen=True)
 class Step:
     """How far the build is: a share between 0 and 1, and what it is doing."""
@@ -218,10 +222,12 @@ class LogReader:
 
     Args:
         component: which one, for messages.
+        activations: bytes that an execution context of each optimisation profile allocates, as far as the log says.
     """
 
     component: str
     step: Step = Step(0.0, "start")
+    activations: list[int] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _finding: _Finding | None = None
     _last_error: str = ""
@@ -235,6 +241,8 @@ class LogReader:
         if prefix and prefix["severity"] in "EF" and message:
             self._last_error = message
         self._notice(message)
+        if match := _ACTIVATIONS.match(message):
+            self.activations.append(int(match[1]))
         return self._advance(message)
 
     @property

@@ -50,6 +50,13 @@ def test_steps_are_reported_while_it_runs(tmp_path: Path) -> None:
     assert steps == [("parse", 0.02), ("save", 1.0)]
 
 
+def test_memory_of_each_profile_is_read_from_the_log(tmp_path: Path) -> None:
+    stamp = "[01/31/2026-10:20:30] [I] [TRT]"
+    said = "; ".join(f"echo '{stamp} Total Activation Memory: {size} bytes'" for size in (1167, 1223))
+    program = programs.write(tmp_path, trtexec=said) / "trtexec"
+    assert run.build(program, [], "denoiser", lambda _step: None) == (1167, 1223)
+
+
 def test_a_failure_is_explained_and_its_log_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = programs.write(tmp_path, trtexec="echo '[E] Unknown option: --fp16 ' >&2; exit 1") / "trtexec"
     with pytest.raises(BuilderError, match="does not know --fp16") as caught:
