@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffusion_contract.tensors import MAX_STEPS, Component
+from diffusion_contract.enums import Component
+from diffusion_contract.tensors import MAX_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

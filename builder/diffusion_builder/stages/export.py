@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # Bumped when the exported graph changes for unchanged weights.
-_EXPORT_VERSION = 4
+_EXPORT_VERSION = 5
 # Bumped when the same LoRAs change weights in another way.
 _MERGE_VERSION = 2
 # Bytes per weight: a graph is there twice while it is packed; a bfloat16 one has a float32 twin for a while.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from diffusion_builder.repository.server_requirements import EngineMemory, pool_bytes, vram_bytes
+from diffusion_contract.enums import Component
 from diffusion_contract.spec import Shapes
 from diffusion_contract.spec.engines import BatchRange, PixelRange
-from diffusion_contract.tensors import Component, Facts
+from diffusion_contract.tensors import Facts
 
 _MIB = 1 << 20
 FACTS = Facts.merge({"all": {"channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "slots": 2}})
