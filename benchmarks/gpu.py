@@ -28,21 +28,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.builder import ROOT, builder
+from benchmarks.gpu_report import Phases, psnr, summary, table
 from benchmarks.gpu_server import SIDE, STEPS, images, load, serving
 from tests.support.tensorrt.checkpoints import write_full_size_sd1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from numpy.typing import NDArray
-
 OUT = ROOT / "out" / "bench-gpu.json"
 CLIENTS = (1, 2, 4, 8, 16)
 SEEDS = 4
-LEAST_PSNR = 30.0
 MAX_BATCH, TOKENS = 8, 77
 COMPONENTS = ("denoiser", "vae_decoder", "text_encoder", "scheduler_step")
-TARGETS = {"one_client_ms_over_compile": 0.95, "sixteen_clients_images_per_second_over_compile": 1.1}
 _MIB = 1 << 20
 
 
@@ -84,7 +81,7 @@ def gpu() -> dict[str, Any]:
 
 
 def checkpoint(setting: Setting) -> Mapping[str, Any]:
-    """Write a checkpoint whose pictures are noise and whose steps cost what they cost in production."""
+    """Write a checkpoint whose images are noise and whose steps cost what they cost in production."""
     setting.checkpoint.mkdir(parents=True, exist_ok=True)
     write_full_size_sd1(setting.checkpoint)
     # Stable Diffusion 1.5's own file does not ask for float32; what diffusers writes today does.
@@ -119,9 +116,9 @@ def build(setting: Setting) -> Mapping[str, Any]:
 
     with ThreadPoolExecutor(setting.jobs) as pool:
         seconds = dict(zip(COMPONENTS, pool.map(engine, COMPONENTS), strict=True))
-    made = builder("build", "--no-check", "--spec", str(spec), "--out", str(setting.store))
-    wanted = {key: made[key] for key in ("digest", "vramBytes", "serverFlags")}
-    return {**wanted, "seconds": seconds, "all_cached": all(cached for _, _, cached in made["stages"][:-1])}
+    repository = builder("build", "--no-check", "--spec", str(spec), "--out", str(setting.store))
+    figures = {key: repository[key] for key in ("digest", "vramBytes", "serverFlags")}
+    return {**figures, "seconds": seconds, "all_cached": all(cached for _, _, cached in repository["stages"][:-1])}
 
 
 def _shapes() -> dict[str, dict[str, int]]:
@@ -160,59 +157,15 @@ def torch_(setting: Setting) -> Mapping[str, Any]:
     """Time diffusers in a process of its own, so that its memory is not the server's."""
     command = [sys.executable, "-m", "benchmarks.gpu_torch", str(setting.checkpoint), str(SEEDS), str(setting.work)]
     subprocess.run(command, check=True, cwd=ROOT)
-    found: Mapping[str, Any] = json.loads((setting.work / "torch.json").read_text())
-    return found
-
-
-def psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Of the worst of several images, dB."""
-    errors = ((one.astype(np.float64) - other) ** 2).mean(axis=(1, 2, 3))
-    return float(10 * np.log10(255**2 / max(errors.max(), 1e-9)))
+    figures: Mapping[str, Any] = json.loads((setting.work / "torch.json").read_text())
+    return figures
 
 
 def report(setting: Setting) -> Mapping[str, Any]:
     """Put together what the phases have found."""
-    built, served, timed = (read(setting, name) for name in ("build", "serve", "torch"))
-    product = {one["clients"]: one for one in served["rounds"]}
-    compiled = {int(batch): ms for batch, ms in timed["compile"].items()}
-    eager = {int(batch): ms for batch, ms in timed["eager"].items()}
-    largest = max(compiled)
-    ratios = {
-        "one_client_ms_over_compile": product[1]["ms"] / compiled[1],
-        "sixteen_clients_images_per_second_over_compile": (
-            product[CLIENTS[-1]]["images_per_second"] * compiled[largest] / (1000 * largest)
-        ),
-    }
+    phases = Phases(*(read(setting, name) for name in ("build", "serve", "torch")))
     worst = psnr(np.load(setting.work / "product.npy"), np.load(setting.work / "reference.npy"))
-    return {
-        "gpu": served["gpu"],
-        "driver": served["driver"],
-        "versions": {"torch": timed["torch"], "diffusers": version("diffusers")},
-        "setting": {"side": SIDE, "steps": STEPS, "max_batch": MAX_BATCH, "precision": "float16", "scheduler": "DDIM"},
-        "images_per_second": {
-            "product": {clients: one["images_per_second"] for clients, one in product.items()},
-            **{
-                name: {batch: 1000 * batch / ms for batch, ms in times.items()}
-                for name, times in (("eager", eager), ("compile", compiled))
-            },
-        },
-        "ms_per_image": {
-            "product": {clients: one["ms"] for clients, one in product.items()}, "eager": eager, "compile": compiled,
-        },
-        "mean_batch": {clients: one["mean_batch"] for clients, one in product.items()},
-        "per_model_ms": {clients: one["per_model_ms"] for clients, one in product.items()},
-        "vram_bytes": {
-            "estimated": built["vramBytes"], "used": served["used_bytes"], "loaded": served["loaded_bytes"],
-        },
-        "build_seconds": built["seconds"],
-        "psnr_db": worst,
-        "ratios": ratios,
-        "targets": TARGETS,
-        "met": worst >= LEAST_PSNR
-        and ratios["one_client_ms_over_compile"] <= TARGETS["one_client_ms_over_compile"]
-        and ratios["sixteen_clients_images_per_second_over_compile"]
-        >= TARGETS["sixteen_clients_images_per_second_over_compile"],
-    }  # fmt: skip
+    return summary(phases, worst, {"torch": phases.torch["torch"], "diffusers": version("diffusers")})
 
 
 PHASES: dict[str, Callable[[Setting], Mapping[str, Any]]] = {
@@ -232,8 +185,8 @@ def read(setting: Setting, phase: str) -> dict[str, Any]:
     path = setting.work / f"{phase}.done.json"
     if not path.exists():
         raise SystemExit(f"{path} is not there: run the phase {phase} first")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    figures: dict[str, Any] = json.loads(path.read_text())
+    return figures
 
 
 def run(setting: Setting, phase: str) -> None:
@@ -243,25 +196,6 @@ def run(setting: Setting, phase: str) -> None:
         return
     print(f"benchmarks.gpu: {phase}", file=sys.stderr)
     path.write_text(json.dumps(PHASES[phase](setting), indent=2) + "\n")
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """The figures for people."""
-    rate, ms, mean = (result[name] for name in ("images_per_second", "ms_per_image", "mean_batch"))
-    lines = [f"{'whole images':<34}{'ms':>8}{'images/s':>10}{'mean batch':>12}"]
-    for clients, taken in ms["product"].items():
-        name = f"this project, {clients} clients"
-        lines.append(f"{name:<34}{taken:>8.0f}{rate['product'][clients]:>10.2f}{mean[clients]:>12.2f}")
-    for name, label in (("eager", "diffusers eager"), ("compile", "diffusers with torch.compile")):
-        for batch, taken in ms[name].items():
-            lines.append(f"{f'{label}, batch {batch}':<34}{taken:>8.0f}{rate[name][batch]:>10.2f}")
-    lines.append(f"\n{'one client, ms of an image in':<34}{'queue':>8}{'input':>10}{'compute':>12}{'output':>8}")
-    for model, spent in result["per_model_ms"][1].items():
-        lines.append(f"{model:<34}" + "".join(f"{value:>10.2f}" for value in spent.values()))
-    vram = result["vram_bytes"]
-    lines.append(f"\nGPU memory: {vram['estimated'] / 1e9:.1f} GB estimated, {vram['used'] / 1e9:.1f} GB used")
-    lines.append(f"worst image against diffusers: {result['psnr_db']:.1f} dB; ratios: {result['ratios']}")
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -280,10 +214,10 @@ def main() -> None:
         if given.only in (None, phase):
             run(setting, phase)
     if given.only in (None, "report"):
-        result = report(setting)
+        figures = report(setting)
         OUT.parent.mkdir(exist_ok=True)
-        OUT.write_text(json.dumps(result, indent=2) + "\n")
-        print(table(result))
+        OUT.write_text(json.dumps(figures, indent=2) + "\n")
+        print(table(figures))
 
 
 if __name__ == "__main__":

@@ -131,32 +131,33 @@ def load(address: str, clients: int, seconds: float) -> Load:
     before = counts(address)
     began = time.monotonic()
     with ThreadPoolExecutor(clients) as pool:
-        done = [each for one in pool.map(lambda _: _ask(address, began + seconds), range(clients)) for each in one]
+        clocks = pool.map(lambda _: _request_until(address, began + seconds), range(clients))
+        latencies = [latency for clock in clocks for latency in clock]
     total = time.monotonic() - began
     spent = _difference(counts(address), before)
     denoiser = spent[DENOISER]
     return Load(
         clients,
-        len(done) / total,
-        1000 * median(done),
+        len(latencies) / total,
+        1000 * median(latencies),
         denoiser["samples"] / max(denoiser["calls"], 1),
         {
-            name: {time: model[time] / 1e6 / len(done) for time in _TIMES}
+            name: {time: model[time] / 1e6 / len(latencies) for time in _TIMES}
             for name, model in spent.items()
             if model["calls"]
         },
     )
 
 
-def _ask(address: str, until: float) -> list[float]:
+def _request_until(address: str, until: float) -> list[float]:
     """Seconds of each request; the last one is sent before the time is over."""
-    taken: list[float] = []
+    latencies: list[float] = []
     with closing(triton.InferenceServerClient(address, network_timeout=_REQUEST_SECONDS)) as client:
         while time.monotonic() < until:
             began = time.monotonic()
-            image(client, seed=len(taken))
-            taken.append(time.monotonic() - began)
-    return taken
+            image(client, seed=len(latencies))
+            latencies.append(time.monotonic() - began)
+    return latencies
 
 
 def counts(address: str) -> Counts:

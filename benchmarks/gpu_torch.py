@@ -47,14 +47,14 @@ def call(pipe: Any, seeds: Sequence[int]) -> Any:  # noqa: ANN401 - the library 
 
 def timed(pipe: Any, batch: int, runs: int) -> float:  # noqa: ANN401 - the library has no types
     """Milliseconds of one call, median; the first two are not counted."""
-    taken = []
+    times = []
     for run in range(runs + 2):
         torch.cuda.synchronize()
         began = time.monotonic()
         call(pipe, range(run * batch, (run + 1) * batch))
         torch.cuda.synchronize()
-        taken.append(1000 * (time.monotonic() - began))
-    return median(taken[2:])
+        times.append(1000 * (time.monotonic() - began))
+    return median(times[2:])
 
 
 def references(pipe: Any, seeds: Sequence[int]) -> NDArray[np.uint8]:  # noqa: ANN401 - the library has no types
@@ -74,19 +74,19 @@ def main() -> None:
     given = parser.parse_args()
     batches = [int(text) for text in given.batches.split(",")]
     pipe = pipeline(given.checkpoint)
-    found: dict[str, Any] = {"eager": {}, "compile": {}, "compile_seconds": {}}
+    figures: dict[str, Any] = {"eager": {}, "compile": {}, "compile_seconds": {}}
     if not given.warm_up:
         np.save(given.out / "reference.npy", references(pipe, range(given.seeds)))
-        found["eager"] = {batch: timed(pipe, batch, given.runs) for batch in batches}
+        figures["eager"] = {batch: timed(pipe, batch, given.runs) for batch in batches}
     pipe.unet = torch.compile(pipe.unet, mode="reduce-overhead")
     for batch in batches:
         began = time.monotonic()
         call(pipe, range(batch))
-        found["compile_seconds"][batch] = time.monotonic() - began
+        figures["compile_seconds"][batch] = time.monotonic() - began
         if not given.warm_up:
-            found["compile"][batch] = timed(pipe, batch, given.runs)
+            figures["compile"][batch] = timed(pipe, batch, given.runs)
     if not given.warm_up:
-        (given.out / "torch.json").write_text(json.dumps({**found, "torch": torch.__version__}, indent=2) + "\n")
+        (given.out / "torch.json").write_text(json.dumps({**figures, "torch": torch.__version__}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
