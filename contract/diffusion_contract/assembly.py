@@ -50,14 +50,14 @@ class Queues(ApiModel):
     """How the engines' queues join requests.
 
     Attributes:
-        max_delay_microseconds: how long they wait.
-        preferred: batch sizes that are not waited beyond.
+        max_queue_delay_microseconds: how long they wait.
+        preferred_batch_sizes: batch sizes that are not waited beyond.
         take_turns: whether the models of the denoising loop take turns.
         priorities: whether the denoiser serves requests of priority 1 before those of priority 2.
     """
 
-    max_delay_microseconds: int = Field(default=0, ge=0)
-    preferred: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    max_queue_delay_microseconds: int = Field(default=0, ge=0)
+    preferred_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
     take_turns: bool = True
     priorities: bool = False
 
@@ -92,9 +92,11 @@ class AssembleSpec(ApiModel):
             raise ValueError(f"engines: {', '.join(missing)} missing")
         if Component.CONTROLNET in self.engines:
             raise ValueError("engines: controlnet: list ControlNets in controlNets, each with its name")
-        too_large = [size for size in self.batching.preferred if size > self.shapes.batch.max]
+        too_large = [size for size in self.batching.preferred_batch_sizes if size > self.shapes.batch.max]
         if too_large:
-            raise ValueError(f"batching.preferred: {too_large} exceed shapes.batch.max {self.shapes.batch.max}")
+            raise ValueError(
+                f"batching.preferredBatchSizes: {too_large} exceed shapes.batch.max {self.shapes.batch.max}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -143,8 +145,8 @@ def assembly(
         schedulers=spec.samplers,
         shapes=spec.shapes,
         batching=Queues(
-            max_delay_microseconds=microseconds(batching.max_delay),
-            preferred=tuple(sorted(batching.preferred or ())),
+            max_queue_delay_microseconds=microseconds(batching.max_queue_delay),
+            preferred_batch_sizes=tuple(sorted(batching.preferred_batch_sizes or ())),
             take_turns=batching.take_turns,
             priorities=batching.priorities,
         ),

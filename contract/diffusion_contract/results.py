@@ -66,8 +66,8 @@ class CheckResult(StageResult, total=False):
 
     repository: str
     precision: str
-    minPsnr: float
-    worstPsnr: float
+    minPSNR: float
+    worstPSNR: float
     worstLatentError: float
     ensembles: list[str]
 
@@ -78,8 +78,8 @@ class JudgeResult(StageResult, total=False):
     passed: bool
     reason: str
     message: str
-    worstPsnr: float
-    worstSsim: float
+    worstPSNR: float
+    worstSSIM: float
     colorShift: float
     roughness: float
 

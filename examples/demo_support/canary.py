@@ -91,7 +91,7 @@ def apply(tools: Tools, namespace: str, denoiser: str) -> Place:
 def canary_rows(status: Status) -> Iterator[Row]:
     """What is known about the canary of each target, as rows."""
     for target in status.get("targets", []):
-        name, pictures, analysis = target["name"], target.get("pictures") or {}, target.get("analysis") or {}
+        name, pictures, analysis = target["name"], target.get("imageComparison") or {}, target.get("analysis") or {}
         phase, message = target.get("phase"), analysis.get("message", "")
         state = _STATES.get(analysis.get("verdict", ""), "Running")
         about_pictures = phase == "ImageComparison" or analysis.get("reason") == "ImageQuality"
@@ -148,7 +148,7 @@ def contact_sheet(place: Place, status: Status) -> bytes:
     They are named in the status from the comparison on; a canary that was refused keeps them.
     """
     for target in status.get("targets", []):
-        digest = (target.get("pictures") or {}).get("digest")
+        digest = (target.get("imageComparison") or {}).get("digest")
         if digest:
             pod = f"deployment/{place.name}-{target['name']}-{target['stableRevision']}"
             sheet = f"/store/pictures/{digest}/sheet.png"
@@ -159,7 +159,7 @@ def contact_sheet(place: Place, status: Status) -> bytes:
 def save(result: Result, path: Path) -> None:
     """Write the contact sheet; DemoError where there is none."""
     if not result.sheet.startswith(b"\x89PNG"):
-        raise DemoError("The contact sheet could not be read out of the store: see status.targets[].pictures.")
+        raise DemoError("The contact sheet could not be read out of the store: see status.targets[].imageComparison.")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(result.sheet)
 

@@ -150,7 +150,7 @@ def _row(name: str, build: Mapping[str, Any], now: datetime) -> Row:
 
 def _serving(target: Mapping[str, Any]) -> Row:
     ready, wanted = target.get("readyReplicas", 0), target.get("replicas", 0)
-    state = "Ready" if wanted and ready >= wanted and not target.get("nextRevision") else "Waiting"
+    state = "Ready" if wanted and ready >= wanted and not target.get("desiredRevision") else "Waiting"
     detail = target.get("message") or (f"{ready}/{wanted} pods · {target.get('url', '')}" if wanted else "")
     return Row(name=f"serve · {target['name']}", state=state, detail=detail)
 

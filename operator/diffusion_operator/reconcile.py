@@ -23,7 +23,7 @@ from diffusion_operator.manifests.event import event
 from diffusion_operator.metrics import Metrics, Readiness
 from diffusion_operator.metrics_scraper import MetricsScraper
 from diffusion_operator.plan import actions, budget
-from diffusion_operator.plan.collection import StoreUsers, gc_owner, live_digests, pipelines_on
+from diffusion_operator.plan.garbage_collection import StoreUsers, gc_owner, live_digests, pipelines_on
 from diffusion_operator.plan.observed import Claims, ObservedPipeline, claim_name
 from diffusion_operator.plan.planner import ObservationRequest, Plan, planning, rejection
 from diffusion_operator.plan.requests import Store

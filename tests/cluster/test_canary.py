@@ -215,7 +215,9 @@ def test_a_rollback_during_the_rollback_ends_where_the_last_one_says_and_builds_
 def test_a_slower_canary_is_taken_back(served: Kube, visitors: Load) -> None:
     """Every step waits half a second for others who might come."""
     with refusal(served, "Latency", "p95Ratio"):
-        change_good_spec(served, rollout={"analysis": {"maxP95Ratio": 2}}, serving={"batching": {"maxDelay": "500ms"}})
+        change_good_spec(
+            served, rollout={"analysis": {"maxP95Ratio": 2}}, serving={"batching": {"maxQueueDelay": "500ms"}}
+        )
     assert not visitors.lost
 
 

@@ -73,7 +73,7 @@ def test_command_line_writes_a_small_result_and_json_progress(tmp_path: Path, ra
     assert result.stat().st_size <= 4096
     body = json.loads(result.read_text())
     assert body["ensembles"] == ["generate_2_pipeline"]
-    assert body["check"]["worstPsnr"] >= body["check"]["minPsnr"] == 35.0
+    assert body["check"]["worstPSNR"] >= body["check"]["minPSNR"] == 35.0
     events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     assert {"stage", "component", "phase", "fraction", "message"} == set(events[0])
     assert str(tmp_path / "store" / "repositories" / body["digest"] / "models") in done.stderr
@@ -98,7 +98,7 @@ def test_a_repository_that_draws_something_else_fails_its_check_with_the_numbers
     store = tmp_path / "store"
     repository = str(make(store, random_checkpoint)[-1]["digest"])
     found = check(context(store), repository)
-    assert found["worstPsnr"] >= 35.0
+    assert found["worstPSNR"] >= 35.0
     assert found["worstLatentError"] < 1e-3
     assert found["ensembles"].keys() == {"generate_4_pipeline"}
     assert check(context(store), repository)["cached"]

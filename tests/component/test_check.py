@@ -61,4 +61,4 @@ def test_a_repository_draws_what_diffusers_draws(tmp_path: Path, name: str) -> N
     assert found["stage"] == "check"
     per_scheduler = len(case.get("schedulers", [0]))
     assert len(found["ensembles"]) == per_scheduler * len(case["pipelines"])
-    assert found["worstPsnr"] >= found["minPsnr"] == (30.0 if "precision" in case else 35.0)
+    assert found["worstPSNR"] >= found["minPSNR"] == (30.0 if "precision" in case else 35.0)

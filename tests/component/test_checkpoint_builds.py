@@ -69,4 +69,4 @@ def test_a_build_with_all_features_draws_what_diffusers_draws(tmp_path: Path, na
     found = build(context(tmp_path / "store"), read_local(spec))[-1]
     assert (found["stage"], found["precision"]) == ("check", "float32")
     assert len(found["ensembles"]) == len(spec["pipelines"])
-    assert found["worstPsnr"] >= found["minPsnr"] == 35.0
+    assert found["worstPSNR"] >= found["minPSNR"] == 35.0

@@ -93,8 +93,8 @@ def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -
     return {
         "repository": repository.manifest.digest,
         "precision": str(precision),
-        "minPsnr": TOLERANCES[precision],
-        "worstPsnr": round(min(item.psnr for item in metrics.values()), 2),
+        "minPSNR": TOLERANCES[precision],
+        "worstPSNR": round(min(item.psnr for item in metrics.values()), 2),
         "worstLatentError": float(f"{max(item.latent_error for item in metrics.values()):.3g}"),
         "ensembles": {name: [round(item.psnr, 2), float(f"{item.latent_error:.3g}")] for name, item in metrics.items()},
     }

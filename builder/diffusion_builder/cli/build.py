@@ -81,7 +81,7 @@ def _summary(results: Sequence[Result]) -> Result:
     """The repository's result, the figures of its check, and which stages had something to do."""
     (repository,) = (item for item in results if item["stage"] == "assemble")
     figures = [
-        {name: item[name] for name in ("digest", "minPsnr", "worstPsnr", "worstLatentError")}
+        {name: item[name] for name in ("digest", "minPSNR", "worstPSNR", "worstLatentError")}
         for item in results if item["stage"] == "check"
     ]  # fmt: skip
     done = [[item["stage"], item.get("component", ""), item["cached"]] for item in results]

@@ -190,7 +190,7 @@ def _verdict(
 ) -> Mapping[str, Any]:
     bad = [(f"Prompt {index}: {text}", reason) for index, (reason, text) in _with_index(problems)]
     pairs = [item for item in metrics if item is not None]
-    numbers: dict[str, float | None] = dict.fromkeys(("worstPsnr", "worstSsim", "colorShift", "roughness"))
+    numbers: dict[str, float | None] = dict.fromkeys(("worstPSNR", "worstSSIM", "colorShift", "roughness"))
     sound = "The stable revision generates none of the golden images; the canary's are sound."
     if pairs:
         roughness, shift = (
@@ -200,8 +200,8 @@ def _verdict(
         bad += [(f"Median over {len(pairs)} pairs: {overall[1]}", overall[0])] if overall is not None else []
         psnr, ssim = min(item.psnr for item in pairs), min(item.ssim for item in pairs)
         numbers = {
-            "worstPsnr": round(psnr, 2),
-            "worstSsim": round(ssim, 4),
+            "worstPSNR": round(psnr, 2),
+            "worstSSIM": round(ssim, 4),
             "colorShift": round(shift, 4),
             "roughness": round(roughness, 3),
         }

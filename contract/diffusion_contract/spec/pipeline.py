@@ -113,11 +113,13 @@ class DiffusionPipelineSpec(ApiModel):
             ".engines",
         ),
         Rule(
-            "!has(self.serving.batching.preferred) || "
-            "self.serving.batching.preferred.all(b, b <= self.shapes.batch.max)",
+            "!has(self.serving.batching.preferredBatchSizes) || "
+            "self.serving.batching.preferredBatchSizes.all(b, b <= self.shapes.batch.max)",
             "preferred batch sizes must not be larger than shapes.batch.max",
-            lambda self: all(size <= self.shapes.batch.max for size in self.serving.batching.preferred or ()),
-            ".serving.batching.preferred",
+            lambda self: all(
+                size <= self.shapes.batch.max for size in self.serving.batching.preferred_batch_sizes or ()
+            ),
+            ".serving.batching.preferredBatchSizes",
         ),
         Rule(
             "!has(self.scheduler) || !has(self.schedulers)",

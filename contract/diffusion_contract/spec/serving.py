@@ -6,14 +6,16 @@ from pydantic import Field
 
 from diffusion_contract.base import BY_NAME, SET, ApiModel, ShortDuration
 
+BatchSize = Annotated[int, Field(ge=1, le=128)]
+
 
 class Batching(ApiModel):
     """How the server joins requests."""
 
-    max_delay: ShortDuration = Field(
+    max_queue_delay: ShortDuration = Field(
         default="0us", description="How long a request may wait for others, such as 500us or 5ms."
     )
-    preferred: Annotated[list[Annotated[int, Field(ge=1, le=128)]], Field(max_length=16), SET] | None = Field(
+    preferred_batch_sizes: Annotated[list[BatchSize], Field(max_length=16), SET] | None = Field(
         default=None, description="Batch sizes that are sent to the engine without waiting longer."
     )
     take_turns: bool = Field(

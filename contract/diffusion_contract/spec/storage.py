@@ -11,7 +11,7 @@ from diffusion_contract.base import (
     Rule,
     transition,
 )
-from diffusion_contract.spec.collection import Collection, DigestPrefix
+from diffusion_contract.spec.garbage_collection import DigestPrefix, GarbageCollection
 
 AccessMode = Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
 
@@ -53,7 +53,7 @@ class Storage(ApiModel):
     storage_class_name: ObjectName | None = Field(
         default=None, description="Class of the created claim; the cluster's default class when not given."
     )
-    gc: Collection | None = Field(
+    gc: GarbageCollection | None = Field(
         default=None, description="Delete what no pipeline needs any more; nothing is deleted without it."
     )
     retain: Annotated[list[DigestPrefix], Field(max_length=256)] | None = Field(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from diffusion_contract.base import ApiModel
-from diffusion_contract.spec.collection import CollectionStatus
+from diffusion_contract.spec.garbage_collection import GarbageCollectionStatus
 
 State = Literal["Waiting", "Queued", "Pending", "Running", "Ready", "Failed"]
 Digest = Annotated[str, Field(max_length=64)]
@@ -68,8 +68,12 @@ class ComponentStatus(BuildStatus):
 class CheckStatus(BuildStatus):
     """The comparison of the repository's pictures with those of diffusers."""
 
-    worst_psnr: float | None = Field(default=None, description="Of all ensembles, dB; higher is better.")
-    min_psnr: float | None = Field(default=None, description="What is asked for with this precision, dB.")
+    worst_psnr: float | None = Field(
+        default=None, alias="worstPSNR", description="Of all ensembles, dB; higher is better."
+    )
+    min_psnr: float | None = Field(
+        default=None, alias="minPSNR", description="What is asked for with this precision, dB."
+    )
     worst_latent_error: float | None = Field(default=None, description="Largest difference of a latent.")
 
 
@@ -84,11 +88,15 @@ class AnalysisStatus(ApiModel):
     )
 
 
-class PicturesStatus(BuildStatus):
+class ImageComparisonStatus(BuildStatus):
     """The comparison of a canary's pictures with those of the stable revision; the digest names both in the store."""
 
-    worst_psnr: float | None = Field(default=None, description="Least likeness of a pair of pictures, dB.")
-    worst_ssim: float | None = Field(default=None, description="Least structural similarity of a pair.")
+    worst_psnr: float | None = Field(
+        default=None, alias="worstPSNR", description="Least likeness of a pair of pictures, dB."
+    )
+    worst_ssim: float | None = Field(
+        default=None, alias="worstSSIM", description="Least structural similarity of a pair."
+    )
     color_shift: float | None = Field(default=None, description="Largest difference of the colours of a pair.")
 
 
@@ -116,8 +124,10 @@ class TargetStatus(ApiModel):
     name: str = Field(description="Name of the target.")
     repository: BuildStatus = Field(description="The Triton model repository.")
     check: CheckStatus = Field(default=CheckStatus(state="Waiting"), description="Whether it draws what it should.")
-    vram_bytes: int | None = Field(
-        default=None, description="GPU memory that a pod should need, bytes, as the builder estimates it."
+    estimated_gpu_memory_bytes: int | None = Field(
+        default=None,
+        alias="estimatedGPUMemoryBytes",
+        description="GPU memory that a pod should need, bytes, as the builder estimates it.",
     )
     gpu_memory_bytes: int | None = Field(
         default=None, description="GPU memory of the product or MIG slice, bytes, where it is known."
@@ -126,18 +136,20 @@ class TargetStatus(ApiModel):
         default=None, description="What may keep the servers from starting: a GPU that is too small."
     )
     stable_revision: str | None = Field(default=None, description="Revision that has the traffic.")
-    next_revision: str | None = Field(default=None, description="Revision that is being started.")
+    desired_revision: str | None = Field(default=None, description="Revision that is being started.")
     canary_revision: str | None = Field(default=None, description="Revision that is being judged, or was taken back.")
     canary_weight: int | None = Field(
         default=None, description="Share of the requests that the canary gets, percent; a goal when pods decide."
     )
-    canary_ready: int | None = Field(default=None, description="Pods of the canary that are ready.")
+    canary_ready_replicas: int | None = Field(default=None, description="Pods of the canary that are ready.")
     phase: Annotated[str, Field(max_length=16)] | None = Field(
         default=None, description="Phase of the canary: ImageComparison, Step, Promoting or Rejected."
     )
     step: int | None = Field(default=None, description="Step of the rollout that the canary is in, from 1.")
     analysis: AnalysisStatus | None = Field(default=None, description="What is known about the canary.")
-    pictures: PicturesStatus | None = Field(default=None, description="The comparison of the canary's pictures.")
+    image_comparison: ImageComparisonStatus | None = Field(
+        default=None, description="The comparison of the canary's pictures."
+    )
     variants: list[VariantStatus] | None = Field(
         default=None,
         description="The experiment, side by side.",
@@ -183,5 +195,7 @@ class DiffusionPipelineStatus(ApiModel):
         description="What is served.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
-    collection: CollectionStatus | None = Field(default=None, description="The last garbage collection of the store.")
+    garbage_collection: GarbageCollectionStatus | None = Field(
+        default=None, description="The last garbage collection of the store."
+    )
     ensembles: list[str] = Field(default=[], description="Names of the models that a client asks for.")

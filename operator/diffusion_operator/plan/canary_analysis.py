@@ -17,7 +17,7 @@ from diffusion_operator.rollout.canary import IMAGE_QUALITY, INCONCLUSIVE
 from diffusion_operator.views.base import rfc3339
 
 JUDGE = "judge"
-NUMBERS = ("worstPsnr", "worstSsim", "colorShift")
+NUMBERS = ("worstPSNR", "worstSSIM", "colorShift")
 
 
 def comparison(context: PlanContext, target: str, state: RolloutState) -> BuildStep | None:

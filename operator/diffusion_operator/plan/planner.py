@@ -17,7 +17,14 @@ from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests import pvc
 from diffusion_operator.manifests.event import PendingEvent
-from diffusion_operator.plan import build_conditions, canary_analysis, collection, report, serving, serving_conditions
+from diffusion_operator.plan import (
+    build_conditions,
+    canary_analysis,
+    garbage_collection,
+    report,
+    serving,
+    serving_conditions,
+)
 from diffusion_operator.plan.actions import Action, Apply
 from diffusion_operator.plan.builds import BuildGraph
 from diffusion_operator.plan.context import PlanContext, plan_context
@@ -113,7 +120,9 @@ class Planning:
 
     def _needs(self) -> ObservationRequest:
         observed, store, builds = self.context.observed, self.context.store, self.context.builds
-        is_due = store is not None and builds is not None and builds.complete and collection.is_due(observed, store)
+        is_due = (
+            store is not None and builds is not None and builds.complete and garbage_collection.is_due(observed, store)
+        )
         scrape_targets = (
             canary_analysis.scrape_targets(observed, self.targets.contexts) if observed.windows is None else ()
         )
@@ -144,7 +153,7 @@ def _actions(context: PlanContext, targets: TargetPlans) -> Iterator[Action]:
         yield from _build_actions(context, context.builds)
     yield from serving.actions(context, targets)
     if context.store is not None:
-        yield from collection.actions(observed, context.store, context.settings)
+        yield from garbage_collection.actions(observed, context.store, context.settings)
 
 
 def _build_actions(context: PlanContext, builds: BuildGraph) -> Iterator[Action]:

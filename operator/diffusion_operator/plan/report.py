@@ -11,7 +11,7 @@ from diffusion_operator.api.status import (
     ComponentStatus,
     Condition,
     DiffusionPipelineStatus,
-    PicturesStatus,
+    ImageComparisonStatus,
     SourceStatus,
     Summary,
     TargetStatus,
@@ -20,7 +20,7 @@ from diffusion_operator.api.status import (
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.event import PendingEvent
-from diffusion_operator.plan import collection, memory
+from diffusion_operator.plan import garbage_collection, memory
 from diffusion_operator.plan.builds import BuildGraph, names
 from diffusion_operator.plan.context import PlanContext
 from diffusion_operator.plan.estimate import with_estimate
@@ -84,7 +84,7 @@ def pipeline_status(
         source=_source(builds.fetch) if builds is not None else None,
         components={name: _component(name, builds, present.get(name, {})) for name in components},
         targets=[_target(observed, plan, builds) for plan in targets.plans],
-        collection=collection.status(observed),
+        garbage_collection=garbage_collection.status(observed),
         ensembles=_ensembles(builds),
     )
 
@@ -177,25 +177,25 @@ def _component(name: str, builds: BuildGraph | None, present: JsonObject) -> Com
 def _target(observed: ObservedPipeline, plan: TargetPlan, builds: BuildGraph | None) -> TargetStatus:
     state, serving, progress, sku = plan.state, plan.serving, plan.progress, plan.target.sku
     assemble = builds.assembles.get(sku) if builds is not None else None
-    vram_bytes = assemble.result.get("vramBytes") or None if assemble is not None else None
+    estimated_gpu_memory_bytes = assemble.result.get("vramBytes") or None if assemble is not None else None
     service = naming.target_service(observed.owner.name, plan.target.name)
     problem = plan.context.problem
     return TargetStatus(
         name=plan.target.name,
         repository=step_status(assemble),
         check=_check(builds.checks.get(sku) if builds is not None else None),
-        vram_bytes=vram_bytes,
+        estimatedGPUMemoryBytes=estimated_gpu_memory_bytes,
         gpu_memory_bytes=memory.memory_bytes(sku),
-        warning=memory.memory_warning(sku, vram_bytes),
+        warning=memory.memory_warning(sku, estimated_gpu_memory_bytes),
         stable_revision=state.stable,
-        next_revision=state.desired if state.desired != state.stable else None,
+        desired_revision=state.desired if state.desired != state.stable else None,
         canary_revision=state.desired if progress is not None else None,
         canary_weight=plan.step.weight if progress is not None else None,
-        canary_ready=state.ready(state.desired) if progress is not None else None,
+        canary_ready_replicas=state.ready(state.desired) if progress is not None else None,
         phase=progress.phase if progress is not None else None,
         step=progress.step + 1 if progress is not None and progress.phase == "Step" else None,
         analysis=_analysis(plan),
-        pictures=_images(plan.context.comparison),
+        image_comparison=_images(plan.context.comparison),
         variants=_variants(observed, plan),
         history=[item.name for item in state.revisions if item.served and item.name != state.stable] or None,
         replicas=serving.replicas if serving is not None else 0,
@@ -217,16 +217,16 @@ def _analysis(plan: TargetPlan) -> AnalysisStatus | None:
     )
 
 
-def _images(step: BuildStep | None) -> PicturesStatus | None:
+def _images(step: BuildStep | None) -> ImageComparisonStatus | None:
     if step is None:
         return None
-    numbers = {name: step.result.get(name) for name in ("worstPsnr", "worstSsim", "colorShift")}
-    return PicturesStatus.model_validate(step_status(step).model_dump() | numbers)
+    numbers = {name: step.result.get(name) for name in ("worstPSNR", "worstSSIM", "colorShift")}
+    return ImageComparisonStatus.model_validate(step_status(step).model_dump() | numbers)
 
 
 def _check(step: BuildStep | None) -> CheckStatus:
     report = step.result if step is not None else {}
-    numbers = {name: report.get(name) for name in ("worstPsnr", "minPsnr", "worstLatentError")}
+    numbers = {name: report.get(name) for name in ("worstPSNR", "minPSNR", "worstLatentError")}
     return CheckStatus.model_validate(step_status(step).model_dump() | numbers)
 
 

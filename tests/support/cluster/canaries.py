@@ -52,7 +52,7 @@ def changes(**spec: Any) -> Object:  # noqa: ANN401 - fields of a spec
     """A good spec's difference from the one that is served first, with these fields."""
     fields: Object = {
         "model": using("few-steps"),
-        "serving": {"batching": {"maxDelay": "0us"}},
+        "serving": {"batching": {"maxQueueDelay": "0us"}},
         "shapes": sizes(LARGE),
         "targets": [{"name": "cpu"}],
     }

@@ -41,6 +41,8 @@ SPECS: dict[str, dict[str, Any]] = {
             {"type": "EulerAncestral"},
             {"type": "LCM"},
         ],
-        "serving": {"batching": {"maxDelay": "5ms", "preferred": [4, 8], "takeTurns": False, "priorities": True}},
+        "serving": {
+            "batching": {"maxQueueDelay": "5ms", "preferredBatchSizes": [4, 8], "takeTurns": False, "priorities": True}
+        },
     },
 }

@@ -265,9 +265,9 @@ def result_of(job: JsonObject) -> JsonObject:
         result["content"] = digest_of("content" + job["metadata"]["name"])
     if stage == "judge":
         result |= {"passed": True, "reason": "Passed", "message": "The pictures are alike.", "pictures": 3}
-        result |= {"worstPsnr": 41.5, "worstSsim": 0.98, "colorShift": 0.01}
+        result |= {"worstPSNR": 41.5, "worstSSIM": 0.98, "colorShift": 0.01}
     if stage == "check":
-        result |= {"worstPsnr": 61.5, "minPsnr": 35.0, "worstLatentError": 0.0001}
+        result |= {"worstPSNR": 61.5, "minPSNR": 35.0, "worstLatentError": 0.0001}
     if stage == "assemble":
         document = json.loads(arguments[arguments.index("--spec") + 1])
         result["ensembles"] = [f"generate_{steps}_pipeline" for steps in document["pipelines"][0]["steps"]]

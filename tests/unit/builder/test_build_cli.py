@@ -149,11 +149,11 @@ _SPECS: dict[str, _Case] = {
         "pipelines: feature controlnet needs a ControlNet",
     ),
     "preferred batch": (
-        {"serving": {"batching": {"preferred": [99]}}}, Reason.INVALID_SPEC,
-        "serving.batching.preferred: preferred batch sizes must not be larger",
+        {"serving": {"batching": {"preferredBatchSizes": [99]}}}, Reason.INVALID_SPEC,
+        "serving.batching.preferredBatchSizes: preferred batch sizes must not be larger",
     ),
     "a delay without unit": (
-        {"serving": {"batching": {"maxDelay": "5"}}}, Reason.INVALID_SPEC, "serving.batching.maxDelay",
+        {"serving": {"batching": {"maxQueueDelay": "5"}}}, Reason.INVALID_SPEC, "serving.batching.maxQueueDelay",
     ),
     "one ControlNet twice": (
         {"model": {"controlNets": [{"name": "a", "source": {"path": "x"}}] * 2}}, Reason.INVALID_SPEC,

@@ -80,7 +80,14 @@ _MATRIX: dict[str, Callable[[dict[str, Any]], tuple[_Spec, _Spec]]] = {
             "targets": [{"name": "l4", "gpu": {"product": "NVIDIA-L4"}}],
             "engines": {"optimizationLevel": 4, "workspace": 2048},
             "schedulers": [{"type": "Euler", "useKarrasSigmas": True, "name": "karras"}, {"type": "DDIM"}],
-            "serving": {"batching": {"maxDelay": "5ms", "preferred": [4, 8], "takeTurns": False, "priorities": True}},
+            "serving": {
+                "batching": {
+                    "maxQueueDelay": "5ms",
+                    "preferredBatchSizes": [4, 8],
+                    "takeTurns": False,
+                    "priorities": True,
+                }
+            },
         },
     ),
 }  # fmt: skip

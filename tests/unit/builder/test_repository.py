@@ -83,7 +83,7 @@ def _spec(
         "runtime": runtime,
         "pipelines": [{"task": "generate", "steps": [2]}],
         "shapes": {"batch": {"min": 1, "opt": 4, "max": 8}, "height": side, "width": side},
-        "batching": {"maxDelayMicroseconds": 500, "preferred": [4, 8]},
+        "batching": {"maxQueueDelayMicroseconds": 500, "preferredBatchSizes": [4, 8]},
     }
     return parse(AssembleSpec, json.dumps(body | changes), "--spec")
 

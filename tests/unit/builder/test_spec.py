@@ -29,13 +29,13 @@ GOOD: dict[str, Any] = {
         "height": {"min": 64, "opt": 64, "max": 128},
         "width": {"min": 64, "opt": 64, "max": 128},
     },
-    "batching": {"maxDelayMicroseconds": 100, "preferred": [4, 8]},
+    "batching": {"maxQueueDelayMicroseconds": 100, "preferredBatchSizes": [4, 8]},
 }
 
 
 def test_the_documented_form_is_read() -> None:
     spec = parse(AssembleSpec, json.dumps(GOOD), "--spec")
-    assert spec.batching.max_delay_microseconds == 100
+    assert spec.batching.max_queue_delay_microseconds == 100
     assert spec.pipelines[0].steps == (4, 20)
     assert [one.request_name for one in spec.schedulers] == ["ddim", "karras"]
 
@@ -71,8 +71,8 @@ def test_the_documented_form_is_read() -> None:
         (["shapes", "height", "opt"], 65, "shapes.height.opt: must be a multiple of 8"),
         (["shapes", "width", "min"], 8, "greater than or equal to 32"),
         (["shapes", "depth"], {}, "shapes.depth"),
-        (["batching", "preferred"], [16], "exceed shapes.batch.max 8"),
-        (["batching", "maxDelayMicroseconds"], -1, "maxDelayMicroseconds"),
+        (["batching", "preferredBatchSizes"], [16], "exceed shapes.batch.max 8"),
+        (["batching", "maxQueueDelayMicroseconds"], -1, "maxQueueDelayMicroseconds"),
         (["extra"], 1, "extra"),
     ],
 )

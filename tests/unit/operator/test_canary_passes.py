@@ -6,7 +6,7 @@ import pytest
 
 from diffusion_operator import naming
 from diffusion_operator.analysis import Window
-from diffusion_operator.plan.collection import StoreUsers, live_digests
+from diffusion_operator.plan.garbage_collection import StoreUsers, live_digests
 from diffusion_operator.plan.requests import Store
 from diffusion_operator.views.serving import DeploymentView
 from tests.support.operator.canaries import (
@@ -97,7 +97,7 @@ def test_bad_pictures_are_never_served(cluster: FakeCluster) -> None:
         reconcile_with(cluster, FakeScraper(GOOD))
         for job in cluster.unfinished_jobs():
             if job["metadata"]["name"].startswith("judge"):
-                numbers = {"digest": "d" * 64, "stage": "judge", "worstPsnr": 6.5}
+                numbers = {"digest": "d" * 64, "stage": "judge", "worstPSNR": 6.5}
                 cluster.end_job(job, 0, {"passed": False, "message": "Picture 1 has NaN.", **numbers})
         run_rollout(cluster, passes=1)
         assert not cluster.pipeline()["status"]["targets"][0].get("canaryWeight")

@@ -96,8 +96,8 @@ def test_only_one_of_several_pipelines_collects(cluster: FakeCluster) -> None:
 
 def test_the_status_says_what_was_freed(cluster: FakeCluster) -> None:
     serve(cluster)
-    found = cluster.pipeline()["status"]["collection"]
-    assert (found["state"], found["bytes"], found["deleted"], found["kept"]) == ("Succeeded", 4096, 3, 9)
+    found = cluster.pipeline()["status"]["garbageCollection"]
+    assert (found["state"], found["freedBytes"], found["deleted"], found["retained"]) == ("Succeeded", 4096, 3, 9)
     assert found["dryRun"] is False
     cluster.writes.clear()
     reconcile(cluster)
@@ -107,7 +107,7 @@ def test_the_status_says_what_was_freed(cluster: FakeCluster) -> None:
 def test_a_dry_run_says_what_would_be_freed(cluster: FakeCluster) -> None:
     cluster.apply_pipeline(storage=COMMON | {"gc": DAILY | {"dryRun": True}})
     serve(cluster)
-    assert cluster.pipeline()["status"]["collection"]["dryRun"] is True
+    assert cluster.pipeline()["status"]["garbageCollection"]["dryRun"] is True
 
 
 def test_the_last_result_stays_until_the_next_is_there(cluster: FakeCluster) -> None:
@@ -119,10 +119,10 @@ def test_the_last_result_stays_until_the_next_is_there(cluster: FakeCluster) -> 
     job["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
     settle(cluster)
     assert len(collections(cluster)) == 2
-    assert cluster.pipeline()["status"]["collection"]["job"] == yesterday
+    assert cluster.pipeline()["status"]["garbageCollection"]["job"] == yesterday
     build(cluster)
     [newest] = collections(cluster)
-    assert cluster.pipeline()["status"]["collection"]["job"] == newest["metadata"]["name"] != yesterday
+    assert cluster.pipeline()["status"]["garbageCollection"]["job"] == newest["metadata"]["name"] != yesterday
 
 
 def test_a_failure_is_told_and_the_pipeline_stays_ready(cluster: FakeCluster) -> None:
@@ -130,8 +130,8 @@ def test_a_failure_is_told_and_the_pipeline_stays_ready(cluster: FakeCluster) ->
     [job] = collections(cluster)
     cluster.end_job(job, 74, {"error": {"reason": "ArtifactDamaged", "message": "engines/ab is damaged."}})
     settle(cluster)
-    assert cluster.pipeline()["status"]["collection"]["state"] == "Failed"
-    assert "engines/ab" in cluster.pipeline()["status"]["collection"]["message"]
+    assert cluster.pipeline()["status"]["garbageCollection"]["state"] == "Failed"
+    assert "engines/ab" in cluster.pipeline()["status"]["garbageCollection"]["message"]
     assert cluster.condition("EnginesReady")["status"] == "True"
 
 

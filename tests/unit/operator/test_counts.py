@@ -109,7 +109,7 @@ def test_an_image_encoder_of_its_own_rebuilds_what_reads_it_and_nothing_else() -
     [
         {"scheduler": {"type": "Euler"}},
         {"pipelines": [{"task": "generate", "steps": [4, 50]}]},
-        {"serving": {"batching": {"maxDelay": "5ms", "preferred": [4]}}},
+        {"serving": {"batching": {"maxQueueDelay": "5ms", "preferredBatchSizes": [4]}}},
         {"targets": [{**target, "replicas": 3} for target in TARGETS]},
         {"targets": [{**target, "labels": {"team": "drawing"}} for target in TARGETS]},
         {"engines": {"labels": {"team": "drawing"}}},

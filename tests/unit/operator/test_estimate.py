@@ -59,4 +59,4 @@ def test_the_server_gets_the_flags_that_its_repository_asks_for() -> None:
     [deployment] = cluster.names("Deployment")
     [server] = cluster.objects["Deployment", deployment]["spec"]["template"]["spec"]["containers"]
     assert "--rate-limit=execution_count" in server["args"]
-    assert cluster.pipeline()["status"]["targets"][0]["vramBytes"] == 5
+    assert cluster.pipeline()["status"]["targets"][0]["estimatedGPUMemoryBytes"] == 5

@@ -12,7 +12,7 @@ from diffusion_operator.analysis import Window
 from diffusion_operator.analysis.counters import StepCounters
 from diffusion_operator.analysis.window import Traffic
 from diffusion_operator.api import KIND
-from diffusion_operator.plan.collection import StoreUsers, live_digests
+from diffusion_operator.plan.garbage_collection import StoreUsers, live_digests
 from diffusion_operator.plan.requests import Store
 from diffusion_operator.preview import preview
 from diffusion_operator.views.job import JobView

@@ -53,7 +53,7 @@ def test_a_slice_that_is_too_small_is_told_once_and_tried_all_the_same() -> None
     [target] = cluster.pipeline()["status"]["targets"]
     assert "about 12.0 GiB" in target["warning"]
     assert "MIG-1g.10gb has 9.5" in target["warning"]
-    assert target["vramBytes"] > target["gpuMemoryBytes"]
+    assert target["estimatedGPUMemoryBytes"] > target["gpuMemoryBytes"]
     assert told(cluster) == [target["warning"]]
     assert cluster.names("Deployment")
     cluster.pipeline()["status"].pop("targets")

@@ -101,7 +101,7 @@ def test_a_change_of_the_unet_alone_builds_one_export_and_one_engine(cluster: Fa
     [
         {"scheduler": {"type": "Euler"}},
         {"pipelines": [{"task": "generate", "steps": [4]}]},
-        {"serving": {"batching": {"maxDelay": "5ms"}}},
+        {"serving": {"batching": {"maxQueueDelay": "5ms"}}},
         {"serving": {"batching": {"takeTurns": False}}},
     ],
     ids=["scheduler", "steps", "delay", "turns"],
@@ -193,5 +193,5 @@ def test_a_repository_that_draws_other_pictures_than_diffusers_is_not_served(clu
 def test_the_figures_of_the_check_are_in_the_status(cluster: FakeCluster) -> None:
     serve(cluster)
     [target] = cluster.pipeline()["status"]["targets"]
-    assert target["check"]["worstPsnr"] == 61.5
+    assert target["check"]["worstPSNR"] == 61.5
     assert target["check"]["state"] == "Ready"

@@ -9,7 +9,7 @@ from diffusion_contract.base import ApiModel, Duration
 DigestPrefix = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{8,64}$")]
 
 
-class Collection(ApiModel):
+class GarbageCollection(ApiModel):
     """When artifacts go that no pipeline in the namespace needs any more.
 
     Of several pipelines that share a claim, the first by name of those with this field collects, for all of them.
@@ -23,7 +23,7 @@ class Collection(ApiModel):
     dry_run: bool = Field(default=False, description="Only tell in the status what would be freed.")
 
 
-class CollectionStatus(ApiModel):
+class GarbageCollectionStatus(ApiModel):
     """The last garbage collection."""
 
     state: Literal["Running", "Succeeded", "Failed"] = Field(description="How far it is.")
@@ -32,7 +32,7 @@ class CollectionStatus(ApiModel):
         default=None, description="When it finished.", json_schema_extra={"format": "date-time"}
     )
     dry_run: bool = Field(default=False, description="True when nothing was deleted.")
-    bytes: int | None = Field(default=None, description="What was freed, or would be in a dry run, bytes.")
+    freed_bytes: int | None = Field(default=None, description="What was freed, or would be in a dry run, bytes.")
     deleted: int | None = Field(default=None, description="Artifacts that were deleted, or would be.")
-    kept: int | None = Field(default=None, description="Artifacts that stay.")
+    retained: int | None = Field(default=None, description="Artifacts that stay.")
     message: Annotated[str, Field(max_length=1024)] | None = Field(default=None, description="Why it failed.")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from diffusion_contract.durations import seconds
 from diffusion_contract.enums import Stage
-from diffusion_contract.spec.collection import Collection, CollectionStatus
+from diffusion_contract.spec.garbage_collection import GarbageCollection, GarbageCollectionStatus
 from diffusion_operator import digests, naming
 from diffusion_operator.conditions import shortened
 from diffusion_operator.json_objects import parse_json_object
@@ -78,36 +78,36 @@ def actions(observed: ObservedPipeline, store: Store, settings: Settings) -> Ite
         # The last result stays in the status until there is a newer one.
         if view.name != current and not view.terminating and (ended or current is None):
             yield release_job(view, observed.owner)
-    collection = observed.spec.storage.gc
-    if collection is not None and observed.live_digests:
-        yield _start(collection, observed.live_digests, store, observed, settings)
+    options = observed.spec.storage.gc
+    if options is not None and observed.live_digests:
+        yield _start(options, observed.live_digests, store, observed, settings)
 
 
-def status(observed: ObservedPipeline) -> CollectionStatus | None:
+def status(observed: ObservedPipeline) -> GarbageCollectionStatus | None:
     """The newest Job, as the status shows it."""
     views = sorted(_views(observed), key=lambda view: view.created_at or "")
     ended = [view for view in views if view.phase in {"Succeeded", "Failed"}]
     return _status((ended or views)[-1]) if views and observed.spec.storage.gc is not None else None
 
 
-def _status(view: JobView) -> CollectionStatus:
+def _status(view: JobView) -> GarbageCollectionStatus:
     states: dict[str, Literal["Succeeded", "Failed"]] = {"Succeeded": "Succeeded", "Failed": "Failed"}
-    return CollectionStatus(
+    return GarbageCollectionStatus(
         state=states.get(view.phase, "Running"),
         job=view.name,
         finished_at=view.finished_at,
         dry_run=bool(view.result.get("dryRun", False)),
-        bytes=view.result.get("sizeBytes"),
+        freed_bytes=view.result.get("sizeBytes"),
         deleted=view.result.get("deleted"),
-        kept=view.result.get("kept"),
+        retained=view.result.get("kept"),
         message=shortened(view.failure.message, MAX_MESSAGE) if view.failure is not None else None,
     )
 
 
 def _job_name(observed: ObservedPipeline, store: Store) -> str | None:
     """Name of the Job of this interval; None when this pipeline asks for no collection."""
-    collection = observed.spec.storage.gc
-    return naming.job(Stage.GC, None, _key(collection, store, observed.now)) if collection is not None else None
+    options = observed.spec.storage.gc
+    return naming.job(Stage.GC, None, _key(options, store, observed.now)) if options is not None else None
 
 
 def _views(observed: ObservedPipeline) -> list[JobView]:
@@ -115,14 +115,14 @@ def _views(observed: ObservedPipeline) -> list[JobView]:
 
 
 def _start(
-    collection: Collection, keep: frozenset[str], store: Store, observed: ObservedPipeline, settings: Settings
+    options: GarbageCollection, keep: frozenset[str], store: Store, observed: ObservedPipeline, settings: Settings
 ) -> StartJob:
     request = JobRequest(
         stage=Stage.GC,
         component=None,
         sku=None,
-        key=_key(collection, store, observed.now),
-        arguments=tuple(_arguments(collection, sorted(keep))),
+        key=_key(options, store, observed.now),
+        arguments=tuple(_arguments(options, sorted(keep))),
         resources=SMALL,
         timeout_seconds=TIMEOUT_SECONDS,
         claim=store.claim,
@@ -131,15 +131,15 @@ def _start(
     return StartJob(job(request, observed.owner, settings))
 
 
-def _arguments(collection: Collection, keep: list[str]) -> Iterator[str]:
+def _arguments(options: GarbageCollection, keep: list[str]) -> Iterator[str]:
     for first in range(0, len(keep), DIGESTS_PER_ARGUMENT):
         yield from ("--keep", ",".join(keep[first : first + DIGESTS_PER_ARGUMENT]))
-    yield from ("--grace", collection.grace)
-    if collection.dry_run:
+    yield from ("--grace", options.grace)
+    if options.dry_run:
         yield "--dry-run"
 
 
-def _key(collection: Collection, store: Store, now: datetime) -> str:
-    interval = int(now.timestamp()) // seconds(collection.interval)
-    inputs = {"uid": store.uid, "settings": collection.model_dump(mode="json"), "interval": interval}
+def _key(options: GarbageCollection, store: Store, now: datetime) -> str:
+    interval = int(now.timestamp()) // seconds(options.interval)
+    inputs = {"uid": store.uid, "settings": options.model_dump(mode="json"), "interval": interval}
     return digests.build_key(Stage.GC, store.claim, inputs)
