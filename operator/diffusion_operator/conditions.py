@@ -42,7 +42,7 @@ class Reason(StrEnum):
     COMPILING = "Compiling"
     WAITING_FOR_ENGINES = "WaitingForEngines"
     ASSEMBLING = "Assembling"
-    CHECKING = "Checking"
+    CHECKING_PARITY = "CheckingParity"
     WAITING_FOR_REPOSITORY = "WaitingForRepository"
     STARTING = "Starting"
     ROLLING_OUT = "RollingOut"
@@ -53,8 +53,8 @@ class Reason(StrEnum):
 
     # Somebody has to do something: the operator's own reasons.
     INVALID_SPEC = "InvalidSpec"
-    NAME_TAKEN = "NameTaken"
-    OBJECT_REFUSED = "ObjectRefused"
+    NAME_CONFLICT = "NameConflict"
+    OBJECT_REJECTED = "ObjectRejected"
     STORAGE_NOT_FOUND = "StorageNotFound"
     STORAGE_NOT_SHARED = "StorageNotShared"
     UNSCHEDULABLE = "Unschedulable"
@@ -63,16 +63,16 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     TIMED_OUT = "TimedOut"
     BUILD_FAILED = "BuildFailed"
-    EVIDENCE_LOST = "EvidenceLost"
+    RESULT_LOST = "ResultLost"
     CRASH_LOOP_BACK_OFF = "CrashLoopBackOff"
     VERIFY_FAILED = "VerifyFailed"
     NOT_READY = "NotReady"
     CANARY_REJECTED = "CanaryRejected"
-    REVISION_NOT_KEPT = "RevisionNotKept"
+    REVISION_NOT_IN_HISTORY = "RevisionNotInHistory"
     VARIANT_FAILED = "VariantFailed"
 
     # Only told, in a Warning: serving is tried all the same.
-    GPU_TOO_SMALL = "GPUTooSmall"
+    INSUFFICIENT_GPU_MEMORY = "InsufficientGPUMemory"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ PROGRESS = frozenset(
         Reason.COMPILING,
         Reason.WAITING_FOR_ENGINES,
         Reason.ASSEMBLING,
-        Reason.CHECKING,
+        Reason.CHECKING_PARITY,
         Reason.WAITING_FOR_REPOSITORY,
         Reason.STARTING,
         Reason.ROLLING_OUT,

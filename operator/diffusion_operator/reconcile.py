@@ -115,7 +115,7 @@ class Reconciler:
             for action in plan.actions:
                 await self._execute(action, observed)
         except (NameConflictError, RejectedError) as error:
-            reason = Reason.NAME_TAKEN if isinstance(error, NameConflictError) else Reason.OBJECT_REFUSED
+            reason = Reason.NAME_CONFLICT if isinstance(error, NameConflictError) else Reason.OBJECT_REJECTED
             return inputs.plan(ConditionUpdate(ConditionType.ACCEPTED, ok=False, reason=reason, message=str(error)))
         return plan
 

@@ -71,7 +71,9 @@ def repository_ready(observed: ObservedPipeline, builds: BuildGraph | None) -> C
     if observed.spec.suspend:
         return _repository(Reason.SUSPENDED, SUSPENDED)
     if all(step.succeeded for step in builds.assembles.values()):
-        return _repository(Reason.CHECKING, "The repository's images are being compared with those of diffusers.")
+        return _repository(
+            Reason.CHECKING_PARITY, "The repository's images are being compared with those of diffusers."
+        )
     return _repository(Reason.ASSEMBLING, "The Triton model repository is being assembled.")
 
 

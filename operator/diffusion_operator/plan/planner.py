@@ -35,7 +35,7 @@ from diffusion_operator.plan.steps import JobLauncher, admissions, recently_crea
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.base import rfc3339
 
-FINAL = frozenset({Reason.CANARY_REJECTED, Reason.REVISION_NOT_KEPT})
+FINAL = frozenset({Reason.CANARY_REJECTED, Reason.REVISION_NOT_IN_HISTORY})
 """Reasons that nothing but another spec changes."""
 
 POLL_SECONDS = 10.0

@@ -112,7 +112,7 @@ def gpu_warnings(status: DiffusionPipelineStatus, present: JsonObject) -> Iterat
     present_warnings = {entry.get("warning") for entry in present.get("targets", [])}
     for text in dict.fromkeys(target.warning for target in status.targets if target.warning is not None):
         if text not in present_warnings:
-            yield PendingEvent(warning=True, reason=Reason.GPU_TOO_SMALL, message=text)
+            yield PendingEvent(warning=True, reason=Reason.INSUFFICIENT_GPU_MEMORY, message=text)
 
 
 def canary_events(targets: TargetPlans) -> Iterator[PendingEvent]:
@@ -121,19 +121,19 @@ def canary_events(targets: TargetPlans) -> Iterator[PendingEvent]:
         update = plan.step.progress_updates.get(plan.state.desired or "")
         text = _canary_text(targets.strategy, update) if update is not None and plan.progress is not None else ""
         if text:
-            message = f"Target {plan.target.name}: canary {plan.state.desired} {text}."
+            message = f"Target {plan.target.name}, canary {plan.state.desired}: {text}."
             yield PendingEvent(warning=False, reason=Reason.CANARY_PROGRESSING, message=message)
 
 
 def _canary_text(strategy: Strategy, progress: RolloutProgress) -> str:
     """Empty for phases that have no Event: a rejection is reported as a condition."""
     if progress.phase == "ImageComparison":
-        return "is compared by its images" if progress.observing else "is started"
+        return "image comparison started" if progress.observing else "starting"
     if progress.phase == "Step":
-        verb = "gets" if progress.observing else "will get"
-        step = f"step {progress.step + 1} of {len(strategy.weights)}"
-        return f"{verb} {strategy.weights[progress.step]} % of the requests ({step})"
-    return "has passed and grows to full size" if progress.phase == "Promoting" else ""
+        weight = strategy.weights[progress.step]
+        text = f"receives {weight} % of the requests" if progress.observing else f"weight set to {weight} %"
+        return f"{text} (step {progress.step + 1} of {len(strategy.weights)})"
+    return "passed its analysis and is being scaled to full size" if progress.phase == "Promoting" else ""
 
 
 def _summary(components: int, builds: BuildGraph | None, plans: Sequence[TargetPlan]) -> Summary:
@@ -149,7 +149,7 @@ def _canary_column(plans: Sequence[TargetPlan]) -> str | None:
     for variant in (variant for plan in plans for variant in plan.variants):
         complete[variant.variant.name] = complete.get(variant.variant.name, True) and variant.complete
     if complete:
-        return f"A/B {sum(complete.values())}/{len(complete)}"
+        return f"experiment {sum(complete.values())}/{len(complete)}"
     plan = next((plan for plan in plans if plan.progress is not None and plan.progress.phase != "Served"), None)
     if plan is None:
         return None

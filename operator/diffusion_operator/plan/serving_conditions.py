@@ -59,7 +59,7 @@ def _final_state(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Con
     rollout = observed.spec.rollout
     if rollout is not None and rollout.rollback_to is not None and any(plan.state.desired is None for plan in plans):
         text = _not_kept_text(rollout.rollback_to, plans)
-        return _not(ConditionType.ROLLOUT_COMPLETE, Reason.REVISION_NOT_KEPT, text)
+        return _not(ConditionType.ROLLOUT_COMPLETE, Reason.REVISION_NOT_IN_HISTORY, text)
     rejected = next((plan for plan in plans if plan.step.progress == "Rejected"), None)
     if rejected is None:
         return None

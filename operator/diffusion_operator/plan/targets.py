@@ -189,4 +189,4 @@ def _refusal(deployment: DeploymentView) -> PodProblem | None:
     if condition is None or not condition.is_true:
         return None
     text = f"The pods of {deployment.name} are refused: {condition.message}"
-    return PodProblem(Reason.OBJECT_REFUSED, text, condition.changed_at)
+    return PodProblem(Reason.OBJECT_REJECTED, text, condition.changed_at)

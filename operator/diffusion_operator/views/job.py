@@ -169,7 +169,7 @@ def _unfinished(manifest: JsonObject, fields: dict[str, Any], pods: Sequence[Pod
 def _no_pod(job: str, created_at: str) -> PodProblem:
     """Normal for a moment; when it lasts, only the Job's own Events say why."""
     text = f"Job {job} gets no pod (a quota or an admission policy?): kubectl describe job {job} says why."
-    return PodProblem(Reason.OBJECT_REFUSED, text, created_at)
+    return PodProblem(Reason.OBJECT_REJECTED, text, created_at)
 
 
 def _has_succeeded(pod: PodView) -> bool:
@@ -207,7 +207,7 @@ def _failure(result: JsonObject, ending: ConditionView, manifest: JsonObject) ->
     error = result.get("error")
     if not isinstance(error, dict):
         text = f"The Job failed and its pod is gone: {ending.message or 'no reason given'}"
-        return Failure(Reason.EVIDENCE_LOST, text, permanent=False)
+        return Failure(Reason.RESULT_LOST, text, permanent=False)
     reason = str(error.get("reason") or Reason.BUILD_FAILED)
     is_fetch = manifest["metadata"].get("labels", {}).get(naming.STAGE) == Stage.FETCH
     # A download continues where it stopped; a compilation that was too slow or too big stays so.

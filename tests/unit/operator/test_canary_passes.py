@@ -48,8 +48,8 @@ def test_a_good_canary_gets_more_and_more_and_then_all(cluster: FakeCluster) -> 
     assert selector(cluster, "shapes")[naming.REVISION] == stable(cluster)
     assert cluster.condition("Ready")["status"] == "True"
     text = " ".join(events(cluster))
-    assert "gets 10 % of the requests (step 1 of 2)" in text
-    assert "has passed" in text
+    assert "receives 10 % of the requests (step 1 of 2)" in text
+    assert "passed its analysis and is being scaled to full size" in text
 
 
 def test_while_it_has_a_share_the_services_select_both_and_else_only_the_stable_one(cluster: FakeCluster) -> None:
@@ -142,7 +142,7 @@ def test_going_back_to_what_is_gone_says_what_there_is(cluster: FakeCluster) -> 
     change(cluster, 1, rollbackTo="00000000")
     run_rollout(cluster, passes=2)
     condition = cluster.condition("RolloutComplete")
-    assert condition["reason"] == "RevisionNotKept"
+    assert condition["reason"] == "RevisionNotInHistory"
     assert first in condition["message"]
     assert replicas(cluster) == {first: 2}
 

@@ -110,7 +110,7 @@ def test_another_denoiser_builds_one_engine_and_gets_its_share_when_its_pods_are
     said = cluster.condition("RolloutComplete")
     assert (said["status"], said["reason"]) == ("True", "ExperimentRunning")
     assert "stable gets 75 % of the requests, fast 25 %" in said["message"]
-    assert cluster.pipeline()["status"]["summary"]["canary"] == "A/B 1/1"
+    assert cluster.pipeline()["status"]["summary"]["canary"] == "experiment 1/1"
     assert cluster.condition("Ready")["status"] == "True"
 
 
@@ -187,7 +187,7 @@ def test_a_variant_that_does_not_compile_is_told_and_the_others_go_on(cluster: F
     assert cluster.condition("EnginesReady")["status"] == "True"
     other = sides(cluster)["other"]["revision"]
     assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 90, f"shapes-cpu-{other}": 10}
-    assert cluster.pipeline()["status"]["summary"]["canary"] == "A/B 1/2"
+    assert cluster.pipeline()["status"]["summary"]["canary"] == "experiment 1/2"
     events = [item for (kind, _), item in cluster.objects.items() if kind == "Event"]
     assert [item["type"] for item in events if item["reason"] == "VariantFailed"] == ["Warning"]
 

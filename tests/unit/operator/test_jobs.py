@@ -99,7 +99,7 @@ def test_the_newest_pod_has_the_last_word() -> None:
         (failed(143, "", "DeadlineExceeded"), "TimedOut", True),
         (failed(143, "", "DeadlineExceeded", stage="fetch"), "TimedOut", False),
         (failed(1, "Traceback"), "BuildFailed", False),
-        (view(job("Failed"), []), "EvidenceLost", False),
+        (view(job("Failed"), []), "ResultLost", False),
     ],
 )
 def test_what_failed_and_whether_trying_again_can_help(found: JobView, reason: str, permanent: bool) -> None:  # noqa: FBT001

@@ -45,7 +45,7 @@ def served(needed: float, gpu: JsonObject) -> FakeCluster:
 
 def told(cluster: FakeCluster) -> list[str]:
     events = [cluster.objects["Event", name] for name in cluster.names("Event")]
-    return [event["message"] for event in events if event["reason"] == "GPUTooSmall"]
+    return [event["message"] for event in events if event["reason"] == "InsufficientGPUMemory"]
 
 
 def test_a_slice_that_is_too_small_is_told_once_and_tried_all_the_same() -> None:

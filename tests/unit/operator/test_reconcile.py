@@ -180,7 +180,7 @@ def test_a_repository_that_draws_other_pictures_than_diffusers_is_not_served(clu
     settle(cluster)
     cluster.succeed_jobs()
     settle(cluster)
-    assert cluster.condition("RepositoryReady")["reason"] == "Checking"
+    assert cluster.condition("RepositoryReady")["reason"] == "CheckingParity"
     [check] = cluster.unfinished_jobs()
     cluster.end_job(check, 64, {"error": {"reason": "CheckFailed", "message": "generate_20_pipeline: 12 dB of 35 dB"}})
     settle(cluster)

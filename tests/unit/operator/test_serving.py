@@ -80,7 +80,7 @@ def test_a_foreign_object_is_never_overwritten(cluster: FakeCluster) -> None:
     mine = {"kind": "Service", "metadata": {"name": "shapes", "namespace": NAMESPACE}, "spec": {"mine": True}}
     asyncio.run(cluster.create(mine))
     build(cluster)
-    assert cluster.condition("Accepted")["reason"] == "NameTaken"
+    assert cluster.condition("Accepted")["reason"] == "NameConflict"
     assert "Service shapes" in cluster.condition("Ready")["message"]
     assert cluster.objects["Service", "shapes"]["spec"] == {"mine": True}
 
@@ -214,7 +214,7 @@ def test_a_cluster_without_keda_is_named_and_everything_else_goes_on(cluster: Fa
     cluster.unknown.add("ScaledObject")
     cluster.apply_pipeline(targets=[TO_ZERO])
     serve(cluster)
-    assert cluster.condition("Accepted")["reason"] == "ObjectRefused"
+    assert cluster.condition("Accepted")["reason"] == "ObjectRejected"
     assert "KEDA" in cluster.condition("Accepted")["message"]
     assert cluster.condition("Available")["status"] == "True"
     cluster.apply_pipeline(targets=[AUTOMATIC])
