@@ -176,10 +176,10 @@ class Resources(ApiModel):
     """What the container asks for, as in a pod."""
 
     requests: dict[str, Quantity] | None = Field(
-        default=None, description="Least amounts, by resource name.", max_length=8
+        default=None, description="Requests (minimum), by resource name.", max_length=8
     )
     limits: dict[str, Quantity] | None = Field(
-        default=None, description="Most amounts, by resource name.", max_length=8
+        default=None, description="Limits (maximum), by resource name.", max_length=8
     )
 
 

@@ -10,33 +10,34 @@ Seconds = Annotated[int, Field(ge=0, le=3600)]
 
 
 class ScalingPolicy(ApiModel):
-    """How much may change within a time, as in a HorizontalPodAutoscaler."""
+    """Limit of the change within a period, as in a HorizontalPodAutoscaler."""
 
-    type: Literal["Pods", "Percent"] = Field(description="Whether value counts pods or percent of the present pods.")
-    value: Annotated[int, Field(ge=1, le=1000)] = Field(description="Largest change.")
-    period_seconds: Annotated[int, Field(ge=1, le=1800)] = Field(description="Within this time, seconds.")
+    type: Literal["Pods", "Percent"] = Field(description="Unit of value: pods, or percent of the current pods.")
+    value: Annotated[int, Field(ge=1, le=1000)] = Field(description="Maximum change within the period.")
+    period_seconds: Annotated[int, Field(ge=1, le=1800)] = Field(description="Period, seconds.")
 
 
 class ScalingRules(ApiModel):
-    """How fast the number of pods goes in one direction, as in a HorizontalPodAutoscaler."""
+    """Scaling in one direction, as in a HorizontalPodAutoscaler."""
 
     stabilization_window_seconds: Seconds | None = Field(
-        default=None, description="The most careful wish of this time counts, seconds."
+        default=None,
+        description="Stabilization window, seconds: the most conservative recommendation within it is used.",
     )
     policies: Annotated[list[ScalingPolicy], Field(min_length=1, max_length=8)] | None = Field(
-        default=None, description="Limits; the one that allows the larger change counts."
+        default=None, description="Limits; the one that allows the largest change is used."
     )
 
 
-class Behavior(ApiModel):
-    """How fast the number of pods changes; Kubernetes' own defaults where left out."""
+class ScalingBehavior(ApiModel):
+    """Scaling behavior in both directions; defaults to Kubernetes' values."""
 
-    scale_up: ScalingRules | None = Field(default=None, description="Towards more pods.")
-    scale_down: ScalingRules | None = Field(default=None, description="Towards fewer pods.")
+    scale_up: ScalingRules | None = Field(default=None, description="Scaling up.")
+    scale_down: ScalingRules | None = Field(default=None, description="Scaling down.")
 
 
-class Keda(ApiModel):
-    """What KEDA's Prometheus scaler asks."""
+class KedaOptions(ApiModel):
+    """KEDA's Prometheus scaler."""
 
     server_address: Annotated[str, Field(max_length=512, pattern=r"^https?://\S+$")] = Field(
         description="Address of Prometheus, such as http://prometheus.monitoring:9090."
@@ -44,18 +45,18 @@ class Keda(ApiModel):
     activation_query: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
         default=None,
         description="PromQL that is greater than 0 while requests come in, measured in front of the pods (at a "
-        "gateway): pods that do not exist cannot say that somebody waits for them. Needed for minReplicas 0.",
+        "gateway): pods that do not exist report no waiting requests. Required for minReplicas 0.",
     )
     polling_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
-        default=30, description="How often KEDA asks while there is no pod, seconds: part of every cold start."
+        default=30, description="Polling interval while there is no pod, seconds; part of every cold start."
     )
     cooldown_period_seconds: Annotated[int, Field(ge=0, le=86400)] = Field(
-        default=300, description="Time without load until the last pod goes, seconds (minReplicas 0)."
+        default=300, description="Time without load until the last pod is removed, seconds (minReplicas 0)."
     )
 
 
 class Autoscaling(ApiModel):
-    """How the number of serving pods follows the load; replicas does not count then."""
+    """Scales the serving pods with the load; replicas is ignored then."""
 
     rules = (
         Rule(
@@ -78,16 +79,16 @@ class Autoscaling(ApiModel):
         ),
     )
 
-    min_replicas: Annotated[int, Field(ge=0, le=1000)] = Field(default=1, description="Fewest pods.")
-    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(description="Most pods.")
+    min_replicas: Annotated[int, Field(ge=0, le=1000)] = Field(default=1, description="Minimum number of pods.")
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(description="Maximum number of pods.")
     pending_steps_per_replica: Annotated[int, Field(ge=1, le=10000)] = Field(
         default=8,
-        description="Denoiser steps that may wait per pod (pending requests of the model 5_denoiser); above that "
-        "there are to be more pods.",
+        description="Queued denoiser steps per pod (pending requests of the model 5_denoiser); above this "
+        "the target is scaled up.",
     )
     provider: Literal["hpa", "keda"] = Field(
         default="hpa",
         description="hpa: a HorizontalPodAutoscaler, which needs an adapter for custom metrics; keda: a ScaledObject.",
     )
-    keda: Keda | None = Field(default=None, description="For provider keda.")
-    behavior: Behavior | None = Field(default=None, description="How fast the number of pods changes.")
+    keda: KedaOptions | None = Field(default=None, description="Options of provider keda.")
+    behavior: ScalingBehavior | None = Field(default=None, description="Scaling behavior in both directions.")

@@ -1,25 +1,25 @@
-"""Variants of a pipeline that are compared at fixed shares of the requests."""
+"""Variants of a pipeline that are compared with fixed weights."""
 
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from diffusion_contract.base import BY_NAME, ApiModel, Rule
-from diffusion_contract.spec.model import Lora, Overrides
+from diffusion_contract.spec.model import ComponentOverrides, Lora
 from diffusion_contract.spec.sampling import Scheduler
 
 if TYPE_CHECKING:
     from diffusion_contract.spec import DiffusionPipelineSpec
 
-MOST_VARIANTS = 6
-"""A route has room for 16 rules: two for each variant, and two for everybody else."""
+MAX_VARIANTS = 6
+"""A route has room for 16 rules: two for each variant, and two for all other requests."""
 
 VariantName = Annotated[str, Field(max_length=20, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 HeaderName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 
 
 class UserHeader(ApiModel):
-    """The header that keeps a user with the same variant."""
+    """Header that assigns a user to one variant."""
 
     name: HeaderName = Field(
         default="x-diffusion-user",
@@ -29,24 +29,24 @@ class UserHeader(ApiModel):
 
 
 class VariantModel(ApiModel):
-    """What the variant's model has instead."""
+    """Overrides of the variant's model."""
 
-    components: Overrides | None = Field(
-        default=None, description="Components that come from elsewhere; those that are not named stay as they are."
+    components: ComponentOverrides | None = Field(
+        default=None, description="Component overrides; the other components are those of the pipeline."
     )
     loras: Annotated[list[Lora], Field(max_length=8)] | None = Field(
-        default=None, description="LoRAs instead of those of the pipeline; none at all when empty."
+        default=None, description="LoRAs that replace those of the pipeline; an empty list removes them."
     )
 
 
 class VariantServing(ApiModel):
-    """What the variant's server has instead."""
+    """Overrides of the variant's server."""
 
     image: Annotated[str, Field(min_length=1, max_length=512)] = Field(description="Image of the server.")
 
 
 class Variant(ApiModel):
-    """The pipeline with something else in it."""
+    """A variant of the pipeline."""
 
     rules = (
         Rule(
@@ -61,35 +61,35 @@ class Variant(ApiModel):
         ),
     )
 
-    name: VariantName = Field(description="How status, the tester's header and messages call it.")
+    name: VariantName = Field(description="Name in status, messages and the test header.")
     weight: Annotated[int, Field(ge=1, le=99)] = Field(
-        description="Share of the requests, percent. What is left goes to the stable revision."
+        description="Weight: percent of the requests. The remainder goes to the stable revision."
     )
-    model: VariantModel | None = Field(default=None, description="What its model has instead.")
+    model: VariantModel | None = Field(default=None, description="Overrides of the model.")
     scheduler: Scheduler | None = Field(
         default=None,
-        description="Its default sampler; others that spec.schedulers lists can still be asked for by name.",
+        description="Default scheduler of the variant; requests can still select those of spec.schedulers by name.",
     )
-    serving: VariantServing | None = Field(default=None, description="What its server has instead.")
+    serving: VariantServing | None = Field(default=None, description="Overrides of the server.")
 
 
 class Experiment(ApiModel):
-    """Variants that are held at fixed shares of the requests until told otherwise."""
+    """Variants with fixed weights, until the experiment is removed."""
 
     header: UserHeader = Field(
         default=UserHeader(),
-        description="Requests with this header stay with one variant; others are split by weight, one by one.",
+        description="Requests with the same value of this header go to the same variant; others are split by weight.",
     )
     variants: Annotated[
         list[Variant],
-        Field(min_length=1, max_length=MOST_VARIANTS),
+        Field(min_length=1, max_length=MAX_VARIANTS),
         BY_NAME,
         Rule(
             "self.map(v, v.weight).sum() <= 99",
             "the weights of the variants must leave at least 1 % to the stable revision",
             lambda variants: sum(variant.weight for variant in variants) <= 99,  # noqa: PLR2004 - percent
         ),
-    ] = Field(description="What is compared with the stable revision.")
+    ] = Field(description="Variants that are compared with the stable revision.")
 
 
 def applied(variant: Variant, spec: "DiffusionPipelineSpec") -> "DiffusionPipelineSpec":
@@ -104,10 +104,10 @@ def applied(variant: Variant, spec: "DiffusionPipelineSpec") -> "DiffusionPipeli
     return spec.model_copy(update=changed)
 
 
-def _model(changes: VariantModel, components: Overrides | None) -> dict[str, object]:
+def _model(changes: VariantModel, components: ComponentOverrides | None) -> dict[str, object]:
     fields: dict[str, object] = {}
     if changes.components is not None:
-        overrides = (components or Overrides()).model_copy(update=changes.components.by_name())
+        overrides = (components or ComponentOverrides()).model_copy(update=changes.components.by_name())
         fields["components"] = overrides
     if changes.loras is not None:
         fields["loras"] = list(changes.loras) or None

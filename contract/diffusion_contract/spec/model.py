@@ -1,4 +1,4 @@
-"""What is served: checkpoints and where they come from."""
+"""Checkpoints and their sources."""
 
 import re
 from typing import Annotated, Any, ClassVar, Self
@@ -26,7 +26,7 @@ class HuggingFaceSource(ApiModel):
     """A repository on a hub, pinned to one commit."""
 
     repo: Annotated[str, Field(max_length=200, pattern=HUB_REPOSITORY_PATTERN)] = Field(
-        description="organisation/name of the repository."
+        description="organization/name of the repository."
     )
     revision: Annotated[
         str,
@@ -44,7 +44,7 @@ class HuggingFaceSource(ApiModel):
 
 
 class ClaimSource(ApiModel):
-    """A checkpoint in diffusers layout that already lies on a PersistentVolumeClaim."""
+    """A checkpoint in diffusers layout on an existing PersistentVolumeClaim."""
 
     claim_name: ObjectName = Field(description="Claim in the pipeline's namespace; it is mounted read-only.")
     path: Annotated[
@@ -58,8 +58,8 @@ class ClaimSource(ApiModel):
     ] = Field(default=".", description="Folder of the checkpoint inside the claim; its links may lead anywhere in it.")
     version: Annotated[str, Field(max_length=63, pattern=r"^[-._A-Za-z0-9]+$")] | None = Field(
         default=None,
-        description="Any word. Another one reads the folder again, which nothing else does after its files were "
-        "replaced; what has not changed is not built again.",
+        description="Any string. A changed one reads the folder again, as is required after its files were "
+        "replaced; only artifacts with changed inputs are rebuilt.",
     )
 
 
@@ -75,7 +75,7 @@ class ArchiveSource(ApiModel):
 
 
 class Source(ApiModel):
-    """Where something comes from: exactly one of the fields."""
+    """A source: exactly one of huggingFace, persistentVolumeClaim and archive."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -99,11 +99,11 @@ class Source(ApiModel):
             ),
         ]
         | None
-    ) = Field(default=None, description="Folder that is taken as the source's root.")
+    ) = Field(default=None, description="Folder that is used as the root of the source.")
     variant: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = Field(
         default=None,
-        description="Which weights are taken where there are several, such as fp16; by default the plain ones, or the "
-        "only variant that is there.",
+        description="Variant of the weights, such as fp16, if the source has several. Defaults to the plain ones, or "
+        "to the only variant.",
     )
 
     def places(self) -> dict[str, Any]:
@@ -123,20 +123,22 @@ class Source(ApiModel):
 SafetensorsFile = Annotated[str, Field(max_length=255, pattern=r"^[^/].*\.safetensors$")]
 
 
-class Override(ApiModel):
+class ComponentOverride(ApiModel):
     """Replaces one component of the checkpoint."""
 
     source: Source = Field(description="A checkpoint, or the component alone.")
 
 
-class Overrides(ApiModel):
-    """Components that come from elsewhere; only what is made from them is built anew."""
+class ComponentOverrides(ApiModel):
+    """Component overrides; only artifacts that depend on them are rebuilt."""
 
-    text_encoder: Override | None = Field(default=None, alias="text_encoder", description="Another text encoder.")
-    denoiser: Override | None = Field(default=None, description="Another UNet.")
-    vae: Override | None = Field(default=None, description="Another autoencoder.")
+    text_encoder: ComponentOverride | None = Field(
+        default=None, alias="text_encoder", description="Overrides the checkpoint's text encoder."
+    )
+    denoiser: ComponentOverride | None = Field(default=None, description="Overrides the checkpoint's denoiser (UNet).")
+    vae: ComponentOverride | None = Field(default=None, description="Overrides the checkpoint's autoencoder (VAE).")
 
-    def by_name(self) -> dict[str, Override]:
+    def by_name(self) -> dict[str, ComponentOverride]:
         """Those that are given, by field."""
         fields = {"text_encoder": self.text_encoder, "denoiser": self.denoiser, "vae": self.vae}
         return {name: override for name, override in fields.items() if override is not None}
@@ -145,47 +147,49 @@ class Overrides(ApiModel):
 class Lora(ApiModel):
     """Low-rank additions to text encoder and denoiser, merged before export."""
 
-    source: Source = Field(description="Where it comes from.")
+    source: Source = Field(description="Source of the weights.")
     file: SafetensorsFile | None = Field(
-        default=None, description="Which safetensors file it is, where the source has several."
+        default=None, description="Name of the safetensors file, if the source has several."
     )
-    weight: Annotated[float, Field(ge=-10, le=10)] = Field(default=1.0, description="How much of it is added.")
+    weight: Annotated[float, Field(ge=-10, le=10)] = Field(default=1.0, description="Weight of the LoRA.")
 
 
 class ControlNet(ApiModel):
-    """Guides the denoiser by a picture."""
+    """ControlNet: conditions the denoiser on an image."""
 
     name: Annotated[str, Field(max_length=24, pattern=CONTROL_NET_PATTERN)] = Field(
         description="Part of the names of inputs, such as control_image_<name>."
     )
-    source: Source = Field(description="Where it comes from.")
+    source: Source = Field(description="Source of the weights.")
 
 
 class IpAdapter(ApiModel):
-    """Lets reference pictures guide the denoiser."""
+    """IP-Adapter: conditions the denoiser on reference images."""
 
     source: Source = Field(
-        description="Where it comes from; with its image encoder, unless that is named here or the checkpoint has one."
+        description="Source of the weights; with its image encoder, unless that is set here or the checkpoint has one."
     )
     file: SafetensorsFile | None = Field(
-        default=None, description="Which safetensors file it is, where the source has several."
+        default=None, description="Name of the safetensors file, if the source has several."
     )
-    image_encoder: Override | None = Field(
-        default=None, description="The image encoder that it was trained with, where that lies elsewhere."
+    image_encoder: ComponentOverride | None = Field(
+        default=None, description="Image encoder that it was trained with, if it has another source."
     )
 
 
 class SafetyChecker(ApiModel):
-    """Withholds pictures: what it flags is answered as a black picture."""
+    """Safety checker: flagged images are returned black."""
 
-    source: Source = Field(description="Where it comes from; only the folder safety_checker is fetched.")
+    source: Source = Field(description="Source of the weights; only the folder safety_checker is fetched.")
 
 
 class Model(ApiModel):
-    """The checkpoint that is served, and what is added to it."""
+    """The checkpoint, with its overrides and add-ons."""
 
-    source: Source = Field(description="Where the checkpoint comes from.")
-    components: Overrides | None = Field(default=None, description="Components that come from elsewhere.")
+    source: Source = Field(description="Source of the checkpoint.")
+    components: ComponentOverrides | None = Field(
+        default=None, description="Component overrides; only artifacts that depend on them are rebuilt."
+    )
     loras: Annotated[list[Lora], Field(max_length=8)] | None = Field(
         default=None, description="LoRAs, merged in this order."
     )
@@ -195,9 +199,7 @@ class Model(ApiModel):
     ip_adapter: IpAdapter | None = Field(default=None, description="IP-Adapter.")
     safety_checker: SafetyChecker | None = Field(default=None, description="Safety checker of Stable Diffusion 1.x.")
     clip_skip: Annotated[int, Field(ge=0, le=11)] | None = Field(
-        default=None, description="Last layers of the text encoder that are left out."
+        default=None, description="Number of last layers of the text encoder that are skipped."
     )
     long_prompts: bool | None = Field(default=None, description="Prompts of up to four windows of the text encoder.")
-    guidance_rescale: bool | None = Field(
-        default=None, description="Requests may ask for rescaled guidance (guidance_rescale)."
-    )
+    guidance_rescale: bool | None = Field(default=None, description="Requests may set guidance_rescale.")

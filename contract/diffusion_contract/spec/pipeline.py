@@ -83,7 +83,7 @@ _DISTINCT_NAMES = Rule(
 
 
 class DiffusionPipelineSpec(ApiModel):
-    """What is wanted."""
+    """Desired state of the pipeline."""
 
     rules = (
         Rule(
@@ -161,36 +161,36 @@ class DiffusionPipelineSpec(ApiModel):
 
     model: Model = Field(description="The checkpoint that is served.")
     scheduler: Scheduler | None = Field(
-        default=None, description="Sampler of the diffusion process; DDIM when neither it nor schedulers is given."
+        default=None, description="Noise scheduler. Defaults to DDIM, unless schedulers is set."
     )
     schedulers: Annotated[list[Scheduler], Field(min_length=1, max_length=16), ATOMIC, _DISTINCT_NAMES] | None = Field(
         default=None,
-        description="Instead of scheduler: samplers that a request may choose among by name (input `scheduler`). The "
+        description="Instead of scheduler: noise schedulers that requests select by name (input `scheduler`). The "
         "first one is the default.",
     )
     precision: Precision = Field(default=Precision.FLOAT32, description="Number format of weights and activations.")
     component_precision: ComponentPrecision | None = Field(
         default=None,
-        description="Another number format for single components.",
+        description="Number format of individual components.",
     )
     shapes: Shapes = Field(default=Shapes(), description="Sizes that the engines accept.")
     pipelines: Annotated[list[Pipeline], Field(min_length=1, max_length=8), ATOMIC] = Field(
-        default=[Pipeline(task="generate")], description="What is served."
+        default=[Pipeline(task="generate")], description="Tasks, with the step counts of each."
     )
-    engines: Engines = Field(default=Engines(), description="How the components become engines.")
+    engines: Engines = Field(default=Engines(), description="Build options of the engines.")
     storage: Storage = Field(default=Storage(size="20Gi"), description="The claim that holds the store.")
     targets: Annotated[list[Target], Field(min_length=1, max_length=16), BY_NAME] = Field(
-        description="Kinds of nodes that the pipeline is served on."
+        description="Targets: kinds of nodes that the pipeline is served on."
     )
     serving: Serving = Field(default=Serving(), description="The Triton server.")
     rollout: Rollout | None = Field(
         default=None,
-        description="How a new revision gets the traffic; all at once, as soon as it is ready, when not given.",
+        description="Rollout of new revisions. Defaults to all of the traffic at once, when the revision is ready.",
     )
     suspend: bool = Field(
         default=False,
-        description="Serve nothing and run no Job: pods and unfinished Jobs go. What is built stays, and a Job that "
-        "others need too goes on for them.",
+        description="Serve nothing and run no Job: pods and unfinished Jobs are deleted. Artifacts are retained; Jobs "
+        "shared with other pipelines keep running.",
     )
 
     @property

@@ -15,20 +15,22 @@ Hostname = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 class RolloutStep(ApiModel):
-    """A share of the traffic, held until it has been judged."""
+    """A weight of the canary, held until its analysis has a verdict."""
 
-    weight: Weight = Field(description="Share of the requests that the canary gets, percent.")
-    pause: Duration = Field(default="2m", description="How long the share is held at least, such as 60s or 10m.")
+    weight: Weight = Field(description="Percent of the requests that the canary gets.")
+    pause: Duration = Field(default="2m", description="Minimum duration of the step, such as 60s or 10m.")
 
 
 class GatewayRef(ApiModel):
     """A Gateway (Gateway API v1) that the routes attach to."""
 
     name: ObjectName = Field(description="Name of the Gateway.")
-    namespace: ObjectName | None = Field(default=None, description="Its namespace; the pipeline's when not given.")
-    section_name: ObjectName | None = Field(default=None, description="Listener of the Gateway; all when not given.")
+    namespace: ObjectName | None = Field(
+        default=None, description="Namespace of the Gateway. Defaults to the pipeline's."
+    )
+    section_name: ObjectName | None = Field(default=None, description="Listener of the Gateway. Defaults to all.")
     hostnames: Annotated[list[Hostname], Field(max_length=16), ATOMIC] | None = Field(
-        default=None, description="Host names of the routes; those of the listener when not given."
+        default=None, description="Host names of the routes. Defaults to the listener's."
     )
 
 
@@ -40,7 +42,7 @@ class HeaderMatch(ApiModel):
 
 
 class Traffic(ApiModel):
-    """Who splits the requests; without a Gateway the number of pods does."""
+    """How traffic is split; without a Gateway, by the number of pods."""
 
     rules = (
         Rule(
@@ -53,8 +55,8 @@ class Traffic(ApiModel):
 
     gateway: GatewayRef | None = Field(
         default=None,
-        description="Gateway whose HTTPRoute and GRPCRoute split the requests by weight. Without it the share is that "
-        "of the pods: with n stable pods the canary gets at least 1/(n+1) and at most half.",
+        description="Gateway whose HTTPRoute and GRPCRoute split the requests by weight. Without it the weight is the "
+        "ratio of pods: with n stable pods the canary gets at least 1/(n+1) and at most half.",
     )
     header: HeaderMatch = Field(
         default=HeaderMatch(), description="For testers, with a Gateway: requests with this header go to the canary."
@@ -62,82 +64,82 @@ class Traffic(ApiModel):
     mirror_percent: Annotated[int, Field(ge=1, le=100)] | None = Field(
         default=None,
         description="With a Gateway: percent of the requests that the canary gets a copy of, from its first pod on; "
-        "its answers to them are thrown away.",
+        "its responses are discarded.",
     )
 
 
 class GoldenPrompt(ApiModel):
-    """A picture that both revisions draw."""
+    """A prompt for which images of both revisions are compared."""
 
-    prompt: Annotated[str, Field(min_length=1, max_length=1024)] = Field(description="What is drawn.")
-    seed: Annotated[int, Field(ge=0, le=4294967295)] = Field(default=0, description="Of the noise, the same for both.")
+    prompt: Annotated[str, Field(min_length=1, max_length=1024)] = Field(description="Prompt.")
+    seed: Annotated[int, Field(ge=0, le=4294967295)] = Field(default=0, description="Seed of the initial noise.")
     steps: Annotated[int, Field(ge=1, le=64)] | None = Field(
-        default=None, description="Step count; the largest that is served when not given."
+        default=None, description="Step count. Defaults to the largest that is served."
     )
 
 
 class Scorer(ApiModel):
-    """A program of yours that judges the pictures.
+    """User-provided container that scores the images.
 
     Its last argument is a folder with `stable/N.png`, `canary/N.png` and `prompts.json`; it writes `score.json` there,
     {"passed": true, "message": "..."}, and ends with exit code 0.
     """
 
-    image: Annotated[str, Field(min_length=1, max_length=512)] = Field(description="Image of the program.")
+    image: Annotated[str, Field(min_length=1, max_length=512)] = Field(description="Container image.")
     command: (
         Annotated[list[Annotated[str, Field(max_length=1024)]], Field(min_length=1, max_length=32), ATOMIC] | None
-    ) = Field(default=None, description="Program and arguments; those of the image when not given.")
+    ) = Field(default=None, description="Command of the container. Defaults to that of its image.")
 
 
 class Quality(ApiModel):
-    """What the canary's pictures have to be like, compared with those of the stable revision."""
+    """Criteria of the image comparison."""
 
     prompts: Annotated[list[GoldenPrompt], Field(min_length=1, max_length=8), ATOMIC] | None = Field(
-        default=None, description="What both revisions draw; built-in prompts when not given."
+        default=None, description="Golden prompts. Defaults to built-in ones."
     )
     min_psnr: Annotated[float, Field(ge=0, le=100)] | None = Field(
         default=None,
         alias="minPSNR",
-        description="Least likeness of each pair of pictures, dB. Only where the change should not be seen.",
+        description="Minimum PSNR of each image pair, dB. Set it only for changes that must not alter images.",
     )
     min_ssim: Annotated[float, Field(ge=-1, le=1)] | None = Field(
         default=None,
         alias="minSSIM",
-        description="Least structural similarity of each pair. Only where the change should not be seen.",
+        description="Minimum SSIM of each image pair. Set it only for changes that must not alter images.",
     )
     max_color_shift: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.25,
-        description="How far the sorted values of a colour channel may be from the stable ones on average; 1 is "
-        "black against white.",
+        description="Maximum mean difference between the sorted values of a color channel and those of the stable "
+        "revision; 1 is black against white.",
     )
-    scorer: Scorer | None = Field(default=None, description="A program of yours that judges the pictures, too.")
+    scorer: Scorer | None = Field(
+        default=None, description="User-provided container that scores the images, in addition."
+    )
 
 
 class Analysis(ApiModel):
-    """When a canary is good enough, compared with the stable revision at the same time."""
+    """Criteria of the analysis: the canary against the stable revision at the same time."""
 
-    interval: Duration = Field(default="30s", description="How often the servers' metrics are read.")
+    interval: Duration = Field(default="30s", description="Interval at which the servers' metrics are read.")
     deadline: Duration = Field(
         default="10m",
-        description="How long a step may stay without a verdict after its pause; then the canary is taken back.",
+        description="Maximum time without a verdict after the pause of a step; then the canary is rejected.",
     )
     min_requests: Annotated[int, Field(ge=1, le=1000000)] = Field(
-        default=20, description="Requests that each side must have answered in a step before it is judged."
+        default=20, description="Requests that each revision must have answered before the step is evaluated."
     )
     max_error_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.01, description="By how much the canary's share of failed requests may exceed the stable one's."
+        default=0.01, description="Maximum excess of the canary's error ratio over that of the stable revision."
     )
     max_p95_ratio: Ratio = Field(
-        default=1.2, alias="maxP95Ratio", description="Largest ratio of the 95th percentiles of the latency."
+        default=1.2, alias="maxP95Ratio", description="Maximum ratio of the 95th percentiles of the latency."
     )
-    max_step_latency_ratio: Ratio = Field(
-        default=1.2, description="Largest ratio of the denoiser's mean time for one step."
-    )
-    quality: Quality = Field(default=Quality(), description="What the pictures have to be like.")
+    max_step_latency_ratio: Ratio = Field(default=1.2, description="Maximum ratio of the mean denoiser step latencies.")
+    quality: Quality = Field(default=Quality(), description="Criteria of the image comparison.")
 
 
 class Rollout(ApiModel):
-    """How a new revision gets the traffic."""
+    """Rollout of new revisions."""
 
     rules = (
         Rule(
@@ -162,7 +164,7 @@ class Rollout(ApiModel):
 
     strategy: Literal["Canary", "RollingUpdate"] = Field(
         default="Canary",
-        description="Canary: step by step, judged, and taken back when worse. RollingUpdate: all at once when ready.",
+        description="Canary: analyzed at each step and rejected when worse. RollingUpdate: all at once when ready.",
     )
     steps: Annotated[
         list[RolloutStep],
@@ -175,23 +177,23 @@ class Rollout(ApiModel):
         ),
     ] = Field(
         default=[RolloutStep(weight=10), RolloutStep(weight=50)],
-        description="Of a canary: shares of the traffic before it gets all of it.",
+        description="Steps of a canary before it gets all of the traffic.",
     )
-    traffic: Traffic = Field(default=Traffic(), description="Who splits the requests.")
-    analysis: Analysis = Field(default=Analysis(), description="When a canary is good enough.")
+    traffic: Traffic = Field(default=Traffic(), description="How traffic is split.")
+    analysis: Analysis = Field(default=Analysis(), description="Criteria of the analysis.")
     progress_deadline: Duration = Field(
-        default="10m", description="How long the pods of a canary may take to become ready; then it is taken back."
+        default="10m", description="Maximum time for the pods of a canary to become ready; then the canary is rejected."
     )
     revision_history_limit: Annotated[int, Field(ge=0, le=10)] = Field(
-        default=2, description="Earlier revisions of each target that are kept, without pods, to go back to."
+        default=2, description="Earlier revisions of each target that are retained, without pods, for a rollback."
     )
     rollback_to: Annotated[str, Field(max_length=8, pattern=r"^[0-9a-f]{8}$")] | None = Field(
         default=None,
-        description="Serve this kept revision again instead of what the rest of the spec asks for, without any build. "
-        "The other targets go back to what they served together with it.",
+        description="Roll back to this revision of the history instead of serving the rest of the spec, without any "
+        "build. The other targets roll back to their sibling revisions.",
     )
     experiment: Experiment | None = Field(
         default=None,
-        description="Variants at fixed shares of the requests, side by side with the stable revision. Needs a Gateway "
+        description="Variants with fixed weights, beside the stable revision. Needs a Gateway "
         "and strategy RollingUpdate.",
     )

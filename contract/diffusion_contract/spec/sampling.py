@@ -30,7 +30,7 @@ def _no_sigmas(field: str, attribute: str) -> Rule:
 
 
 class Scheduler(ApiModel):
-    """Sampler of the diffusion process. It is a table, not an engine: changing it compiles nothing."""
+    """Noise scheduler. It is a table, not an engine: changing it compiles nothing."""
 
     rules = (
         _no_sigmas("useKarrasSigmas", "use_karras_sigmas"),
@@ -62,25 +62,25 @@ class Scheduler(ApiModel):
         "DPMSolverMultistep",
         "DEISMultistep",
         "UniPCMultistep",
-    ] = Field(default="DDIM", description="Kind of sampler; Heun calls the denoiser twice a step.")
+    ] = Field(default="DDIM", description="Algorithm, as in diffusers; Heun calls the denoiser twice a step.")
     name: Annotated[str, Field(min_length=1, max_length=32, pattern=SCHEDULER_PATTERN)] | None = Field(
         default=None,
-        description="How requests call it, where there are several; the type in lower case when not given.",
+        description="Name used in requests, if there are several. Defaults to the type in lower case.",
     )
     use_karras_sigmas: bool | None = Field(
         default=None,
-        description="Noise levels of Karras et al. instead of evenly spaced timesteps. As the checkpoint says when "
-        "left out.",
+        description="Noise levels of Karras et al. instead of evenly spaced timesteps. Defaults to the "
+        "checkpoint's value.",
     )
     use_exponential_sigmas: bool | None = Field(
         default=None,
-        description="Noise levels whose logarithms are evenly spaced. As the checkpoint says when left out.",
+        description="Noise levels whose logarithms are evenly spaced. Defaults to the checkpoint's value.",
     )
     timestep_spacing: Literal["leading", "trailing", "linspace"] | None = Field(
-        default=None, description="Which timesteps of the training are visited. As the checkpoint says when left out."
+        default=None, description="Spacing of the timesteps. Defaults to the checkpoint's value."
     )
     prediction_type: PredictionType | None = Field(
-        default=None, description="What the denoiser was trained to predict. As the checkpoint says when left out."
+        default=None, description="Prediction type of the denoiser. Defaults to the checkpoint's value."
     )
 
     @property
@@ -109,10 +109,10 @@ class Pipeline(ApiModel):
         ),
     )
 
-    task: Task = Field(description="What the ensemble does.")
+    task: Task = Field(description="Task of the ensemble.")
     features: Annotated[list[Feature], Field(min_length=1, max_length=3), SET] | None = Field(
         default=None,
-        description="What a request brings besides: control images, reference pictures, prompt embeddings instead of "
+        description="Additional inputs of a request: control images, reference images, prompt embeddings instead of "
         "text. They are part of the ensemble's name.",
     )
     previews: Annotated[list[PreviewCount], Field(min_length=1, max_length=8), SET] | None = Field(

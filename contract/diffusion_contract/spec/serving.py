@@ -10,13 +10,13 @@ BatchSize = Annotated[int, Field(ge=1, le=128)]
 
 
 class Batching(ApiModel):
-    """How the server joins requests."""
+    """Dynamic batching, as in Triton."""
 
     max_queue_delay: ShortDuration = Field(
-        default="0us", description="How long a request may wait for others, such as 500us or 5ms."
+        default="0us", description="Maximum time a request waits for a batch, such as 500us or 5ms."
     )
     preferred_batch_sizes: Annotated[list[BatchSize], Field(max_length=16), SET] | None = Field(
-        default=None, description="Batch sizes that are sent to the engine without waiting longer."
+        default=None, description="Batch sizes that are sent to the engine without further delay."
     )
     take_turns: bool = Field(
         default=True,
@@ -25,7 +25,7 @@ class Batching(ApiModel):
     )
     priorities: bool = Field(
         default=False,
-        description="Whether requests of priority 1, which is that of all who name none, are served before those of "
+        description="Whether requests of priority 1, which is the default, are served before those of "
         "priority 2; batches of few requests are smaller then.",
     )
 

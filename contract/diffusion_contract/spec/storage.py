@@ -27,7 +27,7 @@ def _fixed(field: str) -> Rule:
 
 
 class Storage(ApiModel):
-    """The claim that holds the store: a given one, or one that is made (and deleted) with the pipeline."""
+    """The claim that holds the store: an existing one, or one that is created (and deleted) with the pipeline."""
 
     rules = (
         Rule(
@@ -51,18 +51,18 @@ class Storage(ApiModel):
     claim_name: ObjectName | None = Field(default=None, description="An existing claim in the pipeline's namespace.")
     size: Quantity | None = Field(default=None, description="Size of a claim that is created with the pipeline.")
     storage_class_name: ObjectName | None = Field(
-        default=None, description="Class of the created claim; the cluster's default class when not given."
+        default=None, description="Class of the created claim; defaults to the cluster's default class."
     )
     gc: GarbageCollection | None = Field(
-        default=None, description="Delete what no pipeline needs any more; nothing is deleted without it."
+        default=None,
+        description="Garbage collection: deletes artifacts that no pipeline needs; nothing is deleted without it.",
     )
     retain: Annotated[list[DigestPrefix], Field(max_length=256)] | None = Field(
         default=None,
-        description="Artifacts that garbage collection keeps although nobody needs them: digests, or their first 8 "
-        "digits or more.",
+        description="Artifacts that garbage collection retains in any case: digests, or their first 8 digits or more.",
     )
     access_modes: Annotated[list[AccessMode], Field(min_length=1, max_length=3)] | None = Field(
         default=None,
-        description="Access modes of the created claim; [ReadWriteMany] when not given, since Jobs and "
+        description="Access modes of the created claim; defaults to [ReadWriteMany], since Jobs and "
         "serving pods on several nodes use it.",
     )

@@ -1,4 +1,4 @@
-"""Where it is served."""
+"""Targets: the nodes that serve a pipeline."""
 
 from typing import Annotated
 
@@ -47,7 +47,7 @@ class Gpu(ApiModel):
         | None
     ) = Field(
         default=None,
-        description="Resource of the device plugin; nvidia.com/gpu when not given. A MIG slice is "
+        description="Resource of the device plugin; defaults to nvidia.com/gpu. A MIG slice is "
         "nvidia.com/mig-<profile> on nodes of the mixed strategy.",
     )
     resource_claim_template_name: ObjectName | None = Field(
@@ -82,15 +82,15 @@ class Target(ApiModel):
         ),
     )
 
-    name: TargetName = Field(description="Unique within the pipeline; part of the names of what is created.")
+    name: TargetName = Field(description="Unique within the pipeline; part of the names of its objects.")
     gpu: Gpu | None = Field(default=None, description="GPUs of each serving pod; without it the target is a CPU.")
     replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1, description="Serving pods; does not count with autoscaling."
+        default=1, description="Number of serving pods; ignored with autoscaling."
     )
-    autoscaling: Autoscaling | None = Field(default=None, description="Let the load decide the number of pods.")
+    autoscaling: Autoscaling | None = Field(default=None, description="Scales the serving pods with the load.")
     resources: Resources = Field(
         default=Resources(requests={"cpu": "500m", "memory": "1Gi"}),
-        description="Of each serving pod, besides its GPUs.",
+        description="Requests and limits of each serving pod, besides its GPUs.",
     )
     node_selector: LabelMap | None = Field(default=None, description="Labels that the nodes must have.")
     tolerations: Annotated[list[Toleration], Field(max_length=16)] | None = Field(
@@ -98,7 +98,7 @@ class Target(ApiModel):
     )
     priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the serving pods.")
     labels: ExtraLabels | None = Field(
-        default=None, description="More labels of the Deployment and its pods, such as a queue's name for Kueue."
+        default=None, description="Additional labels of the Deployment and its pods, such as a queue's name for Kueue."
     )
 
     @property

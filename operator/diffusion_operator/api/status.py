@@ -1,4 +1,4 @@
-"""`status` of a DiffusionPipeline: what is seen, never what is decided on."""
+"""`status` of a DiffusionPipeline: observed state; nothing is decided by it."""
 
 from typing import Annotated, Literal
 
@@ -14,46 +14,46 @@ Digest = Annotated[str, Field(max_length=64)]
 class Condition(ApiModel):
     """One aspect of the pipeline, as a Kubernetes condition."""
 
-    type: Annotated[str, Field(max_length=64)] = Field(description="Which aspect.")
-    status: Literal["True", "False", "Unknown"] = Field(description="True is good.")
-    reason: Annotated[str, Field(max_length=64)] = Field(description="Why, as one word.")
-    message: Annotated[str, Field(max_length=2048)] = Field(description="Why, and what to do about it.")
-    observed_generation: int = Field(description="Generation of the spec that this was said about.")
+    type: Annotated[str, Field(max_length=64)] = Field(description="Type of the condition.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Status of the condition: True, False or Unknown.")
+    reason: Annotated[str, Field(max_length=64)] = Field(
+        description="Reason for the last transition, one CamelCase word."
+    )
+    message: Annotated[str, Field(max_length=2048)] = Field(description="Human-readable details and what to do.")
+    observed_generation: int = Field(description="Generation of the spec that the condition is based on.")
     last_transition_time: str = Field(
-        description="When status last changed.", json_schema_extra={"format": "date-time"}
+        description="When the status last changed.", json_schema_extra={"format": "date-time"}
     )
 
 
 class BuildStatus(ApiModel):
-    """One artifact on its way."""
+    """Build of one artifact."""
 
-    state: State = Field(description="How far it is.")
+    state: State = Field(description="State of the build.")
     digest: Digest | None = Field(default=None, description="Name of the artifact in the store.")
     size_bytes: int | None = Field(default=None, description="Size of the artifact, bytes.")
-    seconds: float | None = Field(default=None, description="How long building it took.")
+    seconds: float | None = Field(default=None, description="Duration of the build, seconds.")
     last_seconds: float | None = Field(
-        default=None, description="How long it took the last time that it was really built, for the same component."
+        default=None, description="Duration of the last build of the same component that was not cached, seconds."
     )
     expected_at: str | None = Field(
         default=None,
-        description="When it should be done, if it takes as long as the last time.",
+        description="Expected completion time, by the duration of the last build.",
         json_schema_extra={"format": "date-time"},
     )
-    cached: bool | None = Field(default=None, description="True when the store already had it.")
+    cached: bool | None = Field(default=None, description="True if the artifact was in the store already.")
     job: Annotated[str, Field(max_length=63)] | None = Field(default=None, description="Job that builds it.")
     started_at: str | None = Field(
         default=None, description="When the Job started.", json_schema_extra={"format": "date-time"}
     )
-    message: Annotated[str, Field(max_length=1024)] | None = Field(
-        default=None, description="What it waits for, or why it failed."
-    )
+    message: Annotated[str, Field(max_length=1024)] | None = Field(default=None, description="Details of the state.")
 
 
 class SourceStatus(BuildStatus):
     """The checkpoint in the store."""
 
     pipeline_class: Annotated[str, Field(max_length=128)] | None = Field(
-        default=None, description="Class that the checkpoint's model_index.json names."
+        default=None, description="Pipeline class of the checkpoint's model_index.json."
     )
 
 
@@ -69,122 +69,121 @@ class CheckStatus(BuildStatus):
     """The comparison of the repository's pictures with those of diffusers."""
 
     worst_psnr: float | None = Field(
-        default=None, alias="worstPSNR", description="Of all ensembles, dB; higher is better."
+        default=None, alias="worstPSNR", description="Minimum PSNR over all ensembles, dB; higher is better."
     )
-    min_psnr: float | None = Field(
-        default=None, alias="minPSNR", description="What is asked for with this precision, dB."
-    )
-    worst_latent_error: float | None = Field(default=None, description="Largest difference of a latent.")
+    min_psnr: float | None = Field(default=None, alias="minPSNR", description="Required PSNR for this precision, dB.")
+    worst_latent_error: float | None = Field(default=None, description="Maximum difference of a latent.")
 
 
 class AnalysisStatus(ApiModel):
-    """What is known about a canary."""
+    """Latest verdict about the canary."""
 
-    verdict: Literal["Pass", "Fail", "Inconclusive"] = Field(description="Inconclusive: too little is known yet.")
-    reason: Annotated[str, Field(max_length=64)] = Field(description="Why, as one word.")
-    message: Annotated[str, Field(max_length=1024)] = Field(description="Why, with the numbers.")
+    verdict: Literal["Pass", "Fail", "Inconclusive"] = Field(
+        description="Pass, Fail, or Inconclusive while there are too few requests."
+    )
+    reason: Annotated[str, Field(max_length=64)] = Field(description="Reason of the verdict, one CamelCase word.")
+    message: Annotated[str, Field(max_length=1024)] = Field(description="Details, with the numbers.")
     numbers: dict[str, float] = Field(
-        default={}, description="What was compared: counts of requests, ratios, seconds, dB."
+        default={}, description="Numbers of the verdict: counts of requests, ratios, seconds, dB."
     )
 
 
 class ImageComparisonStatus(BuildStatus):
-    """The comparison of a canary's pictures with those of the stable revision; the digest names both in the store."""
+    """Comparison of the canary's images with those of the stable revision; the digest names both in the store."""
 
-    worst_psnr: float | None = Field(
-        default=None, alias="worstPSNR", description="Least likeness of a pair of pictures, dB."
-    )
-    worst_ssim: float | None = Field(
-        default=None, alias="worstSSIM", description="Least structural similarity of a pair."
-    )
-    color_shift: float | None = Field(default=None, description="Largest difference of the colours of a pair.")
+    worst_psnr: float | None = Field(default=None, alias="worstPSNR", description="Minimum PSNR of an image pair, dB.")
+    worst_ssim: float | None = Field(default=None, alias="worstSSIM", description="Minimum SSIM of an image pair.")
+    color_shift: float | None = Field(default=None, description="Maximum color difference of an image pair.")
 
 
 class VariantStatus(ApiModel):
-    """One side of an experiment on one target; numbers since all sides together have their present revisions."""
+    """The stable revision or a variant of an experiment; numbers since all of them have their present revisions."""
 
     name: Annotated[str, Field(max_length=20)] = Field(description="Name of the variant; `stable` is the pipeline.")
     revision: Annotated[str, Field(max_length=8)] | None = Field(
-        default=None, description="What it serves, or is to serve."
+        default=None, description="Revision that it serves or will serve."
     )
-    weight: int = Field(default=0, description="Share of the requests that it gets now, percent.")
-    replicas: int = Field(default=0, description="Its pods that are wanted.")
-    ready_replicas: int = Field(default=0, description="Its pods that are ready.")
-    requests: int = Field(default=0, description="Requests that it has had.")
-    error_ratio: float | None = Field(default=None, description="Share of them that failed, 0 to 1.")
-    p50_seconds: float | None = Field(default=None, description="Median latency of those answered, seconds.")
-    p95_seconds: float | None = Field(default=None, description="95th percentile of it, seconds.")
-    step_seconds: float | None = Field(default=None, description="Mean time of a denoiser step, seconds.")
-    mean_batch: float | None = Field(default=None, description="Mean pictures in one call of the denoiser.")
+    weight: int = Field(default=0, description="Percent of the requests that it gets.")
+    replicas: int = Field(default=0, description="Desired replicas.")
+    ready_replicas: int = Field(default=0, description="Ready replicas.")
+    requests: int = Field(default=0, description="Requests received.")
+    error_ratio: float | None = Field(default=None, description="Ratio of failed requests, 0 to 1.")
+    p50_seconds: float | None = Field(default=None, description="Median latency of answered requests, seconds.")
+    p95_seconds: float | None = Field(default=None, description="95th percentile of the latency, seconds.")
+    step_seconds: float | None = Field(default=None, description="Mean denoiser step latency, seconds.")
+    mean_batch: float | None = Field(default=None, description="Mean batch size of the denoiser.")
 
 
 class TargetStatus(ApiModel):
-    """What is served on one target."""
+    """State of one target."""
 
     name: str = Field(description="Name of the target.")
     repository: BuildStatus = Field(description="The Triton model repository.")
-    check: CheckStatus = Field(default=CheckStatus(state="Waiting"), description="Whether it draws what it should.")
+    check: CheckStatus = Field(
+        default=CheckStatus(state="Waiting"), description="Parity of the repository with diffusers."
+    )
     estimated_gpu_memory_bytes: int | None = Field(
         default=None,
         alias="estimatedGPUMemoryBytes",
-        description="GPU memory that a pod should need, bytes, as the builder estimates it.",
+        description="Estimated GPU memory of a serving pod, bytes.",
     )
     gpu_memory_bytes: int | None = Field(
         default=None, description="GPU memory of the product or MIG slice, bytes, where it is known."
     )
     warning: Annotated[str, Field(max_length=1024)] | None = Field(
-        default=None, description="What may keep the servers from starting: a GPU that is too small."
+        default=None, description="Insufficient GPU memory, by the estimate."
     )
-    stable_revision: str | None = Field(default=None, description="Revision that has the traffic.")
-    desired_revision: str | None = Field(default=None, description="Revision that is being started.")
-    canary_revision: str | None = Field(default=None, description="Revision that is being judged, or was taken back.")
+    stable_revision: str | None = Field(default=None, description="Revision that gets the traffic.")
+    desired_revision: str | None = Field(default=None, description="Revision that is being rolled out.")
+    canary_revision: str | None = Field(default=None, description="Canary under analysis, or rejected.")
     canary_weight: int | None = Field(
-        default=None, description="Share of the requests that the canary gets, percent; a goal when pods decide."
+        default=None, description="Percent of the requests that the canary gets; approximate without a Gateway."
     )
-    canary_ready_replicas: int | None = Field(default=None, description="Pods of the canary that are ready.")
+    canary_ready_replicas: int | None = Field(default=None, description="Ready replicas of the canary.")
     phase: Annotated[str, Field(max_length=16)] | None = Field(
         default=None, description="Phase of the canary: ImageComparison, Step, Promoting or Rejected."
     )
     step: int | None = Field(default=None, description="Step of the rollout that the canary is in, from 1.")
-    analysis: AnalysisStatus | None = Field(default=None, description="What is known about the canary.")
+    analysis: AnalysisStatus | None = Field(default=None, description="Latest verdict about the canary.")
     image_comparison: ImageComparisonStatus | None = Field(
         default=None, description="The comparison of the canary's pictures."
     )
     variants: list[VariantStatus] | None = Field(
         default=None,
-        description="The experiment, side by side.",
+        description="Stable revision and variants of the experiment.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     history: list[str] | None = Field(
-        default=None, description="Earlier revisions that spec.rollout.rollbackTo can name, oldest first."
+        default=None, description="Earlier revisions for spec.rollout.rollbackTo, oldest first."
     )
-    replicas: int = Field(default=0, description="Pods of the stable revision that are wanted.")
-    ready_replicas: int = Field(default=0, description="Pods of the stable revision that are ready.")
+    replicas: int = Field(default=0, description="Desired replicas of the stable revision.")
+    ready_replicas: int = Field(default=0, description="Ready replicas of the stable revision.")
     url: str | None = Field(default=None, description="Address inside the cluster (HTTP).")
     message: Annotated[str, Field(max_length=1024)] | None = Field(
-        default=None, description="What the serving pods wait for."
+        default=None, description="Details of serving pods that are not ready."
     )
 
 
 class Summary(ApiModel):
     """Columns of `kubectl get`."""
 
-    engines: str = Field(description="Engines that are ready, of all.")
-    targets: str = Field(description="Targets that serve, of all.")
+    engines: str = Field(description="Ready engines, of all.")
+    targets: str = Field(description="Available targets, of all.")
     canary: str | None = Field(
         default=None,
-        description="Share of the canary and what is known about it; of an "
-        "experiment the variants that have their whole share, of all.",
+        description="Weight and verdict of the canary; for an experiment, the variants with their full weight, of all.",
     )
 
 
 class DiffusionPipelineStatus(ApiModel):
-    """What is seen."""
+    """Observed state of the pipeline."""
 
-    observed_generation: int | None = Field(default=None, description="Generation of the spec that this is about.")
+    observed_generation: int | None = Field(
+        default=None, description="Generation of the spec that the status is based on."
+    )
     conditions: list[Condition] = Field(
         default=[],
-        description="Aspects of the pipeline; all positive.",
+        description="Conditions of the pipeline; True is good for all of them.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     summary: Summary | None = Field(default=None, description="Columns of `kubectl get`.")
@@ -192,10 +191,10 @@ class DiffusionPipelineStatus(ApiModel):
     components: dict[str, ComponentStatus] = Field(default={}, description="Exported components, by name.")
     targets: list[TargetStatus] = Field(
         default=[],
-        description="What is served.",
+        description="State of each target.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     garbage_collection: GarbageCollectionStatus | None = Field(
         default=None, description="The last garbage collection of the store."
     )
-    ensembles: list[str] = Field(default=[], description="Names of the models that a client asks for.")
+    ensembles: list[str] = Field(default=[], description="Names of the served ensembles.")

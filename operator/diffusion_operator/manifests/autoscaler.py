@@ -1,7 +1,7 @@
 """What changes the number of serving pods: a HorizontalPodAutoscaler, or a ScaledObject of KEDA."""
 
 from diffusion_contract.enums import Component
-from diffusion_contract.spec.autoscaling import Autoscaling, Keda
+from diffusion_contract.spec.autoscaling import Autoscaling, KedaOptions
 from diffusion_contract.tensors import MODEL_NAMES
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
@@ -48,7 +48,7 @@ def _horizontal(head: JsonObject, deployment: str, scaling: Autoscaling, limits:
     }
 
 
-def _scaled_object(head: JsonObject, deployment: str, scaling: Autoscaling, keda: Keda) -> JsonObject:
+def _scaled_object(head: JsonObject, deployment: str, scaling: Autoscaling, keda: KedaOptions) -> JsonObject:
     # Pods of every revision of the target: a canary's load counts too.
     # The length keeps out those of a target whose name begins with this one's and a dash.
     pods = f"{head['labels'][naming.PIPELINE]}-{head['labels'][naming.TARGET]}-[0-9a-f]{{{digests.SHORT_REVISION}}}-.*"
@@ -71,7 +71,7 @@ def _scaled_object(head: JsonObject, deployment: str, scaling: Autoscaling, keda
     return {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": head, "spec": spec}
 
 
-def _trigger(keda: Keda, query: str, threshold: int) -> JsonObject:
+def _trigger(keda: KedaOptions, query: str, threshold: int) -> JsonObject:
     details = {"serverAddress": keda.server_address, "query": query, "threshold": str(threshold)}
     return {"type": "prometheus", "metadata": details}
 

@@ -10,7 +10,7 @@ import yaml
 
 from diffusion_contract.base import Resources, Toleration
 from diffusion_contract.spec import EnvVar, Gpu, SecretKey, Serving, Storage, Target
-from diffusion_contract.spec.autoscaling import Autoscaling, Behavior, Keda, ScalingRules
+from diffusion_contract.spec.autoscaling import Autoscaling, KedaOptions, ScalingBehavior, ScalingRules
 from diffusion_contract.spec.rollout import GatewayRef, Traffic
 from diffusion_operator import naming
 from diffusion_operator.manifests import autoscaler, deployment, pdb, pvc, route, service
@@ -79,13 +79,13 @@ SERVE = ServingRequest(
 SCALED = Autoscaling(
     min_replicas=2,
     max_replicas=6,
-    behavior=Behavior(scale_down=ScalingRules(stabilization_window_seconds=600)),
+    behavior=ScalingBehavior(scale_down=ScalingRules(stabilization_window_seconds=600)),
 )
 TO_ZERO = Autoscaling(
     min_replicas=0,
     max_replicas=6,
     provider="keda",
-    keda=Keda(server_address="http://prometheus:9090", activation_query="sum(rate(gateway_requests[1m]))"),
+    keda=KedaOptions(server_address="http://prometheus:9090", activation_query="sum(rate(gateway_requests[1m]))"),
 )
 
 GPU = Target(
