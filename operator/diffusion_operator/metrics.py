@@ -1,4 +1,4 @@
-"""What the operator tells Prometheus about itself and the builds."""
+"""Metrics of the operator and of the builds, for Prometheus."""
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
@@ -10,13 +10,13 @@ from prometheus_client.core import GaugeMetricFamily
 
 PREFIX = "diffusion_operator"
 BUILD = ("stage", "component", "sku")
-PASS_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-BUILD_SECONDS = (1, 5, 15, 60, 180, 600, 1800, 3600, 7200, 14400)
+RECONCILE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+BUILD_BUCKETS = (1, 5, 15, 60, 180, 600, 1800, 3600, 7200, 14400)
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """How a pipeline is.
+    """Readiness of a pipeline.
 
     Attributes:
         status: of its condition `Ready`.
@@ -35,32 +35,32 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         own: dict[str, Any] = {"namespace": PREFIX, "registry": self._registry}
-        text = "Passes over one pipeline, by outcome."
-        self._passes = Histogram("reconcile_seconds", text, ("outcome",), buckets=PASS_SECONDS, **own)
-        text = "Finished build Jobs that made an artifact, by what they made."
-        self._builds = Histogram("build_seconds", text, BUILD, buckets=BUILD_SECONDS, **own)
-        self._hits = Counter("cache_hits", "Finished build Jobs whose artifact was there already.", BUILD, **own)
+        text = "Duration of reconciles, by outcome."
+        self._reconciles = Histogram("reconcile_duration_seconds", text, ("outcome",), buckets=RECONCILE_BUCKETS, **own)
+        text = "Duration of build Jobs that produced an artifact."
+        self._builds = Histogram("build_duration_seconds", text, BUILD, buckets=BUILD_BUCKETS, **own)
+        self._hits = Counter("build_cache_hits", "Build Jobs whose artifact was already in the store.", BUILD, **own)
         self._failures = Counter("build_failures", "Failed build Jobs.", BUILD, **own)
-        self._leader = Gauge("leader", "1 while this process leads.", **own)
-        self._queue = Gauge("queue_length", "Pipelines that wait for a pass.", **own)
-        self._fleet = Fleet()
-        self._registry.register(self._fleet)
+        self._leader = Gauge("leader", "1 while this process is the leader.", **own)
+        self._queue = Gauge("queue_length", "Pipelines waiting to be reconciled.", **own)
+        self._pipelines = PipelineCollector()
+        self._registry.register(self._pipelines)
 
-    def text(self) -> bytes:
+    def render(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def measure_queue(self, length: Callable[[], float]) -> None:
-        """Ask this function whenever the metrics are read."""
+    def set_queue_gauge(self, length: Callable[[], float]) -> None:
+        """Read the queue length from this function at every scrape."""
         self._queue.set_function(length)
 
     def set_leader(self, *, leads: bool) -> None:
-        """This process has become the leader, or is not any more."""
+        """Record whether this process is the leader."""
         self._leader.set(leads)
 
     def observe_reconcile(self, outcome: str, seconds: float) -> None:
-        """A pass ended."""
-        self._passes.labels(outcome).observe(seconds)
+        """Record a reconcile."""
+        self._reconciles.labels(outcome).observe(seconds)
 
     def observe_build(self, labels: tuple[str, str, str], result: Mapping[str, Any]) -> None:
         """A Job's result was seen for the first time.
@@ -81,17 +81,17 @@ class Metrics:
 
         Args:
             pipeline: its namespace and name.
-            ready: how it is.
+            ready: its readiness.
             jobs: its Jobs as (namespace/name, stage, state).
         """
-        self._fleet.pipelines[pipeline] = (ready, tuple(jobs))
+        self._pipelines.pipelines[pipeline] = (ready, tuple(jobs))
 
     def remove_pipeline(self, pipeline: str) -> None:
-        """The pipeline is gone."""
-        self._fleet.pipelines.pop(pipeline, None)
+        """Forget a deleted pipeline."""
+        self._pipelines.pipelines.pop(pipeline, None)
 
 
-class Fleet:
+class PipelineCollector:
     """Gauges over all pipelines, counted when they are read: a shared Job counts once."""
 
     def __init__(self) -> None:
@@ -101,9 +101,9 @@ class Fleet:
         """The families, for the registry."""
         states = Tally((readiness.status,) for readiness, _ in self.pipelines.values())
         jobs = {name: (stage, state) for _, jobs in self.pipelines.values() for name, stage, state in jobs}
-        yield _family("pipelines", "Pipelines, by status of their condition Ready.", ["ready"], states)
+        yield _family("pipelines", "Pipelines, by status of the condition Ready.", ["ready"], states)
         yield self._readiness()
-        yield _family("jobs", "Build Jobs that exist, by state.", ["stage", "state"], Tally(jobs.values()))
+        yield _family("jobs", "Existing build Jobs, by state.", ["stage", "state"], Tally(jobs.values()))
 
     def _readiness(self) -> GaugeMetricFamily:
         text = "1 where a pipeline's condition Ready is true, with the condition's reason."

@@ -128,7 +128,7 @@ CASES = {
                 "More than 5 % of the requests to generate_20_pipeline in studio/shapes-l4-1 fail.",
             ),
         ),
-        "DiffusionRequestsFail",
+        "DiffusionRequestErrors",
         "1m",
     ),
 }

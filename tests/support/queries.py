@@ -42,7 +42,7 @@ def live(metrics: Metrics) -> str:
         "studio/shapes", ready=Readiness("True", "Ready"), jobs=[("studio/job", "fetch", "Running")]
     )
     metrics.record_pipeline("studio/waits", ready=Readiness("False", "Compiling"), jobs=())
-    return metrics.text().decode()
+    return metrics.render().decode()
 
 
 @cache

@@ -17,20 +17,20 @@ from tools.dashboards.render import text
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tools.dashboards.model import Board
+    from tools.dashboards.model import Dashboard
 
 FOLDER = ROOT / "charts" / "diffusion-operator" / "dashboards"
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
-def test_every_query_of_a_dashboard_asks_for_series_and_labels_that_exist(board: Board) -> None:
+def test_every_query_of_a_dashboard_asks_for_series_and_labels_that_exist(board: Dashboard) -> None:
     queries = [(panel.title, query) for panel in board.panels for query in panel.queries]
     found = [(title, *problems(query.expr), *legend_problems(query.expr, query.legend)) for title, query in queries]
     assert [item for item in found if len(item) > 1] == []
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
-def test_every_choice_is_a_label_of_its_series(board: Board) -> None:
+def test_every_choice_is_a_label_of_its_series(board: Dashboard) -> None:
     wrong = [problems(f"sum by ({variable.label}) ({variable.metric})") for variable in board.variables]
     assert [item for item in wrong if item] == []
 
@@ -54,7 +54,10 @@ def test_every_query_of_the_documents_asks_for_series_that_exist() -> None:
         ('sum(diffusion_operator_pipelines{redy="True"})', "redy"),
         ("sum by (modle) (rate(nv_inference_count[5m]))", "modle"),
         ("rate(nv_inference_count[5m]", ""),
-        ("histogram_quantile(0.5, sum by (le) (rate(diffusion_operator_build_seconds[5m])))", "build_seconds"),
+        (
+            "histogram_quantile(0.5, sum by (le) (rate(diffusion_operator_build_duration_seconds[5m])))",
+            "build_duration_seconds",
+        ),
     ],
 )
 def test_a_wrong_query_is_found(query: str, says: str) -> None:
@@ -72,7 +75,7 @@ def test_the_chart_has_the_dashboards_that_the_code_generates() -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
-def test_panels_fill_rows_and_have_numbers_of_their_own(board: Board) -> None:
+def test_panels_fill_rows_and_have_numbers_of_their_own(board: Dashboard) -> None:
     panels = json.loads(text(board))["panels"]
     cells = [(x, y) for panel in panels for x, y in _cells(panel["gridPos"])]
     assert len(cells) == len(set(cells))

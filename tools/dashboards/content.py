@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from diffusion_contract.enums import Component
 from diffusion_contract.tensors import MODEL_NAMES
-from tools.dashboards.model import Board, Panel, Query, Variable
+from tools.dashboards.model import Dashboard, Panel, Query, Variable
 
 ENSEMBLES = 'model=~".*_pipeline"'
 DENOISER = f'model="{MODEL_NAMES[Component.DENOISER]}"'
@@ -35,36 +35,37 @@ def ratio(over: str, under: str, labels: str, by: str) -> str:
 
 
 def mean_seconds(labels: str, by: str) -> str:
-    """Mean time of a request."""
+    """Mean request latency."""
     return ratio("nv_inference_request_duration_us", "nv_inference_request_success", labels, by) + f" / {SECONDS}"
 
 
-def failure_share(labels: str, by: str) -> str:
+def error_ratio(labels: str, by: str) -> str:
     """Failed requests of all requests, 0 to 1."""
     failed = rate("nv_inference_request_failure", labels, by)
     return f"{failed} / ({failed} + {rate('nv_inference_request_success', labels, by)})"
 
 
-def slow_seconds(labels: str, by: str) -> str:
-    """95 % of requests take at most this long, of the slowest pod: quantiles of pods cannot be added up."""
+def p95_seconds(labels: str, by: str) -> str:
+    """95th percentile of the slowest pod: quantiles of pods cannot be added up."""
     return f'max by ({by}) (nv_inference_request_summary_us{{{labels},quantile="0.95"}}) / {SECONDS}'
 
 
-def quantile(share: float, buckets: str, by: str, window: str) -> str:
+def quantile(rank: float, buckets: str, by: str, window: str) -> str:
     """Of the histogram whose buckets are selected."""
     groups = f"le, {by}" if by else "le"
-    return f"histogram_quantile({share}, sum by ({groups}) (rate({buckets}{window})))"
+    return f"histogram_quantile({rank}, sum by ({groups}) (rate({buckets}{window})))"
 
 
-_RECONCILE_SECONDS = "diffusion_operator_reconcile_seconds_bucket"
+_RECONCILES = "diffusion_operator_reconcile_duration_seconds_count"
+_RECONCILE_BUCKETS = "diffusion_operator_reconcile_duration_seconds_bucket"
 
-FLEET = Board(
+FLEET = Dashboard(
     "fleet",
     "Diffusion / Fleet",
     "All pipelines of a cluster, and the operator that looks after them.",
     (
         Panel(
-            "Operators at work",
+            "Active operators",
             "1. With 0 nobody works, with 2 for long the election is broken; serving goes on either way.",
             "short",
             (Query("sum(diffusion_operator_leader)"),),
@@ -72,7 +73,7 @@ FLEET = Board(
             width=6,
         ),
         Panel(
-            "Pipelines that are ready",
+            "Pipelines ready",
             "Ready means: every target serves the present generation of the spec.",
             "short",
             (Query('sum(diffusion_operator_pipelines{ready="True"})'),),
@@ -80,7 +81,7 @@ FLEET = Board(
             width=6,
         ),
         Panel(
-            "Pipelines that are not",
+            "Pipelines not ready",
             "kubectl get dp -A says which and why.",
             "short",
             (Query('sum(diffusion_operator_pipelines{ready!="True"})'),),
@@ -88,7 +89,7 @@ FLEET = Board(
             width=6,
         ),
         Panel(
-            "Pipelines that wait for a pass",
+            "Reconcile queue length",
             "Above 0 for long: more workers, or a slow API server.",
             "short",
             (Query("sum(diffusion_operator_queue_length)"),),
@@ -96,19 +97,19 @@ FLEET = Board(
             width=6,
         ),
         Panel(
-            "Pictures per second",
+            "Images per second",
             "Of all ensembles, by pipeline.",
             "short",
             (Query(rate(_SERVED, ENSEMBLES, "namespace, pipeline"), "{{namespace}}/{{pipeline}}"),),
         ),
         Panel(
-            "Share of failed requests",
+            "Request error ratio",
             "Also requests that are refused because of their inputs.",
             "percentunit",
-            (Query(failure_share(ENSEMBLES, "namespace, pipeline"), "{{namespace}}/{{pipeline}}"),),
+            (Query(error_ratio(ENSEMBLES, "namespace, pipeline"), "{{namespace}}/{{pipeline}}"),),
         ),
         Panel(
-            "Denoiser steps that wait",
+            "Queued denoiser steps",
             "What the autoscalers look at, summed over pods.",
             "short",
             (
@@ -130,45 +131,45 @@ FLEET = Board(
             ),
         ),
         Panel(
-            "Passes per second",
-            "A pass looks at one pipeline. `internal error` is a bug of ours.",
+            "Reconciles per second",
+            "One reconcile covers one pipeline. `internal_error` is a bug of the operator.",
             "short",
-            (Query(f"sum by (outcome) (rate(diffusion_operator_reconcile_seconds_count{RATE}))", "{{outcome}}"),),
+            (Query(f"sum by (outcome) (rate({_RECONCILES}{RATE}))", "{{outcome}}"),),
         ),
         Panel(
-            "Time of a pass",
+            "Reconcile duration",
             "Mostly the API server's answers.",
             "s",
             (
-                Query(quantile(0.5, _RECONCILE_SECONDS, "", RATE), "half of them"),
-                Query(quantile(0.95, _RECONCILE_SECONDS, "", RATE), "95 %"),
+                Query(quantile(0.5, _RECONCILE_BUCKETS, "", RATE), "p50"),
+                Query(quantile(0.95, _RECONCILE_BUCKETS, "", RATE), "p95"),
             ),
         ),
     ),
 )
 
-PIPELINE = Board(
+PIPELINE = Dashboard(
     "pipeline",
     "Diffusion / Pipeline",
     "One pipeline: what clients get, and where its time goes.",
     (
         Panel(
-            "Pictures per second",
+            "Images per second",
             "By ensemble, that is by task and step count.",
             "short",
             (Query(rate(_SERVED, f"{SELECTION},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
         ),
         Panel(
-            "Mean time of a request",
+            "Mean request latency",
             "From its arrival at Triton to the picture, with all queues.",
             "s",
             (Query(mean_seconds(f"{SELECTION},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
         ),
         Panel(
-            "95 % of requests take at most",
+            "Request latency, 95th percentile",
             "Of the slowest pod, among the requests that it answered lately.",
             "s",
-            (Query(slow_seconds(f"{SELECTION},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
+            (Query(p95_seconds(f"{SELECTION},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
         ),
         Panel(
             "Failed requests per second",
@@ -182,7 +183,7 @@ PIPELINE = Board(
             ),
         ),
         Panel(
-            "Denoiser steps that wait, per pod",
+            "Queued denoiser steps per pod",
             "The autoscaling signal; compare it with pendingStepsPerReplica.",
             "short",
             (
@@ -193,7 +194,7 @@ PIPELINE = Board(
             ),
         ),
         Panel(
-            "Mean batch of the denoiser",
+            "Mean denoiser batch size",
             "1 with a lone client; with many it should come near shapes.batch.max.",
             "short",
             (Query(ratio(_SERVED, "nv_inference_exec_count", f"{SELECTION},{DENOISER}", "target"), "{{target}}"),),
@@ -205,7 +206,7 @@ PIPELINE = Board(
             (Query(rate(_SERVED, f"{SELECTION},{DENOISER}", "target"), "{{target}}"),),
         ),
         Panel(
-            "Where the time goes: computing",
+            "Compute time by model",
             "Seconds per second that requests spend computing, by model; the denoiser should be nearly all of it.",
             "short",
             (
@@ -217,7 +218,7 @@ PIPELINE = Board(
             ),
         ),
         Panel(
-            "Where the time goes: waiting",
+            "Queue time by model",
             "Seconds per second that requests spend in queues, by model.",
             "short",
             (
@@ -229,8 +230,8 @@ PIPELINE = Board(
             ),
         ),
         Panel(
-            "GPU utilisation",
-            "Share of time with a kernel running; empty on CPU targets.",
+            "GPU utilization",
+            "Fraction of time with a kernel running; empty on CPU targets.",
             "percentunit",
             (Query(f"nv_gpu_utilization{{{SELECTION}}}", "{{pod}} {{gpu_uuid}}"),),
         ),
@@ -244,13 +245,13 @@ PIPELINE = Board(
     _PIPELINES,
 )
 
-_BUILT = "diffusion_operator_build_seconds"
-_BUILDS = "sum(increase(diffusion_operator_build_seconds_count[1d]))"
-_CACHE_HITS = "sum(increase(diffusion_operator_cache_hits_total[1d]))"
+_BUILD_DURATION = "diffusion_operator_build_duration_seconds"
+_BUILDS = "sum(increase(diffusion_operator_build_duration_seconds_count[1d]))"
+_CACHE_HITS = "sum(increase(diffusion_operator_build_cache_hits_total[1d]))"
 
-BUILDS = Board(
+BUILDS = Dashboard(
     "builds",
-    "Diffusion / Build farm",
+    "Diffusion / Builds",
     "Fetching, exporting, compiling: how much, how long, how often for nothing.",
     (
         Panel(
@@ -266,35 +267,35 @@ BUILDS = Board(
             (Query("sum by (stage) (diffusion_operator_jobs)", "{{stage}}"),),
         ),
         Panel(
-            "Time to compile (half of them)",
+            "Compile duration, median",
             "By component and SKU, of the last 24 hours.",
             "s",
             (
                 Query(
-                    quantile(0.5, _BUILT + '_bucket{stage="compile"}', "component, sku", "[1d]"),
+                    quantile(0.5, _BUILD_DURATION + '_bucket{stage="compile"}', "component, sku", "[1d]"),
                     "{{component}} {{sku}}",
                 ),
             ),
         ),
         Panel(
-            "Time to export (half of them)",
+            "Export duration, median",
             "By component, of the last 24 hours.",
             "s",
             (
                 Query(
-                    quantile(0.5, _BUILT + '_bucket{stage="export"}', "component", "[1d]"),
+                    quantile(0.5, _BUILD_DURATION + '_bucket{stage="export"}', "component", "[1d]"),
                     "{{component}}",
                 ),
             ),
         ),
         Panel(
-            "Time of all builds",
+            "Concurrent builds",
             "Seconds of building per second: how many builders are busy on average.",
             "short",
-            (Query(f"sum by (stage) (rate({_BUILT}_sum[1h]))", "{{stage}}"),),
+            (Query(f"sum by (stage) (rate({_BUILD_DURATION}_sum[1h]))", "{{stage}}"),),
         ),
         Panel(
-            "Failed Jobs in an hour",
+            "Failed Jobs per hour",
             "The pipeline's condition has the builder's sentence.",
             "short",
             (
@@ -305,14 +306,14 @@ BUILDS = Board(
             ),
         ),
         Panel(
-            "Found in the store",
+            "Cache hit ratio",
             "Of the Jobs of a day, those that had nothing to build.",
             "percentunit",
             (Query(f"{_CACHE_HITS} / ({_CACHE_HITS} + {_BUILDS})"),),
             kind="number",
         ),
         Panel(
-            "Built in a day",
+            "Artifacts built per day",
             "Artifacts that were made.",
             "short",
             (Query(_BUILDS),),
@@ -324,14 +325,14 @@ BUILDS = Board(
 _REVISIONS = "target, revision"
 _REVISION = "{{target}} {{revision}}"
 
-ROLLOUT = Board(
+ROLLOUT = Dashboard(
     "rollout",
     "Diffusion / Rollout",
     "Two revisions of one pipeline beside each other, while one takes over from the other.",
     (
         Panel(
-            "Share of the traffic",
-            "Pictures of a revision, of all pictures of its target.",
+            "Traffic weight",
+            "Images of a revision, of all images of its target.",
             "percentunit",
             (
                 Query(
@@ -353,25 +354,25 @@ ROLLOUT = Board(
             ),
         ),
         Panel(
-            "Share of failed requests",
+            "Request error ratio",
             "A new revision should not fail more often than the old one.",
             "percentunit",
-            (Query(failure_share(f"{SELECTION},{ENSEMBLES}", _REVISIONS), _REVISION),),
+            (Query(error_ratio(f"{SELECTION},{ENSEMBLES}", _REVISIONS), _REVISION),),
         ),
         Panel(
-            "Mean time of a request",
+            "Mean request latency",
             "Only comparable when both get the same mix of tasks and step counts.",
             "s",
             (Query(mean_seconds(f"{SELECTION},{ENSEMBLES}", _REVISIONS), _REVISION),),
         ),
         Panel(
-            "95 % of requests take at most",
+            "Request latency, 95th percentile",
             "Of the slowest pod, over all ensembles.",
             "s",
-            (Query(slow_seconds(f"{SELECTION},{ENSEMBLES}", _REVISIONS), _REVISION),),
+            (Query(p95_seconds(f"{SELECTION},{ENSEMBLES}", _REVISIONS), _REVISION),),
         ),
         Panel(
-            "Time of a denoiser call",
+            "Denoiser step latency",
             "Does not depend on the mix; it does on the batch beside it.",
             "s",
             (
@@ -388,7 +389,7 @@ ROLLOUT = Board(
             ),
         ),
         Panel(
-            "Mean batch of the denoiser",
+            "Mean denoiser batch size",
             "A revision with little traffic has small batches, and is slower per picture for that reason alone.",
             "short",
             (Query(ratio(_SERVED, "nv_inference_exec_count", f"{SELECTION},{DENOISER}", _REVISIONS), _REVISION),),

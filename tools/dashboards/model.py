@@ -18,11 +18,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture.
+    """One panel.
 
     Attributes:
         title: what is shown, with a unit of time where it is a rate.
-        meaning: what a person should think of it.
+        description: how to read it.
         unit: Grafana's name of a unit: s, percentunit, bytes, short, reqps.
         queries: one or more.
         kind: a graph over time, or the last number.
@@ -30,7 +30,7 @@ class Panel:
     """
 
     title: str
-    meaning: str
+    description: str
     unit: str
     queries: tuple[Query, ...]
     kind: Kind = "graph"
@@ -47,7 +47,7 @@ class Variable:
 
 
 @dataclass(frozen=True)
-class Board:
+class Dashboard:
     """A dashboard; its name is the file's and the address's."""
 
     name: str

@@ -10,19 +10,19 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh
 
 if TYPE_CHECKING:
-    from tools.dashboards.model import Board, Panel, Variable
+    from tools.dashboards.model import Dashboard, Panel, Variable
 
 COLUMNS = 24
 HEIGHTS = {"graph": 8, "number": 4}
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 
-def text(board: Board) -> str:
+def text(board: Dashboard) -> str:
     """The file's content."""
     return json.dumps(json.loads(JSONEncoder(sort_keys=True).encode(_dashboard(board).build())), indent=1) + "\n"
 
 
-def _dashboard(board: Board) -> dashboard.Dashboard:
+def _dashboard(board: Dashboard) -> dashboard.Dashboard:
     builder = dashboard.Dashboard(board.title).uid(f"diffusion-{board.name}").description(board.description)
     builder = builder.tags(["diffusion-operator"]).time("now-6h", "now").refresh("1m").timezone("browser").readonly()
     builder = builder.with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
@@ -41,7 +41,7 @@ def _variable(variable: Variable) -> dashboard.QueryVariable:
 
 def _panel(panel: Panel) -> timeseries.Panel | stat.Panel:
     builder = stat.Panel() if panel.kind == "number" else timeseries.Panel()
-    builder = builder.title(panel.title).description(panel.meaning).unit(panel.unit).datasource(SOURCE)
+    builder = builder.title(panel.title).description(panel.description).unit(panel.unit).datasource(SOURCE)
     builder = builder.span(panel.width).height(HEIGHTS[panel.kind])
     if isinstance(builder, timeseries.Panel):
         # Rates are never negative, and a graph that begins above 0 exaggerates.

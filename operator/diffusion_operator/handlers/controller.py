@@ -55,7 +55,7 @@ class Controller:
 
     async def _start(self, **_: object) -> None:
         self._queue = WorkQueue(self._reconcile, self._settings.workers)
-        self._metrics.measure_queue(self._queue.length)
+        self._metrics.set_queue_gauge(self._queue.length)
         self._queue.start()
         self._resync = asyncio.create_task(self._resync_forever(), name="resync")
 
@@ -72,7 +72,7 @@ class Controller:
         return self._queue is None or self._queue.is_alive()
 
     async def _reconcile(self, key: PipelineKey) -> float | None:
-        start, outcome = time.monotonic(), "internal error"
+        start, outcome = time.monotonic(), "internal_error"
         try:
             requeue_seconds = await self._reconciler.reconcile(key)
             outcome = "ok"

@@ -62,7 +62,7 @@ class Process:
             # Before there is a controller, and while another process leads, any answer means alive.
             alive=lambda: self.controller is None or self.controller.is_alive(),
             ready=lambda: self.controller is not None,
-            metrics=self.metrics.text,
+            metrics=self.metrics.render,
         )
 
     async def _work_while_leading(self, controller: Controller, election: LeaderElection) -> None:

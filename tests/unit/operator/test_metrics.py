@@ -16,7 +16,7 @@ from tools.devcluster.ports import free_ports
 
 def value(metrics: Metrics, series: str) -> float:
     """The sample of a series; 0 where there is none."""
-    lines = metrics.text().decode().splitlines()
+    lines = metrics.render().decode().splitlines()
     found = [line for line in lines if line.startswith(f"diffusion_operator_{series} ")]
     return float(found[0].rpartition(" ")[2]) if found else 0.0
 
@@ -34,10 +34,10 @@ def test_every_build_is_counted_once_with_what_it_made() -> None:
     cluster, metrics = FakeCluster(), Metrics()
     cluster.apply_pipeline()
     live(cluster, metrics)
-    series = 'build_seconds_count{component="denoiser",sku="cpu",stage="compile"}'
+    series = 'build_duration_seconds_count{component="denoiser",sku="cpu",stage="compile"}'
     assert value(metrics, series) == 1
     assert value(metrics, series.replace("count", "sum")) == 1.5
-    assert value(metrics, 'build_seconds_count{component="",sku="",stage="fetch"}') == 1
+    assert value(metrics, 'build_duration_seconds_count{component="",sku="",stage="fetch"}') == 1
     live(cluster, metrics)
     assert value(metrics, series) == 1
 
@@ -48,9 +48,9 @@ def test_what_the_store_answers_is_a_hit_and_a_failure_is_neither() -> None:
     metrics.observe_build(labels, {"digest": "d", "cached": True, "seconds": 0.2})
     metrics.observe_build(labels, {"error": {"reason": "CompileFailed"}})
     tail = '{component="denoiser",sku="NVIDIA-L4",stage="compile"}'
-    assert value(metrics, f"cache_hits_total{tail}") == 1
+    assert value(metrics, f"build_cache_hits_total{tail}") == 1
     assert value(metrics, f"build_failures_total{tail}") == 1
-    assert value(metrics, f"build_seconds_count{tail}") == 0
+    assert value(metrics, f"build_duration_seconds_count{tail}") == 0
 
 
 def test_the_fleet_is_counted_and_a_shared_job_once() -> None:
@@ -66,7 +66,7 @@ def test_the_fleet_is_counted_and_a_shared_job_once() -> None:
 
 def readiness(metrics: Metrics) -> dict[str, float]:
     """Labels to value of the series that name pipelines."""
-    lines = metrics.text().decode().splitlines()
+    lines = metrics.render().decode().splitlines()
     samples = [line.removeprefix("diffusion_operator_pipeline_ready").rpartition(" ") for line in lines]
     return {labels: float(number) for labels, _, number in samples if labels.startswith("{")}
 
@@ -110,7 +110,7 @@ def test_health_and_readiness_are_different_questions() -> None:
                 return error.code
 
     async def scene() -> None:
-        answers = HealthChecks(lambda: states["alive"], lambda: states["ready"], Metrics().text)
+        answers = HealthChecks(lambda: states["alive"], lambda: states["ready"], Metrics().render)
         async with endpoints(settings, answers):
             assert await asyncio.to_thread(ask, health, "/healthz") == 200
             assert await asyncio.to_thread(ask, health, "/readyz") == 503
