@@ -55,9 +55,9 @@ def run() -> None:
 
 
 @cli.command()
-@click.option("--write", "target", type=click.Path(path_type=Path), help="Write the definition to this file.")
+@click.option("--write", "target", type=click.Path(path_type=Path), help="Write the CRD to this file.")
 @click.option("--check", "checked", type=click.Path(path_type=Path), help="Fail when this file is out of date.")
-@click.option("--chart", is_flag=True, help="As the chart has it: Helm upgrades it and never deletes it.")
+@click.option("--chart", is_flag=True, help="Print the chart's template: Helm upgrades it and never deletes it.")
 def crd(target: Path | None, checked: Path | None, *, chart: bool) -> None:
     """Print, write or check the CustomResourceDefinition."""
     _generate(as_yaml(for_chart(definition()) if chart else definition()), target, checked)
@@ -91,12 +91,18 @@ def validate(file: Path) -> None:
 
 @cli.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--namespace", "-n", default="default", show_default=True, help="Where FILE names none.")
-@click.option("--kubeconfig", type=click.Path(exists=True, dir_okay=False), help="Which cluster; as kubectl otherwise.")
-@click.option("--offline", is_flag=True, help="Use no cluster: as if nothing existed.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--namespace", "-n", default="default", show_default=True, help="Namespace of pipelines that have none in FILE."
+)
+@click.option(
+    "--kubeconfig",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Kubeconfig of the cluster. Defaults to kubectl's.",
+)
+@click.option("--offline", is_flag=True, help="Use no cluster: plan as if nothing existed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(file: Path, namespace: str, kubeconfig: str | None, *, offline: bool, as_json: bool) -> None:
-    """Print what applying FILE would build and change; nothing is written."""
+    """Show what applying FILE would build and change; nothing is written."""
     documents = _pipelines(file)
     for document in documents:
         _validate(file, document)
@@ -108,7 +114,7 @@ def plan(file: Path, namespace: str, kubeconfig: str | None, *, offline: bool, a
 
 @cli.group()
 def rollout() -> None:
-    """Show a canary, promote it, or abort it."""
+    """Show, promote or abort a canary."""
 
 
 def _pipeline_arguments(command: Callable[..., None]) -> Callable[..., None]:
@@ -116,16 +122,18 @@ def _pipeline_arguments(command: Callable[..., None]) -> Callable[..., None]:
     name = click.argument("name")
     namespace = click.option("--namespace", "-n", default="default", show_default=True)
     kubeconfig = click.option(
-        "--kubeconfig", type=click.Path(exists=True, dir_okay=False), help="Which cluster; as kubectl otherwise."
+        "--kubeconfig",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Kubeconfig of the cluster. Defaults to kubectl's.",
     )
     return name(namespace(kubeconfig(command)))
 
 
 @rollout.command("status")
 @_pipeline_arguments
-@click.option("--watch", "-w", is_flag=True, help="Stay until the canary is promoted or rejected.")
+@click.option("--watch", "-w", is_flag=True, help="Watch until the canary is promoted or rejected.")
 def rollout_status(name: str, namespace: str, kubeconfig: str | None, *, watch: bool) -> None:
-    """Show the revisions of the pipeline NAME, their shares and verdicts."""
+    """Show the revisions of the pipeline NAME, their weights and verdicts."""
     from diffusion_operator import rollout_command  # noqa: PLC0415 - same
 
     pipeline = rollout_command.PipelineRef(name, namespace, kubeconfig)

@@ -60,7 +60,7 @@ class LeaderElection:
         """Wait until this process leads."""
         while not await self._try_renew():
             await self._pause()
-        log.info("%s leads", self._identity)
+        log.info("%s became the leader", self._identity)
 
     async def renew_until_lost(self) -> None:
         """Renew for as long as that works.
@@ -94,7 +94,7 @@ class LeaderElection:
         except ConflictError:
             return False
         except UnavailableError as error:
-            log.warning("the Lease cannot be reached: %s", error)
+            log.warning("cannot renew the Lease: %s", error)
             return False
 
     async def try_acquire_or_renew(self) -> bool:

@@ -68,9 +68,9 @@ async def _preview(client: KubeClient | None, document: JsonObject, options: Clu
 
 
 def _lines(pipeline: Preview) -> Iterator[str]:
-    yield f"DiffusionPipeline {pipeline.pipeline}" + ("" if pipeline.live else " (no cluster was looked at)")
+    yield f"DiffusionPipeline {pipeline.pipeline}" + ("" if pipeline.live else " (offline)")
     if pipeline.objection:
-        yield f"  The operator would refuse it: {pipeline.objection}"
+        yield f"  Rejected by the operator: {pipeline.objection}"
         return
     for build in pipeline.builds:
         sign, verb = ("=", "reuse") if build.reused else ("+", "build")

@@ -226,7 +226,7 @@ class Reconciler:
                 log.info("%s: %s: %s", owner.name, name, value)
                 await self._client.patch(_deployment(owner, name), {"metadata": {"annotations": {key: value}}})
             case actions.Remove(kind, name, uid):
-                log.info("%s: removing %s %s", owner.name, kind, name)
+                log.info("%s: deleting %s %s", owner.name, kind, name)
                 await self._client.delete(Reference(kind, owner.namespace, name), uid)
             case _:
                 await self._execute_job_action(action, owner)
@@ -246,7 +246,7 @@ class Reconciler:
             case actions.AdmitJobs(sku):
                 await self._admit(sku)
             case actions.DeleteJob(name, uid, version):
-                log.info("%s: Job %s is not needed any more", owner.name, name)
+                log.info("%s: deleting Job %s: no longer needed", owner.name, name)
                 await self._client.delete(Reference("Job", owner.namespace, name), uid, version)
             case actions.ReleaseJob(name, membership, uid):
                 head = {"labels": {membership: None}, "ownerReferences": [{"$patch": "delete", "uid": uid}]}
@@ -261,7 +261,7 @@ class Reconciler:
                 manifests += await self._client.select(Reference("Job", namespace), selector)
             jobs = [JobView.parse(manifest) for manifest in manifests]
             for job in budget.admitted(jobs, self._settings.compile_jobs_per_sku):
-                log.info("Job %s/%s may start", job.namespace, job.name)
+                log.info("admitted Job %s/%s", job.namespace, job.name)
                 await self._client.patch(Reference("Job", job.namespace, job.name), {"spec": {"suspend": False}})
 
     async def _start(self, body: JsonObject) -> None:
@@ -273,7 +273,7 @@ class Reconciler:
         labels = {key: value for key, value in body["metadata"]["labels"].items() if naming.is_membership(key)}
         head = {"ownerReferences": body["metadata"]["ownerReferences"], "labels": labels}
         await self._client.patch(kube_client.reference(body), {"metadata": head})
-        log.info("joined Job %s", name)
+        log.info("sharing Job %s", name)
 
     async def _report(self, owner: Owner, resource: JsonObject, plan: Plan) -> None:
         """Events first: their names make them safe to send twice; a written status prevents a second report."""
@@ -283,7 +283,7 @@ class Reconciler:
                 await self._client.create(event(pending, owner, resource["metadata"]["generation"], now))
             except RejectedError as error:
                 # A namespace that is being deleted takes no Events; the status is still written.
-                log.warning("%s: an Event was refused: %s", owner.name, error)
+                log.warning("%s: Event rejected: %s", owner.name, error)
         status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
         if status != resource.get("status"):
             await self._client.write_status(Reference(KIND, owner.namespace, owner.name), status)

@@ -36,7 +36,7 @@ def storage_problem(observed: ObservedPipeline) -> ConditionUpdate | None:
     if claim is None or claim.terminating:
         return _engines(Reason.WAITING_FOR_STORAGE, f"Claim {name} is being created.")
     if claim.phase == "Lost":
-        text = f"The volume behind claim {name} is gone: delete the claim, it is then created and filled again."
+        text = f"The volume of claim {name} is lost: delete the claim; it is recreated and its artifacts are rebuilt."
         return _engines(Reason.STORAGE_NOT_FOUND, text)
     return None
 
@@ -45,7 +45,7 @@ def engines_ready(observed: ObservedPipeline, builds: BuildGraph | None) -> Cond
     """Whether every engine is in the store."""
     problem = storage_problem(observed)
     if problem is not None or builds is None:
-        return problem or _engines(Reason.WAITING_FOR_STORAGE, "The store is not there yet.")
+        return problem or _engines(Reason.WAITING_FOR_STORAGE, "Waiting for the store.")
     if builds.engines_ready == builds.engine_count:
         return _engines(Reason.ENGINES_BUILT, f"{builds.engine_count} engines are in the store.", ok=True)
     problem = build_problem(observed, ConditionType.ENGINES_READY, builds.engine_steps())

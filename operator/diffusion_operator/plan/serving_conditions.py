@@ -26,7 +26,7 @@ def available(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Condit
         return problem
     names = ", ".join(plan.target.name for plan in unavailable)
     if not any(plan.state.revisions for plan in unavailable):
-        return _not(kind, Reason.WAITING_FOR_REPOSITORY, "Serving starts once the repository is there.")
+        return _not(kind, Reason.WAITING_FOR_REPOSITORY, "Waiting for the repository.")
     if any(_has_lost_readiness(observed, plan) for plan in unavailable):
         text = f"Target {names}: the server has started and is not ready any more; see kubectl describe pod."
         return _not(kind, Reason.NOT_READY, text)
@@ -131,7 +131,7 @@ def _serving_text(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> st
 def _not_kept_text(revision: str, plans: Sequence[TargetPlan]) -> str:
     present = ", ".join(sorted({item.name for plan in plans for item in plan.state.revisions})) or "none"
     return (
-        f"spec.rollout.rollbackTo: revision {revision} is not kept (any more) by every target; there are {present}. "
+        f"spec.rollout.rollbackTo: revision {revision} is not in the history of every target; available: {present}. "
         "The present revision continues to serve."
     )
 
@@ -141,27 +141,27 @@ def _rejection_text(plan: TargetPlan) -> str:
     cause = f"{verdict.reason}: {verdict.message}" if verdict is not None else "no reason is known."
     return (
         f"Target {plan.target.name}: canary {plan.state.desired} was rejected. {cause} "
-        f"{plan.state.stable} serves; another spec is tried at once."
+        f"{plan.state.stable} serves; a changed spec is rolled out immediately."
     )
 
 
 def _canary_text(observed: ObservedPipeline, plan: TargetPlan) -> str:
     state, verdict = plan.state, plan.latest_verdict
     text = f"Target {plan.target.name}: canary {state.desired}: {_canary_stage(observed, plan)}; "
-    text += f"{state.stable} serves the others."
+    text += f"{state.stable} serves the rest."
     return f"{text} {verdict.message}" if verdict is not None else text
 
 
 def _canary_stage(observed: ObservedPipeline, plan: TargetPlan) -> str:
     progress, rollout = plan.progress, observed.spec.rollout
     if progress is not None and progress.phase == "ImageComparison" and progress.observing:
-        return "its images are compared, it gets no requests yet"
+        return "image comparison, no traffic yet"
     if progress is not None and progress.phase == "Step":
         count = len(rollout.steps) if rollout is not None else 0
         return f"it gets {plan.step.weight} % of the requests (step {progress.step + 1} of {count})"
     if plan.step.progress == "Promoting":
         ready = plan.state.ready(plan.state.desired)
-        return f"it grows to full size ({ready} of {plan.state.replicas} pods are ready)"
+        return f"scaling up ({ready} of {plan.state.replicas} pods ready)"
     return "its pods are starting"
 
 
@@ -184,4 +184,4 @@ def _variant_progress_text(plan: TargetPlan, variant: VariantPlan) -> str:
 def _experiment_text(variants: Iterable[VariantPlan]) -> str:
     weights = {variant.variant.name: variant.step.weight for variant in variants}
     shares = ", ".join(f"{name} {weight} %" for name, weight in weights.items())
-    return f"An experiment runs: stable gets {100 - sum(weights.values())} % of the requests, {shares}."
+    return f"Experiment running: stable gets {100 - sum(weights.values())} % of the requests, {shares}."

@@ -69,10 +69,7 @@ class BuildStep:
         if self.job is None or self.job.failure is None:
             return ""
         retry = self.job.retry_at()
-        if retry is None:
-            outlook = "It is not tried again until the spec changes."
-        else:
-            outlook = f"It is tried again at {retry:%H:%M:%S} UTC."
+        outlook = "No retry until the spec changes." if retry is None else f"Next retry at {retry:%H:%M:%S} UTC."
         cause = self.job.failure.message.rstrip().rstrip(".")
         if self.job.failure.reason == "StoreFull":
             cause += f". Enlarge claim {self.request.claim} (spec.storage.size, where its class allows it)"
@@ -182,7 +179,7 @@ def queue_message(step: BuildStep) -> str:
     """What a Job that is not admitted waits for."""
     if step.request.queue is None:
         return f"{step.title} waits until Kueue admits it: kubectl get workloads says more."
-    return f"{step.title} waits for its turn: only so many Jobs compile at once on {step.request.queue}."
+    return f"{step.title} is queued: the limit of concurrent compile Jobs for {step.request.queue} is reached."
 
 
 def _message(step: BuildStep, present: JobView) -> str | None:

@@ -55,7 +55,7 @@ def _unschedulable(pod: PodView) -> PodProblem | None:
     gpu_text = gpu_shortage(pod.gpu, text) if pod.gpu is not None else None
     if gpu_text is not None:
         return PodProblem(Reason.WAITING_FOR_GPU, gpu_text, condition.changed_at)
-    return PodProblem(Reason.UNSCHEDULABLE, f"No node can take pod {pod.name}: {text}", condition.changed_at)
+    return PodProblem(Reason.UNSCHEDULABLE, f"Pod {pod.name} is unschedulable: {text}", condition.changed_at)
 
 
 def _not_starting(pod: PodView) -> PodProblem | None:
@@ -108,12 +108,12 @@ def gpu_shortage(gpu: GpuDemand, scheduler_message: str) -> str | None:
     occupied = sum(count for text, count in reasons.items() if text in no_room)
     if occupied:
         nodes = "1 node has" if occupied == 1 else f"{occupied} nodes have"
-        return f"{nodes} {gpu.description}, 0 free: a GPU has to become free. The scheduler says: {scheduler_message}"
+        return f"{nodes} {gpu.description}, 0 free: a GPU has to become free. kube-scheduler: {scheduler_message}"
     if reasons.keys() - OTHER_PRODUCT:
         return None
     return (
         f"0 nodes have {gpu.description}, 0 free: add a node, or correct gpu.product. "
-        f"The scheduler says: {scheduler_message}"
+        f"kube-scheduler: {scheduler_message}"
     )
 
 
