@@ -41,19 +41,19 @@ def status(phase: str, verdict: str, reason: str = "Passed", **target: Any) -> d
     [
         ({"targets": [{"name": "cpu"}]}, []),
         (
-            status("ImageComparison", "Inconclusive", pictures={"state": "Running"}),
+            status("ImageComparison", "Inconclusive", imageComparison={"state": "Running"}),
             [("golden pictures · cpu", "Running", "because")],
         ),
         (
-            status("Step", "Pass", pictures={"state": "Ready"}, canaryWeight=50),
+            status("Step", "Pass", imageComparison={"state": "Ready"}, canaryWeight=50),
             [("golden pictures · cpu", "Ready", ""), ("requests · cpu", "Ready", "50 % · because")],
         ),
         (
-            status("Rejected", "Fail", "ImageQuality", pictures={"state": "Ready"}),
+            status("Rejected", "Fail", "ImageQuality", imageComparison={"state": "Ready"}),
             [("golden pictures · cpu", "Failed", "because")],
         ),
         (
-            status("Rejected", "Fail", "Latency", pictures={"state": "Ready"}),
+            status("Rejected", "Fail", "Latency", imageComparison={"state": "Ready"}),
             [("golden pictures · cpu", "Ready", ""), ("requests · cpu", "Failed", "0 % · because")],
         ),
     ],
