@@ -10,8 +10,8 @@ class Stage(StrEnum):
     EXPORT = "export"
     COMPILE = "compile"
     ASSEMBLE = "assemble"
-    CHECK = "check"
-    JUDGE = "judge"
+    PARITY = "parity"
+    COMPARE = "compare"
     GC = "gc"
 
 

@@ -32,7 +32,7 @@ class Reason(StrEnum):
     UNSUPPORTED_LORA = "UnsupportedLora"
     # building
     EXPORT_FAILED = "ExportFailed"
-    VERIFICATION_FAILED = "VerificationFailed"
+    GRAPH_PARITY_FAILED = "GraphParityFailed"
     COMPILE_FAILED = "CompileFailed"
     UNSUPPORTED_OPERATOR = "UnsupportedOperator"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -43,7 +43,7 @@ class Reason(StrEnum):
     UNSUPPORTED_SCHEDULER = "UnsupportedScheduler"
     INVALID_ENSEMBLE = "InvalidEnsemble"
     COMPONENT_MISMATCH = "ComponentMismatch"
-    CHECK_FAILED = "CheckFailed"
+    PARITY_FAILED = "ParityFailed"
     # the store
     ARTIFACT_NOT_FOUND = "ArtifactNotFound"
     ARTIFACT_DAMAGED = "ArtifactDamaged"

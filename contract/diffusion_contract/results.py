@@ -61,7 +61,7 @@ class AssembleResult(StageResult, total=False):
     vramBytes: int
 
 
-class CheckResult(StageResult, total=False):
+class ParityResult(StageResult, total=False):
     """How near a repository's images are to those of diffusers; PSNR in dB."""
 
     repository: str
@@ -72,7 +72,7 @@ class CheckResult(StageResult, total=False):
     ensembles: list[str]
 
 
-class JudgeResult(StageResult, total=False):
+class CompareResult(StageResult, total=False):
     """A verdict about the images of two servers, with the worst numbers of all pairs."""
 
     passed: bool
@@ -96,8 +96,8 @@ _RESULTS: Mapping[Stage, type[StageResult]] = {
     Stage.EXPORT: ExportResult,
     Stage.COMPILE: CompileResult,
     Stage.ASSEMBLE: AssembleResult,
-    Stage.CHECK: CheckResult,
-    Stage.JUDGE: JudgeResult,
+    Stage.PARITY: ParityResult,
+    Stage.COMPARE: CompareResult,
 }
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 # Bumped whenever tensors or their meaning change, so that repositories built before are built again.
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 # Coefficient tables are padded to this many rows, so that requests of different tiers batch together.
 MAX_STEPS = 64
 # A prompt longer than the text encoder's window is encoded in pieces, at most so many. More would only cost memory in

@@ -151,7 +151,7 @@ def contact_sheet(place: Place, status: Status) -> bytes:
         digest = (target.get("imageComparison") or {}).get("digest")
         if digest:
             pod = f"deployment/{place.name}-{target['name']}-{target['stableRevision']}"
-            sheet = f"/store/pictures/{digest}/sheet.png"
+            sheet = f"/store/comparisons/{digest}/sheet.png"
             return place.tools.data("kubectl", "exec", "-n", place.namespace, pod, "-c", "triton", "--", "cat", sheet)
     return b""
 

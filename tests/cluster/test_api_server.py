@@ -301,7 +301,7 @@ def test_an_experiment_lives_through_changes_of_hands_and_leaves_nothing_behind(
         await until(client, [10, 30, 60])
         assert shares(made, "httproute")[first] == 60
         new = sorted(name.split("-")[0] for name in job_names(made) - jobs)
-        assert new == ["assemble", "check", "compile", "export", "fetch"]
+        assert new == ["assemble", "compile", "export", "fetch", "parity"]
         made.apply(wanted(other))
         await until(client, [10, 90])
         made.apply(wanted())

@@ -257,7 +257,7 @@ def test_weights_that_are_no_numbers_do_not_get_past_the_build(served: Kube, vis
     def told() -> str:
         found = served.get("diffusionpipelines", "shapes")
         state = condition(found, "RepositoryReady")
-        return str(state["message"]) if state.get("reason") == "CheckFailed" else ""
+        return str(state["message"]) if state.get("reason") == "ParityFailed" else ""
 
     with unharmed(served):
         change_good_spec(served, model=using("nan"))

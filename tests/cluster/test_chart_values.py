@@ -207,7 +207,7 @@ def test_a_fetch_reaches_the_ports_of_the_proxy_and_of_the_hub(values: Object, e
 def test_every_dns_rule_has_the_ports_of_the_value() -> None:
     specs = policies(render_objects({"networkPolicy": {"pipelineNamespaces": ["studio"], "dnsPorts": [53, 5353]}}))
     reaching = {name: spec["egress"] for name, spec in specs.items() if spec.get("egress")}
-    assert sorted(reaching) == ["diffusion-fetch", "diffusion-judge", "diffusion-operator", "diffusion-operator-test"]
+    assert sorted(reaching) == ["diffusion-compare", "diffusion-fetch", "diffusion-operator", "diffusion-operator-test"]
     for rules in reaching.values():
         [dns] = [rule for rule in rules if "to" not in rule and {53, 5353} & ports([rule])]
         assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {

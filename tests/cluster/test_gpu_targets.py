@@ -182,7 +182,7 @@ def test_what_is_waited_for_is_told_with_the_number_of_nodes(server: ApiServer, 
 
 
 def test_the_other_target_goes_on(server: ApiServer, compiling: Kube) -> None:
-    for stage in ("compile", "assemble", "check"):
+    for stage in ("compile", "assemble", "parity"):
         finish(compiling, let_go(jobs(compiling, stage, "cpu" if stage == "compile" else "")))
         reconcile(server)
     [deployment] = compiling.list("deployments")

@@ -102,7 +102,7 @@ def test_another_scheduler_compiles_nothing_and_replaces_the_server(cluster: Clu
     wait_ready(served)
     after = fingerprints(served)
     new_jobs = [name for name in after["jobs"] if name not in before["jobs"]]
-    assert sorted(name.split("-")[0] for name in new_jobs) == ["assemble", "check"]
+    assert sorted(name.split("-")[0] for name in new_jobs) == ["assemble", "parity"]
     assert len(after["deployments"]) == 1
     assert after["deployments"].keys() != before["deployments"].keys()
     assert draw(cluster, served, 4) != picture

@@ -138,7 +138,7 @@ def test_what_diffusers_has_no_pipeline_for_is_said_before_anything_is_exported(
         "build", "--out", str(tmp_path / "store"), "--source", str(_wide(tmp_path / "wide")),
         "--pipelines", json.dumps([pipeline]), "--options", options,
     )  # fmt: skip
-    _check(code, capsys, Reason.CHECK_FAILED, says)
+    _check(code, capsys, Reason.PARITY_FAILED, says)
     assert not list((tmp_path / "store" / "onnx").glob("*"))
 
 
@@ -147,8 +147,8 @@ def test_a_repository_that_diffusers_has_no_pipeline_for_is_not_checked(
 ) -> None:
     store = tmp_path / "store"
     digest = make(store, _wide(tmp_path / "wide"), pipelines=[{"task": "inpaint", "steps": [2]}])[-1]["digest"]
-    code = _run("check", "--store", str(store), "--repository", str(digest))
-    _check(code, capsys, Reason.CHECK_FAILED, "build with --no-check")
+    code = _run("parity", "--store", str(store), "--repository", str(digest))
+    _check(code, capsys, Reason.PARITY_FAILED, "build with --no-parity")
 
 
 _TENSORRT = ("--runtime", "tensorrt", "--target", "NVIDIA-L4")

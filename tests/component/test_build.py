@@ -73,7 +73,7 @@ def test_command_line_writes_a_small_result_and_json_progress(tmp_path: Path, ra
     assert result.stat().st_size <= 4096
     body = json.loads(result.read_text())
     assert body["ensembles"] == ["generate_2_pipeline"]
-    assert body["check"]["worstPSNR"] >= body["check"]["minPSNR"] == 35.0
+    assert body["parity"]["worstPSNR"] >= body["parity"]["minPSNR"] == 35.0
     events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     assert {"stage", "component", "phase", "fraction", "message"} == set(events[0])
     assert str(tmp_path / "store" / "repositories" / body["digest"] / "models") in done.stderr
@@ -102,10 +102,10 @@ def test_a_repository_that_draws_something_else_fails_its_check_with_the_numbers
     assert found["worstLatentError"] < 1e-3
     assert found["ensembles"].keys() == {"generate_4_pipeline"}
     assert check(context(store), repository)["cached"]
-    shutil.rmtree(store / "checks")
+    shutil.rmtree(store / "parity")
     model = store / "repositories" / repository / "models" / "8_postprocessor" / "1" / "pixels.py"
     model.write_text(model.read_text().replace("* np.float32(0.5) + np.float32(0.5)", "* np.float32(0.3)"))
     with pytest.raises(BadInputError, match=r"generate_4_pipeline: [\d.]+ dB, latents differ by up to \d") as caught:
         check(context(store), repository)
-    assert caught.value.reason is Reason.CHECK_FAILED
-    assert list((store / "checks").iterdir()) == []
+    assert caught.value.reason is Reason.PARITY_FAILED
+    assert list((store / "parity").iterdir()) == []

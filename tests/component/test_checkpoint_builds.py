@@ -67,6 +67,6 @@ def test_a_build_with_all_features_draws_what_diffusers_draws(tmp_path: Path, na
         "shapes": json.loads(SHAPES),
     }
     found = build(context(tmp_path / "store"), read_local(spec))[-1]
-    assert (found["stage"], found["precision"]) == ("check", "float32")
+    assert (found["stage"], found["precision"]) == ("parity", "float32")
     assert len(found["ensembles"]) == len(spec["pipelines"])
     assert found["worstPSNR"] >= found["minPSNR"] == 35.0

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-from diffusion_builder.judge.metrics import color_shift
-from diffusion_builder.judge.spec import DEFAULT_COLOR_SHIFT
+from diffusion_builder.compare.metrics import color_shift
+from diffusion_builder.compare.spec import DEFAULT_COLOR_SHIFT
 from examples.demo_training.checkpoint import Asking, load_checkpoint, paint
 from examples.demo_training.judge import colours_of, judge, mud
 from examples.demo_training.likeness import Likeness, Targets, likeness, originals

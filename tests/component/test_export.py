@@ -221,7 +221,7 @@ def test_a_graph_that_does_not_compute_what_torch_computes_fails_with_the_number
     monkeypatch.setattr(deviation, "check", damaged)
     with pytest.raises(BadInputError, match=r"deviates from torch by .*; 1e-03 is allowed") as caught:
         _export(tmp_path, {"vae": parts.vae(levels=2)}, Component.VAE_DECODER)
-    assert caught.value.reason is Reason.VERIFICATION_FAILED
+    assert caught.value.reason is Reason.GRAPH_PARITY_FAILED
     assert not [path for path in (tmp_path / "store" / "onnx").iterdir() if path.name[0] != "."]
 
 

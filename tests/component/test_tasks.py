@@ -19,7 +19,7 @@ from tests.support.triton.tritonserver import Server, end_idle, serve
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from diffusion_builder.check.requests import TestRequest
+    from diffusion_builder.parity.requests import TestRequest
 
 _MIN_PSNR = 35.0
 _TASKS = ("generate", "img2img", "inpaint")

@@ -125,7 +125,7 @@ def test_a_commit_with_another_unet_builds_one_engine_and_starts_a_canary(studio
     assert studio.target["stableRevision"] == stable != studio.target["canaryRevision"]
     assert condition(studio.live, "RolloutComplete")["reason"] == "CanaryProgressing"
     made = sorted(name.rsplit("-", 1)[0] for name in studio.builds() - before)
-    assert made == ["assemble", "check", "compile-denoiser", "export-denoiser", "fetch", "judge"]
+    assert made == ["assemble", "compare", "compile-denoiser", "export-denoiser", "fetch", "parity"]
 
 
 def test_git_revert_takes_the_canary_back_before_anything_is_built(studio: Studio) -> None:

@@ -48,10 +48,10 @@ _JSON = "JSON"
 @click.option("--scheduler", help="Such as DDIM or Euler.  [default: DDIM]")
 @click.option("--shapes", metavar=_JSON, help="min, opt and max of batch, height and width.")
 @click.option("--dry-run", is_flag=True, help="Only validate the spec, and print the engines that it needs.")
-@click.option("--no-check", is_flag=True, help="Do not compare the repository with diffusers at the end.")
+@click.option("--no-parity", is_flag=True, help="Skip the stage parity: do not compare the repository with diffusers.")
 @result_option
 @click.pass_obj
-def build(mode: Mode, /, out: Path, result: Path | None, *, no_check: bool, dry_run: bool, **options: Any) -> None:  # noqa: ANN401 - click's options
+def build(mode: Mode, /, out: Path, result: Path | None, *, no_parity: bool, dry_run: bool, **options: Any) -> None:  # noqa: ANN401 - click's options
     """Run all stages; what is in the store already is not made again."""
     if dry_run:
         finish(mode, out, result, lambda _: _planned(*_spec(**options)))
@@ -61,7 +61,7 @@ def build(mode: Mode, /, out: Path, result: Path | None, *, no_check: bool, dry_
         from diffusion_builder.stages.build import build as run
 
         spec, target = _spec(**options)
-        return _summary(run(context, spec, target, checked=not no_check))
+        return _summary(run(context, spec, target, parity=not no_parity))
 
     outcome = finish(mode, out, result, work)
     click.echo(f"repository: {out.resolve() / 'repositories' / outcome['digest'] / 'models'}", err=True)
@@ -78,14 +78,14 @@ def _planned(spec: DiffusionPipelineSpec, target: str | None) -> Result:
 
 
 def _summary(results: Sequence[Result]) -> Result:
-    """The repository's result, the figures of its check, and which stages had something to do."""
+    """The repository's result, the metrics of its parity, and which stages had something to do."""
     (repository,) = (item for item in results if item["stage"] == "assemble")
-    figures = [
+    metrics = [
         {name: item[name] for name in ("digest", "minPSNR", "worstPSNR", "worstLatentError")}
-        for item in results if item["stage"] == "check"
+        for item in results if item["stage"] == "parity"
     ]  # fmt: skip
     done = [[item["stage"], item.get("component", ""), item["cached"]] for item in results]
-    return {**repository, **({"check": figures[0]} if figures else {}), "stages": done}
+    return {**repository, **({"parity": metrics[0]} if metrics else {}), "stages": done}
 
 
 def read_file(path: Path) -> DiffusionPipelineSpec:

@@ -114,11 +114,11 @@ def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:
 @click.option("--repository", required=True, help="Digest of the repository.")
 @result_option
 @click.pass_obj
-def check(mode: Mode, store: Path, repository: str, result: Path | None) -> None:
-    """Compare what a repository draws with what diffusers draws."""
+def parity(mode: Mode, store: Path, repository: str, result: Path | None) -> None:
+    """Compare images of a repository with those of diffusers."""
     from diffusion_builder.stages import run as stages
 
-    finish(mode, store, result, lambda context: stages.check(context, repository))
+    finish(mode, store, result, lambda context: stages.parity(context, repository))
 
 
 @cli.command()
@@ -152,15 +152,15 @@ def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, re
 @click.option("--stable", required=True, help="HTTP address of the stable revision's server.")
 @click.option("--canary", required=True, help="HTTP address of the canary's server.")
 @click.option("--spec", required=True, help="JSON: revisions, ensembles, prompts, limits; see docs/builder.md.")
-@click.option("--export", type=click.Path(path_type=Path), help="Folder for a copy of the pictures, for a scorer.")
+@click.option("--export", type=click.Path(path_type=Path), help="Folder for a copy of the images, for a scorer.")
 @click.option("--score", type=click.Path(path_type=Path), help="JSON file that a scorer has left: passed, message.")
 @result_option
 @click.pass_obj
-def judge(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
-    """Compare golden pictures of two servers; a bad canary is a result and no error."""
+def compare(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
+    """Compare images of two servers for the golden prompts; a bad canary is a result, not an error."""
     from diffusion_builder.stages import run as stages
 
-    finish(mode, store, result, lambda context: stages.judge(context, stages.JudgeRequest(**arguments)))
+    finish(mode, store, result, lambda context: stages.compare(context, stages.CompareArguments(**arguments)))
 
 
 @cli.command()

@@ -118,7 +118,7 @@ def judge(component: Component, deviation: Deviation, precision: Precision) -> N
     # Written so that NaN fails.
     if not deviation.relative <= allowed:
         raise BadInputError(
-            Reason.VERIFICATION_FAILED,
+            Reason.GRAPH_PARITY_FAILED,
             f"{component} in {precision} deviates from torch by {deviation.absolute:.2e}, which is "
             f"{deviation.relative:.2e} of its largest output; {allowed:.0e} is allowed",
         )
@@ -155,7 +155,7 @@ def _widen(tensor: onnx.TensorProto, stored: bytes) -> bytes:
 def _compare(name: str, want: npt.NDArray[np.float32], have: npt.NDArray[np.float32]) -> Deviation:
     if want.shape != have.shape or want.dtype != have.dtype:
         raise BadInputError(
-            Reason.VERIFICATION_FAILED,
+            Reason.GRAPH_PARITY_FAILED,
             f"{name} is {have.dtype} {list(have.shape)} in the graph and {want.dtype} {list(want.shape)} in torch",
         )
     if want.dtype.kind != "f":

@@ -9,9 +9,9 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from diffusion_builder.check import comparable
 from diffusion_builder.components import parts
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.parity import preconditions
 from diffusion_builder.repository import tiers
 from diffusion_builder.stages import preflight
 from diffusion_builder.stages import run as stages
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    context: Context, spec: DiffusionPipelineSpec, target: str | None = None, *, checked: bool = True
+    context: Context, spec: DiffusionPipelineSpec, target: str | None = None, *, parity: bool = True
 ) -> Sequence[Result]:
     """Run all stages; what is in the store is not made again.
 
@@ -38,21 +38,21 @@ def build(
         context: the store, and where progress goes.
         spec: what is made.
         target: its name, where the spec has several.
-        checked: whether the repository is compared with diffusers at the end.
+        parity: whether the repository is compared with diffusers at the end.
 
     Returns:
-        The results of all stages in their order; that of `assemble` is the last one, or with a check the one before.
+        The results of all stages in their order; that of `assemble` is the last one, or with parity the one before.
 
     Raises:
         BuilderError: as in the stages.
     """
     build_ = _Build(context, spec, choose_target(spec, target))
     digests = build_.fetch()
-    _validate(context, spec, digests, checked=checked)
+    _validate(context, spec, digests, parity=parity)
     compiled = {engine.name: build_.engine(engine, digests) for engine in engines(spec)}
     repository = build_.assemble(digests[CHECKPOINT], compiled)
-    if checked:
-        build_.results.append(stages.check(context, repository))
+    if parity:
+        build_.results.append(stages.parity(context, repository))
     return build_.results
 
 
@@ -135,7 +135,7 @@ def _origin(ref: SourceRef) -> stages.Origin | str:
     )
 
 
-def _validate(context: Context, spec: DiffusionPipelineSpec, digests: Mapping[str, str], *, checked: bool) -> None:
+def _validate(context: Context, spec: DiffusionPipelineSpec, digests: Mapping[str, str], *, parity: bool) -> None:
     def has(source: str, subfolder: str) -> bool:
         artifact = context.store.get(Kind.SOURCE, digests[source])
         return subfolder in artifact.manifest.extra["components"]
@@ -162,6 +162,6 @@ def _validate(context: Context, spec: DiffusionPipelineSpec, digests: Mapping[st
     preflight.validate_models(models, {ref.name: folder(ref.name, parts.CONTROLNET) for ref in nets})
     ensembles = [EnsembleSpec.of(item) for item in spec.pipelines]
     tiers.judged(folder(CHECKPOINT, "scheduler").parent, spec.samplers, ensembles)
-    if checked:
+    if parity:
         tasks = {item.task for item in spec.pipelines}
-        comparable.require_comparable(models[parts.UNET], tasks, ip_adapter=spec.serves(parts.IP_ADAPTER))
+        preconditions.require_comparable(models[parts.UNET], tasks, ip_adapter=spec.serves(parts.IP_ADAPTER))

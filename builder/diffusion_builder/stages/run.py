@@ -183,12 +183,12 @@ def assemble(context: Context, spec: str) -> Result:
     return context.run(Stage.ASSEMBLE, "", lambda _phase: repository.assemble(context.store, wanted))
 
 
-def check(context: Context, digest: str) -> Result:
-    """Compare what a repository draws with what diffusers draws."""
-    from diffusion_builder.check.compare import check as compare
+def parity(context: Context, digest: str) -> Result:
+    """Compare images of a repository with those of diffusers."""
+    from diffusion_builder.parity.stage import check_parity
 
     repository = context.store.get(Kind.REPOSITORY, digest)
-    return context.run(Stage.CHECK, "", lambda phase: compare(context.store, repository, phase))
+    return context.run(Stage.PARITY, "", lambda phase: check_parity(context.store, repository, phase))
 
 
 def verify(context: Context, digest: str) -> Result:
@@ -207,14 +207,14 @@ def verify(context: Context, digest: str) -> Result:
 
 
 @dataclass(frozen=True)
-class JudgeRequest:
+class CompareArguments:
     """Which servers are compared.
 
     Args:
         stable: HTTP address of the stable revision.
         canary: of the other one.
-        spec: JSON of `judge.JudgeSpec`.
-        export: folder for a copy of the pictures, for a scorer.
+        spec: JSON of `compare.CompareSpec`.
+        export: folder for a copy of the images, for a scorer.
         score: the file that the scorer has left.
     """
 
@@ -225,19 +225,19 @@ class JudgeRequest:
     score: Path | None = None
 
 
-def judge(context: Context, request: JudgeRequest) -> Result:
-    """Compare golden pictures of two revisions."""
+def compare(context: Context, request: CompareArguments) -> Result:
+    """Compare the images of two revisions for the golden prompts."""
     from diffusion_builder.arguments import parse
-    from diffusion_builder.judge import stage
-    from diffusion_builder.judge.client import server
-    from diffusion_builder.judge.spec import JudgeSpec
+    from diffusion_builder.compare import stage
+    from diffusion_builder.compare.client import server
+    from diffusion_builder.compare.spec import CompareSpec
 
-    wanted = parse(JudgeSpec, request.spec, "--spec")
+    wanted = parse(CompareSpec, request.spec, "--spec")
     servers = (server(request.stable), server(request.canary))
-    result = context.run(Stage.JUDGE, "", lambda phase: stage.judge(context.store, servers, wanted, phase))
-    result = {**result, "pictures": f"{Kind.PICTURES}/{result['digest']}"}
+    result = context.run(Stage.COMPARE, "", lambda phase: stage.compare(context.store, servers, wanted, phase))
+    result = {**result, "comparison": f"{Kind.COMPARISON}/{result['digest']}"}
     if request.export is not None:
-        stage.export(context.store.get(Kind.PICTURES, result["digest"]), request.export)
+        stage.copy_images(context.store.get(Kind.COMPARISON, result["digest"]), request.export)
     return stage.apply_score(result, request.score) if request.score is not None else result
 
 

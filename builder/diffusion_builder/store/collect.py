@@ -1,7 +1,7 @@
 """Garbage collection: delete what nothing that is kept was made from or links to.
 
 Kept are the artifacts that the caller names, those that were made or asked for within the grace time, all that they
-refer to, and the last golden pictures. An artifact is moved to a staging name before its files are deleted, so that a
+refer to, and the last comparisons. An artifact is moved to a staging name before its files are deleted, so that a
 kill leaves no half one; and those that refer go before what they refer to.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diffusion_builder.store.core import Store
 
 TIMING = "timing"
-LAST_PICTURES = 20
+RETAINED_COMPARISONS = 20
 _PREFIX = re.compile(r"[0-9a-f]{8,63}")
 
 
@@ -105,7 +105,9 @@ def collect(store: Store, options: Options, on_delete: Callable[[Entry], None] =
         roots, missing = _roots(entries, options.keep)
         roots |= {entry.digest for entry in entries.values() if now - entry.used < options.grace}
         kept = reachable(entries, roots)
-        kept |= {digest for digest, entry in entries.items() if _judges(entry, kept)} | _last_pictures(entries)
+        kept |= {digest for digest, entry in entries.items() if _describes_retained(entry, kept)} | _latest_comparisons(
+            entries
+        )
         # Sources are made first and referred to by the others: they go last.
         order = list(Kind)[::-1]
         garbage = sorted(
@@ -165,15 +167,15 @@ def reachable(entries: Mapping[str, Entry], roots: Collection[str]) -> frozenset
     return frozenset(found)
 
 
-def _judges(entry: Entry, kept: Collection[str]) -> bool:
-    """Whether it is about something that is kept: a check costs minutes and is a few hundred bytes."""
-    return entry.kind is Kind.CHECK and bool(entry.references) and all(name in kept for name in entry.references or ())
+def _describes_retained(entry: Entry, kept: Collection[str]) -> bool:
+    """Whether it is about something that is kept: a parity result costs minutes and is a few hundred bytes."""
+    return entry.kind is Kind.PARITY and bool(entry.references) and all(name in kept for name in entry.references or ())
 
 
-def _last_pictures(entries: Mapping[str, Entry]) -> frozenset[str]:
-    """The newest golden pictures, which nothing refers to: what people look at after a rollout, a few 100 KB each."""
-    pictures = [entry for entry in entries.values() if entry.kind is Kind.PICTURES]
-    newest = sorted(pictures, key=lambda entry: (-entry.used, entry.digest))[:LAST_PICTURES]
+def _latest_comparisons(entries: Mapping[str, Entry]) -> frozenset[str]:
+    """The newest comparisons, which nothing refers to: what people look at after a rollout, a few 100 KB each."""
+    comparisons = [entry for entry in entries.values() if entry.kind is Kind.COMPARISON]
+    newest = sorted(comparisons, key=lambda entry: (-entry.used, entry.digest))[:RETAINED_COMPARISONS]
     return frozenset(entry.digest for entry in newest)
 
 

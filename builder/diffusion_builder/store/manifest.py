@@ -24,8 +24,8 @@ class Kind(StrEnum):
     ONNX = "onnx"
     ENGINE = "engines"
     REPOSITORY = "repositories"
-    CHECK = "checks"
-    PICTURES = "pictures"
+    PARITY = "parity"
+    COMPARISON = "comparisons"
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,15 @@ from diffusion_operator.settings import Settings
 RETRIES = 2
 SOURCE_PATH = "/source"
 CA_FOLDER, CA_FILE = "/etc/diffusion-ca", "ca.crt"
-PICTURES, PICTURES_PATH = "pictures", "/pictures"
-SCORE = f"{PICTURES_PATH}/score.json"
+IMAGES, IMAGES_PATH = "images", "/images"
+SCORE_PATH = f"{IMAGES_PATH}/score.json"
 SCORER_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"})
 TOKEN_FOLDER = "/var/run/secrets/huggingface"  # noqa: S105 - a path, not a secret
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A user's program that judges golden pictures; without a command its image's own."""
+    """A user's program that scores the images of golden prompts; without a command its image's own."""
 
     image: str
     command: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class JobRequest:
     """All that decides a build Job.
 
     Attributes:
-        stage: of the builder: fetch, export, compile, assemble, check, judge; or gc.
+        stage: of the builder: fetch, export, compile, assemble, parity, compare; or gc.
         component: what is exported or compiled.
         key: digest of the inputs; equal keys are equal results.
         arguments: of the builder, after the stage's name.
@@ -51,7 +51,7 @@ class JobRequest:
         source_claim: that holds the checkpoint, when it comes from a claim.
         token: access token of the hub; mounted as a file in this Job only.
         labels: more labels, such as a queue's name.
-        scorer: has a word in a judgement.
+        scorer: takes part in the verdict of a comparison.
     """
 
     stage: str
@@ -147,7 +147,7 @@ def _labels(request: JobRequest, owner: Owner) -> dict[str, str]:
 
 def _failure_policy(request: JobRequest) -> JsonObject:
     """A disruption costs no retry; bad input is never tried again."""
-    builders = [naming.BUILD] if request.scorer is None else [PICTURES, naming.BUILD]
+    builders = [naming.BUILD] if request.scorer is None else [IMAGES, naming.BUILD]
     return {
         "rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -164,7 +164,7 @@ def _failure_policy(request: JobRequest) -> JsonObject:
 
 def _pod(request: JobRequest, settings: Settings) -> JsonObject:
     volumes, _ = _volumes(request, settings)
-    score_arguments = ("--score", SCORE) if request.scorer is not None else ()
+    score_arguments = ("--score", SCORE_PATH) if request.scorer is not None else ()
     container = _builder(naming.BUILD, request, settings, (*score_arguments, "--result", TERMINATION_LOG))
     return {
         **pod_basics(settings, request.placement, settings.build_service_account),
@@ -189,22 +189,22 @@ def _builder(name: str, request: JobRequest, settings: Settings, extra_arguments
 
 
 def _scoring(request: JobRequest, settings: Settings) -> JsonObject:
-    """First the pictures are drawn, then the scorer looks at them; the build container adds up what both say.
+    """First the images are generated, then the scorer reads them; the build container combines both verdicts.
 
-    It finds the pictures in the store, so that nothing is drawn twice.
+    It finds the images in the store, so that nothing is generated twice.
     """
     if request.scorer is None:
         return {}
-    drawing = _builder(PICTURES, request, settings, ("--export", PICTURES_PATH, "--result", TERMINATION_LOG))
-    # A stranger's program: the pictures, and not the store.
+    generation = _builder(IMAGES, request, settings, ("--export", IMAGES_PATH, "--result", TERMINATION_LOG))
+    # A stranger's program: it gets the images, and not the store.
     scorer = container_basics("scorer", request.scorer.image, settings.image_pull_policy, SCORER_RESOURCES)
     if request.scorer.command:
         scorer["command"] = list(request.scorer.command)
-    scorer["args"] = [PICTURES_PATH]
+    scorer["args"] = [IMAGES_PATH]
     scorer["terminationMessagePolicy"] = "FallbackToLogsOnError"
     scorer["env"] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
-    scorer["volumeMounts"] = [mount for mount in _volumes(request, settings)[1] if mount["name"] in {"tmp", PICTURES}]
-    return {"initContainers": [drawing, scorer]}
+    scorer["volumeMounts"] = [mount for mount in _volumes(request, settings)[1] if mount["name"] in {"tmp", IMAGES}]
+    return {"initContainers": [generation, scorer]}
 
 
 def _environment(request: JobRequest, settings: Settings) -> list[JsonObject]:
@@ -232,8 +232,8 @@ def _volumes(request: JobRequest, settings: Settings) -> tuple[list[JsonObject],
         volumes.append({"name": "ca", "configMap": {"name": settings.fetch.ca_config_map, "items": items}})
         mounts.append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
     if request.scorer is not None:
-        volumes.append({"name": PICTURES, "emptyDir": {"sizeLimit": "1Gi"}})
-        mounts.append({"name": PICTURES, "mountPath": PICTURES_PATH})
+        volumes.append({"name": IMAGES, "emptyDir": {"sizeLimit": "1Gi"}})
+        mounts.append({"name": IMAGES, "mountPath": IMAGES_PATH})
     if request.token is not None:
         items = [{"key": request.token.key, "path": "token"}]
         # Root owns the file: without a group that the pod surely has, everybody in it must be able to read it.

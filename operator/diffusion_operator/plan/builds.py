@@ -1,4 +1,4 @@
-"""The graph of builds: fetch, export, compile, assemble, check. Each stage's results name the next stage's Jobs."""
+"""The graph of builds: fetch, export, compile, assemble, parity. Each stage's results name the next stage's Jobs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ class BuildGraph:
         exports: by part; holds those whose sources are all there.
         compiles: by part and SKU; holds those whose export is done.
         assembles: by SKU; holds those whose engines are all there.
-        checks: by SKU; holds those whose repository is there.
+        parity_steps: by SKU; holds those whose repository is there.
         variants: of an experiment, by name. What they have in common with the pipeline are the same Jobs.
     """
 
@@ -32,7 +32,7 @@ class BuildGraph:
     exports: Mapping[str, BuildStep]
     compiles: Mapping[tuple[str, str], BuildStep]
     assembles: Mapping[str, BuildStep]
-    checks: Mapping[str, BuildStep]
+    parity_steps: Mapping[str, BuildStep]
     variants: Mapping[str, "BuildGraph"] = field(default_factory=dict)
 
     @property
@@ -64,12 +64,12 @@ class BuildGraph:
 
     def repository_steps(self) -> tuple[BuildStep, ...]:
         """All known steps from the engines to what can be served."""
-        return (*self.assembles.values(), *self.checks.values())
+        return (*self.assembles.values(), *self.parity_steps.values())
 
     def repository(self, sku: str) -> BuildStep | None:
         """The SKU's repository, once its images have been compared with those of diffusers."""
-        check = self.checks.get(sku)
-        return self.assembles[sku] if check is not None and check.succeeded else None
+        parity = self.parity_steps.get(sku)
+        return self.assembles[sku] if parity is not None and parity.succeeded else None
 
     def engine_steps(self) -> tuple[BuildStep, ...]:
         """All known steps up to the engines."""
@@ -94,8 +94,8 @@ class BuildGraph:
             stages.add("compile")
         if self.assembled:
             stages.add("assemble")
-        if len(self.checks) == len(self.skus):
-            stages.add("check")
+        if len(self.parity_steps) == len(self.skus):
+            stages.add("parity")
         return frozenset(stages).intersection(*(item.complete_stages() for item in self.variants.values()))
 
 
@@ -137,8 +137,8 @@ def _graph(spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: 
         for sku, place in places.items()
         if len(_engines(compiles, sku)) == len(specs)
     }
-    checks = {sku: build_step(requests.check(item), jobs) for sku, item in assembles.items() if item.succeeded}
-    return BuildGraph(names(specs), tuple(places), fetches, exports, compiles, assembles, checks)
+    parity_steps = {sku: build_step(requests.parity(item), jobs) for sku, item in assembles.items() if item.succeeded}
+    return BuildGraph(names(specs), tuple(places), fetches, exports, compiles, assembles, parity_steps)
 
 
 def _placements(targets: Iterable[Target], priority_class: str | None) -> dict[str, Placement]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from diffusion_contract.enums import Stage
 from diffusion_contract.spec import Rollout
 from diffusion_operator import naming
 from diffusion_operator.analysis import ScrapeTarget, Verdict, judge
@@ -16,7 +17,6 @@ from diffusion_operator.rollout import RolloutState
 from diffusion_operator.rollout.canary import IMAGE_QUALITY, INCONCLUSIVE
 from diffusion_operator.views.base import rfc3339
 
-JUDGE = "judge"
 NUMBERS = ("worstPSNR", "worstSSIM", "colorShift")
 
 
@@ -27,7 +27,7 @@ def comparison(context: PlanContext, target: str, state: RolloutState) -> BuildS
         return None
     urls = {side: _url(observed, target, revision) for side, revision in _sides(state).items()}
     quality = rollout.analysis.quality.model_dump(mode="json", by_alias=True, exclude_none=True)
-    request = Requests(observed.spec, context.store, context.settings).judge(urls, quality)
+    request = Requests(observed.spec, context.store, context.settings).compare(urls, quality)
     return build_step(request, {job.name: job for job in observed.jobs})
 
 
@@ -44,7 +44,7 @@ def actions(context: PlanContext, targets: Iterable[TargetContext]) -> Iterator[
         if action is not None and (is_due or isinstance(action, RecordResult)):
             yield action
     for job in observed.jobs:
-        if job.stage == JUDGE and job.name not in names and not job.terminating:
+        if job.stage == Stage.COMPARE and job.name not in names and not job.terminating:
             yield release_job(job, observed.owner)
 
 

@@ -183,7 +183,7 @@ def _target(observed: ObservedPipeline, plan: TargetPlan, builds: BuildGraph | N
     return TargetStatus(
         name=plan.target.name,
         repository=step_status(assemble),
-        check=_check(builds.checks.get(sku) if builds is not None else None),
+        check=_check(builds.parity_steps.get(sku) if builds is not None else None),
         estimatedGPUMemoryBytes=estimated_gpu_memory_bytes,
         gpu_memory_bytes=memory.memory_bytes(sku),
         warning=memory.memory_warning(sku, estimated_gpu_memory_bytes),

@@ -19,7 +19,7 @@ from diffusion_operator.plan.steps import BuildStep
 from diffusion_operator.settings import Settings
 
 SMALL = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
-JUDGE = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
+COMPARE_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
 FETCH = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
 
 
@@ -109,19 +109,19 @@ class Requests:
         document = assembly(self.spec, runtime, checkpoint.digest, engines)
         return self._job(Stage.ASSEMBLE, document.document(), ("--spec", document.text()), resources=SMALL)
 
-    def check(self, repository: BuildStep) -> JobRequest:
-        """Compare what the repository draws with what diffusers draws; on a CPU, for every runtime."""
+    def parity(self, repository: BuildStep) -> JobRequest:
+        """Compare images of the repository with those of diffusers; on a CPU, for every runtime."""
         arguments = ("--repository", repository.digest)
         return self._job(
-            Stage.CHECK, {"repository": repository.digest}, arguments, resources=self.spec.engines.resources
+            Stage.PARITY, {"repository": repository.digest}, arguments, resources=self.spec.engines.resources
         )
 
-    def judge(self, urls: Mapping[str, str], quality: JsonObject) -> JobRequest:
-        """Compare what two revisions draw.
+    def compare(self, urls: Mapping[str, str], quality: JsonObject) -> JobRequest:
+        """Compare the images of two revisions.
 
         Args:
             urls: HTTP addresses of the Services of the `stable` and of the `canary` revision; their names have the
-                revision in them, so that equal names are equal pictures.
+                revision in them, so that equal names are equal images.
             quality: `spec.rollout.analysis.quality` as JSON.
         """
         given = dict(quality)
@@ -136,7 +136,7 @@ class Requests:
         arguments = ("--stable", urls["stable"], "--canary", urls["canary"], "--spec", _json(document))
         who = Scorer(scorer["image"], tuple(scorer.get("command") or ())) if scorer is not None else None
         inputs = {**urls, "document": document, "scorer": scorer}
-        return self._job(Stage.JUDGE, inputs, arguments, resources=JUDGE, scorer=who)
+        return self._job(Stage.COMPARE, inputs, arguments, resources=COMPARE_RESOURCES, scorer=who)
 
     def _tensorrt_flags(self) -> tuple[str, ...]:
         engines = self.spec.engines

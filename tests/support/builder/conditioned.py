@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffusion_builder.check import ingredients, requests, served
-from diffusion_builder.check.reference import Reference
+from diffusion_builder.parity import in_process, provenance, requests
+from diffusion_builder.parity.reference import Reference
 from diffusion_builder.store import Kind, Store
 from tests.support.builder import parts
 from tests.support.builder.checkpoints import write_checkpoint
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from diffusion_builder.check.requests import TestRequest
+    from diffusion_builder.parity.requests import TestRequest
     from diffusion_builder.store import Artifact
     from tests.support.triton.client import Pixels
 
@@ -61,9 +61,9 @@ class Conditioned:
         """Look a repository up and let diffusers draw."""
         store = Store(folder)
         artifact: Artifact = store.get(Kind.REPOSITORY, digest)
-        with served.load_repository(store, artifact) as server:
+        with in_process.load_repository(store, artifact) as server:
             test_requests = requests.test_requests(server.ensembles.values(), (64, 64), _TEXT)
-        reference = Reference(ingredients.of(store, artifact))
+        reference = Reference(provenance.trace_provenance(store, artifact))
         # An IP-Adapter stays in diffusers' UNet.
         order = sorted(test_requests, key=lambda name: test_requests[name].ip_adapter)
         images = {name: reference.generate(test_requests[name]).images for name in order}

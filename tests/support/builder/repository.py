@@ -55,7 +55,7 @@ def plan(checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> DiffusionPip
 
 def make(store: Path, checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> Sequence[Result]:  # noqa: ANN401
     """Build without a check, which the tests with a real Triton make; the last result is the repository's."""
-    return build(context(store), plan(checkpoint, scheduler, **more), checked=False)
+    return build(context(store), plan(checkpoint, scheduler, **more), parity=False)
 
 
 def context(store: Path) -> Context:

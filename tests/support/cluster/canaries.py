@@ -120,4 +120,4 @@ def _fetched(kube: Kube) -> int:
 def _is_built(kube: Kube, name: str) -> bool:
     """The repository is there, whatever its check says."""
     state = condition(kube.get("dp", name), "RepositoryReady")
-    return state.get("status") == "True" or state.get("reason") == "CheckFailed"
+    return state.get("status") == "True" or state.get("reason") == "ParityFailed"

@@ -13,7 +13,7 @@ import numpy as np
 import tritonclient.http as triton
 from numpy.typing import NDArray
 
-from diffusion_builder.judge.metrics import psnr
+from diffusion_builder.compare.metrics import psnr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

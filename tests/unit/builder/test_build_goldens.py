@@ -151,7 +151,7 @@ def test_the_calls_of_a_build_are_as_the_golden_file_says(
     spec = read_local({"model": {"source": {"path": str(checkpoint)}, **model}, **fields})
     calls = _record(monkeypatch)
     with reporter(Mode.PLAIN) as shown:
-        build(stages.Context(Store(tmp_path / "store"), shown), spec, checked=False)
+        build(stages.Context(Store(tmp_path / "store"), shown), spec, parity=False)
     if os.environ.get("UPDATE_GOLDEN"):
         _file(name).write_text(yaml.safe_dump(calls, sort_keys=False, width=110))
     assert yaml.safe_load(_file(name).read_text()) == calls

@@ -255,8 +255,8 @@ def test_collection_without_any_grace_beside_writers_shows_no_half_artifact(tmp_
 
 def test_a_check_stays_as_long_as_its_repository(store: Store, clock: Moment) -> None:
     kept, other = _make(store, Kind.REPOSITORY, "kept"), _make(store, Kind.REPOSITORY, "other")
-    check, old = _make(store, Kind.CHECK, "check", kept), _make(store, Kind.CHECK, "old", other)
+    parity, old = _make(store, Kind.PARITY, "parity", kept), _make(store, Kind.PARITY, "old", other)
     clock.now += 2 * _DAY
     collect(store, Options((kept.manifest.digest,), _DAY))
-    assert {digest for _, digest in store.names()} == {kept.manifest.digest, check.manifest.digest}
+    assert {digest for _, digest in store.names()} == {kept.manifest.digest, parity.manifest.digest}
     assert not old.path.exists()

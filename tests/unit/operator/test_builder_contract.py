@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from diffusion_builder.cli.main import cli
+from diffusion_builder.compare.spec import CompareSpec
 from diffusion_builder.components.options import check
-from diffusion_builder.judge.spec import JudgeSpec
 from diffusion_contract.assembly import AssembleSpec
 from diffusion_contract.enums import Component
 from diffusion_contract.exports import ExportOptions
@@ -50,7 +50,7 @@ def test_the_builder_understands_every_job(name: str) -> None:
             check(Component(parameters["component"]), options)
         if parameters["stage"] == "compile":
             Shapes.model_validate(json.loads(parameters["shapes"]))
-    assert stages == {"fetch", "export", "compile", "assemble", "check"}
+    assert stages == {"fetch", "export", "compile", "assemble", "parity"}
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -78,7 +78,7 @@ QUALITY = {
 
 
 @pytest.mark.parametrize("scorer", [None, {"image": "scorer:1"}, {"image": "scorer:1", "command": ["score", "-v"]}])
-def test_the_builder_understands_a_judgement(scorer: dict[str, Any] | None) -> None:
+def test_the_builder_understands_a_comparison(scorer: dict[str, Any] | None) -> None:
     spec = DiffusionPipelineSpec.model_validate(
         {
             "model": SPECS["every task"]["model"],
@@ -91,15 +91,15 @@ def test_the_builder_understands_a_judgement(scorer: dict[str, Any] | None) -> N
         "canary": naming.url("shapes-cpu-89abcdef", "studio"),
     }
     quality = {**QUALITY, **({"scorer": scorer} if scorer else {})}
-    request = Requests(spec, Store("claim", "uid"), SETTINGS).judge(urls, quality)
+    request = Requests(spec, Store("claim", "uid"), SETTINGS).compare(urls, quality)
     pod = job(request, OWNER, SETTINGS)["spec"]["template"]["spec"]
     for container in [*pod.get("initContainers", []), *pod["containers"]]:
         if container["name"] == "scorer":
             continue
         arguments = [word.replace("/dev/termination-log", "r") for word in container["args"][3:]]
-        parameters = cli.commands["judge"].make_context("judge", arguments).params
+        parameters = cli.commands["compare"].make_context("compare", arguments).params
         assert (parameters["stable"], parameters["canary"]) == (urls["stable"], urls["canary"])
-        wanted = JudgeSpec.model_validate(json.loads(parameters["spec"]))
+        wanted = CompareSpec.model_validate(json.loads(parameters["spec"]))
         assert (wanted.stable, wanted.canary) == ("shapes-cpu-01234567", "shapes-cpu-89abcdef")
         assert wanted.ensembles[:2] == ("generate_20_pipeline", "generate_4_pipeline")
         assert [item.steps for item in wanted.prompts] == [4, None]
@@ -112,12 +112,12 @@ def test_a_scorer_sees_the_pictures_and_neither_store_nor_more() -> None:
     )
     urls = {"stable": "http://a.b.svc:8000", "canary": "http://c.b.svc:8000"}
     requests = Requests(spec, Store("claim", "uid"), SETTINGS)
-    pod = job(requests.judge(urls, {"scorer": {"image": "s:1"}}), OWNER, SETTINGS)["spec"]["template"]["spec"]
+    pod = job(requests.compare(urls, {"scorer": {"image": "s:1"}}), OWNER, SETTINGS)["spec"]["template"]["spec"]
     drawing, scorer = pod["initContainers"]
     [build] = pod["containers"]
-    assert {mount["name"] for mount in scorer["volumeMounts"]} == {"tmp", "pictures"}
-    assert (scorer["image"], scorer["args"]) == ("s:1", ["/pictures"])
+    assert {mount["name"] for mount in scorer["volumeMounts"]} == {"tmp", "images"}
+    assert (scorer["image"], scorer["args"]) == ("s:1", ["/images"])
     assert scorer["securityContext"] == build["securityContext"]
-    assert drawing["args"][-4:] == ["--export", "/pictures", "--result", "/dev/termination-log"]
-    assert build["args"][-4:] == ["--score", "/pictures/score.json", "--result", "/dev/termination-log"]
-    assert requests.judge(urls, {}).name != requests.judge(urls, {"scorer": {"image": "s:1"}}).name
+    assert drawing["args"][-4:] == ["--export", "/images", "--result", "/dev/termination-log"]
+    assert build["args"][-4:] == ["--score", "/images/score.json", "--result", "/dev/termination-log"]
+    assert requests.compare(urls, {}).name != requests.compare(urls, {"scorer": {"image": "s:1"}}).name

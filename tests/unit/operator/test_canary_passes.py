@@ -96,8 +96,8 @@ def test_bad_pictures_are_never_served(cluster: FakeCluster) -> None:
     for _ in range(12):
         reconcile_with(cluster, FakeScraper(GOOD))
         for job in cluster.unfinished_jobs():
-            if job["metadata"]["name"].startswith("judge"):
-                numbers = {"digest": "d" * 64, "stage": "judge", "worstPSNR": 6.5}
+            if job["metadata"]["name"].startswith("compare"):
+                numbers = {"digest": "d" * 64, "stage": "compare", "worstPSNR": 6.5}
                 cluster.end_job(job, 0, {"passed": False, "message": "Picture 1 has NaN.", **numbers})
         run_rollout(cluster, passes=1)
         assert not cluster.pipeline()["status"]["targets"][0].get("canaryWeight")

@@ -56,7 +56,7 @@ def test_two_pipelines_with_the_same_text_encoder_build_it_once() -> None:
         "export denoiser": 1,
         "compile denoiser": 1,
         "assemble": 1,
-        "check": 1,
+        "parity": 1,
     }
 
 
@@ -75,7 +75,7 @@ def test_another_unet_builds_one_engine_per_sku_and_nothing_else(change: dict[st
         "export denoiser": 1,
         "compile denoiser": 3,
         "assemble": 3,
-        "check": 3,
+        "parity": 3,
     }
 
 
@@ -89,7 +89,7 @@ def test_another_safety_checker_builds_it_and_nothing_else() -> None:
         "export safety_checker": 1,
         "compile safety_checker": 1,
         "assemble": 1,
-        "check": 1,
+        "parity": 1,
     }
 
 
@@ -122,7 +122,7 @@ def test_what_is_no_part_of_an_engine_builds_none(change: dict[str, Any]) -> Non
     build(cluster)
     cluster.apply_pipeline(**({"targets": TARGETS} | change))
     stages = {name.split()[0] for name in made(cluster)}
-    assert stages <= {"assemble", "check"}
+    assert stages <= {"assemble", "parity"}
 
 
 def test_a_change_of_metadata_alone_writes_nothing() -> None:

@@ -88,7 +88,7 @@ def test_another_denoiser_builds_one_engine_and_gets_its_share_when_its_pods_are
     wanted(cluster, FAST)
     assert build(cluster) == 5
     new = sorted(name.split("-")[:2] for name in set(cluster.names("Job")) - jobs)
-    assert [item[0] for item in new] == ["assemble", "check", "compile", "export", "fetch"]
+    assert [item[0] for item in new] == ["assemble", "compile", "export", "fetch", "parity"]
     assert [item[1] for item in new if item[0] in {"compile", "export"}] == ["denoiser", "denoiser"]
     [fast] = set(replicas(cluster)) - {first}
     # A quarter of the requests needs a quarter of the pods; nobody is sent there before they are ready.

@@ -66,12 +66,12 @@ def test_a_container_in_front_that_failed_says_why_and_one_that_ended_well_nothi
     found = pod(waiting={"reason": "PodInitializing"})
     states = [{"terminated": {"exitCode": 0}}, {"terminated": {"exitCode": 1, "message": "no model to score with"}}]
     found["status"] |= {"initContainerStatuses": [{"name": "x", "state": state} for state in states]}
-    failure = view(job("Failed", stage="judge"), [found]).failure
+    failure = view(job("Failed", stage="compare"), [found]).failure
     assert failure is not None
     assert "no model to score with" in failure.message
     good = ended(0, json.dumps({"digest": DIGEST}))
     good["status"]["initContainerStatuses"] = [{"name": "x", "state": states[0]}]
-    assert view(job("Complete", stage="judge"), [good]).phase == "Succeeded"
+    assert view(job("Complete", stage="compare"), [good]).phase == "Succeeded"
 
 
 @pytest.mark.parametrize("message", ["", "not json", "[]", "{}"])

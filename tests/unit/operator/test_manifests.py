@@ -107,8 +107,8 @@ COMPILE_GPU = JobRequest(
     placement=placement(GPU, 1, "builds"),
     labels=(("kueue.x-k8s.io/queue-name", "gpus"),),
 )
-JUDGE = JobRequest(
-    stage="judge",
+COMPARE = JobRequest(
+    stage="compare",
     component=None,
     sku=None,
     key="0123456789ab",
@@ -138,7 +138,7 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "job-fetch-claim": job(FETCH_CLAIM, OWNER, SETTINGS),
     "job-compile": job(COMPILE, OWNER, SETTINGS, attempt=2),
     "deployment": deployment.deployment(serving_revision(SERVE, OWNER, SETTINGS), OWNER),
-    "job-judge": job(JUDGE, OWNER, SETTINGS),
+    "job-compare": job(COMPARE, OWNER, SETTINGS),
     "job-fetch-hub-assigned-user": job(FETCH, OWNER, ASSIGNED),
     "deployment-assigned-user": deployment.deployment(serving_revision(SERVE, OWNER, ASSIGNED), OWNER),
     "job-compile-gpu": job(COMPILE_GPU, OWNER, SETTINGS),

@@ -89,7 +89,7 @@ def test_a_new_checkpoint_is_an_upper_limit(cluster: FakeCluster) -> None:
 
 def test_the_time_is_that_of_the_slowest_of_each_stage(cluster: FakeCluster) -> None:
     found = preview_of(cluster, shapes={"batch": {"min": 1, "opt": 1, "max": 1}})
-    assert {stage for stage, _ in to_build(found)} == {"compile", "assemble", "check"}
+    assert {stage for stage, _ in to_build(found)} == {"compile", "assemble", "parity"}
     assert found.seconds == 3 * 1.5
 
 

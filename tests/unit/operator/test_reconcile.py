@@ -19,7 +19,7 @@ def cluster() -> FakeCluster:
 
 
 def test_a_pipeline_goes_all_the_way_with_eleven_jobs(cluster: FakeCluster) -> None:
-    assert serve(cluster) == 11  # 1 fetch, 4 exports, 4 engines, 1 repository and its check
+    assert serve(cluster) == 11  # 1 fetch, 4 exports, 4 engines, 1 repository and its parity
     assert cluster.condition("Ready")["status"] == "True"
     assert cluster.pipeline()["status"]["summary"] == {"engines": "4/4", "targets": "1/1"}
     assert cluster.pipeline()["status"]["ensembles"] == ["generate_20_pipeline"]
@@ -92,7 +92,7 @@ def test_a_change_of_the_unet_alone_builds_one_export_and_one_engine(cluster: Fa
     serve(cluster)
     spec = {"source": {"huggingFace": {"repo": "demo/shapes", "revision": OTHER_REVISION}}}
     cluster.apply_pipeline(model=spec)
-    assert build(cluster) == 5  # fetch, export and compile of the denoiser, assemble, check
+    assert build(cluster) == 5  # fetch, export and compile of the denoiser, assemble, parity
     assert len(cluster.names("Job")) == 11
 
 
@@ -109,7 +109,7 @@ def test_a_change_of_the_unet_alone_builds_one_export_and_one_engine(cluster: Fa
 def test_what_only_changes_the_ensemble_builds_only_a_repository(cluster: FakeCluster, change: dict[str, Any]) -> None:
     serve(cluster)
     cluster.apply_pipeline(**change)
-    assert build(cluster) == 2  # assemble and check
+    assert build(cluster) == 2  # assemble and parity
 
 
 @pytest.mark.parametrize(
@@ -181,10 +181,10 @@ def test_a_repository_that_draws_other_pictures_than_diffusers_is_not_served(clu
     cluster.succeed_jobs()
     settle(cluster)
     assert cluster.condition("RepositoryReady")["reason"] == "CheckingParity"
-    [check] = cluster.unfinished_jobs()
-    cluster.end_job(check, 64, {"error": {"reason": "CheckFailed", "message": "generate_20_pipeline: 12 dB of 35 dB"}})
+    [parity] = cluster.unfinished_jobs()
+    cluster.end_job(parity, 64, {"error": {"reason": "ParityFailed", "message": "generate_20_pipeline: 12 dB of 35 dB"}})
     settle(cluster)
-    assert cluster.condition("RepositoryReady")["reason"] == "CheckFailed"
+    assert cluster.condition("RepositoryReady")["reason"] == "ParityFailed"
     assert "12 dB" in cluster.condition("Ready")["message"]
     assert cluster.names("Deployment") == [old]
     assert cluster.condition("Available")["status"] == "True"

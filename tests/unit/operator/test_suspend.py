@@ -10,7 +10,7 @@ from tests.support.operator.reconciling import OTHER_REVISION, build, serve, set
 
 COMMON = {"claimName": "store"}
 CLAIM = {"name": "store", "namespace": NAMESPACE}
-STAGES = ("fetch", "export", "compile", "assemble", "check")
+STAGES = ("fetch", "export", "compile", "assemble", "parity")
 
 
 def stages(cluster: FakeCluster) -> set[str]:

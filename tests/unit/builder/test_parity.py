@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from diffusion_builder.check import compare, python_backend, requests, served
-from diffusion_builder.check.served import GeneratedImages
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.parity import in_process, python_backend, requests, stage
+from diffusion_builder.parity.in_process import GeneratedImages
 from diffusion_builder.repository.graph import Ensemble, Model, Port, Step
 from diffusion_contract.enums import Precision
 from diffusion_contract.python_models import IMG2IMG
@@ -25,7 +25,7 @@ _GOLDEN = Path(__file__).parent / "golden"
 
 def test_our_own_configurations_are_read_back() -> None:
     text = (_GOLDEN / "generate_2_pipeline.pbtxt").read_text()
-    config = served.read_config(text, "x")
+    config = in_process.read_config(text, "x")
     assert (config.name, config.platform) == ("generate_2_pipeline", "ensemble")
     steps = config.ensemble_scheduling.step
     assert [step.model_name for step in steps].count("5_denoiser") == 2
@@ -37,7 +37,7 @@ def test_our_own_configurations_are_read_back() -> None:
 @pytest.mark.parametrize("text", ["a {", "a: ", "a: [1", "}", 'a: "x', "a: }", "a b: 1", "max_batch_sizes: 8"])
 def test_what_is_no_configuration_is_refused(text: str) -> None:
     with pytest.raises(BadInputError) as caught:
-        served.read_config(text, "7_x/config.pbtxt")
+        in_process.read_config(text, "7_x/config.pbtxt")
     assert caught.value.reason is Reason.INVALID_ENSEMBLE
     assert "7_x/config.pbtxt" in caught.value.message
 
@@ -101,7 +101,7 @@ def test_only_needed_steps_run_in_the_order_of_their_data_and_optional_inputs_ma
 
         return call
 
-    found = served.execute(_graph(), {"one": np.array([1])}, ("image",), run)
+    found = in_process.execute(_graph(), {"one": np.array([1])}, ("image",), run)
     assert found["image"].tolist() == [3]
     assert ran == ["add ['a']", "end ['x']"]
 
@@ -140,22 +140,22 @@ def _drawn(shade: int, latent: float) -> GeneratedImages:
 
 
 def test_the_figures_are_of_the_worst_picture_and_a_failure_names_them() -> None:
-    found = compare.measure(_drawn(100, 0.0), _drawn(110, 0.25))
+    found = stage.measure(_drawn(100, 0.0), _drawn(110, 0.25))
     assert found.psnr == pytest.approx(28.13, abs=0.01)
     assert found.latent_error == 0.25
-    assert compare.measure(_drawn(1, 0.0), _drawn(1, 0.0)).psnr == 99.0
+    assert stage.measure(_drawn(1, 0.0), _drawn(1, 0.0)).psnr == 99.0
 
 
 @pytest.mark.parametrize("error", [float("nan"), float("inf")])
 def test_latents_that_are_no_numbers_fail_however_the_picture_looks(error: float) -> None:
-    metrics = {"generate_4_pipeline": compare.ParityMetrics(99.0, error)}
+    metrics = {"generate_4_pipeline": stage.ParityMetrics(99.0, error)}
     with pytest.raises(BadInputError, match=r"generate_4_pipeline: 99\.0 dB") as caught:
-        compare.require_parity(metrics, Precision.FLOAT32)
-    assert caught.value.reason is Reason.CHECK_FAILED
+        stage.require_parity(metrics, Precision.FLOAT32)
+    assert caught.value.reason is Reason.PARITY_FAILED
 
 
 def test_half_precision_may_be_further_away() -> None:
-    metrics = {"generate_4_pipeline": compare.ParityMetrics(32.0, 0.1)}
-    compare.require_parity(metrics, Precision.FLOAT16)
+    metrics = {"generate_4_pipeline": stage.ParityMetrics(32.0, 0.1)}
+    stage.require_parity(metrics, Precision.FLOAT16)
     with pytest.raises(BadInputError, match="1 of 1 kinds of ensembles"):
-        compare.require_parity(metrics, Precision.FLOAT32)
+        stage.require_parity(metrics, Precision.FLOAT32)

@@ -1,4 +1,4 @@
-"""The stage itself: draw with the repository, draw with diffusers, judge, publish the metrics."""
+"""The stage: generate with the repository and with diffusers, require parity, publish the metrics."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffusion_builder import digests
-from diffusion_builder.check import comparable, ingredients, served
-from diffusion_builder.check import requests as check_requests
+from diffusion_builder.compare.metrics import psnr
 from diffusion_builder.components import parts
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs.libraries import quiet
-from diffusion_builder.judge.metrics import psnr
+from diffusion_builder.parity import in_process, preconditions, provenance, requests
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_contract.enums import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from diffusion_builder.check.served import GeneratedImages
+    from diffusion_builder.parity.in_process import GeneratedImages
 
-# Bumped when the requests or their judgement change.
-_CHECK_VERSION = 1
+# Bumped when the requests or the tolerances change.
+_PARITY_VERSION = 2
 # Minimum PSNR of an image, in dB, by the coarsest type among the graphs. The demo checkpoint has 89 dB in float32;
 # 62 dB (4 steps) and 43 dB (20 steps) in float16; 53 and 43 dB with weights rounded to bfloat16.
 TOLERANCES: Mapping[Precision, float] = {
@@ -50,13 +49,13 @@ class ParityMetrics:
     latent_error: float
 
 
-def check(store: Store, repository: Artifact, on_phase: Callable[..., None]) -> tuple[Artifact, bool]:
+def check_parity(store: Store, repository: Artifact, on_phase: Callable[..., None]) -> tuple[Artifact, bool]:
     """Compare every kind of ensemble of a repository with diffusers.
 
     Args:
         store: where the repository, its engines, graphs and sources are.
-        repository: what is judged.
-        on_phase: told draw and compare, with a fraction and the name of the ensemble.
+        repository: compared with diffusers.
+        on_phase: told generate and compare, with a fraction and the name of the ensemble.
 
     Returns:
         The artifact with the metrics, and whether it was in the store already.
@@ -67,7 +66,7 @@ def check(store: Store, repository: Artifact, on_phase: Callable[..., None]) -> 
     """
     tools = {name: version(name) for name in ("torch", "diffusers", "transformers", "onnxruntime")}
     inputs = {
-        "version": _CHECK_VERSION,
+        "version": _PARITY_VERSION,
         "repository": repository.manifest.digest,
         "code": _code_digest(),
         "tolerances": TOLERANCES,
@@ -77,7 +76,7 @@ def check(store: Store, repository: Artifact, on_phase: Callable[..., None]) -> 
     def write(_folder: Path) -> Mapping[str, Any]:
         return _report(store, repository, on_phase)
 
-    return store.publish(Recipe(Kind.CHECK, inputs, tools, made_from=(repository,)), write)
+    return store.publish(Recipe(Kind.PARITY, inputs, tools, made_from=(repository,)), write)
 
 
 def _code_digest() -> str:
@@ -85,10 +84,10 @@ def _code_digest() -> str:
 
 
 def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -> Mapping[str, Any]:
-    made_of = ingredients.of(store, repository)
+    sources = provenance.trace_provenance(store, repository)
     # The order of the tolerances is from coarse to fine.
-    precision = next(item for item in TOLERANCES if item in made_of.precisions)
-    metrics = _compare(store, repository, made_of, on_phase)
+    precision = next(item for item in TOLERANCES if item in sources.precisions)
+    metrics = _compare(store, repository, sources, on_phase)
     require_parity(metrics, precision)
     return {
         "repository": repository.manifest.digest,
@@ -101,27 +100,27 @@ def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -
 
 
 def _compare(
-    store: Store, repository: Artifact, made_of: ingredients.Ingredients, on_phase: Callable[..., None]
+    store: Store, repository: Artifact, sources: provenance.Provenance, on_phase: Callable[..., None]
 ) -> Mapping[str, ParityMetrics]:
     shapes = repository.manifest.extra["shapes"]
     size = (shapes["height"]["min"], shapes["width"]["min"])
-    with served.load_repository(store, repository) as server:
-        requests = check_requests.test_requests(server.ensembles.values(), size, made_of.text)
-        comparable.require_comparable(
-            made_of.folders[parts.UNET], {item.task for item in requests.values()},
-            ip_adapter=any(item.ip_adapter for item in requests.values()),
+    with in_process.load_repository(store, repository) as server:
+        test_requests = requests.test_requests(server.ensembles.values(), size, sources.text)
+        preconditions.require_comparable(
+            sources.folders[parts.UNET], {item.task for item in test_requests.values()},
+            ip_adapter=any(item.ip_adapter for item in test_requests.values()),
         )  # fmt: skip
         # An IP-Adapter stays in diffusers' UNet: its ensembles come last.
-        order = sorted(requests.values(), key=lambda item: (item.ip_adapter, item.ensemble))
+        order = sorted(test_requests.values(), key=lambda item: (item.ip_adapter, item.ensemble))
         images = {}
         for index, item in enumerate(order):
-            on_phase("draw", index / len(order), item.ensemble)
+            on_phase("generate", index / len(order), item.ensemble)
             images[item.ensemble] = server.generate(item.ensemble, item.tensors())
     # The engines are gone from memory before diffusers' models come.
     with quiet():
-        from diffusion_builder.check.reference import Reference
+        from diffusion_builder.parity.reference import Reference
 
-        reference, metrics = Reference(made_of), {}
+        reference, metrics = Reference(sources), {}
         for index, item in enumerate(order):
             on_phase("compare", index / len(order), item.ensemble)
             metrics[item.ensemble] = measure(images[item.ensemble], reference.generate(item))
@@ -135,7 +134,7 @@ def measure(actual: GeneratedImages, expected: GeneratedImages) -> ParityMetrics
 
 
 def require_parity(metrics: Mapping[str, ParityMetrics], precision: Precision) -> None:
-    """Refuse ensembles that are too far from diffusers.
+    """Reject ensembles that are too far from diffusers.
 
     Raises:
         BadInputError: with the numbers.
@@ -149,7 +148,7 @@ def require_parity(metrics: Mapping[str, ParityMetrics], precision: Precision) -
             for name, item in sorted(bad.items(), key=lambda entry: entry[1].psnr)[:_MAX_LISTED]
         )
         raise BadInputError(
-            Reason.CHECK_FAILED,
-            f"{len(bad)} of {len(metrics)} kinds of ensembles do not draw what diffusers draws; with {precision} at "
-            f"least {allowed:.0f} dB are needed: {listed}",
+            Reason.PARITY_FAILED,
+            f"{len(bad)} of {len(metrics)} kinds of ensembles do not generate the images of diffusers; with "
+            f"{precision} at least {allowed:.0f} dB are needed: {listed}",
         )

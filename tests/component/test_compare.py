@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from diffusion_builder.judge import JudgeSpec, judge
+from diffusion_builder.compare import CompareSpec, compare
 from diffusion_builder.serving.triton_client import TritonClient
 from diffusion_builder.store import Store
 from tests.support.triton.tritonserver import serve
@@ -31,9 +31,9 @@ _ENSEMBLES = ("generate_20_pipeline", "generate_4_pipeline")
 
 
 def verdict(folder: Path, stable: str, canary: str, **limits: float) -> Mapping[str, object]:
-    spec = JudgeSpec.model_validate({"stable": "a", "canary": "b", "ensembles": _ENSEMBLES, **limits})
+    spec = CompareSpec.model_validate({"stable": "a", "canary": "b", "ensembles": _ENSEMBLES, **limits})
     servers = (TritonClient(stable, 60.0), TritonClient(canary, 60.0))
-    artifact, _ = judge(Store(folder), servers, spec, lambda *_: None)
+    artifact, _ = compare(Store(folder), servers, spec, lambda *_: None)
     assert (artifact.path / "sheet.png").exists()
     return artifact.manifest.extra
 

@@ -13,10 +13,10 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 
-from diffusion_builder.check import ingredients, python_backend
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs import deviation
 from diffusion_builder.graphs.onnx_files import MODEL
+from diffusion_builder.parity import provenance, python_backend
 from diffusion_builder.repository.graph import Ensemble, Model, Port, Step, behind, check
 from diffusion_contract.enums import Precision
 from diffusion_contract.python_models import IMAGE
@@ -70,7 +70,7 @@ class InProcessServer:
         ensemble = self.ensembles[name]
         unknown = inputs.keys() - {port.name for port in ensemble.inputs}
         if unknown:
-            raise BadInputError(Reason.CHECK_FAILED, f"{name} has no input {', '.join(sorted(unknown))}")
+            raise BadInputError(Reason.PARITY_FAILED, f"{name} has no input {', '.join(sorted(unknown))}")
         latent = _latent(ensemble)
         outputs = execute(ensemble, inputs, (IMAGE.name, latent), lambda step: self.runs[step.model.name])
         return GeneratedImages(outputs[IMAGE.name], outputs[latent])
@@ -144,7 +144,7 @@ def _ensemble(name: str, config: Any, models: Mapping[str, Model]) -> Ensemble: 
 def _graph_of(store: Store, folder: Path) -> Artifact:
     """The exported graph that the engine in a model's version folder was made from."""
     link = next(path for path in sorted(folder.iterdir()) if path.is_symlink())
-    return ingredients.graph_of(store, link.readlink().parts[-2])
+    return provenance.source_graph(store, link.readlink().parts[-2])
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from diffusion_builder.check import requests
-from diffusion_builder.check.served import GeneratedImages
 from diffusion_builder.components import lora, parts, text_encoder
+from diffusion_builder.parity import requests
+from diffusion_builder.parity.in_process import GeneratedImages
 from diffusion_contract.python_models import GENERATE, IMG2IMG, INPAINT
 from diffusion_contract.spec import Scheduler
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from diffusion_builder.check.ingredients import Ingredients
-    from diffusion_builder.check.requests import TestRequest
+    from diffusion_builder.parity.provenance import Provenance
+    from diffusion_builder.parity.requests import TestRequest
 
 # The libraries have no types.
 _DIFFUSERS: Any = diffusers
@@ -53,20 +53,20 @@ class Reference:
     """Models of diffusers and transformers, loaded by their own loaders; LoRAs and clip skip are as for export.
 
     Args:
-        ingredients: folders and settings.
+        provenance: folders and settings.
     """
 
-    def __init__(self, ingredients: Ingredients) -> None:
-        self._ingredients = ingredients
-        folders, loras = ingredients.folders, ingredients.loras
+    def __init__(self, provenance: Provenance) -> None:
+        self._provenance = provenance
+        folders, loras = provenance.folders, provenance.loras
         self._text = _CLIP.from_pretrained(folders[parts.TEXT_ENCODER], **_LOCAL).eval()
         self._unet = _load("UNet2DConditionModel", folders[parts.UNET])
         self._vae = _load("AutoencoderKL", folders[parts.VAE])
-        self._tokenizer = _TOKENIZER.from_pretrained(ingredients.checkpoint / "tokenizer", local_files_only=True)
+        self._tokenizer = _TOKENIZER.from_pretrained(provenance.checkpoint / "tokenizer", local_files_only=True)
         lora.merge(self._text, parts.TEXT_ENCODER, loras, text_encoder.OPTIONAL_PREFIX)
-        if ingredients.clip_skip:
+        if provenance.clip_skip:
             # diffusers' own clip_skip looks for a layer that this version of transformers calls otherwise.
-            text_encoder.skip(self._text, ingredients.clip_skip)
+            text_encoder.skip(self._text, provenance.clip_skip)
         lora.merge(self._unet, parts.UNET, loras)
         self._adapted = False
         self._nets: dict[str, Any] = {}
@@ -101,7 +101,7 @@ class Reference:
 
     @cached_property
     def _checker(self) -> Any:  # noqa: ANN401 - the library has no types
-        folder = self._ingredients.folders.get(parts.SAFETY_CHECKER)
+        folder = self._provenance.folders.get(parts.SAFETY_CHECKER)
         return None if folder is None else _CHECKER.from_pretrained(folder, **_LOCAL).eval()
 
     def _pipeline(self, request: TestRequest) -> Any:  # noqa: ANN401 - the library has no types
@@ -118,28 +118,28 @@ class Reference:
         return pipe
 
     def _scheduler(self, name: str) -> Any:  # noqa: ANN401 - the library has no types
-        listed = [Scheduler.model_validate(one) for one in self._ingredients.schedulers]
+        listed = [Scheduler.model_validate(one) for one in self._provenance.schedulers]
         scheduler = next((one for one in listed if one.request_name == name), listed[0])
         kind = str(scheduler.type)
         names = (f"{kind}Scheduler", f"{kind}DiscreteScheduler")
         scheduler_class = next(getattr(_DIFFUSERS, name) for name in names if hasattr(_DIFFUSERS, name))
-        path = self._ingredients.checkpoint / "scheduler" / "scheduler_config.json"
+        path = self._provenance.checkpoint / "scheduler" / "scheduler_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         return scheduler_class.from_config(config, **{**_SETTINGS.get(kind, {}), **scheduler.overrides()})
 
     def _net(self, name: str) -> Any:  # noqa: ANN401 - the library has no types
         if name not in self._nets:
-            self._nets[name] = _load("ControlNetModel", self._ingredients.control_nets[name])
+            self._nets[name] = _load("ControlNetModel", self._provenance.control_nets[name])
         return self._nets[name]
 
     @cached_property
     def _vision(self) -> dict[str, Any]:
-        folder = self._ingredients.folders[parts.IMAGE_ENCODER]
+        folder = self._provenance.folders[parts.IMAGE_ENCODER]
         encoder = _VISION.from_pretrained(folder, **_LOCAL)
         return {"image_encoder": encoder.eval(), "feature_extractor": _processor(encoder.config.image_size)}
 
     def _adapt(self, pipe: Any) -> None:  # noqa: ANN401 - the library has no types
-        folder = self._ingredients.ip_adapter
+        folder = self._provenance.ip_adapter
         if folder is not None and not self._adapted:
             pipe.load_ip_adapter(str(folder), subfolder="", weight_name=_file(folder), image_encoder_folder=None)
             self._adapted = True

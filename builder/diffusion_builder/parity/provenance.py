@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ingredients:
+class Provenance:
     """Parts of a repository.
 
     Args:
@@ -44,24 +44,24 @@ class Ingredients:
     precisions: frozenset[str] = field(default_factory=frozenset)
 
 
-def of(store: Store, repository: Artifact) -> Ingredients:
+def trace_provenance(store: Store, repository: Artifact) -> Provenance:
     """Follow the manifests from a repository to its sources.
 
     Raises:
         BadInputError: something that it was made from is gone from the store.
     """
     spec = repository.manifest.inputs["spec"]
-    nets = {one["name"]: graph_of(store, one["engine"]) for one in spec["control_nets"]}
-    graphs = {name: graph_of(store, digest) for name, digest in spec["engines"].items()}
+    nets = {one["name"]: source_graph(store, one["engine"]) for one in spec["control_nets"]}
+    graphs = {name: source_graph(store, digest) for name, digest in spec["engines"].items()}
     options = {
         name: ExportOptions.model_validate(graph.manifest.inputs.get("options", {})) for name, graph in graphs.items()
     }
     denoiser = options[Component.DENOISER]
     known = {part: folder for graph in graphs.values() for part, folder in _folders(store, graph)}
-    control = {name: _main(store, graph) for name, graph in nets.items()}
+    control = {name: _weights_folder(store, graph) for name, graph in nets.items()}
     facts = graphs[Component.TEXT_ENCODER].manifest.extra["facts"]
     adapter = _source(store, denoiser.ip_adapter) if denoiser.ip_adapter else None
-    return Ingredients(
+    return Provenance(
         _checkpoint(store, repository),
         known,
         control,
@@ -74,7 +74,7 @@ def of(store: Store, repository: Artifact) -> Ingredients:
     )
 
 
-def graph_of(store: Store, engine: str) -> Artifact:
+def source_graph(store: Store, engine: str) -> Artifact:
     """The exported graph that an engine was made from.
 
     Raises:
@@ -87,23 +87,23 @@ def _folders(store: Store, graph: Artifact) -> Iterator[tuple[str, Path]]:
     component = Component(graph.manifest.extra["component"])
     part = MAIN_PART[component]
     if part is not None and component is not Component.CONTROLNET:
-        yield part, _main(store, graph)
+        yield part, _weights_folder(store, graph)
 
 
-def _main(store: Store, graph: Artifact) -> Path:
+def _weights_folder(store: Store, graph: Artifact) -> Path:
     """The folder with a graph's weights: of all sources, the one with the content that the graph is named by."""
     part = MAIN_PART[Component(graph.manifest.extra["component"])]
     for source in _made_from(store, graph, Kind.SOURCE):
         if source.manifest.extra["components"].get(part) == graph.manifest.inputs["content"]:
             return source.path / str(part)
-    raise _gone(graph)
+    raise _missing_error(graph)
 
 
 def _checkpoint(store: Store, repository: Artifact) -> Path:
     for source in _made_from(store, repository, Kind.SOURCE):
         if "tokenizer" in source.manifest.extra["components"]:
             return source.path
-    raise _gone(repository)
+    raise _missing_error(repository)
 
 
 def _source(store: Store, digest: str) -> Path:
@@ -117,10 +117,10 @@ def _made_from(store: Store, artifact: Artifact, kind: Kind) -> Iterator[Artifac
             found = True
             yield store.get(kind, digest)
     if not found:
-        raise _gone(artifact)
+        raise _missing_error(artifact)
 
 
-def _gone(artifact: Artifact) -> BadInputError:
+def _missing_error(artifact: Artifact) -> BadInputError:
     return BadInputError(
         Reason.ARTIFACT_NOT_FOUND,
         f"what {artifact.manifest.kind}/{artifact.manifest.digest} was made from is gone from the store: build again",

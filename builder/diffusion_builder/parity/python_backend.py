@@ -111,7 +111,7 @@ def _infer(name: str, model: Any, inputs: Mapping[str, Array], output_names: Seq
     request = InferenceRequest([Tensor(key, array) for key, array in inputs.items()], output_names)
     (response,) = model.execute([request])
     if response.error is not None:
-        raise BadInputError(Reason.CHECK_FAILED, f"{name} rejects the test request: {response.error.message()}")
+        raise BadInputError(Reason.PARITY_FAILED, f"{name} rejects the test request: {response.error.message()}")
     return {tensor.name(): tensor.as_numpy() for tensor in response.tensors}
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from diffusion_builder.compare.client import GoldenRequest, generate
+from diffusion_builder.compare.metrics import ImageMetrics, is_constant, measure
+from diffusion_builder.compare.sheet import Row, contact_sheet
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.judge.client import GoldenRequest, generate
-from diffusion_builder.judge.metrics import ImageMetrics, is_constant, measure
-from diffusion_builder.judge.sheet import Row, contact_sheet
 from diffusion_builder.serving.triton_client import ErrorResponse, TritonClient
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_contract.limits import MAX_MESSAGE
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from diffusion_builder.judge.client import Pixels
-    from diffusion_builder.judge.spec import GoldenPrompt, JudgeSpec
+    from diffusion_builder.compare.client import Pixels
+    from diffusion_builder.compare.spec import CompareSpec, GoldenPrompt
 
-# Bumped when questions, measures or their judgement change.
-_JUDGE_VERSION = 1
+# Bumped when requests, metrics or the rules of the verdict change.
+_COMPARE_VERSION = 2
 # So much rougher than the stable revision's images is noise. The demo checkpoint's sound variants have up to 1.5,
 # broken weights 2.0 to 2.6, noise 4 and more: see docs/analysis.md.
 MAX_ROUGHNESS = 1.75
@@ -51,8 +51,8 @@ class ImagePair:
         return measure(self.stable, self.canary)
 
 
-def judge(
-    store: Store, servers: tuple[TritonClient, TritonClient], spec: JudgeSpec, on_phase: Callable[..., None]
+def compare(
+    store: Store, servers: tuple[TritonClient, TritonClient], spec: CompareSpec, on_phase: Callable[..., None]
 ) -> tuple[Artifact, bool]:
     """Draw the golden images with both revisions and compare them. A bad canary is a result and no error.
 
@@ -60,27 +60,27 @@ def judge(
         store: where the images go.
         servers: stable and canary.
         spec: what is asked.
-        on_phase: told draw, with a fraction and the name of the ensemble.
+        on_phase: told generate, with a fraction and the name of the ensemble.
 
     Returns:
-        The artifact, and whether these revisions were judged before.
+        The artifact, and whether these revisions were compared before.
 
     Raises:
         BadInputError: the canary has none of the ensembles.
         UnavailableError: a server does not answer.
         StoreError: the store is not as it should be.
     """
-    inputs = {"version": _JUDGE_VERSION, "spec": spec.model_dump(mode="json", by_alias=True)}
+    inputs = {"version": _COMPARE_VERSION, "spec": spec.model_dump(mode="json", by_alias=True)}
     tools = {name: version(name) for name in ("numpy", "pillow", "scikit-image")}
 
     def write(folder: Path) -> Mapping[str, Any]:
         pairs = list(_generate_pairs(servers, spec, on_phase))
         return _write_artifact(folder, spec, pairs)
 
-    return store.publish(Recipe(Kind.PICTURES, inputs, tools), write)
+    return store.publish(Recipe(Kind.COMPARISON, inputs, tools), write)
 
 
-def export(comparison: Artifact, folder: Path) -> None:
+def copy_images(comparison: Artifact, folder: Path) -> None:
     """Copy an artifact's images to where a scorer finds them.
 
     Raises:
@@ -112,7 +112,7 @@ def apply_score(verdict: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
 
 
 def _generate_pairs(
-    servers: tuple[TritonClient, TritonClient], spec: JudgeSpec, on_phase: Callable[..., None]
+    servers: tuple[TritonClient, TritonClient], spec: CompareSpec, on_phase: Callable[..., None]
 ) -> Sequence[ImagePair]:
     ensembles = [{name for name in spec.ensembles if server.has_model(name)} for server in servers]
     if not ensembles[1]:
@@ -122,7 +122,7 @@ def _generate_pairs(
     pairs = []
     for index, golden in enumerate(spec.prompts):
         ensemble = _choose_ensemble(spec.ensembles, ensembles, golden)
-        on_phase("draw", index / len(spec.prompts), ensemble)
+        on_phase("generate", index / len(spec.prompts), ensemble)
         request = GoldenRequest(ensemble, golden, spec.height, spec.width)
         stable = generate(servers[0], request) if ensemble in ensembles[0] else None
         pairs.append(ImagePair(golden, ensemble, stable, generate(servers[1], request)))
@@ -137,7 +137,7 @@ def _choose_ensemble(ensembles: Sequence[str], available: Sequence[set[str]], go
     return (both or canary_only)[0]
 
 
-def _write_artifact(folder: Path, spec: JudgeSpec, pairs: Sequence[ImagePair]) -> Mapping[str, Any]:
+def _write_artifact(folder: Path, spec: CompareSpec, pairs: Sequence[ImagePair]) -> Mapping[str, Any]:
     metrics = [pair.metrics() for pair in pairs]
     problems = [_problem(spec, pair, one) for pair, one in zip(pairs, metrics, strict=True)]
     for side in SIDES:
@@ -154,18 +154,18 @@ def _write_artifact(folder: Path, spec: JudgeSpec, pairs: Sequence[ImagePair]) -
     return _verdict(spec, metrics, problems)
 
 
-def _problem(spec: JudgeSpec, pair: ImagePair, metrics: ImageMetrics | None) -> tuple[str, str] | None:
+def _problem(spec: CompareSpec, pair: ImagePair, metrics: ImageMetrics | None) -> tuple[str, str] | None:
     """What is wrong with the canary's image: a reason and a sentence."""
     if isinstance(pair.canary, ErrorResponse):
         message = pair.canary.message[:_MAX_SHOWN]
-        return ("NotFinite" if "not finite" in message else "NoPicture"), f"the canary returned no image: {message}"
+        return ("NotFinite" if "not finite" in message else "NoImage"), f"the canary returned no image: {message}"
     stable = pair.stable
     if is_constant(pair.canary) and (stable is None or isinstance(stable, ErrorResponse) or not is_constant(stable)):
         return "Constant", "the canary's image has a single color"
     return _dissimilar(spec, metrics) if metrics is not None else None
 
 
-def _dissimilar(spec: JudgeSpec, metrics: ImageMetrics) -> tuple[str, str] | None:
+def _dissimilar(spec: CompareSpec, metrics: ImageMetrics) -> tuple[str, str] | None:
     if spec.min_psnr is not None and metrics.psnr < spec.min_psnr:
         return "PSNR", f"PSNR is {metrics.psnr:.1f} dB, at least {spec.min_psnr:g} is required"
     if spec.min_ssim is not None and metrics.ssim < spec.min_ssim:
@@ -173,7 +173,7 @@ def _dissimilar(spec: JudgeSpec, metrics: ImageMetrics) -> tuple[str, str] | Non
     return None
 
 
-def _median_problem(spec: JudgeSpec, roughness: float, shift: float) -> tuple[str, str] | None:
+def _median_problem(spec: CompareSpec, roughness: float, shift: float) -> tuple[str, str] | None:
     """What is wrong with the images as a whole: a good model, too, errs about one of several prompts."""
     if roughness > MAX_ROUGHNESS:
         return (
@@ -186,7 +186,7 @@ def _median_problem(spec: JudgeSpec, roughness: float, shift: float) -> tuple[st
 
 
 def _verdict(
-    spec: JudgeSpec, metrics: Sequence[ImageMetrics | None], problems: Sequence[tuple[str, str] | None]
+    spec: CompareSpec, metrics: Sequence[ImageMetrics | None], problems: Sequence[tuple[str, str] | None]
 ) -> Mapping[str, Any]:
     bad = [(f"Prompt {index}: {text}", reason) for index, (reason, text) in _with_index(problems)]
     pairs = [item for item in metrics if item is not None]
@@ -215,7 +215,7 @@ def _verdict(
         "reason": bad[0][1] if bad else "Passed",
         "message": message[:MAX_MESSAGE],
         **numbers,
-        "figures": [asdict(item) if item is not None else None for item in metrics],
+        "pairs": [asdict(item) if item is not None else None for item in metrics],
     }
 
 

@@ -1,4 +1,4 @@
-"""Every task and feature of a build draws what diffusers draws, and the check says so."""
+"""Every task and feature of a build draws what diffusers draws, and the stage parity reports it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_repository_draws_what_diffusers_draws(tmp_path: Path, name: str) -> N
     case = _CASES[name]
     spec = read_local({"model": model, "shapes": json.loads(SHAPES), **case})
     found = build(context(tmp_path / "store"), spec)[-1]
-    assert found["stage"] == "check"
+    assert found["stage"] == "parity"
     per_scheduler = len(case.get("schedulers", [0]))
     assert len(found["ensembles"]) == per_scheduler * len(case["pipelines"])
     assert found["worstPSNR"] >= found["minPSNR"] == (30.0 if "precision" in case else 35.0)

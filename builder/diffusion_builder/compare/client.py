@@ -23,7 +23,7 @@ from diffusion_contract.python_models import (
 from diffusion_contract.tensors import DType
 
 if TYPE_CHECKING:
-    from diffusion_builder.judge.spec import GoldenPrompt
+    from diffusion_builder.compare.spec import GoldenPrompt
     from diffusion_builder.serving.triton_client import OutputTensor, RequestTensor
     from diffusion_contract.tensors import Tensor
 

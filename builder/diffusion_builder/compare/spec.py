@@ -36,8 +36,8 @@ DEFAULT_PROMPTS = (
 )
 
 
-class JudgeSpec(_Frozen):
-    """One judgement.
+class CompareSpec(_Frozen):
+    """One comparison.
 
     Args:
         stable: name of the stable revision; servers of equal names answer equally.

@@ -1,4 +1,4 @@
-"""What diffusers has pipelines for: the check compares with nothing else."""
+"""What diffusers has pipelines for: the stage parity compares with nothing else."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def require_comparable(unet: Path, tasks: Collection[str], *, ip_adapter: bool) 
 
 def _unsupported(what: str) -> BadInputError:
     return BadInputError(
-        Reason.CHECK_FAILED,
-        f"diffusers has nothing to compare with for {what}. Leave that out of pipelines; or build with --no-check, "
+        Reason.PARITY_FAILED,
+        f"diffusers has nothing to compare with for {what}. Leave that out of pipelines; or build with --no-parity, "
         "and look at the images yourself",
     )

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from diffusion_builder.cli.main import main
-from diffusion_builder.judge.metrics import color_shift, is_constant, measure
+from diffusion_builder.compare.metrics import color_shift, is_constant, measure
 from diffusion_builder.store import Kind, Store
-from diffusion_builder.store.collect import LAST_PICTURES, Options, collect
+from diffusion_builder.store.collect import RETAINED_COMPARISONS, Options, collect
 from diffusion_builder.store.manifest import Recipe
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def run(store: Path, first: Fake, second: Fake, *options: str, **spec: Any) -> d
     body = {"stable": "aaaa", "canary": "bbbb", "ensembles": [ENSEMBLE], **spec}
     file = store.parent / "result.json"
     with serving(first) as stable, serving(second) as canary:
-        arguments = ["judge", "--store", str(store), "--stable", stable, "--canary", canary]
+        arguments = ["compare", "--store", str(store), "--stable", stable, "--canary", canary]
         main(["--progress", "plain", *arguments, "--spec", json.dumps(body), "--result", str(file), *options])
     assert file.stat().st_size <= 4096
     result: dict[str, Any] = json.loads(file.read_text())
@@ -129,14 +129,14 @@ def store(tmp_path: Path) -> Path:
         (np.zeros((64, 64, 3), np.uint8), "Constant"),
         (np.full((64, 64, 3), 127, np.uint8), "Constant"),
         (NOT_FINITE, "NotFinite"),
-        ("CUDA error: out of memory", "NoPicture"),
+        ("CUDA error: out of memory", "NoImage"),
     ],
     ids=["same", "brighter", "mirrored", "much-brighter", "blue-for-red", "noise", "black", "grey", "nan", "error"],
 )
 def test_a_bad_canary_is_a_result(store: Path, answer: NDArray[np.uint8] | str, reason: str) -> None:
     found = run(store, Fake(picture()), Fake(answer))
     assert (found["passed"], found["reason"]) == (reason == "Passed", reason)
-    folder = store / found["pictures"]
+    folder = store / found["comparison"]
     assert (folder / "sheet.png").exists()
     assert len(list((folder / "stable").glob("*.png"))) == 6
     assert len(list((folder / "canary").glob("*.png"))) == (0 if isinstance(answer, str) else 6)
@@ -197,11 +197,11 @@ def test_a_server_that_is_busy_for_a_moment_is_not_bad(store: Path) -> None:
 
 def test_a_server_that_is_gone_is_no_verdict(store: Path) -> None:
     spec = json.dumps({"stable": "a", "canary": "b", "ensembles": [ENSEMBLE]})
-    arguments = ["judge", "--store", str(store), "--canary", "http://127.0.0.1:1", "--spec", spec]
+    arguments = ["compare", "--store", str(store), "--canary", "http://127.0.0.1:1", "--spec", spec]
     with serving(Fake(picture())) as url, pytest.raises(SystemExit) as ended:
         main([*arguments, "--stable", url])
     assert ended.value.code == 69
-    assert not list(store.glob("pictures/[0-9a-f]*"))
+    assert not list(store.glob("comparisons/[0-9a-f]*"))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_scorer_that_says_nothing_is_an_error(store: Path, tmp_path: Path, tex
 
 def test_the_sheet_shows_both_sides(store: Path) -> None:
     found = run(store, Fake(picture()), Fake(NOT_FINITE))
-    with Image.open(store / found["pictures"] / "sheet.png") as sheet:
+    with Image.open(store / found["comparison"] / "sheet.png") as sheet:
         left, right = (np.asarray(sheet.crop((x, 60, x + 200, 240))) for x in (40, 310))
     assert left.std() > 10 > right.std()
 
@@ -284,9 +284,9 @@ def test_collection_keeps_the_last_pictures(tmp_path: Path) -> None:
     now = [1000.0]
     store = Store(tmp_path, clock=lambda: now[0])
     names = []
-    for number in range(LAST_PICTURES + 3):
+    for number in range(RETAINED_COMPARISONS + 3):
         now[0] += 10
-        artifact, _ = store.publish(Recipe(Kind.PICTURES, {"number": number}), lambda _folder: {})
+        artifact, _ = store.publish(Recipe(Kind.COMPARISON, {"number": number}), lambda _folder: {})
         names.append(artifact.manifest.digest)
     now[0] += 10_000
     found = collect(store, Options(keep=(names[0],), grace=60.0))

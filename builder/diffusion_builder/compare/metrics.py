@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from diffusion_builder.judge.client import Pixels
+    from diffusion_builder.compare.client import Pixels
 
 # PSNR of equal images; JSON has no infinity.
 EQUAL_DB = 99.0
