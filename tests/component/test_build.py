@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.stages.run import Origin, Result, check, export, fetch
+from diffusion_builder.stages.run import Origin, Result, export, fetch, parity
 from diffusion_builder.store import Kind, Store
 from diffusion_contract.enums import Component
 from diffusion_contract.tensors import TEXT_TO_IMAGE
@@ -97,15 +97,15 @@ def test_a_repository_that_draws_something_else_fails_its_check_with_the_numbers
 ) -> None:
     store = tmp_path / "store"
     repository = str(make(store, random_checkpoint)[-1]["digest"])
-    found = check(context(store), repository)
+    found = parity(context(store), repository)
     assert found["worstPSNR"] >= 35.0
     assert found["worstLatentError"] < 1e-3
     assert found["ensembles"].keys() == {"generate_4_pipeline"}
-    assert check(context(store), repository)["cached"]
+    assert parity(context(store), repository)["cached"]
     shutil.rmtree(store / "parity")
     model = store / "repositories" / repository / "models" / "8_postprocessor" / "1" / "pixels.py"
     model.write_text(model.read_text().replace("* np.float32(0.5) + np.float32(0.5)", "* np.float32(0.3)"))
     with pytest.raises(BadInputError, match=r"generate_4_pipeline: [\d.]+ dB, latents differ by up to \d") as caught:
-        check(context(store), repository)
+        parity(context(store), repository)
     assert caught.value.reason is Reason.PARITY_FAILED
     assert list((store / "parity").iterdir()) == []
