@@ -109,7 +109,7 @@ def build(setting: Setting) -> Mapping[str, Any]:
             "export", *where, "--source", source, "--component", component, "--precision", "float16"
         )  # fmt: skip
         compiled = builder(
-            "compile", *where, "--onnx", exported["digest"], "--runtime", "tensorrt", "--target", target,
+            "compile", *where, "--onnx", exported["digest"], "--runtime", "tensorrt", "--sku", target,
             "--shapes", json.dumps(_shapes()),
         )  # fmt: skip
         return {"export": exported["seconds"], "compile": compiled["seconds"]}

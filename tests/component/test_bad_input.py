@@ -151,7 +151,7 @@ def test_a_repository_that_diffusers_has_no_pipeline_for_is_not_checked(
     _check(code, capsys, Reason.PARITY_FAILED, "build with --no-parity")
 
 
-_TENSORRT = ("--runtime", "tensorrt", "--target", "NVIDIA-L4")
+_TENSORRT = ("--runtime", "tensorrt", "--sku", "NVIDIA-L4")
 
 
 def _shapes(**changes: dict[str, int]) -> str:
@@ -182,8 +182,8 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
             (*_TENSORRT, "--shapes", _shapes(width={"min": 64, "opt": 65, "max": 128})),
             (Reason.INVALID_SPEC, "must be multiples of 8"),
         ),
-        (("--runtime", "tensorrt", "--target", "NVIDIA L4"), (Reason.INVALID_ARGUMENT, "nvidia.com/gpu.product")),
-        (("--runtime", "tensorrt", "--target", "NVIDIA-H200"), (Reason.WRONG_GPU, "this machine has NVIDIA-L4")),
+        (("--runtime", "tensorrt", "--sku", "NVIDIA L4"), (Reason.INVALID_ARGUMENT, "nvidia.com/gpu.product")),
+        (("--runtime", "tensorrt", "--sku", "NVIDIA-H200"), (Reason.WRONG_GPU, "this machine has NVIDIA-L4")),
         (("--runtime", "openvino"), (Reason.INVALID_ARGUMENT, "served are runtime onnxruntime")),
         ((*_TENSORRT, "--optimization-level", "9"), (Reason.INVALID_ARGUMENT, "optimization level 9")),
     ],

@@ -60,7 +60,7 @@ def test_a_stopping_pod_waits_for_what_is_in_flight_and_not_much_longer(tmp_path
         assert ask(server, 1.0) == 200
         thread = threading.Thread(target=work)
         thread.start()
-        assert drain(lambda: read_load(server.metrics), least=0, timeout=30)
+        assert drain(lambda: read_load(server.metrics), min_wait=0, timeout=30)
         ended = time.monotonic()
         thread.join(30)
     assert answered

@@ -83,7 +83,7 @@ def export(mode: Mode, /, store: Path, result: Path | None, component: str, **ar
 @store_option
 @click.option("--onnx", required=True, help="Digest of the exported graph.")
 @click.option("--runtime", default="onnxruntime", show_default=True, help="onnxruntime or tensorrt.")
-@click.option("--target", default="cpu", show_default=True, help="cpu, or a GPU product such as NVIDIA-L4.")
+@click.option("--sku", default="cpu", show_default=True, help="cpu, or a GPU product such as NVIDIA-L4.")
 @click.option("--shapes", default=DEFAULT_SHAPES, help="JSON: min, opt, max of batch, height, width.")
 @click.option("--optimization-level", type=int, default=3, show_default=True, help="tensorrt: 0 (quick) to 5.")
 @click.option("--workspace", type=int, help="tensorrt: scratch memory for kernels in MiB; default: all of the GPU.")
@@ -91,7 +91,7 @@ def export(mode: Mode, /, store: Path, result: Path | None, component: str, **ar
 @result_option
 @click.pass_obj
 def compile_(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's
-    """Compile one component for a target."""
+    """Compile one component for a SKU."""
     from diffusion_builder.stages import run as stages
 
     finish(mode, store, result, lambda context: stages.compile_(context, stages.CompileRequest(**arguments)))
@@ -167,13 +167,13 @@ def compare(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -
 @click.option(
     "--metrics", default=f"http://127.0.0.1:{METRICS_PORT}/metrics", show_default=True, help="The server's metrics."
 )
-@click.option("--least", default=5.0, show_default=True, help="Seconds to wait in any case.")
+@click.option("--min-wait", default=5.0, show_default=True, help="Minimum wait, seconds.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait at most.")
-def drain(metrics: str, least: float, timeout: float) -> None:
+def drain(metrics: str, min_wait: float, timeout: float) -> None:
     """Wait until a server has answered all that it has; for the preStop hook of its pod."""
     from diffusion_builder.serving.drain import drain, read_load
 
-    click.echo("idle" if drain(lambda: read_load(metrics), least, timeout) else "time is up", err=True)
+    click.echo("idle" if drain(lambda: read_load(metrics), min_wait, timeout) else "time is up", err=True)
 
 
 cli.add_command(build)

@@ -50,7 +50,7 @@ class Load:
 
 def drain(
     read: Callable[[], Load | None],
-    least: float,
+    min_wait: float,
     timeout: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -59,7 +59,7 @@ def drain(
 
     Args:
         read: the load; None when the server does not answer, which is as good as idle.
-        least: seconds to wait in any case: until nobody routes new connections here any more.
+        min_wait: minimum wait, seconds: until no client routes new connections here any more.
         timeout: seconds after which the wait ends.
         clock: seconds.
         sleep: waits.
@@ -71,7 +71,7 @@ def drain(
     before, since = read(), began
     while before is not None:
         now = clock()
-        if now - began >= max(least, before.still_seconds) and now - since >= before.still_seconds:
+        if now - began >= max(min_wait, before.still_seconds) and now - since >= before.still_seconds:
             return True
         if now - began >= timeout:
             return False

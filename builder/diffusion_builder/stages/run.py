@@ -133,7 +133,7 @@ class CompileRequest:
     Args:
         onnx: digest of the exported graph.
         runtime: `onnxruntime` or `tensorrt`.
-        target: `cpu`, or a GPU product as the node label says it.
+        sku: `cpu`, or a GPU product as in the node label.
         shapes: JSON of the profile.
         optimization_level: 0 to 5; only `tensorrt` reads it, as all that follows.
         workspace: MiB, or None for no limit.
@@ -142,7 +142,7 @@ class CompileRequest:
 
     onnx: str
     runtime: str
-    target: str
+    sku: str
     shapes: str
     optimization_level: int = 3
     workspace: int | None = None
@@ -150,7 +150,7 @@ class CompileRequest:
 
 
 def compile_(context: Context, request: CompileRequest) -> Result:
-    """Compile one component for a target."""
+    """Compile one component for a SKU."""
     from diffusion_builder.arguments import parse
     from diffusion_builder.engines.onnx_runtime import compile_onnx
     from diffusion_contract.spec import Shapes
@@ -163,12 +163,12 @@ def compile_(context: Context, request: CompileRequest) -> Result:
     def work(phase: Callable[..., None]) -> tuple[Artifact, bool]:
         if request.runtime != Runtime.TENSORRT:
             phase("optimise")
-            return compile_onnx(store, onnx, request.runtime, request.target)
+            return compile_onnx(store, onnx, request.runtime, request.sku)
         from diffusion_builder.engines.tensorrt.build import Request, compile_plan
         from diffusion_builder.engines.tensorrt.command import Options
 
         options = Options(request.optimization_level, request.workspace, request.layers)
-        return compile_plan(store, Request(onnx, request.target, shapes, options), phase)
+        return compile_plan(store, Request(onnx, request.sku, shapes, options), phase)
 
     return context.run(Stage.COMPILE, str(onnx.manifest.extra["component"]), work)
 

@@ -25,7 +25,7 @@ from diffusion_operator.manifests.service import PORTS
 from diffusion_operator.settings import Settings
 
 # Endpoints lose the pod meanwhile: no new connections come.
-LEAST_DRAIN_SECONDS = 5
+MIN_DRAIN_SECONDS = 5
 # The preStop hook ends as soon as nothing is computed any more, so a generous end costs nothing.
 FIRST_DRAIN_SECONDS, STEP_DRAIN_SECONDS = 30, 2
 # Nothing is left to finish then; an idle keep-alive connection makes the server wait for all of it.
@@ -190,7 +190,7 @@ def _server(request: ServingRequest, owner: Owner, image: str, settings: Setting
 
 def _drain(request: ServingRequest) -> list[str]:
     """Told to stop, Triton would cut what takes longer than its exit timeout: so first wait until it is idle."""
-    limits = ["--least", str(LEAST_DRAIN_SECONDS), "--timeout", str(request.drain_seconds)]
+    limits = ["--min-wait", str(MIN_DRAIN_SECONDS), "--timeout", str(request.drain_seconds)]
     return ["python3", "-m", "diffusion_builder", "drain", *limits]
 
 

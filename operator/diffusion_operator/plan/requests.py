@@ -87,7 +87,7 @@ class Requests:
             "runtime": runtime,
             "shapes": shapes,
         }
-        arguments: tuple[str, ...] = ("--onnx", export.digest, "--runtime", runtime, "--target", sku)
+        arguments: tuple[str, ...] = ("--onnx", export.digest, "--runtime", runtime, "--sku", sku)
         arguments = (*arguments, "--shapes", _json(shapes))
         if placement.runtime == Runtime.TENSORRT:
             flags = self._tensorrt_flags()

@@ -60,7 +60,7 @@ class Workshop:
     def compile_plan(self, onnx: str, shapes: str, *options: str) -> dict[str, Any]:
         """Compile a graph for the SKU."""
         return self.stage(
-            "compile", "--onnx", onnx, "--runtime", "tensorrt", "--target", SKU, "--shapes", shapes,
+            "compile", "--onnx", onnx, "--runtime", "tensorrt", "--sku", SKU, "--shapes", shapes,
             *options,
         )  # fmt: skip
 

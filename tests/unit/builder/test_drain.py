@@ -23,10 +23,10 @@ class Clock:
         self.now += seconds
 
 
-def waited(loads: Iterable[Load | None], least: float = 5, timeout: float = 60) -> tuple[bool, float]:
+def waited(loads: Iterable[Load | None], min_wait: float = 5, timeout: float = 60) -> tuple[bool, float]:
     clock, answers = Clock(), iter(loads)
     read: Callable[[], Load | None] = lambda: next(answers)  # noqa: E731 - typed
-    done = drain(read, least, timeout, clock, clock.sleep)
+    done = drain(read, min_wait, timeout, clock, clock.sleep)
     return done, clock.now
 
 
@@ -57,10 +57,10 @@ def test_a_slow_step_is_not_taken_for_the_end() -> None:
     assert seconds >= 36
 
 
-@pytest.mark.parametrize("least", [0, 5])
-def test_it_never_waits_longer_than_allowed(least: float) -> None:
+@pytest.mark.parametrize("min_wait", [0, 5])
+def test_it_never_waits_longer_than_allowed(min_wait: float) -> None:
     loads = (Load(0, count, 0.1) for count in itertools.count())
-    assert waited(loads, least, timeout=12) == (False, 12.0)
+    assert waited(loads, min_wait, timeout=12) == (False, 12.0)
 
 
 METRICS = """\

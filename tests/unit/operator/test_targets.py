@@ -69,7 +69,7 @@ def test_each_sku_gets_its_own_engines_on_its_own_nodes() -> None:
         for pod in map(pod_of, own):
             [container] = pod["containers"]
             assert container["image"] == image
-            assert container["args"][container["args"].index("--target") + 1] == sku
+            assert container["args"][container["args"].index("--sku") + 1] == sku
             runtime = container["args"][container["args"].index("--runtime") + 1]
             assert runtime == ("onnxruntime" if sku == "cpu" else "tensorrt")
             limits = container["resources"].get("limits", {})
