@@ -182,7 +182,9 @@ def test_a_repository_that_draws_other_pictures_than_diffusers_is_not_served(clu
     settle(cluster)
     assert cluster.condition("RepositoryReady")["reason"] == "CheckingParity"
     [parity] = cluster.unfinished_jobs()
-    cluster.end_job(parity, 64, {"error": {"reason": "ParityFailed", "message": "generate_20_pipeline: 12 dB of 35 dB"}})
+    cluster.end_job(
+        parity, 64, {"error": {"reason": "ParityFailed", "message": "generate_20_pipeline: 12 dB of 35 dB"}}
+    )
     settle(cluster)
     assert cluster.condition("RepositoryReady")["reason"] == "ParityFailed"
     assert "12 dB" in cluster.condition("Ready")["message"]
