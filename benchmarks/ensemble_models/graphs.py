@@ -16,7 +16,7 @@ import torch
 # Triton's interpreter starts in the folder where packages are installed, and finds no editable ones.
 site.addsitedir(str(Path.cwd()))
 
-from diffusion_builder.components.parts import UNET, VAE, Material
+from diffusion_builder.components.parts import UNET, VAE, LoadContext
 from diffusion_builder.components.registry import COMPONENTS
 from diffusion_contract.enums import Component, Precision
 from diffusion_contract.exports import ExportOptions
@@ -45,7 +45,7 @@ class Session:
 
     def __init__(self, folder: Path) -> None:
         spec = COMPONENTS[ON_GPU[folder.name]]
-        loaded = spec.load(Material({folder.name: folder}, ExportOptions()), Precision.FLOAT16)
+        loaded = spec.load(LoadContext({folder.name: folder}, ExportOptions()), Precision.FLOAT16)
         self._module = loaded.module.cuda()
         self.inputs = [tensor.name for tensor in spec.interface(loaded.facts).inputs]
         self._graphs: dict[tuple[torch.Size, ...], _Graph] = {}

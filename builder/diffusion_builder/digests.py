@@ -19,7 +19,7 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
-def of_json(value: object) -> str:
+def json_digest(value: object) -> str:
     """Digest of a JSON value, independent of key order and whitespace.
 
     Raises:
@@ -29,7 +29,7 @@ def of_json(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def of_file(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """Digest of a file's bytes, read in pieces.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from diffusion_contract.base import SET, ApiModel, JsonObject
-from diffusion_contract.durations import microseconds
+from diffusion_contract.durations import duration_microseconds
 from diffusion_contract.engines import control_net
 from diffusion_contract.enums import Component, Runtime
 from diffusion_contract.exports import Digest
@@ -145,7 +145,7 @@ def assembly(
         schedulers=spec.samplers,
         shapes=spec.shapes,
         batching=Queues(
-            max_queue_delay_microseconds=microseconds(batching.max_queue_delay),
+            max_queue_delay_microseconds=duration_microseconds(batching.max_queue_delay),
             preferred_batch_sizes=tuple(sorted(batching.preferred_batch_sizes or ())),
             take_turns=batching.take_turns,
             priorities=batching.priorities,

@@ -7,12 +7,12 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _MICROSECONDS = {"us": 1, "ms": 1000, "s": 1_000_000}
 
 
-def seconds(duration: str) -> int:
+def duration_seconds(duration: str) -> int:
     """Seconds of a duration such as `90s`, `30m` or `2h`."""
     return int(duration[:-1]) * _SECONDS[duration[-1]]
 
 
-def microseconds(duration: str) -> int:
+def duration_microseconds(duration: str) -> int:
     """Microseconds of a duration such as `500us`, `5ms` or `1s`."""
     unit = duration.lstrip("0123456789")
     return int(duration.removesuffix(unit)) * _MICROSECONDS[unit]

@@ -96,7 +96,7 @@ ENCODED_IMAGE_BASE64 = Tensor("encoded_image_base64", DType.BYTES, (1,))
 TOKENIZER = Interface((PROMPT, NEGATIVE_PROMPT), (tensors.INPUT_IDS,))
 POSTPROCESSOR = Interface(
     (
-        tensors.DECODED, *BLENDING, *MASK, PASTE_BACK, *ENHANCEMENT, replace(tensors.FLAGGED, optional=True),
+        tensors.DECODED_IMAGE, *BLENDING, *MASK, PASTE_BACK, *ENHANCEMENT, replace(tensors.SAFETY_FLAG, optional=True),
     ),
     (IMAGE, ENCODED_IMAGE, ENCODED_IMAGE_BASE64),
 )  # fmt: skip
@@ -194,7 +194,7 @@ def conditioner(keys: Sequence[str], calls: int, control_nets: Sequence[str]) ->
             replace(tensors.REFERENCE_PIXELS, optional=True), *POSTPROCESS_NUMBERS, *numbers,
         ),
         (
-            *(table_of(key) for key in keys), *LOOP_TENSORS, tensors.LEVELS, tensors.KEPT, STEP_MASK,
+            *(table_of(key) for key in keys), *LOOP_TENSORS, tensors.LEVELS, tensors.IMAGE_LATENT_AND_NOISE, STEP_MASK,
             tensors.GUIDANCE, tensors.GUIDANCE_RESCALE, ZERO_NOISE, *(noise_of(call) for call in range(calls)),
             tensors.MASKED_LATENT, VALIDATED_INPUT_IDS, VALIDATED_REFERENCE_PIXELS, REQUEST_TEXT_EMBEDDINGS,
             ZERO_IMAGE_EMBEDDINGS, tensors.IP_ADAPTER_SCALE, FULL_IP_ADAPTER_REGION,

@@ -1,6 +1,6 @@
 """The one place that knows tensor names, dtypes and shapes of every component.
 
-A dimension is a number, or a name whose value is either a fact of the checkpoint (see `Facts`) or dynamic.
+A dimension is a number, or a name whose value is either a fact of the checkpoint (see `ModelFacts`) or dynamic.
 All tensors are per sample: the batch dimension is never written down here and always comes first.
 """
 
@@ -25,7 +25,7 @@ MAX_TEXT_CHUNKS = 4
 # ControlNets whose residuals one denoiser adds up.
 MAX_CONTROLNETS = 4
 # Reference pictures that one sample may bring for the IP-Adapter.
-MAX_REFERENCES = 4
+MAX_REFERENCE_IMAGES = 4
 # Smallest latent that torch draws with its vectorised normal generator, which `models/noise.py` reproduces.
 MIN_PIXELS = 32
 
@@ -75,7 +75,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelFacts:
     """What the contract leaves open and a checkpoint decides.
 
     Args:
@@ -162,7 +162,7 @@ TABLE = Tensor("table", DType.FP32, (MAX_STEPS, "rows_", "columns"))
 # Of each call: timestep, input scale, and the factors of `kept` that hold after it.
 LEVELS = Tensor("levels", DType.FP32, (MAX_STEPS, 4))
 # The latent of the given picture and the noise that the request began with.
-KEPT = Tensor("kept", DType.FP32, (2, *_LATENT_DIMS))
+IMAGE_LATENT_AND_NOISE = Tensor("kept", DType.FP32, (2, *_LATENT_DIMS))
 LATENT = Tensor("latent", DType.FP32, _LATENT_DIMS)
 PREVIEW_LATENT = Tensor("preview_latent", DType.FP32, _LATENT_DIMS)
 # 1 where the picture is repainted, 0 where it is kept: what inpainting UNets were trained with.
@@ -185,11 +185,11 @@ CONTROL_IMAGE = Tensor("control_image", DType.FP32, _PIXEL_DIMS)
 CONTROL_SCALES = Tensor("control_scales", DType.FP32, (MAX_STEPS,))
 # All residuals of a ControlNet in one tensor (negative, positive): see `residual_elements`.
 RESIDUALS = Tensor("residuals", DType.FP32, (2, "residuals"))
-DECODED = Tensor("decoded", DType.FP32, _PIXEL_DIMS)
+DECODED_IMAGE = Tensor("decoded", DType.FP32, _PIXEL_DIMS)
 # 1 where the safety checker wants a picture withheld, else 0.
-FLAGGED = Tensor("flagged", DType.FP32, (1,))
+SAFETY_FLAG = Tensor("flagged", DType.FP32, (1,))
 # By how much the worst concept exceeds its threshold.
-FLAG_MARGIN = Tensor("flag_margin", DType.FP32, (1,))
+SAFETY_MARGIN = Tensor("flag_margin", DType.FP32, (1,))
 
 # What a scheduler step reads besides the model's output, and hands to the next step.
 NEXT_PREFIX = "next_"
@@ -201,7 +201,7 @@ def next_tensor(tensor: Tensor) -> Tensor:
 
 
 # Of a checkpoint without traits of its own; see `interface`.
-ENGINES: Mapping[Component, Interface] = {
+ENGINE_INTERFACES: Mapping[Component, Interface] = {
     Component.TEXT_ENCODER: Interface((INPUT_IDS,), (TEXT_EMBEDDINGS,)),
     Component.IMAGE_ENCODER: Interface((REFERENCE_PIXELS,), (IMAGE_EMBEDDINGS,)),
     Component.VAE_ENCODER: Interface((PIXELS,), (LATENT_MEAN, LATENT_STD)),
@@ -212,14 +212,14 @@ ENGINES: Mapping[Component, Interface] = {
     Component.ZERO_RESIDUALS: Interface((MODEL_INPUT,), (RESIDUALS,)),
     Component.DENOISER: Interface((MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, GUIDANCE), (MODEL_OUTPUT,)),
     Component.SCHEDULER_STEP: Interface(
-        (STATE, MODEL_OUTPUT, NOISE, STEP_INDEX, TABLE, LEVELS, KEPT, LATENT_MASK),
+        (STATE, MODEL_OUTPUT, NOISE, STEP_INDEX, TABLE, LEVELS, IMAGE_LATENT_AND_NOISE, LATENT_MASK),
         (
             next_tensor(STATE), next_tensor(MODEL_INPUT), next_tensor(TIMESTEP), next_tensor(STEP_INDEX), LATENT,
             PREVIEW_LATENT,
         ),
     ),
-    Component.VAE_DECODER: Interface((LATENT,), (DECODED,)),
-    Component.SAFETY_CHECKER: Interface((DECODED,), (FLAGGED, FLAG_MARGIN)),
+    Component.VAE_DECODER: Interface((LATENT,), (DECODED_IMAGE,)),
+    Component.SAFETY_CHECKER: Interface((DECODED_IMAGE,), (SAFETY_FLAG, SAFETY_MARGIN)),
 }  # fmt: skip
 
 # Facts that are traits: when they are not zero, a denoiser has further inputs, in this order.
@@ -243,7 +243,7 @@ def interface(component: Component, facts: Mapping[str, int]) -> Interface:
         component: which one.
         facts: what its manifest records; traits among them add inputs to a denoiser.
     """
-    plain = ENGINES[component]
+    plain = ENGINE_INTERFACES[component]
     if component is not Component.DENOISER:
         return plain
     traits = [tensor for trait, tensors in _TRAITS.items() if facts.get(trait) for tensor in tensors]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.stages.run import Origin, Result, export, fetch, parity
+from diffusion_builder.stages.run import FetchArguments, Result, export, fetch, parity
 from diffusion_builder.store import Kind, Store
 from diffusion_contract.enums import Component
 from diffusion_contract.tensors import TEXT_TO_IMAGE
@@ -85,7 +85,7 @@ def test_weights_that_do_not_fit_their_config_are_named(tmp_path: Path, random_c
     config = broken / "vae" / "config.json"
     config.write_text(config.read_text().replace('"latent_channels": 4', '"latent_channels": 5'))
     here = context(tmp_path / "store")
-    source = str(fetch(here, Origin(path=broken))["digest"])
+    source = str(fetch(here, FetchArguments(path=broken))["digest"])
     with pytest.raises(BadInputError, match="vae: size mismatch") as caught:
         export(here, source, Component.VAE_DECODER, "float32")
     assert caught.value.reason is Reason.INVALID_WEIGHTS

@@ -99,7 +99,7 @@ def test_every_component_agrees_with_torch_and_compiles_for_the_cpu(bench: Bench
     for component in bench.shape.components:
         exported = bench.export(component, precision)
         assert exported["maxRelativeError"] <= deviation.TOLERANCES[Precision(exported["precision"])], component
-        request = stages.CompileRequest(str(exported["digest"]), "onnxruntime", "cpu", SHAPES)
+        request = stages.CompileArguments(str(exported["digest"]), "onnxruntime", "cpu", SHAPES)
         assert stages.compile_(context(bench.workshop.store), request)["component"] == component
 
 

@@ -12,7 +12,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 from transformers import CLIPTextModel
 
 from diffusion_builder.components.options import check
-from diffusion_builder.components.parts import Lora
+from diffusion_builder.components.parts import LoraWeights
 from diffusion_builder.components.registry import COMPONENTS, Sizes, example
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.enums import Component
@@ -160,7 +160,7 @@ _FORMATS: dict[str, tuple[dict[str, torch.Tensor], dict[str, str]]] = {
 def test_a_lora_is_added_with_its_weight_and_alpha_in_every_file_format(tmp_path: Path, form: str) -> None:
     state, metadata = _FORMATS[form]
     folders = written(tmp_path, {"unet": parts.unet(), "lora": parts.files(state, metadata)})
-    loaded: Any = load(Component.DENOISER, {"unet": folders["unet"]}, (Lora(folders["lora"], 0.5),))
+    loaded: Any = load(Component.DENOISER, {"unet": folders["unet"]}, (LoraWeights(folders["lora"], 0.5),))
     down, up = (tensor for key, tensor in sorted(state.items()) if "alpha" not in key)
     plain = unet_of(folders["unet"]).get_submodule(_LAYER).weight
     # alpha 1 at rank 2
@@ -178,7 +178,7 @@ def test_loras_of_convolutions_and_text_encoder_add_up(tmp_path: Path) -> None:
     }  # fmt: skip
     wanted = {"unet": parts.unet(), "text_encoder": parts.text_encoder(), "lora": parts.files(state)}
     folders = written(tmp_path, wanted)
-    loras = (Lora(folders["lora"], 1.0), Lora(folders["lora"], -0.25))
+    loras = (LoraWeights(folders["lora"], 1.0), LoraWeights(folders["lora"], -0.25))
     unet: Any = load(Component.DENOISER, folders, loras).module
     pixels = torch.randn(1, 16, 5, 5)
     low = torch.nn.functional.conv2d(pixels, down, padding=1)
@@ -206,7 +206,7 @@ def test_a_lora_for_another_base_is_refused(
 ) -> None:
     folders = written(tmp_path, {"unet": parts.unet(), "lora": parts.files(state)})
     with pytest.raises(BadInputError, match=says) as caught:
-        load(Component.DENOISER, {"unet": folders["unet"]}, (Lora(folders["lora"], 1.0),))
+        load(Component.DENOISER, {"unet": folders["unet"]}, (LoraWeights(folders["lora"], 1.0),))
     assert caught.value.reason is reason
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs import deviation
 from diffusion_builder.graphs.onnx_files import MODEL, WEIGHTS
-from diffusion_builder.stages.run import Origin, export, fetch
+from diffusion_builder.stages.run import FetchArguments, export, fetch
 from diffusion_builder.store import Artifact, Kind, Store
 from diffusion_contract.enums import Component, Precision
 from tests.support.builder import parts
@@ -179,7 +179,7 @@ def test_what_fetch_brings_is_what_options_name(tmp_path: Path) -> None:
         write(tmp_path / name)
         if name == "ip_adapter":
             parts.image_encoder()(tmp_path / name / "image_encoder")
-        found[name] = str(fetch(here, Origin(path=tmp_path / name, component=name))["digest"])
+        found[name] = str(fetch(here, FetchArguments(path=tmp_path / name, component=name))["digest"])
     options = {"ipAdapter": found["ip_adapter"], "loras": [{"source": found["lora"], "weight": 0.01}]}
     denoiser = export(here, found["denoiser"], Component.DENOISER, "float32", json.dumps(options))
     control = json.dumps({"controlNet": found["controlnet"]})
@@ -210,7 +210,7 @@ def test_two_processes_export_the_same_bytes(tmp_path: Path) -> None:
 def test_a_graph_that_does_not_compute_what_torch_computes_fails_with_the_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = deviation.check
+    check = deviation.validate_graph
 
     def damaged(component: Component, folder: Path) -> None:
         check(component, folder)

@@ -16,7 +16,7 @@ from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from safetensors.torch import load_file, save_file
 
 from diffusion_builder.components import lora, parts
-from diffusion_builder.components.parts import Lora
+from diffusion_builder.components.parts import LoraWeights
 from diffusion_builder.errors import BadInputError, Reason
 from tests.support.builder.lora_references import CASES, FOLDER, model_of
 
@@ -40,7 +40,7 @@ _DOWN, _UP = f"unet.{_LAYER}.lora_A.weight", f"unet.{_LAYER}.lora_B.weight"
 def test_an_adapter_is_merged_as_peft_or_lycoris_merges_it(name: str) -> None:
     weights = load_file(FOLDER / name / "weights.safetensors")
     model = model_of({key.removeprefix("base."): value for key, value in weights.items() if key.startswith("base.")})
-    lora.merge(model, parts.UNET, (Lora(FOLDER / name / "lora", CASES[name].weight),))
+    lora.merge(model, parts.UNET, (LoraWeights(FOLDER / name / "lora", CASES[name].weight),))
     # An adapter that changes nothing would prove nothing.
     assert all(
         key.endswith(".bias") or (weights[f"merged.{key}"] != weights[f"base.{key}"]).any()
@@ -122,7 +122,7 @@ def test_names_of_every_trainer_mean_their_layer(tmp_path: Path, form: str) -> N
     down, up = _factors()
     model = _model(layer)
     folder = _write(tmp_path / "lora", {down_name: down, up_name: up})
-    lora.merge(model, part, (Lora(folder, 1.0),), "text_model." if part == parts.TEXT_ENCODER else "")
+    lora.merge(model, part, (LoraWeights(folder, 1.0),), "text_model." if part == parts.TEXT_ENCODER else "")
     torch.testing.assert_close(model.get_submodule(layer).weight, up @ down)
 
 
@@ -160,7 +160,7 @@ def test_names_of_latent_diffusion_mean_the_layer_that_diffusers_converts_them_t
     shape = (before.shape[0], before[0].numel())
     state = {down: torch.ones(1, shape[1]), up: torch.ones(shape[0], 1)}
     folder = _write(tmp_path / "lora", state)
-    lora.merge(unet, parts.UNET, (Lora(folder, 1.0),))
+    lora.merge(unet, parts.UNET, (LoraWeights(folder, 1.0),))
     after = layer.weight.detach().clone()
     layer.weight.data = before
     torch.testing.assert_close(after, before + 1.0)
@@ -174,7 +174,7 @@ def test_the_upsampler_of_a_block_without_attention_has_its_own_number(tmp_path:
         "lora_unet_output_blocks_2_1_conv.lora_down.weight": torch.ones(1, 72),
         "lora_unet_output_blocks_2_1_conv.lora_up.weight": torch.ones(8, 1),
     }
-    lora.merge(unet, parts.UNET, (Lora(_write(tmp_path / "lora", state), 1.0),))
+    lora.merge(unet, parts.UNET, (LoraWeights(_write(tmp_path / "lora", state), 1.0),))
     after = layer.weight.detach().clone()
     layer.weight.data = before
     torch.testing.assert_close(after, before + 1.0)
@@ -213,7 +213,7 @@ def test_a_header_that_makes_no_sense_is_named(tmp_path: Path, name: str) -> Non
     down, up = _factors()
     state = {f"unet.{_LAYER}.lora_A.weight": down, f"unet.{_LAYER}.lora_B.weight": up}
     with pytest.raises(BadInputError, match=says) as caught:
-        lora.merge(_model(_LAYER), parts.UNET, (Lora(_write(tmp_path / "lora", state, metadata), 1.0),))
+        lora.merge(_model(_LAYER), parts.UNET, (LoraWeights(_write(tmp_path / "lora", state, metadata), 1.0),))
     assert caught.value.reason is reason
 
 
@@ -225,7 +225,7 @@ def test_a_layers_own_alpha_counts_before_the_headers(tmp_path: Path) -> None:
         f"unet.{_LAYER}.alpha": torch.tensor(1.0),
     }
     model = _model(_LAYER)
-    lora.merge(model, parts.UNET, (Lora(_write(tmp_path / "lora", state, _header(lora_alpha=64)), 1.0),))
+    lora.merge(model, parts.UNET, (LoraWeights(_write(tmp_path / "lora", state, _header(lora_alpha=64)), 1.0),))
     torch.testing.assert_close(model.get_submodule(_LAYER).weight, up @ down / 2)
 
 
@@ -273,7 +273,7 @@ def test_what_cannot_be_merged_is_refused_by_its_own_name(tmp_path: Path, name: 
     shapes, reason, says = _REFUSED[name]
     folder = _write(tmp_path / "lora", {key: torch.ones(shape) for key, shape in shapes.items()})
     with pytest.raises(BadInputError, match=says) as caught:
-        lora.merge(_model(_LAYER), parts.UNET, (Lora(folder, 1.0),))
+        lora.merge(_model(_LAYER), parts.UNET, (LoraWeights(folder, 1.0),))
     assert caught.value.reason is reason
 
 
@@ -281,5 +281,5 @@ def test_a_training_that_has_failed_is_named(tmp_path: Path) -> None:
     down, up = _factors()
     folder = _write(tmp_path / "lora", {_DOWN: down * float("nan"), _UP: up})
     with pytest.raises(BadInputError, match="not finite") as caught:
-        lora.merge(_model(_LAYER), parts.UNET, (Lora(folder, 1.0),))
+        lora.merge(_model(_LAYER), parts.UNET, (LoraWeights(folder, 1.0),))
     assert caught.value.reason is Reason.INVALID_WEIGHTS

@@ -15,14 +15,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from diffusion_builder.engines.tensorrt import run
-from diffusion_builder.engines.tensorrt.command import Files, Options, arguments
+from diffusion_builder.engines.tensorrt.command import Files, TensorRTOptions, arguments
 from diffusion_builder.engines.tensorrt.profiles import optimisation_profiles
 from diffusion_builder.errors import BuilderError, Reason
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
 from diffusion_contract.enums import Component
 from diffusion_contract.spec import Shapes
-from diffusion_contract.tensors import ENGINES
+from diffusion_contract.tensors import ENGINE_INTERFACES
 from tests.support.builder.repository import SHAPES, context
 from tests.support.tensorrt import tensorrt_rtx
 from tests.support.tensorrt.checkpoints import write_sd1_like, write_sd2_like
@@ -49,7 +49,7 @@ def source(
     """Digest of a fetched checkpoint; those with the layers of SD only with `make test-conformance`."""
     writer = _WRITERS.get(request.param)
     folder = writer(tmp_path_factory.mktemp(request.param) / "checkpoint") if writer else checkpoint
-    return str(stages.fetch(context(workshop.store), stages.Origin(path=folder))["digest"])
+    return str(stages.fetch(context(workshop.store), stages.FetchArguments(path=folder))["digest"])
 
 
 @pytest.mark.parametrize("component", _COMPONENTS)
@@ -58,7 +58,7 @@ def test_every_component_of_every_checkpoint_compiles(workshop: Workshop, source
     result = workshop.compile_plan(str(exported["digest"]), SHAPES, "--layers")
     engine = workshop.engine(result)
     bindings = json.loads((engine / "layers.json").read_text())["Bindings"]
-    interface = ENGINES[component]
+    interface = ENGINE_INTERFACES[component]
     assert sorted(bindings) == sorted(tensor.name for tensor in (*interface.inputs, *interface.outputs))
     assert (engine / "model.plan").stat().st_size > 0
     assert (result["runtime"], result["component"]) == ("tensorrt", component)
@@ -67,7 +67,7 @@ def test_every_component_of_every_checkpoint_compiles(workshop: Workshop, source
 @pytest.fixture(scope="module")
 def scheduler_step(workshop: Workshop, checkpoint: Path) -> Path:
     """The smallest graph with several dynamic inputs."""
-    fetched = stages.fetch(context(workshop.store), stages.Origin(path=checkpoint))
+    fetched = stages.fetch(context(workshop.store), stages.FetchArguments(path=checkpoint))
     exported = stages.export(context(workshop.store), str(fetched["digest"]), Component.SCHEDULER_STEP, "float32")
     return Store(workshop.store).folder(Kind.ONNX, str(exported["digest"])) / "model.onnx"
 
@@ -77,7 +77,7 @@ def command(scheduler_step: Path, tmp_path: Path) -> list[str]:
     """The command line that compiles it."""
     files = Files(scheduler_step, tmp_path / "model.plan", tmp_path / "timing", tmp_path / "layers.json")
     profiles = optimisation_profiles(Component.SCHEDULER_STEP, _FACTS, Shapes.model_validate_json(SHAPES))
-    return list(arguments(files, profiles, Options(workspace_mib=512)))
+    return list(arguments(files, profiles, TensorRTOptions(workspace_mib=512)))
 
 
 def build(workshop: Workshop, command: list[str]) -> None:
@@ -118,7 +118,7 @@ def test_a_missing_profile_fails(workshop: Workshop, command: list[str]) -> None
     assert "profile is missing" in error.message
 
 
-@pytest.mark.parametrize("name", [tensor.name for tensor in ENGINES[Component.SCHEDULER_STEP].inputs])
+@pytest.mark.parametrize("name", [tensor.name for tensor in ENGINE_INTERFACES[Component.SCHEDULER_STEP].inputs])
 def test_a_dynamic_input_that_is_left_out_fails(workshop: Workshop, command: list[str], name: str) -> None:
     def without(argument: str) -> str:
         flag, _, value = argument.partition("=")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffusion_builder.cli.command import finish, result_option
+from diffusion_builder.cli.command import result_option, run_command
 from diffusion_builder.errors import BadInputError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from diffusion_builder.stages.progress import Mode
-    from diffusion_builder.stages.run import Context, Result
+    from diffusion_builder.stages.run import Result, StageContext
     from diffusion_contract.spec import DiffusionPipelineSpec
 
 DEFAULT_SHAPES = json.dumps(
@@ -54,20 +54,20 @@ _JSON = "JSON"
 def build(mode: Mode, /, out: Path, result: Path | None, *, no_parity: bool, dry_run: bool, **options: Any) -> None:  # noqa: ANN401 - click's options
     """Run all stages; what is in the store already is not made again."""
     if dry_run:
-        finish(mode, out, result, lambda _: _planned(*_spec(**options)))
+        run_command(mode, out, result, lambda _: _validation_result(*_spec(**options)))
         return
 
-    def work(context: Context) -> Result:
+    def work(context: StageContext) -> Result:
         from diffusion_builder.stages.build import build as run
 
         spec, target = _spec(**options)
         return _summary(run(context, spec, target, parity=not no_parity))
 
-    outcome = finish(mode, out, result, work)
+    outcome = run_command(mode, out, result, work)
     click.echo(f"repository: {out.resolve() / 'repositories' / outcome['digest'] / 'models'}", err=True)
 
 
-def _planned(spec: DiffusionPipelineSpec, target: str | None) -> Result:
+def _validation_result(spec: DiffusionPipelineSpec, target: str | None) -> Result:
     """The engines of the spec; nothing is fetched."""
     from diffusion_builder.stages.build import choose_target
     from diffusion_contract.engines import engines
@@ -124,12 +124,12 @@ def _spec(spec: Path | None, target: str | None, **options: Any) -> tuple[Diffus
             raise BadInputError(Reason.INVALID_ARGUMENT, f"{names}: with --spec these are fields of the file")
         return read_file(spec), target
     try:
-        return read_local(_body(given, target)), None
+        return read_local(_spec_body(given, target)), None
     except InvalidSpecError as error:
         raise invalid("build", error.problems) from error
 
 
-def _body(given: Mapping[str, Any], target: str | None) -> Mapping[str, Any]:
+def _spec_body(given: Mapping[str, Any], target: str | None) -> Mapping[str, Any]:
     """What the options say, as a file would say it."""
     options = _json(given, "options", "{}")
     if not isinstance(options, dict):

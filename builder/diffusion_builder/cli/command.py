@@ -18,7 +18,7 @@ from diffusion_contract.limits import MAX_ERROR_MESSAGE, MAX_RESULT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from diffusion_builder.stages.run import Context, Result
+    from diffusion_builder.stages.run import Result, StageContext
 
 
 store_option = click.option(
@@ -30,17 +30,17 @@ result_option = click.option(
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandResult:
     """How a command ended: exit code and JSON result."""
 
     code: ExitCode
     result: Result
 
 
-def finish(mode: Mode, root: Path, file: Path | None, work: Callable[[Context], Result]) -> Result:
+def run_command(mode: Mode, root: Path, file: Path | None, work: Callable[[StageContext], Result]) -> Result:
     """Run a stage, print and write its result, and leave with its exit code when it failed."""
-    outcome = _attempt(mode, root, work)
-    text = _fitting(outcome.result)
+    outcome = _run(mode, root, work)
+    text = _fit_result(outcome.result)
     if file is not None:
         file.write_text(text + "\n")
     if outcome.code is not ExitCode.OK:
@@ -49,7 +49,7 @@ def finish(mode: Mode, root: Path, file: Path | None, work: Callable[[Context], 
     return outcome.result
 
 
-def _fitting(result: Result) -> str:
+def _fit_result(result: Result) -> str:
     """JSON of a result; what is too long is cut in its longest lists, and `omitted` says how much of which."""
     body: dict[str, Any] = dict(result)
     omitted: dict[str, int] = {}
@@ -62,12 +62,12 @@ def _fitting(result: Result) -> str:
     return text.rstrip("\n")
 
 
-def _attempt(mode: Mode, root: Path, work: Callable[[Context], Result]) -> Outcome:
-    from diffusion_builder.stages.run import Context
+def _run(mode: Mode, root: Path, work: Callable[[StageContext], Result]) -> CommandResult:
+    from diffusion_builder.stages.run import StageContext
 
     try:
         with reporter(mode) as shown:
-            return Outcome(ExitCode.OK, work(Context(Store(root), shown)))
+            return CommandResult(ExitCode.OK, work(StageContext(Store(root), shown)))
     except BuilderError as error:
         return _failed(error.exit_code, error.reason, error.message)
     except click.ClickException:
@@ -79,11 +79,11 @@ def _attempt(mode: Mode, root: Path, work: Callable[[Context], Result]) -> Outco
         )
 
 
-def _failed(code: ExitCode, reason: Reason, message: str) -> Outcome:
-    tell(reason, message)
-    return Outcome(code, {"error": {"reason": str(reason), "message": message[:MAX_ERROR_MESSAGE]}})
+def _failed(code: ExitCode, reason: Reason, message: str) -> CommandResult:
+    print_error(reason, message)
+    return CommandResult(code, {"error": {"reason": str(reason), "message": message[:MAX_ERROR_MESSAGE]}})
 
 
-def tell(reason: Reason, message: str) -> None:
+def print_error(reason: Reason, message: str) -> None:
     """Show an error as one readable block."""
     click.echo(f"error: {reason}\n  {message}", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffusion_builder.cli.build import DEFAULT_SHAPES, build
-from diffusion_builder.cli.command import finish, result_option, store_option
+from diffusion_builder.cli.command import result_option, run_command, store_option
 from diffusion_builder.cli.store import store_group
 from diffusion_builder.errors import ExitCode
 from diffusion_builder.stages.progress import Mode
@@ -61,7 +61,7 @@ def fetch(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> 
     """Bring a checkpoint or one component into the store."""
     from diffusion_builder.stages import run as stages
 
-    finish(mode, store, result, lambda context: stages.fetch(context, stages.Origin(**arguments)))
+    run_command(mode, store, result, lambda context: stages.fetch(context, stages.FetchArguments(**arguments)))
 
 
 @cli.command()
@@ -76,7 +76,9 @@ def export(mode: Mode, /, store: Path, result: Path | None, component: str, **ar
     """Export one component to ONNX and compare it with torch."""
     from diffusion_builder.stages import run as stages
 
-    finish(mode, store, result, lambda context: stages.export(context, component=Component(component), **arguments))
+    run_command(
+        mode, store, result, lambda context: stages.export(context, component=Component(component), **arguments)
+    )
 
 
 @cli.command(name="compile")
@@ -94,7 +96,7 @@ def compile_(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) 
     """Compile one component for a SKU."""
     from diffusion_builder.stages import run as stages
 
-    finish(mode, store, result, lambda context: stages.compile_(context, stages.CompileRequest(**arguments)))
+    run_command(mode, store, result, lambda context: stages.compile_(context, stages.CompileArguments(**arguments)))
 
 
 @cli.command()
@@ -106,7 +108,7 @@ def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:
     """Assemble a Triton model repository."""
     from diffusion_builder.stages import run as stages
 
-    finish(mode, store, result, lambda context: stages.assemble(context, spec))
+    run_command(mode, store, result, lambda context: stages.assemble(context, spec))
 
 
 @cli.command()
@@ -118,7 +120,7 @@ def parity(mode: Mode, store: Path, repository: str, result: Path | None) -> Non
     """Compare images of a repository with those of diffusers."""
     from diffusion_builder.stages import run as stages
 
-    finish(mode, store, result, lambda context: stages.parity(context, repository))
+    run_command(mode, store, result, lambda context: stages.parity(context, repository))
 
 
 @cli.command()
@@ -130,7 +132,7 @@ def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> Non
     """Compare every file of a repository and its engines with the manifests."""
     from diffusion_builder.stages import run as stages
 
-    finish(mode, store, result, lambda context: stages.verify(context, repository))
+    run_command(mode, store, result, lambda context: stages.verify(context, repository))
 
 
 @cli.command()
@@ -144,7 +146,7 @@ def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, re
     """Ask a running server for one picture per ensemble."""
     from diffusion_builder.stages import run as stages
 
-    finish(mode, store, result, lambda context: stages.probe(context, url, repository, timeout))
+    run_command(mode, store, result, lambda context: stages.probe(context, url, repository, timeout))
 
 
 @cli.command()
@@ -160,7 +162,7 @@ def compare(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -
     """Compare images of two servers for the golden prompts; a bad canary is a result, not an error."""
     from diffusion_builder.stages import run as stages
 
-    finish(mode, store, result, lambda context: stages.compare(context, stages.CompareArguments(**arguments)))
+    run_command(mode, store, result, lambda context: stages.compare(context, stages.CompareArguments(**arguments)))
 
 
 @cli.command()

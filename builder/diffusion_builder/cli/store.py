@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffusion_builder.cli.command import finish, result_option, store_option, tell
+from diffusion_builder.cli.command import print_error, result_option, run_command, store_option
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, StoreError
-from diffusion_builder.stages.progress import Event
+from diffusion_builder.stages.progress import ProgressEvent
 from diffusion_builder.store import Store
-from diffusion_builder.store.audit import audit
-from diffusion_builder.store.collect import Entry, Options, collect
+from diffusion_builder.store.audit import verify_store
+from diffusion_builder.store.collect import Entry, GarbageCollectionOptions, collect
 from diffusion_builder.store.listing import bytes_text, rows, table
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusion_builder.stages.progress import Mode
-    from diffusion_builder.stages.run import Context, Result
+    from diffusion_builder.stages.run import Result, StageContext
 
 _DURATION = re.compile(r"(\d+)([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 # Lists in a result are cut here, to fit into a termination message.
-_SHOWN = 8
+_MAX_LISTED = 8
 _DIGITS = 12
 
 
@@ -68,13 +68,13 @@ def store_show(store: Path, digest: str) -> None:
 def store_verify(mode: Mode, store: Path, digest: str, result: Path | None) -> None:
     """Hash every file of every artifact, or of one, and compare it with the manifests."""
 
-    def work(context: Context) -> Result:
+    def work(context: StageContext) -> Result:
         began = time.monotonic()
-        found = audit(
-            context.store, lambda name: context.reporter.report(Event("verify", "", "hash", None, name)), digest
+        found = verify_store(
+            context.store, lambda name: context.reporter.report(ProgressEvent("verify", "", "hash", None, name)), digest
         )
         if found.damages:
-            listed = "; ".join(f"{item.path}: {item.why}" for item in found.damages[:_SHOWN])
+            listed = "; ".join(f"{item.path}: {item.why}" for item in found.damages[:_MAX_LISTED])
             raise StoreError(
                 Reason.ARTIFACT_DAMAGED,
                 f"{len(found.damages)} of the files in {found.artifacts} artifacts are not what was built: {listed}. "
@@ -85,7 +85,7 @@ def store_verify(mode: Mode, store: Path, digest: str, result: Path | None) -> N
             "cached": False, "artifacts": found.artifacts,
         }  # fmt: skip
 
-    finish(mode, store, result, work)
+    run_command(mode, store, result, work)
 
 
 @store_group.command(name="gc")
@@ -100,24 +100,24 @@ def store_verify(mode: Mode, store: Path, digest: str, result: Path | None) -> N
 def store_gc(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
     """Delete what nothing that is kept was made from or links to."""
 
-    def work(context: Context) -> Result:
+    def work(context: StageContext) -> Result:
         began = time.monotonic()
         options = _options(**arguments)
         phase = "would delete" if options.dry_run else "deleted"
 
         def tell(entry: Entry) -> None:
             text = f"{entry.kind}/{entry.digest[:_DIGITS]} {bytes_text(entry.size)}"
-            context.reporter.report(Event("gc", "", phase, None, text))
+            context.reporter.report(ProgressEvent("gc", "", phase, None, text))
 
         done = collect(context.store, options, tell)
-        context.reporter.report(Event("gc", "", "done", 1.0, f"{phase} {bytes_text(done.size)}"))
+        context.reporter.report(ProgressEvent("gc", "", "done", 1.0, f"{phase} {bytes_text(done.size)}"))
         return {
             "stage": "gc", "digest": "", "sizeBytes": done.size, "seconds": round(time.monotonic() - began, 3),
             "cached": False, "dryRun": options.dry_run, "deleted": len(done.deleted), "kept": done.kept,
-            "litter": done.litter, "timing": list(done.timing[:_SHOWN]), "missing": list(done.missing[:_SHOWN]),
+            "litter": done.litter, "timing": list(done.timing[:_MAX_LISTED]), "missing": list(done.missing[:_MAX_LISTED]),
         }  # fmt: skip
 
-    finish(mode, store, result, work)
+    run_command(mode, store, result, work)
 
 
 def duration(text: str) -> float:
@@ -132,11 +132,13 @@ def duration(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-def _options(*, keep: tuple[str, ...], keep_nothing: bool, grace: str, timing: bool, dry_run: bool) -> Options:
+def _options(
+    *, keep: tuple[str, ...], keep_nothing: bool, grace: str, timing: bool, dry_run: bool
+) -> GarbageCollectionOptions:
     digests = tuple(digest for text in keep for digest in re.split(r"[,\s]+", text) if digest)
     if bool(digests) == keep_nothing:
         raise BadInputError(Reason.INVALID_ARGUMENT, "give either --keep DIGEST, once or more often, or --keep-nothing")
-    return Options(digests, duration(grace), dry_run, timing)
+    return GarbageCollectionOptions(digests, duration(grace), dry_run, timing)
 
 
 @contextmanager
@@ -145,5 +147,5 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except BuilderError as error:
-        tell(error.reason, error.message)
+        print_error(error.reason, error.message)
         raise SystemExit(int(error.exit_code)) from error

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from diffusion_builder.components.base import Model
+    from diffusion_builder.components.base import TorchModel
 
 # Measured on an H200 with TensorRT 10.6: self attention over 4096 tokens, 8 heads, 16 samples takes 1.80 ms with heads
 # of 40 features, 1.97 with 48 and 1.41 with 64. Heads of 80 gain nothing by 96 or 128.
@@ -37,7 +37,7 @@ class BlockAttention:
 
     def __call__(
         self,
-        attn: Model,
+        attn: TorchModel,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -70,7 +70,7 @@ class ReferenceAttention(nn.Module):
 
     def forward(
         self,
-        attn: Model,
+        attn: TorchModel,
         hidden_states: torch.Tensor,
         encoder_hidden_states: tuple[torch.Tensor, list[torch.Tensor]],
         attention_mask: torch.Tensor | None = None,
@@ -107,7 +107,7 @@ class GatedLinear(nn.Module):
         return gated
 
 
-def attend(attn: Model, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def attend(attn: TorchModel, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Multi-head attention, [B, N, D], [B, M, D], [B, M, D] → [B, N, D]; in float32 where the model asks for it."""
     dtype = query.dtype
     if attn.upcast_attention:
@@ -122,13 +122,13 @@ def attend(attn: Model, query: torch.Tensor, key: torch.Tensor, value: torch.Ten
     return merged
 
 
-def project(attn: Model, hidden: torch.Tensor) -> torch.Tensor:
+def project(attn: TorchModel, hidden: torch.Tensor) -> torch.Tensor:
     """Output projection; dropout does nothing in evaluation."""
     projected: torch.Tensor = attn.to_out[0](hidden)
     return projected if attn.rescale_output_factor == 1 else projected / attn.rescale_output_factor
 
 
-def rewrite(model: Model, *, upcast: bool) -> None:
+def rewrite(model: TorchModel, *, upcast: bool) -> None:
     """Write the transformer blocks of a UNet or ControlNet in the form that is exported.
 
     Args:
@@ -149,7 +149,7 @@ def rewrite(model: Model, *, upcast: bool) -> None:
             _rewrite_block(module)
 
 
-def _rewrite_block(block: Model) -> None:
+def _rewrite_block(block: TorchModel) -> None:
     from diffusers.models.activations import GEGLU
 
     for attn in (block.attn1, block.attn2):
@@ -162,7 +162,7 @@ def _rewrite_block(block: Model) -> None:
         block.ff.net[0] = GatedLinear(first.proj)
 
 
-def _multiply_tokens(transformer: Model) -> None:
+def _multiply_tokens(transformer: TorchModel) -> None:
     """Make matrix products of the 1x1 convolutions before and after the blocks."""
     if not transformer.use_linear_projection:
         transformer.proj_in, transformer.proj_out = (
@@ -171,7 +171,7 @@ def _multiply_tokens(transformer: Model) -> None:
         transformer.use_linear_projection = True
 
 
-def _pad_heads(attn: Model) -> None:
+def _pad_heads(attn: TorchModel) -> None:
     """Give heads features that are zero in queries, keys and values and are not read by the output projection."""
     size = attn.to_q.out_features // attn.heads
     if not _PADDED_FROM <= size < _PADDED_TO:

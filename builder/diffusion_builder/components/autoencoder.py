@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from diffusion_builder.components import configs, parts, sizes, weights
-from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, Loaded, Model
+from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, LoadedModule, TorchModel
 from diffusion_contract.enums import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from diffusion_builder.components.parts import Material
+    from diffusion_builder.components.parts import LoadContext
 
 # What diffusers takes when a configuration does not say it: SD 1.4's does not.
 _SCALING_FACTOR = 0.18215
@@ -23,7 +23,7 @@ _LOG_VARIANCE = (-30.0, 20.0)
 
 
 class _Half(nn.Module):
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: TorchModel) -> None:
         super().__init__()
         self.model = model
         self.factor = float(getattr(model.config, "scaling_factor", _SCALING_FACTOR))
@@ -58,17 +58,19 @@ class VaeEncoder(_Half):
         return (mean - self.shift) * self.factor, std * self.factor
 
 
-def load_decoder(material: Material, precision: Precision) -> Loaded:
+def load_decoder(material: LoadContext, precision: Precision) -> LoadedModule:
     """Read the decoder of an AutoencoderKL."""
     return _load(material, precision, VaeDecoder, "encoder")
 
 
-def load_encoder(material: Material, precision: Precision) -> Loaded:
+def load_encoder(material: LoadContext, precision: Precision) -> LoadedModule:
     """Read the encoder of an AutoencoderKL."""
     return _load(material, precision, VaeEncoder, "decoder")
 
 
-def _load(material: Material, precision: Precision, half: Callable[[Model], nn.Module], other: str) -> Loaded:
+def _load(
+    material: LoadContext, precision: Precision, half: Callable[[TorchModel], nn.Module], other: str
+) -> LoadedModule:
     from diffusers import AutoencoderKL
 
     folder = material.folders[parts.VAE]
@@ -78,4 +80,4 @@ def _load(material: Material, precision: Precision, half: Callable[[Model], nn.M
         precision = Precision.FLOAT32
     model = weights.diffusers_model(AutoencoderKL, folder, DTYPES[precision])
     setattr(model, other, None)
-    return Loaded(half(model), sizes.of_vae(config), {}, LATENT | PIXELS, precision)
+    return LoadedModule(half(model), sizes.vae_facts(config), {}, LATENT | PIXELS, precision)

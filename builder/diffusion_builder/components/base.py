@@ -14,13 +14,13 @@ from diffusion_contract.tensors import interface
 if TYPE_CHECKING:
     from torch import nn
 
-    from diffusion_builder.components.parts import Material
+    from diffusion_builder.components.parts import LoadContext
     from diffusion_contract.enums import Component
     from diffusion_contract.tensors import Interface
 
 Facts = Mapping[str, int]
 # The libraries' model classes are dynamic and have no types.
-Model: TypeAlias = Any
+TorchModel: TypeAlias = Any
 DTYPES: Mapping[Precision, torch.dtype] = {
     Precision.FLOAT32: torch.float32,
     Precision.FLOAT16: torch.float16,
@@ -29,7 +29,7 @@ DTYPES: Mapping[Precision, torch.dtype] = {
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModule:
     """A module in evaluation mode, and what it knows of sizes.
 
     Its inputs and outputs have the dtypes of the contract, whatever its weights have. It must give the same, but for
@@ -60,7 +60,7 @@ class ComponentSpec:
     """
 
     component: Component
-    load: Callable[[Material, Precision], Loaded]
+    load: Callable[[LoadContext, Precision], LoadedModule]
 
     def interface(self, facts: Facts) -> Interface:
         """Its tensors, for a graph with these facts."""
@@ -72,11 +72,11 @@ PIXELS = frozenset({"height", "width"})
 REFERENCES = frozenset({"references", "image_elements"})
 
 
-def pair(tensor: torch.Tensor) -> torch.Tensor:
+def cfg_batch(tensor: torch.Tensor) -> torch.Tensor:
     """[B, 2, ...] (negative, positive) → [2B, ...]: all negative ones first."""
     return torch.cat([tensor[:, 0], tensor[:, 1]])
 
 
-def doubled(tensor: torch.Tensor) -> torch.Tensor:
-    """[B, ...] → [2B, ...], in the order of `pair`."""
+def cfg_duplicate(tensor: torch.Tensor) -> torch.Tensor:
+    """[B, ...] → [2B, ...], in the order of `cfg_batch`."""
     return torch.cat([tensor, tensor])

@@ -46,7 +46,7 @@ _INNER: Mapping[str, str] = {parts.TEXT_ENCODER: "text_config", parts.IMAGE_ENCO
 _COLORS = 3
 _LARGEST = 3.4e38
 # Entries that give a UNet further inputs, which nothing here could feed.
-_UNSERVED = (
+_UNSUPPORTED = (
     "addition_embed_type",
     "class_embed_type",
     "encoder_hid_dim",
@@ -81,7 +81,7 @@ def read(folder: Path, part: str) -> Mapping[str, Any]:
     if part == parts.VAE:
         _check_vae(name, config)
     if part in (parts.UNET, parts.CONTROLNET):
-        _check_served(name, config)
+        _check_supported(name, config)
     if part == parts.SAFETY_CHECKER:
         config["vision_config"] = _vision(name, config)
     return config
@@ -153,7 +153,7 @@ def _vision(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
     return vision
 
 
-def _check_served(name: str, config: Mapping[str, Any]) -> None:
+def _check_supported(name: str, config: Mapping[str, Any]) -> None:
     layers, blocks = config["layers_per_block"], config["block_out_channels"]
     if isinstance(layers, list) and len(layers) != len(blocks):
         raise BadInputError(
@@ -161,7 +161,7 @@ def _check_served(name: str, config: Mapping[str, Any]) -> None:
             f"{name}: layers_per_block has {len(layers)} entries, block_out_channels {len(blocks)}",
         )
     _check_channels(name, "conditioning_channels", config)
-    for entry in _UNSERVED:
+    for entry in _UNSUPPORTED:
         if config.get(entry) is not None:
             raise BadInputError(
                 Reason.UNSUPPORTED_COMPONENT,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from diffusion_builder.components import attention, configs, parts, residuals, weights
-from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, Loaded, Model, doubled, pair
+from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, LoadedModule, TorchModel, cfg_batch, cfg_duplicate
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.enums import Precision
 from diffusion_contract.tensors import MAX_TEXT_CHUNKS, residual_facts
@@ -16,13 +16,13 @@ from diffusion_contract.tensors import MAX_TEXT_CHUNKS, residual_facts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from diffusion_builder.components.parts import Material
+    from diffusion_builder.components.parts import LoadContext
 
 
-class ControlNet(nn.Module):
+class ControlNetModule(nn.Module):
     """All residuals of one ControlNet in one tensor, weighted per sample and per denoiser call."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: TorchModel) -> None:
         super().__init__()
         self.model = model
 
@@ -38,17 +38,17 @@ class ControlNet(nn.Module):
         """[B, C, h, w], [B, 1], [B, 2, L, D], [B, 3, H, W], [B, 64], [B, 1] → [B, 2, R]."""
         dtype = self.model.dtype
         down, middle = self.model(
-            doubled(model_input).to(dtype),
-            doubled(timestep[:, 0]),
-            pair(text_embeddings).to(dtype),
-            doubled(control_image).to(dtype),
+            cfg_duplicate(model_input).to(dtype),
+            cfg_duplicate(timestep[:, 0]),
+            cfg_batch(text_embeddings).to(dtype),
+            cfg_duplicate(control_image).to(dtype),
             return_dict=False,
         )
         packed = residuals.pack([*down, middle]).float()
         return packed * torch.gather(control_scales, 1, step_index.to(torch.int64))[:, :, None]
 
 
-class ControlOff(nn.Module):
+class ZeroResiduals(nn.Module):
     """model_input [B, C, h, w] → residuals [B, 2, R] of zeros.
 
     Requests without a ControlNet then share the denoiser's batches with those that have one.
@@ -64,7 +64,7 @@ class ControlOff(nn.Module):
         return torch.zeros(model_input.shape[0], 2, length)
 
 
-def load(material: Material, precision: Precision) -> Loaded:
+def load(material: LoadContext, precision: Precision) -> LoadedModule:
     """Read a ControlNetModel.
 
     Raises:
@@ -85,17 +85,17 @@ def load(material: Material, precision: Precision) -> Loaded:
     }
     if material.options.long_prompts:
         facts["text_chunks"] = MAX_TEXT_CHUNKS
-    return Loaded(
-        ControlNet(model), facts, {"text_length": 7}, LATENT | PIXELS | {"text_length", "residuals"}, precision
+    return LoadedModule(
+        ControlNetModule(model), facts, {"text_length": 7}, LATENT | PIXELS | {"text_length", "residuals"}, precision
     )
 
 
-def load_zeros(material: Material, _precision: Precision) -> Loaded:
+def load_zero_residuals(material: LoadContext, _precision: Precision) -> LoadedModule:
     """Read the UNet's configuration; there are no weights, and zeros are the same in every precision."""
     config = configs.read(material.folders[parts.UNET], parts.UNET)
     layout = residuals.layout(config)
     facts = {"channels": config["out_channels"], **residual_facts(layout)}
-    return Loaded(ControlOff(layout).eval(), facts, {}, LATENT | {"residuals"})
+    return LoadedModule(ZeroResiduals(layout).eval(), facts, {}, LATENT | {"residuals"})
 
 
 def check(control: Mapping[str, Any], unet: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from diffusion_builder.components import attention, configs, ip_adapter, lora, parts, residuals, weights
-from diffusion_builder.components.base import DTYPES, LATENT, Loaded, Model, doubled, pair
+from diffusion_builder.components.base import DTYPES, LATENT, LoadedModule, TorchModel, cfg_batch, cfg_duplicate
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract import tensors
 from diffusion_contract.enums import Component, Precision
@@ -16,8 +16,8 @@ from diffusion_contract.enums import Component, Precision
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from diffusion_builder.components.ip_adapter import Installed
-    from diffusion_builder.components.parts import Material
+    from diffusion_builder.components.ip_adapter import InstalledAdapter
+    from diffusion_builder.components.parts import LoadContext
 
 _Tensors = dict[str, torch.Tensor]
 
@@ -37,10 +37,10 @@ class Denoiser(nn.Module):
 
     def __init__(
         self,
-        model: Model,
+        model: TorchModel,
         names: tuple[str, ...],
         layout: residuals.Layout,
-        reference: Installed | None = None,
+        reference: InstalledAdapter | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -55,7 +55,7 @@ class Denoiser(nn.Module):
         guided = negative + given[tensors.GUIDANCE.name][:, :, None, None] * (positive - negative)
         if tensors.GUIDANCE_RESCALE.name not in given:
             return guided
-        return _rescaled(guided, positive, given[tensors.GUIDANCE_RESCALE.name][:, :, None, None])
+        return _rescale(guided, positive, given[tensors.GUIDANCE_RESCALE.name][:, :, None, None])
 
     def _call(self, given: _Tensors) -> torch.Tensor:
         dtype = self.model.dtype
@@ -63,9 +63,9 @@ class Denoiser(nn.Module):
         if tensors.LATENT_MASK.name in given:
             latent = torch.cat([latent, given[tensors.LATENT_MASK.name], given[tensors.MASKED_LATENT.name]], dim=1)
         output: torch.Tensor = self.model(
-            doubled(latent).to(dtype),
-            doubled(given[tensors.TIMESTEP.name][:, 0]),
-            pair(given[tensors.TEXT_EMBEDDINGS.name]).to(dtype),
+            cfg_duplicate(latent).to(dtype),
+            cfg_duplicate(given[tensors.TIMESTEP.name][:, 0]),
+            cfg_batch(given[tensors.TEXT_EMBEDDINGS.name]).to(dtype),
             return_dict=False,
             **self._reference(given, dtype),
             **self._residuals(given, dtype),
@@ -75,9 +75,9 @@ class Denoiser(nn.Module):
     def _reference(self, given: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
         if self.reference is None:
             return {}
-        embeddings = pair(given[tensors.IMAGE_EMBEDDINGS.name]).to(dtype)
-        region = doubled(given[tensors.IP_ADAPTER_REGION.name])
-        return self.reference.conditions(embeddings, doubled(given[tensors.IP_ADAPTER_SCALE.name]), region)
+        embeddings = cfg_batch(given[tensors.IMAGE_EMBEDDINGS.name]).to(dtype)
+        region = cfg_duplicate(given[tensors.IP_ADAPTER_REGION.name])
+        return self.reference.conditions(embeddings, cfg_duplicate(given[tensors.IP_ADAPTER_SCALE.name]), region)
 
     def _residuals(self, given: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
         packed = [tensor for name, tensor in given.items() if name.startswith(tensors.RESIDUALS.name)]
@@ -89,13 +89,13 @@ class Denoiser(nn.Module):
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
 
 
-def _rescaled(guided: torch.Tensor, positive: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
+def _rescale(guided: torch.Tensor, positive: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
     """Mix in the output with the deviation of the positive one (arXiv 2305.08891, eq. 15 and 16)."""
     wanted, have = (tensor.std(dim=(1, 2, 3), keepdim=True) for tensor in (positive, guided))
     return amount * (guided * (wanted / have)) + (1 - amount) * guided
 
 
-def load(material: Material, precision: Precision) -> Loaded:
+def load(material: LoadContext, precision: Precision) -> LoadedModule:
     """Read a UNet2DConditionModel and put LoRAs and an IP-Adapter into it.
 
     Raises:
@@ -122,8 +122,10 @@ def load(material: Material, precision: Precision) -> Loaded:
     attention.rewrite(model, upcast=precision is not Precision.FLOAT32)
     reference = ip_adapter.install(model, adapter, facts["image_length"]) if adapter else None
     names = tuple(tensor.name for tensor in tensors.interface(Component.DENOISER, facts).inputs)
-    module = Denoiser(weights.ready(model), names, layout, reference)
-    return Loaded(module, facts, {"text_length": 7}, LATENT | {"text_length", "residuals", "image_elements"}, precision)
+    module = Denoiser(weights.freeze(model), names, layout, reference)
+    return LoadedModule(
+        module, facts, {"text_length": 7}, LATENT | {"text_length", "residuals", "image_elements"}, precision
+    )
 
 
 def _facts(config: Mapping[str, Any]) -> dict[str, int]:

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from diffusion_builder.components import configs, ip_adapter, parts, weights
-from diffusion_builder.components.base import DTYPES, REFERENCES, Loaded, Model
+from diffusion_builder.components.base import DTYPES, REFERENCES, LoadedModule, TorchModel
 
 if TYPE_CHECKING:
-    from diffusion_builder.components.parts import Material
+    from diffusion_builder.components.parts import LoadContext
     from diffusion_contract.enums import Precision
 
 
 class ImageEncoder(nn.Module):
     """reference_pixels [B, N, 3, S, S] → image_embeddings [B, 2, N, P]: negative ones, which are zero, and positive."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: TorchModel) -> None:
         super().__init__()
         self.model = model
 
@@ -38,9 +38,9 @@ class PatchEncoder(nn.Module):
     The negative embeddings are those of a black picture, the same for all: computed once.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: TorchModel) -> None:
         super().__init__()
-        self.model: Model = model.vision_model
+        self.model: TorchModel = model.vision_model
         # What diffusers takes is hidden_states[-2], which does not go through the last layer.
         del self.model.encoder.layers[-1]
         size = model.config.image_size
@@ -67,7 +67,7 @@ def _per_sample(embeds: torch.Tensor, reference_pixels: torch.Tensor) -> torch.T
     return embeds.reshape(reference_pixels.shape[0], -1, embeds.shape[-1])
 
 
-def load(material: Material, precision: Precision) -> Loaded:
+def load(material: LoadContext, precision: Precision) -> LoadedModule:
     """Read a CLIPVisionModelWithProjection; the adapter decides which of its outputs is read.
 
     Raises:
@@ -82,4 +82,4 @@ def load(material: Material, precision: Precision) -> Loaded:
     facts["image_size"] = configs.read(folder, parts.IMAGE_ENCODER)["image_size"]
     model = weights.transformers_model(CLIPVisionModelWithProjection, folder, DTYPES[precision])
     patches = adapter is not None and adapter.reads_hidden_states
-    return Loaded((PatchEncoder if patches else ImageEncoder)(model), facts, {}, REFERENCES, precision)
+    return LoadedModule((PatchEncoder if patches else ImageEncoder)(model), facts, {}, REFERENCES, precision)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from diffusion_builder.components import configs, parts
 from diffusion_builder.components.attention import ReferenceAttention
-from diffusion_builder.components.residuals import halved
+from diffusion_builder.components.residuals import level_sizes
 from diffusion_builder.errors import BadInputError, Reason
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from diffusion_builder.components.base import Model
+    from diffusion_builder.components.base import TorchModel
 
 _PROJECTION = "image_proj."
 _ATTENTION = "ip_adapter."
@@ -29,7 +29,7 @@ _MATRICES = ("proj.weight", "proj_in.weight", "proj.0.weight")
 
 
 @dataclass(frozen=True)
-class Adapter:
+class IPAdapterWeights:
     """The weights of an IP-Adapter.
 
     Args:
@@ -62,7 +62,7 @@ class Adapter:
         return int(next(tensor for name, tensor in self.attention.items() if name.endswith(_TO_KEY)).shape[1])
 
 
-def read(folder: Path) -> Adapter:
+def read(folder: Path) -> IPAdapterWeights:
     """Read the one safetensors file of an IP-Adapter.
 
     Raises:
@@ -93,10 +93,10 @@ def read(folder: Path) -> Adapter:
             Reason.UNSUPPORTED_COMPONENT,
             f"{files[0].name} is a Face ID adapter: it needs a face recogniser, not served",
         )
-    return Adapter(projection, attention)
+    return IPAdapterWeights(projection, attention)
 
 
-def image_facts(folders: Mapping[str, Path], adapter: Adapter | None) -> dict[str, int]:
+def image_facts(folders: Mapping[str, Path], adapter: IPAdapterWeights | None) -> dict[str, int]:
     """Sizes of `image_embeddings`, from the image encoder's configuration.
 
     Args:
@@ -128,7 +128,7 @@ def image_facts(folders: Mapping[str, Path], adapter: Adapter | None) -> dict[st
 
 
 @dataclass(frozen=True)
-class Installed:
+class InstalledAdapter:
     """An adapter inside a UNet.
 
     Args:
@@ -169,14 +169,14 @@ def _weights(scale: torch.Tensor, region: torch.Tensor, deepest: int) -> list[to
     """
     height, width = region.shape[-2:]
     found: list[torch.Tensor] = []
-    for size in halved(height, width, deepest):
+    for size in level_sizes(height, width, deepest):
         # Bicubic to the same size changes nothing.
         seen = functional.interpolate(region, size=size, mode="bicubic") if found else region
         found.append(scale[:, :, None] * seen.flatten(1)[:, :, None])
     return found
 
 
-def install(model: Model, adapter: Adapter, image_length: int) -> Installed:
+def install(model: TorchModel, adapter: IPAdapterWeights, image_length: int) -> InstalledAdapter:
     """Put an adapter into a UNet.
 
     Args:
@@ -205,16 +205,16 @@ def install(model: Model, adapter: Adapter, image_length: int) -> Installed:
         ) from error
     found = []
     for name, module in model.named_modules():
-        processor: Model = getattr(module, "processor", None)
+        processor: TorchModel = getattr(module, "processor", None)
         if hasattr(processor, "to_k_ip"):
             # A plain attribute: `set_processor` refuses to replace a processor with weights by one of another class.
-            level = _level(name, len(model.config.block_out_channels) - 1)
+            level = _downsampling_level(name, len(model.config.block_out_channels) - 1)
             module.processor = ReferenceAttention(processor.to_k_ip[0], processor.to_v_ip[0], level)
             found.append(module.processor)
-    return Installed(tuple(found), image_length, adapter.reads_hidden_states)
+    return InstalledAdapter(tuple(found), image_length, adapter.reads_hidden_states)
 
 
-def _level(name: str, deepest: int) -> int:
+def _downsampling_level(name: str, deepest: int) -> int:
     """How often the latent has been halved, by the name of a module: `down_blocks.1...`, `mid_block...`."""
     block, _, rest = name.partition(".")
     if block == "mid_block":
@@ -223,7 +223,7 @@ def _level(name: str, deepest: int) -> int:
     return number if block == "down_blocks" else deepest - number
 
 
-def _check_blocks(model: Model) -> None:
+def _check_blocks(model: TorchModel) -> None:
     """An adapter sits beside the second, cross attention of each transformer block; diffusers knows no other place."""
     crossed = model.config.only_cross_attention
     other = [name for name in model.attn_processors if not name.endswith(("attn1.processor", "attn2.processor"))]

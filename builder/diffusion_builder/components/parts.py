@@ -24,13 +24,22 @@ if TYPE_CHECKING:
     from diffusion_contract.exports import ExportOptions
 
 __all__ = [
-    "CONTROLNET", "IMAGE_ENCODER", "IP_ADAPTER", "LORA", "MAIN_PART", "SAFETY_CHECKER", "TEXT_ENCODER", "UNET", "VAE",
-    "Lora", "Material",
+    "CONTROLNET",
+    "IMAGE_ENCODER",
+    "IP_ADAPTER",
+    "LORA",
+    "MAIN_PART",
+    "SAFETY_CHECKER",
+    "TEXT_ENCODER",
+    "UNET",
+    "VAE",
+    "LoadContext",
+    "LoraWeights",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Lora:
+class LoraWeights:
     """A LoRA to merge.
 
     Args:
@@ -43,7 +52,7 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Material:
+class LoadContext:
     """What a component is loaded from.
 
     Args:
@@ -55,5 +64,5 @@ class Material:
 
     folders: Mapping[str, Path]
     options: ExportOptions
-    loras: tuple[Lora, ...] = ()
+    loras: tuple[LoraWeights, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from diffusion_builder.components import (
     scheduler_step,
     text_encoder,
 )
-from diffusion_builder.components.base import ComponentSpec, Loaded
+from diffusion_builder.components.base import ComponentSpec, LoadedModule
 from diffusion_contract.enums import Component
 from diffusion_contract.tensors import MAX_STEPS, DType, Interface, residual_elements
 
@@ -33,7 +33,7 @@ COMPONENTS: Mapping[Component, ComponentSpec] = {
         ComponentSpec(Component.IMAGE_ENCODER, image_encoder.load),
         ComponentSpec(Component.VAE_ENCODER, autoencoder.load_encoder),
         ComponentSpec(Component.CONTROLNET, controlnet.load),
-        ComponentSpec(Component.ZERO_RESIDUALS, controlnet.load_zeros),
+        ComponentSpec(Component.ZERO_RESIDUALS, controlnet.load_zero_residuals),
         ComponentSpec(Component.DENOISER, denoiser.load),
         ComponentSpec(Component.SCHEDULER_STEP, scheduler_step.load),
         ComponentSpec(Component.VAE_DECODER, autoencoder.load_decoder),
@@ -66,7 +66,7 @@ class Sizes:
     references: int = 1
 
 
-def example(interface: Interface, loaded: Loaded, sizes: Sizes, seed: int) -> tuple[torch.Tensor, ...]:
+def example(interface: Interface, loaded: LoadedModule, sizes: Sizes, seed: int) -> tuple[torch.Tensor, ...]:
     """Make inputs for tracing or verification.
 
     Args:
@@ -91,7 +91,7 @@ def example(interface: Interface, loaded: Loaded, sizes: Sizes, seed: int) -> tu
     return tuple(tensors)
 
 
-def _dimensions(loaded: Loaded, sizes: Sizes) -> dict[str, int]:
+def _dimensions(loaded: LoadedModule, sizes: Sizes) -> dict[str, int]:
     known = {**loaded.example_facts, **loaded.facts, "latent_height": sizes.height, "latent_width": sizes.width}
     pixels = known.get("pixels_per_latent", 1)
     known |= {"height": sizes.height * pixels, "width": sizes.width * pixels}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffusion_builder.components.base import pair
+from diffusion_builder.components.base import cfg_batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
 
 def length(parts: Layout, height: int, width: int) -> int:
     """Elements of all residuals of one sample, for a latent of this size."""
-    sizes = halved(height, width, max(level for _, level in parts))
+    sizes = level_sizes(height, width, max(level for _, level in parts))
     return sum(channels * sizes[level][0] * sizes[level][1] for channels, level in parts)
 
 
@@ -54,8 +54,8 @@ def unpack(packed: torch.Tensor, parts: Layout, height: int, width: int) -> list
         height: of the latent.
         width: of the latent.
     """
-    flat = pair(packed)
-    sizes = halved(height, width, max(level for _, level in parts))
+    flat = cfg_batch(packed)
+    sizes = level_sizes(height, width, max(level for _, level in parts))
     found, begin = [], 0
     for channels, level in parts:
         high, wide = sizes[level]
@@ -65,7 +65,7 @@ def unpack(packed: torch.Tensor, parts: Layout, height: int, width: int) -> list
     return found
 
 
-def halved(height: int, width: int, times: int) -> list[tuple[int, int]]:
+def level_sizes(height: int, width: int, times: int) -> list[tuple[int, int]]:
     """A latent's size, half of it, and so on: what a UNet works on at each level."""
     sizes = [(height, width)]
     for _ in range(times):

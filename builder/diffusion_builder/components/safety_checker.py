@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional
 
 from diffusion_builder.components import configs, parts, weights
-from diffusion_builder.components.base import DTYPES, PIXELS, Loaded, Model
+from diffusion_builder.components.base import DTYPES, PIXELS, LoadedModule, TorchModel
 
 if TYPE_CHECKING:
-    from diffusion_builder.components.parts import Material
+    from diffusion_builder.components.parts import LoadContext
     from diffusion_contract.enums import Precision
 
 # What the model was trained with: OPENAI_CLIP_MEAN and OPENAI_CLIP_STD of transformers.
@@ -28,10 +28,10 @@ _POSITIVE = 0.0005
 _ADJUSTMENT = 0.01
 
 
-class SafetyChecker(nn.Module):
+class SafetyCheckerModule(nn.Module):
     """decoded [B, 3, H, W] in [-1, 1] → flagged [B, 1] (0 or 1), flag_margin [B, 1] (positive when flagged)."""
 
-    def __init__(self, model: Model, size: int) -> None:
+    def __init__(self, model: TorchModel, size: int) -> None:
         super().__init__()
         self.model = model
         self.size = size
@@ -57,7 +57,7 @@ class SafetyChecker(nn.Module):
         return embeds @ functional.normalize(concepts.float()).t() - thresholds.float()
 
 
-def load(material: Material, precision: Precision) -> Loaded:
+def load(material: LoadContext, precision: Precision) -> LoadedModule:
     """Read a StableDiffusionSafetyChecker.
 
     Raises:
@@ -68,7 +68,7 @@ def load(material: Material, precision: Precision) -> Loaded:
     folder = material.folders[parts.SAFETY_CHECKER]
     size = configs.read(folder, parts.SAFETY_CHECKER)["vision_config"]["image_size"]
     model = weights.transformers_model(StableDiffusionSafetyChecker, folder, DTYPES[precision])
-    return Loaded(SafetyChecker(model, size), {}, {"pixels_per_latent": 8}, PIXELS, precision)
+    return LoadedModule(SafetyCheckerModule(model, size), {}, {"pixels_per_latent": 8}, PIXELS, precision)
 
 
 def _resized(pixels: torch.Tensor, size: int) -> torch.Tensor:

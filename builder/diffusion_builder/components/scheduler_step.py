@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from diffusion_builder.components.base import LATENT, Loaded
+from diffusion_builder.components.base import LATENT, LoadedModule
 from diffusion_contract.tensors import MAX_STEPS
 
 if TYPE_CHECKING:
-    from diffusion_builder.components.parts import Material
+    from diffusion_builder.components.parts import LoadContext
     from diffusion_contract.enums import Precision
 
 
@@ -61,7 +61,7 @@ def _blend(mask: torch.Tensor, repainted: torch.Tensor, original: torch.Tensor) 
     return (1 - mask) * original + mask * repainted
 
 
-def load(_material: Material, _precision: Precision) -> Loaded:
+def load(_material: LoadContext, _precision: Precision) -> LoadedModule:
     """Always float32: the latent adds up over all steps, and the arithmetic is nothing beside the denoiser's."""
     dynamic = LATENT | {"slots", "channels", "rows_", "columns"}
-    return Loaded(SchedulerStep().eval(), {}, {"slots": 2, "channels": 3}, dynamic)
+    return LoadedModule(SchedulerStep().eval(), {}, {"slots": 2, "channels": 3}, dynamic)

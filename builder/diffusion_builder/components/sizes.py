@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from diffusion_contract.enums import Component
 
 # Subfolders whose configurations have them.
-PARTS = (parts.TEXT_ENCODER, parts.VAE)
+SUBFOLDERS = (parts.TEXT_ENCODER, parts.VAE)
 
 
-def read(folders: Mapping[str, Path]) -> dict[str, int]:
+def read_shape_facts(folders: Mapping[str, Path]) -> dict[str, int]:
     """What is known of text_length, text_width, channels and pixels_per_latent.
 
     Args:
@@ -33,23 +33,23 @@ def read(folders: Mapping[str, Path]) -> dict[str, int]:
     """
     known: dict[str, int] = {}
     if parts.TEXT_ENCODER in folders:
-        known |= of_text(configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER))
+        known |= text_facts(configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER))
     if parts.VAE in folders:
-        known |= of_vae(configs.read(folders[parts.VAE], parts.VAE))
+        known |= vae_facts(configs.read(folders[parts.VAE], parts.VAE))
     return known
 
 
-def of_text(config: Mapping[str, Any]) -> dict[str, int]:
+def text_facts(config: Mapping[str, Any]) -> dict[str, int]:
     """What a text encoder's configuration decides."""
     return {"text_length": config["max_position_embeddings"], "text_width": config["hidden_size"]}
 
 
-def of_vae(config: Mapping[str, Any]) -> dict[str, int]:
+def vae_facts(config: Mapping[str, Any]) -> dict[str, int]:
     """What an autoencoder's configuration decides."""
     return {"channels": config["latent_channels"], "pixels_per_latent": 2 ** (len(config["block_out_channels"]) - 1)}
 
 
-def needed(component: Component, others: Mapping[str, int]) -> dict[str, int]:
+def required_facts(component: Component, others: Mapping[str, int]) -> dict[str, int]:
     """Those of them that a component's profile needs.
 
     Only these are recorded, so that whatever else changes in other components leaves the graph alone.
@@ -57,7 +57,7 @@ def needed(component: Component, others: Mapping[str, int]) -> dict[str, int]:
     return {name: others[name] for name in SHAPED.get(component, ()) if name in others}
 
 
-def check(component: Component, own: Mapping[str, int], others: Mapping[str, int]) -> None:
+def check_shape_facts(component: Component, own: Mapping[str, int], others: Mapping[str, int]) -> None:
     """Compare sizes that a component has itself with those of the other components.
 
     Raises:

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from diffusion_builder.components import configs, lora, parts, sizes, weights
-from diffusion_builder.components.base import DTYPES, Loaded, Model
+from diffusion_builder.components.base import DTYPES, LoadedModule, TorchModel
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.tensors import MAX_TEXT_CHUNKS
 
 if TYPE_CHECKING:
-    from diffusion_builder.components.parts import Material
+    from diffusion_builder.components.parts import LoadContext
     from diffusion_contract.enums import Precision
 
 _TEXT_LENGTH = "text_length"
@@ -24,7 +24,7 @@ OPTIONAL_PREFIX = "text_model."
 class TextEncoder(nn.Module):
     """input_ids [B, 2, L] (negative, positive) → text_embeddings [B, 2, L, D]."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: TorchModel) -> None:
         super().__init__()
         self.model = model
 
@@ -47,7 +47,7 @@ class ChunkedTextEncoder(TextEncoder):
         return hidden.reshape(*input_ids.shape, hidden.shape[-1]).float()
 
 
-def load(material: Material, precision: Precision) -> Loaded:
+def load(material: LoadContext, precision: Precision) -> LoadedModule:
     """Read a CLIPTextModel.
 
     Raises:
@@ -60,16 +60,16 @@ def load(material: Material, precision: Precision) -> Loaded:
     model = weights.transformers_model(CLIPTextModel, folder, DTYPES[precision])
     lora.merge(model, parts.TEXT_ENCODER, material.loras, OPTIONAL_PREFIX)
     if options.clip_skip:
-        skip(model, options.clip_skip)
-    facts = sizes.of_text(config) | {"vocabulary": config["vocab_size"]}
+        drop_layers(model, options.clip_skip)
+    facts = sizes.text_facts(config) | {"vocabulary": config["vocab_size"]}
     example = {"tokens": config["vocab_size"]}
     if not options.long_prompts:
-        return Loaded(TextEncoder(model), facts, example, frozenset(), precision)
+        return LoadedModule(TextEncoder(model), facts, example, frozenset(), precision)
     facts["text_chunks"] = MAX_TEXT_CHUNKS
-    return Loaded(ChunkedTextEncoder(model), facts, example, frozenset({_TEXT_LENGTH}), precision)
+    return LoadedModule(ChunkedTextEncoder(model), facts, example, frozenset({_TEXT_LENGTH}), precision)
 
 
-def skip(model: Model, layers: int) -> None:
+def drop_layers(model: TorchModel, layers: int) -> None:
     """Drop the last layers, but not the final norm: what diffusers' clip_skip computes, without computing more.
 
     Raises:

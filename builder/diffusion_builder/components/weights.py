@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-    from diffusion_builder.components.base import Model
+    from diffusion_builder.components.base import TorchModel
 
 _STEM = "diffusion_pytorch_model"
 _TOGETHER = "Do config.json and weights belong together?"
 
 
-def diffusers_model(model_class: Model, folder: Path, dtype: torch.dtype) -> Model:
+def diffusers_model(model_class: TorchModel, folder: Path, dtype: torch.dtype) -> TorchModel:
     """Make a model of diffusers from its configuration and put the weights of its files in.
 
     The library's own loader first fills a model with random numbers, which takes time and memory, and leaves them
@@ -43,11 +43,11 @@ def diffusers_model(model_class: Model, folder: Path, dtype: torch.dtype) -> Mod
         raise BadInputError(
             Reason.INVALID_WEIGHTS, f"{folder.name}: {str(error).splitlines()[1].strip()} {_TOGETHER}"
         ) from error
-    complain(folder.name, missing, unexpected)
-    return ready(model)
+    check_missing_keys(folder.name, missing, unexpected)
+    return freeze(model)
 
 
-def transformers_model(model_class: Model, folder: Path, dtype: torch.dtype) -> Model:
+def transformers_model(model_class: TorchModel, folder: Path, dtype: torch.dtype) -> TorchModel:
     """Load a model of transformers.
 
     Raises:
@@ -67,8 +67,8 @@ def transformers_model(model_class: Model, folder: Path, dtype: torch.dtype) -> 
             f"{folder.name}: {key} is {list(stored)}, config.json asks for {list(needed)}. {_TOGETHER}",
         )
     # Left over is normal here: files often hold a head or position numbers that this class does not use.
-    complain(folder.name, info["missing_keys"], _more_layers(model, folder, info["unexpected_keys"]))
-    return ready(model)
+    check_missing_keys(folder.name, info["missing_keys"], _more_layers(model, folder, info["unexpected_keys"]))
+    return freeze(model)
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def _configured(part: str) -> Iterator[None]:
         ) from error
 
 
-def _more_layers(model: Model, folder: Path, unexpected: Collection[str]) -> list[str]:
+def _more_layers(model: TorchModel, folder: Path, unexpected: Collection[str]) -> list[str]:
     """Weights of layers beyond the library's default number, where the configuration says none.
 
     A number that is written down is meant: a smaller one than the file's leaves out the last layers.
@@ -105,12 +105,12 @@ def _more_layers(model: Model, folder: Path, unexpected: Collection[str]) -> lis
     return [key for key in unexpected if re.sub(r"\.layers\.\d+\.", ".layers.0.", key) in names]
 
 
-def ready(model: Model) -> Model:
+def freeze(model: TorchModel) -> TorchModel:
     """Put a model into evaluation mode, without gradients."""
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def complain(part: str, missing: Collection[str], unexpected: Collection[str]) -> None:
+def check_missing_keys(part: str, missing: Collection[str], unexpected: Collection[str]) -> None:
     """Refuse weights that are not those of the model.
 
     Raises:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from diffusion_builder.components.base import Loaded
+    from diffusion_builder.components.base import LoadedModule
     from diffusion_contract.enums import Component
     from diffusion_contract.tensors import Interface
 
@@ -60,7 +60,7 @@ class Case:
     outputs: tuple[torch.Tensor, ...]
 
 
-def cases(interface: Interface, loaded: Loaded, all_sizes: Sequence[Sizes]) -> list[Case]:
+def reference_cases(interface: Interface, loaded: LoadedModule, all_sizes: Sequence[Sizes]) -> list[Case]:
     """Ask torch, in float32 with the weights as rounded as they are in the graph; the module stays in float32."""
     module = loaded.module.float()
     found = []
@@ -72,7 +72,7 @@ def cases(interface: Interface, loaded: Loaded, all_sizes: Sequence[Sizes]) -> l
     return found
 
 
-def check(component: Component, folder: Path) -> None:
+def validate_graph(component: Component, folder: Path) -> None:
     """Judge a graph's structure, with types and shapes of every node.
 
     Raises:
@@ -108,7 +108,7 @@ def measure(component: Component, interface: Interface, folder: Path, judged: Se
     return worst
 
 
-def judge(component: Component, deviation: Deviation, precision: Precision) -> None:
+def require_tolerance(component: Component, deviation: Deviation, precision: Precision) -> None:
     """Refuse a graph that is too far from torch.
 
     Raises:
@@ -124,7 +124,7 @@ def judge(component: Component, deviation: Deviation, precision: Precision) -> N
         )
 
 
-def twin(source: Path, target: Path) -> None:
+def widen_to_float32(source: Path, target: Path) -> None:
     """Write a graph with every bfloat16 as float32, weights already rounded.
 
     ONNX Runtime's CPU kernels and ONNX's own type rules of our opset know no bfloat16. TensorRT does. What is proved

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep the libraries' chatter out of the log; what matters is checked by us."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
-    from diffusion_builder.components.base import Loaded
+    from diffusion_builder.components.base import LoadedModule
     from diffusion_contract.enums import Component
     from diffusion_contract.tensors import Interface
 
@@ -30,7 +30,7 @@ _EXTERNAL_FROM_BYTES = 1024
 _ALIGNMENT = 64
 
 
-def trace(component: Component, interface: Interface, loaded: Loaded, sizes: Sizes, target: Path) -> None:
+def trace(component: Component, interface: Interface, loaded: LoadedModule, sizes: Sizes, target: Path) -> None:
     """Write `model.onnx` and its weights into a folder.
 
     Args:
@@ -46,13 +46,13 @@ def trace(component: Component, interface: Interface, loaded: Loaded, sizes: Siz
     # Beside the target, since weights can be larger than the machine's own temporary folder.
     with tempfile.TemporaryDirectory(dir=target, prefix=".trace-") as scratch:
         traced = Path(scratch) / MODEL
-        with _weights_apart() as weights:
+        with _external_weights() as weights:
             _export(component, interface, loaded, example(interface, loaded, sizes, seed=1), traced)
         _pack(traced, weights, target)
 
 
 def _export(
-    component: Component, interface: Interface, loaded: Loaded, inputs: tuple[torch.Tensor, ...], path: Path
+    component: Component, interface: Interface, loaded: LoadedModule, inputs: tuple[torch.Tensor, ...], path: Path
 ) -> None:
     axes = {
         tensor.name: {0: "batch"} | {i: str(dim) for i, dim in enumerate(tensor.dims, 1) if dim in loaded.dynamic}
@@ -77,7 +77,7 @@ def _export(
 
 
 @contextmanager
-def _weights_apart() -> Iterator[dict[str, torch.Tensor]]:
+def _external_weights() -> Iterator[dict[str, torch.Tensor]]:
     """Let torch write graphs whose weights are inputs, and hand the weights out as they are.
 
     Otherwise torch holds a graph below 2 GiB four times: as tensors, as protobuf, and twice as bytes. Its public

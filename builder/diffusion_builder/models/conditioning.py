@@ -73,7 +73,9 @@ class _Conditioning:
             tensors.GUIDANCE: lambda: guidance_inputs.guidance(inputs),
             tensors.GUIDANCE_RESCALE: lambda: guidance_inputs.guidance_rescale(inputs),
             python_models.ZERO_NOISE: lambda: np.zeros((inputs.batch, *self._shape), np.float32),
-            tensors.KEPT: lambda: np.stack([np.stack([start.image_latent, start.noise]) for start in self._starts]),
+            tensors.IMAGE_LATENT_AND_NOISE: lambda: np.stack(
+                [np.stack([start.image_latent, start.noise]) for start in self._starts]
+            ),
             python_models.STEP_MASK: self._step_mask,
             tensors.MASKED_LATENT: lambda: np.stack([start.masked for start in self._starts]),
             python_models.REQUEST_TEXT_EMBEDDINGS: lambda: guidance_inputs.text_embeddings(

@@ -139,7 +139,7 @@ def _check(options: PostprocessOptions) -> None:
 
 def _are_flagged(inputs: RequestInputs) -> list[bool]:
     """A verdict that is not a number counts as flagged."""
-    values = inputs.read(tensors.FLAGGED.name)
+    values = inputs.read(tensors.SAFETY_FLAG.name)
     return (
         [False] * inputs.batch if values is None else [not value <= _FLAGGED for value in values.reshape(-1).tolist()]
     )

@@ -13,7 +13,7 @@ from .pixels import encode, to_pixels
 from .postprocess import postprocess, read_options
 from .python_models import ENCODED_IMAGE, ENCODED_IMAGE_BASE64, IMAGE
 from .request_inputs import RequestInputs
-from .tensors import DECODED
+from .tensors import DECODED_IMAGE
 from .triton_io import Array, bytes_tensor, respond_each
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def compute_outputs(read: ReadTensor, output_names: Collection[str]) -> Mapping[
     Raises:
         InvalidRequest: an input is not supported, or the samples are not finite.
     """
-    decoded = read(DECODED.name)
+    decoded = read(DECODED_IMAGE.name)
     if decoded is None or not np.isfinite(decoded).all():
         raise InvalidRequest("the model produced numbers that are not finite: try another seed or lower guidance_scale")
     options = read_options(RequestInputs(read, len(decoded)))

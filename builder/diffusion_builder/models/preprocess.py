@@ -19,7 +19,7 @@ from . import masks, python_models, tensors
 from .errors import InvalidRequest
 from .images import GRAY, RGB, read_image_groups, read_images
 from .request_inputs import NumberInput, RequestInputs, SizeRange, request_size
-from .tensors import MAX_REFERENCES
+from .tensors import MAX_REFERENCE_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -152,7 +152,7 @@ class _Preprocessing:
         return np.ascontiguousarray(masks.region_at_latent(soft, factor))
 
     def reference_pixels(self) -> Floats:
-        groups = read_image_groups(self._inputs, python_models.IP_ADAPTER_IMAGE, MAX_REFERENCES)
+        groups = read_image_groups(self._inputs, python_models.IP_ADAPTER_IMAGE, MAX_REFERENCE_IMAGES)
         if groups is None:
             raise InvalidRequest(
                 "ip_adapter_image is missing: send ip_adapter_image (UINT8 [B, n, H, W, 3]) or ip_adapter_image_file"

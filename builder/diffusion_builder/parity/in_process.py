@@ -17,10 +17,10 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs import deviation
 from diffusion_builder.graphs.onnx_files import MODEL
 from diffusion_builder.parity import provenance, python_backend
-from diffusion_builder.repository.graph import Ensemble, Model, Port, Step, behind, check
+from diffusion_builder.repository.graph import Ensemble, EnsembleStep, Port, TritonModel, ancestors, validate_ensemble
 from diffusion_contract.enums import Precision
 from diffusion_contract.python_models import IMAGE
-from diffusion_contract.tensors import DECODED, LATENT, DType
+from diffusion_contract.tensors import DECODED_IMAGE, LATENT, DType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -90,10 +90,10 @@ def load_repository(store: Store, repository: Artifact) -> Iterator[InProcessSer
     }
     plain = {name: config for name, config in configs.items() if config.platform != _ENSEMBLE}
     # An ensemble may be a step of another one.
-    models = {name: Model(name, _ports(config.input), _ports(config.output)) for name, config in configs.items()}
+    models = {name: TritonModel(name, _ports(config.input), _ports(config.output)) for name, config in configs.items()}
     ensembles = {name: _ensemble(name, configs[name], models) for name in configs.keys() - plain.keys()}
     for ensemble in ensembles.values():
-        check(ensemble)
+        validate_ensemble(ensemble)
     with ExitStack() as stack:
         runs: dict[str, Run] = {
             name: stack.enter_context(python_backend.load_model(name, root / name / _VERSION))
@@ -133,9 +133,9 @@ def _ports(tensors: Iterable[Any]) -> tuple[Port, ...]:
     )
 
 
-def _ensemble(name: str, config: Any, models: Mapping[str, Model]) -> Ensemble:  # noqa: ANN401 - protobuf has no types
+def _ensemble(name: str, config: Any, models: Mapping[str, TritonModel]) -> Ensemble:  # noqa: ANN401 - protobuf has no types
     steps = tuple(
-        Step(models[step.model_name], dict(step.input_map), dict(step.output_map))
+        EnsembleStep(models[step.model_name], dict(step.input_map), dict(step.output_map))
         for step in config.ensemble_scheduling.step
     )
     return Ensemble(name, _ports(config.input), _ports(config.output), steps)
@@ -158,7 +158,7 @@ def _engine(store: Store, folder: Path) -> Iterator[Run]:
         if graph.manifest.extra["precision"] != Precision.BFLOAT16:
             yield _session(graph.path)
         else:
-            deviation.twin(graph.path, Path(scratch))
+            deviation.widen_to_float32(graph.path, Path(scratch))
             yield _session(Path(scratch))
 
 
@@ -176,7 +176,7 @@ def _session(folder: Path) -> Run:
 
 
 def execute(
-    ensemble: Ensemble, inputs: Mapping[str, Array], output_names: Sequence[str], run: Callable[[Step], Run]
+    ensemble: Ensemble, inputs: Mapping[str, Array], output_names: Sequence[str], run: Callable[[EnsembleStep], Run]
 ) -> Mapping[str, Array]:
     """Run the steps that the requested tensors need, as Triton does.
 
@@ -190,7 +190,7 @@ def execute(
         BadInputError: a required input was not sent, so that a step waits for ever.
     """
     values = dict(inputs)
-    needed = behind(ensemble, output_names)
+    needed = ancestors(ensemble, output_names)
     waiting = [step for step in ensemble.steps if not needed.isdisjoint(step.outputs.values())]
     absent = {port.name for port in ensemble.inputs} - inputs.keys()
     while waiting:
@@ -209,4 +209,4 @@ def execute(
 def _latent(ensemble: Ensemble) -> str:
     """The tensor that the picture is decoded from."""
     makers = {tensor: step for step in ensemble.steps for tensor in step.outputs.values()}
-    return makers[makers[IMAGE.name].inputs[DECODED.name]].inputs[LATENT.name]
+    return makers[makers[IMAGE.name].inputs[DECODED_IMAGE.name]].inputs[LATENT.name]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.components import parts
-from diffusion_builder.components.parts import MAIN_PART, Lora
+from diffusion_builder.components.parts import MAIN_PART, LoraWeights
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.store import Artifact, Kind, Store
 from diffusion_contract.enums import Component
@@ -37,7 +37,7 @@ class Provenance:
     folders: Mapping[str, Path]
     control_nets: Mapping[str, Path]
     ip_adapter: Path | None
-    loras: tuple[Lora, ...]
+    loras: tuple[LoraWeights, ...]
     clip_skip: int
     text: tuple[int, int]
     schedulers: Sequence[Mapping[str, Any]]
@@ -66,7 +66,7 @@ def trace_provenance(store: Store, repository: Artifact) -> Provenance:
         known,
         control,
         adapter / parts.IP_ADAPTER if adapter else None,
-        tuple(Lora(_source(store, item.source) / parts.LORA, item.weight) for item in denoiser.loras),
+        tuple(LoraWeights(_source(store, item.source) / parts.LORA, item.weight) for item in denoiser.loras),
         options[Component.TEXT_ENCODER].clip_skip,
         (facts["text_length"], facts["text_width"]),
         spec["schedulers"],

@@ -66,7 +66,7 @@ class Reference:
         lora.merge(self._text, parts.TEXT_ENCODER, loras, text_encoder.OPTIONAL_PREFIX)
         if provenance.clip_skip:
             # diffusers' own clip_skip looks for a layer that this version of transformers calls otherwise.
-            text_encoder.skip(self._text, provenance.clip_skip)
+            text_encoder.drop_layers(self._text, provenance.clip_skip)
         lora.merge(self._unet, parts.UNET, loras)
         self._adapted = False
         self._nets: dict[str, Any] = {}

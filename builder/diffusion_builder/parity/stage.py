@@ -14,7 +14,7 @@ from diffusion_builder import digests
 from diffusion_builder.compare.metrics import psnr
 from diffusion_builder.components import parts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.graphs.libraries import quiet
+from diffusion_builder.graphs.libraries import silence
 from diffusion_builder.parity import in_process, preconditions, provenance, requests
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_contract.enums import Precision
@@ -80,7 +80,9 @@ def check_parity(store: Store, repository: Artifact, on_phase: Callable[..., Non
 
 
 def _code_digest() -> str:
-    return digests.of_json({path.name: digests.of_file(path) for path in sorted(Path(__file__).parent.glob("*.py"))})
+    return digests.json_digest(
+        {path.name: digests.file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
+    )
 
 
 def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -> Mapping[str, Any]:
@@ -117,7 +119,7 @@ def _compare(
             on_phase("generate", index / len(order), item.ensemble)
             images[item.ensemble] = server.generate(item.ensemble, item.tensors())
     # The engines are gone from memory before diffusers' models come.
-    with quiet():
+    with silence():
         from diffusion_builder.parity.reference import Reference
 
         reference, metrics = Reference(sources), {}

@@ -20,22 +20,22 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository import model_files as settings
 from diffusion_builder.repository import server_requirements as serving
 from diffusion_builder.repository import unroll
-from diffusion_builder.repository.golden_requests import golden_request
-from diffusion_builder.repository.graph import check
-from diffusion_builder.repository.render import Plan, Renderer
-from diffusion_builder.repository.tiers import judged, tiers
+from diffusion_builder.repository.golden_requests import smoke_request
+from diffusion_builder.repository.graph import validate_ensemble
+from diffusion_builder.repository.render import PlanFile, Renderer
+from diffusion_builder.repository.tiers import tiers, validated_schedulers
 from diffusion_builder.repository.unroll import check_engines
 from diffusion_builder.sources import tokens
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
 from diffusion_contract import enums, python_models, tensors
 from diffusion_contract.enums import Component
-from diffusion_contract.tensors import CONTRACT_VERSION, Facts
+from diffusion_contract.tensors import CONTRACT_VERSION, ModelFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from diffusion_builder.repository.graph import Model
-    from diffusion_builder.repository.tiers import Choice
+    from diffusion_builder.repository.graph import TritonModel
+    from diffusion_builder.repository.tiers import NamedScheduler
     from diffusion_builder.repository.unroll import Tier
     from diffusion_contract.assembly import AssembleSpec
 
@@ -68,14 +68,14 @@ _ONNX_RUNTIME = ("onnx_engine.py", "triton_io.py", "errors.py", "cpus.py")
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class RepositoryInputs:
     """What a repository is put together from."""
 
     spec: AssembleSpec
     source: Artifact
     engines: Mapping[str, Artifact]
-    facts: Facts
-    schedulers: Sequence[Choice]
+    facts: ModelFacts
+    schedulers: Sequence[NamedScheduler]
     tiers: Sequence[Tier]
 
     @property
@@ -98,7 +98,7 @@ def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
         BadInputError: an artifact is missing, or components do not fit each other.
         StoreError: the store is not as it should be.
     """
-    parts = _parts(store, spec)
+    parts = _resolve_inputs(store, spec)
     content = parts.source.manifest.extra["components"]
     inputs = {
         "version": CONTRACT_VERSION,
@@ -113,7 +113,7 @@ def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
     return store.publish(recipe, lambda folder: _write(parts, folder))
 
 
-def _parts(store: Store, spec: AssembleSpec) -> Parts:
+def _resolve_inputs(store: Store, spec: AssembleSpec) -> RepositoryInputs:
     source = store.get(Kind.SOURCE, spec.source)
     engines = {
         tensors.MODEL_NAMES[component]: _engine(store, spec.runtime, component, digest)
@@ -121,11 +121,11 @@ def _parts(store: Store, spec: AssembleSpec) -> Parts:
     }
     for one in spec.control_nets:
         engines[python_models.control_model(one.name)] = _engine(store, spec.runtime, Component.CONTROLNET, one.engine)
-    schedulers, state_slots = judged(source.path, spec.schedulers, spec.pipelines)
+    schedulers, state_slots = validated_schedulers(source.path, spec.schedulers, spec.pipelines)
     facts = _facts(engines, state_slots)
     asked = tiers(spec, schedulers)
     check_engines(asked, facts, spec.engines.keys(), tuple(one.name for one in spec.control_nets))
-    return Parts(spec, source, engines, facts, schedulers, asked)
+    return RepositoryInputs(spec, source, engines, facts, schedulers, asked)
 
 
 def _engine(store: Store, runtime: str, component: Component, digest: str) -> Artifact:
@@ -141,11 +141,11 @@ def _engine(store: Store, runtime: str, component: Component, digest: str) -> Ar
     return engine
 
 
-def _facts(engines: Mapping[str, Artifact], state_slots: int) -> Facts:
+def _facts(engines: Mapping[str, Artifact], state_slots: int) -> ModelFacts:
     known = {name: engine.manifest.extra["facts"] for name, engine in engines.items()}
     known["scheduler"] = {"slots": state_slots}
     try:
-        return Facts.merge(known)
+        return ModelFacts.merge(known)
     except ValueError as error:
         raise BadInputError(Reason.COMPONENT_MISMATCH, f"components do not fit each other: {error}") from error
 
@@ -158,10 +158,10 @@ def code_files() -> Mapping[str, Path]:
 
 
 def _code_digest() -> str:
-    return digests.of_json({name: digests.of_file(path) for name, path in code_files().items()})
+    return digests.json_digest({name: digests.file_digest(path) for name, path in code_files().items()})
 
 
-def _write(parts: Parts, folder: Path) -> Mapping[str, Any]:
+def _write(parts: RepositoryInputs, folder: Path) -> Mapping[str, Any]:
     root = folder / "models"
     models = unroll.models(parts.facts, parts.spec.engines, parts.control_nets, parts.tiers)
     ensembles = [unroll.ensemble(tier, models) for tier in parts.tiers]
@@ -169,26 +169,26 @@ def _write(parts: Parts, folder: Path) -> Mapping[str, Any]:
         unroll.json_ensemble(tier, ensemble) for tier, ensemble in zip(parts.tiers, ensembles, strict=True)
     ]
     for ensemble in (*ensembles, *json_ensembles):
-        check(ensemble)
+        validate_ensemble(ensemble)
     renderer = Renderer(_TEMPLATES, parts.spec.shapes.batch.max, parts.spec.batching)
     used = {step.model.name: step.model for ensemble in ensembles for step in ensemble.steps}
     for model in used.values():
         _write_model(parts, root, renderer, model)
     for ensemble in (*ensembles, *json_ensembles):
         # Triton wants a version folder even where nothing is in it; git and object stores drop empty ones.
-        _put(root / ensemble.name / _VERSION / ".keep", "")
-        _put(root / ensemble.name / "config.pbtxt", renderer.ensemble(ensemble))
+        _write_text(root / ensemble.name / _VERSION / ".keep", "")
+        _write_text(root / ensemble.name / "config.pbtxt", renderer.ensemble(ensemble))
     return {
         "ensembles": [ensemble.name for ensemble in ensembles],
         "stateSlots": parts.facts.slots,
         "shapes": parts.spec.shapes.model_dump(),
         "serverFlags": list(serving.server_flags(parts.spec.runtime, parts.facts, parts.spec.shapes)),
-        "vramBytes": serving.vram_bytes(parts.spec.runtime, _memory(parts), parts.facts, parts.spec.shapes),
-        "requests": {ensemble.name: golden_request(ensemble, parts.facts, parts.spec.shapes) for ensemble in ensembles},
+        "vramBytes": serving.gpu_memory_bytes(parts.spec.runtime, _memory(parts), parts.facts, parts.spec.shapes),
+        "requests": {ensemble.name: smoke_request(ensemble, parts.facts, parts.spec.shapes) for ensemble in ensembles},
     }
 
 
-def _memory(parts: Parts) -> Iterator[serving.EngineMemory]:
+def _memory(parts: RepositoryInputs) -> Iterator[serving.EngineMemory]:
     """Of all engines; two models may share one."""
     for engine in {engine.manifest.digest: engine for engine in parts.engines.values()}.values():
         extra = engine.manifest.extra
@@ -198,7 +198,7 @@ def _memory(parts: Parts) -> Iterator[serving.EngineMemory]:
         )  # fmt: skip
 
 
-def _write_model(parts: Parts, root: Path, renderer: Renderer, model: Model) -> None:
+def _write_model(parts: RepositoryInputs, root: Path, renderer: Renderer, model: TritonModel) -> None:
     target = root / model.name / _VERSION
     if model.name in parts.engines:
         _write_engine(parts, root, renderer, model)
@@ -207,36 +207,36 @@ def _write_model(parts: Parts, root: Path, renderer: Renderer, model: Model) -> 
     if model.name == python_models.TOKENIZER_NAME:
         _write_tokenizer(parts, target)
     if model.name == python_models.PREPROCESSOR_NAME:
-        _put(
+        _write_text(
             target / "preprocessor.json",
             settings.preprocessor_config(parts.facts, parts.spec.shapes, parts.control_nets),
         )
     if model.name == python_models.CONDITIONER_NAME:
-        _put(
+        _write_text(
             target / "conditioner.json",
             settings.conditioner_config(parts.facts, parts.spec.shapes, parts.control_nets, parts.schedulers),
         )
 
 
-def _write_engine(parts: Parts, root: Path, renderer: Renderer, model: Model) -> None:
+def _write_engine(parts: RepositoryInputs, root: Path, renderer: Renderer, model: TritonModel) -> None:
     engine = parts.engines[model.name]
     if parts.spec.runtime == "tensorrt":
         component, facts = Component(engine.manifest.extra["component"]), engine.manifest.extra["facts"]
-        plan = Plan(PLAN, optimisation_profiles(component, facts, parts.spec.shapes))
-        _put(root / model.name / "config.pbtxt", renderer.engine(model, plan))
+        plan = PlanFile(PLAN, optimisation_profiles(component, facts, parts.spec.shapes))
+        _write_text(root / model.name / "config.pbtxt", renderer.engine(model, plan))
         (root / model.name / _VERSION).mkdir()
     else:
         _python_model(root, model.name, _ONNX_RUNTIME, renderer.engine(model))
     _link_engine(root / model.name / _VERSION, engine)
 
 
-def _put(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
 
 def _python_model(root: Path, name: str, files: tuple[str, ...], config: str) -> None:
-    _put(root / name / "config.pbtxt", config)
+    _write_text(root / name / "config.pbtxt", config)
     target = root / name / _VERSION
     target.mkdir()
     shutil.copyfile(_MODELS / files[0], target / "model.py")
@@ -260,7 +260,7 @@ def _link_engine(target: Path, engine: Artifact) -> None:
             (target / name).symlink_to(up / Kind.ENGINE / engine.manifest.digest / name)
 
 
-def _write_tokenizer(parts: Parts, target: Path) -> None:
+def _write_tokenizer(parts: RepositoryInputs, target: Path) -> None:
     tokenizer = tokens.load(parts.source.path / "tokenizer")
     if parts.facts.vocabulary:
         tokens.check_embeddings(tokenizer, parts.facts.vocabulary)
@@ -271,4 +271,4 @@ def _write_tokenizer(parts: Parts, target: Path) -> None:
             f"the tokenizer makes {length} tokens, the text encoder reads {parts.facts.text_length}: "
             "model_max_length and max_position_embeddings must be equal",
         )
-    _put(target / "tokenizer.json", tokenizer.to_str(pretty=True))
+    _write_text(target / "tokenizer.json", tokenizer.to_str(pretty=True))

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
     from diffusion_builder.repository.graph import Ensemble
     from diffusion_contract.spec import Shapes
-    from diffusion_contract.tensors import DType, Facts
+    from diffusion_contract.tensors import DType, ModelFacts
 
 _PROMPT = "a picture"
 # Edge of the images that are sent; the server resizes them.
 _EDGE = 64
 
 
-def golden_request(ensemble: Ensemble, facts: Facts, shapes: Shapes) -> list[Mapping[str, Any]]:
+def smoke_request(ensemble: Ensemble, facts: ModelFacts, shapes: Shapes) -> list[Mapping[str, Any]]:
     """Tensors of the request: name, datatype and shape; data where any numbers would not do.
 
     Args:
@@ -40,7 +40,7 @@ def golden_request(ensemble: Ensemble, facts: Facts, shapes: Shapes) -> list[Map
     return tensors + [_tensor(name, dtypes[name], shape) for name, shape in _shapes(dtypes, facts)]
 
 
-def _shapes(dtypes: Mapping[str, DType], facts: Facts) -> Iterator[tuple[str, Sequence[int]]]:
+def _shapes(dtypes: Mapping[str, DType], facts: ModelFacts) -> Iterator[tuple[str, Sequence[int]]]:
     if python_models.PROMPT.name not in dtypes:
         for embeddings in (python_models.PROMPT_EMBEDDINGS, python_models.NEGATIVE_PROMPT_EMBEDDINGS):
             yield embeddings.name, (facts.text_length, facts.text_width)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffusion_contract.tensors import DType
 
 # One mistake in a map shows at several places; more than a few lines help nobody.
-_SHOWN = 5
+_MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Model:
+class TritonModel:
     """A model of the repository, as its config.pbtxt declares it."""
 
     name: str
@@ -43,10 +43,10 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Step:
+class EnsembleStep:
     """One use of a model in an ensemble: port name to tensor name."""
 
-    model: Model
+    model: TritonModel
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
 
@@ -58,18 +58,18 @@ class Ensemble:
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[EnsembleStep, ...]
 
 
 @dataclass(frozen=True)
-class _End:
+class _Endpoint:
     """One end of a tensor: where it is, and what is declared there."""
 
     place: str
     port: Port
 
 
-def check(ensemble: Ensemble) -> None:
+def validate_ensemble(ensemble: Ensemble) -> None:
     """Check an ensemble.
 
     Raises:
@@ -77,7 +77,7 @@ def check(ensemble: Ensemble) -> None:
     """
     problems = list(_problems(ensemble))
     if problems:
-        raise BadInputError(Reason.INVALID_ENSEMBLE, f"{ensemble.name}: {'; '.join(problems[:_SHOWN])}")
+        raise BadInputError(Reason.INVALID_ENSEMBLE, f"{ensemble.name}: {'; '.join(problems[:_MAX_LISTED])}")
 
 
 def _problems(ensemble: Ensemble) -> Iterator[str]:
@@ -90,22 +90,22 @@ def _problems(ensemble: Ensemble) -> Iterator[str]:
         if tensor in by_name:
             yield from _mismatch(tensor, by_name[tensor], consumer)
     for port in ensemble.outputs:
-        yield from _unread(ensemble, port.name)
+        yield from _unread_inputs(ensemble, port.name)
 
 
-def _unread(ensemble: Ensemble, output: str) -> Iterator[str]:
+def _unread_inputs(ensemble: Ensemble, output: str) -> Iterator[str]:
     """Inputs that nothing on the way to an output reads.
 
     Triton leaves out the steps that the requested outputs do not need, going backwards from the tensors that nobody
     reads any more. It takes an input of the ensemble among those for an output of step 0 and may leave that out too.
     """
-    reached = behind(ensemble, [output])
+    reached = ancestors(ensemble, [output])
     for port in ensemble.inputs:
         if port.name not in reached:
             yield f"input {port.name} is read by no step that output {output} needs"
 
 
-def behind(ensemble: Ensemble, tensors: Iterable[str]) -> set[str]:
+def ancestors(ensemble: Ensemble, tensors: Iterable[str]) -> set[str]:
     """The tensors that these are made from, directly or not, and themselves."""
     makers = {tensor: step for step in ensemble.steps for tensor in step.outputs.values()}
     open_, reached = list(tensors), set[str]()
@@ -117,28 +117,28 @@ def behind(ensemble: Ensemble, tensors: Iterable[str]) -> set[str]:
     return reached
 
 
-def _place(index: int, step: Step) -> str:
+def _place(index: int, step: EnsembleStep) -> str:
     return f"step {index} ({step.model.name})"
 
 
-def _producers(ensemble: Ensemble) -> Iterator[tuple[str, _End]]:
+def _producers(ensemble: Ensemble) -> Iterator[tuple[str, _Endpoint]]:
     for port in ensemble.inputs:
-        yield port.name, _End("the ensemble's input", port)
+        yield port.name, _Endpoint("the ensemble's input", port)
     for index, step in enumerate(ensemble.steps):
         ports = {port.name: port for port in step.model.outputs}
         for name, tensor in step.outputs.items():
             if name in ports:
-                yield tensor, _End(_place(index, step), ports[name])
+                yield tensor, _Endpoint(_place(index, step), ports[name])
 
 
-def _consumers(ensemble: Ensemble) -> Iterator[tuple[str, _End]]:
+def _consumers(ensemble: Ensemble) -> Iterator[tuple[str, _Endpoint]]:
     for index, step in enumerate(ensemble.steps):
         ports = {port.name: port for port in step.model.inputs}
         for name, tensor in step.inputs.items():
             if name in ports:
-                yield tensor, _End(_place(index, step), ports[name])
+                yield tensor, _Endpoint(_place(index, step), ports[name])
     for port in ensemble.outputs:
-        yield port.name, _End("the ensemble's output", port)
+        yield port.name, _Endpoint("the ensemble's output", port)
 
 
 def _unmapped(ensemble: Ensemble) -> Iterator[str]:
@@ -161,7 +161,9 @@ def _unmapped(ensemble: Ensemble) -> Iterator[str]:
             yield f"{place} has only optional inputs: a request without any of them must not reach a model"
 
 
-def _names(ensemble: Ensemble, producers: list[tuple[str, _End]], consumers: list[tuple[str, _End]]) -> Iterator[str]:
+def _names(
+    ensemble: Ensemble, producers: list[tuple[str, _Endpoint]], consumers: list[tuple[str, _Endpoint]]
+) -> Iterator[str]:
     for tensor, count in Counter(name for name, _ in producers).items():
         if count > 1:
             yield f"tensor {tensor} is produced {count} times"
@@ -178,7 +180,7 @@ def _names(ensemble: Ensemble, producers: list[tuple[str, _End]], consumers: lis
             yield f"output {port.name} is also read by a step: it must come from a terminal model"
 
 
-def _mismatch(tensor: str, producer: _End, consumer: _End) -> Iterator[str]:
+def _mismatch(tensor: str, producer: _Endpoint, consumer: _Endpoint) -> Iterator[str]:
     given, taken = producer.port, consumer.port
     if given.dtype is not taken.dtype:
         yield (f"tensor {tensor} is {given.dtype} at {producer.place} and {taken.dtype} at {consumer.place}")

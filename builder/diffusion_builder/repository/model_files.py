@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusion_builder.repository.tiers import Choice
+    from diffusion_builder.repository.tiers import NamedScheduler
     from diffusion_contract.spec import Shapes
-    from diffusion_contract.tensors import Facts
+    from diffusion_contract.tensors import ModelFacts
 
 # CLIP's own, which every IP-Adapter's image encoder was trained with (transformers' OPENAI_CLIP_MEAN and _STD).
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def conditioner_config(facts: Facts, shapes: Shapes, control_nets: Sequence[str], schedulers: Sequence[Choice]) -> str:
+def conditioner_config(
+    facts: ModelFacts, shapes: Shapes, control_nets: Sequence[str], schedulers: Sequence[NamedScheduler]
+) -> str:
     """The conditioner's `conditioner.json`."""
     return _text(
         {
@@ -36,7 +38,7 @@ def conditioner_config(facts: Facts, shapes: Shapes, control_nets: Sequence[str]
     )
 
 
-def preprocessor_config(facts: Facts, shapes: Shapes, control_nets: Sequence[str]) -> str:
+def preprocessor_config(facts: ModelFacts, shapes: Shapes, control_nets: Sequence[str]) -> str:
     """The preprocessor's `preprocessor.json`."""
     reads_references = facts.image_size > 0
     return _text(
@@ -50,7 +52,7 @@ def preprocessor_config(facts: Facts, shapes: Shapes, control_nets: Sequence[str
     )
 
 
-def _sizes(facts: Facts, shapes: Shapes) -> dict[str, object]:
+def _sizes(facts: ModelFacts, shapes: Shapes) -> dict[str, object]:
     return {
         "pixelsPerLatent": facts.pixels_per_latent,
         "height": shapes.height.model_dump(),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusion_builder.engines.tensorrt.profiles import Profile
-    from diffusion_builder.repository.graph import Ensemble, Model, Port
+    from diffusion_builder.repository.graph import Ensemble, Port, TritonModel
     from diffusion_contract.assembly import Queues
 
 # Models of the denoising loop share one resource, so that a request that has to wait waits at a short model and not at
@@ -27,7 +27,7 @@ _CONTROLNETS, _CONTROLNET = f"{MODEL_NAMES[Component.CONTROLNET]}_", 200
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlanFile:
     """What a configuration says of a TensorRT engine.
 
     Args:
@@ -76,7 +76,7 @@ class Renderer:
         self._max_batch = max_batch
         self._batching = batching
 
-    def engine(self, model: Model, plan: Plan | None = None) -> str:
+    def engine(self, model: TritonModel, plan: PlanFile | None = None) -> str:
         """A model with an engine: requests wait for company as the batching settings say.
 
         Args:
@@ -85,7 +85,7 @@ class Renderer:
         """
         return self._model(model, plan, self._batching)
 
-    def python(self, model: Model) -> str:
+    def python(self, model: TritonModel) -> str:
         """A model without an engine: whatever is queued is handled together, nothing waits."""
         return self._model(model, None, None)
 
@@ -93,7 +93,7 @@ class Renderer:
         """An ensemble with all its steps."""
         return self._render("ensemble.pbtxt.j2", ensemble=ensemble)
 
-    def _model(self, model: Model, plan: Plan | None, batching: Queues | None) -> str:
+    def _model(self, model: TritonModel, plan: PlanFile | None, batching: Queues | None) -> str:
         warm_ups = warm_up(model, plan) if plan else ()
         turn = self._turn(model.name)
         priorities = self._batching.priorities and model.name == _DENOISER
@@ -111,7 +111,7 @@ class Renderer:
         return self._environment.get_template(template).render(max_batch=self._max_batch, **values)
 
 
-def warm_up(model: Model, plan: Plan) -> tuple[WarmUp, ...]:
+def warm_up(model: TritonModel, plan: PlanFile) -> tuple[WarmUp, ...]:
     """One request per profile, of the shapes that it is tuned for: what is loaded late is loaded before the first user.
 
     Dimensions that the model's configuration fixes stay as they are.
@@ -120,11 +120,11 @@ def warm_up(model: Model, plan: Plan) -> tuple[WarmUp, ...]:
     for profile in plan.profiles:
         tuned = {item.name: item.opt for item in profile}
         batch = max(opt[0] for opt in tuned.values())
-        inputs = tuple(_tuned(port, tuned[port.name][1:]) for port in model.inputs)
+        inputs = tuple(_opt_shape(port, tuned[port.name][1:]) for port in model.inputs)
         requests.append(WarmUp(f"batch of {batch}", batch, inputs))
     return tuple(requests)
 
 
-def _tuned(port: Port, opt: tuple[int, ...]) -> Port:
+def _opt_shape(port: Port, opt: tuple[int, ...]) -> Port:
     dims = tuple(usual if dim < 0 else dim for dim, usual in zip(port.dims, opt, strict=True))
     return type(port)(port.name, port.dtype, dims)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from diffusion_contract.spec import Shapes
-    from diffusion_contract.tensors import Facts
+    from diffusion_contract.tensors import ModelFacts
 
 TENSORRT = "tensorrt"
 _MIB = 1 << 20
@@ -53,7 +53,7 @@ class EngineMemory:
     activations: tuple[int, ...] = ()
 
 
-def server_flags(runtime: str, facts: Facts, shapes: Shapes) -> tuple[str, ...]:
+def server_flags(runtime: str, facts: ModelFacts, shapes: Shapes) -> tuple[str, ...]:
     """Flags of tritonserver.
 
     Args:
@@ -68,7 +68,7 @@ def server_flags(runtime: str, facts: Facts, shapes: Shapes) -> tuple[str, ...]:
     return (*flags, f"--cuda-memory-pool-byte-size=0:{pool_bytes(facts, shapes)}")
 
 
-def pool_bytes(facts: Facts, shapes: Shapes) -> int:
+def pool_bytes(facts: ModelFacts, shapes: Shapes) -> int:
     """GPU memory for the tensors between steps, in bytes: whole powers of two of MiB, at least 64 MiB.
 
     When the pool is used up, Triton keeps tensors in host memory, and every step copies them.
@@ -81,7 +81,7 @@ def pool_bytes(facts: Facts, shapes: Shapes) -> int:
     return max(64, 1 << (-(-needed // _MIB) - 1).bit_length()) * _MIB
 
 
-def vram_bytes(runtime: str, engines: Iterable[EngineMemory], facts: Facts, shapes: Shapes) -> int:
+def gpu_memory_bytes(runtime: str, engines: Iterable[EngineMemory], facts: ModelFacts, shapes: Shapes) -> int:
     """GPU memory of one server, in bytes; 0 without a GPU.
 
     The sum of: every engine's plan, which is about its weights; for each of its optimisation profiles what an execution

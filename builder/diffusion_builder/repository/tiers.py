@@ -23,7 +23,7 @@ _STOCHASTIC = {SchedulerType.DDIM, SchedulerType.DDPM, SchedulerType.EULER_ANCES
 
 
 @dataclass(frozen=True)
-class Choice:
+class NamedScheduler:
     """A scheduler that requests may choose.
 
     Args:
@@ -35,9 +35,9 @@ class Choice:
     settings: SchedulerSettings
 
 
-def judged(
+def validated_schedulers(
     checkpoint: Path, listed: Sequence[Scheduler], pipelines: Iterable[EnsembleSpec]
-) -> tuple[tuple[Choice, ...], int]:
+) -> tuple[tuple[NamedScheduler, ...], int]:
     """Make every schedule that will be served.
 
     Args:
@@ -51,11 +51,11 @@ def judged(
     Raises:
         BadInputError: the checkpoint's configuration, the settings and the step counts do not go together.
     """
-    schedulers = choices(listed, read_json(checkpoint, "scheduler/scheduler_config.json"))
+    schedulers = named_schedulers(listed, read_json(checkpoint, "scheduler/scheduler_config.json"))
     return schedulers, slots(schedulers, sorted({steps for item in pipelines for steps in item.steps}))
 
 
-def choices(listed: Sequence[Scheduler], config: Mapping[str, Any]) -> tuple[Choice, ...]:
+def named_schedulers(listed: Sequence[Scheduler], config: Mapping[str, Any]) -> tuple[NamedScheduler, ...]:
     """Read the checkpoint's configuration as each of the listed schedulers would.
 
     Args:
@@ -67,14 +67,16 @@ def choices(listed: Sequence[Scheduler], config: Mapping[str, Any]) -> tuple[Cho
     """
     try:
         return tuple(
-            Choice(one.request_name, SchedulerSettings.from_config(SchedulerType(one.type), config, one.overrides()))
+            NamedScheduler(
+                one.request_name, SchedulerSettings.from_config(SchedulerType(one.type), config, one.overrides())
+            )
             for one in listed
         )
     except ScheduleError as error:
         raise BadInputError(Reason.UNSUPPORTED_SCHEDULER, str(error)) from error
 
 
-def slots(schedulers: Sequence[Choice], steps: Sequence[int]) -> int:
+def slots(schedulers: Sequence[NamedScheduler], steps: Sequence[int]) -> int:
     """State slots of the scheduler that has most.
 
     Raises:
@@ -92,7 +94,7 @@ def slots(schedulers: Sequence[Choice], steps: Sequence[int]) -> int:
     return most
 
 
-def tiers(spec: AssembleSpec, schedulers: Sequence[Choice]) -> tuple[Tier, ...]:
+def tiers(spec: AssembleSpec, schedulers: Sequence[NamedScheduler]) -> tuple[Tier, ...]:
     """All ensembles of a repository.
 
     The schedulers that call the denoiser as often as the default one share an ensemble; each other one has its own.
@@ -102,7 +104,7 @@ def tiers(spec: AssembleSpec, schedulers: Sequence[Choice]) -> tuple[Tier, ...]:
     )
 
 
-def _tiers(pipeline: EnsembleSpec, steps: int, schedulers: Sequence[Choice]) -> Iterator[Tier]:
+def _tiers(pipeline: EnsembleSpec, steps: int, schedulers: Sequence[NamedScheduler]) -> Iterator[Tier]:
     usual = calls_for(schedulers[0].settings.type, steps)
     shared = [one for one in schedulers if calls_for(one.settings.type, steps) == usual]
     yield _tier(pipeline, steps, shared, None)
@@ -111,7 +113,7 @@ def _tiers(pipeline: EnsembleSpec, steps: int, schedulers: Sequence[Choice]) -> 
             yield _tier(pipeline, steps, [one], one.name)
 
 
-def _tier(pipeline: EnsembleSpec, steps: int, schedulers: Sequence[Choice], name: str | None) -> Tier:
+def _tier(pipeline: EnsembleSpec, steps: int, schedulers: Sequence[NamedScheduler], name: str | None) -> Tier:
     calls = calls_for(schedulers[0].settings.type, steps)
     return Tier(
         pipeline.task,

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifyReport:
     """How much was compared."""
 
     files: int
     size: int
 
 
-def verify(store: Store, repository: Artifact) -> Verified:
+def verify(store: Store, repository: Artifact) -> VerifyReport:
     """Check every file of a repository and of the artifacts that it links to.
 
     Raises:
@@ -33,16 +33,16 @@ def verify(store: Store, repository: Artifact) -> Verified:
     """
     artifacts = {repository.path: repository}
     for name, target in repository.manifest.links.items():
-        linked = _linked(store, repository, name, target)
+        linked = _linked_artifact(store, repository, name, target)
         artifacts[linked.path] = linked
     for artifact in artifacts.values():
         for name, entry in artifact.manifest.files.items():
             _check_file(artifact.path / name, entry.sha256, entry.size)
     manifests = [artifact.manifest for artifact in artifacts.values()]
-    return Verified(sum(len(item.files) for item in manifests), sum(item.size for item in manifests))
+    return VerifyReport(sum(len(item.files) for item in manifests), sum(item.size for item in manifests))
 
 
-def _linked(store: Store, repository: Artifact, name: str, target: str) -> Artifact:
+def _linked_artifact(store: Store, repository: Artifact, name: str, target: str) -> Artifact:
     """The artifact that a link of the repository leads to, by name and not by following it."""
     path = repository.path / name
     if not path.is_symlink() or str(path.readlink()) != target:
@@ -67,7 +67,7 @@ def _check_file(path: Path, sha256: str, size: int) -> None:
     try:
         if path.is_symlink() or path.stat().st_size != size:
             raise _damaged(path, f"it should be a file of {size} bytes")
-        found = digests.of_file(path)
+        found = digests.file_digest(path)
     except OSError as error:
         raise _damaged(path, str(error.strerror)) from error
     if found != sha256:

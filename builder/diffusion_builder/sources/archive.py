@@ -70,7 +70,7 @@ class ArchiveOrigin:
 
 
 @contextmanager
-def opened(path: Path, name: str) -> Iterator[Origin]:
+def open_archive(path: Path, name: str) -> Iterator[Origin]:
     """Open and judge an archive.
 
     Args:
@@ -87,7 +87,7 @@ def opened(path: Path, name: str) -> Iterator[Origin]:
         stream.seek(0)
         if head.startswith(b"PK"):
             with _readable(name):
-                archive = zipfile.ZipFile(_Careful(stream, name, names.MAX_TOTAL_BYTES))
+                archive = zipfile.ZipFile(_LimitedStream(stream, name, names.MAX_TOTAL_BYTES))
             with archive:
                 yield _zip(archive, name, limit)
         elif head.startswith(b"\x1f\x8b"):
@@ -97,7 +97,7 @@ def opened(path: Path, name: str) -> Iterator[Origin]:
             yield _tar(stream, name, limit)
 
 
-class _Careful:
+class _LimitedStream:
     """A stream that gives neither large pieces at once nor more than a limit in all."""
 
     def __init__(self, stream: IO[bytes], name: str, limit: int) -> None:
@@ -128,7 +128,7 @@ def _tar(stream: IO[bytes] | gzip.GzipFile, name: str, limit: int) -> ArchiveOri
     members: dict[str, tarfile.TarInfo] = {}
     total = 0
     with _readable(name):
-        careful = _Careful(stream, name, limit)  # type: ignore[arg-type] # GzipFile reads as a stream does
+        careful = _LimitedStream(stream, name, limit)  # type: ignore[arg-type] # GzipFile reads as a stream does
         # It owns nothing that would have to be closed: the stream is the caller's.
         archive = tarfile.open(fileobj=careful, mode="r:", encoding="utf-8")  # type: ignore[call-overload] # noqa: SIM115
         for member in archive:

@@ -30,7 +30,7 @@ _TIMEOUT_SECONDS = 60.0
 _ATTEMPTS = 5
 _FIRST_WAIT_SECONDS = 0.1
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
-_LATER = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+_RETRYABLE = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 _RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 
 
@@ -77,11 +77,11 @@ class Download:
         """
         continued = target.exists()
         self._complete(target, on_file, on_size)
-        if continued and digests.of_file(target) != self.sha256:
+        if continued and digests.file_digest(target) != self.sha256:
             # What was left may be damaged; only a download of its own can blame the server.
             target.unlink()
             self._complete(target, on_file, on_size)
-        found = digests.of_file(target)
+        found = digests.file_digest(target)
         if found != self.sha256:
             target.unlink()
             raise BadInputError(
@@ -95,9 +95,9 @@ class Download:
             try:
                 with self._open(before) as response:
                     self._append(response, target, on_file, on_size)
-            except _Whole:
+            except _AlreadyComplete:
                 return
-            except _Broken as error:
+            except _ConnectionLostError as error:
                 failures = 1 if _size(target) > before else failures + 1
                 if failures >= _ATTEMPTS:
                     raise UnavailableError(
@@ -120,14 +120,14 @@ class Download:
             error.close()
             raise self._refused(error.code) from error
         except (OSError, http.client.HTTPException) as error:
-            raise _Broken(_words(error)) from error
+            raise _ConnectionLostError(_error_text(error)) from error
         return response
 
-    def _refused(self, status: int) -> BuilderError | _Broken | _Whole:
+    def _refused(self, status: int) -> BuilderError | _ConnectionLostError | _AlreadyComplete:
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return _Whole()
-        if status in _LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return _Broken(f"status {status}")
+            return _AlreadyComplete()
+        if status in _RETRYABLE or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _ConnectionLostError(f"status {status}")
         if status in _DENIED:
             return BadInputError(Reason.ACCESS_DENIED, f"access to {self.name} is denied (status {status})")
         return BadInputError(Reason.SOURCE_NOT_FOUND, f"there is no {self.name} (status {status}): check the address")
@@ -141,7 +141,7 @@ class Download:
     ) -> None:
         begin = _begin(response)
         if begin > _size(target):
-            raise _Broken(f"the server begins at byte {begin}")
+            raise _ConnectionLostError(f"the server begins at byte {begin}")
         length = response.headers.get("Content-Length")
         total = begin + int(length) if length and length.isdigit() else None
         names.check_total(self.name, total or 0)
@@ -154,14 +154,14 @@ class Download:
                 names.check_total(self.name, done)
                 on_file("archive", done / total if total else 0.0)
         if total is not None and done < total:
-            raise _Broken(f"the connection broke after {done} of {total} bytes")
+            raise _ConnectionLostError(f"the connection broke after {done} of {total} bytes")
 
 
-class _Broken(Exception):  # noqa: N818 - never leaves this module
+class _ConnectionLostError(Exception):
     """A connection that may work the next time."""
 
 
-class _Whole(Exception):  # noqa: N818 - never leaves this module
+class _AlreadyComplete(Exception):  # noqa: N818 - never leaves this module
     """Nothing is left to download, so all of it is here; whether it is right, its SHA-256 tells."""
 
 
@@ -187,7 +187,7 @@ def _begin(response: http.client.HTTPResponse) -> int:
         return 0
     found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if not found:
-        raise _Broken("the server sends a part without saying which")
+        raise _ConnectionLostError("the server sends a part without saying which")
     return int(found[1])
 
 
@@ -195,10 +195,10 @@ def _read(response: IO[bytes]) -> bytes:
     try:
         return response.read(_CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _Broken(_words(error)) from error
+        raise _ConnectionLostError(_error_text(error)) from error
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return str(getattr(error, "reason", "") or error) or type(error).__name__
 
 

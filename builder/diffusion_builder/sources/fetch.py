@@ -63,11 +63,11 @@ def from_hub(
     hub = connect()
     listing = hub.files(reference)
     with tempfile.TemporaryDirectory() as scratch:
-        files = _choose(HubOrigin(hub, reference, listing, Path(scratch)), selection)
+        files = _select(HubOrigin(hub, reference, listing, Path(scratch)), selection)
     needed = sum(listing[name].size for name in files.values())
 
     def write(folder: Path) -> Mapping[str, Any]:
-        return _bring(HubOrigin(hub, reference, listing, scratch_of(folder)), files, folder, selection, on_file)
+        return _copy_all(HubOrigin(hub, reference, listing, scratch_of(folder)), files, folder, selection, on_file)
 
     return store.publish(Recipe(Kind.SOURCE, inputs, needed_bytes=needed, resumable=True), write)
 
@@ -98,13 +98,13 @@ def from_folder(
         folder, selection = folder / selection.prefix, replace(selection, subfolder=None)
     try:
         origin = FolderOrigin(folder, root)
-        files = _choose(origin, selection)
-        hashes = {target: digests.of_file(origin.path(name)) for target, name in files.items()}
+        files = _select(origin, selection)
+        hashes = {target: digests.file_digest(origin.path(name)) for target, name in files.items()}
     except OSError as error:
         raise BadInputError(Reason.SOURCE_NOT_FOUND, f"{folder} cannot be read: {error}") from error
 
     def write(target: Path) -> Mapping[str, Any]:
-        extra = _bring(origin, files, target, selection, on_file)
+        extra = _copy_all(origin, files, target, selection, on_file)
         if extra["components"] != _contents(hashes):
             raise UnavailableError(
                 Reason.SOURCE_CHANGED, f"files in {folder} changed while they were copied; it is tried again"
@@ -131,10 +131,10 @@ def from_archive(
     def write(folder: Path) -> Mapping[str, Any]:
         file = scratch_of(folder) / "archive"
         download.run(file, on_file, lambda size: trouble.require_space(folder, size))
-        with archive.opened(file, download.name) as origin:
-            files = _choose(origin, selection)
+        with archive.open_archive(file, download.name) as origin:
+            files = _select(origin, selection)
             trouble.require_space(folder, sum(origin.sizes[name] for name in files.values()))
-            return _bring(origin, files, folder, selection, on_file)
+            return _copy_all(origin, files, folder, selection, on_file)
 
     inputs = {"version": _version(selection), "archive": download.sha256, **selection.inputs()}
     return store.publish(Recipe(Kind.SOURCE, inputs, resumable=True), write)
@@ -144,22 +144,22 @@ def _version(selection: Selection) -> int:
     return _VERSIONS.get(selection.part, _FETCH_VERSION)
 
 
-def _choose(origin: Origin, selection: Selection) -> Mapping[str, str]:
+def _select(origin: Origin, selection: Selection) -> Mapping[str, str]:
     """Which files are taken, by the name that they get in the store."""
     names.check_paths(origin.sizes)
     index = selection.prefix + layout.MODEL_INDEX
     if selection.component is None and index in origin.sizes:
         # Refuse another kind of checkpoint by what it says it is, not by what it lacks.
         with tempfile.TemporaryDirectory() as folder:
-            _take(origin, index, layout.MODEL_INDEX, Path(folder))
+            _copy(origin, index, layout.MODEL_INDEX, Path(folder))
             layout.check_index(judge.read_json(Path(folder), layout.MODEL_INDEX))
-    files = layout.choose(tuple(origin.sizes), selection)
+    files = layout.select_files(tuple(origin.sizes), selection)
     names.check_used(files.values(), origin.sizes.keys())
     names.check_sizes({name: origin.sizes[name] for name in files.values()})
     return files
 
 
-def _bring(
+def _copy_all(
     origin: Origin, files: Mapping[str, str], folder: Path, selection: Selection, on_file: OnFile
 ) -> Mapping[str, Any]:
     """Take all files into a folder and judge them: kilobytes before gigabytes."""
@@ -167,16 +167,16 @@ def _bring(
     targets = {name: target for target, name in files.items()}
     small = origin.ordered(name for target, name in files.items() if not names.is_weights(target))
     large = origin.ordered(name for target, name in files.items() if names.is_weights(target))
-    for batch, check in ((small, judge.texts), (large, judge.weights)):
+    for batch, check in ((small, judge.validate_texts), (large, judge.validate_weights)):
         for name in batch:
-            _take(origin, name, targets[name], folder)
+            _copy(origin, name, targets[name], folder)
             copied += origin.sizes[name]
             on_file(name, copied / total)
         check(folder, tuple(sorted(files)), selection)
-    return judge.inspect(folder, selection)
+    return judge.inspect_source(folder, selection)
 
 
-def _take(origin: Origin, name: str, target: str, folder: Path) -> None:
+def _copy(origin: Origin, name: str, target: str, folder: Path) -> None:
     path = folder / target
     path.parent.mkdir(parents=True, exist_ok=True)
     origin.copy(name, path)
@@ -189,4 +189,4 @@ def _contents(hashes: Mapping[str, str]) -> Mapping[str, str]:
         path = PurePosixPath(target)
         if len(path.parts) > 1:
             parts.setdefault(path.parts[0], {})[path.name] = sha256
-    return {part: digests.of_json(files) for part, files in parts.items()}
+    return {part: digests.json_digest(files) for part, files in parts.items()}

@@ -18,7 +18,7 @@ _EVERYTHING = Selection()
 _INDEX = ".safetensors.index.json"
 
 
-def texts(folder: Path, files: Sequence[str], selection: Selection) -> None:
+def validate_texts(folder: Path, files: Sequence[str], selection: Selection) -> None:
     """Judge everything but the weights.
 
     Args:
@@ -42,7 +42,7 @@ def texts(folder: Path, files: Sequence[str], selection: Selection) -> None:
         layout.check_index(read_json(folder, layout.MODEL_INDEX))
 
 
-def weights(folder: Path, files: Sequence[str], _selection: Selection) -> None:
+def validate_weights(folder: Path, files: Sequence[str], _selection: Selection) -> None:
     """Judge the weights by their headers.
 
     Raises:
@@ -54,7 +54,7 @@ def weights(folder: Path, files: Sequence[str], _selection: Selection) -> None:
             safetensors_header.check(folder / name, name)
 
 
-def inspect(folder: Path, selection: Selection = _EVERYTHING) -> Mapping[str, Any]:
+def inspect_source(folder: Path, selection: Selection = _EVERYTHING) -> Mapping[str, Any]:
     """Judge a fetched source and compute each part's content digest.
 
     Returns:
@@ -64,12 +64,12 @@ def inspect(folder: Path, selection: Selection = _EVERYTHING) -> Mapping[str, An
         BadInputError: it is unsafe or incomplete.
     """
     files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
-    texts(folder, files, selection)
-    weights(folder, files, selection)
+    validate_texts(folder, files, selection)
+    validate_weights(folder, files, selection)
     components: dict[str, str] = {}
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        contents = {path.name: digests.of_file(path) for path in part.iterdir() if path.is_file()}
-        components[part.name] = digests.of_json(contents)
+        contents = {path.name: digests.file_digest(path) for path in part.iterdir() if path.is_file()}
+        components[part.name] = digests.json_digest(contents)
     pipeline = "" if selection.component else read_json(folder, layout.MODEL_INDEX)["_class_name"]
     return {"pipelineClass": pipeline, "components": components}
 

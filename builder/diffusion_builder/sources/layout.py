@@ -24,7 +24,7 @@ PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckpointFolder:
     """A subfolder of a checkpoint.
 
     Args:
@@ -42,15 +42,15 @@ class Part:
     optional: tuple[str, ...] = ()
 
 
-PARTS = (
-    Part("text_encoder", ("CLIPTextModel",), "model", ("config.json",)),
-    Part("unet", ("UNet2DConditionModel",), "diffusion_pytorch_model", ("config.json",)),
-    Part("vae", ("AutoencoderKL",), "diffusion_pytorch_model", ("config.json",)),
-    Part(
+CHECKPOINT_FOLDERS = (
+    CheckpointFolder("text_encoder", ("CLIPTextModel",), "model", ("config.json",)),
+    CheckpointFolder("unet", ("UNet2DConditionModel",), "diffusion_pytorch_model", ("config.json",)),
+    CheckpointFolder("vae", ("AutoencoderKL",), "diffusion_pytorch_model", ("config.json",)),
+    CheckpointFolder(
         "tokenizer", ("CLIPTokenizer", "CLIPTokenizerFast"), None, ("tokenizer_config.json",),
         ("vocab.json", "merges.txt", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
     ),
-    Part("scheduler", (), None, ("scheduler_config.json",)),
+    CheckpointFolder("scheduler", (), None, ("scheduler_config.json",)),
 )  # fmt: skip
 
 
@@ -58,22 +58,22 @@ LORA = "lora"
 # PEFT's own file with the strength of its adapter_model.safetensors.
 _LORA_SETTINGS = "adapter_config.json"
 # As many names as a message lists.
-_MAX_NAMED = 5
+_MAX_LISTED = 5
 IP_ADAPTER = "ip_adapter"
-IMAGE_ENCODER = Part("image_encoder", ("CLIPVisionModelWithProjection",), "model", ("config.json",))
+IMAGE_ENCODER = CheckpointFolder("image_encoder", ("CLIPVisionModelWithProjection",), "model", ("config.json",))
 # What can be fetched alone, besides a LoRA and an IP-Adapter, which are one file.
-_ALONE: Mapping[str, Part] = {
+_STANDALONE: Mapping[str, CheckpointFolder] = {
     part.name: part
     for part in (
-        *PARTS,
+        *CHECKPOINT_FOLDERS,
         IMAGE_ENCODER,
-        Part("controlnet", ("ControlNetModel",), "diffusion_pytorch_model", ("config.json",)),
-        Part("safety_checker", ("StableDiffusionSafetyChecker",), "model", ("config.json",)),
+        CheckpointFolder("controlnet", ("ControlNetModel",), "diffusion_pytorch_model", ("config.json",)),
+        CheckpointFolder("safety_checker", ("StableDiffusionSafetyChecker",), "model", ("config.json",)),
     )
 }
 # Engines are called by what they do; their weights lie in folders with older names.
 _ALIASES: Mapping[str, str] = {"denoiser": "unet", "vae_decoder": "vae", "vae_encoder": "vae"}
-COMPONENTS = (*sorted((*_ALONE, LORA, IP_ADAPTER)), *sorted(_ALIASES))
+COMPONENTS = (*sorted((*_STANDALONE, LORA, IP_ADAPTER)), *sorted(_ALIASES))
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,12 @@ def check_index(index: Mapping[str, Any]) -> str:
             Reason.UNSUPPORTED_PIPELINE,
             f"{MODEL_INDEX} names the pipeline class {pipeline!r}; served are: {', '.join(PIPELINES)}",
         )
-    for part in PARTS:
+    for part in CHECKPOINT_FOLDERS:
         _check_class(part, index.get(part.name))
     return pipeline
 
 
-def _check_class(part: Part, entry: object) -> None:
+def _check_class(part: CheckpointFolder, entry: object) -> None:
     if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:  # noqa: PLR2004 - [library, class]
         raise BadInputError(
             Reason.MISSING_COMPONENT, f"{MODEL_INDEX} has no {part.name}: the checkpoint must contain it"
@@ -181,7 +181,7 @@ def check_config(name: str, config: object) -> None:
     """
     if not isinstance(config, dict):
         raise BadInputError(Reason.INVALID_CONFIG, f"{name} must be a JSON object")
-    if name.endswith("config.json") and _holds(config, "auto_map"):
+    if name.endswith("config.json") and _contains_key(config, "auto_map"):
         raise BadInputError(
             Reason.REMOTE_CODE,
             f"{name} has auto_map, which makes loaders run Python code of the repository: remove it if the "
@@ -189,7 +189,7 @@ def check_config(name: str, config: object) -> None:
         )
 
 
-def _holds(value: object, key: str) -> bool:
+def _contains_key(value: object, key: str) -> bool:
     """Whether a key is anywhere in nested JSON; without recursion, which an attacker could exhaust."""
     waiting = [value]
     while waiting:
@@ -209,7 +209,7 @@ def check_component(name: str, config: Mapping[str, Any]) -> None:
     Raises:
         BadInputError: it says that it is of a class that is not served.
     """
-    part = _ALONE.get(PurePosixPath(name).parent.name)
+    part = _STANDALONE.get(PurePosixPath(name).parent.name)
     named = config.get("_class_name") or config.get("architectures") or []
     classes = named if isinstance(named, list) else [named]
     if part and classes and not set(map(str, classes)) & set(part.classes):
@@ -218,7 +218,7 @@ def check_component(name: str, config: Mapping[str, Any]) -> None:
         )
 
 
-def choose(names: Sequence[str], selection: Selection) -> Mapping[str, str]:
+def select_files(names: Sequence[str], selection: Selection) -> Mapping[str, str]:
     """Choose the files to take.
 
     Args:
@@ -237,18 +237,18 @@ def choose(names: Sequence[str], selection: Selection) -> Mapping[str, str]:
         folders = sorted({name.partition("/")[0] for name in names if "/" in name})
         raise BadInputError(
             Reason.MISSING_FILE,
-            f"there is no subfolder {selection.subfolder}; folders are: {', '.join(folders[:_MAX_NAMED]) or 'none'}",
+            f"there is no subfolder {selection.subfolder}; folders are: {', '.join(folders[:_MAX_LISTED]) or 'none'}",
         )
     if selection.part is None:
         files = _checkpoint(present, selection.variant)
     elif selection.part in (LORA, IP_ADAPTER):
         files = _single(selection.part, selection, present)
     else:
-        files = _component(_ALONE[selection.part], present, selection.variant)
+        files = _component(_STANDALONE[selection.part], present, selection.variant)
     return {target: prefix + name for target, name in sorted(files.items())}
 
 
-def _component(part: Part, present: set[str], variant: str | None) -> Mapping[str, str]:
+def _component(part: CheckpointFolder, present: set[str], variant: str | None) -> Mapping[str, str]:
     """A component in the folder of its name, or in the root."""
     prefix = f"{part.name}/" if f"{part.name}/{part.required[0]}" in present else ""
     inside = {name.removeprefix(prefix) for name in present if name.startswith(prefix)}
@@ -287,7 +287,7 @@ def _only_file(part: str, variant: str | None, present: set[str]) -> str:
             Reason.PICKLE_ONLY, f"the {part} is there only as a pickle, which can run code: convert it to safetensors"
         )
     what = f"{len(files)} files *{ending} are there"
-    known = f" ({', '.join(files[:_MAX_NAMED])})" if files else ""
+    known = f" ({', '.join(files[:_MAX_LISTED])})" if files else ""
     raise BadInputError(
         Reason.MISSING_FILE, f"{part}: {what}{known}: name one with --file (in a pipeline: {part}'s file)"
     )
@@ -297,7 +297,7 @@ def _checkpoint(present: set[str], variant: str | None) -> Mapping[str, str]:
     if MODEL_INDEX not in present:
         folders = sorted(str(PurePosixPath(name).parent) for name in present if PurePosixPath(name).name == MODEL_INDEX)
         where = (
-            f"it lies in {', '.join(folders[:_MAX_NAMED])}: name one with --subfolder (in a pipeline: the source's "
+            f"it lies in {', '.join(folders[:_MAX_LISTED])}: name one with --subfolder (in a pipeline: the source's "
             "subfolder)"
             if folders
             else "a checkpoint in diffusers layout is expected"
@@ -305,17 +305,17 @@ def _checkpoint(present: set[str], variant: str | None) -> Mapping[str, str]:
         raise BadInputError(Reason.MISSING_FILE, f"there is no {MODEL_INDEX}: {where}")
     folders_of = {
         part.name: {name.removeprefix(f"{part.name}/") for name in present if name.startswith(f"{part.name}/")}
-        for part in PARTS
+        for part in CHECKPOINT_FOLDERS
     }
     files = {MODEL_INDEX: MODEL_INDEX}
-    _check_variant([(part, folders_of[part.name]) for part in PARTS], variant)
-    for part in PARTS:
+    _check_variant([(part, folders_of[part.name]) for part in CHECKPOINT_FOLDERS], variant)
+    for part in CHECKPOINT_FOLDERS:
         chosen = _part_files(part, folders_of[part.name], variant)
         files |= {target: f"{part.name}/{name}" for target, name in chosen.items()}
     return files
 
 
-def _check_variant(folders: Sequence[tuple[Part, set[str]]], variant: str | None) -> None:
+def _check_variant(folders: Sequence[tuple[CheckpointFolder, set[str]]], variant: str | None) -> None:
     """Some part must have it, or the word is wrong."""
     known = {
         name for part, inside in folders if part.weights is not None for name in variants.variants(part.weights, inside)
@@ -327,7 +327,7 @@ def _check_variant(folders: Sequence[tuple[Part, set[str]]], variant: str | None
         )
 
 
-def _part_files(part: Part, inside: set[str], variant: str | None) -> Mapping[str, str]:
+def _part_files(part: CheckpointFolder, inside: set[str], variant: str | None) -> Mapping[str, str]:
     """Name in the store to name in the part's folder."""
     if not inside:
         raise BadInputError(Reason.MISSING_COMPONENT, f"there is no folder {part.name}: the checkpoint must contain it")
@@ -336,5 +336,5 @@ def _part_files(part: Part, inside: set[str], variant: str | None) -> Mapping[st
         raise BadInputError(Reason.MISSING_FILE, f"{part.name} lacks {', '.join(missing)}")
     files = {name: name for name in (*part.required, *part.optional) if name in inside}
     if part.weights is not None:
-        files |= variants.choose(part.name, part.weights, inside, variant)
+        files |= variants.select_weights(part.name, part.weights, inside, variant)
     return {f"{part.name}/{target}": name for target, name in files.items()}

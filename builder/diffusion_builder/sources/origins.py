@@ -60,7 +60,7 @@ class HubOrigin:
         self.hub.download(self.reference, name, self.scratch)
         path = self.scratch / name
         expected = self.listing[name].sha256
-        if expected and digests.of_file(path) != expected:
+        if expected and digests.file_digest(path) != expected:
             path.unlink()
             raise UnavailableError(
                 Reason.DIGEST_MISMATCH,

@@ -47,7 +47,7 @@ def check(path: Path, name: str) -> None:
     with path.open("rb") as stream:
         prefix = stream.read(_LENGTH_BYTES)
         if len(prefix) < _LENGTH_BYTES:
-            raise _bad(name, "it is shorter than its own header")
+            raise _invalid(name, "it is shorter than its own header")
         (length,) = struct.unpack("<Q", prefix)
         if length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
             # Only now: a sound header of 640 bytes begins as a pickle does.
@@ -55,7 +55,7 @@ def check(path: Path, name: str) -> None:
                 raise BadInputError(
                     Reason.PICKLE_ONLY, f"{name} is a pickle under another name, which can run code when it is loaded"
                 )
-            raise _bad(name, f"its header claims {length} bytes")
+            raise _invalid(name, f"its header claims {length} bytes")
         text = stream.read(length)
     _check_tensors(name, _parse(name, text), size - _LENGTH_BYTES - length)
 
@@ -64,15 +64,15 @@ def _parse(name: str, text: bytes) -> Mapping[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise _bad(name, "its header has an entry twice")
+            raise _invalid(name, "its header has an entry twice")
         return found
 
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise _bad(name, f"its header cannot be read ({type(error).__name__})") from error
+        raise _invalid(name, f"its header cannot be read ({type(error).__name__})") from error
     if not isinstance(header, dict):
-        raise _bad(name, "its header is no JSON object")
+        raise _invalid(name, "its header is no JSON object")
     return header
 
 
@@ -80,35 +80,35 @@ def _check_tensors(name: str, header: Mapping[str, Any], data_bytes: int) -> Non
     """As the reference implementation does: tensors fill the file without gaps or overlaps."""
     metadata = header.get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _bad(name, "its __metadata__ is no map from text to text")
+        raise _invalid(name, "its __metadata__ is no map from text to text")
     spans = sorted(_span(name, key, entry) for key, entry in header.items() if key != "__metadata__")
     if not spans:
-        raise _bad(name, "it has no tensors")
+        raise _invalid(name, "it has no tensors")
     position = 0
     for begin, end, tensor in spans:
         if begin != position:
             what = "overlaps another one" if begin < position else "leaves a gap before it"
-            raise _bad(name, f"tensor {tensor!r} {what}")
+            raise _invalid(name, f"tensor {tensor!r} {what}")
         position = end
     if position > data_bytes:
-        raise _bad(name, f"tensors need {position} bytes, it has {data_bytes}: it may be cut off")
+        raise _invalid(name, f"tensors need {position} bytes, it has {data_bytes}: it may be cut off")
     if position < data_bytes:
-        raise _bad(name, f"{data_bytes - position} bytes follow after the last tensor")
+        raise _invalid(name, f"{data_bytes - position} bytes follow after the last tensor")
 
 
 def _span(name: str, tensor: str, entry: object) -> tuple[int, int, str]:
     """Begin and end of a tensor's bytes, and its name."""
     shown = tensor[:80]
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-        raise _bad(name, f"tensor {shown!r} lacks dtype, shape or data_offsets")
+        raise _invalid(name, f"tensor {shown!r} lacks dtype, shape or data_offsets")
     bits, shape, offsets = _BITS.get(str(entry["dtype"])), entry["shape"], entry["data_offsets"]
     if bits is None:
-        raise _bad(name, f"tensor {shown!r} has the unknown dtype {str(entry['dtype'])[:40]!r}")
+        raise _invalid(name, f"tensor {shown!r} has the unknown dtype {str(entry['dtype'])[:40]!r}")
     if not _counts(shape) or not _counts(offsets) or len(offsets) != 2 or len(shape) > _MAX_DIMENSIONS:  # noqa: PLR2004
-        raise _bad(name, f"tensor {shown!r} has a shape or offsets that are no counts")
+        raise _invalid(name, f"tensor {shown!r} has a shape or offsets that are no counts")
     begin, end = offsets
     if (end - begin) * 8 != math.prod(shape) * bits:
-        raise _bad(name, f"tensor {shown!r} of {end - begin} bytes does not fit its shape and dtype")
+        raise _invalid(name, f"tensor {shown!r} of {end - begin} bytes does not fit its shape and dtype")
     return begin, end, shown
 
 
@@ -116,5 +116,5 @@ def _counts(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < _MAX_COUNT for item in value)
 
 
-def _bad(name: str, why: str) -> BadInputError:
+def _invalid(name: str, why: str) -> BadInputError:
     return BadInputError(Reason.INVALID_WEIGHTS, f"{name} is not a sound safetensors file: {why}")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # What a tokenizer_config.json could say that the file for the server cannot hold, or that makes transformers read
 # something besides the files of the folder.
-_NOT_SERVED = ("gguf_file", "init_inputs", "merges", "split_special_tokens", "tokenizer_object", "vocab")
-_SHOWN = 5
+_UNSUPPORTED = ("gguf_file", "init_inputs", "merges", "split_special_tokens", "tokenizer_object", "vocab")
+_MAX_LISTED = 5
 
 
 def load(folder: Path) -> Tokenizer:
@@ -71,7 +71,7 @@ def check_embeddings(tokenizer: Tokenizer, embeddings: int) -> None:
     """
     beyond = {token: index for token, index in tokenizer.get_vocab().items() if index >= embeddings}
     if beyond:
-        tokens = ", ".join(f"{token!r} ({index})" for token, index in sorted(beyond.items())[:_SHOWN])
+        tokens = ", ".join(f"{token!r} ({index})" for token, index in sorted(beyond.items())[:_MAX_LISTED])
         raise BadInputError(
             Reason.COMPONENT_MISMATCH,
             f"the tokenizer has the tokens {tokens}, the text encoder has embeddings for {embeddings}: take the "
@@ -87,7 +87,7 @@ def _check_files(folder: Path) -> None:
 
 
 def _check_settings(config: Mapping[str, Any]) -> None:
-    for name in _NOT_SERVED:
+    for name in _UNSUPPORTED:
         if config.get(name):
             raise BadInputError(
                 Reason.INVALID_CONFIG, f"tokenizer_config.json has {name}, which is not served: remove it"

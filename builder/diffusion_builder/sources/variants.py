@@ -51,7 +51,7 @@ def variants(stem: str, names: Iterable[str]) -> list[str]:
     return sorted(name for name, weights in _sets(stem, names).items() if name != _PLAIN and weights.loadable)
 
 
-def choose(part: str, stem: str, names: Iterable[str], variant: str | None) -> Mapping[str, str]:
+def select_weights(part: str, stem: str, names: Iterable[str], variant: str | None) -> Mapping[str, str]:
     """Choose the files with a part's weights.
 
     Args:

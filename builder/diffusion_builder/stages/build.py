@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from diffusion_builder.stages.run import Context, Result
+    from diffusion_builder.stages.run import Result, StageContext
     from diffusion_contract.engines import EngineSpec, SourceRef
     from diffusion_contract.spec import DiffusionPipelineSpec, Target
 
 
 def build(
-    context: Context, spec: DiffusionPipelineSpec, target: str | None = None, *, parity: bool = True
+    context: StageContext, spec: DiffusionPipelineSpec, target: str | None = None, *, parity: bool = True
 ) -> Sequence[Result]:
     """Run all stages; what is in the store is not made again.
 
@@ -73,7 +73,7 @@ def choose_target(spec: DiffusionPipelineSpec, name: str | None) -> Target:
     if targets[0].gpu is not None:
         from diffusion_builder.engines.tensorrt import sku
 
-        sku.check_asked(targets[0].sku)
+        sku.validate_product(targets[0].sku)
     return targets[0]
 
 
@@ -81,7 +81,7 @@ def choose_target(spec: DiffusionPipelineSpec, name: str | None) -> Target:
 class _Build:
     """The stages of one build, and their results so far."""
 
-    context: Context
+    context: StageContext
     spec: DiffusionPipelineSpec
     target: Target
     results: list[Result] = field(default_factory=list)
@@ -91,7 +91,7 @@ class _Build:
         origins = {ref.name: _origin(ref) for ref in sources(self.spec.model)}
         return {name: self._fetch(origin) for name, origin in origins.items()}
 
-    def _fetch(self, origin: stages.Origin | str) -> str:
+    def _fetch(self, origin: stages.FetchArguments | str) -> str:
         if isinstance(origin, str):
             return str(self.context.store.get(Kind.SOURCE, origin).manifest.digest)
         return self._digest(stages.fetch(self.context, origin))
@@ -103,7 +103,7 @@ class _Build:
         onnx = self._digest(stages.export(self.context, source, engine.component, engine.precision, options))
         tuning = self.spec.engines.model_dump(include={"optimization_level", "workspace"}, exclude_none=True)
         shapes = self.spec.shapes.model_dump_json()
-        request = stages.CompileRequest(onnx, self.target.runtime, self.target.sku, shapes, **tuning)
+        request = stages.CompileArguments(onnx, self.target.runtime, self.target.sku, shapes, **tuning)
         return self._digest(stages.compile_(self.context, request))
 
     def assemble(self, checkpoint: str, compiled: Mapping[str, str]) -> str:
@@ -116,10 +116,12 @@ class _Build:
         return str(result["digest"])
 
 
-def _origin(ref: SourceRef) -> stages.Origin | str:
+def _origin(ref: SourceRef) -> stages.FetchArguments | str:
     """What is fetched, or the digest of a source that is in the store already."""
     source, hub, archive = ref.source, ref.source.hugging_face, ref.source.archive
-    origin = stages.Origin(component=ref.component, file=ref.file, subfolder=source.subfolder, variant=source.variant)
+    origin = stages.FetchArguments(
+        component=ref.component, file=ref.file, subfolder=source.subfolder, variant=source.variant
+    )
     if isinstance(source, LocalSource) and source.digest is not None:
         return source.digest
     if isinstance(source, LocalSource) and source.path is not None:
@@ -135,7 +137,7 @@ def _origin(ref: SourceRef) -> stages.Origin | str:
     )
 
 
-def _validate(context: Context, spec: DiffusionPipelineSpec, digests: Mapping[str, str], *, parity: bool) -> None:
+def _validate(context: StageContext, spec: DiffusionPipelineSpec, digests: Mapping[str, str], *, parity: bool) -> None:
     def has(source: str, subfolder: str) -> bool:
         artifact = context.store.get(Kind.SOURCE, digests[source])
         return subfolder in artifact.manifest.extra["components"]
@@ -161,7 +163,7 @@ def _validate(context: Context, spec: DiffusionPipelineSpec, digests: Mapping[st
     nets = [ref for ref in sources(spec.model) if ref.component == parts.CONTROLNET]
     preflight.validate_models(models, {ref.name: folder(ref.name, parts.CONTROLNET) for ref in nets})
     ensembles = [EnsembleSpec.of(item) for item in spec.pipelines]
-    tiers.judged(folder(CHECKPOINT, "scheduler").parent, spec.samplers, ensembles)
+    tiers.validated_schedulers(folder(CHECKPOINT, "scheduler").parent, spec.samplers, ensembles)
     if parity:
         tasks = {item.task for item in spec.pipelines}
         preconditions.require_comparable(models[parts.UNET], tasks, ip_adapter=spec.serves(parts.IP_ADAPTER))

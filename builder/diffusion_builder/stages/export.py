@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from diffusion_builder import digests
 from diffusion_builder.components import parts, sizes
 from diffusion_builder.components.options import check
-from diffusion_builder.components.parts import MAIN_PART, Lora, Material
+from diffusion_builder.components.parts import MAIN_PART, LoadContext, LoraWeights
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.graphs.libraries import quiet
+from diffusion_builder.graphs.libraries import silence
 from diffusion_builder.graphs.onnx_files import MODEL, OPSET, WEIGHTS
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_contract.enums import Component, Precision
@@ -28,7 +28,7 @@ from diffusion_contract.exports import SHAPED, ExportOptions
 from diffusion_contract.tensors import CONTRACT_VERSION
 
 if TYPE_CHECKING:
-    from diffusion_builder.components.base import ComponentSpec, Loaded
+    from diffusion_builder.components.base import ComponentSpec, LoadedModule
     from diffusion_builder.graphs.deviation import Case, Deviation
     from diffusion_contract.tensors import Interface
 
@@ -44,7 +44,7 @@ OnPhase = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """What is exported.
 
     Args:
@@ -61,7 +61,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _SourceFolder:
     """A folder of a source: which, and the digest of what is in it."""
 
     source: Artifact
@@ -76,7 +76,7 @@ class _Part:
         return str(self.source.manifest.extra["components"][self.name])
 
 
-def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact, bool]:
+def export(store: Store, request: ExportRequest, on_phase: OnPhase) -> tuple[Artifact, bool]:
     """Export one component.
 
     Args:
@@ -97,8 +97,8 @@ def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact,
             Reason.INVALID_ARGUMENT, f"precision {request.precision!r}: use one of {', '.join(Precision)}"
         )
     check(component, options)
-    found = _parts(store, request)
-    loras = [_part(store.get(Kind.SOURCE, item.source), parts.LORA) for item in options.loras]
+    found = _source_folders(store, request)
+    loras = [_source_folder(store.get(Kind.SOURCE, item.source), parts.LORA) for item in options.loras]
     main = MAIN_PART[component]
     tools = {name: version(name) for name in ("torch", "diffusers", "transformers", "onnx", "onnxruntime")}
     inputs: dict[str, Any] = {
@@ -110,13 +110,13 @@ def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact,
         "opset": OPSET,
         "tools": tools,
     }
-    material = Material(
+    material = LoadContext(
         {name: part.folder for name, part in found.items()},
         options,
-        tuple(Lora(part.folder, item.weight) for part, item in zip(loras, options.loras, strict=True)),
-        _sizes(store, request),
+        tuple(LoraWeights(part.folder, item.weight) for part, item in zip(loras, options.loras, strict=True)),
+        _shape_facts(store, request),
     )
-    if others := sizes.needed(component, material.sizes):
+    if others := sizes.required_facts(component, material.sizes):
         inputs["sizes"] = others
     if choices := options.non_defaults(without={"shape_sources"}):
         inputs |= {"options": choices, "contents": {name: part.content for name, part in found.items()}}
@@ -132,13 +132,13 @@ def export(store: Store, request: Request, on_phase: OnPhase) -> tuple[Artifact,
         Kind.ONNX,
         inputs,
         tools,
-        needed_bytes=_needed(material, component, Precision(request.precision)),
+        needed_bytes=_needed_bytes(material, component, Precision(request.precision)),
         made_from=tuple(used.values()),
     )
     return store.publish(recipe, write)
 
 
-def _needed(material: Material, component: Component, precision: Precision) -> int:
+def _needed_bytes(material: LoadContext, component: Component, precision: Precision) -> int:
     """Bytes written for each weight, whatever type it has in the source."""
     main = MAIN_PART[component]
     if main is None or component is Component.ZERO_RESIDUALS:
@@ -154,31 +154,35 @@ def _elements(path: Path) -> int:
     return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
-def _parts(store: Store, request: Request) -> dict[str, _Part]:
+def _source_folders(store: Store, request: ExportRequest) -> dict[str, _SourceFolder]:
     """The folders that a component is made of, from the checkpoint and from the sources that the options name."""
     source, options = request.source, request.options
     found = {}
     if options.ip_adapter:
         adapter = store.get(Kind.SOURCE, options.ip_adapter)
-        found[parts.IP_ADAPTER] = _part(adapter, parts.IP_ADAPTER)
+        found[parts.IP_ADAPTER] = _source_folder(adapter, parts.IP_ADAPTER)
         if options.image_encoder:
-            found[parts.IMAGE_ENCODER] = _part(store.get(Kind.SOURCE, options.image_encoder), parts.IMAGE_ENCODER)
+            found[parts.IMAGE_ENCODER] = _source_folder(
+                store.get(Kind.SOURCE, options.image_encoder), parts.IMAGE_ENCODER
+            )
         # Else it comes with the adapter, or with the checkpoint; the component says when there is none.
         for artifact in (adapter, source):
             if parts.IMAGE_ENCODER in artifact.manifest.extra["components"]:
-                found.setdefault(parts.IMAGE_ENCODER, _part(artifact, parts.IMAGE_ENCODER))
+                found.setdefault(parts.IMAGE_ENCODER, _source_folder(artifact, parts.IMAGE_ENCODER))
     if options.control_net:
-        found[parts.CONTROLNET] = _part(store.get(Kind.SOURCE, options.control_net), parts.CONTROLNET)
+        found[parts.CONTROLNET] = _source_folder(store.get(Kind.SOURCE, options.control_net), parts.CONTROLNET)
         # The one that it is served with comes first, whatever lies in the sources of other sizes.
         own = parts.UNET in source.manifest.extra["components"]
-        found[parts.UNET] = _part(source if own else _holder(store, request, parts.UNET) or source, parts.UNET)
+        found[parts.UNET] = _source_folder(
+            source if own else _source_with(store, request, parts.UNET) or source, parts.UNET
+        )
     main = MAIN_PART[request.component]
     if main is not None and main not in found:
-        found[main] = _part(source, main)
+        found[main] = _source_folder(source, main)
     return found
 
 
-def _holder(store: Store, request: Request, part: str) -> Artifact | None:
+def _source_with(store: Store, request: ExportRequest, part: str) -> Artifact | None:
     """The source that has a part: one of those that the options name, else the component's own."""
     for digest in request.options.shape_sources:
         artifact = store.get(Kind.SOURCE, digest)
@@ -187,51 +191,51 @@ def _holder(store: Store, request: Request, part: str) -> Artifact | None:
     return request.source if part in request.source.manifest.extra["components"] else None
 
 
-def _sizes(store: Store, request: Request) -> Mapping[str, int]:
+def _shape_facts(store: Store, request: ExportRequest) -> Mapping[str, int]:
     """Sizes that other components decide, as far as the sources tell."""
     if request.component not in SHAPED:
         return {}
-    holders = {part: _holder(store, request, part) for part in sizes.PARTS}
-    return sizes.read({part: holder.path / part for part, holder in holders.items() if holder})
+    holders = {part: _source_with(store, request, part) for part in sizes.SUBFOLDERS}
+    return sizes.read_shape_facts({part: holder.path / part for part, holder in holders.items() if holder})
 
 
-def _part(source: Artifact, name: str) -> _Part:
+def _source_folder(source: Artifact, name: str) -> _SourceFolder:
     known = source.manifest.extra["components"]
     if name not in known:
         raise BadInputError(
             Reason.MISSING_COMPONENT,
             f"the source {source.manifest.digest} has no {name}; it has: {', '.join(sorted(known))}",
         )
-    return _Part(source, name)
+    return _SourceFolder(source, name)
 
 
 def _export(
-    material: Material, component: Component, asked: Precision, target: Path, on_phase: OnPhase
+    material: LoadContext, component: Component, asked: Precision, target: Path, on_phase: OnPhase
 ) -> Mapping[str, Any]:
     from diffusion_builder.components.registry import COMPONENTS, Sizes
     from diffusion_builder.graphs import deviation, onnx_graph
 
     spec = COMPONENTS[component]
-    with quiet():
+    with silence():
         on_phase("load")
         loaded = _load(spec, material, asked)
-        sizes.check(component, loaded.facts, material.sizes)
+        sizes.check_shape_facts(component, loaded.facts, material.sizes)
         interface, facts, precision = spec.interface(loaded.facts), dict(loaded.facts), loaded.precision
         on_phase("trace")
         # Odd sizes: UNets with even ones skip the code that resizes to the skip connection's size.
         onnx_graph.trace(component, interface, loaded, Sizes(2, 9, 11, 2, 2), target)
         on_phase("verify")
-        cases = deviation.cases(interface, loaded, (Sizes(1, 8, 8), Sizes(3, 16, 12, 3, 3)))
+        cases = deviation.reference_cases(interface, loaded, (Sizes(1, 8, 8), Sizes(3, 16, 12, 3, 3)))
         # From here on the weights are needed once, in ONNX Runtime.
         del loaded
         on_phase("check")
-        found = _judge(component, interface, target, precision, cases)
-    facts |= sizes.needed(component, material.sizes)
-    content = {name: digests.of_file(target / name) for name in (MODEL, WEIGHTS) if (target / name).exists()}
+        found = _check_graph_parity(component, interface, target, precision, cases)
+    facts |= sizes.required_facts(component, material.sizes)
+    content = {name: digests.file_digest(target / name) for name in (MODEL, WEIGHTS) if (target / name).exists()}
     return {
         "component": str(component),
         # Facts too: profiles follow from them, so the same graph with others is another engine.
-        "content": digests.of_json({"files": content, "facts": facts}),
+        "content": digests.json_digest({"files": content, "facts": facts}),
         "facts": facts,
         "precision": str(precision),
         "maxAbsError": found.absolute,
@@ -239,7 +243,7 @@ def _export(
     }
 
 
-def _judge(
+def _check_graph_parity(
     component: Component, interface: Interface, target: Path, precision: Precision, cases: Sequence[Case]
 ) -> Deviation:
     from diffusion_builder.graphs import deviation
@@ -248,14 +252,14 @@ def _judge(
         folder = target
         if precision is Precision.BFLOAT16:
             folder = Path(scratch)
-            deviation.twin(target, folder)
-        deviation.check(component, folder)
+            deviation.widen_to_float32(target, folder)
+        deviation.validate_graph(component, folder)
         found = deviation.measure(component, interface, folder, cases)
-    deviation.judge(component, found, precision)
+    deviation.require_tolerance(component, found, precision)
     return found
 
 
-def _load(spec: ComponentSpec, material: Material, precision: Precision) -> Loaded:
+def _load(spec: ComponentSpec, material: LoadContext, precision: Precision) -> LoadedModule:
     from diffusion_builder.graphs.onnx_graph import first_line
 
     try:

@@ -25,7 +25,7 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True)
-class Event:
+class ProgressEvent:
     """Something happened.
 
     Args:
@@ -52,7 +52,7 @@ class Reporter(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
-    def report(self, event: Event) -> None:
+    def report(self, event: ProgressEvent) -> None:
         """Show one event."""
 
 
@@ -71,12 +71,12 @@ class LineReporter:
     ) -> None:
         return None
 
-    def report(self, event: Event) -> None:
+    def report(self, event: ProgressEvent) -> None:
         """Write the event at once; a Job's log is read while it runs."""
         print(json.dumps(asdict(event)) if self._as_json else _line(event), file=self._stream, flush=True)
 
 
-def _line(event: Event) -> str:
+def _line(event: ProgressEvent) -> str:
     percent = "" if event.fraction is None else f" {event.fraction:.0%}"
     message = f" {event.message}" if event.message else ""
     return f"{event.stage:<9} {event.component:<15} {event.phase}{percent}{message}"
@@ -109,12 +109,12 @@ class TableReporter:
     ) -> None:
         self._live.stop()
 
-    def report(self, event: Event) -> None:
+    def report(self, event: ProgressEvent) -> None:
         """Update the event's row."""
         now = time.monotonic()
         row = self._rows.setdefault((event.stage, event.component), _Row(event.phase, now))
         row.phase, row.fraction = event.phase, event.fraction
-        if event.phase in ENDS:
+        if event.phase in FINAL_PHASES:
             row.seconds = now - row.began
 
     def _table(self) -> Table:
@@ -126,13 +126,13 @@ class TableReporter:
         table.add_column("seconds", justify="right")
         for (stage, component), row in self._rows.items():
             seconds = row.seconds if row.seconds is not None else time.monotonic() - row.began
-            percent = "" if row.fraction is None or row.phase in ENDS else f" {row.fraction:.0%}"
+            percent = "" if row.fraction is None or row.phase in FINAL_PHASES else f" {row.fraction:.0%}"
             style = {"done": "green", "cached": "cyan", "failed": "red"}.get(row.phase, "yellow")
             table.add_row(stage, component, f"[{style}]{row.phase}{percent}[/]", f"{seconds:.1f}")
         return table
 
 
-ENDS = frozenset({"done", "cached", "failed"})
+FINAL_PHASES = frozenset({"done", "cached", "failed"})
 
 
 def reporter(mode: Mode, stream: TextIO | None = None) -> Reporter:

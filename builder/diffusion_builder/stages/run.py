@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.stages.progress import Event, Reporter
+from diffusion_builder.stages.progress import ProgressEvent, Reporter
 from diffusion_builder.store import Artifact, Kind, Store
 from diffusion_contract.enums import Runtime, Stage
 from diffusion_contract.results import reported
@@ -22,7 +22,7 @@ Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Context:
+class StageContext:
     """Where artifacts are and where progress goes."""
 
     store: Store
@@ -42,7 +42,7 @@ class Context:
         began = time.monotonic()
 
         def phase(name: str, fraction: float | None = None, message: str = "") -> None:
-            self.reporter.report(Event(stage, component, name, fraction, message))
+            self.reporter.report(ProgressEvent(stage, component, name, fraction, message))
 
         phase("start")
         try:
@@ -63,7 +63,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Origin:
+class FetchArguments:
     """Where a checkpoint comes from: a folder, a repository at a revision, or an archive with its SHA-256.
 
     `root` is where links of the folder may lead to: see `origins.FolderOrigin`. `component`, `file`, `subfolder` and
@@ -82,12 +82,12 @@ class Origin:
     root: Path | None = None
 
 
-def fetch(context: Context, origin: Origin) -> Result:
+def fetch(context: StageContext, origin: FetchArguments) -> Result:
     """Bring a checkpoint or one component into the store."""
     return context.run(Stage.FETCH, origin.component or "", lambda phase: _fetch(context.store, origin, phase))
 
 
-def _fetch(store: Store, origin: Origin, phase: Callable[..., None]) -> tuple[Artifact, bool]:
+def _fetch(store: Store, origin: FetchArguments, phase: Callable[..., None]) -> tuple[Artifact, bool]:
     from diffusion_builder import sources
     from diffusion_builder.sources.download import Download
     from diffusion_builder.sources.hub import Hub, HubReference
@@ -113,21 +113,21 @@ def _fetch(store: Store, origin: Origin, phase: Callable[..., None]) -> tuple[Ar
 
 
 def export(
-    context: Context, source: str, component: Component, precision: str = "float32", options: str = "{}"
+    context: StageContext, source: str, component: Component, precision: str = "float32", options: str = "{}"
 ) -> Result:
     """Export one component to ONNX."""
     from diffusion_builder.arguments import parse
-    from diffusion_builder.stages.export import Request
+    from diffusion_builder.stages.export import ExportRequest
     from diffusion_builder.stages.export import export as export_component
     from diffusion_contract.exports import ExportOptions
 
     wanted = parse(ExportOptions, options, "--options")
-    request = Request(context.store.get(Kind.SOURCE, source), component, precision, wanted)
+    request = ExportRequest(context.store.get(Kind.SOURCE, source), component, precision, wanted)
     return context.run(Stage.EXPORT, component, lambda phase: export_component(context.store, request, phase))
 
 
 @dataclass(frozen=True)
-class CompileRequest:
+class CompileArguments:
     """What is compiled and for what.
 
     Args:
@@ -149,7 +149,7 @@ class CompileRequest:
     layers: bool = False
 
 
-def compile_(context: Context, request: CompileRequest) -> Result:
+def compile_(context: StageContext, request: CompileArguments) -> Result:
     """Compile one component for a SKU."""
     from diffusion_builder.arguments import parse
     from diffusion_builder.engines.onnx_runtime import compile_onnx
@@ -164,16 +164,16 @@ def compile_(context: Context, request: CompileRequest) -> Result:
         if request.runtime != Runtime.TENSORRT:
             phase("optimise")
             return compile_onnx(store, onnx, request.runtime, request.sku)
-        from diffusion_builder.engines.tensorrt.build import Request, compile_plan
-        from diffusion_builder.engines.tensorrt.command import Options
+        from diffusion_builder.engines.tensorrt.build import PlanRequest, compile_plan
+        from diffusion_builder.engines.tensorrt.command import TensorRTOptions
 
-        options = Options(request.optimization_level, request.workspace, request.layers)
-        return compile_plan(store, Request(onnx, request.sku, shapes, options), phase)
+        options = TensorRTOptions(request.optimization_level, request.workspace, request.layers)
+        return compile_plan(store, PlanRequest(onnx, request.sku, shapes, options), phase)
 
     return context.run(Stage.COMPILE, str(onnx.manifest.extra["component"]), work)
 
 
-def assemble(context: Context, spec: str) -> Result:
+def assemble(context: StageContext, spec: str) -> Result:
     """Assemble a Triton repository."""
     from diffusion_builder.arguments import parse
     from diffusion_builder.repository import assemble as repository
@@ -183,7 +183,7 @@ def assemble(context: Context, spec: str) -> Result:
     return context.run(Stage.ASSEMBLE, "", lambda _phase: repository.assemble(context.store, wanted))
 
 
-def parity(context: Context, digest: str) -> Result:
+def parity(context: StageContext, digest: str) -> Result:
     """Compare images of a repository with those of diffusers."""
     from diffusion_builder.parity.stage import check_parity
 
@@ -191,7 +191,7 @@ def parity(context: Context, digest: str) -> Result:
     return context.run(Stage.PARITY, "", lambda phase: check_parity(context.store, repository, phase))
 
 
-def verify(context: Context, digest: str) -> Result:
+def verify(context: StageContext, digest: str) -> Result:
     """Compare a repository with its manifests."""
     from diffusion_builder.serving.verify import verify as compare
 
@@ -199,7 +199,7 @@ def verify(context: Context, digest: str) -> Result:
     repository = context.store.get(Kind.REPOSITORY, digest)
     verified = compare(context.store, repository)
     seconds = round(time.monotonic() - began, 3)
-    context.reporter.report(Event("verify", "", "done", 1.0, f"{verified.files} files, {verified.size} bytes"))
+    context.reporter.report(ProgressEvent("verify", "", "done", 1.0, f"{verified.files} files, {verified.size} bytes"))
     return {
         "stage": "verify", "digest": digest, "sizeBytes": verified.size, "seconds": seconds, "cached": False,
         "files": verified.files,
@@ -225,7 +225,7 @@ class CompareArguments:
     score: Path | None = None
 
 
-def compare(context: Context, request: CompareArguments) -> Result:
+def compare(context: StageContext, request: CompareArguments) -> Result:
     """Compare the images of two revisions for the golden prompts."""
     from diffusion_builder.arguments import parse
     from diffusion_builder.compare import stage
@@ -241,7 +241,7 @@ def compare(context: Context, request: CompareArguments) -> Result:
     return stage.apply_score(result, request.score) if request.score is not None else result
 
 
-def probe(context: Context, url: str, digest: str, timeout: float) -> Result:
+def probe(context: StageContext, url: str, digest: str, timeout: float) -> Result:
     """Ask a server for a picture from every ensemble."""
     from diffusion_builder.serving.probe import probe as ask
 
@@ -249,7 +249,7 @@ def probe(context: Context, url: str, digest: str, timeout: float) -> Result:
     repository = context.store.get(Kind.REPOSITORY, digest)
     ensembles: Sequence[str] = ask(url, repository, timeout)
     seconds = round(time.monotonic() - began, 3)
-    context.reporter.report(Event("probe", "", "done", 1.0, ", ".join(ensembles)))
+    context.reporter.report(ProgressEvent("probe", "", "done", 1.0, ", ".join(ensembles)))
     return {
         "stage": "probe", "digest": digest, "sizeBytes": repository.manifest.size, "seconds": seconds,
         "cached": False, "ensembles": list(ensembles),

@@ -25,7 +25,7 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class Audit:
+class StoreReport:
     """How much was compared, and what was found."""
 
     artifacts: int
@@ -33,7 +33,9 @@ class Audit:
     damages: tuple[Damage, ...]
 
 
-def audit(store: Store, on_artifact: Callable[[str], None] = lambda _name: None, prefix: str = "") -> Audit:
+def verify_store(
+    store: Store, on_artifact: Callable[[str], None] = lambda _name: None, prefix: str = ""
+) -> StoreReport:
     """Compare every file of every artifact with its manifest; nothing stops at the first damage.
 
     Args:
@@ -63,7 +65,7 @@ def audit(store: Store, on_artifact: Callable[[str], None] = lambda _name: None,
         damages += _damages(store, artifact)
     if prefix and not count:
         raise BadInputError(Reason.ARTIFACT_NOT_FOUND, f"no artifact of the store {store.root} begins with {prefix}")
-    return Audit(count, size, tuple(damages))
+    return StoreReport(count, size, tuple(damages))
 
 
 def _damages(store: Store, artifact: Artifact) -> Iterator[Damage]:
@@ -75,7 +77,7 @@ def _damages(store: Store, artifact: Artifact) -> Iterator[Damage]:
         if why:
             yield Damage(folder / name, why)
     for name, target in manifest.links.items():
-        why = _link_trouble(store, folder / name, target)
+        why = _link_problem(store, folder / name, target)
         if why:
             yield Damage(folder / name, why)
     known = {*manifest.files, *manifest.links, MANIFEST}
@@ -90,13 +92,13 @@ def _difference(path: Path, sha256: str, size: int) -> str:
             return "it should be a file"
         if path.stat().st_size != size:
             return f"it has {path.stat().st_size} bytes, it was published with {size}"
-        found = digests.of_file(path)
+        found = digests.file_digest(path)
     except OSError as error:
         return str(error.strerror)
     return "" if found == sha256 else f"its SHA-256 is {found}, it was published as {sha256}"
 
 
-def _link_trouble(store: Store, path: Path, target: str) -> str:
+def _link_problem(store: Store, path: Path, target: str) -> str:
     if not path.is_symlink() or str(path.readlink()) != target:
         return f"it should be a link to {target}"
     kinds = [store.root.resolve() / kind for kind in Kind]

@@ -29,7 +29,7 @@ _PREFIX = re.compile(r"[0-9a-f]{8,63}")
 
 
 @dataclass(frozen=True)
-class Options:
+class GarbageCollectionOptions:
     """What is collected.
 
     Args:
@@ -67,7 +67,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Collected:
+class CollectionResult:
     """What was deleted, or would be.
 
     Args:
@@ -87,7 +87,9 @@ class Collected:
     missing: tuple[str, ...]
 
 
-def collect(store: Store, options: Options, on_delete: Callable[[Entry], None] = lambda _entry: None) -> Collected:
+def collect(
+    store: Store, options: GarbageCollectionOptions, on_delete: Callable[[Entry], None] = lambda _entry: None
+) -> CollectionResult:
     """Delete what is not kept.
 
     Args:
@@ -122,7 +124,7 @@ def collect(store: Store, options: Options, on_delete: Callable[[Entry], None] =
     except OSError as error:
         raise trouble.store_error(error, store.root) from error
     names = tuple(path.name for path in caches)
-    return Collected(tuple(gone), len(entries) - len(gone), size, litter, names, missing)
+    return CollectionResult(tuple(gone), len(entries) - len(gone), size, litter, names, missing)
 
 
 def survey(store: Store, now: float) -> Mapping[str, Entry]:
@@ -133,7 +135,7 @@ def survey(store: Store, now: float) -> Mapping[str, Entry]:
             artifact = store.find(kind, digest)
         except StoreError:
             artifact = None
-        used = uses.last(store.root, digest, now)
+        used = uses.last_used(store.root, digest, now)
         folder = store.folder(kind, digest)
         if artifact is not None:
             entries[digest] = _entry(artifact, used)
@@ -220,12 +222,12 @@ def _delete(store: Store, entry: Entry, now: float, grace: float) -> bool:
     except FileNotFoundError:
         return False
     # Who uses an artifact writes the mark first and looks for the artifact then: see Store.use.
-    if uses.last(store.root, entry.digest, now) > max(entry.used, now - grace):
+    if uses.last_used(store.root, entry.digest, now) > max(entry.used, now - grace):
         with contextlib.suppress(OSError):
             away.rename(folder)
             return False
     staging.remove(away)
-    uses.forget(store.root, entry.digest)
+    uses.remove(store.root, entry.digest)
     return True
 
 
@@ -240,6 +242,6 @@ def _tidy(store: Store, caches: Iterable[Path], entries: Mapping[str, Entry], be
     for cache in caches:
         cache.unlink(missing_ok=True)
     for path in (store.root / uses.FOLDER).glob("*"):
-        if path.name not in entries and uses.last(store.root, path.name, store.clock()) < before:
-            uses.forget(store.root, path.name)
+        if path.name not in entries and uses.last_used(store.root, path.name, store.clock()) < before:
+            uses.remove(store.root, path.name)
     return sum(staging.sweep(store.root / kind, store.clock()) for kind in Kind)

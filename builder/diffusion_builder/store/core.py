@@ -65,7 +65,7 @@ class Store:
         artifact = self.find(kind, digest)
         if artifact is None:
             return None
-        uses.mark(self.root, digest, self.clock())
+        uses.record_use(self.root, digest, self.clock())
         # Collection looks for the mark after it has moved an artifact away. So either it sees ours, or we see this.
         return artifact if (artifact.path / MANIFEST).exists() else None
 
@@ -149,7 +149,7 @@ class Store:
         except (BuilderError, RuntimeError, ValueError) as error:
             # Libraries report a full disk in many ways, as a broken model among others.
             if trouble.free(folder) < _FULL_BYTES:
-                raise trouble.full(self.root, max(recipe.needed_bytes, _size(folder))) from error
+                raise trouble.store_full_error(self.root, max(recipe.needed_bytes, _size(folder))) from error
             raise
 
     def _manifest(self, recipe: Recipe, folder: Path, extra: Mapping[str, Any], seconds: float) -> Manifest:
@@ -160,7 +160,7 @@ class Store:
             if path.is_symlink():
                 links[name] = str(path.readlink())
             elif path.is_file():
-                files[name] = FileEntry(digests.of_file(path), path.stat().st_size)
+                files[name] = FileEntry(digests.file_digest(path), path.stat().st_size)
         return Manifest(
             recipe.kind, recipe.digest, recipe.inputs, files, links, recipe.tools,
             round(seconds, 3), round(self.clock(), 3), extra,

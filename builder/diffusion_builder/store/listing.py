@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HEADINGS = ("KIND", "DIGEST", "COMPONENT", "SIZE", "AGE", "REFERENCED BY")
 _DIGITS = 12
-_SHOWN_REFERRERS = 3
+_MAX_LISTED_REFERRERS = 3
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 _KIBI = 1024
 
@@ -84,16 +84,16 @@ def _referrers(manifests: Iterable[Manifest]) -> Mapping[str, Sequence[str]]:
 
 
 def _row(manifest: Manifest, referrers: Sequence[str], now: float) -> Row:
-    more = len(referrers) - _SHOWN_REFERRERS
-    shown = " ".join(sorted(referrers)[:_SHOWN_REFERRERS]) + (f" +{more}" if more > 0 else "")
+    more = len(referrers) - _MAX_LISTED_REFERRERS
+    shown = " ".join(sorted(referrers)[:_MAX_LISTED_REFERRERS]) + (f" +{more}" if more > 0 else "")
     cells = (
-        str(manifest.kind), manifest.digest[:_DIGITS], _label(manifest), bytes_text(manifest.size),
+        str(manifest.kind), manifest.digest[:_DIGITS], _description(manifest), bytes_text(manifest.size),
         _age(now - manifest.created_at), shown or "-",
     )  # fmt: skip
     return Row(cells, manifest.size)
 
 
-def _label(manifest: Manifest) -> str:
+def _description(manifest: Manifest) -> str:
     """What it is: a component, ensembles, or the parts of a source."""
     extra = manifest.extra
     return str(extra.get("component") or ",".join(extra.get("ensembles") or sorted(extra.get("components", ()))) or "-")

@@ -142,4 +142,4 @@ class Recipe:
     @property
     def digest(self) -> str:
         """The name of the artifact."""
-        return digests.of_json({"kind": str(self.kind), "format": FORMAT_VERSION, "inputs": self.inputs})
+        return digests.json_digest({"kind": str(self.kind), "format": FORMAT_VERSION, "inputs": self.inputs})

@@ -32,7 +32,7 @@ _SCRATCH = "scratch"
 # A lease that says so: its writer has ended in an orderly way, and another may go on with its scratch folder.
 _RELEASED = "released"
 _DIGEST_DIGITS = 12
-_TAKEN = frozenset({errno.ENOTEMPTY, errno.EEXIST})
+_EXISTS_ERRNOS = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 
 
 def scratch_of(folder: Path) -> Path:
@@ -62,12 +62,12 @@ def staging(parent: Path, digest: str, clock: Callable[[], float], *, resumable:
     root = parent / name_for(digest, clock())
     folder = root / _ARTIFACT
     try:
-        if not (resumable and _inherit(parent, digest, root, clock())):
+        if not (resumable and _take_over(parent, digest, root, clock())):
             root.mkdir()
         _write_lease(root, f"{clock():.0f}")
         folder.mkdir()
         scratch_of(folder).mkdir(exist_ok=True)
-        with _beating(root, clock):
+        with _heartbeat(root, clock):
             yield folder
     except (UnavailableError, SystemExit):
         if resumable:
@@ -96,12 +96,12 @@ def publish(folder: Path, final: Path, *, replace: bool) -> None:
     try:
         folder.rename(final)
     except OSError as error:
-        if error.errno not in _TAKEN:
+        if error.errno not in _EXISTS_ERRNOS:
             raise
     _sync(final.parent)
 
 
-def last_sign(path: Path) -> float | None:
+def heartbeat_at(path: Path) -> float | None:
     """Unix time of the last sign of life of a staging folder; None when it never had one that can be read."""
     began = path.name.removeprefix(PREFIX).split("-")[0]
     signs = [began, *_read_lease(path)]
@@ -122,12 +122,12 @@ def sweep(parent: Path, now: float, spare: str | None = None) -> int:
     """
     removed = 0
     for path in sorted(parent.glob(f"{PREFIX}*")):
-        sign = last_sign(path)
+        sign = heartbeat_at(path)
         if sign is None:
             # Not one of ours, or cut off: from now on its age is known.
             with contextlib.suppress(OSError):
                 path.rename(parent / name_for("unknown", now))
-        elif _silent(sign, now) and not (spare and f"-{spare[:_DIGEST_DIGITS]}-" in path.name):
+        elif _is_expired(sign, now) and not (spare and f"-{spare[:_DIGEST_DIGITS]}-" in path.name):
             remove(path)
             removed += not path.exists()
     return removed
@@ -142,16 +142,16 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def _silent(sign: float, now: float) -> bool:
+def _is_expired(sign: float, now: float) -> bool:
     # A time far in the future comes from a wrong clock, and must not keep litter for ever.
     return abs(now - sign) > STAGING_GRACE_SECONDS
 
 
-def _inherit(parent: Path, digest: str, root: Path, now: float) -> bool:
+def _take_over(parent: Path, digest: str, root: Path, now: float) -> bool:
     """Take over what a writer of the same artifact has left; renaming decides who of several gets it."""
     for path in sorted(parent.glob(f"{PREFIX}*-{digest[:_DIGEST_DIGITS]}-*")):
-        sign = last_sign(path)
-        ended = _RELEASED in _read_lease(path) or (sign is not None and _silent(sign, now))
+        sign = heartbeat_at(path)
+        ended = _RELEASED in _read_lease(path) or (sign is not None and _is_expired(sign, now))
         if ended and (path / _SCRATCH).is_dir():
             with contextlib.suppress(OSError):
                 path.rename(root)
@@ -161,7 +161,7 @@ def _inherit(parent: Path, digest: str, root: Path, now: float) -> bool:
 
 
 @contextlib.contextmanager
-def _beating(root: Path, clock: Callable[[], float]) -> Iterator[None]:
+def _heartbeat(root: Path, clock: Callable[[], float]) -> Iterator[None]:
     """Renew the lease until the block ends."""
     ended = threading.Event()
 

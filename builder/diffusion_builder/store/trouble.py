@@ -25,7 +25,7 @@ def store_error(error: OSError, root: Path, needed: int = 0) -> StoreError:
         needed: bytes that the artifact takes at least; 0 where nobody knows.
     """
     if error.errno in _FULL:
-        return full(root, needed)
+        return store_full_error(root, needed)
     if error.errno == errno.EFBIG:
         return StoreError(
             Reason.STORE_FULL,
@@ -40,7 +40,7 @@ def store_error(error: OSError, root: Path, needed: int = 0) -> StoreError:
     return StoreError(Reason.STORE_UNAVAILABLE, f"the store {root} cannot be used: {error}")
 
 
-def full(root: Path, needed: int) -> StoreError:
+def store_full_error(root: Path, needed: int) -> StoreError:
     """There is no space for an artifact of so many bytes."""
     return StoreError(
         Reason.STORE_FULL,
@@ -56,7 +56,7 @@ def require_space(root: Path, needed: int) -> None:
         StoreError: fewer bytes are free.
     """
     if needed > free(root):
-        raise full(root, needed)
+        raise store_full_error(root, needed)
 
 
 def free(root: Path) -> int:

@@ -18,7 +18,7 @@ FOLDER = "uses"
 _DIGITS = 12
 
 
-def mark(root: Path, digest: str, now: float) -> None:
+def record_use(root: Path, digest: str, now: float) -> None:
     """Remember that the artifact is in use at this time."""
     path = root / FOLDER / digest
     with contextlib.suppress(OSError):
@@ -31,7 +31,7 @@ def mark(root: Path, digest: str, now: float) -> None:
             os.close(descriptor)
 
 
-def last(root: Path, digest: str, now: float) -> float:
+def last_used(root: Path, digest: str, now: float) -> float:
     """Unix time of the last use; 0 when none is known.
 
     A mark that cannot be read counts as now and is written again, so that it ages.
@@ -44,11 +44,11 @@ def last(root: Path, digest: str, now: float) -> float:
         return now
     if text.isdigit():
         return float(text)
-    mark(root, digest, now)
+    record_use(root, digest, now)
     return now
 
 
-def forget(root: Path, digest: str) -> None:
+def remove(root: Path, digest: str) -> None:
     """Remove the mark of an artifact that is gone."""
     with contextlib.suppress(OSError):
         (root / FOLDER / digest).unlink()

@@ -2,7 +2,7 @@
 
 from diffusion_contract.enums import Precision
 from diffusion_contract.spec.engines import Engines, Shapes
-from diffusion_contract.spec.experiment import Experiment, Variant, applied
+from diffusion_contract.spec.experiment import Experiment, Variant, apply_variant
 from diffusion_contract.spec.model import ClaimSource, HuggingFaceSource, Model, SecretKey, Source
 from diffusion_contract.spec.pipeline import DiffusionPipelineSpec
 from diffusion_contract.spec.rollout import Rollout
@@ -32,5 +32,5 @@ __all__ = [
     "Storage",
     "Target",
     "Variant",
-    "applied",
+    "apply_variant",
 ]

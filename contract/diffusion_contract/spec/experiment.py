@@ -92,7 +92,7 @@ class Experiment(ApiModel):
     ] = Field(description="Variants that are compared with the stable revision.")
 
 
-def applied(variant: Variant, spec: "DiffusionPipelineSpec") -> "DiffusionPipelineSpec":
+def apply_variant(variant: Variant, spec: "DiffusionPipelineSpec") -> "DiffusionPipelineSpec":
     """The pipeline with what the variant has instead; it has no rollout of its own."""
     changed: dict[str, object] = {"rollout": None}
     if variant.model is not None:

@@ -15,15 +15,15 @@ from diffusion_contract.spec.garbage_collection import DigestPrefix, GarbageColl
 
 AccessMode = Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
 
-SAME_CLAIM = "!has(self.size) || !has(oldSelf.size)"
-ADVICE = "create a claim of your own and name it in claimName"
+UNCHANGED_CLAIM = "!has(self.size) || !has(oldSelf.size)"
+CLAIM_ADVICE = "create a claim of your own and name it in claimName"
 
 
-def _fixed(field: str) -> Rule:
+def _immutable_field(field: str) -> Rule:
     """A field of a claim that cannot change once the claim exists."""
     both = f"has(self.{field}) == has(oldSelf.{field})"
     same = f"({both} && (!has(self.{field}) || self.{field} == oldSelf.{field}))"
-    return transition(f"{SAME_CLAIM} || {same}", f"{field} of an existing claim cannot change: {ADVICE}")
+    return transition(f"{UNCHANGED_CLAIM} || {same}", f"{field} of an existing claim cannot change: {CLAIM_ADVICE}")
 
 
 class Storage(ApiModel):
@@ -41,11 +41,11 @@ class Storage(ApiModel):
             lambda self: self.claim_name is None or (self.storage_class_name, self.access_modes) == (None, None),
         ),
         transition(
-            f"{SAME_CLAIM} || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+            f"{UNCHANGED_CLAIM} || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
             "size can grow but never shrink: Kubernetes cannot make a volume smaller",
         ),
-        _fixed("storageClassName"),
-        _fixed("accessModes"),
+        _immutable_field("storageClassName"),
+        _immutable_field("accessModes"),
     )
 
     claim_name: ObjectName | None = Field(default=None, description="An existing claim in the pipeline's namespace.")

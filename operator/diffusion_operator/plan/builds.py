@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from diffusion_contract.engines import CHECKPOINT, EngineSpec, engines, sources
-from diffusion_contract.spec import DiffusionPipelineSpec, Target, applied
+from diffusion_contract.spec import DiffusionPipelineSpec, Target, apply_variant
 from diffusion_operator.manifests.common import Placement, placement
 from diffusion_operator.plan.requests import Requests, Store
 from diffusion_operator.plan.steps import BuildStep, build_step
@@ -105,7 +105,7 @@ def build_graph(
     """The steps, as far as the results of earlier ones name them; also those of the variants."""
     experiment = spec.rollout.experiment if spec.rollout is not None else None
     variants = {
-        item.name: _graph(applied(item, spec), store, settings, jobs)
+        item.name: _graph(apply_variant(item, spec), store, settings, jobs)
         for item in (experiment.variants if experiment is not None else ())
     }
     return replace(_graph(spec, store, settings, jobs), variants=variants)

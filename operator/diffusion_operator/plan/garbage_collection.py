@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from diffusion_contract.durations import seconds
+from diffusion_contract.durations import duration_seconds
 from diffusion_contract.enums import Stage
 from diffusion_contract.spec.garbage_collection import GarbageCollection, GarbageCollectionStatus
 from diffusion_operator import digests, naming
@@ -140,6 +140,6 @@ def _arguments(options: GarbageCollection, keep: list[str]) -> Iterator[str]:
 
 
 def _key(options: GarbageCollection, store: Store, now: datetime) -> str:
-    interval = int(now.timestamp()) // seconds(options.interval)
+    interval = int(now.timestamp()) // duration_seconds(options.interval)
     inputs = {"uid": store.uid, "settings": options.model_dump(mode="json"), "interval": interval}
     return digests.build_key(Stage.GC, store.claim, inputs)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from diffusion_contract.durations import seconds
+from diffusion_contract.durations import duration_seconds
 from diffusion_contract.enums import Stage
 from diffusion_operator.analysis import ScrapeTarget
 from diffusion_operator.api.status import DiffusionPipelineStatus
@@ -181,7 +181,7 @@ def _soonest(*delays: float | None) -> float | None:
 
 def _canary_requeue(observed: ObservedPipeline, targets: TargetPlans) -> float | None:
     rollout = observed.spec.rollout
-    return targets.requeue_seconds(seconds(rollout.analysis.interval)) if rollout is not None else None
+    return targets.requeue_seconds(duration_seconds(rollout.analysis.interval)) if rollout is not None else None
 
 
 def _build_requeue(

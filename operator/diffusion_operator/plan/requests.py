@@ -7,7 +7,7 @@ from typing import Any
 
 from diffusion_contract.assembly import assembly
 from diffusion_contract.base import Resources
-from diffusion_contract.durations import seconds
+from diffusion_contract.durations import duration_seconds
 from diffusion_contract.engines import EngineSpec, SourceRef
 from diffusion_contract.enums import Runtime, Stage
 from diffusion_contract.spec import DiffusionPipelineSpec, Source
@@ -160,7 +160,7 @@ class Requests:
             stage=str(stage),
             key=digests.build_key(stage, self.store.claim, inputs),
             arguments=arguments,
-            timeout_seconds=seconds(engines.timeout),
+            timeout_seconds=duration_seconds(engines.timeout),
             claim=self.store.claim,
             store_uid=self.store.uid,
             labels=tuple(sorted((engines.labels or {}).items())),

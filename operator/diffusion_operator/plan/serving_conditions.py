@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from diffusion_contract.durations import seconds
+from diffusion_contract.durations import duration_seconds
 from diffusion_operator import naming
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.plan.build_conditions import build_problem, first_problem
@@ -107,7 +107,7 @@ def _variant_failure(observed: ObservedPipeline, plan: TargetPlan, variant: Vari
     if rollout is None or candidate is None or candidate.was_available:
         return ""
     created = next((view.created_at for view in plan.context.deployments if view.revision == candidate.name), "")
-    late = (observed.now - parse_time(created)).total_seconds() >= seconds(rollout.progress_deadline)
+    late = (observed.now - parse_time(created)).total_seconds() >= duration_seconds(rollout.progress_deadline)
     return f"its pods were not ready within {rollout.progress_deadline} (progressDeadline)" if late else ""
 
 

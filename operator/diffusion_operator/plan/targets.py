@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from diffusion_contract.spec import DiffusionPipelineSpec, Target, applied
+from diffusion_contract.spec import DiffusionPipelineSpec, Target, apply_variant
 from diffusion_operator import naming
 from diffusion_operator.conditions import Reason
 from diffusion_operator.manifests.deployment import ServingRequest, ServingRevision, serving_revision
@@ -101,7 +101,7 @@ def _desired(observed: ObservedPipeline, target: str, spec_revision: ServingRevi
 def _variant_revisions(context: PlanContext, target: str) -> Iterator[tuple[str, ServingRevision]]:
     experiment = context.experiment
     for variant in experiment.variants if experiment is not None else ():
-        spec = applied(variant, context.observed.spec)
+        spec = apply_variant(variant, context.observed.spec)
         builds = context.builds.variants.get(variant.name) if context.builds is not None else None
         [changed] = [item for item in spec.targets if item.name == target]
         revision = _built_revision(context, spec, changed, builds)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from diffusion_contract.durations import seconds
+from diffusion_contract.durations import duration_seconds
 from diffusion_contract.spec import Rollout
 from diffusion_operator.analysis import Verdict
 from diffusion_operator.rollout.progress import RolloutProgress
@@ -157,9 +157,9 @@ def strategy_of(rollout: Rollout | None) -> Strategy:
     return Strategy(
         canary=rollout.strategy == "Canary",
         weights=tuple(step.weight for step in rollout.steps),
-        pauses=tuple(seconds(step.pause) for step in rollout.steps),
-        deadline=seconds(rollout.analysis.deadline),
-        progress_deadline=seconds(rollout.progress_deadline),
+        pauses=tuple(duration_seconds(step.pause) for step in rollout.steps),
+        deadline=duration_seconds(rollout.analysis.deadline),
+        progress_deadline=duration_seconds(rollout.progress_deadline),
         history=rollout.revision_history_limit,
         by_pods=rollout.traffic.gateway is None,
     )

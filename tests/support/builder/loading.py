@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from diffusion_builder.components.parts import Lora, Material
+from diffusion_builder.components.parts import LoadContext, LoraWeights
 from diffusion_builder.components.registry import COMPONENTS, Sizes, example
 from diffusion_contract.enums import Precision
 from diffusion_contract.exports import ExportOptions
@@ -15,7 +15,7 @@ from diffusion_contract.exports import ExportOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusion_builder.components.base import Loaded
+    from diffusion_builder.components.base import LoadedModule
     from diffusion_contract.enums import Component
     from tests.support.builder import parts
 
@@ -32,14 +32,18 @@ def written(root: Path, wanted: dict[str, parts.Write]) -> dict[str, Path]:
     return {name: root / name for name in wanted}
 
 
-def load(component: Component, folders: dict[str, Path], loras: tuple[Lora, ...] = (), **options: object) -> Loaded:
+def load(
+    component: Component, folders: dict[str, Path], loras: tuple[LoraWeights, ...] = (), **options: object
+) -> LoadedModule:
     """Load a component in float32."""
     return COMPONENTS[component].load(
-        Material(folders, ExportOptions.model_validate(options), loras), Precision.FLOAT32
+        LoadContext(folders, ExportOptions.model_validate(options), loras), Precision.FLOAT32
     )
 
 
-def run(component: Component, loaded: Loaded, sizes: Sizes = SIZES) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def run(
+    component: Component, loaded: LoadedModule, sizes: Sizes = SIZES
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Run a module on example inputs; returns those by name, and the output."""
     interface = COMPONENTS[component].interface(loaded.facts)
     inputs = example(interface, loaded, sizes, seed=3)

@@ -210,7 +210,7 @@ def source(store: Store, parts: Mapping[str, Write], scratch: Path) -> str:
     for name, write in parts.items():
         write(scratch / name)
         found = sorted(path for path in (scratch / name).iterdir() if path.is_file())
-        contents[name] = digests.of_json({path.name: digests.of_file(path) for path in found})
+        contents[name] = digests.json_digest({path.name: digests.file_digest(path) for path in found})
 
     def fill(folder: Path) -> Mapping[str, Any]:
         shutil.copytree(scratch, folder, dirs_exist_ok=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.stages.build import build
 from diffusion_builder.stages.progress import Mode, reporter
-from diffusion_builder.stages.run import Context
+from diffusion_builder.stages.run import StageContext
 from diffusion_builder.store import Store
 from diffusion_contract.documents import read_local
 
@@ -58,6 +58,6 @@ def make(store: Path, checkpoint: Path, scheduler: str = "DDIM", **more: Any) ->
     return build(context(store), plan(checkpoint, scheduler, **more), parity=False)
 
 
-def context(store: Path) -> Context:
+def context(store: Path) -> StageContext:
     """A store with plain progress on stderr."""
-    return Context(Store(store), reporter(Mode.PLAIN))
+    return StageContext(Store(store), reporter(Mode.PLAIN))

@@ -108,9 +108,9 @@ def _record(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def publish(_self: Store, recipe: Recipe, _write: object) -> None:
         raise _Published(recipe)
 
-    def key(context: stages.Context, source: str, component: Any, precision: str, options: str) -> str:  # noqa: ANN401
+    def key(context: stages.StageContext, source: str, component: Any, precision: str, options: str) -> str:  # noqa: ANN401
         wanted = ExportOptions.model_validate_json(options)
-        request = export_stage.Request(context.store.get(Kind.SOURCE, source), component, precision, wanted)
+        request = export_stage.ExportRequest(context.store.get(Kind.SOURCE, source), component, precision, wanted)
         with monkeypatch.context() as patch:
             patch.setattr(Store, "publish", publish)
             patch.setattr(export_stage, "version", lambda _: "1")
@@ -118,19 +118,19 @@ def _record(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
                 export_stage.export(context.store, request, lambda _: None)
         return caught.value.recipe.digest
 
-    def export(context: stages.Context, *arguments: Any) -> stages.Result:  # noqa: ANN401 - as the stage
+    def export(context: stages.StageContext, *arguments: Any) -> stages.Result:  # noqa: ANN401 - as the stage
         source, component, precision, options = arguments
         digest = key(context, *arguments)
         call = {"source": source, "component": str(component), "precision": str(precision), "key": digest}
         calls.append({"stage": "export", **call, "options": json.loads(options)})
         return {"stage": "export", "digest": digest, "component": str(component), "cached": False}
 
-    def compile_(_: stages.Context, request: stages.CompileRequest) -> stages.Result:
+    def compile_(_: stages.StageContext, request: stages.CompileArguments) -> stages.Result:
         fields = {**asdict(request), "shapes": json.loads(request.shapes), "runtime": str(request.runtime)}
         calls.append({"stage": "compile", **fields})
         return {"stage": "compile", "digest": request.onnx[::-1], "cached": False}
 
-    def assemble(_: stages.Context, spec: str) -> stages.Result:
+    def assemble(_: stages.StageContext, spec: str) -> stages.Result:
         calls.append({"stage": "assemble", "spec": json.loads(spec)})
         return {"stage": "assemble", "digest": "a" * 64, "cached": False}
 
@@ -151,7 +151,7 @@ def test_the_calls_of_a_build_are_as_the_golden_file_says(
     spec = read_local({"model": {"source": {"path": str(checkpoint)}, **model}, **fields})
     calls = _record(monkeypatch)
     with reporter(Mode.PLAIN) as shown:
-        build(stages.Context(Store(tmp_path / "store"), shown), spec, parity=False)
+        build(stages.StageContext(Store(tmp_path / "store"), shown), spec, parity=False)
     if os.environ.get("UPDATE_GOLDEN"):
         _file(name).write_text(yaml.safe_dump(calls, sort_keys=False, width=110))
     assert yaml.safe_load(_file(name).read_text()) == calls

@@ -16,7 +16,7 @@ from PIL import Image
 from diffusion_builder.cli.main import main
 from diffusion_builder.compare.metrics import color_shift, is_constant, measure
 from diffusion_builder.store import Kind, Store
-from diffusion_builder.store.collect import RETAINED_COMPARISONS, Options, collect
+from diffusion_builder.store.collect import RETAINED_COMPARISONS, GarbageCollectionOptions, collect
 from diffusion_builder.store.manifest import Recipe
 
 if TYPE_CHECKING:
@@ -289,5 +289,5 @@ def test_collection_keeps_the_last_pictures(tmp_path: Path) -> None:
         artifact, _ = store.publish(Recipe(Kind.COMPARISON, {"number": number}), lambda _folder: {})
         names.append(artifact.manifest.digest)
     now[0] += 10_000
-    found = collect(store, Options(keep=(names[0],), grace=60.0))
+    found = collect(store, GarbageCollectionOptions(keep=(names[0],), grace=60.0))
     assert {entry.digest for entry in found.deleted} == set(names[1:3])

@@ -16,7 +16,7 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.enums import Component
 from diffusion_contract.exports import ExportOptions
 from diffusion_contract.tensors import (
-    ENGINES,
+    ENGINE_INTERFACES,
     MAX_CONTROLNETS,
     TEXT_TO_IMAGE,
     interface,
@@ -32,7 +32,7 @@ _DIGEST = "0" * 64
 
 @pytest.mark.parametrize("component", TEXT_TO_IMAGE)
 def test_a_plain_checkpoint_has_the_tensors_it_always_had(component: Component) -> None:
-    assert interface(component, {"channels": 4, "text_width": 768}) == ENGINES[component]
+    assert interface(component, {"channels": 4, "text_width": 768}) == ENGINE_INTERFACES[component]
 
 
 def test_traits_add_inputs_in_a_fixed_order() -> None:

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.repository.graph import Ensemble, Port, Step, check
+from diffusion_builder.repository.graph import Ensemble, EnsembleStep, Port, validate_ensemble
 from diffusion_builder.repository.unroll import Models, Tier, ensemble, models
 from diffusion_contract.enums import Component
 from diffusion_contract.python_models import CONDITIONER_NAME
-from diffusion_contract.tensors import TEXT_TO_IMAGE, DType, Facts
+from diffusion_contract.tensors import TEXT_TO_IMAGE, DType, ModelFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-FACTS = Facts(channels=4, pixels_per_latent=8, text_length=16, text_width=32, slots=1)
+FACTS = ModelFacts(channels=4, pixels_per_latent=8, text_length=16, text_width=32, slots=1)
 
 
-def _parts(*tiers: Tier, facts: Facts = FACTS, components: Iterable[Component] = TEXT_TO_IMAGE) -> Models:
+def _parts(*tiers: Tier, facts: ModelFacts = FACTS, components: Iterable[Component] = TEXT_TO_IMAGE) -> Models:
     return models(facts, components, ("canny", "depth")[: facts.controlnets], tiers)
 
 
@@ -33,7 +33,7 @@ def _change(index: int, **maps: dict[str, str]) -> Ensemble:
     good = _good()
     steps = list(good.steps)
     old = steps[index]
-    steps[index] = Step(old.model, maps.get("inputs", dict(old.inputs)), maps.get("outputs", dict(old.outputs)))
+    steps[index] = EnsembleStep(old.model, maps.get("inputs", dict(old.inputs)), maps.get("outputs", dict(old.outputs)))
     return replace(good, steps=tuple(steps))
 
 
@@ -44,7 +44,7 @@ def _with_output(name: str, port: Port) -> Ensemble:
 @pytest.mark.parametrize("steps", [1, 2, 20, 64])
 def test_unrolled_tiers_of_any_length_are_sound(steps: int) -> None:
     unrolled = _good(steps)
-    check(unrolled)
+    validate_ensemble(unrolled)
     used = [step.model.name for step in unrolled.steps]
     assert used.count("5_denoiser") == used.count("6_scheduler_step") == steps
     assert unrolled.name == f"generate_{steps}_pipeline"
@@ -106,7 +106,7 @@ _BROKEN: dict[str, tuple[Callable[[], Ensemble], str]] = {
 def test_a_broken_graph_is_refused_with_the_step_and_the_tensor(name: str) -> None:
     make, says = _BROKEN[name]
     with pytest.raises(BadInputError, match=says) as caught:
-        check(make())
+        validate_ensemble(make())
     assert caught.value.reason is Reason.INVALID_ENSEMBLE
     assert "generate_3_pipeline" in caught.value.message
 
@@ -114,7 +114,7 @@ def test_a_broken_graph_is_refused_with_the_step_and_the_tensor(name: str) -> No
 def test_an_input_that_a_preview_alone_would_leave_unread_is_refused() -> None:
     tier = Tier("generate", 3, 3, previews=(1,))
     good = ensemble(tier, _parts(tier))
-    check(good)
+    validate_ensemble(good)
     assert "preview_1" in good.steps[-1].outputs.values()
     steps = [
         step
@@ -123,10 +123,10 @@ def test_an_input_that_a_preview_alone_would_leave_unread_is_refused() -> None:
         for step in good.steps
     ]
     with pytest.raises(BadInputError, match="input sharpen is read by no step that output preview_1 needs"):
-        check(replace(good, steps=tuple(steps)))
+        validate_ensemble(replace(good, steps=tuple(steps)))
 
 
 def test_components_that_disagree_are_named() -> None:
     text, unet = {"text_length": 16, "text_width": 32}, {"channels": 4, "text_width": 64}
     with pytest.raises(ValueError, match="denoiser has text_width 64, another component has 32"):
-        Facts.merge({Component.TEXT_ENCODER: text, Component.DENOISER: unet})
+        ModelFacts.merge({Component.TEXT_ENCODER: text, Component.DENOISER: unet})

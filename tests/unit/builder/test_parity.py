@@ -12,7 +12,7 @@ import pytest
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.parity import in_process, python_backend, requests, stage
 from diffusion_builder.parity.in_process import GeneratedImages
-from diffusion_builder.repository.graph import Ensemble, Model, Port, Step
+from diffusion_builder.repository.graph import Ensemble, EnsembleStep, Port, TritonModel
 from diffusion_contract.enums import Precision
 from diffusion_contract.python_models import IMG2IMG
 from diffusion_contract.tensors import DType
@@ -73,8 +73,8 @@ def _port(name: str, *, optional: bool = False) -> Port:
     return Port(name, DType.FP32, (1,), optional)
 
 
-def _model(name: str, inputs: str, outputs: str) -> Model:
-    return Model(name, tuple(map(_port, inputs.split())), tuple(map(_port, outputs.split())))
+def _model(name: str, inputs: str, outputs: str) -> TritonModel:
+    return TritonModel(name, tuple(map(_port, inputs.split())), tuple(map(_port, outputs.split())))
 
 
 def _graph() -> Ensemble:
@@ -84,9 +84,9 @@ def _graph() -> Ensemble:
         (_port("one"), _port("two", optional=True)),
         (_port("image"), _port("preview_1")),
         (
-            Step(end, {"x": "mid"}, {"y": "image"}),
-            Step(preview, {"x": "mid"}, {"y": "preview_1"}),
-            Step(add, {"a": "one", "b": "two"}, {"sum": "mid"}),
+            EnsembleStep(end, {"x": "mid"}, {"y": "image"}),
+            EnsembleStep(preview, {"x": "mid"}, {"y": "preview_1"}),
+            EnsembleStep(add, {"a": "one", "b": "two"}, {"sum": "mid"}),
         ),
     )
 
@@ -94,7 +94,7 @@ def _graph() -> Ensemble:
 def test_only_needed_steps_run_in_the_order_of_their_data_and_optional_inputs_may_be_absent() -> None:
     ran: list[str] = []
 
-    def run(step: Step) -> Any:  # noqa: ANN401 - a function of arrays
+    def run(step: EnsembleStep) -> Any:  # noqa: ANN401 - a function of arrays
         def call(inputs: Mapping[str, Any], wanted: Sequence[str]) -> Mapping[str, Any]:
             ran.append(f"{step.model.name} {sorted(inputs)}")
             return {name: np.add(sum(inputs.values()), 1) for name in wanted}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diffusion_builder.repository.server_requirements import EngineMemory, pool_bytes, vram_bytes
+from diffusion_builder.repository.server_requirements import EngineMemory, pool_bytes, gpu_memory_bytes
 from diffusion_contract.enums import Component
 from diffusion_contract.spec import Shapes
 from diffusion_contract.spec.engines import BatchRange, PixelRange
-from diffusion_contract.tensors import Facts
+from diffusion_contract.tensors import ModelFacts
 
 _MIB = 1 << 20
-FACTS = Facts.merge({"all": {"channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "slots": 2}})
+FACTS = ModelFacts.merge(
+    {"all": {"channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "slots": 2}}
+)
 
 
 def _shapes(batch: int, side: int) -> Shapes:
@@ -27,7 +29,7 @@ def test_pool_is_a_power_of_two_that_holds_two_batches_of_decoded_pictures() -> 
 
 
 def test_more_state_needs_a_pool_that_is_not_smaller() -> None:
-    many: Facts = replace(FACTS, slots=64)
+    many: ModelFacts = replace(FACTS, slots=64)
     assert pool_bytes(many, _shapes(8, 1024)) >= pool_bytes(FACTS, _shapes(8, 1024))
 
 
@@ -35,16 +37,16 @@ def test_memory_is_plans_contexts_of_every_profile_and_the_pool() -> None:
     shapes = _shapes(8, 512)
     denoiser = EngineMemory(Component.DENOISER, 1690 * _MIB, 2, (1167 * _MIB, 1223 * _MIB))
     decoder = EngineMemory(Component.VAE_DECODER, 110 * _MIB, 1, (5120 * _MIB,))
-    both = vram_bytes("tensorrt", [denoiser, decoder], FACTS, shapes)
-    assert both - vram_bytes("tensorrt", [], FACTS, shapes) == (1690 + 1167 + 1223 + 110 + 5120) * _MIB
-    assert vram_bytes("tensorrt", [], FACTS, shapes) > pool_bytes(FACTS, shapes)
-    assert vram_bytes("onnxruntime", [denoiser, decoder], FACTS, shapes) == 0
+    both = gpu_memory_bytes("tensorrt", [denoiser, decoder], FACTS, shapes)
+    assert both - gpu_memory_bytes("tensorrt", [], FACTS, shapes) == (1690 + 1167 + 1223 + 110 + 5120) * _MIB
+    assert gpu_memory_bytes("tensorrt", [], FACTS, shapes) > pool_bytes(FACTS, shapes)
+    assert gpu_memory_bytes("onnxruntime", [denoiser, decoder], FACTS, shapes) == 0
 
 
 def test_memory_of_engines_whose_build_did_not_say_it_is_as_measured_and_grows_with_the_pixels() -> None:
     def activations(component: Component, shapes: Shapes, profiles: int = 1) -> int:
         engine = EngineMemory(component, 0, profiles)
-        return vram_bytes("tensorrt", [engine], FACTS, shapes) - vram_bytes("tensorrt", [], FACTS, shapes)
+        return gpu_memory_bytes("tensorrt", [engine], FACTS, shapes) - gpu_memory_bytes("tensorrt", [], FACTS, shapes)
 
     measured = _shapes(8, 512)
     assert activations(Component.VAE_DECODER, measured) == 5120 * _MIB

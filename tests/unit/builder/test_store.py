@@ -14,7 +14,7 @@ import pytest
 
 from diffusion_builder.errors import BadInputError, ExitCode, Reason, StoreError, UnavailableError
 from diffusion_builder.store import STAGING_GRACE_SECONDS, Kind, Recipe, Store, scratch_of, staging
-from diffusion_builder.store.collect import Options, collect
+from diffusion_builder.store.collect import GarbageCollectionOptions, collect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,7 @@ def test_a_lease_is_renewed_while_its_writer_works(tmp_path: Path, monkeypatch: 
     def write(folder: Path) -> Mapping[str, Any]:
         deadline = time.monotonic() + 20
         while len(seen) < 3 and time.monotonic() < deadline:
-            seen.add(staging.last_sign(folder.parent))
+            seen.add(staging.heartbeat_at(folder.parent))
         return _write(folder)
 
     Store(tmp_path, lambda: float(next(times))).publish(Recipe(Kind.ONNX, {}), write)
@@ -120,7 +120,7 @@ def test_file_times_decide_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     artifact, _ = store.publish(Recipe(Kind.ONNX, {}), _write)
     os.utime(artifact.path, (0, 0))
-    collect(store, Options(keep=(), grace=3600))
+    collect(store, GarbageCollectionOptions(keep=(), grace=3600))
     assert young.exists()
     assert artifact.path.exists()
 
@@ -199,7 +199,7 @@ def test_a_download_nobody_goes_on_with_is_removed(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError):
         Store(tmp_path, lambda: now).publish(Recipe(Kind.SOURCE, {}, resumable=True), breaks)
     assert len(list((tmp_path / "sources").iterdir())) == 1
-    collect(Store(tmp_path, lambda: now + STAGING_GRACE_SECONDS + 1), Options(keep=(), grace=0))
+    collect(Store(tmp_path, lambda: now + STAGING_GRACE_SECONDS + 1), GarbageCollectionOptions(keep=(), grace=0))
     assert list((tmp_path / "sources").iterdir()) == []
 
 

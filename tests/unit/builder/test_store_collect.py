@@ -13,8 +13,8 @@ import pytest
 
 from diffusion_builder.errors import BadInputError, Reason, StoreError
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
-from diffusion_builder.store.audit import audit
-from diffusion_builder.store.collect import Collected, Entry, Options, collect, reachable
+from diffusion_builder.store.audit import verify_store
+from diffusion_builder.store.collect import CollectionResult, Entry, GarbageCollectionOptions, collect, reachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,8 +76,8 @@ def _names(artifacts: tuple[Artifact, ...]) -> set[str]:
     return {artifact.manifest.digest for artifact in artifacts}
 
 
-def _collect(store: Store, *keep: Artifact, grace: float = _DAY, dry_run: bool = False) -> Collected:
-    return collect(store, Options(tuple(item.manifest.digest for item in keep), grace, dry_run))
+def _collect(store: Store, *keep: Artifact, grace: float = _DAY, dry_run: bool = False) -> CollectionResult:
+    return collect(store, GarbageCollectionOptions(tuple(item.manifest.digest for item in keep), grace, dry_run))
 
 
 def test_a_kept_repository_keeps_all_that_it_was_made_from(store: Store, clock: Moment) -> None:
@@ -187,14 +187,14 @@ def test_a_typing_error_deletes_nothing(store: Store, clock: Moment) -> None:
     clock.now += 2 * _DAY
     for keep in ("0" * 12, "xyz", "", artifact.manifest.digest.upper()):
         with pytest.raises(BadInputError):
-            collect(store, Options((keep,), 0.0))
+            collect(store, GarbageCollectionOptions((keep,), 0.0))
     assert _present(store) == _names((artifact,))
-    collect(store, Options((artifact.manifest.digest[:12],), 0.0))
+    collect(store, GarbageCollectionOptions((artifact.manifest.digest[:12],), 0.0))
     assert _present(store) == _names((artifact,))
 
 
 def test_a_full_digest_that_is_not_there_is_told(store: Store) -> None:
-    assert collect(store, Options(("0" * 64,), 0.0)).missing == ("0" * 64,)
+    assert collect(store, GarbageCollectionOptions(("0" * 64,), 0.0)).missing == ("0" * 64,)
 
 
 def test_timing_caches_go_only_when_asked(store: Store, clock: Moment) -> None:
@@ -206,7 +206,7 @@ def test_timing_caches_go_only_when_asked(store: Store, clock: Moment) -> None:
     clock.now += 2 * _DAY
     _collect(store, engine)
     assert len(list(folder.iterdir())) == 2
-    done = collect(store, Options((engine.manifest.digest,), 0.0, timing=True))
+    done = collect(store, GarbageCollectionOptions((engine.manifest.digest,), 0.0, timing=True))
     assert (done.timing, [path.name for path in folder.iterdir()]) == (("cpu-9.0",), ["cpu-10.6"])
 
 
@@ -250,13 +250,13 @@ def test_collection_without_any_grace_beside_writers_shows_no_half_artifact(tmp_
         finally:
             process.kill()
     assert lost == 5
-    assert [damage for damage in audit(store).damages if "gone" not in damage.why] == []
+    assert [damage for damage in verify_store(store).damages if "gone" not in damage.why] == []
 
 
 def test_a_check_stays_as_long_as_its_repository(store: Store, clock: Moment) -> None:
     kept, other = _make(store, Kind.REPOSITORY, "kept"), _make(store, Kind.REPOSITORY, "other")
     parity, old = _make(store, Kind.PARITY, "parity", kept), _make(store, Kind.PARITY, "old", other)
     clock.now += 2 * _DAY
-    collect(store, Options((kept.manifest.digest,), _DAY))
+    collect(store, GarbageCollectionOptions((kept.manifest.digest,), _DAY))
     assert {digest for _, digest in store.names()} == {kept.manifest.digest, parity.manifest.digest}
     assert not old.path.exists()

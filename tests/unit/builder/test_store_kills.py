@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.serving.verify import verify
 from diffusion_builder.store import STAGING_GRACE_SECONDS, Kind, Recipe, Store
-from diffusion_builder.store.collect import Options, collect
+from diffusion_builder.store.collect import GarbageCollectionOptions, collect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +87,7 @@ def test_collection_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
     now = time.time()
     left = tmp_path / "onnx" / f".tmp-{int(now)}-{'0' * 12}-0"
     (left / "artifact").mkdir(parents=True)
-    collect(Store(tmp_path, lambda: now), Options(keep=(), grace=0))
+    collect(Store(tmp_path, lambda: now), GarbageCollectionOptions(keep=(), grace=0))
     assert left.exists()
-    collect(Store(tmp_path, lambda: now + STAGING_GRACE_SECONDS + 1), Options(keep=(), grace=0))
+    collect(Store(tmp_path, lambda: now + STAGING_GRACE_SECONDS + 1), GarbageCollectionOptions(keep=(), grace=0))
     assert not left.exists()

@@ -8,13 +8,13 @@ from itertools import combinations
 import pytest
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.repository.graph import Ensemble, Step, check
+from diffusion_builder.repository.graph import Ensemble, EnsembleStep, validate_ensemble
 from diffusion_builder.repository.unroll import Tier, check_engines, ensemble, json_ensemble, models
 from diffusion_contract.enums import Component
 from diffusion_contract.python_models import FEATURES, TASKS
-from diffusion_contract.tensors import TEXT_TO_IMAGE, Facts
+from diffusion_contract.tensors import TEXT_TO_IMAGE, ModelFacts
 
-_PLAIN = Facts(channels=4, pixels_per_latent=8, text_length=16, text_width=32, slots=2)
+_PLAIN = ModelFacts(channels=4, pixels_per_latent=8, text_length=16, text_width=32, slots=2)
 _FULL = replace(_PLAIN, image_size=32, image_length=5, image_width=24, ip_adapter=1, controlnets=2, guidance_rescale=1)
 _COMPONENTS = frozenset(Component) - {Component.CONTROLNET}
 _NETS = ("edges", "depth")
@@ -28,7 +28,7 @@ def test_any_combination_is_sound(task: str, features: tuple[str, ...], draws: b
     tier = Tier(task, 4, 4, features, is_stochastic=draws, previews=(1, 3))
     check_engines([tier], _FULL, _COMPONENTS, _NETS)
     unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
-    check(unrolled)
+    validate_ensemble(unrolled)
     used = [step.model.name for step in unrolled.steps]
     assert used.count("5_controlnet_edges") == used.count("5_controlnet_depth") == 4 * ("controlnet" in features)
     assert used.count("5_zero_residuals") == ("controlnet" not in features)
@@ -41,11 +41,11 @@ def test_any_combination_is_sound(task: str, features: tuple[str, ...], draws: b
         *("image", "encoded_image", "encoded_image_base64", "preview_1", "preview_3")
     }
     text = json_ensemble(tier, unrolled)
-    check(text)
+    validate_ensemble(text)
     assert [text.inputs, [port.name for port in text.outputs]] == [unrolled.inputs, ["encoded_image_base64"]]
 
 
-def _before(unrolled: Ensemble, step: Step) -> set[str]:
+def _before(unrolled: Ensemble, step: EnsembleStep) -> set[str]:
     """Models that have ended when a step begins."""
     makers = {tensor: other for other in unrolled.steps for tensor in other.outputs.values()}
     found: set[str] = set()
@@ -74,7 +74,7 @@ def test_a_denoiser_made_for_inpainting_reads_the_mask_itself() -> None:
     facts = replace(_PLAIN, inpainting=1)
     tier = Tier("inpaint", 2, 2)
     unrolled = ensemble(tier, models(facts, _COMPONENTS, (), [tier]))
-    check(unrolled)
+    validate_ensemble(unrolled)
     assert [step.model.name for step in unrolled.steps].count("3_vae_encoder") == 2
     denoiser = next(step for step in unrolled.steps if step.model.name == "5_denoiser")
     assert {"latent_mask", "masked_latent"} <= denoiser.inputs.keys()
@@ -83,7 +83,7 @@ def test_a_denoiser_made_for_inpainting_reads_the_mask_itself() -> None:
 def test_64_steps_of_everything_are_sound() -> None:
     tier = Tier("inpaint", 64, 64, FEATURES[:2], is_stochastic=True)
     unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
-    check(unrolled)
+    validate_ensemble(unrolled)
     assert len(unrolled.steps) == 64 * 4 + 11
 
 
@@ -106,7 +106,7 @@ def test_64_steps_of_everything_are_sound() -> None:
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(
-    tier: Tier, facts: Facts, components: tuple[Component, ...], nets: tuple[str, ...], says: str
+    tier: Tier, facts: ModelFacts, components: tuple[Component, ...], nets: tuple[str, ...], says: str
 ) -> None:
     with pytest.raises(BadInputError, match=says) as caught:
         check_engines([tier], facts, set(components), nets)

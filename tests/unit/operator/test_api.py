@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from diffusion_contract.base import RULES
-from diffusion_contract.durations import microseconds, seconds
+from diffusion_contract.durations import duration_microseconds, duration_seconds
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.api.crd import as_yaml, definition, for_chart
 from diffusion_operator.api.reference import markdown
@@ -92,12 +92,12 @@ def test_an_unknown_field_is_never_ignored() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("90s", 90), ("30m", 1800), ("2h", 7200)])
 def test_seconds(text: str, value: int) -> None:
-    assert seconds(text) == value
+    assert duration_seconds(text) == value
 
 
 @pytest.mark.parametrize(("text", "value"), [("0us", 0), ("500us", 500), ("5ms", 5000), ("1s", 1_000_000)])
 def test_microseconds(text: str, value: int) -> None:
-    assert microseconds(text) == value
+    assert duration_microseconds(text) == value
 
 
 def test_the_examples_are_valid() -> None:

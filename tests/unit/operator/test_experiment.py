@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from diffusion_contract.spec import DiffusionPipelineSpec, Variant, applied
+from diffusion_contract.spec import DiffusionPipelineSpec, Variant, apply_variant
 from diffusion_operator.manifests import buckets
 from diffusion_operator.rollout import RevisionState, VariantDecision, VariantState, next_variant
 from tests.support.operator.fake_cluster import REVISION, minimal_spec
@@ -251,12 +251,12 @@ def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
         }
     )
     unet = Variant.model_validate({"name": "a", "weight": 9, "model": {"components": {"denoiser": other("unet")}}})
-    made = applied(unet, spec)
+    made = apply_variant(unet, spec)
     assert made.model.components is not None
     assert set(made.model.components.by_name()) == {"vae", "denoiser"}
     assert made.model_copy(update={"model": spec.model, "rollout": spec.rollout}) == spec
     plain = Variant.model_validate({"name": "b", "weight": 9, "model": {"loras": []}, "serving": {"image": "t:2"}})
-    made = applied(plain, spec)
+    made = apply_variant(plain, spec)
     assert (made.model.loras, made.model.components, made.serving.image) == (None, spec.model.components, "t:2")
     sampled = Variant.model_validate({"name": "c", "weight": 9, "scheduler": {"type": "DDIM"}})
-    assert [item.type for item in applied(sampled, spec).samplers] == ["DDIM", "Euler"]
+    assert [item.type for item in apply_variant(sampled, spec).samplers] == ["DDIM", "Euler"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from diffusion_builder.components.base import Model
+    from diffusion_builder.components.base import TorchModel
     from diffusion_builder.components.lora.settings import Settings
 
 
@@ -32,7 +32,7 @@ class _File:
     settings: Mapping[str, Settings] = field(default_factory=dict)
 
 
-def merge(model: Model, part: str, loras: tuple[parts.Lora, ...], optional_prefix: str = "") -> None:
+def merge(model: TorchModel, part: str, loras: tuple[parts.LoraWeights, ...], optional_prefix: str = "") -> None:
     """Add LoRAs to a model's weights, in place.
 
     Args:
@@ -48,14 +48,14 @@ def merge(model: Model, part: str, loras: tuple[parts.Lora, ...], optional_prefi
     for lora in loras:
         file = read(lora.folder)
         for name, update in file.updates.get(part, {}).items():
-            module = modules.get(names.flat(name, optional_prefix))
+            module = modules.get(names.flatten(name, optional_prefix))
             _add(file, update, module, _Strength(file.settings.get(part), lora.weight))
 
 
-def _layers(model: Model, part: str, optional_prefix: str) -> Mapping[str, nn.Module]:
+def _layers(model: TorchModel, part: str, optional_prefix: str) -> Mapping[str, nn.Module]:
     """Flat name to layer; a UNet's also by the names of the latent diffusion model's own code."""
     modules: dict[str, nn.Module] = dict(model.named_modules())
-    by_name = {names.flat(name, optional_prefix): module for name, module in modules.items()}
+    by_name = {names.flatten(name, optional_prefix): module for name, module in modules.items()}
     if part != parts.UNET or not hasattr(model, "config"):
         return by_name
     aliases = names.ldm_aliases(modules, model.config.layers_per_block)
@@ -75,7 +75,7 @@ def read(folder: Path) -> _File:
     entries: dict[str, dict[str, Update]] = {}
     with safe_open(files[0], framework="pt") as stream:
         for key in sorted(stream.keys()):
-            _sort_in(name, key, stream.get_tensor, entries)
+            _add_entry(name, key, stream.get_tensor, entries)
         strength = settings.read(folder, name, stream.metadata() or {})
     file = _File(name, entries, strength)
     for part, layers in entries.items():
@@ -84,10 +84,10 @@ def read(folder: Path) -> _File:
     return file
 
 
-def _sort_in(file: str, key: str, load: Callable[[str], torch.Tensor], entries: dict[str, dict[str, Update]]) -> None:
+def _add_entry(file: str, key: str, load: Callable[[str], torch.Tensor], entries: dict[str, dict[str, Update]]) -> None:
     entry = names.parse(file, key)
     layers = entries.setdefault(entry.part, {})
-    update = layers.setdefault(names.flat(entry.module), Update(key, entry.module))
+    update = layers.setdefault(names.flatten(entry.module), Update(key, entry.module))
     tensor = load(key).float()
     if not torch.isfinite(tensor).all():
         raise BadInputError(
@@ -151,16 +151,16 @@ class _Strength:
 def _add(file: _File, update: Update, module: nn.Module | None, strength: _Strength) -> None:
     target = getattr(module, "weight", None)
     if not isinstance(target, torch.Tensor):
-        raise _other_base(file, update, "this model has no such layer")
+        raise _base_mismatch(file, update, "this model has no such layer")
     scale = strength.of(update)
     difference = _difference(file, update, target)
     weight = target.data.float()
     if difference is not None:
         weight = weight + scale * difference
     try:
-        weight = updates.rescaled(weight, update.tensors)
+        weight = updates.rescale(weight, update.tensors)
     except RuntimeError as error:
-        raise _other_base(file, update, "the lengths of DoRA are not as many as the layer's rows") from error
+        raise _base_mismatch(file, update, "the lengths of DoRA are not as many as the layer's rows") from error
     target.data = weight.to(target.dtype)
     for name, factor in (("up_bias", scale), ("diff_b", strength.weight)):
         if name in update.tensors:
@@ -179,7 +179,7 @@ def _difference(file: _File, update: Update, target: torch.Tensor) -> torch.Tens
         return None
     needs = (target.shape[0], target[0].numel())
     if has != needs:
-        raise _other_base(
+        raise _base_mismatch(
             file, update, f"it is for a layer of {has[0]} x {has[1]}, the model's has {needs[0]} x {needs[1]}"
         )
     return difference.reshape(target.shape)
@@ -188,11 +188,11 @@ def _difference(file: _File, update: Update, target: torch.Tensor) -> torch.Tens
 def _add_bias(file: _File, update: Update, module: nn.Module | None, difference: torch.Tensor) -> None:
     bias = getattr(module, "bias", None)
     if not isinstance(bias, torch.Tensor) or bias.shape != difference.shape:
-        raise _other_base(file, update, "the layer has no such bias")
+        raise _base_mismatch(file, update, "the layer has no such bias")
     bias.data = (bias.data.float() + difference).to(bias.dtype)
 
 
-def _other_base(file: _File, update: Update, why: str) -> BadInputError:
+def _base_mismatch(file: _File, update: Update, why: str) -> BadInputError:
     return BadInputError(
         Reason.COMPONENT_MISMATCH, f"the LoRA {file.name} is for another base model: {update.key}: {why}"
     )

@@ -52,7 +52,7 @@ _SIDES: Mapping[str, str] = {"A": "down", "B": "up", "down": "down", "up": "up",
 # LyCORIS outside of kohya's trainer: one prefix for any model.
 _ANY_MODEL = "lycoris_"
 # What else trainers write, by a part of its names; none of it can be merged here.
-_UNSERVED: Mapping[str, str] = {
+_UNSUPPORTED: Mapping[str, str] = {
     ".oft_": "OFT",
     ".boft_": "BOFT",
     ".on_input": "IA3",
@@ -112,7 +112,7 @@ def parse(file: str, key: str) -> Entry:
         BadInputError: an entry that is not served, is for another kind of model, or has nothing to do with a LoRA.
     """
     plain = _WRAPPERS.sub("", key)
-    for mark, method in _UNSERVED.items():
+    for mark, method in _UNSUPPORTED.items():
         if mark in key:
             raise BadInputError(
                 Reason.UNSUPPORTED_LORA,
@@ -166,7 +166,7 @@ def _factor(ending: re.Match[str]) -> str:
     return ending["lycoris"] or ending["plain"] or "magnitude"
 
 
-def flat(name: str, optional_prefix: str = "") -> str:
+def flatten(name: str, optional_prefix: str = "") -> str:
     """A layer's name with underscores, without a prefix that comes and goes with the library's version."""
     return name.replace(".", "_").removeprefix(optional_prefix.replace(".", "_"))
 
@@ -187,7 +187,7 @@ def ldm_aliases(names: Iterable[str], layers: int | list[int]) -> Mapping[str, s
     crossed = {level["block"] for level in map(_LEVEL.match, modules) if level and level["kind"] == "attentions"
                and level["side"] == "up"}  # fmt: skip
     aliases = {_ldm(name, counts, crossed): name for name in modules}
-    return {flat(alias): name for alias, name in aliases.items() if alias}
+    return {flatten(alias): name for alias, name in aliases.items() if alias}
 
 
 def _ldm(name: str, counts: list[int], crossed: set[str]) -> str:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 # Where diffusers writes the settings of PEFT into the header of a safetensors file.
 _METADATA = "lora_adapter_metadata"
 # PEFT's own file beside adapter_model.safetensors.
-_BESIDE = "adapter_config.json"
+_ADAPTER_CONFIG = "adapter_config.json"
 # PEFT's default, where its settings do not say.
 _ALPHA = 8.0
 # These start from a changed base model, which nobody has here.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # Settings that make another computation of the same tensors.
-_UNSERVED = (
+_UNSUPPORTED = (
     "alora_invocation_tokens", "arrow_config", "fan_in_fan_out", "kasa_config", "layer_replication",
     "monteclora_config", "trainable_token_indices", "use_bdlora", "use_qalora",
 )  # fmt: skip
@@ -95,8 +95,11 @@ def read(folder: Path, file: str, metadata: Mapping[str, str]) -> Mapping[str, S
     # A file for one model alone says it without a prefix.
     plain = {key: value for key, value in header.items() if "." not in key}
     source = f"{where}: "
-    if not plain and (folder / _BESIDE).exists():
-        source, plain = f"{_BESIDE}: ", dict(_object(_BESIDE, (folder / _BESIDE).read_text(encoding="utf-8")))
+    if not plain and (folder / _ADAPTER_CONFIG).exists():
+        source, plain = (
+            f"{_ADAPTER_CONFIG}: ",
+            dict(_object(_ADAPTER_CONFIG, (folder / _ADAPTER_CONFIG).read_text(encoding="utf-8"))),
+        )
     if plain:
         common = _settings(source, plain)
         settings = {part: settings.get(part, common) for part in (parts.UNET, parts.TEXT_ENCODER)}
@@ -116,12 +119,14 @@ def _object(where: str, text: str) -> Mapping[str, Any]:
 def _settings(where: str, fields: Mapping[str, Any]) -> Settings:
     init = fields.get("init_lora_weights")
     if isinstance(init, str) and init.startswith(_CHANGED_BASE):
-        raise _unserved(f"{where}init_lora_weights is {init[:40]!r}: it belongs to a base model that was changed first")
-    for name in _UNSERVED:
+        raise _unsupported(
+            f"{where}init_lora_weights is {init[:40]!r}: it belongs to a base model that was changed first"
+        )
+    for name in _UNSUPPORTED:
         if fields.get(name):
-            raise _unserved(f"{where}{name} is {str(fields[name])[:40]!r}, which is not served")
+            raise _unsupported(f"{where}{name} is {str(fields[name])[:40]!r}, which is not served")
     if fields.get("peft_type") not in (None, "LORA", "LOHA", "LOKR"):
-        raise _unserved(f"{where}peft_type is {str(fields['peft_type'])[:40]!r}; served are LORA, LOHA and LOKR")
+        raise _unsupported(f"{where}peft_type is {str(fields['peft_type'])[:40]!r}; served are LORA, LOHA and LOKR")
     try:
         settings = Settings.model_validate({key: value for key, value in fields.items() if key != "peft_type" or value})
     except ValidationError as error:
@@ -139,7 +144,7 @@ def _check_pattern(where: str, pattern: str) -> None:
     except (re.error, RecursionError, OverflowError) as error:
         raise _invalid(f"{where}the pattern {pattern[:80]!r} is no regular expression") from error
     if not _PLAIN_PATTERN.fullmatch(pattern) or pattern.count("*") > _MAX_WILDCARDS:
-        raise _unserved(f"{where}the pattern {pattern[:80]!r} is too involved: name the layers")
+        raise _unsupported(f"{where}the pattern {pattern[:80]!r} is too involved: name the layers")
 
 
 def _lookup(pattern: Mapping[str, _Value], module: str, default: _Value) -> _Value:
@@ -151,5 +156,5 @@ def _invalid(why: str) -> BadInputError:
     return BadInputError(Reason.INVALID_WEIGHTS, f"{why}: take the file as it was saved, or save it again")
 
 
-def _unserved(why: str) -> BadInputError:
+def _unsupported(why: str) -> BadInputError:
     return BadInputError(Reason.UNSUPPORTED_LORA, f"{why}: merge it into the checkpoint with the program that made it")

@@ -81,7 +81,7 @@ class Update:
         return parts.get("diff")
 
 
-def rescaled(weight: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def rescale(weight: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """DoRA: the weight with the lengths that a file says, in float32.
 
     Raises:

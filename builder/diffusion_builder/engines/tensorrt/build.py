@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.engines.tensorrt import plan_check, run, sku
-from diffusion_builder.engines.tensorrt.command import Files, Options, arguments, flags
+from diffusion_builder.engines.tensorrt.command import Files, TensorRTOptions, arguments, flags
 from diffusion_builder.engines.tensorrt.profiles import Profile, optimisation_profiles
 from diffusion_builder.graphs.onnx_files import MODEL
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
@@ -32,7 +32,7 @@ _COMPILE_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Request:
+class PlanRequest:
     """What is compiled, and what for.
 
     Args:
@@ -45,7 +45,7 @@ class Request:
     onnx: Artifact
     target: str
     shapes: Shapes
-    options: Options
+    options: TensorRTOptions
 
     @property
     def component(self) -> Component:
@@ -58,7 +58,7 @@ class Request:
 
 
 def compile_plan(
-    store: Store, request: Request, on_phase: Callable[[str, float | None], None]
+    store: Store, request: PlanRequest, on_phase: Callable[[str, float | None], None]
 ) -> tuple[Artifact, bool]:
     """Compile one graph; a plan that is in the store already needs no GPU.
 
@@ -75,7 +75,7 @@ def compile_plan(
         UnavailableError: there is no GPU.
         StoreError: the store is not as it should be.
     """
-    target = sku.check_asked(request.target)
+    target = sku.validate_product(request.target)
     profiles = request.profiles()
     program = run.trtexec()
     version = run.version(program)
@@ -94,7 +94,7 @@ def compile_plan(
     }
 
     def write(folder: Path) -> Mapping[str, Any]:
-        sku.check_running(target, run.gpus())
+        sku.require_gpu(target, run.gpus())
         with _timing(store.root / _TIMING / f"{target}-{version}") as timing:
             files = Files(request.onnx.path / MODEL, folder / PLAN, timing, folder / LAYERS)
             command = arguments(files, profiles, request.options)
@@ -129,10 +129,10 @@ def _timing(cache: Path) -> Iterator[Path]:
         if cache.is_file():
             shutil.copyfile(cache, copy)
         yield copy
-        _give_back(copy, cache)
+        _merge_timing_cache(copy, cache)
 
 
-def _give_back(copy: Path, cache: Path) -> None:
+def _merge_timing_cache(copy: Path, cache: Path) -> None:
     """Publish a copy of the cache; of two Jobs at once the last one's timings stay, which only costs time."""
     if not copy.is_file():
         return

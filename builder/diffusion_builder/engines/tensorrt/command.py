@@ -37,7 +37,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Options:
+class TensorRTOptions:
     """Settings that people choose.
 
     Args:
@@ -98,7 +98,7 @@ def parse_version(output: str) -> Version:
     return version
 
 
-def flags(profiles: Sequence[Profile], options: Options) -> tuple[str, ...]:
+def flags(profiles: Sequence[Profile], options: TensorRTOptions) -> tuple[str, ...]:
     """Every flag that decides what the engine is; these go into its name in the store.
 
     Args:
@@ -125,7 +125,7 @@ def flags(profiles: Sequence[Profile], options: Options) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def arguments(files: Files, profiles: Sequence[Profile], options: Options) -> tuple[str, ...]:
+def arguments(files: Files, profiles: Sequence[Profile], options: TensorRTOptions) -> tuple[str, ...]:
     """All arguments of trtexec, without the program."""
     chosen = [
         f"--onnx={files.onnx}",

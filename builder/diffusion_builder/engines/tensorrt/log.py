@@ -24,7 +24,7 @@ _NODE_NAME = re.compile(r'^(?:Node name: |name: ")(?P<node>[^"]+)"?$')
 _FAILED = re.compile(r"^&&&& FAILED ")
 
 
-class Weight(IntEnum):
+class Severity(IntEnum):
     """How much a sign says; of several, the heaviest is reported, and of equals the first."""
 
     # The build failed, and this may be why.
@@ -36,7 +36,7 @@ class Weight(IntEnum):
 
 
 @dataclass(frozen=True)
-class Sign:
+class LogPattern:
     """A message to look for.
 
     Args:
@@ -51,11 +51,13 @@ class Sign:
     error: type[BuilderError]
     reason: Reason
     message: str
-    weight: Weight = Weight.CAUSE
+    weight: Severity = Severity.CAUSE
 
 
-def _sign(pattern: str, error: type[BuilderError], reason: Reason, message: str, weight: Weight = Weight.CAUSE) -> Sign:
-    return Sign(re.compile(pattern), error, reason, message, weight)
+def _pattern(
+    pattern: str, error: type[BuilderError], reason: Reason, message: str, weight: Severity = Severity.CAUSE
+) -> LogPattern:
+    return LogPattern(re.compile(pattern), error, reason, message, weight)
 
 
 _NO_SHAPE = (
@@ -82,102 +84,102 @@ _OTHER_VERSION = (
     "Build and serve with images of one TensorRT version."
 )
 
-_PARSING = _sign(
+_PARSING = _pattern(
     r"While parsing node number \d+ \[(?P<operator>\S+)(?: -> \"(?P<node>[^\"]*)\")?\]", BadInputError,
     Reason.UNSUPPORTED_OPERATOR, _UNSUPPORTED,
 )  # fmt: skip
 
-SIGNS: tuple[Sign, ...] = (
-    _sign(
+PATTERNS: tuple[LogPattern, ...] = (
+    _pattern(
         r"Dynamic dimensions required for input: (?P<input>\S+?),? but no shapes were provided",
-        BadInputError, Reason.COMPILE_FAILED, _NO_SHAPE, Weight.FATAL,
+        BadInputError, Reason.COMPILE_FAILED, _NO_SHAPE, Severity.FATAL,
     ),
-    _sign(
+    _pattern(
         r"Automatically overriding shape", BadInputError, Reason.COMPILE_FAILED,
-        _NO_SHAPE.replace("input {input}", "an input"), Weight.FATAL,
+        _NO_SHAPE.replace("input {input}", "an input"), Severity.FATAL,
     ),
-    _sign(
+    _pattern(
         r"Shapes is being broadcasted to (?P<bound>\w+) for tensor (?P<input>\S+)",
         BadInputError, Reason.COMPILE_FAILED,
-        "{component}: the profile has no {bound} for input {input}. Please report it.", Weight.FATAL,
+        "{component}: the profile has no {bound} for input {input}. Please report it.", Severity.FATAL,
     ),
-    _sign(
+    _pattern(
         r'Cannot find input tensor with name "(?P<input>[^"]+)"', BadInputError, Reason.COMPILE_FAILED,
         "{component}: the profile names an input {input} that the graph has not. Export it again with this builder.",
     ),
-    _sign(
+    _pattern(
         r"no optimization profile has been defined|invalid or missing shape spec at profile index", BadInputError,
         Reason.COMPILE_FAILED, "{component}: an optimisation profile is missing. Please report it.",
     ),
-    _sign(
+    _pattern(
         r"Dimension mismatch for tensor (?P<input>\S+) and profile (?P<profile>\d+)", BadInputError,
         Reason.COMPILE_FAILED,
         "{component}: profile {profile} gives input {input} a size that the graph has fixed otherwise. "
         "Export it again with this builder.",
     ),
-    _sign(
+    _pattern(
         r"Unknown option: (?P<flag>\S+)", BadInputError, Reason.VERSION_MISMATCH,
         "trtexec of this image does not know {flag}. Use a builder image with TensorRT 10 or 11.",
     ),
-    _sign(
+    _pattern(
         r"In node -?\d+ with name: (?P<node>.*?) and operator: (?P<operator>\S+)", BadInputError,
         Reason.UNSUPPORTED_OPERATOR, _UNSUPPORTED,
     ),
-    _sign(
+    _pattern(
         r"No importer registered for op: (?P<operator>[\w:]+)(?!.*[Aa]ttempting)", BadInputError,
-        Reason.UNSUPPORTED_OPERATOR, _UNSUPPORTED, Weight.HINT,
+        Reason.UNSUPPORTED_OPERATOR, _UNSUPPORTED, Severity.HINT,
     ),
     _PARSING,
-    _sign(
+    _pattern(
         r"MODEL_DESERIALIZE_FAILED|Failed to parse the ONNX model", BadInputError, Reason.ARTIFACT_DAMAGED,
         "{component}: the ONNX file cannot be read. Verify the store, delete the artifact and export it again.",
     ),
-    _sign(
+    _pattern(
         r"OutOfMemory(?: \(Requested size was (?P<bytes>\d+) bytes)?|(?i:out of memory)", BadInputError,
-        Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY, Weight.HINT,
+        Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY, Severity.HINT,
     ),
-    _sign(
+    _pattern(
         r"Requested amount of GPU memory \((?P<bytes>\d+) bytes\) could not be allocated", BadInputError,
-        Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY, Weight.HINT,
+        Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY, Severity.HINT,
     ),
-    _sign(
+    _pattern(
         r"insufficient workspace|insufficient memory on requested size of (?P<bytes>\d+)", BadInputError,
-        Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY.replace("Lower", "Raise or remove the limit on"), Weight.HINT,
+        Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY.replace("Lower", "Raise or remove the limit on"), Severity.HINT,
     ),
-    _sign(
+    _pattern(
         r"Could not find any implementation for node (?P<node>\{.*\}|[^ .]+)", BadInputError, Reason.COMPILE_FAILED,
         "{component}: TensorRT has no kernel for node {node} at these sizes on this GPU. "
         "Try other sizes or a newer TensorRT; too little free GPU memory looks the same.",
-        Weight.HINT,
+        Severity.HINT,
     ),
-    _sign(
+    _pattern(
         r"Cannot find any available devices|no CUDA-capable device is detected|Cannot find device ID"
         r"|CUDA initialization failure with error:? 100\b|cudaError 100\b",
         UnavailableError, Reason.NO_GPU, _NO_GPU,
     ),
-    _sign(
+    _pattern(
         r"driver version is insufficient|CUDA initialization failure with error:? 35\b|cudaError 35\b",
         UnavailableError, Reason.NO_GPU, _OLD_DRIVER,
     ),
-    _sign(
+    _pattern(
         r"CUDA initialization failure with error:? (?P<code>\d+)", UnavailableError, Reason.NO_GPU,
-        "{component}: CUDA does not start (error {code}). Look at the node's driver and device plugin.", Weight.HINT,
+        "{component}: CUDA does not start (error {code}). Look at the node's driver and device plugin.", Severity.HINT,
     ),
-    _sign(
+    _pattern(
         r"not compatible with this version of TensorRT|[Ss]erialization version (?:mismatch|is not supported)",
         BadInputError, Reason.VERSION_MISMATCH, _OTHER_VERSION,
     ),
-    _sign(
+    _pattern(
         r"Target GPU SM (?P<sm>\d+) is not supported by this TensorRT", BadInputError, Reason.WRONG_GPU,
         "{component}: this TensorRT does not support GPUs of compute capability {sm}. "
         "Use another target, or a builder image whose TensorRT supports it.",
     ),
-    _sign(
+    _pattern(
         r"incompatible device, expecting compute (?P<wanted>\S+) got compute (?P<have>[\d.]+\d)", BadInputError,
         Reason.WRONG_GPU,
         "{component}: a plan is for compute capability {wanted}, this GPU has {have}. Build it on the target's GPU.",
     ),
-    _sign(
+    _pattern(
         r"Saving engine to file failed|Cannot write to FileStreamWriter|No space left on device", StoreError,
         Reason.STORE_FULL, "{component}: trtexec could not write the engine. Is the store full?",
     ),
@@ -203,7 +205,7 @@ _ACTIVATIONS = re.compile(r"^Total Activation Memory: (\d+) bytes")
 
 
 @dataclass(frozen=True)
-class Step:
+class CompileProgress:
     """How far the build is: a share between 0 and 1, and what it is doing."""
 
     fraction: float
@@ -211,8 +213,8 @@ class Step:
 
 
 @dataclass(frozen=True)
-class _Finding:
-    sign: Sign
+class _LogMatch:
+    sign: LogPattern
     groups: tuple[tuple[str, str], ...]
 
 
@@ -226,10 +228,10 @@ class LogReader:
     """
 
     component: str
-    step: Step = Step(0.0, "start")
+    step: CompileProgress = CompileProgress(0.0, "start")
     activations: list[int] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
-    _finding: _Finding | None = None
+    _finding: _LogMatch | None = None
     _last_error: str = ""
 
     def feed(self, line: str) -> bool:
@@ -248,7 +250,7 @@ class LogReader:
     @property
     def doomed(self) -> bool:
         """Whether the build is of no use even if it ends well, so that it may be ended now."""
-        return self._finding is not None and self._finding.sign.weight is Weight.FATAL
+        return self._finding is not None and self._finding.sign.weight is Severity.FATAL
 
     def error(self, exit_code: int) -> BuilderError | None:
         """The error of a build that has ended, or None for a good one.
@@ -273,22 +275,22 @@ class LogReader:
 
     def _notice(self, message: str) -> None:
         if (named := _NODE_NAME.match(message)) and self._finding and self._finding.sign is _PARSING:
-            self._finding = _Finding(_PARSING, (*self._finding.groups, ("node", named["node"])))
-        for sign in SIGNS:
+            self._finding = _LogMatch(_PARSING, (*self._finding.groups, ("node", named["node"])))
+        for sign in PATTERNS:
             if self._finding is not None and sign.weight <= self._finding.sign.weight:
                 continue
             if match := sign.pattern.search(message):
                 groups = {name: value or "" for name, value in match.groupdict().items()}
-                self._finding = _Finding(sign, tuple(groups.items()))
+                self._finding = _LogMatch(sign, tuple(groups.items()))
 
     def _advance(self, message: str) -> bool:
         for pattern, fraction, phase in _MILESTONES:
             if fraction > self.step.fraction and pattern.search(message):
-                self.step = Step(fraction, phase)
+                self.step = CompileProgress(fraction, phase)
                 return True
         return False
 
-    def _explain(self, finding: _Finding) -> BuilderError:
+    def _explain(self, finding: _LogMatch) -> BuilderError:
         values = {"component": self.component, "node": "(unnamed)", "asked": ""}
         values |= {name: value for name, value in finding.groups if value}
         if asked := values.get("bytes"):

@@ -32,7 +32,7 @@ class PlanTensor:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TensorRTPlan:
     """What a plan says about itself; profiles in the order of the plan's inputs."""
 
     inputs: tuple[PlanTensor, ...]
@@ -40,7 +40,7 @@ class Plan:
     profiles: tuple[Profile, ...]
 
 
-def read(path: Path, module: str = "tensorrt") -> Plan | None:
+def read(path: Path, module: str = "tensorrt") -> TensorRTPlan | None:
     """Read a plan.
 
     Args:
@@ -66,7 +66,7 @@ def read(path: Path, module: str = "tensorrt") -> Plan | None:
         )
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
-    return Plan(
+    return TensorRTPlan(
         tuple(_tensor(engine, name) for name in inputs),
         tuple(_tensor(engine, name) for name in names if name not in inputs),
         tuple(
@@ -85,7 +85,7 @@ def _input_profile(engine: Any, name: str, index: int) -> InputProfile:  # noqa:
     return InputProfile(name, smallest, usual, largest)
 
 
-def check(plan: Plan, component: str, interface: Interface, profiles: Sequence[Profile]) -> None:
+def check(plan: TensorRTPlan, component: str, interface: Interface, profiles: Sequence[Profile]) -> None:
     """Compare a plan with the contract and the profiles that it was asked for.
 
     Args:
@@ -104,7 +104,7 @@ def check(plan: Plan, component: str, interface: Interface, profiles: Sequence[P
         )
 
 
-def differences(plan: Plan, interface: Interface, profiles: Sequence[Profile]) -> Iterator[str]:
+def differences(plan: TensorRTPlan, interface: Interface, profiles: Sequence[Profile]) -> Iterator[str]:
     """Every difference, in words."""
     yield from _tensor_differences("input", plan.inputs, interface.inputs)
     yield from _tensor_differences("output", plan.outputs, interface.outputs)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusion_builder.engines.tensorrt.command import Version, parse_version
-from diffusion_builder.engines.tensorrt.log import LogReader, Step
+from diffusion_builder.engines.tensorrt.log import CompileProgress, LogReader
 from diffusion_builder.errors import BadInputError, Reason, UnavailableError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Where NVIDIA's images have it; their PATH does not always say so.
 _USUAL_PLACE = "/usr/src/tensorrt/bin"
-_ASK_SECONDS = 60
+_QUERY_SECONDS = 60
 # Becomes the program given as its arguments, and is killed when the process that started it ends, however that ends:
 # a build that nobody waits for would keep the GPU for an hour. PR_SET_PDEATHSIG is 1, SIGKILL is 9.
 _WITH_PARENT = (
@@ -70,14 +70,14 @@ def gpus() -> str:
 def _output(command: Sequence[str]) -> str:
     try:
         done = subprocess.run(  # noqa: S603 - programs of the image, arguments of ours
-            command, capture_output=True, text=True, errors="replace", timeout=_ASK_SECONDS, check=False
+            command, capture_output=True, text=True, errors="replace", timeout=_QUERY_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BadInputError(Reason.VERSION_MISMATCH, f"{command[0]} cannot be run: {error}") from error
     return done.stdout + done.stderr
 
 
-def build(program: Path, arguments: Sequence[str], component: str, on_step: Callable[[Step], None]) -> tuple[int, ...]:
+def build(program: Path, arguments: Sequence[str], component: str, on_step: Callable[[CompileProgress], None]) -> tuple[int, ...]:
     """Run trtexec to its end.
 
     Args:
@@ -101,7 +101,9 @@ def build(program: Path, arguments: Sequence[str], component: str, on_step: Call
     return tuple(reader.activations)
 
 
-def _follow(program: Path, arguments: Sequence[str], reader: LogReader, on_step: Callable[[Step], None]) -> int:
+def _follow(
+    program: Path, arguments: Sequence[str], reader: LogReader, on_step: Callable[[CompileProgress], None]
+) -> int:
     command = [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()), str(program), *arguments]
     with subprocess.Popen(  # noqa: S603 - the image's trtexec, arguments of ours
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"

@@ -17,7 +17,7 @@ _MAX_LABEL = 63
 _SHARED = "-SHARED"
 
 
-def check_asked(target: str) -> str:
+def validate_product(target: str) -> str:
     """Check that the target can be a GPU product; returns it.
 
     Raises:
@@ -32,7 +32,7 @@ def check_asked(target: str) -> str:
     return target
 
 
-def visible(listing: str) -> tuple[str, ...]:
+def visible_skus(listing: str) -> tuple[str, ...]:
     """Labels of the GPUs, or slices of GPUs, in the output of `nvidia-smi -L`."""
     found: list[str] = []
     name = ""
@@ -50,14 +50,14 @@ def visible(listing: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def check_running(asked: str, listing: str) -> None:
+def require_gpu(asked: str, listing: str) -> None:
     """Check that the first GPU here, which trtexec uses, is the one that was asked for.
 
     Raises:
         UnavailableError: there is no GPU.
         BadInputError: it is another one.
     """
-    found = visible(listing)
+    found = visible_skus(listing)
     if not found:
         raise UnavailableError(
             Reason.NO_GPU,

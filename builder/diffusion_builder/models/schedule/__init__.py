@@ -22,7 +22,7 @@ from .heun import heun
 from .lcm import lcm
 from .pndm import pndm
 from .settings import SchedulerSettings
-from .table import MAX_CALLS, Run, Schedule
+from .table import MAX_CALLS, Schedule, ScheduleRun
 from .unipc import unipc
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ __all__ = [
     "schedule",
 ]  # fmt: skip
 
-_TABLES: Mapping[SchedulerType, Callable[[SchedulerSettings, Run], Schedule]] = {
+_TABLES: Mapping[SchedulerType, Callable[[SchedulerSettings, ScheduleRun], Schedule]] = {
     SchedulerType.DDIM: ddim,
     SchedulerType.DDPM: ddpm,
     SchedulerType.EULER: euler,
@@ -46,10 +46,10 @@ _TABLES: Mapping[SchedulerType, Callable[[SchedulerSettings, Run], Schedule]] = 
     SchedulerType.UNIPC_MULTISTEP: unipc,
 }
 # A request's schedule is mostly one that was asked for before; a table of 64 rows takes at most 11 kB.
-_KEPT = 512
+_CACHE_SIZE = 512
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def schedule(settings: SchedulerSettings, steps: int, begin: int = 0, eta: float = 0.0) -> Schedule:
     """Compute a schedule.
 
@@ -73,7 +73,7 @@ def schedule(settings: SchedulerSettings, steps: int, begin: int = 0, eta: float
         raise ScheduleError(f"eta {eta} is not in 0 to 1")
     if eta and settings.type is not SchedulerType.DDIM:
         raise ScheduleError(f"the scheduler {settings.type} has no eta: leave it out, or use {SchedulerType.DDIM}")
-    return _TABLES[settings.type](settings, Run(steps, begin, eta))
+    return _TABLES[settings.type](settings, ScheduleRun(steps, begin, eta))
 
 
 def calls_for(type_: SchedulerType, steps: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .noise import alphas_cumprod
 from .prediction import clean_sample, noise
-from .table import Course, Row, Run, Schedule, tabulate
+from .table import CallParameters, Row, Schedule, ScheduleRun, tabulate
 from .timesteps import spaced
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .settings import SchedulerSettings
 
 
-def ddim(settings: SchedulerSettings, run: Run) -> Schedule:
+def ddim(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of one slot and one call a step; with eta each step draws noise."""
     timesteps = spaced(settings, run.steps).round()[run.begin :]
     cumulated = alphas_cumprod(settings)
@@ -34,4 +34,4 @@ def ddim(settings: SchedulerSettings, run: Run) -> Schedule:
         direction = np.sqrt(max(1 - target - variance, 0.0)) * noise(settings, latent, output, *scales)
         return [np.sqrt(target) * sample + direction + np.sqrt(variance) * drawn, sample]
 
-    return tabulate(Course.discrete(timesteps, cumulated), 1, advance)
+    return tabulate(CallParameters.discrete(timesteps, cumulated), 1, advance)

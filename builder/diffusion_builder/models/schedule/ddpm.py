@@ -8,7 +8,7 @@ import numpy as np
 
 from .noise import alphas_cumprod
 from .prediction import clean_sample
-from .table import Course, Row, Run, Schedule, tabulate
+from .table import CallParameters, Row, Schedule, ScheduleRun, tabulate
 from .timesteps import spaced
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SMALLEST_VARIANCE = 1e-20
 
 
-def ddpm(settings: SchedulerSettings, run: Run) -> Schedule:
+def ddpm(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of one slot and one call a step; each step draws noise, except one that starts at timestep 0."""
     timesteps = spaced(settings, run.steps).round()[run.begin :]
     cumulated = alphas_cumprod(settings)
@@ -37,4 +37,4 @@ def ddpm(settings: SchedulerSettings, run: Run) -> Schedule:
         deviation = np.sqrt(beta if settings.variance_type == "fixed_large" else small)
         return [mean + (deviation if timestep > 0 else 0.0) * drawn, sample]
 
-    return tabulate(Course.discrete(timesteps, cumulated), 1, advance)
+    return tabulate(CallParameters.discrete(timesteps, cumulated), 1, advance)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .settings import SchedulerSettings
-    from .table import Row, Run, Schedule
+    from .table import Row, Schedule, ScheduleRun
 
 
-def dpm_solver(settings: SchedulerSettings, run: Run) -> Schedule:
+def dpm_solver(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of as many slots as the solver's order, and one call a step."""
     return multistep(settings, run, _Solver, settings.solver_order)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .noise import Levels, followed_by_last, respaced, sigmas_at, timesteps_at
+from .noise import Levels, respaced, sigmas_at, timesteps_at, with_final_sigma
 from .prediction import clean_exploding
-from .table import Course, Floats, Row, Run, Schedule, tabulate
+from .table import CallParameters, Floats, Row, Schedule, ScheduleRun, tabulate
 from .timesteps import spaced
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .settings import SchedulerSettings
 
 
-def euler(settings: SchedulerSettings, run: Run) -> Schedule:
+def euler(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of one slot and one call a step."""
     course, levels = exploding(settings, run)
 
@@ -33,23 +33,23 @@ def euler(settings: SchedulerSettings, run: Run) -> Schedule:
     return tabulate(course, 1, advance)
 
 
-def exploding(settings: SchedulerSettings, run: Run) -> tuple[Course, Levels]:
+def exploding(settings: SchedulerSettings, run: ScheduleRun) -> tuple[CallParameters, Levels]:
     """Course of N calls and noise levels [N+1] of the samplers that keep a variance-exploding latent."""
     timesteps = spaced(settings, run.steps).astype(np.float32).astype(np.float64)
     sigmas = sigmas_at(settings, timesteps)
     changed = respaced(settings, sigmas[-1], sigmas[0], run.steps)
     if changed is not None:
         timesteps, sigmas = timesteps_at(settings, changed), changed
-    levels = followed_by_last(settings, sigmas)
+    levels = with_final_sigma(settings, sigmas)
     scale = _initial_scale(settings, levels)
     left = Levels(levels.sigmas[run.begin :])
     return exploding_course(timesteps[run.begin :], left.sigmas[:-1], scale), left
 
 
-def exploding_course(timesteps: Floats, sigmas: Floats, initial_scale: float) -> Course:
+def exploding_course(timesteps: Floats, sigmas: Floats, initial_scale: float) -> CallParameters:
     """Of a latent with these noise levels [calls]."""
     mixes = np.stack([np.ones(len(sigmas)), sigmas], axis=1)
-    return Course(timesteps, 1 / np.sqrt(sigmas**2 + 1), mixes, initial_scale)
+    return CallParameters(timesteps, 1 / np.sqrt(sigmas**2 + 1), mixes, initial_scale)
 
 
 def _initial_scale(settings: SchedulerSettings, levels: Levels) -> float:

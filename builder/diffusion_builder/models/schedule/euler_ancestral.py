@@ -11,7 +11,7 @@ import numpy as np
 
 from .euler import exploding
 from .prediction import clean_exploding
-from .table import Row, Run, Schedule, tabulate
+from .table import Row, Schedule, ScheduleRun, tabulate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .settings import SchedulerSettings
 
 
-def euler_ancestral(settings: SchedulerSettings, run: Run) -> Schedule:
+def euler_ancestral(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of one slot and one call a step; each step but the last draws noise."""
     course, levels = exploding(settings, run)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .euler import exploding, exploding_course
 from .prediction import clean_exploding
-from .table import Row, Run, Schedule, tabulate
+from .table import Row, Schedule, ScheduleRun, tabulate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .settings import SchedulerSettings
 
 
-def heun(settings: SchedulerSettings, run: Run) -> Schedule:
+def heun(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of two slots and 2 N - 1 calls for N steps."""
     single, levels = exploding(settings, run)
     # The second call of a step is at the level that the step goes to, which the next step starts from.

@@ -11,7 +11,7 @@ import numpy as np
 
 from .noise import alphas_cumprod
 from .prediction import clean_sample
-from .table import Course, Floats, Row, Run, Schedule, tabulate
+from .table import CallParameters, Floats, Row, Schedule, ScheduleRun, tabulate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SIGMA_DATA = 0.5
 
 
-def lcm(settings: SchedulerSettings, run: Run) -> Schedule:
+def lcm(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of one slot and one call a step; each step but the last draws noise."""
     timesteps = _timesteps(settings, run.steps)[run.begin :]
     cumulated = alphas_cumprod(settings)
@@ -39,7 +39,7 @@ def lcm(settings: SchedulerSettings, run: Run) -> Schedule:
         target = cumulated[int(timesteps[call + 1])]
         return [np.sqrt(target) * denoised + np.sqrt(1 - target) * drawn, denoised]
 
-    return tabulate(Course.discrete(timesteps, cumulated), 1, advance)
+    return tabulate(CallParameters.discrete(timesteps, cumulated), 1, advance)
 
 
 def _timesteps(settings: SchedulerSettings, steps: int) -> Floats:

@@ -9,8 +9,8 @@ import numpy as np
 
 from .classes import SchedulerType
 from .errors import ScheduleError
-from .noise import Levels, first_timestep, followed_by_last, respaced, sigmas_at, timesteps_at, training_sigmas
-from .table import Course, Run, Schedule, tabulate
+from .noise import Levels, first_timestep, respaced, sigmas_at, timesteps_at, training_sigmas, with_final_sigma
+from .table import CallParameters, Schedule, ScheduleRun, tabulate
 from .timesteps import spaced_without_end
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class MultistepSolver:
 
     settings: SchedulerSettings
     levels: Levels
-    run: Run
+    run: ScheduleRun
 
     def advance(self, call: int, rows: Sequence[Row]) -> Sequence[Row]:
         """One step of rows, as `tabulate` wants it."""
@@ -57,15 +57,15 @@ class MultistepSolver:
         return min(order, 2) if call == last - 1 and cautious else order
 
 
-def multistep(settings: SchedulerSettings, run: Run, solver: type[MultistepSolver], slots: int) -> Schedule:
+def multistep(settings: SchedulerSettings, run: ScheduleRun, solver: type[MultistepSolver], slots: int) -> Schedule:
     """Schedule of these slots, and one call a step."""
     timesteps, levels = _levels(settings, run)
     signals = 1 / np.sqrt(levels.sigmas**2 + 1)
-    course = Course.preserving(timesteps, signals, levels.sigmas * signals)
+    course = CallParameters.preserving(timesteps, signals, levels.sigmas * signals)
     return tabulate(course, slots, solver(settings, levels, run).advance)
 
 
-def _levels(settings: SchedulerSettings, run: Run) -> tuple[Floats, Levels]:
+def _levels(settings: SchedulerSettings, run: ScheduleRun) -> tuple[Floats, Levels]:
     """Timesteps [N] and noise levels [N+1].
 
     Raises:
@@ -83,7 +83,7 @@ def _levels(settings: SchedulerSettings, run: Run) -> tuple[Floats, Levels]:
             f"{run.steps} steps: the first two noise levels fall on timestep {int(whole[0])}: "
             "use fewer steps, or do not use use_karras_sigmas with such a noisy schedule",
         )
-    levels = followed_by_last(settings, sigmas)
+    levels = with_final_sigma(settings, sigmas)
     return whole[run.begin :], Levels(levels.sigmas[run.begin :])
 
 

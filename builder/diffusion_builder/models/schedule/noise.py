@@ -81,7 +81,7 @@ def timesteps_at(settings: SchedulerSettings, sigmas: Floats) -> Floats:
     return timesteps
 
 
-def followed_by_last(settings: SchedulerSettings, sigmas: Floats) -> Levels:
+def with_final_sigma(settings: SchedulerSettings, sigmas: Floats) -> Levels:
     """The levels with the one after the last step, in float32 precision."""
     last = 0.0 if settings.final_sigmas_type == "zero" else training_sigmas(settings)[0]
     return Levels(np.append(sigmas, last).astype(np.float32).astype(np.float64))

@@ -14,7 +14,7 @@ import numpy as np
 
 from .noise import alphas_cumprod
 from .prediction import clean_sample, noise
-from .table import Course, Floats, Row, Run, Schedule, tabulate
+from .table import CallParameters, Floats, Row, Schedule, ScheduleRun, tabulate
 from .timesteps import spaced
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ _SLOTS = 4
 _WEIGHTS = {2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
 
 
-def pndm(settings: SchedulerSettings, run: Run) -> Schedule:
+def pndm(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of four slots and N + 1 calls (one for a single step)."""
     timesteps = spaced(settings, run.steps).round()
     called = np.insert(timesteps, 1, timesteps[1:2])[run.begin :]
     cumulated = alphas_cumprod(settings)
     plms = _Plms(settings, cumulated, called, settings.num_train_timesteps // run.steps)
-    return tabulate(Course.discrete(called, cumulated), _SLOTS, plms.advance)
+    return tabulate(CallParameters.discrete(called, cumulated), _SLOTS, plms.advance)
 
 
 @dataclass(frozen=True)

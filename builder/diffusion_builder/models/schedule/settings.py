@@ -146,7 +146,7 @@ def _one_of(*choices: object) -> tuple[Callable[[object], bool], str]:
     return (lambda value: value in choices), f"use {' or '.join(map(str, choices))}"
 
 
-def _each(rule: Callable[[object], bool], *, none: bool = False) -> Callable[[object], bool]:
+def _each_item(rule: Callable[[object], bool], *, none: bool = False) -> Callable[[object], bool]:
     return lambda value: (none and value is None) or (isinstance(value, tuple) and all(map(rule, value)))
 
 
@@ -158,7 +158,7 @@ _RULES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "beta_start": (_BETA, "use a number from 0 to below 1"),
     "beta_end": (_BETA, "use a number from 0 to below 1"),
     "beta_schedule": _one_of("linear", "scaled_linear", "squaredcos_cap_v2"),
-    "trained_betas": (_each(_BETA, none=True), "use a list of numbers from 0 to below 1"),
+    "trained_betas": (_each_item(_BETA, none=True), "use a list of numbers from 0 to below 1"),
     "prediction_type": _one_of("epsilon", "v_prediction", "sample"),
     "timestep_spacing": _one_of("leading", "trailing", "linspace"),
     "rescale_betas_zero_snr": _FLAG,
@@ -171,7 +171,7 @@ _RULES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "lower_order_final": _FLAG,
     "euler_at_final": _FLAG,
     "lambda_min_clipped": (_number(-math.inf, math.inf), "use a number"),
-    "disable_corrector": (_each(_number(0, 1_000_000, whole=True)), "use a list of steps, counted from 0"),
+    "disable_corrector": (_each_item(_number(0, 1_000_000, whole=True)), "use a list of steps, counted from 0"),
     "variance_type": (lambda value: value is None or isinstance(value, str), "use a variance's name"),
     "original_inference_steps": (_number(0, 1_000_000, whole=True), "use a whole number"),
     "timestep_scaling": (_number(1e-6, 1e6), "use a number above 0"),

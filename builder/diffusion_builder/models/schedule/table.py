@@ -22,7 +22,7 @@ MAX_CALLS = 64
 
 
 @dataclass(frozen=True)
-class Run:
+class ScheduleRun:
     """Which part of a schedule is run.
 
     Args:
@@ -80,7 +80,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Course:
+class CallParameters:
     """What the denoiser is given at each call.
 
     Args:
@@ -96,7 +96,7 @@ class Course:
     initial_scale: float = 1.0
 
     @classmethod
-    def preserving(cls, timesteps: Floats, signals: Floats, spreads: Floats) -> Course:
+    def preserving(cls, timesteps: Floats, signals: Floats, spreads: Floats) -> CallParameters:
         """Of a variance-preserving latent, which itself is the model input.
 
         Args:
@@ -108,7 +108,7 @@ class Course:
         return cls(timesteps, np.ones(calls), np.stack([signals[:calls], spreads[:calls]], axis=1))
 
     @classmethod
-    def discrete(cls, timesteps: Floats, cumulated: Floats) -> Course:
+    def discrete(cls, timesteps: Floats, cumulated: Floats) -> CallParameters:
         """Of a variance-preserving latent at whole training timesteps.
 
         Args:
@@ -119,7 +119,7 @@ class Course:
         return cls.preserving(timesteps, np.sqrt(alphas), np.sqrt(1 - alphas))
 
 
-def tabulate(course: Course, slots: int, advance: Callable[[int, Sequence[Row]], Sequence[Row]]) -> Schedule:
+def tabulate(course: CallParameters, slots: int, advance: Callable[[int, Sequence[Row]], Sequence[Row]]) -> Schedule:
     """Write a scheduler down as a table by running it once with unit rows instead of latents.
 
     Args:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .settings import SchedulerSettings
-    from .table import Floats, Row, Run, Schedule
+    from .table import Floats, Row, Schedule, ScheduleRun
 
 # Exact weights of the lowest orders are replaced by this one (section 3.4).
 _HALF = np.array([0.5])
 
 
-def unipc(settings: SchedulerSettings, run: Run) -> Schedule:
+def unipc(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of two slots more than the solver's order, and one call a step."""
     return multistep(settings, run, _Solver, settings.solver_order + 2)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion_builder.repository.graph import Ensemble, Model, Port, Step
+from diffusion_builder.repository.graph import Ensemble, EnsembleStep, Port, TritonModel
 from diffusion_builder.repository.unroll.epilogue import final_image, preview
 from diffusion_builder.repository.unroll.loop import loop
 from diffusion_builder.repository.unroll.models import port
@@ -41,9 +41,9 @@ def json_ensemble(tier: Tier, unrolled: Ensemble) -> Ensemble:
 
     Triton's `generate` endpoint returns all outputs of a model, and bytes of a file are not valid in JSON.
     """
-    model = Model(unrolled.name, unrolled.inputs, unrolled.outputs)
+    model = TritonModel(unrolled.name, unrolled.inputs, unrolled.outputs)
     outputs = tuple(output for output in unrolled.outputs if output.name == python_models.ENCODED_IMAGE_BASE64.name)
-    step = Step(
+    step = EnsembleStep(
         model,
         {port.name: port.name for port in unrolled.inputs},
         {port.name: port.name for port in outputs},
@@ -51,7 +51,7 @@ def json_ensemble(tier: Tier, unrolled: Ensemble) -> Ensemble:
     return Ensemble(tier.json_name, unrolled.inputs, outputs, (step,))
 
 
-def _inputs(models: Models, steps: Sequence[Step]) -> Iterator[Port]:
+def _inputs(models: Models, steps: Sequence[EnsembleStep]) -> Iterator[Port]:
     """Inputs of a request that the steps read."""
     step_inputs = {tensor for step in steps for tensor in step.inputs.values()}
     for tensor in python_models.request_inputs(tuple(models.control_nets)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion_builder.repository.graph import Step
+from diffusion_builder.repository.graph import EnsembleStep
 from diffusion_builder.repository.unroll.wiring import identity_map, tensor_after
 from diffusion_contract import python_models, tensors
 from diffusion_contract.enums import Component
@@ -17,34 +17,36 @@ if TYPE_CHECKING:
     from diffusion_contract.tensors import Tensor
 
 
-def final_image(tier: Tier, models: Models) -> Iterator[Step]:
+def final_image(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
     """The requested image."""
-    names = identity_map(tensors.LATENT, tensors.DECODED, tensors.FLAGGED)
+    names = identity_map(tensors.LATENT, tensors.DECODED_IMAGE, tensors.SAFETY_FLAG)
     yield from _decode(models, names)
     # One step for each output: Triton leaves out steps whose outputs no request names, but no output of a step.
     for output in python_models.POSTPROCESSOR.outputs:
-        yield Step(models.postprocessor, _postprocessor_inputs(tier, models, names), identity_map(output))
+        yield EnsembleStep(models.postprocessor, _postprocessor_inputs(tier, models, names), identity_map(output))
 
 
-def preview(calls: int, tier: Tier, models: Models) -> Iterator[Step]:
+def preview(calls: int, tier: Tier, models: Models) -> Iterator[EnsembleStep]:
     """The image after this number of calls; Triton leaves these steps out unless a request asks for it."""
-    names = {tensor.name: tensor_after(tensor, calls) for tensor in (tensors.DECODED, tensors.FLAGGED)}
+    names = {tensor.name: tensor_after(tensor, calls) for tensor in (tensors.DECODED_IMAGE, tensors.SAFETY_FLAG)}
     names[tensors.LATENT.name] = tensor_after(tensors.PREVIEW_LATENT, calls)
     yield from _decode(models, names)
     outputs = {python_models.ENCODED_IMAGE.name: python_models.preview(calls).name}
-    yield Step(models.postprocessor, _postprocessor_inputs(tier, models, names), outputs)
+    yield EnsembleStep(models.postprocessor, _postprocessor_inputs(tier, models, names), outputs)
 
 
-def _decode(models: Models, names: Mapping[str, str]) -> Iterator[Step]:
-    yield Step(models.engines[Component.VAE_DECODER], _map(names, tensors.LATENT), _map(names, tensors.DECODED))
+def _decode(models: Models, names: Mapping[str, str]) -> Iterator[EnsembleStep]:
+    yield EnsembleStep(
+        models.engines[Component.VAE_DECODER], _map(names, tensors.LATENT), _map(names, tensors.DECODED_IMAGE)
+    )
     if Component.SAFETY_CHECKER in models.engines:
         checker = models.engines[Component.SAFETY_CHECKER]
-        yield Step(checker, _map(names, tensors.DECODED), _map(names, tensors.FLAGGED))
+        yield EnsembleStep(checker, _map(names, tensors.DECODED_IMAGE), _map(names, tensors.SAFETY_FLAG))
 
 
 def _postprocessor_inputs(tier: Tier, models: Models, names: Mapping[str, str]) -> dict[str, str]:
-    checked = (tensors.FLAGGED,) if Component.SAFETY_CHECKER in models.engines else ()
-    return _map(names, tensors.DECODED, *checked) | identity_map(*postprocess_inputs(tier))
+    checked = (tensors.SAFETY_FLAG,) if Component.SAFETY_CHECKER in models.engines else ()
+    return _map(names, tensors.DECODED_IMAGE, *checked) | identity_map(*postprocess_inputs(tier))
 
 
 def _map(names: Mapping[str, str], *tensors: Tensor) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion_builder.repository.graph import Step
+from diffusion_builder.repository.graph import EnsembleStep
 from diffusion_builder.repository.unroll.wiring import (
     VALIDATED_RESCALE,
     identity_map,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diffusion_builder.repository.unroll.tier import Tier
 
 
-def loop(tier: Tier, models: Models) -> Iterator[Step]:
+def loop(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
     """From the first latent to the last."""
     is_controlled = python_models.CONTROLNET in tier.features
     if needs_zero_residuals(tier, models):
@@ -33,7 +33,7 @@ def loop(tier: Tier, models: Models) -> Iterator[Step]:
             python_models.VALIDATED_MODEL_INPUT.name if tier.preprocessor_last else tensor_at(tensors.MODEL_INPUT, 0)
         )
         inputs = {tensors.MODEL_INPUT.name: model_input}
-        yield Step(models.engines[Component.ZERO_RESIDUALS], inputs, identity_map(tensors.RESIDUALS))
+        yield EnsembleStep(models.engines[Component.ZERO_RESIDUALS], inputs, identity_map(tensors.RESIDUALS))
     for call in range(tier.calls):
         if is_controlled:
             yield from (_control(models, name, call) for name in models.control_nets)
@@ -41,9 +41,9 @@ def loop(tier: Tier, models: Models) -> Iterator[Step]:
         yield _advance(tier, models, call)
 
 
-def _control(models: Models, name: str, call: int) -> Step:
+def _control(models: Models, name: str, call: int) -> EnsembleStep:
     inputs = (tensors.MODEL_INPUT, tensors.TIMESTEP, tensors.STEP_INDEX)
-    return Step(
+    return EnsembleStep(
         models.control_nets[name],
         {
             **{tensor.name: tensor_at(tensor, call) for tensor in inputs},
@@ -55,7 +55,7 @@ def _control(models: Models, name: str, call: int) -> Step:
     )
 
 
-def _denoise(tier: Tier, models: Models, call: int) -> Step:
+def _denoise(tier: Tier, models: Models, call: int) -> EnsembleStep:
     facts = models.facts
     inputs = {tensor.name: tensor_at(tensor, call) for tensor in (tensors.MODEL_INPUT, tensors.TIMESTEP)}
     inputs |= identity_map(tensors.TEXT_EMBEDDINGS, tensors.GUIDANCE)
@@ -69,17 +69,17 @@ def _denoise(tier: Tier, models: Models, call: int) -> Step:
         is_controlled = python_models.CONTROLNET in tier.features
         residuals = residuals_at(name, call) if is_controlled else tensors.RESIDUALS.name
         inputs[tensors.residual_input(number).name] = residuals
-    return Step(
+    return EnsembleStep(
         models.engines[Component.DENOISER], inputs, {tensors.MODEL_OUTPUT.name: tensor_at(tensors.MODEL_OUTPUT, call)}
     )
 
 
-def _advance(tier: Tier, models: Models, call: int) -> Step:
+def _advance(tier: Tier, models: Models, call: int) -> EnsembleStep:
     inputs = {
         tensor.name: tensor_at(tensor, call) for tensor in (tensors.STATE, tensors.MODEL_OUTPUT, tensors.STEP_INDEX)
     }
     inputs[tensors.NOISE.name] = tensor_at(tensors.NOISE, call) if tier.is_stochastic else python_models.ZERO_NOISE.name
-    inputs |= identity_map(tensors.TABLE, tensors.LEVELS, tensors.KEPT)
+    inputs |= identity_map(tensors.TABLE, tensors.LEVELS, tensors.IMAGE_LATENT_AND_NOISE)
     inputs[tensors.LATENT_MASK.name] = python_models.STEP_MASK.name
     outputs = {next_tensor(tensor).name: tensor_at(tensor, call + 1) for tensor in python_models.LOOP_TENSORS}
     if call == tier.calls - 1:
@@ -87,4 +87,4 @@ def _advance(tier: Tier, models: Models, call: int) -> Step:
         outputs = identity_map(tensors.LATENT)
     elif call + 1 in tier.previews:
         outputs[tensors.PREVIEW_LATENT.name] = tensor_after(tensors.PREVIEW_LATENT, call + 1)
-    return Step(models.engines[Component.SCHEDULER_STEP], inputs, outputs)
+    return EnsembleStep(models.engines[Component.SCHEDULER_STEP], inputs, outputs)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from diffusion_builder.repository.graph import Model, Port
+from diffusion_builder.repository.graph import Port, TritonModel
 from diffusion_contract import python_models, tensors
 from diffusion_contract.enums import Component
-from diffusion_contract.tensors import Facts, Interface, Tensor
+from diffusion_contract.tensors import Interface, ModelFacts, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from diffusion_builder.repository.unroll.tier import Tier
-    from diffusion_contract.tensors import Facts, Interface, Tensor
+    from diffusion_contract.tensors import Interface, ModelFacts, Tensor
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,18 @@ class Models:
         control_nets: by name, in the order in which the denoiser reads their residuals.
     """
 
-    facts: Facts
-    tokenizer: Model
-    preprocessor: Model
-    conditioner: Model
-    postprocessor: Model
-    engines: Mapping[Component, Model]
-    control_nets: Mapping[str, Model]
+    facts: ModelFacts
+    tokenizer: TritonModel
+    preprocessor: TritonModel
+    conditioner: TritonModel
+    postprocessor: TritonModel
+    engines: Mapping[Component, TritonModel]
+    control_nets: Mapping[str, TritonModel]
 
 
-def models(facts: Facts, components: Iterable[Component], control_nets: Sequence[str], tiers: Sequence[Tier]) -> Models:
+def models(
+    facts: ModelFacts, components: Iterable[Component], control_nets: Sequence[str], tiers: Sequence[Tier]
+) -> Models:
     """Give the contract the numbers of one checkpoint.
 
     Args:
@@ -63,15 +65,15 @@ def models(facts: Facts, components: Iterable[Component], control_nets: Sequence
     )
 
 
-def port(tensor: Tensor, facts: Facts) -> Port:
+def port(tensor: Tensor, facts: ModelFacts) -> Port:
     """A tensor with the numbers of one checkpoint."""
     return Port(tensor.name, tensor.dtype, facts.dims(tensor), tensor.optional)
 
 
-def _engine(component: Component, facts: Facts) -> Model:
+def _engine(component: Component, facts: ModelFacts) -> TritonModel:
     return _model(tensors.MODEL_NAMES[component], tensors.interface(component, asdict(facts)), facts)
 
 
-def _model(name: str, interface: Interface, facts: Facts) -> Model:
+def _model(name: str, interface: Interface, facts: ModelFacts) -> TritonModel:
     inputs = tuple(port(tensor, facts) for tensor in interface.inputs)
-    return Model(name, inputs, tuple(port(tensor, facts) for tensor in interface.outputs))
+    return TritonModel(name, inputs, tuple(port(tensor, facts) for tensor in interface.outputs))

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from diffusion_builder.repository.unroll.tier import Tier
-    from diffusion_contract.tensors import Facts
+    from diffusion_contract.tensors import ModelFacts
 
 
 def check_engines(
-    tiers: Sequence[Tier], facts: Facts, components: AbstractSet[Component], control_nets: Sequence[str]
+    tiers: Sequence[Tier], facts: ModelFacts, components: AbstractSet[Component], control_nets: Sequence[str]
 ) -> None:
     """Compare tiers with engines.
 
@@ -37,7 +37,7 @@ def check_engines(
         raise BadInputError(Reason.COMPONENT_MISMATCH, problems[0])
 
 
-def _traits(facts: Facts, components: AbstractSet[Component], control_nets: Sequence[str]) -> Iterator[str]:
+def _traits(facts: ModelFacts, components: AbstractSet[Component], control_nets: Sequence[str]) -> Iterator[str]:
     if len(control_nets) != facts.controlnets:
         yield (
             f"the denoiser was exported for {facts.controlnets} ControlNets, but controlNets lists "
@@ -47,7 +47,7 @@ def _traits(facts: Facts, components: AbstractSet[Component], control_nets: Sequ
         yield "there is an image_encoder, but the denoiser was exported without the option ipAdapter"
 
 
-def _tier(tier: Tier, facts: Facts, components: AbstractSet[Component]) -> Iterator[str]:
+def _tier(tier: Tier, facts: ModelFacts, components: AbstractSet[Component]) -> Iterator[str]:
     if facts.inpainting and tier.task != python_models.INPAINT:
         yield "the denoiser has input channels for mask and masked image: the only task it can do is inpaint"
     if tier.starts_from_image and Component.VAE_ENCODER not in components:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion_builder.repository.graph import Step
+from diffusion_builder.repository.graph import EnsembleStep
 from diffusion_builder.repository.unroll.epilogue import postprocess_inputs
 from diffusion_builder.repository.unroll.wiring import VALIDATED_RESCALE, identity_map, needs_zero_residuals, tensor_at
 from diffusion_contract import python_models, tensors
@@ -21,36 +21,40 @@ if TYPE_CHECKING:
 _PREPARED_INPUT_IDS = "prepared_input_ids"
 
 
-def prologue(tier: Tier, models: Models) -> Iterator[Step]:
+def prologue(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
     """Text, images and numbers of a request to the tensors that the first denoiser call reads."""
     has_text = python_models.EMBEDDINGS not in tier.features
     if has_text:
-        yield Step(
+        yield EnsembleStep(
             models.tokenizer,
             identity_map(python_models.PROMPT, python_models.NEGATIVE_PROMPT),
             identity_map(tensors.INPUT_IDS),
         )
     outputs = tuple(_preprocessor_outputs(tier, models))
     if outputs:
-        yield Step(
+        yield EnsembleStep(
             models.preprocessor,
             _preprocessor_batch_tensor(tier) | identity_map(*_image_inputs(tier, models)) | _passthrough(tier, models),
             identity_map(*outputs) | _validated_outputs(tier, models),
         )
     if tier.starts_from_image:
         model = models.engines[Component.VAE_ENCODER]
-        yield Step(model, identity_map(tensors.PIXELS), identity_map(tensors.LATENT_MEAN, tensors.LATENT_STD))
+        yield EnsembleStep(model, identity_map(tensors.PIXELS), identity_map(tensors.LATENT_MEAN, tensors.LATENT_STD))
     if _reads_masked(tier, models):
         yield _encode_masked(models)
-    yield Step(models.conditioner, identity_map(*_conditioner_inputs(tier, models)), _conditioner_outputs(tier, models))
+    yield EnsembleStep(
+        models.conditioner, identity_map(*_conditioner_inputs(tier, models)), _conditioner_outputs(tier, models)
+    )
     if python_models.IP_ADAPTER in tier.features:
         reference = python_models.VALIDATED_REFERENCE_PIXELS if tier.starts_from_image else tensors.REFERENCE_PIXELS
         model = models.engines[Component.IMAGE_ENCODER]
-        yield Step(model, {tensors.REFERENCE_PIXELS.name: reference.name}, identity_map(tensors.IMAGE_EMBEDDINGS))
+        yield EnsembleStep(
+            model, {tensors.REFERENCE_PIXELS.name: reference.name}, identity_map(tensors.IMAGE_EMBEDDINGS)
+        )
     if has_text:
         input_ids = _PREPARED_INPUT_IDS if tier.preprocessor_last else python_models.VALIDATED_INPUT_IDS.name
         encoder = models.engines[Component.TEXT_ENCODER]
-        yield Step(encoder, {tensors.INPUT_IDS.name: input_ids}, identity_map(tensors.TEXT_EMBEDDINGS))
+        yield EnsembleStep(encoder, {tensors.INPUT_IDS.name: input_ids}, identity_map(tensors.TEXT_EMBEDDINGS))
 
 
 def _batch_tensor(tier: Tier) -> Tensor:
@@ -120,9 +124,9 @@ def _preprocessor_outputs(tier: Tier, models: Models) -> Iterator[Tensor]:
         yield from (python_models.control_pixels(name) for name in models.control_nets)
 
 
-def _encode_masked(models: Models) -> Step:
+def _encode_masked(models: Models) -> EnsembleStep:
     """The second use of the VAE's encoder."""
-    return Step(
+    return EnsembleStep(
         models.engines[Component.VAE_ENCODER],
         {tensors.PIXELS.name: python_models.MASKED_PIXELS.name},
         {
@@ -161,7 +165,7 @@ def _conditioner_outputs(tier: Tier, models: Models) -> dict[str, str]:
     """Outputs of the conditioner."""
     maps = {python_models.table_of(tier.key).name: tensors.TABLE.name}
     maps |= {tensor.name: tensor_at(tensor, 0) for tensor in python_models.LOOP_TENSORS}
-    maps |= identity_map(tensors.LEVELS, tensors.KEPT, python_models.STEP_MASK, tensors.GUIDANCE)
+    maps |= identity_map(tensors.LEVELS, tensors.IMAGE_LATENT_AND_NOISE, python_models.STEP_MASK, tensors.GUIDANCE)
     if tier.is_stochastic:
         maps |= {python_models.noise_of(call).name: tensor_at(tensors.NOISE, call) for call in range(tier.calls)}
     else:

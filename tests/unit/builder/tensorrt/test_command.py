@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_builder.engines.tensorrt.command import Files, Options, Version, arguments, flags, parse_version
+from diffusion_builder.engines.tensorrt.command import Files, TensorRTOptions, Version, arguments, flags, parse_version
 from diffusion_builder.engines.tensorrt.profiles import InputProfile
 from diffusion_builder.errors import BadInputError, Reason
 
@@ -14,7 +14,7 @@ TWO = (InputProfile("a", (1, 4), (8, 4), (8, 4)), InputProfile("b", (1, 1), (8, 
 
 
 def test_the_whole_command_line() -> None:
-    assert arguments(FILES, [ONE, TWO], Options(optimization_level=4, workspace_mib=4096)) == (
+    assert arguments(FILES, [ONE, TWO], TensorRTOptions(optimization_level=4, workspace_mib=4096)) == (
         "--onnx=/onnx/model.onnx",
         "--saveEngine=/out/model.plan",
         "--stronglyTyped",
@@ -34,16 +34,16 @@ def test_the_whole_command_line() -> None:
 
 
 def test_layers_are_written_only_when_asked_for() -> None:
-    extra = set(arguments(FILES, [ONE], Options(layers=True))) - set(arguments(FILES, [ONE], Options()))
+    extra = set(arguments(FILES, [ONE], TensorRTOptions(layers=True))) - set(arguments(FILES, [ONE], TensorRTOptions()))
     assert extra == {"--profilingVerbosity=detailed", "--exportLayerInfo=/out/layers.json"}
 
 
 def test_an_unlimited_workspace_is_left_to_tensorrt() -> None:
-    assert not any("memPoolSize" in flag for flag in arguments(FILES, [ONE], Options()))
+    assert not any("memPoolSize" in flag for flag in arguments(FILES, [ONE], TensorRTOptions()))
 
 
 def test_flags_that_name_an_engine_hold_no_path() -> None:
-    assert not any("/" in flag for flag in flags([ONE, TWO], Options(3, 1024, layers=True)))
+    assert not any("/" in flag for flag in flags([ONE, TWO], TensorRTOptions(3, 1024, layers=True)))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_flags_that_name_an_engine_hold_no_path() -> None:
 )
 def test_options_out_of_range_are_refused(level: int, workspace: int | None) -> None:
     with pytest.raises(BadInputError):
-        Options(level, workspace)
+        TensorRTOptions(level, workspace)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from diffusion_builder.engines.tensorrt.plan_check import Plan, PlanTensor, check, differences, read
+from diffusion_builder.engines.tensorrt.plan_check import PlanTensor, TensorRTPlan, check, differences, read
 from diffusion_builder.engines.tensorrt.profiles import optimisation_profiles
 from diffusion_builder.errors import BadInputError
 from diffusion_contract.enums import Component
 from diffusion_contract.spec import Shapes
 from diffusion_contract.spec.engines import BatchRange, PixelRange
-from diffusion_contract.tensors import ENGINES
+from diffusion_contract.tensors import ENGINE_INTERFACES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +25,9 @@ SIDE = PixelRange(min=64, opt=64, max=128)
 SHAPES = Shapes(batch=BatchRange(min=1, opt=4, max=8), height=SIDE, width=SIDE)
 FACTS = {"channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768}
 PROFILES = optimisation_profiles(Component.DENOISER, FACTS, SHAPES)
-INTERFACE = ENGINES[Component.DENOISER]
+INTERFACE = ENGINE_INTERFACES[Component.DENOISER]
 LATENT = (-1, 4, -1, -1)
-GOOD = Plan(
+GOOD = TensorRTPlan(
     inputs=(
         PlanTensor("model_input", "FLOAT", LATENT),
         PlanTensor("timestep", "FLOAT", (-1, 1)),
@@ -39,7 +39,7 @@ GOOD = Plan(
 )
 
 
-def found(plan: Plan) -> list[str]:
+def found(plan: TensorRTPlan) -> list[str]:
     return list(differences(plan, INTERFACE, PROFILES))
 
 

@@ -7,7 +7,7 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.enums import Component
 from diffusion_contract.spec import Shapes
 from diffusion_contract.spec.engines import BatchRange, PixelRange
-from diffusion_contract.tensors import ENGINES
+from diffusion_contract.tensors import ENGINE_INTERFACES
 
 FACTS = {
     "channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "image_size": 224,
@@ -31,8 +31,8 @@ def by_name(profile: Profile) -> dict[str, InputProfile]:
 @pytest.mark.parametrize("component", list(Component))
 def test_every_input_has_a_shape_in_every_profile(component: Component) -> None:
     for profile in optimisation_profiles(component, FACTS, shapes()):
-        assert [item.name for item in profile] == [tensor.name for tensor in ENGINES[component].inputs]
-        for item, tensor in zip(profile, ENGINES[component].inputs, strict=True):
+        assert [item.name for item in profile] == [tensor.name for tensor in ENGINE_INTERFACES[component].inputs]
+        for item, tensor in zip(profile, ENGINE_INTERFACES[component].inputs, strict=True):
             assert {len(item.min), len(item.opt), len(item.max)} == {1 + len(tensor.dims)}
             assert all(0 < low <= usual <= high for low, usual, high in zip(item.min, item.opt, item.max, strict=True))
 

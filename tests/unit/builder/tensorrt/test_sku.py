@@ -41,7 +41,7 @@ def test_labels_are_those_of_gpu_feature_discovery(name: str, profile: str, valu
     ],
 )  # fmt: skip
 def test_a_listing_names_what_can_be_used(listing: str, found: tuple[str, ...]) -> None:
-    assert sku.visible(listing) == found
+    assert sku.visible_skus(listing) == found
 
 
 @pytest.mark.parametrize(
@@ -49,23 +49,23 @@ def test_a_listing_names_what_can_be_used(listing: str, found: tuple[str, ...]) 
     [("NVIDIA-L4", L4), ("NVIDIA-L4-SHARED", L4), ("NVIDIA-A100-SXM4-80GB-MIG-1g.10gb", MIG)],
 )
 def test_the_right_gpu_passes(asked: str, listing: str) -> None:
-    sku.check_running(asked, listing)
+    sku.require_gpu(asked, listing)
 
 
 @pytest.mark.parametrize(("asked", "listing"), [("NVIDIA-L4", A100), ("NVIDIA-A100-SXM4-80GB", MIG)])
 def test_another_gpu_is_never_tried_again(asked: str, listing: str) -> None:
     with pytest.raises(BadInputError, match=f"asked for {asked}") as caught:
-        sku.check_running(asked, listing)
+        sku.require_gpu(asked, listing)
     assert caught.value.reason is Reason.WRONG_GPU
 
 
 def test_no_gpu_is_tried_again() -> None:
     with pytest.raises(UnavailableError) as caught:
-        sku.check_running("NVIDIA-L4", "No devices found.")
+        sku.require_gpu("NVIDIA-L4", "No devices found.")
     assert caught.value.reason is Reason.NO_GPU
 
 
 @pytest.mark.parametrize("target", ["cpu", "", "NVIDIA L4", "../../etc", "-L4", "x" * 64])
 def test_a_target_that_is_no_label_is_refused(target: str) -> None:
     with pytest.raises(BadInputError, match="NVIDIA-L4"):
-        sku.check_asked(target)
+        sku.validate_product(target)
