@@ -142,7 +142,7 @@ def assembly(
         control_nets=tuple(ControlNetEngine(name=net, engine=engines[name]) for name, net in nets.items()),
         runtime=runtime,
         pipelines=tuple(EnsembleSpec.of(item) for item in spec.pipelines),
-        schedulers=spec.samplers,
+        schedulers=spec.all_schedulers,
         shapes=spec.shapes,
         batching=Queues(
             max_queue_delay_microseconds=duration_microseconds(batching.max_queue_delay),

@@ -185,8 +185,8 @@ def test_what_fetch_brings_is_what_options_name(tmp_path: Path) -> None:
     control = json.dumps({"controlNet": found["controlnet"]})
     export(here, found["denoiser"], Component.CONTROLNET, "float32", control)
     export(here, found["safety_checker"], Component.SAFETY_CHECKER, "float32")
-    made_from = Store(tmp_path / "store").get(Kind.ONNX, str(denoiser["digest"])).manifest.made_from
-    assert set(made_from) == {found["denoiser"], found["ip_adapter"], found["lora"]}
+    derived_from = Store(tmp_path / "store").get(Kind.ONNX, str(denoiser["digest"])).manifest.derived_from
+    assert set(derived_from) == {found["denoiser"], found["ip_adapter"], found["lora"]}
 
 
 def test_two_processes_export_the_same_bytes(tmp_path: Path) -> None:

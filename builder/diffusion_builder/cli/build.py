@@ -84,8 +84,8 @@ def _summary(results: Sequence[Result]) -> Result:
         {name: item[name] for name in ("digest", "minPSNR", "worstPSNR", "worstLatentError")}
         for item in results if item["stage"] == "parity"
     ]  # fmt: skip
-    done = [[item["stage"], item.get("component", ""), item["cached"]] for item in results]
-    return {**repository, **({"parity": metrics[0]} if metrics else {}), "stages": done}
+    executed = [[item["stage"], item.get("component", ""), item["cached"]] for item in results]
+    return {**repository, **({"parity": metrics[0]} if metrics else {}), "stages": executed}
 
 
 def read_file(path: Path) -> DiffusionPipelineSpec:
@@ -117,47 +117,47 @@ def _spec(spec: Path | None, target: str | None, **options: Any) -> tuple[Diffus
     from diffusion_builder.arguments import invalid
     from diffusion_contract.documents import InvalidSpecError, read_local
 
-    given = {name: value for name, value in options.items() if value}
+    set_options = {name: value for name, value in options.items() if value}
     if spec is not None:
-        if given:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+        if set_options:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(set_options))
             raise BadInputError(Reason.INVALID_ARGUMENT, f"{names}: with --spec these are fields of the file")
         return read_file(spec), target
     try:
-        return read_local(_spec_body(given, target)), None
+        return read_local(_spec_body(set_options, target)), None
     except InvalidSpecError as error:
         raise invalid("build", error.problems) from error
 
 
-def _spec_body(given: Mapping[str, Any], target: str | None) -> Mapping[str, Any]:
+def _spec_body(options: Mapping[str, Any], target: str | None) -> Mapping[str, Any]:
     """What the options say, as a file would say it."""
-    options = _json(given, "options", "{}")
-    if not isinstance(options, dict):
+    model_options = _json(options, "options", "{}")
+    if not isinstance(model_options, dict):
         raise BadInputError(Reason.INVALID_SPEC, "--options must be a JSON object")
     gpu = {} if target in (None, "cpu") else {"gpu": {"product": target}}
     body = {
-        "model": {**options, "source": _source(given)},
-        **({"scheduler": {"type": given["scheduler"]}} if "scheduler" in given else {}),
-        **({"precision": given["precision"]} if "precision" in given else {}),
-        "componentPrecision": dict(_pair(text) for text in given.get("component_precision", ())),
-        "shapes": _json(given, "shapes", DEFAULT_SHAPES),
-        "engines": {"runtime": given.get("runtime")},
+        "model": {**model_options, "source": _source(options)},
+        **({"scheduler": {"type": options["scheduler"]}} if "scheduler" in options else {}),
+        **({"precision": options["precision"]} if "precision" in options else {}),
+        "componentPrecision": dict(_pair(text) for text in options.get("component_precision", ())),
+        "shapes": _json(options, "shapes", DEFAULT_SHAPES),
+        "engines": {"runtime": options.get("runtime")},
         "targets": [{"name": "gpu" if gpu else "cpu", **gpu}],
     }
-    if "pipelines" in given:
-        if "steps" in given:
+    if "pipelines" in options:
+        if "steps" in options:
             raise BadInputError(Reason.INVALID_ARGUMENT, "give either --steps or --pipelines")
-        return {**body, "pipelines": _json(given, "pipelines", "[]")}
-    return {**body, "pipelines": [{"task": "generate", "steps": _steps(given.get("steps", "4,20"))}]}
+        return {**body, "pipelines": _json(options, "pipelines", "[]")}
+    return {**body, "pipelines": [{"task": "generate", "steps": _steps(options.get("steps", "4,20"))}]}
 
 
-def _source(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _source(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """One of a folder, a repository, an archive; what does not go together is for the spec to say."""
-    sources: dict[str, Any] = {"path": given["path"]} if "path" in given else {}
+    sources: dict[str, Any] = {"path": options["path"]} if "path" in options else {}
     for kind, names in (("huggingFace", ("repo", "revision")), ("archive", ("url", "sha256"))):
-        found = {name: given[name] for name in names if name in given}
-        if found:
-            sources[kind] = found
+        fields = {name: options[name] for name in names if name in options}
+        if fields:
+            sources[kind] = fields
     if not sources:
         raise BadInputError(
             Reason.INVALID_ARGUMENT,
@@ -166,9 +166,9 @@ def _source(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return sources
 
 
-def _json(given: Mapping[str, Any], name: str, default: str) -> Any:  # noqa: ANN401 - any JSON
+def _json(options: Mapping[str, Any], name: str, default: str) -> Any:  # noqa: ANN401 - any JSON
     try:
-        return json.loads(given.get(name, default))
+        return json.loads(options.get(name, default))
     except ValueError as error:
         raise BadInputError(Reason.INVALID_SPEC, f"--{name} is not JSON: {error}") from error
 

@@ -56,9 +56,9 @@ def _fit_result(result: Result) -> str:
     while len(text := json.dumps(body if not omitted else {**body, "omitted": omitted}) + "\n") > MAX_RESULT_BYTES:
         name = max((key for key, value in body.items() if isinstance(value, list | dict)), key=lambda k: len(body[k]))
         entries = list(body[name].items()) if isinstance(body[name], dict) else body[name]
-        kept = entries[: len(entries) // 2]
-        omitted[name] = omitted.get(name, 0) + len(entries) - len(kept)
-        body[name] = dict(kept) if isinstance(body[name], dict) else kept
+        retained = entries[: len(entries) // 2]
+        omitted[name] = omitted.get(name, 0) + len(entries) - len(retained)
+        body[name] = dict(retained) if isinstance(body[name], dict) else retained
     return text.rstrip("\n")
 
 
@@ -66,8 +66,8 @@ def _run(mode: Mode, root: Path, work: Callable[[StageContext], Result]) -> Comm
     from diffusion_builder.stages.run import StageContext
 
     try:
-        with reporter(mode) as shown:
-            return CommandResult(ExitCode.OK, work(StageContext(Store(root), shown)))
+        with reporter(mode) as progress:
+            return CommandResult(ExitCode.OK, work(StageContext(Store(root), progress)))
     except BuilderError as error:
         return _failed(error.exit_code, error.reason, error.message)
     except click.ClickException:

@@ -13,9 +13,9 @@ from diffusion_builder.cli.command import print_error, result_option, run_comman
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, StoreError
 from diffusion_builder.stages.progress import ProgressEvent
 from diffusion_builder.store import Store
-from diffusion_builder.store.audit import verify_store
-from diffusion_builder.store.collect import Entry, GarbageCollectionOptions, collect
+from diffusion_builder.store.garbage_collection import Entry, GarbageCollectionOptions, collect
 from diffusion_builder.store.listing import bytes_text, rows, table
+from diffusion_builder.store.verification import verify_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +41,9 @@ def store_group() -> None:
 def store_ls(store: Path) -> None:
     """List artifacts, and what was made from them."""
     with _readable():
-        found = rows(Store(store))
-    click.echo(table(found))
-    click.echo(f"{len(found)} artifacts, {bytes_text(sum(row.size for row in found))}", err=True)
+        artifact_rows = rows(Store(store))
+    click.echo(table(artifact_rows))
+    click.echo(f"{len(artifact_rows)} artifacts, {bytes_text(sum(row.size for row in artifact_rows))}", err=True)
 
 
 @store_group.command(name="show")
@@ -70,19 +70,19 @@ def store_verify(mode: Mode, store: Path, digest: str, result: Path | None) -> N
 
     def work(context: StageContext) -> Result:
         began = time.monotonic()
-        found = verify_store(
+        report = verify_store(
             context.store, lambda name: context.reporter.report(ProgressEvent("verify", "", "hash", None, name)), digest
         )
-        if found.damages:
-            listed = "; ".join(f"{item.path}: {item.why}" for item in found.damages[:_MAX_LISTED])
+        if report.damages:
+            listed = "; ".join(f"{item.path}: {item.problem}" for item in report.damages[:_MAX_LISTED])
             raise StoreError(
                 Reason.ARTIFACT_DAMAGED,
-                f"{len(found.damages)} of the files in {found.artifacts} artifacts are not what was built: {listed}. "
+                f"{len(report.damages)} of the files in {report.artifacts} artifacts are not what was built: {listed}. "
                 "Delete these artifacts' folders and let them be built again",
             )
         return {
-            "stage": "verify", "digest": digest, "sizeBytes": found.size, "seconds": round(time.monotonic() - began, 3),
-            "cached": False, "artifacts": found.artifacts,
+            "stage": "verify", "digest": digest, "sizeBytes": report.size,
+            "seconds": round(time.monotonic() - began, 3), "cached": False, "artifacts": report.artifacts,
         }  # fmt: skip
 
     run_command(mode, store, result, work)
@@ -105,16 +105,17 @@ def store_gc(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) 
         options = _options(**arguments)
         phase = "would delete" if options.dry_run else "deleted"
 
-        def tell(entry: Entry) -> None:
+        def report_entry(entry: Entry) -> None:
             text = f"{entry.kind}/{entry.digest[:_DIGITS]} {bytes_text(entry.size)}"
             context.reporter.report(ProgressEvent("gc", "", phase, None, text))
 
-        done = collect(context.store, options, tell)
-        context.reporter.report(ProgressEvent("gc", "", "done", 1.0, f"{phase} {bytes_text(done.size)}"))
+        collected = collect(context.store, options, report_entry)
+        context.reporter.report(ProgressEvent("gc", "", "done", 1.0, f"{phase} {bytes_text(collected.size)}"))
         return {
-            "stage": "gc", "digest": "", "sizeBytes": done.size, "seconds": round(time.monotonic() - began, 3),
-            "cached": False, "dryRun": options.dry_run, "deleted": len(done.deleted), "kept": done.kept,
-            "litter": done.litter, "timing": list(done.timing[:_MAX_LISTED]), "missing": list(done.missing[:_MAX_LISTED]),
+            "stage": "gc", "digest": "", "sizeBytes": collected.size, "seconds": round(time.monotonic() - began, 3),
+            "cached": False, "dryRun": options.dry_run, "deleted": len(collected.deleted), "kept": collected.retained,
+            "litter": collected.stale_staging, "timing": list(collected.timing[:_MAX_LISTED]),
+            "missing": list(collected.missing[:_MAX_LISTED]),
         }  # fmt: skip
 
     run_command(mode, store, result, work)
@@ -126,10 +127,10 @@ def duration(text: str) -> float:
     Raises:
         BadInputError: it is none of these.
     """
-    found = _DURATION.fullmatch(text.strip())
-    if not found:
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
         raise BadInputError(Reason.INVALID_ARGUMENT, f"--grace {text!r}: give a number and s, m, h or d, such as 24h")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _options(

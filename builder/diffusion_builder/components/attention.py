@@ -81,9 +81,9 @@ class ReferenceAttention(nn.Module):
         image = reference.flatten(1, 2)
         query = attn.to_q(hidden_states)
         base = attend(attn, query, attn.to_k(text), attn.to_v(text))
-        shown = attend(attn, query, self.to_key(image), self.to_value(image))
+        reference_output = attend(attn, query, self.to_key(image), self.to_value(image))
         assert self.weight is not None  # noqa: S101 - set by the denoiser before each call
-        return project(attn, base + self.weight.to(base.dtype) * shown)
+        return project(attn, base + self.weight.to(base.dtype) * reference_output)
 
 
 class GatedLinear(nn.Module):
@@ -176,20 +176,20 @@ def _pad_heads(attn: TorchModel) -> None:
     size = attn.to_q.out_features // attn.heads
     if not _PADDED_FROM <= size < _PADDED_TO:
         return
-    more = _PADDED_TO - size
+    padding = _PADDED_TO - size
     for name in ("to_q", "to_k", "to_v"):
         layer = getattr(attn, name)
-        rows = functional.pad(torch.unflatten(layer.weight, 0, (attn.heads, size)), (0, 0, 0, more)).flatten(0, 1)
-        setattr(attn, name, _linear(rows, _padded_bias(layer.bias, attn.heads, more)))
+        rows = functional.pad(torch.unflatten(layer.weight, 0, (attn.heads, size)), (0, 0, 0, padding)).flatten(0, 1)
+        setattr(attn, name, _linear(rows, _padded_bias(layer.bias, attn.heads, padding)))
     output = attn.to_out[0]
-    columns = functional.pad(torch.unflatten(output.weight, 1, (attn.heads, size)), (0, more)).flatten(1)
+    columns = functional.pad(torch.unflatten(output.weight, 1, (attn.heads, size)), (0, padding)).flatten(1)
     attn.to_out[0] = _linear(columns, output.bias)
 
 
-def _padded_bias(bias: torch.Tensor | None, heads: int, more: int) -> torch.Tensor | None:
+def _padded_bias(bias: torch.Tensor | None, heads: int, padding: int) -> torch.Tensor | None:
     if bias is None:
         return None
-    return functional.pad(torch.unflatten(bias, 0, (heads, -1)), (0, more)).flatten()
+    return functional.pad(torch.unflatten(bias, 0, (heads, -1)), (0, padding)).flatten()
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:

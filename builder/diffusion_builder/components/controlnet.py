@@ -104,9 +104,9 @@ def check(control: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
     Raises:
         BadInputError: naming the entry and both values.
     """
-    theirs = configs.text_width(parts.CONTROLNET, control), configs.text_width(parts.UNET, unet)
-    if theirs[0] != theirs[1]:
-        raise _mismatch("cross_attention_dim", *theirs)
+    widths = configs.text_width(parts.CONTROLNET, control), configs.text_width(parts.UNET, unet)
+    if widths[0] != widths[1]:
+        raise _mismatch("cross_attention_dim", *widths)
     if residuals.layout(control) != residuals.layout(unet):
         name = (
             "block_out_channels" if control["block_out_channels"] != unet["block_out_channels"] else "layers_per_block"
@@ -118,8 +118,8 @@ def check(control: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
         raise BadInputError(Reason.UNSUPPORTED_COMPONENT, "a ControlNet with global_pool_conditions is not served")
 
 
-def _mismatch(entry: str, theirs: object, ours: object) -> BadInputError:
+def _mismatch(entry: str, control_value: object, unet_value: object) -> BadInputError:
     return BadInputError(
         Reason.COMPONENT_MISMATCH,
-        f"the ControlNet is for another base model: its {entry} is {theirs}, the UNet has {ours}",
+        f"the ControlNet is for another base model: its {entry} is {control_value}, the UNet has {unet_value}",
     )

@@ -48,51 +48,51 @@ class Denoiser(nn.Module):
         self.layout = layout
         self.reference = reference
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, *tensor_list: torch.Tensor) -> torch.Tensor:
         """Inputs as in `tensors.interface`, all [B, ...] → model_output [B, C, h, w]."""
-        given = dict(zip(self.names, inputs, strict=True))
-        negative, positive = self._call(given).float().chunk(2)
-        guided = negative + given[tensors.GUIDANCE.name][:, :, None, None] * (positive - negative)
-        if tensors.GUIDANCE_RESCALE.name not in given:
+        inputs = dict(zip(self.names, tensor_list, strict=True))
+        negative, positive = self._call(inputs).float().chunk(2)
+        guided = negative + inputs[tensors.GUIDANCE.name][:, :, None, None] * (positive - negative)
+        if tensors.GUIDANCE_RESCALE.name not in inputs:
             return guided
-        return _rescale(guided, positive, given[tensors.GUIDANCE_RESCALE.name][:, :, None, None])
+        return _rescale(guided, positive, inputs[tensors.GUIDANCE_RESCALE.name][:, :, None, None])
 
-    def _call(self, given: _Tensors) -> torch.Tensor:
+    def _call(self, inputs: _Tensors) -> torch.Tensor:
         dtype = self.model.dtype
-        latent = given[tensors.MODEL_INPUT.name]
-        if tensors.LATENT_MASK.name in given:
-            latent = torch.cat([latent, given[tensors.LATENT_MASK.name], given[tensors.MASKED_LATENT.name]], dim=1)
+        latent = inputs[tensors.MODEL_INPUT.name]
+        if tensors.LATENT_MASK.name in inputs:
+            latent = torch.cat([latent, inputs[tensors.LATENT_MASK.name], inputs[tensors.MASKED_LATENT.name]], dim=1)
         output: torch.Tensor = self.model(
             cfg_duplicate(latent).to(dtype),
-            cfg_duplicate(given[tensors.TIMESTEP.name][:, 0]),
-            cfg_batch(given[tensors.TEXT_EMBEDDINGS.name]).to(dtype),
+            cfg_duplicate(inputs[tensors.TIMESTEP.name][:, 0]),
+            cfg_batch(inputs[tensors.TEXT_EMBEDDINGS.name]).to(dtype),
             return_dict=False,
-            **self._reference(given, dtype),
-            **self._residuals(given, dtype),
+            **self._reference(inputs, dtype),
+            **self._residuals(inputs, dtype),
         )[0]
         return output
 
-    def _reference(self, given: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
+    def _reference(self, inputs: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
         if self.reference is None:
             return {}
-        embeddings = cfg_batch(given[tensors.IMAGE_EMBEDDINGS.name]).to(dtype)
-        region = cfg_duplicate(given[tensors.IP_ADAPTER_REGION.name])
-        return self.reference.conditions(embeddings, cfg_duplicate(given[tensors.IP_ADAPTER_SCALE.name]), region)
+        embeddings = cfg_batch(inputs[tensors.IMAGE_EMBEDDINGS.name]).to(dtype)
+        region = cfg_duplicate(inputs[tensors.IP_ADAPTER_REGION.name])
+        return self.reference.apply(embeddings, cfg_duplicate(inputs[tensors.IP_ADAPTER_SCALE.name]), region)
 
-    def _residuals(self, given: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
-        packed = [tensor for name, tensor in given.items() if name.startswith(tensors.RESIDUALS.name)]
+    def _residuals(self, inputs: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
+        packed = [tensor for name, tensor in inputs.items() if name.startswith(tensors.RESIDUALS.name)]
         if not packed:
             return {}
         # Summed while they are one tensor: as many additions as there are ControlNets, in float32.
-        height, width = given[tensors.MODEL_INPUT.name].shape[-2:]
+        height, width = inputs[tensors.MODEL_INPUT.name].shape[-2:]
         *down, middle = residuals.unpack(sum(packed[1:], packed[0]).to(dtype), self.layout, height, width)
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
 
 
 def _rescale(guided: torch.Tensor, positive: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
     """Mix in the output with the deviation of the positive one (arXiv 2305.08891, eq. 15 and 16)."""
-    wanted, have = (tensor.std(dim=(1, 2, 3), keepdim=True) for tensor in (positive, guided))
-    return amount * (guided * (wanted / have)) + (1 - amount) * guided
+    positive_std, guided_std = (tensor.std(dim=(1, 2, 3), keepdim=True) for tensor in (positive, guided))
+    return amount * (guided * (positive_std / guided_std)) + (1 - amount) * guided
 
 
 def load(material: LoadContext, precision: Precision) -> LoadedModule:

@@ -141,7 +141,7 @@ class InstalledAdapter:
     image_length: int
     reads_hidden_states: bool
 
-    def conditions(self, embeddings: torch.Tensor, scale: torch.Tensor, region: torch.Tensor) -> dict[str, Any]:
+    def apply(self, embeddings: torch.Tensor, scale: torch.Tensor, region: torch.Tensor) -> dict[str, Any]:
         """Prepare the UNet's next call.
 
         Args:
@@ -168,12 +168,12 @@ def _weights(scale: torch.Tensor, region: torch.Tensor, deepest: int) -> list[to
     here they are known.
     """
     height, width = region.shape[-2:]
-    found: list[torch.Tensor] = []
+    weights: list[torch.Tensor] = []
     for size in level_sizes(height, width, deepest):
         # Bicubic to the same size changes nothing.
-        seen = functional.interpolate(region, size=size, mode="bicubic") if found else region
-        found.append(scale[:, :, None] * seen.flatten(1)[:, :, None])
-    return found
+        resized = functional.interpolate(region, size=size, mode="bicubic") if weights else region
+        weights.append(scale[:, :, None] * resized.flatten(1)[:, :, None])
+    return weights
 
 
 def install(model: TorchModel, adapter: IPAdapterWeights, image_length: int) -> InstalledAdapter:
@@ -203,23 +203,23 @@ def install(model: TorchModel, adapter: IPAdapterWeights, image_length: int) -> 
             Reason.COMPONENT_MISMATCH,
             f"the IP-Adapter is for another UNet: {str(error).splitlines()[-1].strip()[:300]}",
         ) from error
-    found = []
+    processors = []
     for name, module in model.named_modules():
         processor: TorchModel = getattr(module, "processor", None)
         if hasattr(processor, "to_k_ip"):
             # A plain attribute: `set_processor` refuses to replace a processor with weights by one of another class.
             level = _downsampling_level(name, len(model.config.block_out_channels) - 1)
             module.processor = ReferenceAttention(processor.to_k_ip[0], processor.to_v_ip[0], level)
-            found.append(module.processor)
-    return InstalledAdapter(tuple(found), image_length, adapter.reads_hidden_states)
+            processors.append(module.processor)
+    return InstalledAdapter(tuple(processors), image_length, adapter.reads_hidden_states)
 
 
 def _downsampling_level(name: str, deepest: int) -> int:
     """How often the latent has been halved, by the name of a module: `down_blocks.1...`, `mid_block...`."""
-    block, _, rest = name.partition(".")
+    block, _, suffix = name.partition(".")
     if block == "mid_block":
         return deepest
-    number = int(rest.partition(".")[0])
+    number = int(suffix.partition(".")[0])
     return number if block == "down_blocks" else deepest - number
 
 

@@ -20,9 +20,9 @@ def check(component: Component, options: ExportOptions) -> None:
     """
     for name in options.non_defaults():
         if component not in APPLIES[name]:
-            known = sorted(option for option, components in APPLIES.items() if component in components)
+            supported = sorted(option for option, components in APPLIES.items() if component in components)
             raise BadInputError(
-                Reason.INVALID_ARGUMENT, f"{component} has no option {name}; it has: {', '.join(known) or 'none'}"
+                Reason.INVALID_ARGUMENT, f"{component} has no option {name}; it has: {', '.join(supported) or 'none'}"
             )
     if options.image_encoder is not None and options.ip_adapter is None:
         raise BadInputError(Reason.INVALID_ARGUMENT, "imageEncoder is that of an IP-Adapter: give ipAdapter too")

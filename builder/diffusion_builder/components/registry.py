@@ -78,27 +78,30 @@ def example(interface: Interface, loaded: LoadedModule, sizes: Sizes, seed: int)
     Returns:
         One tensor per input of the interface, in order.
     """
-    known = _dimensions(loaded, sizes)
+    sizes_by_dim = _dimensions(loaded, sizes)
     generator = torch.Generator().manual_seed(seed)
     tensors = []
     for tensor in interface.inputs:
-        shape = (sizes.batch, *(known[dim] if isinstance(dim, str) else dim for dim in tensor.dims))
+        shape = (sizes.batch, *(sizes_by_dim[dim] if isinstance(dim, str) else dim for dim in tensor.dims))
         if tensor.dtype is DType.FP32:
             tensors.append(torch.randn(shape, generator=generator))
         else:
-            values = torch.randint(0, known.get("tokens", MAX_STEPS), shape, generator=generator)
+            values = torch.randint(0, sizes_by_dim.get("tokens", MAX_STEPS), shape, generator=generator)
             tensors.append(values.to(_TYPES[tensor.dtype]))
     return tuple(tensors)
 
 
 def _dimensions(loaded: LoadedModule, sizes: Sizes) -> dict[str, int]:
-    known = {**loaded.example_facts, **loaded.facts, "latent_height": sizes.height, "latent_width": sizes.width}
-    pixels = known.get("pixels_per_latent", 1)
-    known |= {"height": sizes.height * pixels, "width": sizes.width * pixels}
-    slots = known.get("slots", 1)
-    known |= {"rows_": slots + 1, "columns": slots + 2}
-    known["residuals"] = residual_elements(known, sizes.height, sizes.width)
-    known |= {"references": sizes.references, "image_elements": sizes.references * known.get("image_length", 1)}
+    sizes_by_dim = {**loaded.example_facts, **loaded.facts, "latent_height": sizes.height, "latent_width": sizes.width}
+    pixels = sizes_by_dim.get("pixels_per_latent", 1)
+    sizes_by_dim |= {"height": sizes.height * pixels, "width": sizes.width * pixels}
+    slots = sizes_by_dim.get("slots", 1)
+    sizes_by_dim |= {"rows_": slots + 1, "columns": slots + 2}
+    sizes_by_dim["residuals"] = residual_elements(sizes_by_dim, sizes.height, sizes.width)
+    sizes_by_dim |= {
+        "references": sizes.references,
+        "image_elements": sizes.references * sizes_by_dim.get("image_length", 1),
+    }
     if "text_chunks" in loaded.facts:
-        known["text_length"] *= sizes.chunks
-    return known
+        sizes_by_dim["text_length"] *= sizes.chunks
+    return sizes_by_dim

@@ -25,12 +25,12 @@ def layout(config: Mapping[str, Any]) -> Layout:
     layers = config.get("layers_per_block", 2)
     per_block = layers if isinstance(layers, list) else [layers] * len(channels)
     last = len(channels) - 1
-    found = [(channels[0], 0)]
+    levels = [(channels[0], 0)]
     for level, (width, count) in enumerate(zip(channels, per_block, strict=True)):
-        found += [(width, level)] * count
+        levels += [(width, level)] * count
         if level < last:
-            found.append((width, level + 1))
-    return (*found, (channels[last], last))
+            levels.append((width, level + 1))
+    return (*levels, (channels[last], last))
 
 
 def length(parts: Layout, height: int, width: int) -> int:
@@ -56,13 +56,13 @@ def unpack(packed: torch.Tensor, parts: Layout, height: int, width: int) -> list
     """
     flat = cfg_batch(packed)
     sizes = level_sizes(height, width, max(level for _, level in parts))
-    found, begin = [], 0
+    tensors, begin = [], 0
     for channels, level in parts:
         high, wide = sizes[level]
         end = begin + channels * high * wide
-        found.append(flat[:, begin:end].reshape(-1, channels, high, wide))
+        tensors.append(flat[:, begin:end].reshape(-1, channels, high, wide))
         begin = end
-    return found
+    return tensors
 
 
 def level_sizes(height: int, width: int, times: int) -> list[tuple[int, int]]:

@@ -41,8 +41,8 @@ class SafetyCheckerModule(nn.Module):
     def forward(self, decoded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As diffusers' StableDiffusionSafetyChecker decides about the picture as bytes."""
         pixels = torch.round(torch.clamp(decoded * 0.5 + 0.5, 0.0, 1.0) * _WHITE)
-        seen = torch.clamp(torch.round(_resized(pixels, self.size)), 0.0, _WHITE) / _WHITE
-        normal = (seen - self.get_buffer("mean")) / self.get_buffer("std")
+        checker_input = torch.clamp(torch.round(_resized(pixels, self.size)), 0.0, _WHITE) / _WHITE
+        normal = (checker_input - self.get_buffer("mean")) / self.get_buffer("std")
         pooled = self.model.vision_model(normal.to(self.model.dtype))[1]
         embeds = functional.normalize(self.model.visual_projection(pooled).float())
         special = self._scores(embeds, self.model.special_care_embeds, self.model.special_care_embeds_weights)
@@ -90,8 +90,8 @@ def _taps(ones: torch.Tensor, edge: torch.Tensor, shorter: torch.Tensor, size: i
     """How much each pixel of an edge counts for each pixel of the cropped result, [size, edge]."""
     longer = torch.floor(edge * size / shorter)
     scale = edge / longer
-    kept = torch.arange(size, dtype=torch.float32) + torch.floor((longer - size) / 2)
-    centers = (kept + 0.5) * scale
+    positions = torch.arange(size, dtype=torch.float32) + torch.floor((longer - size) / 2)
+    centers = (positions + 0.5) * scale
     places = torch.cumsum(ones, dim=0) - 0.5
     distance = torch.abs(places[None] - centers[:, None]) / torch.clamp(scale, min=1.0)
     taps = _cubic(distance)

@@ -26,7 +26,7 @@ class SchedulerStep(nn.Module):
         step_index: torch.Tensor,
         table: torch.Tensor,
         levels: torch.Tensor,
-        kept: torch.Tensor,
+        image_latent_and_noise: torch.Tensor,
         latent_mask: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         """What the next step reads, the latent, and a preview of the picture.
@@ -40,15 +40,15 @@ class SchedulerStep(nn.Module):
         # As many rows as columns but one.
         mixed = torch.matmul(matrix, columns.flatten(2)).reshape(columns[:, 1:].shape)
         factors = _gather(levels, row)[:, 2:, None, None, None]
-        latent = _blend(latent_mask, mixed[:, 0], (factors * kept).sum(dim=1))
-        following = _gather(levels, torch.clamp(row + 1, max=MAX_STEPS - 1))
+        latent = _blend(latent_mask, mixed[:, 0], (factors * image_latent_and_noise).sum(dim=1))
+        next_call = _gather(levels, torch.clamp(row + 1, max=MAX_STEPS - 1))
         return (
             torch.cat([latent[:, None], mixed[:, 1:]], dim=1)[:, :-1],
-            latent * following[:, 1, None, None, None],
-            following[:, :1],
+            latent * next_call[:, 1, None, None, None],
+            next_call[:, :1],
             step_index + 1,
             latent,
-            _blend(latent_mask, mixed[:, -1], kept[:, 0]),
+            _blend(latent_mask, mixed[:, -1], image_latent_and_noise[:, 0]),
         )
 
 

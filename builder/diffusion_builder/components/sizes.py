@@ -31,12 +31,12 @@ def read_shape_facts(folders: Mapping[str, Path]) -> dict[str, int]:
     Raises:
         BadInputError: a configuration lacks an entry.
     """
-    known: dict[str, int] = {}
+    facts: dict[str, int] = {}
     if parts.TEXT_ENCODER in folders:
-        known |= text_facts(configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER))
+        facts |= text_facts(configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER))
     if parts.VAE in folders:
-        known |= vae_facts(configs.read(folders[parts.VAE], parts.VAE))
-    return known
+        facts |= vae_facts(configs.read(folders[parts.VAE], parts.VAE))
+    return facts
 
 
 def text_facts(config: Mapping[str, Any]) -> dict[str, int]:
@@ -49,24 +49,24 @@ def vae_facts(config: Mapping[str, Any]) -> dict[str, int]:
     return {"channels": config["latent_channels"], "pixels_per_latent": 2 ** (len(config["block_out_channels"]) - 1)}
 
 
-def required_facts(component: Component, others: Mapping[str, int]) -> dict[str, int]:
+def required_facts(component: Component, shape_facts: Mapping[str, int]) -> dict[str, int]:
     """Those of them that a component's profile needs.
 
     Only these are recorded, so that whatever else changes in other components leaves the graph alone.
     """
-    return {name: others[name] for name in SHAPED.get(component, ()) if name in others}
+    return {name: shape_facts[name] for name in SHAPED.get(component, ()) if name in shape_facts}
 
 
-def check_shape_facts(component: Component, own: Mapping[str, int], others: Mapping[str, int]) -> None:
+def check_shape_facts(component: Component, facts: Mapping[str, int], shape_facts: Mapping[str, int]) -> None:
     """Compare sizes that a component has itself with those of the other components.
 
     Raises:
         BadInputError: they contradict each other.
     """
-    for name, value in own.items():
-        if others.get(name, value) != value:
+    for name, value in facts.items():
+        if shape_facts.get(name, value) != value:
             raise BadInputError(
                 Reason.COMPONENT_MISMATCH,
-                f"{component} has {name} {value}, the checkpoint around it has {others[name]}: "
+                f"{component} has {name} {value}, the checkpoint around it has {shape_facts[name]}: "
                 "these do not belong together",
             )

@@ -75,7 +75,7 @@ def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str) -> tup
             "level": _LEVEL,
         }
 
-    recipe = Recipe(Kind.ENGINE, inputs, tools, needed_bytes=2 * onnx.manifest.size, made_from=(onnx,))
+    recipe = Recipe(Kind.ENGINE, inputs, tools, required_bytes=2 * onnx.manifest.size, derived_from=(onnx,))
     return store.publish(recipe, write)
 
 

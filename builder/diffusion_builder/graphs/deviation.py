@@ -63,13 +63,13 @@ class Case:
 def reference_cases(interface: Interface, loaded: LoadedModule, all_sizes: Sequence[Sizes]) -> list[Case]:
     """Ask torch, in float32 with the weights as rounded as they are in the graph; the module stays in float32."""
     module = loaded.module.float()
-    found = []
+    cases = []
     for sizes in all_sizes:
         inputs = example(interface, loaded, sizes, seed=2)
         with torch.no_grad():
             outputs = module(*inputs)
-        found.append(Case(inputs, outputs if isinstance(outputs, tuple) else (outputs,)))
-    return found
+        cases.append(Case(inputs, outputs if isinstance(outputs, tuple) else (outputs,)))
+    return cases
 
 
 def validate_graph(component: Component, folder: Path) -> None:
@@ -86,7 +86,7 @@ def validate_graph(component: Component, folder: Path) -> None:
         ) from error
 
 
-def measure(component: Component, interface: Interface, folder: Path, judged: Sequence[Case]) -> Deviation:
+def measure(component: Component, interface: Interface, folder: Path, cases: Sequence[Case]) -> Deviation:
     """Run the graph in ONNX Runtime and compare.
 
     Raises:
@@ -100,11 +100,11 @@ def measure(component: Component, interface: Interface, folder: Path, judged: Se
     session = onnxruntime.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in interface.inputs]
     worst = Deviation(0.0, 0.0)
-    for case in judged:
-        got = session.run(None, {name: tensor.numpy() for name, tensor in zip(names, case.inputs, strict=True)})
-        for tensor, want, have in zip(interface.outputs, case.outputs, got, strict=True):
-            found = _compare(f"{component}: {tensor.name}", want.numpy(), have)
-            worst = Deviation(max(worst.absolute, found.absolute), max(worst.relative, found.relative))
+    for case in cases:
+        outputs = session.run(None, {name: tensor.numpy() for name, tensor in zip(names, case.inputs, strict=True)})
+        for tensor, expected, actual in zip(interface.outputs, case.outputs, outputs, strict=True):
+            deviation = _compare(f"{component}: {tensor.name}", expected.numpy(), actual)
+            worst = Deviation(max(worst.absolute, deviation.absolute), max(worst.relative, deviation.relative))
     return worst
 
 
@@ -152,22 +152,22 @@ def _widen(tensor: onnx.TensorProto, stored: bytes) -> bytes:
     return (np.frombuffer(stored, dtype=np.uint16).astype(np.uint32) << 16).tobytes()
 
 
-def _compare(name: str, want: npt.NDArray[np.float32], have: npt.NDArray[np.float32]) -> Deviation:
-    if want.shape != have.shape or want.dtype != have.dtype:
+def _compare(name: str, expected: npt.NDArray[np.float32], actual: npt.NDArray[np.float32]) -> Deviation:
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
         raise BadInputError(
             Reason.GRAPH_PARITY_FAILED,
-            f"{name} is {have.dtype} {list(have.shape)} in the graph and {want.dtype} {list(want.shape)} in torch",
+            f"{name} is {actual.dtype} {list(actual.shape)} in the graph and {expected.dtype} {list(expected.shape)} in torch",
         )
-    if want.dtype.kind != "f":
-        return Deviation(0.0, 0.0) if np.array_equal(want, have) else Deviation(math.inf, math.inf)
-    if not np.isfinite(want).all():
+    if expected.dtype.kind != "f":
+        return Deviation(0.0, 0.0) if np.array_equal(expected, actual) else Deviation(math.inf, math.inf)
+    if not np.isfinite(expected).all():
         raise BadInputError(
             Reason.INVALID_WEIGHTS,
             f"{name} is not finite in torch, with ordinary inputs: the weights are damaged, or too large for the "
             "precision",
         )
-    if not np.isfinite(have).all():
+    if not np.isfinite(actual).all():
         # Not left to arithmetic: the larger of a number and NaN is the number.
         return Deviation(math.inf, math.inf)
-    absolute = float(np.abs(want - have).max())
-    return Deviation(absolute, absolute / max(float(np.abs(want).max()), _SMALLEST))
+    absolute = float(np.abs(expected - actual).max())
+    return Deviation(absolute, absolute / max(float(np.abs(expected).max()), _SMALLEST))

@@ -90,11 +90,11 @@ def _external_weights() -> Iterator[dict[str, torch.Tensor]]:
     graph: Any = torch._C.Graph  # noqa: SLF001 - see above
     export = graph._export_onnx  # noqa: SLF001
 
-    def apart(self: object, given: dict[str, torch.Tensor], *arguments: object) -> object:
-        weights.update(given)
+    def export_without_weights(self: object, tensors: dict[str, torch.Tensor], *arguments: object) -> object:
+        weights.update(tensors)
         return export(self, {}, *arguments)
 
-    graph._export_onnx = apart  # noqa: SLF001
+    graph._export_onnx = export_without_weights  # noqa: SLF001
     try:
         yield weights
     finally:
@@ -119,8 +119,8 @@ def _pack(traced: Path, weights: dict[str, torch.Tensor], target: Path) -> None:
 
 
 def _bytes(weight: torch.Tensor) -> bytes:
-    found: bytes = weight.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-    return found
+    raw_bytes: bytes = weight.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return raw_bytes
 
 
 def _declare(graph: onnx.GraphProto, weights: dict[str, torch.Tensor]) -> None:

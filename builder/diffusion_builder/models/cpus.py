@@ -20,9 +20,9 @@ def threads(environment: Mapping[str, str], root: Path = _ROOT) -> int:
         environment: `DIFFUSION_THREADS` decides when it is a positive number.
         root: where control groups are mounted.
     """
-    given = environment.get(VARIABLE, "")
-    if given.isdigit() and int(given) > 0:
-        return int(given)
+    requested = environment.get(VARIABLE, "")
+    if requested.isdigit() and int(requested) > 0:
+        return int(requested)
     usable = len(os.sched_getaffinity(0))
     limit = _limit(root)
     return usable if limit is None else max(1, min(usable, limit))

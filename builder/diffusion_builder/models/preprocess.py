@@ -171,8 +171,8 @@ class _Preprocessing:
         other = int(edge * long / short)
         size = (edge, other) if image.width <= image.height else (other, edge)
         pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-        top, left = (size[1] - edge) // 2, (size[0] - edge) // 2
-        cut = pixels[top : top + edge, left : left + edge].astype(np.float64) * (1 / 255)
+        top, left_edge = (size[1] - edge) // 2, (size[0] - edge) // 2
+        cut = pixels[top : top + edge, left_edge : left_edge + edge].astype(np.float64) * (1 / 255)
         scaled = (cut.astype(np.float32) - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
         return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 

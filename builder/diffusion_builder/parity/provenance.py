@@ -112,7 +112,7 @@ def _source(store: Store, digest: str) -> Path:
 
 def _made_from(store: Store, artifact: Artifact, kind: Kind) -> Iterator[Artifact]:
     found = False
-    for digest in artifact.manifest.made_from:
+    for digest in artifact.manifest.derived_from:
         if store.find(kind, digest) is not None:
             found = True
             yield store.get(kind, digest)

@@ -76,7 +76,7 @@ def check_parity(store: Store, repository: Artifact, on_phase: Callable[..., Non
     def write(_folder: Path) -> Mapping[str, Any]:
         return _report(store, repository, on_phase)
 
-    return store.publish(Recipe(Kind.PARITY, inputs, tools, made_from=(repository,)), write)
+    return store.publish(Recipe(Kind.PARITY, inputs, tools, derived_from=(repository,)), write)
 
 
 def _code_digest() -> str:

@@ -20,9 +20,9 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository import model_files as settings
 from diffusion_builder.repository import server_requirements as serving
 from diffusion_builder.repository import unroll
-from diffusion_builder.repository.golden_requests import smoke_request
 from diffusion_builder.repository.graph import validate_ensemble
 from diffusion_builder.repository.render import PlanFile, Renderer
+from diffusion_builder.repository.smoke_requests import smoke_request
 from diffusion_builder.repository.tiers import tiers, validated_schedulers
 from diffusion_builder.repository.unroll import check_engines
 from diffusion_builder.sources import tokens
@@ -109,7 +109,7 @@ def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
         "scheduler": content["scheduler"],
     }
     tools = {name: version(name) for name in ("jinja2", "tokenizers", "transformers")}
-    recipe = Recipe(Kind.REPOSITORY, inputs, tools, made_from=(parts.source, *parts.engines.values()))
+    recipe = Recipe(Kind.REPOSITORY, inputs, tools, derived_from=(parts.source, *parts.engines.values()))
     return store.publish(recipe, lambda folder: _write(parts, folder))
 
 
@@ -123,29 +123,32 @@ def _resolve_inputs(store: Store, spec: AssembleSpec) -> RepositoryInputs:
         engines[python_models.control_model(one.name)] = _engine(store, spec.runtime, Component.CONTROLNET, one.engine)
     schedulers, state_slots = validated_schedulers(source.path, spec.schedulers, spec.pipelines)
     facts = _facts(engines, state_slots)
-    asked = tiers(spec, schedulers)
-    check_engines(asked, facts, spec.engines.keys(), tuple(one.name for one in spec.control_nets))
-    return RepositoryInputs(spec, source, engines, facts, schedulers, asked)
+    requested_tiers = tiers(spec, schedulers)
+    check_engines(requested_tiers, facts, spec.engines.keys(), tuple(one.name for one in spec.control_nets))
+    return RepositoryInputs(spec, source, engines, facts, schedulers, requested_tiers)
 
 
 def _engine(store: Store, runtime: str, component: Component, digest: str) -> Artifact:
     engine = store.get(Kind.ENGINE, digest)
-    found = engine.manifest.extra["component"]
-    if found != component:
-        raise BadInputError(Reason.COMPONENT_MISMATCH, f"engine {digest} is not a {component}, but a {found}")
-    made_for = engine.manifest.extra["runtime"]
-    if made_for != runtime:
+    actual_component = engine.manifest.extra["component"]
+    if actual_component != component:
         raise BadInputError(
-            Reason.COMPONENT_MISMATCH, f"engine {digest} ({component}) is for {made_for}, the repository for {runtime}"
+            Reason.COMPONENT_MISMATCH, f"engine {digest} is not a {component}, but a {actual_component}"
+        )
+    engine_runtime = engine.manifest.extra["runtime"]
+    if engine_runtime != runtime:
+        raise BadInputError(
+            Reason.COMPONENT_MISMATCH,
+            f"engine {digest} ({component}) is for {engine_runtime}, the repository for {runtime}",
         )
     return engine
 
 
 def _facts(engines: Mapping[str, Artifact], state_slots: int) -> ModelFacts:
-    known = {name: engine.manifest.extra["facts"] for name, engine in engines.items()}
-    known["scheduler"] = {"slots": state_slots}
+    facts_by_component = {name: engine.manifest.extra["facts"] for name, engine in engines.items()}
+    facts_by_component["scheduler"] = {"slots": state_slots}
     try:
-        return ModelFacts.merge(known)
+        return ModelFacts.merge(facts_by_component)
     except ValueError as error:
         raise BadInputError(Reason.COMPONENT_MISMATCH, f"components do not fit each other: {error}") from error
 

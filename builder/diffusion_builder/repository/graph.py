@@ -146,11 +146,11 @@ def _unmapped(ensemble: Ensemble) -> Iterator[str]:
     certain |= {tensor for step in ensemble.steps for tensor in step.outputs.values()}
     for index, step in enumerate(ensemble.steps):
         place = _place(index, step)
-        known = {port.name for port in step.model.inputs}
+        input_names = {port.name for port in step.model.inputs}
         required = {port.name for port in step.model.inputs if not port.optional}
         for name in sorted(required - step.inputs.keys()):
             yield f"{place} maps nothing to its input {name}"
-        for name in sorted(step.inputs.keys() - known):
+        for name in sorted(step.inputs.keys() - input_names):
             yield f"{place} has no input {name}"
         for name in sorted(step.outputs.keys() - {port.name for port in step.model.outputs}):
             yield f"{place} has no output {name}"
@@ -181,14 +181,18 @@ def _names(
 
 
 def _mismatch(tensor: str, producer: _Endpoint, consumer: _Endpoint) -> Iterator[str]:
-    given, taken = producer.port, consumer.port
-    if given.dtype is not taken.dtype:
-        yield (f"tensor {tensor} is {given.dtype} at {producer.place} and {taken.dtype} at {consumer.place}")
-    agree = len(given.dims) == len(taken.dims) and all(
-        -1 in (left, right) or left == right for left, right in zip(given.dims, taken.dims, strict=False)
+    source_port, sink_port = producer.port, consumer.port
+    if source_port.dtype is not sink_port.dtype:
+        yield (f"tensor {tensor} is {source_port.dtype} at {producer.place} and {sink_port.dtype} at {consumer.place}")
+    agree = len(source_port.dims) == len(sink_port.dims) and all(
+        -1 in (source_dim, sink_dim) or source_dim == sink_dim
+        for source_dim, sink_dim in zip(source_port.dims, sink_port.dims, strict=False)
     )
     if not agree:
-        there, here = f"{list(given.dims)} at {producer.place}", f"{list(taken.dims)} at {consumer.place}"
-        yield f"tensor {tensor} is {there} and {here}"
-    if given.optional and not taken.optional:
+        source_text, sink_text = (
+            f"{list(source_port.dims)} at {producer.place}",
+            f"{list(sink_port.dims)} at {consumer.place}",
+        )
+        yield f"tensor {tensor} is {source_text} and {sink_text}"
+    if source_port.optional and not sink_port.optional:
         yield f"tensor {tensor} may be left out of a request, but {consumer.place} requires it"

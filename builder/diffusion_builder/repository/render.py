@@ -95,14 +95,14 @@ class Renderer:
 
     def _model(self, model: TritonModel, plan: PlanFile | None, batching: Queues | None) -> str:
         warm_ups = warm_up(model, plan) if plan else ()
-        turn = self._turn(model.name)
+        turn = self._rate_limit(model.name)
         priorities = self._batching.priorities and model.name == _DENOISER
         return self._render(
             "model.pbtxt.j2", model=model, plan=plan, batching=batching, turn=turn, priorities=priorities,
             warm_ups=warm_ups,
         )  # fmt: skip
 
-    def _turn(self, model: str) -> int | None:
+    def _rate_limit(self, model: str) -> int | None:
         if not self._batching.take_turns:
             return None
         return _CONTROLNET if model.startswith(_CONTROLNETS) else _LOOP.get(model)

@@ -35,17 +35,17 @@ class Load:
     Args:
         pending: requests that wait for an execution.
         counted: executions and answers so far; while this grows, something is being computed.
-        longest: mean seconds of one execution of the slowest model.
+        max_request_seconds: mean seconds of one execution of the slowest model.
     """
 
     pending: float
     counted: float
-    longest: float
+    max_request_seconds: float
 
     @property
     def still_seconds(self) -> float:
         """How long nothing may be counted before the server counts as idle."""
-        return max(_SHORTEST_STILL_SECONDS, _STEPS_OF_STILLNESS * self.longest)
+        return max(_SHORTEST_STILL_SECONDS, _STEPS_OF_STILLNESS * self.max_request_seconds)
 
 
 def drain(
@@ -101,7 +101,9 @@ def parse(text: str) -> Load:
     return Load(
         pending=sum(value for name, _, value in samples if name == PENDING),
         counted=sum(executions.values()) + answers,
-        longest=max((seconds.get(labels, 0.0) / count for labels, count in executions.items() if count), default=0.0),
+        max_request_seconds=max(
+            (seconds.get(labels, 0.0) / count for labels, count in executions.items() if count), default=0.0
+        ),
     )
 
 

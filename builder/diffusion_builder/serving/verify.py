@@ -67,11 +67,11 @@ def _check_file(path: Path, sha256: str, size: int) -> None:
     try:
         if path.is_symlink() or path.stat().st_size != size:
             raise _damaged(path, f"it should be a file of {size} bytes")
-        found = digests.file_digest(path)
+        actual_sha256 = digests.file_digest(path)
     except OSError as error:
         raise _damaged(path, str(error.strerror)) from error
-    if found != sha256:
-        raise _damaged(path, f"its SHA-256 is {found}, it was published as {sha256}")
+    if actual_sha256 != sha256:
+        raise _damaged(path, f"its SHA-256 is {actual_sha256}, it was published as {sha256}")
 
 
 def _damaged(path: Path, why: str) -> StoreError:

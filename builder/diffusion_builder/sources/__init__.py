@@ -5,6 +5,6 @@ library maps them into memory. Nothing of a checkpoint is ever run.
 """
 
 from diffusion_builder.sources.fetch import OnFile, from_archive, from_folder, from_hub
-from diffusion_builder.sources.judge import inspect_source, read_json
+from diffusion_builder.sources.validate import inspect_source, read_json
 
 __all__ = ["OnFile", "from_archive", "from_folder", "from_hub", "inspect_source", "read_json"]

@@ -197,12 +197,12 @@ def _add(name: str, members: dict[str, _Member], entry: str, member: _Member) ->
 
 
 def _copy(source: IO[bytes], target: Path, size: int, entry: str) -> None:
-    done = 0
+    copied = 0
     with target.open("xb") as stream:
         while piece := source.read(_CHUNK):
-            done += stream.write(piece)
-    if done != size:
-        raise EOFError(f"{entry} ends after {done} of {size} bytes")
+            copied += stream.write(piece)
+    if copied != size:
+        raise EOFError(f"{entry} ends after {copied} of {size} bytes")
 
 
 def _plain_name(name: str) -> str:

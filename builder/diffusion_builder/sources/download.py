@@ -81,11 +81,11 @@ class Download:
             # What was left may be damaged; only a download of its own can blame the server.
             target.unlink()
             self._complete(target, on_file, on_size)
-        found = digests.file_digest(target)
-        if found != self.sha256:
+        actual_sha256 = digests.file_digest(target)
+        if actual_sha256 != self.sha256:
             target.unlink()
             raise BadInputError(
-                Reason.DIGEST_MISMATCH, f"{self.name} has the SHA-256 {found}, {self.sha256} was asked for"
+                Reason.DIGEST_MISMATCH, f"{self.name} has the SHA-256 {actual_sha256}, {self.sha256} was asked for"
             )
 
     def _complete(self, target: Path, on_file: Callable[[str, float], None], on_size: Callable[[int], None]) -> None:
@@ -118,12 +118,12 @@ class Download:
             response: http.client.HTTPResponse = _opener().open(request, timeout=_TIMEOUT_SECONDS)
         except HTTPError as error:
             error.close()
-            raise self._refused(error.code) from error
+            raise self._status_error(error.code) from error
         except (OSError, http.client.HTTPException) as error:
             raise _ConnectionLostError(_error_text(error)) from error
         return response
 
-    def _refused(self, status: int) -> BuilderError | _ConnectionLostError | _AlreadyComplete:
+    def _status_error(self, status: int) -> BuilderError | _ConnectionLostError | _AlreadyComplete:
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return _AlreadyComplete()
         if status in _RETRYABLE or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -148,13 +148,13 @@ class Download:
         on_size((total or begin) - begin)
         with target.open("r+b" if target.exists() else "wb") as stream:
             stream.truncate(begin)
-            done = stream.seek(begin)
+            received = stream.seek(begin)
             while piece := _read(response):
-                done += stream.write(piece)
-                names.check_total(self.name, done)
-                on_file("archive", done / total if total else 0.0)
-        if total is not None and done < total:
-            raise _ConnectionLostError(f"the connection broke after {done} of {total} bytes")
+                received += stream.write(piece)
+                names.check_total(self.name, received)
+                on_file("archive", received / total if total else 0.0)
+        if total is not None and received < total:
+            raise _ConnectionLostError(f"the connection broke after {received} of {total} bytes")
 
 
 class _ConnectionLostError(Exception):
@@ -185,10 +185,10 @@ def _begin(response: http.client.HTTPResponse) -> int:
     """Offset of the response's first byte in the file; a server may ignore that only the rest was asked for."""
     if response.status != HTTPStatus.PARTIAL_CONTENT:
         return 0
-    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if not found:
+    match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if not match:
         raise _ConnectionLostError("the server sends a part without saying which")
-    return int(found[1])
+    return int(match[1])
 
 
 def _read(response: IO[bytes]) -> bytes:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, Reason, UnavailableError
-from diffusion_builder.sources import archive, judge, layout, names
+from diffusion_builder.sources import archive, layout, names, validate
 from diffusion_builder.sources.layout import Selection
 from diffusion_builder.sources.origins import FolderOrigin, HubOrigin, Origin, root_of
-from diffusion_builder.store import Artifact, Kind, Recipe, Store, scratch_of, trouble
+from diffusion_builder.store import Artifact, Kind, Recipe, Store, errors, scratch_of
 
 if TYPE_CHECKING:
     from diffusion_builder.sources.download import Download
@@ -69,7 +69,7 @@ def from_hub(
     def write(folder: Path) -> Mapping[str, Any]:
         return _copy_all(HubOrigin(hub, reference, listing, scratch_of(folder)), files, folder, selection, on_file)
 
-    return store.publish(Recipe(Kind.SOURCE, inputs, needed_bytes=needed, resumable=True), write)
+    return store.publish(Recipe(Kind.SOURCE, inputs, required_bytes=needed, resumable=True), write)
 
 
 def from_folder(
@@ -113,7 +113,7 @@ def from_folder(
 
     inputs = {"version": _FETCH_VERSION, "files": hashes}
     needed = sum(origin.sizes[name] for name in files.values())
-    return store.publish(Recipe(Kind.SOURCE, inputs, needed_bytes=needed), write)
+    return store.publish(Recipe(Kind.SOURCE, inputs, required_bytes=needed), write)
 
 
 def from_archive(
@@ -130,10 +130,10 @@ def from_archive(
 
     def write(folder: Path) -> Mapping[str, Any]:
         file = scratch_of(folder) / "archive"
-        download.run(file, on_file, lambda size: trouble.require_space(folder, size))
+        download.run(file, on_file, lambda size: errors.require_space(folder, size))
         with archive.open_archive(file, download.name) as origin:
             files = _select(origin, selection)
-            trouble.require_space(folder, sum(origin.sizes[name] for name in files.values()))
+            errors.require_space(folder, sum(origin.sizes[name] for name in files.values()))
             return _copy_all(origin, files, folder, selection, on_file)
 
     inputs = {"version": _version(selection), "archive": download.sha256, **selection.inputs()}
@@ -152,7 +152,7 @@ def _select(origin: Origin, selection: Selection) -> Mapping[str, str]:
         # Refuse another kind of checkpoint by what it says it is, not by what it lacks.
         with tempfile.TemporaryDirectory() as folder:
             _copy(origin, index, layout.MODEL_INDEX, Path(folder))
-            layout.check_index(judge.read_json(Path(folder), layout.MODEL_INDEX))
+            layout.check_index(validate.read_json(Path(folder), layout.MODEL_INDEX))
     files = layout.select_files(tuple(origin.sizes), selection)
     names.check_used(files.values(), origin.sizes.keys())
     names.check_sizes({name: origin.sizes[name] for name in files.values()})
@@ -167,13 +167,13 @@ def _copy_all(
     targets = {name: target for target, name in files.items()}
     small = origin.ordered(name for target, name in files.items() if not names.is_weights(target))
     large = origin.ordered(name for target, name in files.items() if names.is_weights(target))
-    for batch, check in ((small, judge.validate_texts), (large, judge.validate_weights)):
+    for batch, check in ((small, validate.validate_texts), (large, validate.validate_weights)):
         for name in batch:
             _copy(origin, name, targets[name], folder)
             copied += origin.sizes[name]
             on_file(name, copied / total)
         check(folder, tuple(sorted(files)), selection)
-    return judge.inspect_source(folder, selection)
+    return validate.inspect_source(folder, selection)
 
 
 def _copy(origin: Origin, name: str, target: str, folder: Path) -> None:
@@ -183,7 +183,7 @@ def _copy(origin: Origin, name: str, target: str, folder: Path) -> None:
 
 
 def _contents(hashes: Mapping[str, str]) -> Mapping[str, str]:
-    """Part name to content digest, as `judge.inspect` computes it from files."""
+    """Part name to content digest, as `validate.inspect` computes it from files."""
     parts: dict[str, dict[str, str]] = {}
     for target, sha256 in hashes.items():
         path = PurePosixPath(target)

@@ -210,8 +210,8 @@ def check_component(name: str, config: Mapping[str, Any]) -> None:
         BadInputError: it says that it is of a class that is not served.
     """
     part = _STANDALONE.get(PurePosixPath(name).parent.name)
-    named = config.get("_class_name") or config.get("architectures") or []
-    classes = named if isinstance(named, list) else [named]
+    class_names = config.get("_class_name") or config.get("architectures") or []
+    classes = class_names if isinstance(class_names, list) else [class_names]
     if part and classes and not set(map(str, classes)) & set(part.classes):
         raise BadInputError(
             Reason.UNSUPPORTED_COMPONENT, f"{name} is of class {classes[0]!r}; served are: {', '.join(part.classes)}"
@@ -286,10 +286,10 @@ def _only_file(part: str, variant: str | None, present: set[str]) -> str:
         raise BadInputError(
             Reason.PICKLE_ONLY, f"the {part} is there only as a pickle, which can run code: convert it to safetensors"
         )
-    what = f"{len(files)} files *{ending} are there"
-    known = f" ({', '.join(files[:_MAX_LISTED])})" if files else ""
+    summary = f"{len(files)} files *{ending} are there"
+    listing = f" ({', '.join(files[:_MAX_LISTED])})" if files else ""
     raise BadInputError(
-        Reason.MISSING_FILE, f"{part}: {what}{known}: name one with --file (in a pipeline: {part}'s file)"
+        Reason.MISSING_FILE, f"{part}: {summary}{listing}: name one with --file (in a pipeline: {part}'s file)"
     )
 
 
@@ -310,20 +310,20 @@ def _checkpoint(present: set[str], variant: str | None) -> Mapping[str, str]:
     files = {MODEL_INDEX: MODEL_INDEX}
     _check_variant([(part, folders_of[part.name]) for part in CHECKPOINT_FOLDERS], variant)
     for part in CHECKPOINT_FOLDERS:
-        chosen = _part_files(part, folders_of[part.name], variant)
-        files |= {target: f"{part.name}/{name}" for target, name in chosen.items()}
+        part_files = _part_files(part, folders_of[part.name], variant)
+        files |= {target: f"{part.name}/{name}" for target, name in part_files.items()}
     return files
 
 
 def _check_variant(folders: Sequence[tuple[CheckpointFolder, set[str]]], variant: str | None) -> None:
     """Some part must have it, or the word is wrong."""
-    known = {
+    available = {
         name for part, inside in folders if part.weights is not None for name in variants.variants(part.weights, inside)
     }
-    if variant is not None and variant not in known:
+    if variant is not None and variant not in available:
         raise BadInputError(
             Reason.MISSING_FILE,
-            f"there are no weights of the variant {variant!r}; variants are: {', '.join(sorted(known)) or 'none'}",
+            f"there are no weights of the variant {variant!r}; variants are: {', '.join(sorted(available)) or 'none'}",
         )
 
 

@@ -62,10 +62,10 @@ def check(path: Path, name: str) -> None:
 
 def _parse(name: str, text: bytes) -> Mapping[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
+        entries = dict(pairs)
+        if len(entries) != len(pairs):
             raise _invalid(name, "its header has an entry twice")
-        return found
+        return entries
 
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
@@ -98,18 +98,18 @@ def _check_tensors(name: str, header: Mapping[str, Any], data_bytes: int) -> Non
 
 def _span(name: str, tensor: str, entry: object) -> tuple[int, int, str]:
     """Begin and end of a tensor's bytes, and its name."""
-    shown = tensor[:80]
+    excerpt = tensor[:80]
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-        raise _invalid(name, f"tensor {shown!r} lacks dtype, shape or data_offsets")
+        raise _invalid(name, f"tensor {excerpt!r} lacks dtype, shape or data_offsets")
     bits, shape, offsets = _BITS.get(str(entry["dtype"])), entry["shape"], entry["data_offsets"]
     if bits is None:
-        raise _invalid(name, f"tensor {shown!r} has the unknown dtype {str(entry['dtype'])[:40]!r}")
+        raise _invalid(name, f"tensor {excerpt!r} has the unknown dtype {str(entry['dtype'])[:40]!r}")
     if not _counts(shape) or not _counts(offsets) or len(offsets) != 2 or len(shape) > _MAX_DIMENSIONS:  # noqa: PLR2004
-        raise _invalid(name, f"tensor {shown!r} has a shape or offsets that are no counts")
+        raise _invalid(name, f"tensor {excerpt!r} has a shape or offsets that are no counts")
     begin, end = offsets
     if (end - begin) * 8 != math.prod(shape) * bits:
-        raise _invalid(name, f"tensor {shown!r} of {end - begin} bytes does not fit its shape and dtype")
-    return begin, end, shown
+        raise _invalid(name, f"tensor {excerpt!r} of {end - begin} bytes does not fit its shape and dtype")
+    return begin, end, excerpt
 
 
 def _counts(value: object) -> bool:

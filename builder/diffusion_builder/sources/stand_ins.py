@@ -43,7 +43,7 @@ def check(path: Path, name: str) -> None:
     start = head.lstrip()
     # A safetensors file begins with its header's length in eight bytes, the last of which are 0.
     if b"\0" not in head[:8] and start.startswith((b"<", b"{", b"[") if weights else b"<"):
-        shown = start[:_MAX_QUOTED].decode("utf-8", "replace")
+        excerpt = start[:_MAX_QUOTED].decode("utf-8", "replace")
         raise BadInputError(
-            reason, f"{name} is the answer of a web server, saved under its name ({shown!r}): download it again"
+            reason, f"{name} is the answer of a web server, saved under its name ({excerpt!r}): download it again"
         )

@@ -73,10 +73,10 @@ def select_weights(part: str, stem: str, names: Iterable[str], variant: str | No
     if weights is None and variant is None and len(sets) == 1:
         weights = next(iter(sets.values()))
     if weights is None and sets:
-        asked = f"no weights of the variant {variant!r}" if variant else "its weights only as variants"
+        problem = f"no weights of the variant {variant!r}" if variant else "its weights only as variants"
         raise BadInputError(
             Reason.MISSING_FILE,
-            f"{part} has {asked}; there are: {', '.join(sorted(sets))}. Name one with --variant (in a pipeline: the "
+            f"{part} has {problem}; there are: {', '.join(sorted(sets))}. Name one with --variant (in a pipeline: the "
             "source's variant)",
         )
     if weights is None and any(is_pickle(name) for name in present):

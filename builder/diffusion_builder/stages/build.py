@@ -163,7 +163,7 @@ def _validate(context: StageContext, spec: DiffusionPipelineSpec, digests: Mappi
     nets = [ref for ref in sources(spec.model) if ref.component == parts.CONTROLNET]
     preflight.validate_models(models, {ref.name: folder(ref.name, parts.CONTROLNET) for ref in nets})
     ensembles = [EnsembleSpec.of(item) for item in spec.pipelines]
-    tiers.validated_schedulers(folder(CHECKPOINT, "scheduler").parent, spec.samplers, ensembles)
+    tiers.validated_schedulers(folder(CHECKPOINT, "scheduler").parent, spec.all_schedulers, ensembles)
     if parity:
         tasks = {item.task for item in spec.pipelines}
         preconditions.require_comparable(models[parts.UNET], tasks, ip_adapter=spec.serves(parts.IP_ADAPTER))

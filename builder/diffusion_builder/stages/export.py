@@ -97,7 +97,7 @@ def export(store: Store, request: ExportRequest, on_phase: OnPhase) -> tuple[Art
             Reason.INVALID_ARGUMENT, f"precision {request.precision!r}: use one of {', '.join(Precision)}"
         )
     check(component, options)
-    found = _source_folders(store, request)
+    folders = _source_folders(store, request)
     loras = [_source_folder(store.get(Kind.SOURCE, item.source), parts.LORA) for item in options.loras]
     main = MAIN_PART[component]
     tools = {name: version(name) for name in ("torch", "diffusers", "transformers", "onnx", "onnxruntime")}
@@ -105,21 +105,21 @@ def export(store: Store, request: ExportRequest, on_phase: OnPhase) -> tuple[Art
         "version": [_EXPORT_VERSION, CONTRACT_VERSION],
         "component": str(component),
         # The component's own digest, not the checkpoint's: another UNet leaves the text encoder's graph alone.
-        "content": found[main].content if main else None,
+        "content": folders[main].content if main else None,
         "precision": request.precision,
         "opset": OPSET,
         "tools": tools,
     }
     material = LoadContext(
-        {name: part.folder for name, part in found.items()},
+        {name: part.folder for name, part in folders.items()},
         options,
         tuple(LoraWeights(part.folder, item.weight) for part, item in zip(loras, options.loras, strict=True)),
         _shape_facts(store, request),
     )
-    if others := sizes.required_facts(component, material.sizes):
-        inputs["sizes"] = others
+    if shape_facts := sizes.required_facts(component, material.sizes):
+        inputs["sizes"] = shape_facts
     if choices := options.non_defaults(without={"shape_sources"}):
-        inputs |= {"options": choices, "contents": {name: part.content for name, part in found.items()}}
+        inputs |= {"options": choices, "contents": {name: part.content for name, part in folders.items()}}
         inputs["loras"] = [part.content for part in loras]
     if loras:
         inputs["merge"] = _MERGE_VERSION
@@ -127,13 +127,13 @@ def export(store: Store, request: ExportRequest, on_phase: OnPhase) -> tuple[Art
     def write(folder: Path) -> Mapping[str, Any]:
         return _export(material, component, Precision(request.precision), folder, on_phase)
 
-    used = {part.source.manifest.digest: part.source for part in (*found.values(), *loras)}
+    source_artifacts = {part.source.manifest.digest: part.source for part in (*folders.values(), *loras)}
     recipe = Recipe(
         Kind.ONNX,
         inputs,
         tools,
-        needed_bytes=_needed_bytes(material, component, Precision(request.precision)),
-        made_from=tuple(used.values()),
+        required_bytes=_needed_bytes(material, component, Precision(request.precision)),
+        derived_from=tuple(source_artifacts.values()),
     )
     return store.publish(recipe, write)
 
@@ -157,29 +157,29 @@ def _elements(path: Path) -> int:
 def _source_folders(store: Store, request: ExportRequest) -> dict[str, _SourceFolder]:
     """The folders that a component is made of, from the checkpoint and from the sources that the options name."""
     source, options = request.source, request.options
-    found = {}
+    folders = {}
     if options.ip_adapter:
         adapter = store.get(Kind.SOURCE, options.ip_adapter)
-        found[parts.IP_ADAPTER] = _source_folder(adapter, parts.IP_ADAPTER)
+        folders[parts.IP_ADAPTER] = _source_folder(adapter, parts.IP_ADAPTER)
         if options.image_encoder:
-            found[parts.IMAGE_ENCODER] = _source_folder(
+            folders[parts.IMAGE_ENCODER] = _source_folder(
                 store.get(Kind.SOURCE, options.image_encoder), parts.IMAGE_ENCODER
             )
         # Else it comes with the adapter, or with the checkpoint; the component says when there is none.
         for artifact in (adapter, source):
             if parts.IMAGE_ENCODER in artifact.manifest.extra["components"]:
-                found.setdefault(parts.IMAGE_ENCODER, _source_folder(artifact, parts.IMAGE_ENCODER))
+                folders.setdefault(parts.IMAGE_ENCODER, _source_folder(artifact, parts.IMAGE_ENCODER))
     if options.control_net:
-        found[parts.CONTROLNET] = _source_folder(store.get(Kind.SOURCE, options.control_net), parts.CONTROLNET)
+        folders[parts.CONTROLNET] = _source_folder(store.get(Kind.SOURCE, options.control_net), parts.CONTROLNET)
         # The one that it is served with comes first, whatever lies in the sources of other sizes.
         own = parts.UNET in source.manifest.extra["components"]
-        found[parts.UNET] = _source_folder(
+        folders[parts.UNET] = _source_folder(
             source if own else _source_with(store, request, parts.UNET) or source, parts.UNET
         )
     main = MAIN_PART[request.component]
-    if main is not None and main not in found:
-        found[main] = _source_folder(source, main)
-    return found
+    if main is not None and main not in folders:
+        folders[main] = _source_folder(source, main)
+    return folders
 
 
 def _source_with(store: Store, request: ExportRequest, part: str) -> Artifact | None:
@@ -200,17 +200,17 @@ def _shape_facts(store: Store, request: ExportRequest) -> Mapping[str, int]:
 
 
 def _source_folder(source: Artifact, name: str) -> _SourceFolder:
-    known = source.manifest.extra["components"]
-    if name not in known:
+    available = source.manifest.extra["components"]
+    if name not in available:
         raise BadInputError(
             Reason.MISSING_COMPONENT,
-            f"the source {source.manifest.digest} has no {name}; it has: {', '.join(sorted(known))}",
+            f"the source {source.manifest.digest} has no {name}; it has: {', '.join(sorted(available))}",
         )
     return _SourceFolder(source, name)
 
 
 def _export(
-    material: LoadContext, component: Component, asked: Precision, target: Path, on_phase: OnPhase
+    material: LoadContext, component: Component, requested_precision: Precision, target: Path, on_phase: OnPhase
 ) -> Mapping[str, Any]:
     from diffusion_builder.components.registry import COMPONENTS, Sizes
     from diffusion_builder.graphs import deviation, onnx_graph
@@ -218,7 +218,7 @@ def _export(
     spec = COMPONENTS[component]
     with silence():
         on_phase("load")
-        loaded = _load(spec, material, asked)
+        loaded = _load(spec, material, requested_precision)
         sizes.check_shape_facts(component, loaded.facts, material.sizes)
         interface, facts, precision = spec.interface(loaded.facts), dict(loaded.facts), loaded.precision
         on_phase("trace")
@@ -229,7 +229,7 @@ def _export(
         # From here on the weights are needed once, in ONNX Runtime.
         del loaded
         on_phase("check")
-        found = _check_graph_parity(component, interface, target, precision, cases)
+        measured = _check_graph_parity(component, interface, target, precision, cases)
     facts |= sizes.required_facts(component, material.sizes)
     content = {name: digests.file_digest(target / name) for name in (MODEL, WEIGHTS) if (target / name).exists()}
     return {
@@ -238,8 +238,8 @@ def _export(
         "content": digests.json_digest({"files": content, "facts": facts}),
         "facts": facts,
         "precision": str(precision),
-        "maxAbsError": found.absolute,
-        "maxRelativeError": found.relative,
+        "maxAbsError": measured.absolute,
+        "maxRelativeError": measured.relative,
     }
 
 
@@ -254,9 +254,9 @@ def _check_graph_parity(
             folder = Path(scratch)
             deviation.widen_to_float32(target, folder)
         deviation.validate_graph(component, folder)
-        found = deviation.measure(component, interface, folder, cases)
-    deviation.require_tolerance(component, found, precision)
-    return found
+        measured = deviation.measure(component, interface, folder, cases)
+    deviation.require_tolerance(component, measured, precision)
+    return measured
 
 
 def _load(spec: ComponentSpec, material: LoadContext, precision: Precision) -> LoadedModule:

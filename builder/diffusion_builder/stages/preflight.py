@@ -22,16 +22,16 @@ def validate_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path
     Raises:
         BadInputError: a configuration is not served, or models do not belong together.
     """
-    made = configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER)["hidden_size"]
+    text_width = configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER)["hidden_size"]
     configs.read(folders[parts.VAE], parts.VAE)
     readers = {parts.UNET: configs.text_width(parts.UNET, configs.read(folders[parts.UNET], parts.UNET))}
     for name, folder in control_nets.items():
         config = configs.read(folder, parts.CONTROLNET)
         readers[name] = configs.text_width(parts.CONTROLNET, config)
     for reader, width in readers.items():
-        if width != made:
+        if width != text_width:
             raise BadInputError(
                 Reason.COMPONENT_MISMATCH,
                 f"{reader} reads texts with {width} features per token (cross_attention_dim), the text encoder makes "
-                f"{made} (hidden_size): use models of one family",
+                f"{text_width} (hidden_size): use models of one family",
             )

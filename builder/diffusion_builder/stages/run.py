@@ -121,8 +121,8 @@ def export(
     from diffusion_builder.stages.export import export as export_component
     from diffusion_contract.exports import ExportOptions
 
-    wanted = parse(ExportOptions, options, "--options")
-    request = ExportRequest(context.store.get(Kind.SOURCE, source), component, precision, wanted)
+    export_options = parse(ExportOptions, options, "--options")
+    request = ExportRequest(context.store.get(Kind.SOURCE, source), component, precision, export_options)
     return context.run(Stage.EXPORT, component, lambda phase: export_component(context.store, request, phase))
 
 
@@ -179,8 +179,8 @@ def assemble(context: StageContext, spec: str) -> Result:
     from diffusion_builder.repository import assemble as repository
     from diffusion_contract.assembly import AssembleSpec
 
-    wanted = parse(AssembleSpec, spec, "--spec")
-    return context.run(Stage.ASSEMBLE, "", lambda _phase: repository.assemble(context.store, wanted))
+    assemble_spec = parse(AssembleSpec, spec, "--spec")
+    return context.run(Stage.ASSEMBLE, "", lambda _phase: repository.assemble(context.store, assemble_spec))
 
 
 def parity(context: StageContext, digest: str) -> Result:

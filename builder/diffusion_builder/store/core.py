@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, StoreError
-from diffusion_builder.store import staging, trouble, uses
+from diffusion_builder.store import errors, last_used, staging
 from diffusion_builder.store.manifest import MANIFEST, Artifact, FileEntry, Kind, Manifest, Recipe
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise trouble.store_error(error, self.root) from error
+            raise errors.store_error(error, self.root) from error
         except ValueError as error:
             raise _damaged(path, str(error)) from error
         try:
@@ -65,7 +65,7 @@ class Store:
         artifact = self.find(kind, digest)
         if artifact is None:
             return None
-        uses.record_use(self.root, digest, self.clock())
+        last_used.record_use(self.root, digest, self.clock())
         # Collection looks for the mark after it has moved an artifact away. So either it sees ours, or we see this.
         return artifact if (artifact.path / MANIFEST).exists() else None
 
@@ -109,13 +109,13 @@ class Store:
         try:
             parent.mkdir(parents=True, exist_ok=True)
             staging.sweep(parent, self.clock(), digest if recipe.resumable else None)
-            trouble.require_space(parent, recipe.needed_bytes)
+            errors.require_space(parent, recipe.required_bytes)
             with staging.staging(parent, digest, self.clock, resumable=recipe.resumable) as folder:
                 self._fill(recipe, folder, write)
                 final = self.folder(recipe.kind, digest)
                 staging.publish(folder, final, replace=final.exists() and not (final / MANIFEST).exists())
         except OSError as error:
-            raise trouble.store_error(error, self.root, recipe.needed_bytes) from error
+            raise errors.store_error(error, self.root, recipe.required_bytes) from error
         return self.get(recipe.kind, digest), False
 
     def artifacts(self) -> Iterator[Artifact]:
@@ -145,11 +145,11 @@ class Store:
         except StoreError:
             raise
         except OSError as error:
-            raise trouble.store_error(error, self.root, max(recipe.needed_bytes, _size(folder))) from error
+            raise errors.store_error(error, self.root, max(recipe.required_bytes, _size(folder))) from error
         except (BuilderError, RuntimeError, ValueError) as error:
             # Libraries report a full disk in many ways, as a broken model among others.
-            if trouble.free(folder) < _FULL_BYTES:
-                raise trouble.store_full_error(self.root, max(recipe.needed_bytes, _size(folder))) from error
+            if errors.free(folder) < _FULL_BYTES:
+                raise errors.store_full_error(self.root, max(recipe.required_bytes, _size(folder))) from error
             raise
 
     def _manifest(self, recipe: Recipe, folder: Path, extra: Mapping[str, Any], seconds: float) -> Manifest:
@@ -164,7 +164,7 @@ class Store:
         return Manifest(
             recipe.kind, recipe.digest, recipe.inputs, files, links, recipe.tools,
             round(seconds, 3), round(self.clock(), 3), extra,
-            tuple(sorted({artifact.manifest.digest for artifact in recipe.made_from})),
+            tuple(sorted({artifact.manifest.digest for artifact in recipe.derived_from})),
         )  # fmt: skip
 
 

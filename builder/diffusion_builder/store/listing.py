@@ -76,19 +76,19 @@ def bytes_text(size: int) -> str:
 
 
 def _referrers(manifests: Iterable[Manifest]) -> Mapping[str, Sequence[str]]:
-    found: dict[str, list[str]] = {}
+    referrers: dict[str, list[str]] = {}
     for manifest in manifests:
         for digest in manifest.references():
-            found.setdefault(digest, []).append(manifest.digest[:_DIGITS])
-    return found
+            referrers.setdefault(digest, []).append(manifest.digest[:_DIGITS])
+    return referrers
 
 
 def _row(manifest: Manifest, referrers: Sequence[str], now: float) -> Row:
-    more = len(referrers) - _MAX_LISTED_REFERRERS
-    shown = " ".join(sorted(referrers)[:_MAX_LISTED_REFERRERS]) + (f" +{more}" if more > 0 else "")
+    omitted = len(referrers) - _MAX_LISTED_REFERRERS
+    listing = " ".join(sorted(referrers)[:_MAX_LISTED_REFERRERS]) + (f" +{omitted}" if omitted > 0 else "")
     cells = (
         str(manifest.kind), manifest.digest[:_DIGITS], _description(manifest), bytes_text(manifest.size),
-        _age(now - manifest.created_at), shown or "-",
+        _age(now - manifest.created_at), listing or "-",
     )  # fmt: skip
     return Row(cells, manifest.size)
 

@@ -50,7 +50,7 @@ class Manifest:
         seconds: how long it took to make.
         created_at: Unix time in seconds.
         extra: what the stage reports besides.
-        made_from: names of the artifacts that it was made from, for garbage collection; not part of its own name.
+        derived_from: names of the artifacts that it was made from, for garbage collection; not part of its own name.
     """
 
     kind: Kind
@@ -62,7 +62,7 @@ class Manifest:
     seconds: float = 0.0
     created_at: float = 0.0
     extra: Mapping[str, Any] = field(default_factory=dict)
-    made_from: tuple[str, ...] = ()
+    derived_from: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -72,7 +72,7 @@ class Manifest:
     def references(self) -> frozenset[str]:
         """Digests of the artifacts that this one was made from or links to."""
         linked = {part for target in self.links.values() for part in Path(target).parts}
-        return frozenset(name for name in linked | set(self.made_from) if digests.is_digest(name))
+        return frozenset(name for name in linked | set(self.derived_from) if digests.is_digest(name))
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
@@ -87,7 +87,7 @@ class Manifest:
             "seconds": self.seconds,
             "createdAt": self.created_at,
             "extra": self.extra,
-            "madeFrom": list(self.made_from),
+            "madeFrom": list(self.derived_from),
         }
         return json.dumps(body, indent=1, sort_keys=True) + "\n"
 
@@ -127,16 +127,16 @@ class Recipe:
         kind: the folder of the store.
         inputs: JSON; everything that decides the content.
         tools: tool name to version, for people.
-        needed_bytes: how much space making it takes; 0 where nobody knows.
-        made_from: artifacts that garbage collection keeps as long as this one is kept.
+        required_bytes: how much space making it takes; 0 where nobody knows.
+        derived_from: artifacts that garbage collection keeps as long as this one is kept.
         resumable: whether a writer can go on with what a killed one has left in `scratch_of(folder)`.
     """
 
     kind: Kind
     inputs: Mapping[str, Any]
     tools: Mapping[str, str] = field(default_factory=dict)
-    needed_bytes: int = 0
-    made_from: tuple[Artifact, ...] = ()
+    required_bytes: int = 0
+    derived_from: tuple[Artifact, ...] = ()
     resumable: bool = False
 
     @property

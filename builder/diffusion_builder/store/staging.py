@@ -105,8 +105,8 @@ def heartbeat_at(path: Path) -> float | None:
     """Unix time of the last sign of life of a staging folder; None when it never had one that can be read."""
     began = path.name.removeprefix(PREFIX).split("-")[0]
     signs = [began, *_read_lease(path)]
-    known = [float(sign) for sign in signs if sign.isdigit()]
-    return max(known, default=None)
+    times = [float(sign) for sign in signs if sign.isdigit()]
+    return max(times, default=None)
 
 
 def sweep(parent: Path, now: float, spare: str | None = None) -> int:

@@ -194,7 +194,7 @@ class DiffusionPipelineSpec(ApiModel):
     )
 
     @property
-    def samplers(self) -> tuple[Scheduler, ...]:
+    def all_schedulers(self) -> tuple[Scheduler, ...]:
         """What a request may choose among; the first one is the default."""
         return tuple(self.schedulers or ()) or (self.scheduler or Scheduler(),)
 

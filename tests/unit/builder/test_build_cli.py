@@ -15,7 +15,7 @@ import yaml
 from diffusion_builder.cli import main as cli
 from diffusion_builder.errors import BadInputError, ExitCode, Reason
 from diffusion_builder.stages import run as stages
-from diffusion_builder.store import trouble
+from diffusion_builder.store import errors
 from diffusion_contract.documents import API_VERSION
 from tests.support.builder.files import write_json
 
@@ -269,7 +269,7 @@ def test_trouble_with_the_store_is_exit_code_74(
     if trouble_with:
         monkeypatch.setattr(Path, "mkdir", fail)
     else:
-        monkeypatch.setattr(trouble, "free", lambda _root: 1)
+        monkeypatch.setattr(errors, "free", lambda _root: 1)
     code, body = _run(tmp_path, "--source", str(sound))
     assert (code, body["error"]["reason"]) == (ExitCode.STORE, reason)
     _nothing_made(tmp_path / "store")

@@ -16,7 +16,7 @@ from PIL import Image
 from diffusion_builder.cli.main import main
 from diffusion_builder.compare.metrics import color_shift, is_constant, measure
 from diffusion_builder.store import Kind, Store
-from diffusion_builder.store.collect import RETAINED_COMPARISONS, GarbageCollectionOptions, collect
+from diffusion_builder.store.garbage_collection import RETAINED_COMPARISONS, GarbageCollectionOptions, collect
 from diffusion_builder.store.manifest import Recipe
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 
 from diffusion_builder.serving.drain import Load, drain, parse
 
-IDLE = Load(pending=0, counted=7, longest=0.1)
+IDLE = Load(pending=0, counted=7, max_request_seconds=0.1)
 
 
 class Clock:
@@ -78,4 +78,4 @@ nv_cpu_utilization 0.5
 
 
 def test_the_servers_counters_are_read() -> None:
-    assert parse(METRICS) == Load(pending=3, counted=87, longest=0.5)
+    assert parse(METRICS) == Load(pending=3, counted=87, max_request_seconds=0.5)

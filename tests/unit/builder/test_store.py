@@ -14,7 +14,7 @@ import pytest
 
 from diffusion_builder.errors import BadInputError, ExitCode, Reason, StoreError, UnavailableError
 from diffusion_builder.store import STAGING_GRACE_SECONDS, Kind, Recipe, Store, scratch_of, staging
-from diffusion_builder.store.collect import GarbageCollectionOptions, collect
+from diffusion_builder.store.garbage_collection import GarbageCollectionOptions, collect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -205,7 +205,7 @@ def test_a_download_nobody_goes_on_with_is_removed(tmp_path: Path) -> None:
 
 def test_missing_space_is_found_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=str(10**18)) as caught:
-        Store(tmp_path).publish(Recipe(Kind.ONNX, {}, needed_bytes=10**18), lambda _folder: pytest.fail("written"))
+        Store(tmp_path).publish(Recipe(Kind.ONNX, {}, required_bytes=10**18), lambda _folder: pytest.fail("written"))
     assert (caught.value.reason, caught.value.exit_code) == (Reason.STORE_FULL, ExitCode.STORE)
 
 
@@ -223,7 +223,7 @@ def test_trouble_while_writing_has_its_reason_and_leaves_nothing(tmp_path: Path,
         raise OSError(number, os.strerror(number))
 
     with pytest.raises(StoreError) as caught:
-        Store(tmp_path).publish(Recipe(Kind.ONNX, {}, needed_bytes=12345), fail)
+        Store(tmp_path).publish(Recipe(Kind.ONNX, {}, required_bytes=12345), fail)
     assert caught.value.reason is reason
     assert list((tmp_path / "onnx").iterdir()) == []
 

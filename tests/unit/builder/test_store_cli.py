@@ -34,7 +34,7 @@ def artifacts(tmp_path: Path) -> tuple[Artifact, Artifact]:
 
     store = Store(tmp_path / "store", lambda: time.time() - 7200)
     onnx, _ = store.publish(Recipe(Kind.ONNX, {}), write)
-    engine, _ = store.publish(Recipe(Kind.ENGINE, {}, made_from=(onnx,)), write)
+    engine, _ = store.publish(Recipe(Kind.ENGINE, {}, derived_from=(onnx,)), write)
     return onnx, engine
 
 

@@ -13,8 +13,14 @@ import pytest
 
 from diffusion_builder.errors import BadInputError, Reason, StoreError
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
-from diffusion_builder.store.audit import verify_store
-from diffusion_builder.store.collect import CollectionResult, Entry, GarbageCollectionOptions, collect, reachable
+from diffusion_builder.store.garbage_collection import (
+    CollectionResult,
+    Entry,
+    GarbageCollectionOptions,
+    collect,
+    reachable,
+)
+from diffusion_builder.store.verification import verify_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,12 +49,12 @@ def store(tmp_path: Path, clock: Moment) -> Store:
     return Store(tmp_path, clock)
 
 
-def _make(store: Store, kind: Kind, name: str, *made_from: Artifact) -> Artifact:
+def _make(store: Store, kind: Kind, name: str, *derived_from: Artifact) -> Artifact:
     def write(folder: Path) -> Mapping[str, Any]:
         (folder / "file").write_text(name * 10)
         return {"target": "cpu", "runtimeVersion": name}
 
-    return store.publish(Recipe(kind, {"name": name}, made_from=made_from), write)[0]
+    return store.publish(Recipe(kind, {"name": name}, derived_from=derived_from), write)[0]
 
 
 def _repository(store: Store, name: str, engine: Artifact) -> Artifact:
@@ -86,7 +92,7 @@ def test_a_kept_repository_keeps_all_that_it_was_made_from(store: Store, clock: 
     done = _collect(store, kept[-1])
     assert _present(store) == _names(kept)
     assert {entry.digest for entry in done.deleted} == _names(dropped)
-    assert (done.kept, done.size) == (4, sum(item.manifest.size for item in dropped))
+    assert (done.retained, done.size) == (4, sum(item.manifest.size for item in dropped))
     assert not list(store.root.rglob(".tmp-*"))
     assert _names(dropped).isdisjoint(path.name for path in (store.root / "uses").iterdir())
 
@@ -104,7 +110,7 @@ def test_a_dry_run_tells_the_bytes_and_deletes_nothing(store: Store, clock: Mome
     chain = _chain(store, "x")
     clock.now += 2 * _DAY
     done = _collect(store, dry_run=True)
-    assert (done.size, done.kept) == (sum(item.manifest.size for item in chain), 0)
+    assert (done.size, done.retained) == (sum(item.manifest.size for item in chain), 0)
     assert _present(store) == _names(chain)
 
 
@@ -222,10 +228,10 @@ _COLLECTOR = """
 import sys
 from pathlib import Path
 from diffusion_builder.store import Store
-from diffusion_builder.store.collect import Options, collect
+from diffusion_builder.store.garbage_collection import GarbageCollectionOptions, collect
 print("go", flush=True)
 while True:
-    collect(Store(Path(sys.argv[1])), Options((sys.argv[2],), 0.0))
+    collect(Store(Path(sys.argv[1])), GarbageCollectionOptions((sys.argv[2],), 0.0))
 """
 
 
@@ -250,7 +256,7 @@ def test_collection_without_any_grace_beside_writers_shows_no_half_artifact(tmp_
         finally:
             process.kill()
     assert lost == 5
-    assert [damage for damage in verify_store(store).damages if "gone" not in damage.why] == []
+    assert [damage for damage in verify_store(store).damages if "gone" not in damage.problem] == []
 
 
 def test_a_check_stays_as_long_as_its_repository(store: Store, clock: Moment) -> None:

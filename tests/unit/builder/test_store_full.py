@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from diffusion_builder.errors import BadInputError, Reason, StoreError
-from diffusion_builder.store import Kind, Recipe, Store, trouble
+from diffusion_builder.store import Kind, Recipe, Store, errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ def write(folder):
 root = Path(sys.argv[1])
 exec(sys.argv[2])
 try:
-    Store(root).publish(Recipe(Kind.ONNX, {}, needed_bytes=int(sys.argv[3])), write)
+    Store(root).publish(Recipe(Kind.ONNX, {}, required_bytes=int(sys.argv[3])), write)
 except StoreError as error:
     left = sorted(path.name for path in root.rglob("*")) if root.exists() else []
     print(json.dumps([error.reason, error.message, left]))
@@ -90,11 +90,11 @@ def test_a_library_that_hides_a_full_disk_does_not_make_it_bad_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(_folder: Path) -> Mapping[str, Any]:
-        monkeypatch.setattr(trouble, "free", lambda _root: 0)
+        monkeypatch.setattr(errors, "free", lambda _root: 0)
         raise BadInputError(Reason.COMPILE_FAILED, "model cannot be written")
 
     with pytest.raises(StoreError) as caught:
-        Store(tmp_path).publish(Recipe(Kind.ENGINE, {}, needed_bytes=777), write)
+        Store(tmp_path).publish(Recipe(Kind.ENGINE, {}, required_bytes=777), write)
     assert caught.value.reason is Reason.STORE_FULL
     assert "777" in caught.value.message
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.serving.verify import verify
 from diffusion_builder.store import STAGING_GRACE_SECONDS, Kind, Recipe, Store
-from diffusion_builder.store.collect import GarbageCollectionOptions, collect
+from diffusion_builder.store.garbage_collection import GarbageCollectionOptions, collect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

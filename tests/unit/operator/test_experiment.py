@@ -259,4 +259,4 @@ def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
     made = apply_variant(plain, spec)
     assert (made.model.loras, made.model.components, made.serving.image) == (None, spec.model.components, "t:2")
     sampled = Variant.model_validate({"name": "c", "weight": 9, "scheduler": {"type": "DDIM"}})
-    assert [item.type for item in apply_variant(sampled, spec).samplers] == ["DDIM", "Euler"]
+    assert [item.type for item in apply_variant(sampled, spec).all_schedulers] == ["DDIM", "Euler"]

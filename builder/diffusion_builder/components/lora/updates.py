@@ -98,8 +98,8 @@ def rescale(weight: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.
 
 
 def _lengths(magnitude: torch.Tensor, weight: torch.Tensor, axis: int) -> torch.Tensor:
-    around = [dimension for dimension in range(weight.dim()) if dimension != axis]
-    norm: torch.Tensor = torch.linalg.vector_norm(weight, dim=around, keepdim=True)
+    other_axes = [dimension for dimension in range(weight.dim()) if dimension != axis]
+    norm: torch.Tensor = torch.linalg.vector_norm(weight, dim=other_axes, keepdim=True)
     tiny = torch.finfo(weight.dtype).tiny
     ratio: torch.Tensor = magnitude.reshape(norm.shape) / norm.clamp(min=tiny)
     return ratio

@@ -117,7 +117,7 @@ def compile_plan(
         }
 
     needed = request.onnx.manifest.size * 5 // 4
-    recipe = Recipe(Kind.ENGINE, inputs, tools, needed_bytes=needed, made_from=(request.onnx,))
+    recipe = Recipe(Kind.ENGINE, inputs, tools, required_bytes=needed, derived_from=(request.onnx,))
     return store.publish(recipe, write)
 
 

@@ -105,29 +105,29 @@ def flags(profiles: Sequence[Profile], options: TensorRTOptions) -> tuple[str, .
         profiles: at least one.
         options: what people chose.
     """
-    chosen = [
+    all_flags = [
         # Types are those of the graph; 10 would otherwise be free to choose, 11 accepts the flag and does so anyway.
         "--stronglyTyped",
         f"--builderOptimizationLevel={options.optimization_level}",
     ]
     if options.workspace_mib is not None:
-        chosen.append(f"--memPoolSize=workspace:{options.workspace_mib}M")
+        all_flags.append(f"--memPoolSize=workspace:{options.workspace_mib}M")
     if options.layers:
-        chosen.append("--profilingVerbosity=detailed")
+        all_flags.append("--profilingVerbosity=detailed")
     for index, profile in enumerate(profiles):
         # trtexec reads the three shapes as belonging to the profile that they follow directly.
-        chosen += [
+        all_flags += [
             f"--profile={index}",
             f"--minShapes={_shapes(profile, lambda item: item.min)}",
             f"--optShapes={_shapes(profile, lambda item: item.opt)}",
             f"--maxShapes={_shapes(profile, lambda item: item.max)}",
         ]
-    return tuple(chosen)
+    return tuple(all_flags)
 
 
 def arguments(files: Files, profiles: Sequence[Profile], options: TensorRTOptions) -> tuple[str, ...]:
     """All arguments of trtexec, without the program."""
-    chosen = [
+    all_arguments = [
         f"--onnx={files.onnx}",
         f"--saveEngine={files.plan}",
         *flags(profiles, options),
@@ -136,8 +136,8 @@ def arguments(files: Files, profiles: Sequence[Profile], options: TensorRTOption
         "--skipInference",
     ]
     if options.layers:
-        chosen.append(f"--exportLayerInfo={files.layers}")
-    return tuple(chosen)
+        all_arguments.append(f"--exportLayerInfo={files.layers}")
+    return tuple(all_arguments)
 
 
 def _shapes(profile: Profile, pick: Callable[[InputProfile], Shape]) -> str:

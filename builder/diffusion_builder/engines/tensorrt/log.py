@@ -242,13 +242,13 @@ class LogReader:
         message = text[prefix.end() :] if prefix else text
         if prefix and prefix["severity"] in "EF" and message:
             self._last_error = message
-        self._notice(message)
+        self._match(message)
         if match := _ACTIVATIONS.match(message):
             self.activations.append(int(match[1]))
         return self._advance(message)
 
     @property
-    def doomed(self) -> bool:
+    def is_fatal(self) -> bool:
         """Whether the build is of no use even if it ends well, so that it may be ended now."""
         return self._finding is not None and self._finding.sign.weight is Severity.FATAL
 
@@ -258,24 +258,27 @@ class LogReader:
         Args:
             exit_code: of the process; negative for a signal, as `subprocess` says it.
         """
-        if self._finding is not None and (exit_code != 0 or self.doomed):
+        if self._finding is not None and (exit_code != 0 or self.is_fatal):
             return self._explain(self._finding)
         if exit_code == 0:
             return None
-        if exit_code == -9:  # noqa: PLR2004 - SIGKILL: nobody here sends it to a build that is not doomed
+        if exit_code == -9:  # noqa: PLR2004 - SIGKILL: nobody here sends it to a build that is not is_fatal
             return BadInputError(
                 Reason.OUT_OF_MEMORY,
                 f"{self.component}: trtexec was killed, most likely by the memory limit of this pod. "
                 "Raise the memory limit of the engine Jobs.",
             )
-        said = self._last_error or next((line for line in reversed(self.tail) if not _FAILED.match(line) and line), "")
+        error_text = self._last_error or next(
+            (line for line in reversed(self.tail) if not _FAILED.match(line) and line), ""
+        )
         return BadInputError(
-            Reason.COMPILE_FAILED, f"{self.component}: trtexec failed with exit code {exit_code}: {said[:_MAX_QUOTE]}"
+            Reason.COMPILE_FAILED,
+            f"{self.component}: trtexec failed with exit code {exit_code}: {error_text[:_MAX_QUOTE]}",
         )
 
-    def _notice(self, message: str) -> None:
-        if (named := _NODE_NAME.match(message)) and self._finding and self._finding.sign is _PARSING:
-            self._finding = _LogMatch(_PARSING, (*self._finding.groups, ("node", named["node"])))
+    def _match(self, message: str) -> None:
+        if (node := _NODE_NAME.match(message)) and self._finding and self._finding.sign is _PARSING:
+            self._finding = _LogMatch(_PARSING, (*self._finding.groups, ("node", node["node"])))
         for sign in PATTERNS:
             if self._finding is not None and sign.weight <= self._finding.sign.weight:
                 continue
@@ -293,6 +296,6 @@ class LogReader:
     def _explain(self, finding: _LogMatch) -> BuilderError:
         values = {"component": self.component, "node": "(unnamed)", "asked": ""}
         values |= {name: value for name, value in finding.groups if value}
-        if asked := values.get("bytes"):
-            values["asked"] = f" ({int(asked)} bytes were asked for)"
+        if requested_bytes := values.get("bytes"):
+            values["asked"] = f" ({int(requested_bytes)} bytes were asked for)"
         return finding.sign.error(finding.sign.reason, finding.sign.message.format(**values))

@@ -111,25 +111,26 @@ def differences(plan: TensorRTPlan, interface: Interface, profiles: Sequence[Pro
     if len(plan.profiles) != len(profiles):
         yield f"{len(plan.profiles)} optimisation profiles instead of {len(profiles)}"
         return
-    for index, (have, want) in enumerate(zip(plan.profiles, profiles, strict=True)):
-        known = {item.name: item for item in have}
-        for item in want:
-            if item.name in known and known[item.name] != item:
-                yield f"profile {index} of {item.name} is {_shapes(known[item.name])} instead of {_shapes(item)}"
+    for index, (actual, expected) in enumerate(zip(plan.profiles, profiles, strict=True)):
+        actual_by_name = {item.name: item for item in actual}
+        for item in expected:
+            actual_input = actual_by_name.get(item.name, item)
+            if actual_input != item:
+                yield f"profile {index} of {item.name} is {_shapes(actual_input)} instead of {_shapes(item)}"
 
 
-def _tensor_differences(role: str, have: Sequence[PlanTensor], want: Sequence[Tensor]) -> Iterator[str]:
-    known = {tensor.name: tensor for tensor in have}
-    for name in sorted(known.keys() - {tensor.name for tensor in want}):
+def _tensor_differences(role: str, actual: Sequence[PlanTensor], expected: Sequence[Tensor]) -> Iterator[str]:
+    actual_by_name = {tensor.name: tensor for tensor in actual}
+    for name in sorted(actual_by_name.keys() - {tensor.name for tensor in expected}):
         yield f"unexpected {role} {name}"
-    for tensor in want:
-        found = known.get(tensor.name)
-        if found is None:
+    for tensor in expected:
+        plan_tensor = actual_by_name.get(tensor.name)
+        if plan_tensor is None:
             yield f"no {role} {tensor.name}"
-        elif found.dtype != (expected := _TYPES.get(tensor.dtype, str(tensor.dtype))):
-            yield f"{role} {tensor.name} is {found.dtype} instead of {expected}"
-        elif len(found.dims) != 1 + len(tensor.dims) or found.dims[0] != -1:
-            yield f"{role} {tensor.name} has dimensions {found.dims} instead of an open batch and {tensor.dims}"
+        elif plan_tensor.dtype != (expected_dtype := _TYPES.get(tensor.dtype, str(tensor.dtype))):
+            yield f"{role} {tensor.name} is {plan_tensor.dtype} instead of {expected_dtype}"
+        elif len(plan_tensor.dims) != 1 + len(tensor.dims) or plan_tensor.dims[0] != -1:
+            yield f"{role} {tensor.name} has dimensions {plan_tensor.dims} instead of an open batch and {tensor.dims}"
 
 
 def _shapes(profile: InputProfile) -> str:

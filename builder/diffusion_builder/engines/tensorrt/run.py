@@ -33,13 +33,13 @@ def trtexec() -> Path:
     Raises:
         BadInputError: this image has none.
     """
-    found = shutil.which("trtexec") or shutil.which("trtexec", path=_USUAL_PLACE)
-    if found is None:
+    program = shutil.which("trtexec") or shutil.which("trtexec", path=_USUAL_PLACE)
+    if program is None:
         raise BadInputError(
             Reason.VERSION_MISMATCH,
             f"there is no trtexec on PATH nor in {_USUAL_PLACE}: runtime tensorrt needs a builder image with TensorRT",
         )
-    return Path(found)
+    return Path(program)
 
 
 def version(program: Path) -> Version:
@@ -69,12 +69,12 @@ def gpus() -> str:
 
 def _output(command: Sequence[str]) -> str:
     try:
-        done = subprocess.run(  # noqa: S603 - programs of the image, arguments of ours
+        process = subprocess.run(  # noqa: S603 - programs of the image, arguments of ours
             command, capture_output=True, text=True, errors="replace", timeout=_QUERY_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BadInputError(Reason.VERSION_MISMATCH, f"{command[0]} cannot be run: {error}") from error
-    return done.stdout + done.stderr
+    return process.stdout + process.stderr
 
 
 def build(program: Path, arguments: Sequence[str], component: str, on_step: Callable[[CompileProgress], None]) -> tuple[int, ...]:
@@ -112,7 +112,7 @@ def _follow(
             for line in _lines(process):
                 if reader.feed(line):
                     on_step(reader.step)
-                if reader.doomed:
+                if reader.is_fatal:
                     break
             else:
                 return process.wait()

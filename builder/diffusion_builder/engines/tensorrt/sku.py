@@ -34,39 +34,39 @@ def validate_product(target: str) -> str:
 
 def visible_skus(listing: str) -> tuple[str, ...]:
     """Labels of the GPUs, or slices of GPUs, in the output of `nvidia-smi -L`."""
-    found: list[str] = []
+    skus: list[str] = []
     name = ""
     sliced = False
     for line in listing.splitlines():
         if gpu := _GPU.match(line):
             name, sliced = gpu["name"], False
-            found.append(product_label(name))
+            skus.append(product_label(name))
         elif (mig := _SLICE.match(line)) and name:
             if not sliced:
                 # With slices the whole GPU is listed too, but cannot be used.
-                found.pop()
+                skus.pop()
             sliced = True
-            found.append(product_label(name, mig["profile"]))
-    return tuple(found)
+            skus.append(product_label(name, mig["profile"]))
+    return tuple(skus)
 
 
-def require_gpu(asked: str, listing: str) -> None:
+def require_gpu(sku: str, listing: str) -> None:
     """Check that the first GPU here, which trtexec uses, is the one that was asked for.
 
     Raises:
         UnavailableError: there is no GPU.
         BadInputError: it is another one.
     """
-    found = visible_skus(listing)
-    if not found:
+    skus = visible_skus(listing)
+    if not skus:
         raise UnavailableError(
             Reason.NO_GPU,
-            f"nvidia-smi lists no GPU, {asked} is needed: does the Job ask for nvidia.com/gpu, "
+            f"nvidia-smi lists no GPU, {sku} is needed: does the Job ask for nvidia.com/gpu, "
             "and is the node's device plugin healthy?",
         )
-    if found[0] != asked.removesuffix(_SHARED):
+    if skus[0] != sku.removesuffix(_SHARED):
         raise BadInputError(
             Reason.WRONG_GPU,
-            f"this machine has {found[0]}, the engine was asked for {asked}: engines only run on the GPU product that "
+            f"this machine has {skus[0]}, the engine was asked for {sku}: engines only run on the GPU product that "
             "they were built on. Is the node's label nvidia.com/gpu.product right?",
         )

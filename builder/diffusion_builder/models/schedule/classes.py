@@ -32,13 +32,13 @@ class SchedulerClass:
 
     Args:
         defaults: parameter to default; those that `SchedulerSettings` lacks are only checked.
-        served: parameter to the values that are served, where the type alone does not say it.
+        supported: parameter to the values that are served, where the type alone does not say it.
         read_as: values that other classes use, which this one reads as its own.
         implied: settings that it has without a parameter for them.
     """
 
     defaults: Mapping[str, Any]
-    served: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    supported: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     read_as: Mapping[str, Mapping[object, object]] = field(default_factory=dict)
     implied: Mapping[str, object] = field(default_factory=dict)
 

@@ -46,8 +46,8 @@ def integrals(end: float, nodes: Floats) -> Sequence[float]:
     logs = np.log(nodes)
     weights = []
     for index, log in enumerate(logs):
-        others = np.delete(logs, index)
-        polynomial = np.poly(others) / np.prod(log - others)
+        other_logs = np.delete(logs, index)
+        polynomial = np.poly(other_logs) / np.prod(log - other_logs)
         weights.append(_antiderivative(polynomial, end) - _antiderivative(polynomial, float(nodes[0])))
     return weights
 

@@ -34,7 +34,7 @@ def euler(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
 
 
 def exploding(settings: SchedulerSettings, run: ScheduleRun) -> tuple[CallParameters, Levels]:
-    """Course of N calls and noise levels [N+1] of the samplers that keep a variance-exploding latent."""
+    """Course of N calls and noise levels [N+1] of the schedulers that keep a variance-exploding latent."""
     timesteps = spaced(settings, run.steps).astype(np.float32).astype(np.float64)
     sigmas = sigmas_at(settings, timesteps)
     changed = respaced(settings, sigmas[-1], sigmas[0], run.steps)
@@ -42,8 +42,8 @@ def exploding(settings: SchedulerSettings, run: ScheduleRun) -> tuple[CallParame
         timesteps, sigmas = timesteps_at(settings, changed), changed
     levels = with_final_sigma(settings, sigmas)
     scale = _initial_scale(settings, levels)
-    left = Levels(levels.sigmas[run.begin :])
-    return exploding_course(timesteps[run.begin :], left.sigmas[:-1], scale), left
+    remaining = Levels(levels.sigmas[run.first_call :])
+    return exploding_course(timesteps[run.first_call :], remaining.sigmas[:-1], scale), remaining
 
 
 def exploding_course(timesteps: Floats, sigmas: Floats, initial_scale: float) -> CallParameters:

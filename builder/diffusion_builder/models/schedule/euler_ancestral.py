@@ -24,11 +24,11 @@ def euler_ancestral(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     course, levels = exploding(settings, run)
 
     def advance(call: int, rows: Sequence[Row]) -> Sequence[Row]:
-        latent, output, drawn = rows
+        latent, output, call_noise = rows
         sample = clean_exploding(settings, latent, output, levels, call)
         start, end = levels.sigmas[call], levels.sigmas[call + 1]
         up = np.sqrt(end**2 * (start**2 - end**2) / start**2)
         down = np.sqrt(end**2 - up**2)
-        return [latent + (down - start) * (latent - sample) / start + up * drawn, sample]
+        return [latent + (down - start) * (latent - sample) / start + up * call_noise, sample]
 
     return tabulate(course, 1, advance)

@@ -24,11 +24,11 @@ _SIGMA_DATA = 0.5
 
 def lcm(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of one slot and one call a step; each step but the last draws noise."""
-    timesteps = _timesteps(settings, run.steps)[run.begin :]
+    timesteps = _timesteps(settings, run.steps)[run.first_call :]
     cumulated = alphas_cumprod(settings)
 
     def advance(call: int, rows: Sequence[Row]) -> Sequence[Row]:
-        latent, output, drawn = rows
+        latent, output, call_noise = rows
         alpha = cumulated[int(timesteps[call])]
         sample = clean_sample(settings, latent, output, float(np.sqrt(alpha)), float(np.sqrt(1 - alpha)))
         scaled = timesteps[call] * settings.timestep_scaling
@@ -37,7 +37,7 @@ def lcm(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
         if call + 1 == len(timesteps):
             return [denoised, denoised]
         target = cumulated[int(timesteps[call + 1])]
-        return [np.sqrt(target) * denoised + np.sqrt(1 - target) * drawn, denoised]
+        return [np.sqrt(target) * denoised + np.sqrt(1 - target) * call_noise, denoised]
 
     return tabulate(CallParameters.discrete(timesteps, cumulated), 1, advance)
 
@@ -46,5 +46,5 @@ def _timesteps(settings: SchedulerSettings, steps: int) -> Floats:
     """Evenly spaced among those of the distillation, whatever `timestep_spacing` says."""
     count = settings.original_inference_steps
     distilled = np.arange(count, 0, -1) * (settings.num_train_timesteps // count) - 1
-    chosen: Floats = distilled[np.floor(np.linspace(0, count, steps, endpoint=False)).astype(np.int64)].astype(float)
-    return chosen
+    timesteps: Floats = distilled[np.floor(np.linspace(0, count, steps, endpoint=False)).astype(np.int64)].astype(float)
+    return timesteps

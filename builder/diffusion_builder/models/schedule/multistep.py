@@ -44,7 +44,7 @@ class MultistepSolver:
     @property
     def steps(self) -> int:
         """Steps N that are run."""
-        return self.run.steps - self.run.begin
+        return self.run.steps - self.run.first_call
 
     def order(self, call: int) -> int:
         """Order of a step of DPM-Solver or DEIS: less while there is no history, and at the end of few steps."""
@@ -84,7 +84,7 @@ def _levels(settings: SchedulerSettings, run: ScheduleRun) -> tuple[Floats, Leve
             "use fewer steps, or do not use use_karras_sigmas with such a noisy schedule",
         )
     levels = with_final_sigma(settings, sigmas)
-    return whole[run.begin :], Levels(levels.sigmas[run.begin :])
+    return whole[run.first_call :], Levels(levels.sigmas[run.first_call :])
 
 
 def _truncates(settings: SchedulerSettings) -> bool:

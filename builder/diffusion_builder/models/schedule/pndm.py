@@ -30,10 +30,10 @@ _WEIGHTS = {2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59
 def pndm(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of four slots and N + 1 calls (one for a single step)."""
     timesteps = spaced(settings, run.steps).round()
-    called = np.insert(timesteps, 1, timesteps[1:2])[run.begin :]
+    call_timesteps = np.insert(timesteps, 1, timesteps[1:2])[run.first_call :]
     cumulated = alphas_cumprod(settings)
-    plms = _Plms(settings, cumulated, called, settings.num_train_timesteps // run.steps)
-    return tabulate(CallParameters.discrete(called, cumulated), _SLOTS, plms.advance)
+    plms = _Plms(settings, cumulated, call_timesteps, settings.num_train_timesteps // run.steps)
+    return tabulate(CallParameters.discrete(call_timesteps, cumulated), _SLOTS, plms.advance)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class _Plms:
 
     def _transfer(self, latent: Row, output: Row, timestep: int) -> Row:
         """Eq. 9: from a timestep to the one a stride before."""
-        following = timestep - self.stride
-        alpha, target = self._alpha(timestep), self._alpha(following)
+        next_timestep = timestep - self.stride
+        alpha, target = self._alpha(timestep), self._alpha(next_timestep)
         error = noise(self.settings, latent, output, np.sqrt(alpha), np.sqrt(1 - alpha))
         denominator = alpha * np.sqrt(1 - target) + np.sqrt(alpha * (1 - alpha) * target)
         moved: Row = np.sqrt(target / alpha) * latent - (target - alpha) / denominator * error

@@ -84,20 +84,20 @@ class SchedulerSettings:
         Raises:
             ScheduleError: something is asked for that is not served.
         """
-        asked = overrides or {}
+        explicit = overrides or {}
         family = class_of(type_)
-        for name in asked.keys() - family.defaults.keys():
+        for name in explicit.keys() - family.defaults.keys():
             raise ScheduleError(f"the scheduler {type_} has no {name}: leave it out")
-        said = {name: value for name, value in config.items() if name in family.defaults and value is not None}
-        values = {**family.defaults, **said, **asked}
+        file_values = {name: value for name, value in config.items() if name in family.defaults and value is not None}
+        values = {**family.defaults, **file_values, **explicit}
         for name, spellings in family.read_as.items():
             if isinstance(values[name], str):
                 values[name] = spellings.get(values[name], values[name])
-        for name, choices in family.served.items():
+        for name, choices in family.supported.items():
             if values[name] not in choices:
                 raise _unsupported(name, values[name], f"use {' or '.join(map(str, choices))}")
-        known = {name: value for name, value in values.items() if name in _RULES}
-        return cls._of({"type": type_, **known, **family.implied})
+        supported = {name: value for name, value in values.items() if name in _RULES}
+        return cls._of({"type": type_, **supported, **family.implied})
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:

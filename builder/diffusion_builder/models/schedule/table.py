@@ -27,12 +27,12 @@ class ScheduleRun:
 
     Args:
         steps: of the whole schedule.
-        begin: how many of them are skipped.
+        first_call: how many of them are skipped.
         eta: share of DDPM's noise in DDIM's steps.
     """
 
     steps: int
-    begin: int = 0
+    first_call: int = 0
     eta: float = 0.0
 
 
@@ -69,7 +69,7 @@ class Schedule:
     @property
     def draws(self) -> tuple[bool, ...]:
         """Of each call, whether it adds fresh noise."""
-        return tuple(bool(drawn) for drawn in self.table[: self.calls, :, -1].any(axis=1))
+        return tuple(bool(has_noise) for has_noise in self.table[: self.calls, :, -1].any(axis=1))
 
     def padded(self, slots: int) -> Singles:
         """The table [64, slots+1, slots+2] for a state of at least S slots, of which the last ones stay empty."""

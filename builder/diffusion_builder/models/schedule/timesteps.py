@@ -27,7 +27,7 @@ def spaced(settings: SchedulerSettings, steps: int) -> Floats:
 
 
 def spaced_without_end(settings: SchedulerSettings, steps: int, count: int) -> Floats:
-    """Timesteps [steps] from noise to clean of the multistep samplers, which end before the clean one.
+    """Timesteps [steps] from noise to clean of the multistep schedulers, which end before the clean one.
 
     Args:
         settings: the spacing.

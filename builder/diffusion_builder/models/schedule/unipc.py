@@ -34,7 +34,7 @@ class _Solver(MultistepSolver):
         latent, before, *history, output, _ = rows
         scales = self.levels.signal(call), self.levels.spread(call)
         sample = clean_sample(self.settings, latent, output, *scales)
-        if call > 0 and self.run.begin + call - 1 not in self.settings.disable_corrector:
+        if call > 0 and self.run.first_call + call - 1 not in self.settings.disable_corrector:
             latent = self._correct(call - 1, before, history, sample)
         samples = [sample, *history[:-1]]
         return [self._predict(call, latent, samples), latent, *samples, sample]
@@ -68,8 +68,8 @@ class _Solver(MultistepSolver):
         return float(self.levels.log_snr(call) - self.levels.log_snr(call + 1))
 
     def _first_order(self, call: int, latent: Row, sample: Row) -> Row:
-        kept = self.levels.spread(call + 1) / self.levels.spread(call)
-        moved: Row = kept * latent - self.levels.signal(call + 1) * np.expm1(self._step(call)) * sample
+        latent_factor = self.levels.spread(call + 1) / self.levels.spread(call)
+        moved: Row = latent_factor * latent - self.levels.signal(call + 1) * np.expm1(self._step(call)) * sample
         return moved
 
     def _b(self, call: int) -> float:

@@ -144,7 +144,7 @@ def test_a_known_sign_becomes_an_error_in_our_words(case: Case) -> None:
 @pytest.mark.parametrize("name", ["overridden shape", "broadcast bound"])
 def test_a_fixed_shape_fails_a_build_that_ends_well(name: str) -> None:
     reader = read(STAMP + CASES[name].line, STAMP + "[I] Engine built in 9 sec.")
-    assert reader.doomed
+    assert reader.is_fatal
     assert isinstance(reader.error(0), BadInputError)
 
 
@@ -152,7 +152,7 @@ def test_a_fixed_shape_fails_a_build_that_ends_well(name: str) -> None:
 def test_other_signs_do_not_fail_a_build_that_ends_well(name: str) -> None:
     # Kernels that need too much memory are skipped, and the build goes on.
     reader = read(STAMP + CASES[name].line)
-    assert not reader.doomed
+    assert not reader.is_fatal
     assert reader.error(0) is None
 
 

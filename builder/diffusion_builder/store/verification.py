@@ -21,7 +21,7 @@ class Damage:
     """What is wrong with one path of the store."""
 
     path: Path
-    why: str
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,16 @@ def _damages(store: Store, artifact: Artifact) -> Iterator[Damage]:
     if manifest.digest != Recipe(manifest.kind, manifest.inputs).digest:
         yield Damage(folder / MANIFEST, "its inputs do not give its name")
     for name, entry in manifest.files.items():
-        why = _difference(folder / name, entry.sha256, entry.size)
-        if why:
-            yield Damage(folder / name, why)
+        problem = _difference(folder / name, entry.sha256, entry.size)
+        if problem:
+            yield Damage(folder / name, problem)
     for name, target in manifest.links.items():
-        why = _link_problem(store, folder / name, target)
-        if why:
-            yield Damage(folder / name, why)
-    known = {*manifest.files, *manifest.links, MANIFEST}
+        problem = _link_problem(store, folder / name, target)
+        if problem:
+            yield Damage(folder / name, problem)
+    published = {*manifest.files, *manifest.links, MANIFEST}
     for path in sorted(folder.rglob("*")):
-        if path.relative_to(folder).as_posix() not in known and (path.is_symlink() or not path.is_dir()):
+        if path.relative_to(folder).as_posix() not in published and (path.is_symlink() or not path.is_dir()):
             yield Damage(path, "it is not in the manifest")
 
 
@@ -92,10 +92,10 @@ def _difference(path: Path, sha256: str, size: int) -> str:
             return "it should be a file"
         if path.stat().st_size != size:
             return f"it has {path.stat().st_size} bytes, it was published with {size}"
-        found = digests.file_digest(path)
+        actual_sha256 = digests.file_digest(path)
     except OSError as error:
         return str(error.strerror)
-    return "" if found == sha256 else f"its SHA-256 is {found}, it was published as {sha256}"
+    return "" if actual_sha256 == sha256 else f"its SHA-256 is {actual_sha256}, it was published as {sha256}"
 
 
 def _link_problem(store: Store, path: Path, target: str) -> str:

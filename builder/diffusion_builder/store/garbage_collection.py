@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, Reason, StoreError
-from diffusion_builder.store import staging, trouble, uses
+from diffusion_builder.store import errors, last_used, staging
 from diffusion_builder.store.manifest import Artifact, Kind
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Entry:
         digest: its name.
         size: bytes.
         references: digests; None when the manifest is damaged and nobody knows.
-        used: Unix time when it was made or last asked for.
+        last_used: Unix time when it was made or last asked for.
         cache: name of the timing cache that it was built with, or empty.
     """
 
@@ -62,7 +62,7 @@ class Entry:
     digest: str
     size: int
     references: frozenset[str] | None
-    used: float
+    last_used: float
     cache: str = ""
 
 
@@ -72,17 +72,17 @@ class CollectionResult:
 
     Args:
         deleted: artifacts.
-        kept: how many artifacts stay.
+        retained: how many artifacts stay.
         size: bytes of the deleted artifacts and timing caches.
-        litter: folders that killed writers had left.
+        stale_staging: folders that killed writers had left.
         timing: names of timing caches.
         missing: digests that should be kept and are not in the store.
     """
 
     deleted: tuple[Entry, ...]
-    kept: int
+    retained: int
     size: int
-    litter: int
+    stale_staging: int
     timing: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -105,26 +105,26 @@ def collect(
     try:
         entries = survey(store, now)
         roots, missing = _roots(entries, options.keep)
-        roots |= {entry.digest for entry in entries.values() if now - entry.used < options.grace}
-        kept = reachable(entries, roots)
-        kept |= {digest for digest, entry in entries.items() if _describes_retained(entry, kept)} | _latest_comparisons(
-            entries
-        )
+        roots |= {entry.digest for entry in entries.values() if now - entry.last_used < options.grace}
+        retained = reachable(entries, roots)
+        retained |= {
+            digest for digest, entry in entries.items() if _describes_retained(entry, retained)
+        } | _latest_comparisons(entries)
         # Sources are made first and referred to by the others: they go last.
         order = list(Kind)[::-1]
         garbage = sorted(
-            (e for d, e in entries.items() if d not in kept), key=lambda e: (order.index(e.kind), e.digest)
+            (e for d, e in entries.items() if d not in retained), key=lambda e: (order.index(e.kind), e.digest)
         )
-        gone = [entry for entry in garbage if options.dry_run or _delete(store, entry, now, options.grace)]
-        for entry in gone:
+        deleted = [entry for entry in garbage if options.dry_run or _delete(store, entry, now, options.grace)]
+        for entry in deleted:
             on_delete(entry)
-        caches = _timing(store.root, (entries[digest] for digest in kept)) if options.timing else ()
-        size = sum(entry.size for entry in gone) + sum(path.stat().st_size for path in caches)
-        litter = 0 if options.dry_run else _tidy(store, caches, entries, now - options.grace)
+        caches = _timing(store.root, (entries[digest] for digest in retained)) if options.timing else ()
+        size = sum(entry.size for entry in deleted) + sum(path.stat().st_size for path in caches)
+        stale_staging = 0 if options.dry_run else _tidy(store, caches, entries, now - options.grace)
     except OSError as error:
-        raise trouble.store_error(error, store.root) from error
+        raise errors.store_error(error, store.root) from error
     names = tuple(path.name for path in caches)
-    return CollectionResult(tuple(gone), len(entries) - len(gone), size, litter, names, missing)
+    return CollectionResult(tuple(deleted), len(entries) - len(deleted), size, stale_staging, names, missing)
 
 
 def survey(store: Store, now: float) -> Mapping[str, Entry]:
@@ -135,7 +135,7 @@ def survey(store: Store, now: float) -> Mapping[str, Entry]:
             artifact = store.find(kind, digest)
         except StoreError:
             artifact = None
-        used = uses.last_used(store.root, digest, now)
+        used = last_used.last_used(store.root, digest, now)
         folder = store.folder(kind, digest)
         if artifact is not None:
             entries[digest] = _entry(artifact, used)
@@ -151,12 +151,12 @@ def reachable(entries: Mapping[str, Entry], roots: Collection[str]) -> frozenset
     Raises:
         StoreError: one of them has no readable manifest.
     """
-    found: set[str] = set()
-    waiting = list(roots)
-    while waiting:
-        digest = waiting.pop()
+    reached: set[str] = set()
+    pending = list(roots)
+    while pending:
+        digest = pending.pop()
         entry = entries.get(digest)
-        if entry is None or digest in found:
+        if entry is None or digest in reached:
             continue
         if entry.references is None:
             raise StoreError(
@@ -164,20 +164,20 @@ def reachable(entries: Mapping[str, Entry], roots: Collection[str]) -> frozenset
                 f"{entry.kind}/{digest} is to be kept and its manifest is damaged, so nobody knows what it needs: "
                 "nothing was deleted. Delete that folder and build it again, or do not keep it",
             )
-        found.add(digest)
-        waiting += entry.references
-    return frozenset(found)
+        reached.add(digest)
+        pending += entry.references
+    return frozenset(reached)
 
 
-def _describes_retained(entry: Entry, kept: Collection[str]) -> bool:
-    """Whether it is about something that is kept: a parity result costs minutes and is a few hundred bytes."""
-    return entry.kind is Kind.PARITY and bool(entry.references) and all(name in kept for name in entry.references or ())
+def _describes_retained(entry: Entry, retained: Collection[str]) -> bool:
+    """Whether it is about something that is retained: a parity result costs minutes and is a few hundred bytes."""
+    return entry.kind is Kind.PARITY and bool(entry.references) and all(name in retained for name in entry.references or ())
 
 
 def _latest_comparisons(entries: Mapping[str, Entry]) -> frozenset[str]:
     """The newest comparisons, which nothing refers to: what people look at after a rollout, a few 100 KB each."""
     comparisons = [entry for entry in entries.values() if entry.kind is Kind.COMPARISON]
-    newest = sorted(comparisons, key=lambda entry: (-entry.used, entry.digest))[:RETAINED_COMPARISONS]
+    newest = sorted(comparisons, key=lambda entry: (-entry.last_used, entry.digest))[:RETAINED_COMPARISONS]
     return frozenset(entry.digest for entry in newest)
 
 
@@ -204,13 +204,14 @@ def _resolve(entries: Mapping[str, Entry], text: str) -> str:
             Reason.INVALID_ARGUMENT,
             f"{text!r} is no digest: 64 lower-case hex digits are expected, or at least the first 8",
         )
-    found = [digest for digest in entries if digest.startswith(text)]
-    if len(found) != 1:
+    matches = [digest for digest in entries if digest.startswith(text)]
+    if len(matches) != 1:
         # Someone who types the beginning of a digest means an artifact that is there: a typing error must not delete.
         raise BadInputError(
-            Reason.ARTIFACT_NOT_FOUND, f"{len(found)} artifacts begin with {text}, one is expected: nothing was deleted"
+            Reason.ARTIFACT_NOT_FOUND,
+            f"{len(matches)} artifacts begin with {text}, one is expected: nothing was deleted",
         )
-    return found[0]
+    return matches[0]
 
 
 def _delete(store: Store, entry: Entry, now: float, grace: float) -> bool:
@@ -222,18 +223,18 @@ def _delete(store: Store, entry: Entry, now: float, grace: float) -> bool:
     except FileNotFoundError:
         return False
     # Who uses an artifact writes the mark first and looks for the artifact then: see Store.use.
-    if uses.last_used(store.root, entry.digest, now) > max(entry.used, now - grace):
+    if last_used.last_used(store.root, entry.digest, now) > max(entry.last_used, now - grace):
         with contextlib.suppress(OSError):
             away.rename(folder)
             return False
     staging.remove(away)
-    uses.remove(store.root, entry.digest)
+    last_used.remove(store.root, entry.digest)
     return True
 
 
-def _timing(root: Path, kept: Iterable[Entry]) -> tuple[Path, ...]:
+def _timing(root: Path, retained: Iterable[Entry]) -> tuple[Path, ...]:
     """Caches that no kept engine was built with."""
-    needed = {entry.cache for entry in kept}
+    needed = {entry.cache for entry in retained}
     caches = sorted((root / TIMING).glob("*"))
     return tuple(path for path in caches if path.is_file() and path.name not in needed)
 
@@ -241,7 +242,7 @@ def _timing(root: Path, kept: Iterable[Entry]) -> tuple[Path, ...]:
 def _tidy(store: Store, caches: Iterable[Path], entries: Mapping[str, Entry], before: float) -> int:
     for cache in caches:
         cache.unlink(missing_ok=True)
-    for path in (store.root / uses.FOLDER).glob("*"):
-        if path.name not in entries and uses.last_used(store.root, path.name, store.clock()) < before:
-            uses.remove(store.root, path.name)
+    for path in (store.root / last_used.FOLDER).glob("*"):
+        if path.name not in entries and last_used.last_used(store.root, path.name, store.clock()) < before:
+            last_used.remove(store.root, path.name)
     return sum(staging.sweep(store.root / kind, store.clock()) for kind in Kind)
