@@ -24,9 +24,9 @@ MAX_STEPS = 64
 MAX_TEXT_CHUNKS = 4
 # ControlNets whose residuals one denoiser adds up.
 MAX_CONTROLNETS = 4
-# Reference pictures that one sample may bring for the IP-Adapter.
+# Reference images that one sample may bring for the IP-Adapter.
 MAX_REFERENCE_IMAGES = 4
-# Smallest latent that torch draws with its vectorised normal generator, which `models/noise.py` reproduces.
+# Smallest latent that torch draws with its vectorized normal generator, which `models/noise.py` reproduces.
 MIN_PIXELS = 32
 
 Dimension = int | str
@@ -86,12 +86,12 @@ class ModelFacts:
         slots: rows of scheduler state (1 for one-step methods).
         vocabulary: tokens that the text encoder has an embedding for; 0 where its graph does not record them.
         text_chunks: windows of `text_length` tokens that a prompt may have; 0 when it has exactly one.
-        image_size: edge of a reference picture in pixels.
-        image_length: elements that the image encoder makes of one reference picture.
+        image_size: edge of a reference image in pixels.
+        image_length: elements that the image encoder makes of one reference image.
         image_width: features per element.
-        inpainting: whether the denoiser reads mask and masked picture.
+        inpainting: whether the denoiser reads mask and masked image.
         guidance_rescale: whether it reads an amount of guidance rescale.
-        ip_adapter: whether it reads reference pictures.
+        ip_adapter: whether it reads reference images.
         controlnets: how many ControlNets' residuals it adds.
     """
 
@@ -159,25 +159,25 @@ STEP_INDEX = Tensor("step_index", DType.INT32, (1,))
 NOISE = Tensor("noise", DType.FP32, _LATENT_DIMS)
 # Columns: slots, model output, noise. Rows: new slots, then the predicted original sample.
 TABLE = Tensor("table", DType.FP32, (MAX_STEPS, "rows_", "columns"))
-# Of each call: timestep, input scale, and the factors of `kept` that hold after it.
+# Of each call: timestep, input scale, and the factors of IMAGE_LATENT_AND_NOISE that hold after it.
 LEVELS = Tensor("levels", DType.FP32, (MAX_STEPS, 4))
-# The latent of the given picture and the noise that the request began with.
+# The latent of the given image and the noise that the request began with.
 IMAGE_LATENT_AND_NOISE = Tensor("kept", DType.FP32, (2, *_LATENT_DIMS))
 LATENT = Tensor("latent", DType.FP32, _LATENT_DIMS)
 PREVIEW_LATENT = Tensor("preview_latent", DType.FP32, _LATENT_DIMS)
-# 1 where the picture is repainted, 0 where it is kept: what inpainting UNets were trained with.
+# 1 where the image is repainted, 0 where it is kept: what inpainting UNets were trained with.
 LATENT_MASK = Tensor("latent_mask", DType.FP32, _REGION_DIMS)
 MASKED_LATENT = Tensor("masked_latent", DType.FP32, _LATENT_DIMS)
 # Pixels in [-1, 1].
 PIXELS = Tensor("pixels", DType.FP32, _PIXEL_DIMS)
 LATENT_MEAN = Tensor("latent_mean", DType.FP32, _LATENT_DIMS)
 LATENT_STD = Tensor("latent_std", DType.FP32, _LATENT_DIMS)
-# Reference pictures, 1 to MAX_REFERENCES, as CLIPImageProcessor leaves them.
+# Reference images, 1 to MAX_REFERENCE_IMAGES, as CLIPImageProcessor leaves them.
 REFERENCE_PIXELS = Tensor("reference_pixels", DType.FP32, ("references", 3, "image_size", "image_size"))
-# The elements of all reference pictures, one picture after the other: references x image_length.
+# The elements of all reference images, one image after the other: references x image_length.
 IMAGE_EMBEDDINGS = Tensor("image_embeddings", DType.FP32, (2, "image_elements", "image_width"))
 IP_ADAPTER_SCALE = Tensor("ip_adapter_scale", DType.FP32, (1,))
-# 1 where the reference pictures apply.
+# 1 where the reference images apply.
 IP_ADAPTER_REGION = Tensor("ip_adapter_region", DType.FP32, _REGION_DIMS)
 # Pixels in [0, 1].
 CONTROL_IMAGE = Tensor("control_image", DType.FP32, _PIXEL_DIMS)
@@ -186,7 +186,7 @@ CONTROL_SCALES = Tensor("control_scales", DType.FP32, (MAX_STEPS,))
 # All residuals of a ControlNet in one tensor (negative, positive): see `residual_elements`.
 RESIDUALS = Tensor("residuals", DType.FP32, (2, "residuals"))
 DECODED_IMAGE = Tensor("decoded", DType.FP32, _PIXEL_DIMS)
-# 1 where the safety checker wants a picture withheld, else 0.
+# 1 where the safety checker wants an image withheld, else 0.
 SAFETY_FLAG = Tensor("flagged", DType.FP32, (1,))
 # By how much the worst concept exceeds its threshold.
 SAFETY_MARGIN = Tensor("flag_margin", DType.FP32, (1,))

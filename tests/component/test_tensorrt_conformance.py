@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from diffusion_builder.engines.tensorrt import run
 from diffusion_builder.engines.tensorrt.command import Files, TensorRTOptions, arguments
-from diffusion_builder.engines.tensorrt.profiles import optimisation_profiles
+from diffusion_builder.engines.tensorrt.profiles import optimization_profiles
 from diffusion_builder.errors import BuilderError, Reason
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
@@ -76,7 +76,7 @@ def scheduler_step(workshop: Workshop, checkpoint: Path) -> Path:
 def command(scheduler_step: Path, tmp_path: Path) -> list[str]:
     """The command line that compiles it."""
     files = Files(scheduler_step, tmp_path / "model.plan", tmp_path / "timing", tmp_path / "layers.json")
-    profiles = optimisation_profiles(Component.SCHEDULER_STEP, _FACTS, Shapes.model_validate_json(SHAPES))
+    profiles = optimization_profiles(Component.SCHEDULER_STEP, _FACTS, Shapes.model_validate_json(SHAPES))
     return list(arguments(files, profiles, TensorRTOptions(workspace_mib=512)))
 
 

@@ -130,7 +130,7 @@ def _spec(spec: Path | None, target: str | None, **options: Any) -> tuple[Diffus
 
 
 def _spec_body(options: Mapping[str, Any], target: str | None) -> Mapping[str, Any]:
-    """What the options say, as a file would say it."""
+    """Spec of the options, in the form of a file."""
     model_options = _json(options, "options", "{}")
     if not isinstance(model_options, dict):
         raise BadInputError(Reason.INVALID_SPEC, "--options must be a JSON object")

@@ -40,7 +40,7 @@ class LoadedModule:
         facts: recorded in the manifest.
         example_facts: values for dimensions that this component does not decide.
         dynamic: named dimensions that stay open in the graph.
-        precision: what the arithmetic is in; float32 where a model overflows in what was asked for.
+        precision: what the arithmetic is in; float32 where a model overflows in what was requested.
     """
 
     module: nn.Module

@@ -1,4 +1,4 @@
-"""Configurations, judged before any weights are read; without torch."""
+"""Configurations, validated before any weights are read; without torch."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _UNSUPPORTED = (
 
 
 def read(folder: Path, part: str) -> Mapping[str, Any]:
-    """Read and judge `config.json` of a part.
+    """Read and validate `config.json` of a part.
 
     Returns:
         Its entries, and the library's defaults for those of `DEFAULTS` that are missing.

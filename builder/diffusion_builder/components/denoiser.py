@@ -1,4 +1,4 @@
-"""The UNet and all that happens in a denoiser call: guidance, its rescale, mask, residuals, reference picture."""
+"""The UNet and all that happens in a denoiser call: guidance, its rescale, mask, residuals, reference image."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def load(material: LoadContext, precision: Precision) -> LoadedModule:
 
 
 def _facts(config: Mapping[str, Any]) -> dict[str, int]:
-    """What the number of input channels says: the latent alone, or with a mask and the masked picture's latent."""
+    """What the number of input channels says: the latent alone, or with a mask and the masked image's latent."""
     inputs, channels = config["in_channels"], config["out_channels"]
     facts = {"channels": channels, "text_width": configs.text_width(parts.UNET, config)}
     if inputs == channels:

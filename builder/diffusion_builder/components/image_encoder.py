@@ -1,6 +1,6 @@
-"""The CLIP vision model that IP-Adapter reads reference pictures with.
+"""The CLIP vision model that IP-Adapter reads reference images with.
 
-A sample may have several pictures; their embeddings follow one another.
+A sample may have several images; their embeddings follow one another.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ImageEncoder(nn.Module):
         self.model = model
 
     def forward(self, reference_pixels: torch.Tensor) -> torch.Tensor:
-        """Embed each picture as a whole, as diffusers' encode_image does."""
+        """Embed each image as a whole, as diffusers' encode_image does."""
         pictures = reference_pixels.flatten(0, 1).to(self.model.dtype)
         embeds = _per_sample(self.model(pictures).image_embeds.float(), reference_pixels)
         return torch.stack([torch.zeros_like(embeds), embeds], dim=1)
@@ -35,7 +35,7 @@ class ImageEncoder(nn.Module):
 class PatchEncoder(nn.Module):
     """reference_pixels [B, N, 3, S, S] → image_embeddings [B, 2, N*T, D] of all patches, before the last layer.
 
-    The negative embeddings are those of a black picture, the same for all: computed once.
+    The negative embeddings are those of a black image, the same for all: computed once.
     """
 
     def __init__(self, model: TorchModel) -> None:
@@ -53,7 +53,7 @@ class PatchEncoder(nn.Module):
         return hidden.float()
 
     def forward(self, reference_pixels: torch.Tensor) -> torch.Tensor:
-        """Embed each picture's patches, as diffusers' encode_image does with output_hidden_states."""
+        """Embed each image's patches, as diffusers' encode_image does with output_hidden_states."""
         pictures = self._encode(reference_pixels.flatten(0, 1))
         positive, negative = (
             _per_sample(tensor, reference_pixels)

@@ -1,4 +1,4 @@
-"""IP-Adapter: a projection of the reference picture's embedding, and attention to it in every cross attention."""
+"""IP-Adapter: a projection of the reference image's embedding, and attention to it in every cross attention."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class IPAdapterWeights:
 
     @property
     def reads_hidden_states(self) -> bool:
-        """Whether it reads all patches (plus, full) instead of the picture's one embedding."""
+        """Whether it reads all patches (plus, full) instead of the image's one embedding."""
         return "proj.weight" not in self.projection
 
     @property
@@ -133,7 +133,7 @@ class InstalledAdapter:
 
     Args:
         processors: of every cross attention.
-        image_length: elements of the embeddings of one picture.
+        image_length: elements of the embeddings of one image.
         reads_hidden_states: as the adapter's.
     """
 
@@ -145,9 +145,9 @@ class InstalledAdapter:
         """Prepare the UNet's next call.
 
         Args:
-            embeddings: [2B, N, P] or [2B, N*T, D] of N pictures.
+            embeddings: [2B, N, P] or [2B, N*T, D] of N images.
             scale: [2B, 1].
-            region: [2B, 1, h, w], 1 where the pictures apply.
+            region: [2B, 1, h, w], 1 where the images apply.
 
         Returns:
             Further arguments of the call.
@@ -182,7 +182,7 @@ def install(model: TorchModel, adapter: IPAdapterWeights, image_length: int) -> 
     Args:
         model: the UNet.
         adapter: its weights.
-        image_length: elements of the embeddings of one picture.
+        image_length: elements of the embeddings of one image.
 
     Raises:
         BadInputError: it was trained for another UNet, or this UNet has attention that it cannot be put beside.

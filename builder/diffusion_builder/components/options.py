@@ -1,4 +1,4 @@
-"""Which options of an export apply to a component; without torch."""
+"""Options of an export by component; without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check(component: Component, options: ExportOptions) -> None:
-    """Refuse options that the component does not have.
+    """Reject options that the component does not have.
 
     Raises:
         BadInputError: an option that would be ignored, or one that is needed is missing.

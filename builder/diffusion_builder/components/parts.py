@@ -1,4 +1,4 @@
-"""Which folders of which sources a component is made of, without torch."""
+"""Inputs of a component, without torch."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class LoraWeights:
 
 @dataclass(frozen=True)
 class LoadContext:
-    """What a component is loaded from.
+    """Inputs of a component: subfolders, options, LoRAs.
 
     Args:
         folders: part name to folder; parts that the sources lack are missing.
-        options: what was asked for.
+        options: what was requested.
         loras: to merge, in order.
         sizes: that other components decide; see `sizes`.
     """

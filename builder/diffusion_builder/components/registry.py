@@ -56,7 +56,7 @@ class Sizes:
         height: of the latent.
         width: of the latent.
         chunks: windows of text where a prompt may have several.
-        references: pictures that an IP-Adapter is shown.
+        references: images that an IP-Adapter is shown.
     """
 
     batch: int

@@ -1,4 +1,4 @@
-"""The safety checker of Stable Diffusion 1.x: a CLIP vision model that compares a picture with fixed concepts."""
+"""The safety checker of Stable Diffusion 1.x: a CLIP vision model that compares an image with fixed concepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CUBIC = -0.5
 _SUPPORT = 2.0
 # diffusers rounds scores to three digits before it asks whether they are positive.
 _POSITIVE = 0.0005
-# Stricter when a concept of special care is in the picture.
+# Stricter when a concept of special care is in the image.
 _ADJUSTMENT = 0.01
 
 
@@ -39,7 +39,7 @@ class SafetyCheckerModule(nn.Module):
         self.register_buffer("std", torch.tensor(_STD)[:, None, None])
 
     def forward(self, decoded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As diffusers' StableDiffusionSafetyChecker decides about the picture as bytes."""
+        """As diffusers' StableDiffusionSafetyChecker decides about the image as bytes."""
         pixels = torch.round(torch.clamp(decoded * 0.5 + 0.5, 0.0, 1.0) * _WHITE)
         checker_input = torch.clamp(torch.round(_resized(pixels, self.size)), 0.0, _WHITE) / _WHITE
         normal = (checker_input - self.get_buffer("mean")) / self.get_buffer("std")

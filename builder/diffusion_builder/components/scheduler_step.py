@@ -29,7 +29,7 @@ class SchedulerStep(nn.Module):
         image_latent_and_noise: torch.Tensor,
         latent_mask: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """What the next step reads, the latent, and a preview of the picture.
+        """What the next step reads, the latent, and a preview of the image.
 
         Shapes: [B, S, C, h, w], [B, C, h, w], [B, C, h, w], [B, 1], [B, 64, S+1, S+2], [B, 64, 4], [B, 2, C, h, w],
         [B, 1, h, w].

@@ -23,7 +23,7 @@ SUBFOLDERS = (parts.TEXT_ENCODER, parts.VAE)
 
 
 def read_shape_facts(folders: Mapping[str, Path]) -> dict[str, int]:
-    """What is known of text_length, text_width, channels and pixels_per_latent.
+    """Values of text_length, text_width, channels and pixels_per_latent.
 
     Args:
         folders: of PARTS, as far as there are any.
@@ -40,17 +40,17 @@ def read_shape_facts(folders: Mapping[str, Path]) -> dict[str, int]:
 
 
 def text_facts(config: Mapping[str, Any]) -> dict[str, int]:
-    """What a text encoder's configuration decides."""
+    """Facts of a text encoder's configuration."""
     return {"text_length": config["max_position_embeddings"], "text_width": config["hidden_size"]}
 
 
 def vae_facts(config: Mapping[str, Any]) -> dict[str, int]:
-    """What an autoencoder's configuration decides."""
+    """Facts of an autoencoder's configuration."""
     return {"channels": config["latent_channels"], "pixels_per_latent": 2 ** (len(config["block_out_channels"]) - 1)}
 
 
 def required_facts(component: Component, shape_facts: Mapping[str, int]) -> dict[str, int]:
-    """Those of them that a component's profile needs.
+    """Facts that the profile of a component needs.
 
     Only these are recorded, so that whatever else changes in other components leaves the graph alone.
     """

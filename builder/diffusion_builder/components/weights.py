@@ -111,7 +111,7 @@ def freeze(model: TorchModel) -> TorchModel:
 
 
 def check_missing_keys(part: str, missing: Collection[str], unexpected: Collection[str]) -> None:
-    """Refuse weights that are not those of the model.
+    """Reject weights that are not those of the model.
 
     Raises:
         BadInputError: naming one of them.

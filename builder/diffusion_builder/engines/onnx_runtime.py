@@ -1,7 +1,7 @@
-"""The compile stage for ONNX Runtime: offline graph optimisation on the CPU.
+"""The compile stage for ONNX Runtime: offline graph optimization on the CPU.
 
 The level is EXTENDED, not ALL: ALL also rewrites the graph into the blocked layout of the CPU that
-optimises, and such a file is slow or refused on another CPU. EXTENDED depends on nothing but the version of
+optimizes, and such a file is slow or refused on another CPU. EXTENDED depends on nothing but the version of
 ONNX Runtime; the layout is chosen when the file is loaded, on the machine that serves.
 """
 
@@ -27,7 +27,7 @@ _EXTERNAL_FROM_BYTES = "1024"
 
 
 def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str) -> tuple[Artifact, bool]:
-    """Optimise one graph.
+    """Optimize one graph.
 
     Size profiles are not part of the name: ONNX Runtime keeps dimensions open, so another profile is the same engine.
 
@@ -41,7 +41,7 @@ def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str) -> tup
         The engine artifact, and whether it was in the store already.
 
     Raises:
-        BadInputError: unknown runtime or target, or a graph that cannot be optimised.
+        BadInputError: unknown runtime or target, or a graph that cannot be optimized.
         StoreError: the store is not as it should be.
     """
     if runtime not in RUNTIMES or target not in TARGETS:
@@ -65,7 +65,7 @@ def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str) -> tup
     }
 
     def write(folder: Path) -> Mapping[str, Any]:
-        _optimise(onnx.path, folder, str(extra["component"]))
+        _optimize(onnx.path, folder, str(extra["component"]))
         return {
             "component": extra["component"],
             "facts": extra["facts"],
@@ -79,7 +79,7 @@ def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str) -> tup
     return store.publish(recipe, write)
 
 
-def _optimise(source: Path, target: Path, component: str) -> None:
+def _optimize(source: Path, target: Path, component: str) -> None:
     import onnxruntime as ort
 
     options = ort.SessionOptions()

@@ -73,7 +73,7 @@ def reference_cases(interface: Interface, loaded: LoadedModule, all_sizes: Seque
 
 
 def validate_graph(component: Component, folder: Path) -> None:
-    """Judge a graph's structure, with types and shapes of every node.
+    """Validate a graph's structure, with types and shapes of every node.
 
     Raises:
         BadInputError: the graph is not valid ONNX.
@@ -93,7 +93,7 @@ def measure(component: Component, interface: Interface, folder: Path, cases: Seq
         BadInputError: an output has another shape, or the graph cannot be run.
     """
     options = onnxruntime.SessionOptions()
-    # The graph as it is: an optimised one is judged by what is served, and would take memory for rearranged weights.
+    # The graph as it is: an optimized one is validated by what is served, and would take memory for rearranged weights.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = 3
@@ -109,7 +109,7 @@ def measure(component: Component, interface: Interface, folder: Path, cases: Seq
 
 
 def require_tolerance(component: Component, deviation: Deviation, precision: Precision) -> None:
-    """Refuse a graph that is too far from torch.
+    """Reject a graph that is too far from torch.
 
     Raises:
         BadInputError: with the numbers.

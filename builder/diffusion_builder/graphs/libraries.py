@@ -1,4 +1,4 @@
-"""How torch's libraries behave while we use them."""
+"""Logging of torch's libraries."""
 
 from __future__ import annotations
 

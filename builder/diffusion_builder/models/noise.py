@@ -2,7 +2,7 @@
 
 `torch.randn(shape, generator=torch.Generator().manual_seed(seed))` for float32 draws 24-bit uniforms from
 MT19937 and transforms blocks of 16 by Box-Muller (aten/src/ATen/native/cpu/DistributionTemplates.h,
-`normal_fill`). When the count is not a multiple of 16, the last 16 numbers are drawn anew.
+`normal_fill`). When the count is not a multiple of 16, the last 16 numbers are drawn again.
 """
 
 from __future__ import annotations

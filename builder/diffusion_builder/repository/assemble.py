@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder import digests
 from diffusion_builder.engines.tensorrt.build import PLAN
-from diffusion_builder.engines.tensorrt.profiles import optimisation_profiles
+from diffusion_builder.engines.tensorrt.profiles import optimization_profiles
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository import model_files as settings
 from diffusion_builder.repository import server_requirements as serving
@@ -69,7 +69,7 @@ _ONNX_RUNTIME = ("onnx_engine.py", "triton_io.py", "errors.py", "cpus.py")
 
 @dataclasses.dataclass(frozen=True)
 class RepositoryInputs:
-    """What a repository is put together from."""
+    """Inputs of a repository."""
 
     spec: AssembleSpec
     source: Artifact
@@ -225,7 +225,7 @@ def _write_engine(parts: RepositoryInputs, root: Path, renderer: Renderer, model
     engine = parts.engines[model.name]
     if parts.spec.runtime == "tensorrt":
         component, facts = Component(engine.manifest.extra["component"]), engine.manifest.extra["facts"]
-        plan = PlanFile(PLAN, optimisation_profiles(component, facts, parts.spec.shapes))
+        plan = PlanFile(PLAN, optimization_profiles(component, facts, parts.spec.shapes))
         _write_text(root / model.name / "config.pbtxt", renderer.engine(model, plan))
         (root / model.name / _VERSION).mkdir()
     else:

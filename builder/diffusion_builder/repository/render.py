@@ -28,11 +28,11 @@ _CONTROLNETS, _CONTROLNET = f"{MODEL_NAMES[Component.CONTROLNET]}_", 200
 
 @dataclass(frozen=True)
 class PlanFile:
-    """What a configuration says of a TensorRT engine.
+    """TensorRT plan of a model configuration.
 
     Args:
         file: name of the plan.
-        profiles: its optimisation profiles, in their order in the plan.
+        profiles: its optimization profiles, in their order in the plan.
     """
 
     file: str

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TENSORRT = "tensorrt"
 _MIB = 1 << 20
 _FLOAT = 4
-# Decoded picture (float32), finished picture (uint8) and as much again for the pictures that a request brings.
+# Decoded image (float32), finished image (uint8) and as much again for the images that a request brings.
 _PIXEL_BYTES = 2 * (3 * _FLOAT + 3)
 # Latents of one sample besides state and noise: model input and output, kept latents, previews, masks.
 _LATENTS = 8

@@ -1,4 +1,4 @@
-"""From what is asked for to the ensembles that serve it."""
+"""Tiers of a repository: one ensemble per task and step count."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NamedScheduler:
     """A scheduler that requests may choose.
 
     Args:
-        name: by which they choose it.
+        name: in requests.
         settings: as the checkpoint and the specification say.
     """
 
@@ -42,7 +42,7 @@ def validated_schedulers(
 
     Args:
         checkpoint: folder with scheduler/scheduler_config.json.
-        listed: all schedulers that are asked for.
+        listed: all schedulers that are requested.
         pipelines: with their step counts.
 
     Returns:

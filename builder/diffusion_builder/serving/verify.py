@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """How much was compared."""
+    """Number of compared files."""
 
     files: int
     size: int

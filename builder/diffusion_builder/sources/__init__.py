@@ -1,6 +1,6 @@
 """The fetch stage: a checkpoint, or one component, from a hub, a folder or an archive, into the store.
 
-Names are judged before anything is read, JSON before weights are downloaded, and headers of weights before any
+Names are validated before anything is read, JSON before weights are downloaded, and headers of weights before any
 library maps them into memory. Nothing of a checkpoint is ever run.
 """
 

@@ -1,7 +1,7 @@
 """Read tar, tar.gz and zip files of strangers: regular files only, with limits on everything.
 
-Nothing is extracted by the libraries' own extraction: names, kinds and sizes are judged first, and the bytes of the
-files that are taken are then copied to names of ours.
+Nothing is extracted by the libraries' own extraction: names, kinds and sizes are validated first, and the bytes of the
+selected files are copied to generated names.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _DAMAGED = (
 
 
 class ArchiveOrigin:
-    """An archive that was judged; a single top folder around everything is left away."""
+    """An archive that was validated; a single top folder around everything is left away."""
 
     def __init__(self, name: str, sizes: Mapping[str, int], copy: Callable[[str, Path], None]) -> None:
         top = _top(sizes)
@@ -59,7 +59,7 @@ class ArchiveOrigin:
         self.sizes: Mapping[str, int] = {inner: sizes[entry] for inner, entry in self._inside.items()}
 
     def ordered(self, entries: Iterable[str]) -> Sequence[str]:
-        """As in the archive: going back in a compressed one means to begin anew."""
+        """As in the archive: going back in a compressed one means to start again."""
         selected = set(entries)
         return [name for name in self._inside if name in selected]
 
@@ -71,7 +71,7 @@ class ArchiveOrigin:
 
 @contextmanager
 def open_archive(path: Path, name: str) -> Iterator[Origin]:
-    """Open and judge an archive.
+    """Open and validate an archive.
 
     Args:
         path: the file.
@@ -161,7 +161,7 @@ def _zip(archive: zipfile.ZipFile, name: str, limit: int) -> ArchiveOrigin:
     members: dict[str, zipfile.ZipInfo] = {}
     total = 0
     for member in archive.infolist():
-        # The library cuts a name at NUL; what it was is judged. Some Windows programs pack with backslashes.
+        # The library cuts a name at NUL; what it was is validated. Some Windows programs pack with backslashes.
         entry = _plain_name(member.orig_filename.replace("\\", "/"))
         if member.is_dir() or member.orig_filename.endswith("\\"):
             names.check_path(entry)

@@ -68,11 +68,11 @@ class Download:
 
         Args:
             target: path of the file.
-            on_file: told the name and the fraction that is done.
-            on_size: told how many bytes are still to come, before they come.
+            on_file: called with the name and the fraction that is done.
+            on_size: called with the number of remaining bytes, before they are read.
 
         Raises:
-            BuilderError: not there, denied, too large, another SHA-256, or nobody answers.
+            BuilderError: not there, denied, too large, another SHA-256, or the server does not answer.
             OSError: the target cannot be written.
         """
         continued = target.exists()
@@ -182,7 +182,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _begin(response: http.client.HTTPResponse) -> int:
-    """Offset of the response's first byte in the file; a server may ignore that only the rest was asked for."""
+    """Offset of the response's first byte in the file; a server may ignore that only the rest was requested."""
     if response.status != HTTPStatus.PARTIAL_CONTENT:
         return 0
     match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))

@@ -1,4 +1,4 @@
-"""One flow for all origins: list, choose, take and judge what is small, then what is large."""
+"""One flow for all origins: list, choose, take and validate what is small, then what is large."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from diffusion_builder.sources.download import Download
     from diffusion_builder.sources.hub import Hub, HubReference
 
-# Bumped when the choice of files or the checks change; of a folder every file that is taken is in the name anyway.
+# Bumped when the choice of files or the checks change; of a folder every selected file is in the name anyway.
 _FETCH_VERSION = 1
 _VERSIONS: Mapping[str | None, int] = {layout.LORA: 2}
 _EVERYTHING = Selection()
 
-# Told a file's name and the fraction of bytes that is done.
+# Called with a file's name and the fraction of bytes that is done.
 OnFile = Callable[[str, float], None]
 
 
@@ -41,7 +41,7 @@ def from_hub(
         store: where it goes.
         connect: makes the hub; not called when the revision is in the store already.
         reference: what to fetch.
-        on_file: told about each file.
+        on_file: called for each file.
         selection: the whole checkpoint, or one component; only its files are downloaded.
 
     Returns:
@@ -80,7 +80,7 @@ def from_folder(
     Args:
         store: where it goes.
         folder: holds the files.
-        on_file: told about each file.
+        on_file: called for each file.
         selection: the whole checkpoint, or one component.
         root: where links may lead to; see `FolderOrigin`.
 
@@ -122,7 +122,7 @@ def from_archive(
     """Fetch a tar, tar.gz or zip file over HTTP; its SHA-256 names it, wherever it comes from.
 
     Returns:
-        The source artifact, and whether it was in the store already; in that case nobody is asked.
+        The source artifact, and whether it was in the store already; in that case no server is contacted.
 
     Raises:
         BuilderError: the server, the archive, the checkpoint or the store is not as it should be.
@@ -145,11 +145,11 @@ def _version(selection: Selection) -> int:
 
 
 def _select(origin: Origin, selection: Selection) -> Mapping[str, str]:
-    """Which files are taken, by the name that they get in the store."""
+    """Selected files, by the name that they get in the store."""
     names.check_paths(origin.sizes)
     index = selection.prefix + layout.MODEL_INDEX
     if selection.component is None and index in origin.sizes:
-        # Refuse another kind of checkpoint by what it says it is, not by what it lacks.
+        # Reject another kind of checkpoint by what it says it is, not by what it lacks.
         with tempfile.TemporaryDirectory() as folder:
             _copy(origin, index, layout.MODEL_INDEX, Path(folder))
             layout.check_index(validate.read_json(Path(folder), layout.MODEL_INDEX))
@@ -162,7 +162,7 @@ def _select(origin: Origin, selection: Selection) -> Mapping[str, str]:
 def _copy_all(
     origin: Origin, files: Mapping[str, str], folder: Path, selection: Selection, on_file: OnFile
 ) -> Mapping[str, Any]:
-    """Take all files into a folder and judge them: kilobytes before gigabytes."""
+    """Copy all files into a folder and validate them: kilobytes before gigabytes."""
     total, copied = max(sum(origin.sizes[name] for name in files.values()), 1), 0
     targets = {name: target for target, name in files.items()}
     small = origin.ordered(name for target, name in files.items() if not names.is_weights(target))

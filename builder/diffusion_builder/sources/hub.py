@@ -65,7 +65,7 @@ def _no_token(path: str | None) -> BadInputError:
 
 
 def _transport_error(http_error: type[Exception]) -> type[Exception]:
-    """What the HTTP library of this version of huggingface_hub raises when nobody answers."""
+    """What the HTTP library of this version of huggingface_hub raises when the server does not answer."""
     return next(base for base in http_error.__mro__[1:] if issubclass(base, Exception))
 
 

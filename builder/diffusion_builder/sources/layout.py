@@ -1,6 +1,6 @@
-"""Which files of a checkpoint in diffusers layout are taken, and whether they are safe and complete.
+"""Selection of the files of a checkpoint in diffusers layout; checks that they are safe and complete.
 
-Pure functions over file names and parsed JSON: the hub and a local folder are judged by the same rules.
+Pure functions over file names and parsed JSON: the hub and a local folder are validated by the same rules.
 Only safetensors, JSON and text ever get into the store.
 """
 
@@ -78,7 +78,7 @@ COMPONENTS = (*sorted((*_STANDALONE, LORA, IP_ADAPTER)), *sorted(_ALIASES))
 
 @dataclass(frozen=True)
 class Selection:
-    """What is fetched of an origin.
+    """Part of an origin that is fetched.
 
     Args:
         component: one of COMPONENTS, or None for a whole checkpoint.
@@ -114,7 +114,7 @@ class Selection:
 
     @property
     def prefix(self) -> str:
-        """What the names of all files that are taken begin with."""
+        """What the names of all selected files begin with."""
         return f"{self.subfolder}/" if self.subfolder not in (None, ".") else ""
 
     def inputs(self) -> Mapping[str, str]:
@@ -133,7 +133,7 @@ def _check_subfolder(name: str) -> None:
 
 
 def check_index(index: Mapping[str, Any]) -> str:
-    """Judge model_index.json.
+    """Validate model_index.json.
 
     Args:
         index: the parsed file.
@@ -174,7 +174,7 @@ def _check_class(part: CheckpointFolder, entry: object) -> None:
 
 
 def check_config(name: str, config: object) -> None:
-    """Judge a component's JSON file.
+    """Validate a component's JSON file.
 
     Raises:
         BadInputError: it is no object, or asks for code from the repository.
@@ -204,7 +204,7 @@ def _contains_key(value: object, key: str) -> bool:
 
 
 def check_component(name: str, config: Mapping[str, Any]) -> None:
-    """Judge the config.json of a component that comes without model_index.json.
+    """Validate the config.json of a component that comes without model_index.json.
 
     Raises:
         BadInputError: it says that it is of a class that is not served.

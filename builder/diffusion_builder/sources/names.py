@@ -1,4 +1,4 @@
-"""Names and sizes of a stranger's files, judged before anything is read.
+"""Names and sizes of a stranger's files, validated before anything is read.
 
 Every name must be one that a folder can hold and that leads nowhere else. What is used must moreover be the only file
 of its name on any filesystem, and show as what it is; whatever else lies in a source is nobody's business.
@@ -34,7 +34,7 @@ def is_weights(name: str) -> bool:
 
 
 def check_path(name: str) -> None:
-    """Refuse names that could lead out of the folder they are written to, or that not every filesystem can hold.
+    """Reject names that could lead out of the folder they are written to, or that not every filesystem can hold.
 
     Raises:
         BadInputError: absolute, parent, empty or backslashed parts, control characters, not UTF-8, or too long.
@@ -53,7 +53,7 @@ def check_path(name: str) -> None:
 
 
 def check_paths(names: Iterable[str]) -> None:
-    """Judge every name of an origin.
+    """Validate every name of an origin.
 
     Raises:
         BadInputError: too many, or an unsafe one.
@@ -64,10 +64,10 @@ def check_paths(names: Iterable[str]) -> None:
 
 
 def check_used(used: Iterable[str], names: Collection[str]) -> None:
-    """Judge the names of files that are taken.
+    """Validate the names of the selected files.
 
     Args:
-        used: those that are taken.
+        used: the selected ones.
         names: all of the origin.
 
     Raises:
@@ -102,7 +102,7 @@ def _folded(name: str) -> str:
 
 
 def check_count(count: int) -> None:
-    """Refuse more files than a checkpoint has.
+    """Reject more files than a checkpoint has.
 
     Raises:
         BadInputError: too many.
@@ -112,7 +112,7 @@ def check_count(count: int) -> None:
 
 
 def check_sizes(sizes: Mapping[str, int]) -> None:
-    """Judge sizes in bytes before anything is read.
+    """Validate sizes in bytes before anything is read.
 
     Raises:
         BadInputError: a text or all together are too large.
@@ -124,7 +124,7 @@ def check_sizes(sizes: Mapping[str, int]) -> None:
 
 
 def check_total(name: str, size: int) -> None:
-    """Refuse more bytes than any model has.
+    """Reject more bytes than any model has.
 
     Raises:
         BadInputError: too many.

@@ -1,4 +1,4 @@
-"""Judge a safetensors file by its header, before a library maps it into memory.
+"""Validate a safetensors file by its header, before a library maps it into memory.
 
 Format: https://huggingface.co/docs/safetensors, "Format": 8 bytes little-endian header length N, N bytes of JSON,
 then the tensors' bytes.
@@ -33,7 +33,7 @@ _BITS: Mapping[str, int] = {
 
 
 def check(path: Path, name: str) -> None:
-    """Refuse a file whose header is absurd or does not describe the file byte for byte.
+    """Reject a file whose header is absurd or does not describe the file byte for byte.
 
     Args:
         path: the file.

@@ -18,7 +18,7 @@ _MAX_QUOTED = 60
 
 
 def check(path: Path, name: str) -> None:
-    """Refuse a file that only stands in for another one.
+    """Reject a file that only stands in for another one.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""Judge files that have been taken into a folder, before anything loads them."""
+"""Validate files that were copied into a folder, before anything loads them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INDEX = ".safetensors.index.json"
 
 
 def validate_texts(folder: Path, files: Sequence[str], selection: Selection) -> None:
-    """Judge everything but the weights.
+    """Validate everything but the weights.
 
     Args:
         folder: holds the files.
@@ -43,7 +43,7 @@ def validate_texts(folder: Path, files: Sequence[str], selection: Selection) -> 
 
 
 def validate_weights(folder: Path, files: Sequence[str], _selection: Selection) -> None:
-    """Judge the weights by their headers.
+    """Validate the weights by their headers.
 
     Raises:
         BadInputError: a file is no sound safetensors file.
@@ -55,7 +55,7 @@ def validate_weights(folder: Path, files: Sequence[str], _selection: Selection) 
 
 
 def inspect_source(folder: Path, selection: Selection = _EVERYTHING) -> Mapping[str, Any]:
-    """Judge a fetched source and compute each part's content digest.
+    """Validate a fetched source and compute each part's content digest.
 
     Returns:
         `pipelineClass` (empty for a single component) and `components`: part name to digest.

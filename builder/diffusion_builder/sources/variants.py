@@ -58,7 +58,7 @@ def select_weights(part: str, stem: str, names: Iterable[str], variant: str | No
         part: for messages.
         stem: of the weights' file, such as `model`.
         names: of the files in the part's folder.
-        variant: which one is asked for; plain weights are taken where a part has none of it. Without one: the plain
+        variant: which one is requested; plain weights are taken where a part has none of it. Without one: the plain
             weights, or else the only variant there is.
 
     Returns:

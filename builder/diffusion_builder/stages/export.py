@@ -39,19 +39,19 @@ _EXPORT_VERSION = 5
 _MERGE_VERSION = 2
 # Bytes per weight: a graph is there twice while it is packed; a bfloat16 one has a float32 twin for a while.
 _WRITTEN: Mapping[Precision, int] = {Precision.FLOAT32: 8, Precision.FLOAT16: 4, Precision.BFLOAT16: 6}
-# Told the name of a phase when it begins.
+# Called with the name of a phase when it begins.
 OnPhase = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What is exported.
+    """The component to export and its options.
 
     Args:
         source: the fetched checkpoint.
         component: which one.
         precision: `float32`, `float16` or `bfloat16`.
-        options: what else is asked for.
+        options: what else is requested.
     """
 
     source: Artifact
@@ -82,7 +82,7 @@ def export(store: Store, request: ExportRequest, on_phase: OnPhase) -> tuple[Art
     Args:
         store: where the sources are and the graph goes.
         request: what is exported.
-        on_phase: told load, trace, check, verify.
+        on_phase: called with the phase: load, trace, check, verify.
 
     Returns:
         The ONNX artifact, and whether it was in the store already.

@@ -1,4 +1,4 @@
-"""Progress of stages: lines for people, JSON lines for machines, a table for a terminal."""
+"""Progress of stages: lines for display, JSON lines for machines, a table for a terminal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ProgressEvent:
         component: which one, or empty.
         phase: what it is doing; `done`, `cached` and `failed` end a stage.
         fraction: how much of the phase is done, 0 to 1, or None where nobody knows.
-        message: one line for people, or empty.
+        message: one line for display, or empty.
     """
 
     stage: str

@@ -26,7 +26,7 @@ class Store:
 
     Args:
         root: the folder; made by the first writer.
-        clock: tells Unix time in seconds.
+        clock: returns Unix time in seconds.
     """
 
     def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
@@ -70,7 +70,7 @@ class Store:
         return artifact if (artifact.path / MANIFEST).exists() else None
 
     def get(self, kind: Kind, digest: str) -> Artifact:
-        """The artifact that an earlier stage has published.
+        """Artifact of an earlier stage.
 
         Raises:
             BadInputError: there is none, or the digest is not one.

@@ -1,4 +1,4 @@
-"""Trouble of the filesystem, in words that say what to do."""
+"""Errors of the filesystem, with advice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def store_error(error: OSError, root: Path, needed: int = 0) -> StoreError:
     Args:
         error: its error.
         root: folder of the store.
-        needed: bytes that the artifact takes at least; 0 where nobody knows.
+        needed: bytes that the artifact takes at least; 0 if unknown.
     """
     if error.errno in _FULL:
         return store_full_error(root, needed)

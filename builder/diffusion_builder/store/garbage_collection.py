@@ -1,6 +1,6 @@
 """Garbage collection: delete what nothing that is kept was made from or links to.
 
-Kept are the artifacts that the caller names, those that were made or asked for within the grace time, all that they
+Kept are the artifacts that the caller names, those that were created or used within the grace time, all that they
 refer to, and the last comparisons. An artifact is moved to a staging name before its files are deleted, so that a
 kill leaves no half one; and those that refer go before what they refer to.
 """
@@ -30,12 +30,12 @@ _PREFIX = re.compile(r"[0-9a-f]{8,63}")
 
 @dataclass(frozen=True)
 class GarbageCollectionOptions:
-    """What is collected.
+    """Options of a garbage collection.
 
     Args:
         keep: digests; the beginning of one (8 digits at least) is enough.
-        grace: seconds since an artifact was made or asked for, within which it is kept.
-        dry_run: only tell.
+        grace: seconds since an artifact was created or used, within which it is kept.
+        dry_run: only report.
         timing: also delete TensorRT's timing caches that no engine which stays was built with.
     """
 
@@ -53,8 +53,8 @@ class Entry:
         kind: folder of the store.
         digest: its name.
         size: bytes.
-        references: digests; None when the manifest is damaged and nobody knows.
-        last_used: Unix time when it was made or last asked for.
+        references: digests; None when the manifest is damaged.
+        last_used: Unix time when it was created or last used.
         cache: name of the timing cache that it was built with, or empty.
     """
 
@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class CollectionResult:
-    """What was deleted, or would be.
+    """Artifacts deleted, or to be deleted in a dry run.
 
     Args:
         deleted: artifacts.
@@ -95,7 +95,7 @@ def collect(
     Args:
         store: the store.
         options: what is kept.
-        on_delete: told about each artifact when it is gone.
+        on_delete: called for each artifact when it is gone.
 
     Raises:
         BadInputError: a digest to keep is none, or fits several artifacts or none.
@@ -215,7 +215,7 @@ def _resolve(entries: Mapping[str, Entry], text: str) -> str:
 
 
 def _delete(store: Store, entry: Entry, now: float, grace: float) -> bool:
-    """Delete an artifact, unless somebody has asked for it meanwhile."""
+    """Delete an artifact, unless somebody has used it meanwhile."""
     folder = store.folder(entry.kind, entry.digest)
     away = folder.with_name(staging.name_for(entry.digest, now))
     try:

@@ -1,4 +1,4 @@
-"""When an artifact was last asked for: `uses/<digest>` holds a Unix time.
+"""When an artifact was last used: `uses/<digest>` holds a Unix time.
 
 Garbage collection must not take an artifact away from a build that has just found it. Marks are written where the
 store can be written, else left out: they only make collection more careful. They are no part of an artifact, whose

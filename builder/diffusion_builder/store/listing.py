@@ -1,4 +1,4 @@
-"""What `store ls` shows: one row per artifact."""
+"""Rows of `store ls`, one per artifact."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KIBI = 1024
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact, for people.
+    """One artifact, for display.
 
     Args:
         cells: as in HEADINGS.
@@ -67,7 +67,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def bytes_text(size: int) -> str:
-    """A size for people, such as 3.4 GiB."""
+    """A size for display, such as 3.4 GiB."""
     value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
     while value >= _KIBI and len(units) > 1:
         value /= _KIBI

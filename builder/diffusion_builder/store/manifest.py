@@ -126,8 +126,8 @@ class Recipe:
     Args:
         kind: the folder of the store.
         inputs: JSON; everything that decides the content.
-        tools: tool name to version, for people.
-        required_bytes: how much space making it takes; 0 where nobody knows.
+        tools: tool name to version, for display.
+        required_bytes: how much space making it takes; 0 if unknown.
         derived_from: artifacts that garbage collection keeps as long as this one is kept.
         resumable: whether a writer can go on with what a killed one has left in `scratch_of(folder)`.
     """

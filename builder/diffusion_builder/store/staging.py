@@ -1,4 +1,4 @@
-"""Where artifacts are before they are published, and how long it is known that their writer lives.
+"""Staging folders of artifacts, and the leases of their writers.
 
 A writer works in `<kind>/.tmp-<Unix time>-<begin of the digest>-<random>/`: the artifact grows in `artifact/`, what the
 writer needs besides is in `scratch/`, and `lease` holds a Unix time that a thread renews. A folder whose last sign of
@@ -52,7 +52,7 @@ def staging(parent: Path, digest: str, clock: Callable[[], float], *, resumable:
     Args:
         parent: folder of the kind; must exist.
         digest: of the artifact.
-        clock: tells Unix time.
+        clock: returns Unix time.
         resumable: take the scratch folder of an earlier writer, and leave it to a later one when something outside is
             unavailable or this one is asked to stop.
 

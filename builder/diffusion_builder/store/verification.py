@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with one path of the store."""
+    """Problem of one path of the store."""
 
     path: Path
     problem: str
@@ -26,7 +26,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class StoreReport:
-    """How much was compared, and what was found."""
+    """Number of compared artifacts, and their damages."""
 
     artifacts: int
     size: int
@@ -40,7 +40,7 @@ def verify_store(
 
     Args:
         store: the store; a read-only one will do.
-        on_artifact: told each artifact's kind and digest before it is read.
+        on_artifact: called with each artifact's kind and digest before it is read.
         prefix: only artifacts whose digest begins so.
 
     Raises:

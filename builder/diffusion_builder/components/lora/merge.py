@@ -106,7 +106,7 @@ def _add_entry(file: str, key: str, load: Callable[[str], torch.Tensor], entries
 
 
 def _check(file: _File, update: Update, strength: Settings | None) -> None:
-    """Refuse what is incomplete, or is not what the header says."""
+    """Reject what is incomplete, or is not what the header says."""
     missing = update.missing()
     if missing is not None:
         raise BadInputError(

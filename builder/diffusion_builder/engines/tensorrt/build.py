@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.engines.tensorrt import plan_check, run, sku
 from diffusion_builder.engines.tensorrt.command import Files, TensorRTOptions, arguments, flags
-from diffusion_builder.engines.tensorrt.profiles import Profile, optimisation_profiles
+from diffusion_builder.engines.tensorrt.profiles import Profile, optimization_profiles
 from diffusion_builder.graphs.onnx_files import MODEL
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_contract.enums import Component
@@ -33,7 +33,7 @@ _COMPILE_VERSION = 1
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What is compiled, and what for.
+    """The graph to compile and its target.
 
     Args:
         onnx: the exported graph.
@@ -53,8 +53,8 @@ class PlanRequest:
         return Component(self.onnx.manifest.extra["component"])
 
     def profiles(self) -> tuple[Profile, ...]:
-        """Its optimisation profiles."""
-        return optimisation_profiles(self.component, self.onnx.manifest.extra["facts"], self.shapes)
+        """Its optimization profiles."""
+        return optimization_profiles(self.component, self.onnx.manifest.extra["facts"], self.shapes)
 
 
 def compile_plan(
@@ -65,7 +65,7 @@ def compile_plan(
     Args:
         store: where the graph is and the plan goes.
         request: what is compiled.
-        on_phase: told parse, optimise, save, check, and how far the whole is (0 to 1).
+        on_phase: called with the phase: parse, optimize, save, check, and how far the whole is (0 to 1).
 
     Returns:
         The engine artifact, and whether it was in the store already.

@@ -38,7 +38,7 @@ class Version:
 
 @dataclass(frozen=True)
 class TensorRTOptions:
-    """Settings that people choose.
+    """User settings of a build.
 
     Args:
         optimization_level: 0 (quick build) to 5 (longest search for fast kernels).
@@ -62,7 +62,7 @@ class TensorRTOptions:
 
 @dataclass(frozen=True)
 class Files:
-    """What trtexec reads and writes.
+    """Files that trtexec reads and writes.
 
     Args:
         onnx: the graph; its external weights lie beside it.
@@ -103,7 +103,7 @@ def flags(profiles: Sequence[Profile], options: TensorRTOptions) -> tuple[str, .
 
     Args:
         profiles: at least one.
-        options: what people chose.
+        options: user settings.
     """
     all_flags = [
         # Types are those of the graph; 10 would otherwise be free to choose, 11 accepts the flag and does so anyway.

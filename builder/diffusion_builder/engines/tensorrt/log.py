@@ -1,4 +1,4 @@
-"""What trtexec's log says: how far it is, and what went wrong, in words that say what to do.
+"""Progress and errors in the log of trtexec, with advice.
 
 The patterns are the messages of TensorRT 10 and 11 (trtexec's own, the ONNX parser's, the builder's, and CUDA's).
 Some of them are no failure by themselves: a kernel that needs too much memory is skipped, and the build goes on. Such
@@ -25,7 +25,7 @@ _FAILED = re.compile(r"^&&&& FAILED ")
 
 
 class Severity(IntEnum):
-    """How much a sign says; of several, the heaviest is reported, and of equals the first."""
+    """Severity of a pattern; of several, the heaviest is reported, and of equals the first."""
 
     # The build failed, and this may be why.
     HINT = 1
@@ -37,7 +37,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True)
 class LogPattern:
-    """A message to look for.
+    """A message of the log and its error.
 
     Args:
         pattern: searched in a line; its groups are filled into the message.
@@ -185,7 +185,7 @@ PATTERNS: tuple[LogPattern, ...] = (
     ),
 )  # fmt: skip
 
-# Lines after which a share of the work is done. trtexec says nothing while it measures kernels, most of the time.
+# Lines after which a fraction of the work is done. trtexec says nothing while it measures kernels, most of the time.
 _MILESTONES: tuple[tuple[re.Pattern[str], float, str], ...] = tuple(
     (re.compile(pattern), fraction, phase)
     for pattern, fraction, phase in (
@@ -206,7 +206,7 @@ _ACTIVATIONS = re.compile(r"^Total Activation Memory: (\d+) bytes")
 
 @dataclass(frozen=True)
 class CompileProgress:
-    """How far the build is: a share between 0 and 1, and what it is doing."""
+    """Progress of the build: a fraction between 0 and 1, and the phase."""
 
     fraction: float
     phase: str

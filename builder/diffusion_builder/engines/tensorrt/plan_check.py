@@ -33,7 +33,7 @@ class PlanTensor:
 
 @dataclass(frozen=True)
 class TensorRTPlan:
-    """What a plan says about itself; profiles in the order of the plan's inputs."""
+    """Tensors and profiles of a plan; profiles in the order of the plan's inputs."""
 
     inputs: tuple[PlanTensor, ...]
     outputs: tuple[PlanTensor, ...]
@@ -86,7 +86,7 @@ def _input_profile(engine: Any, name: str, index: int) -> InputProfile:  # noqa:
 
 
 def check(plan: TensorRTPlan, component: str, interface: Interface, profiles: Sequence[Profile]) -> None:
-    """Compare a plan with the contract and the profiles that it was asked for.
+    """Compare a plan with the contract and the profiles that were requested.
 
     Args:
         plan: what it says about itself.

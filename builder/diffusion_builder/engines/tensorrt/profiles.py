@@ -1,4 +1,4 @@
-"""Optimisation profiles: smallest, usual and largest shape of every input of a component.
+"""Optimization profiles: smallest, usual and largest shape of every input of a component.
 
 TensorRT compiles for the shapes of a profile. An input that a profile leaves out does not fail the build: trtexec
 silently fixes its open dimensions to 1. So a profile here always names all inputs, from the same contract that the
@@ -47,8 +47,8 @@ class InputProfile:
 Profile = tuple[InputProfile, ...]
 
 
-def optimisation_profiles(component: Component, facts: Mapping[str, int], shapes: Shapes) -> tuple[Profile, ...]:
-    """Shapes of every input, once per optimisation profile.
+def optimization_profiles(component: Component, facts: Mapping[str, int], shapes: Shapes) -> tuple[Profile, ...]:
+    """Shapes of every input, once per optimization profile.
 
     The denoiser gets two, tuned for the smallest and for the largest batch: an engine tuned for batch 8 runs batch 1
     about 15 % slower than one tuned for batch 1. Triton picks the one whose `opt` is nearer.

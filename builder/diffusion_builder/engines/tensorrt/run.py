@@ -84,7 +84,7 @@ def build(program: Path, arguments: Sequence[str], component: str, on_step: Call
         program: trtexec.
         arguments: see `command.arguments`.
         component: which one is built, for messages.
-        on_step: told about progress, as trtexec's log shows it.
+        on_step: called for progress, as trtexec's log shows it.
 
     Returns:
         Bytes that an execution context of each optimisation profile allocates; nothing where the log does not say it.

@@ -51,7 +51,7 @@ def visible_skus(listing: str) -> tuple[str, ...]:
 
 
 def require_gpu(sku: str, listing: str) -> None:
-    """Check that the first GPU here, which trtexec uses, is the one that was asked for.
+    """Check that the first GPU here, which trtexec uses, is the one that was requested.
 
     Raises:
         UnavailableError: there is no GPU.

@@ -45,7 +45,7 @@ _TABLES: Mapping[SchedulerType, Callable[[SchedulerSettings, ScheduleRun], Sched
     SchedulerType.DEIS_MULTISTEP: deis,
     SchedulerType.UNIPC_MULTISTEP: unipc,
 }
-# A request's schedule is mostly one that was asked for before; a table of 64 rows takes at most 11 kB.
+# A request's schedule is mostly one that was requested before; a table of 64 rows takes at most 11 kB.
 _CACHE_SIZE = 512
 
 
@@ -57,7 +57,7 @@ def schedule(settings: SchedulerSettings, steps: int, begin: int = 0, eta: float
         settings: the scheduler.
         steps: what diffusers calls `num_inference_steps`.
         begin: how many of these steps are skipped, `t_start` of diffusers' img2img; history starts there.
-        eta: share of DDPM's noise in DDIM's steps, 0 to 1.
+        eta: fraction of DDPM's noise in DDIM's steps, 0 to 1.
 
     Returns:
         The schedule; it is shared, so its arrays cannot be written to.

@@ -79,10 +79,10 @@ class SchedulerSettings:
         Args:
             type_: the scheduler.
             config: the file.
-            overrides: settings that are asked for explicitly; unlike the file's, all of them must be known.
+            overrides: settings that are requested explicitly; unlike the file's, all of them must be known.
 
         Raises:
-            ScheduleError: something is asked for that is not served.
+            ScheduleError: something is requested that is not served.
         """
         explicit = overrides or {}
         family = class_of(type_)

@@ -28,7 +28,7 @@ class ScheduleRun:
     Args:
         steps: of the whole schedule.
         first_call: how many of them are skipped.
-        eta: share of DDPM's noise in DDIM's steps.
+        eta: fraction of DDPM's noise in DDIM's steps.
     """
 
     steps: int
@@ -46,7 +46,7 @@ class Schedule:
             rows 0..S-1 give the new slots, latent first, row S the predicted clean sample.
         levels: float32 [64, 4]: timestep in training timesteps, factor from latent to model input, and the factors
             of a clean latent and of noise that make a latent as noisy as the one after this call.
-        first: the same two factors before the first call, for a schedule that starts from a picture.
+        first: the same two factors before the first call, for a schedule that starts from an image.
         initial_scale: standard deviation of the first latent, in units of the noise, when it starts from noise alone.
     """
 

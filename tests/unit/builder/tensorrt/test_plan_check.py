@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from diffusion_builder.engines.tensorrt.plan_check import PlanTensor, TensorRTPlan, check, differences, read
-from diffusion_builder.engines.tensorrt.profiles import optimisation_profiles
+from diffusion_builder.engines.tensorrt.profiles import optimization_profiles
 from diffusion_builder.errors import BadInputError
 from diffusion_contract.enums import Component
 from diffusion_contract.spec import Shapes
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SIDE = PixelRange(min=64, opt=64, max=128)
 SHAPES = Shapes(batch=BatchRange(min=1, opt=4, max=8), height=SIDE, width=SIDE)
 FACTS = {"channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768}
-PROFILES = optimisation_profiles(Component.DENOISER, FACTS, SHAPES)
+PROFILES = optimization_profiles(Component.DENOISER, FACTS, SHAPES)
 INTERFACE = ENGINE_INTERFACES[Component.DENOISER]
 LATENT = (-1, 4, -1, -1)
 GOOD = TensorRTPlan(

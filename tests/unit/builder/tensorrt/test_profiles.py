@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffusion_builder.engines.tensorrt.profiles import MAX_SLOTS, InputProfile, Profile, optimisation_profiles
+from diffusion_builder.engines.tensorrt.profiles import MAX_SLOTS, InputProfile, Profile, optimization_profiles
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.enums import Component
 from diffusion_contract.spec import Shapes
@@ -30,7 +30,7 @@ def by_name(profile: Profile) -> dict[str, InputProfile]:
 
 @pytest.mark.parametrize("component", list(Component))
 def test_every_input_has_a_shape_in_every_profile(component: Component) -> None:
-    for profile in optimisation_profiles(component, FACTS, shapes()):
+    for profile in optimization_profiles(component, FACTS, shapes()):
         assert [item.name for item in profile] == [tensor.name for tensor in ENGINE_INTERFACES[component].inputs]
         for item, tensor in zip(profile, ENGINE_INTERFACES[component].inputs, strict=True):
             assert {len(item.min), len(item.opt), len(item.max)} == {1 + len(tensor.dims)}
@@ -38,7 +38,7 @@ def test_every_input_has_a_shape_in_every_profile(component: Component) -> None:
 
 
 def test_the_denoiser_is_tuned_for_one_sample_and_for_a_full_batch() -> None:
-    single, full = optimisation_profiles(Component.DENOISER, FACTS, shapes())
+    single, full = optimization_profiles(Component.DENOISER, FACTS, shapes())
     assert by_name(single)["model_input"] == InputProfile(
         "model_input", (1, 4, 32, 32), (1, 4, 64, 64), (8, 4, 96, 128)
     )
@@ -48,18 +48,18 @@ def test_the_denoiser_is_tuned_for_one_sample_and_for_a_full_batch() -> None:
 
 
 def test_a_denoiser_of_one_batch_size_has_one_profile() -> None:
-    assert len(optimisation_profiles(Component.DENOISER, FACTS, shapes((2, 2, 2)))) == 1
+    assert len(optimization_profiles(Component.DENOISER, FACTS, shapes((2, 2, 2)))) == 1
 
 
 @pytest.mark.parametrize("component", [item for item in Component if item is not Component.DENOISER])
 def test_other_components_are_tuned_for_the_usual_batch(component: Component) -> None:
-    (profile,) = optimisation_profiles(component, FACTS, shapes())
+    (profile,) = optimization_profiles(component, FACTS, shapes())
     assert {item.opt[0] for item in profile} == {4}
 
 
 def test_a_denoiser_with_more_inputs_has_a_shape_for_each() -> None:
     facts = FACTS | {"controlnets": 2, "inpainting": 1, "ip_adapter": 1, "image_length": 257, "text_chunks": 4}
-    profile = by_name(optimisation_profiles(Component.DENOISER, facts, shapes())[1])
+    profile = by_name(optimization_profiles(Component.DENOISER, facts, shapes())[1])
     assert profile["latent_mask"].max == (8, 1, 96, 128)
     assert profile["text_embeddings"].max == (8, 2, 308, 768)
     embeddings = profile["image_embeddings"]
@@ -71,24 +71,24 @@ def test_a_denoiser_with_more_inputs_has_a_shape_for_each() -> None:
 
 
 def test_a_text_encoder_for_long_prompts_takes_several_windows() -> None:
-    (profile,) = optimisation_profiles(Component.TEXT_ENCODER, FACTS | {"text_chunks": 4}, shapes())
+    (profile,) = optimization_profiles(Component.TEXT_ENCODER, FACTS | {"text_chunks": 4}, shapes())
     ids = by_name(profile)["input_ids"]
     assert (ids.min, ids.opt, ids.max) == ((1, 2, 77), (4, 2, 77), (8, 2, 308))
 
 
 def test_an_image_encoder_takes_one_to_four_pictures() -> None:
-    (profile,) = optimisation_profiles(Component.IMAGE_ENCODER, FACTS, shapes())
+    (profile,) = optimization_profiles(Component.IMAGE_ENCODER, FACTS, shapes())
     pixels = by_name(profile)["reference_pixels"]
     assert (pixels.min, pixels.opt, pixels.max) == ((1, 1, 3, 224, 224), (4, 1, 3, 224, 224), (8, 4, 3, 224, 224))
 
 
 def test_a_safety_checker_knows_no_latents_and_needs_none() -> None:
-    (profile,) = optimisation_profiles(Component.SAFETY_CHECKER, {}, shapes())
+    (profile,) = optimization_profiles(Component.SAFETY_CHECKER, {}, shapes())
     assert by_name(profile)["decoded"] == InputProfile("decoded", (1, 3, 256, 256), (4, 3, 512, 512), (8, 3, 768, 1024))
 
 
 def test_a_scheduler_step_serves_any_scheduler() -> None:
-    (profile,) = optimisation_profiles(Component.SCHEDULER_STEP, FACTS, shapes())
+    (profile,) = optimization_profiles(Component.SCHEDULER_STEP, FACTS, shapes())
     table, state = by_name(profile)["table"], by_name(profile)["state"]
     assert (state.min[1], state.opt[1], state.max[1]) == (1, 1, MAX_SLOTS)
     assert (table.min[2:], table.opt[2:], table.max[2:]) == ((2, 3), (2, 3), (MAX_SLOTS + 1, MAX_SLOTS + 2))
@@ -96,7 +96,7 @@ def test_a_scheduler_step_serves_any_scheduler() -> None:
 
 def test_a_size_that_nothing_says_is_asked_for() -> None:
     with pytest.raises(BadInputError, match=r"text_length of text_embeddings is: .* in the option shapeSources"):
-        optimisation_profiles(Component.DENOISER, {"channels": 4, "pixels_per_latent": 8, "text_width": 8}, shapes())
+        optimization_profiles(Component.DENOISER, {"channels": 4, "pixels_per_latent": 8, "text_width": 8}, shapes())
 
 
 def test_pixels_that_are_no_whole_latents_are_refused() -> None:
@@ -106,5 +106,5 @@ def test_pixels_that_are_no_whole_latents_are_refused() -> None:
         width=PixelRange(min=64, opt=64, max=64),
     )
     with pytest.raises(BadInputError, match=r"height: \(64, 72, 128\) must be multiples of 16") as caught:
-        optimisation_profiles(Component.VAE_DECODER, FACTS | {"pixels_per_latent": 16}, odd)
+        optimization_profiles(Component.VAE_DECODER, FACTS | {"pixels_per_latent": 16}, odd)
     assert caught.value.reason is Reason.INVALID_SPEC
