@@ -156,7 +156,8 @@ def _compare(name: str, expected: npt.NDArray[np.float32], actual: npt.NDArray[n
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
         raise BadInputError(
             Reason.GRAPH_PARITY_FAILED,
-            f"{name} is {actual.dtype} {list(actual.shape)} in the graph and {expected.dtype} {list(expected.shape)} in torch",
+            f"{name} is {actual.dtype} {list(actual.shape)} in the graph and {expected.dtype} {list(expected.shape)} "
+            "in torch",
         )
     if expected.dtype.kind != "f":
         return Deviation(0.0, 0.0) if np.array_equal(expected, actual) else Deviation(math.inf, math.inf)

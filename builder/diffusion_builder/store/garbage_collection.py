@@ -171,7 +171,11 @@ def reachable(entries: Mapping[str, Entry], roots: Collection[str]) -> frozenset
 
 def _describes_retained(entry: Entry, retained: Collection[str]) -> bool:
     """Whether it is about something that is retained: a parity result costs minutes and is a few hundred bytes."""
-    return entry.kind is Kind.PARITY and bool(entry.references) and all(name in retained for name in entry.references or ())
+    return (
+        entry.kind is Kind.PARITY
+        and bool(entry.references)
+        and all(name in retained for name in entry.references or ())
+    )
 
 
 def _latest_comparisons(entries: Mapping[str, Entry]) -> frozenset[str]:

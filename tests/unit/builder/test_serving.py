@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diffusion_builder.repository.server_requirements import EngineMemory, pool_bytes, gpu_memory_bytes
+from diffusion_builder.repository.server_requirements import EngineMemory, gpu_memory_bytes, pool_bytes
 from diffusion_contract.enums import Component
 from diffusion_contract.spec import Shapes
 from diffusion_contract.spec.engines import BatchRange, PixelRange

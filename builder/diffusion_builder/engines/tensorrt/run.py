@@ -77,7 +77,9 @@ def _output(command: Sequence[str]) -> str:
     return process.stdout + process.stderr
 
 
-def build(program: Path, arguments: Sequence[str], component: str, on_step: Callable[[CompileProgress], None]) -> tuple[int, ...]:
+def build(
+    program: Path, arguments: Sequence[str], component: str, on_step: Callable[[CompileProgress], None]
+) -> tuple[int, ...]:
     """Run trtexec to its end.
 
     Args:
