@@ -34,6 +34,7 @@ PROMOTE = f"{GROUP}/promote"
 ABORT = f"{GROUP}/abort"
 
 BUILD = "build"
+SERVER = "triton"
 SERVING = "serving"
 STORE = "store"
 MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"

@@ -243,6 +243,10 @@ class Reconciler:
                 head = {"annotations": {naming.RESULT: record}, "labels": {naming.QUEUE: None}}
                 await self._client.patch(Reference("Job", owner.namespace, name), {"metadata": head})
                 self._metrics.observe_build(labels, json.loads(record))
+            case actions.EndJob(name, version):
+                log.info("%s: ending Job %s: only containers that are not ours still run", owner.name, name)
+                body = {"metadata": {"resourceVersion": version}, "spec": {"activeDeadlineSeconds": 1}}
+                await self._client.patch(Reference("Job", owner.namespace, name), body)
             case actions.AdmitJobs(sku):
                 await self._admit(sku)
             case actions.DeleteJob(name, uid, version):

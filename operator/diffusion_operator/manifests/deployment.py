@@ -154,7 +154,7 @@ def _verify(request: ServingRequest, image: str, settings: Settings) -> JsonObje
 
 
 def _server(request: ServingRequest, owner: Owner, image: str, settings: Settings) -> JsonObject:
-    container = container_basics("triton", image, settings.image_pull_policy, request.target.resources)
+    container = container_basics(naming.SERVER, image, settings.image_pull_policy, request.target.resources)
     container["command"] = ["tritonserver"]
     container["args"] = [
         f"--model-repository={STORE_PATH}/repositories/{request.repository}/models",

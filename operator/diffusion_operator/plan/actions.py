@@ -68,6 +68,14 @@ class DeleteJob:
 
 
 @dataclass(frozen=True)
+class EndJob:
+    """End a Job whose builder has ended, and whose pod would run on."""
+
+    name: str
+    resource_version: str
+
+
+@dataclass(frozen=True)
 class AdmitJobs:
     """Let compile Jobs of a SKU start, of whatever pipeline, as far as there is room."""
 
@@ -105,4 +113,16 @@ def remove(view: ObjectView) -> Remove:
     return Remove(view.kind, view.name, view.uid)
 
 
-Action = Apply | StartJob | RestartJob | RecordResult | AdmitJobs | ReleaseJob | DeleteJob | Scale | Annotate | Remove
+Action = (
+    Apply
+    | StartJob
+    | RestartJob
+    | RecordResult
+    | EndJob
+    | AdmitJobs
+    | ReleaseJob
+    | DeleteJob
+    | Scale
+    | Annotate
+    | Remove
+)

@@ -25,7 +25,7 @@ from diffusion_operator.plan import (
     serving,
     serving_conditions,
 )
-from diffusion_operator.plan.actions import Action, Apply
+from diffusion_operator.plan.actions import Action, Apply, EndJob
 from diffusion_operator.plan.builds import BuildGraph
 from diffusion_operator.plan.context import PlanContext, plan_context
 from diffusion_operator.plan.observed import ObservedPipeline
@@ -114,7 +114,11 @@ class Planning:
             actions=tuple(_actions(self.context, targets)) if accepted.ok else (),
             status=status,
             events=(*report.condition_events(basis, updates), *steps, *report.gpu_warnings(status, observed.status)),
-            requeue_seconds=_soonest(_build_requeue(observed, builds, updates), _canary_requeue(observed, targets)),
+            requeue_seconds=_soonest(
+                _build_requeue(observed, builds, updates),
+                _detained_requeue(observed),
+                _canary_requeue(observed, targets),
+            ),
             needs=self._needs(),
         )
 
@@ -147,6 +151,7 @@ def rejection(generation: int, now: datetime, status: JsonObject, message: str) 
 
 def _actions(context: PlanContext, targets: TargetPlans) -> Iterator[Action]:
     observed = context.observed
+    yield from _detained_jobs(observed)
     if observed.spec.storage.claim_name is None:
         yield Apply(pvc.claim(observed.spec.storage, observed.owner))
     if context.builds is not None:
@@ -166,6 +171,14 @@ def _build_actions(context: PlanContext, builds: BuildGraph) -> Iterator[Action]
     yield from _obsolete_jobs(observed, builds, frozenset(step.request.name for step in steps))
 
 
+def _detained_jobs(observed: ObservedPipeline) -> Iterator[Action]:
+    """End the Jobs that only containers of others keep; their results are recorded first."""
+    for job in observed.jobs:
+        due = job.due_to_end_at()
+        if due is not None and due <= observed.now and job.unrecorded is None:
+            yield EndJob(job.name, job.resource_version)
+
+
 def _obsolete_jobs(observed: ObservedPipeline, builds: BuildGraph, needed: frozenset[str]) -> Iterator[Action]:
     """Jobs of an older spec, as soon as it is certain that this one does not need them; at once while suspended."""
     complete = builds.complete_stages()
@@ -182,6 +195,12 @@ def _soonest(*delays: float | None) -> float | None:
 def _canary_requeue(observed: ObservedPipeline, targets: TargetPlans) -> float | None:
     rollout = observed.spec.rollout
     return targets.requeue_seconds(duration_seconds(rollout.analysis.interval)) if rollout is not None else None
+
+
+def _detained_requeue(observed: ObservedPipeline) -> float | None:
+    """No event says that the time for a Job's other containers is over."""
+    due = [moment for job in observed.jobs if (moment := job.due_to_end_at()) is not None]
+    return max(MIN_REQUEUE_SECONDS, (min(due) - observed.now).total_seconds()) if due else None
 
 
 def _build_requeue(

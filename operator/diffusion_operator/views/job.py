@@ -19,6 +19,8 @@ Phase = Literal["Queued", "Pending", "Running", "Succeeded", "Failed", "Lost"]
 
 FIRST_RETRY_SECONDS = 30
 LAST_RETRY_SECONDS = 900
+COMPANION_GRACE = timedelta(seconds=30)
+"""Containers of others may end by themselves once the builder has; the Job then completes like any other."""
 EXTERNALLY_FIXABLE = frozenset({BuildReason.ACCESS_DENIED, BuildReason.SOURCE_NOT_FOUND})
 """The builder's reasons that can be fixed without a change of the pipeline: a Secret, the files on a claim."""
 
@@ -34,7 +36,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How far a Job is; `record` is its result as JSON text, None before the Job ended or when it is unknown."""
+    """How far a Job is; `record` is its result as JSON text, None before there is one or when it is unknown."""
 
     phase: Phase
     result: JsonObject = field(default_factory=dict)
@@ -51,12 +53,13 @@ class JobView(ObjectView):
         template: digest of how it is run.
         attempt: how often it was started again.
         store_uid: UID of the claim that its artifact is in.
-        finished_at: RFC 3339; None while it is unfinished.
+        finished_at: of the Job, or of the builder in a pod that goes on without it, RFC 3339; None before that.
         phase: Queued means that it waits for admission.
             Lost means that it succeeded but its result is unknown: it has to run again.
         result: that the builder reported; empty until the Job succeeded.
         failure: None unless the Job failed.
         problem: what keeps its pod from running.
+        detained: the builder has ended, and what runs beside it keeps the Job from ending.
         unrecorded: result as JSON text that is not yet recorded on the Job; None when it is or there is none.
     """
 
@@ -72,6 +75,7 @@ class JobView(ObjectView):
     result: JsonObject
     failure: Failure | None
     problem: PodProblem | None
+    detained: bool
     unrecorded: str | None
 
     @classmethod
@@ -84,8 +88,9 @@ class JobView(ObjectView):
         """
         fields = base_fields("Job", manifest)
         labels, annotations = fields["labels"], fields["annotations"]
-        ending = _ending(fields["conditions"])
-        outcome = _outcome(manifest, fields, ending, newest_first(pods))
+        newest, ending = newest_first(pods), _ending(fields["conditions"])
+        detained = next(filter(_is_detained, newest), None) if ending is None else None
+        outcome = _outcome(manifest, fields, ending, [detained] if detained is not None else newest)
         return cls(
             **fields,
             stage=labels.get(naming.STAGE, ""),
@@ -95,11 +100,12 @@ class JobView(ObjectView):
             store_uid=annotations.get(naming.STORE_UID, ""),
             suspended=bool(manifest.get("spec", {}).get("suspend")),
             started_at=manifest.get("status", {}).get("startTime"),
-            finished_at=(ending.changed_at or None) if ending is not None else None,
+            finished_at=_finished_at(ending, detained),
             phase=outcome.phase,
             result=outcome.result,
             failure=outcome.failure,
             problem=outcome.problem,
+            detained=detained is not None,
             unrecorded=None if naming.RESULT in annotations else outcome.record,
         )
 
@@ -112,6 +118,12 @@ class JobView(ObjectView):
     def unfinished(self) -> bool:
         """Whether its pods run, or still have to."""
         return self.phase in {"Queued", "Pending", "Running"}
+
+    def due_to_end_at(self) -> datetime | None:
+        """When the operator ends the Job, since Kubernetes does not; None for a Job that ends by itself."""
+        if not self.detained or self.terminating or "activeDeadlineSeconds" in self.manifest.get("spec", {}):
+            return None
+        return parse_time(self.finished_at) + COMPANION_GRACE
 
     def retry_at(self) -> datetime | None:
         """When a failed Job may run again; None for never."""
@@ -143,14 +155,16 @@ def _ending(conditions: Iterable[ConditionView]) -> ConditionView | None:
 def _outcome(
     manifest: JsonObject, fields: dict[str, Any], ending: ConditionView | None, pods: Sequence[PodView]
 ) -> _Outcome:
-    if ending is None:
-        return _unfinished(manifest, fields, pods)
-    success = ending.type == "Complete"
     recorded = fields["annotations"].get(naming.RESULT)
-    record = recorded if recorded is not None else _record(pods, success=success)
+    if ending is None and recorded is None and not any(map(_is_detained, pods)):
+        return _unfinished(manifest, fields, pods)
+    is_complete = ending is not None and ending.type == "Complete"
+    evidence = list(filter(_has_succeeded, pods)) if is_complete else pods
+    record = recorded if recorded is not None else _record(evidence)
     result = parse_json_object(record)
-    if not success:
-        return _Outcome("Failed", failure=_failure(result, ending, manifest), record=record)
+    if "error" in result if record is not None else not is_complete:
+        message = ending.message if ending is not None else ""
+        return _Outcome("Failed", failure=_failure(result, message, manifest), record=record)
     if result.get("digest") or result.get("stage") == Stage.GC:
         return _Outcome("Succeeded", result=result, record=record)
     return _Outcome("Lost")
@@ -177,18 +191,31 @@ def _has_succeeded(pod: PodView) -> bool:
     return pod.termination is not None and pod.termination.exit_code == 0
 
 
-def _record(pods: Iterable[PodView], *, success: bool) -> str | None:
-    """The newest pod's termination message as JSON text; of a failure with the exit code."""
-    for pod in pods:
-        ended = pod.termination
-        if ended is None or (ended.exit_code == 0) != success:
-            continue
-        result = parse_json_object(ended.message)
-        if not success:
-            error = result.get("error") or _default_error(ended)
-            result = {"error": error, "exitCode": ended.exit_code, "ended": ended.reason}
-        return json.dumps(result, separators=(",", ":"))
-    return None
+def _is_detained(pod: PodView) -> bool:
+    """True when the builder has ended, and Kubernetes waits for other containers, or counts their failure."""
+    if pod.main is None or pod.main.termination is None:
+        return False
+    return pod.has_running_companion or (_has_succeeded(pod) and pod.phase == "Failed")
+
+
+def _finished_at(ending: ConditionView | None, detained: PodView | None) -> str | None:
+    if ending is not None:
+        return ending.changed_at or None
+    termination = detained.termination if detained is not None else None
+    return termination.finished_at or None if termination is not None else None
+
+
+def _record(pods: Sequence[PodView]) -> str | None:
+    """Termination message of the pod that succeeded, else of the newest, as JSON text; of a failure with its code."""
+    ended = [pod.termination for pod in pods if pod.termination is not None]
+    last = next((termination for termination in ended if termination.exit_code == 0), ended[0] if ended else None)
+    if last is None:
+        return None
+    result = parse_json_object(last.message)
+    if last.exit_code != 0:
+        error = result.get("error") or _default_error(last)
+        result = {"error": error, "exitCode": last.exit_code, "ended": last.reason}
+    return json.dumps(result, separators=(",", ":"))
 
 
 def _default_error(ended: Termination) -> JsonObject:
@@ -203,10 +230,10 @@ def _default_error(ended: Termination) -> JsonObject:
     return {"reason": Reason.BUILD_FAILED, "message": f"The builder ended with exit code {ended.exit_code}: {cause}"}
 
 
-def _failure(result: JsonObject, ending: ConditionView, manifest: JsonObject) -> Failure:
+def _failure(result: JsonObject, job_message: str, manifest: JsonObject) -> Failure:
     error = result.get("error")
     if not isinstance(error, dict):
-        text = f"The Job failed and its pod is gone: {ending.message or 'no reason given'}"
+        text = f"The Job failed and its pod is gone: {job_message or 'no reason given'}"
         return Failure(Reason.RESULT_LOST, text, permanent=False)
     reason = str(error.get("reason") or Reason.BUILD_FAILED)
     is_fetch = manifest["metadata"].get("labels", {}).get(naming.STAGE) == Stage.FETCH

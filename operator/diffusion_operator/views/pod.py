@@ -1,22 +1,30 @@
 """Pods, and how their containers are."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Self
 
 from diffusion_contract.skus import GPU_RESOURCE, PRODUCT_LABEL
+from diffusion_operator import naming
 from diffusion_operator.json_objects import JsonObject, parse_json_object
 from diffusion_operator.views.base import ObjectView, base_fields
 
 JOB_NAME = "batch.kubernetes.io/job-name"
+MAIN_CONTAINERS = frozenset({naming.BUILD, naming.SERVER})
 
 
 @dataclass(frozen=True)
 class Termination:
-    """How a container ended."""
+    """How a container ended.
+
+    Attributes:
+        finished_at: RFC 3339; empty when the kubelet does not report it.
+    """
 
     exit_code: int
     reason: str
     message: str
+    finished_at: str = ""
 
     @property
     def builder_error(self) -> tuple[str, str]:
@@ -32,6 +40,7 @@ class ContainerView:
     """The status of one container.
 
     Attributes:
+        is_sidecar: an init container that runs beside the main one; `restartPolicy: Always`.
         running: it has started and not ended.
         started_at: of the present run, RFC 3339; empty when the kubelet does not report it.
         waiting_reason: why it has not started; empty when it has.
@@ -42,6 +51,7 @@ class ContainerView:
     name: str
     image: str
     is_init: bool
+    is_sidecar: bool
     ready: bool
     running: bool
     started_at: str
@@ -51,7 +61,7 @@ class ContainerView:
     last_termination: Termination | None
 
     @classmethod
-    def parse(cls, status: JsonObject, *, is_init: bool) -> Self:
+    def parse(cls, status: JsonObject, *, is_init: bool, is_sidecar: bool = False) -> Self:
         """An entry of containerStatuses or initContainerStatuses."""
         state = status.get("state", {})
         waiting = state.get("waiting", {})
@@ -59,6 +69,7 @@ class ContainerView:
             name=status.get("name", ""),
             image=status.get("image", ""),
             is_init=is_init,
+            is_sidecar=is_sidecar,
             ready=bool(status.get("ready")),
             running="running" in state,
             started_at=str(state.get("running", {}).get("startedAt", "")),
@@ -108,6 +119,7 @@ class PodView(ObjectView):
     def parse(cls, manifest: JsonObject) -> Self:
         """The pod as the API server returned it."""
         fields, status, spec = base_fields("Pod", manifest), manifest.get("status", {}), manifest.get("spec", {})
+        sidecars = _sidecars(spec)
         return cls(
             **fields,
             phase=status.get("phase", ""),
@@ -116,7 +128,10 @@ class PodView(ObjectView):
             address=status.get("podIP", ""),
             started_at=str(status.get("startTime", fields["created_at"])),
             containers=(
-                *(ContainerView.parse(entry, is_init=True) for entry in status.get("initContainerStatuses", [])),
+                *(
+                    ContainerView.parse(entry, is_init=True, is_sidecar=entry.get("name") in sidecars)
+                    for entry in status.get("initContainerStatuses", [])
+                ),
                 *(ContainerView.parse(entry, is_init=False) for entry in status.get("containerStatuses", [])),
             ),
             volume_sources=tuple(filter(None, map(_volume_source, spec.get("volumes", [])))),
@@ -134,9 +149,22 @@ class PodView(ObjectView):
         return self.has_condition("Ready")
 
     @property
+    def main(self) -> ContainerView | None:
+        """The container that we wrote the pod for; None before the kubelet has reported on it.
+
+        Admission webhooks add containers of their own, in any place.
+        """
+        return next((item for item in self.containers if not item.is_init and item.name in MAIN_CONTAINERS), None)
+
+    @property
     def is_running(self) -> bool:
-        """Whether one of its containers, init containers aside, runs."""
-        return any(container.running for container in self.containers if not container.is_init)
+        """Whether its main container runs."""
+        return self.main is not None and self.main.running
+
+    @property
+    def has_running_companion(self) -> bool:
+        """Whether an ordinary container runs beside the main one, as long as which Kubernetes ends no pod."""
+        return any(item.running for item in self.containers if not item.is_init and item is not self.main)
 
     @property
     def has_lost_readiness(self) -> bool:
@@ -147,26 +175,46 @@ class PodView(ObjectView):
         ready = self.condition("Ready")
         if ready is None or ready.status != "False":
             return False
-        starts = [container.started_at for container in self.containers if not container.is_init]
-        return any(start and ready.changed_at > start for start in starts)
+        start = self.main.started_at if self.main is not None else ""
+        return bool(start) and ready.changed_at > start
 
     @property
     def termination(self) -> Termination | None:
-        """How its container ended, or an init container that failed; None while neither has."""
-        for container in self.containers:
-            ended = container.termination
-            if ended is not None and (not container.is_init or ended.exit_code != 0):
-                return Termination(ended.exit_code, self.status_reason or ended.reason, ended.message)
+        """How its main container ended, or an init container that failed before it; None while neither has.
+
+        A sidecar decides nothing: it is stopped after the main container, mostly with exit code 143.
+        """
+        ended = self.main.termination if self.main is not None else None
+        ended = ended or next(self._failed_init_containers(), None)
+        if ended is not None:
+            return replace(ended, reason=self.status_reason or ended.reason)
         if self.phase == "Failed":
             return Termination(-1, self.status_reason, self.status_message)
         return None
+
+    def _failed_init_containers(self) -> Iterator[Termination]:
+        for container in self.containers:
+            ended = container.termination
+            if container.is_init and not container.is_sidecar and ended is not None and ended.exit_code != 0:
+                yield ended
 
 
 def _termination(state: JsonObject) -> Termination | None:
     ended = state.get("terminated")
     if ended is None:
         return None
-    return Termination(int(ended.get("exitCode", 1)), ended.get("reason", ""), str(ended.get("message", "")))
+    return Termination(
+        exit_code=int(ended.get("exitCode", 1)),
+        reason=ended.get("reason", ""),
+        message=str(ended.get("message", "")),
+        finished_at=str(ended.get("finishedAt", "")),
+    )
+
+
+def _sidecars(spec: JsonObject) -> frozenset[str]:
+    """Names of the init containers that run beside the main container."""
+    containers = spec.get("initContainers", [])
+    return frozenset(item.get("name", "") for item in containers if item.get("restartPolicy") == "Always")
 
 
 def _volume_source(volume: JsonObject) -> str:

@@ -81,7 +81,8 @@ def _unmounted(pod: PodView) -> PodProblem | None:
 
 
 def _crashing(pod: PodView) -> PodProblem | None:
-    for container in pod.containers:
+    # The main container first: what stops with it ends with exit codes of its own.
+    for container in sorted(pod.containers, key=lambda container: container is not pod.main):
         ended = container.last_termination or container.termination
         if ended is None or container.ready or not ended.exit_code:
             continue
