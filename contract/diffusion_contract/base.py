@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from diffusion_contract.durations import DURATION_PATTERN, SHORT_DURATION_PATTERN
-from diffusion_contract.skus import LABEL_VALUE_PATTERN
+from diffusion_contract.skus import LABEL_VALUE, LABEL_VALUE_PATTERN, SUBDOMAIN
 
 JsonObject = dict[str, Any]
 
@@ -150,16 +150,44 @@ Quantity = Annotated[
 ]
 """A Kubernetes quantity, such as 500m or 8Gi."""
 
+LABEL_KEY = rf"({SUBDOMAIN}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?"
+_RESOURCE = (
+    rf"cpu|memory|ephemeral-storage|hugepages-[0-9]+[KMGT]i|{SUBDOMAIN}/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
+)
+
+
+def _keys(pattern: str, message: str) -> Rule:
+    """A rule about the keys of a map, for which a schema has no pattern."""
+    whole = re.compile(pattern)
+    return Rule(
+        f"self.all(k, k.matches('^({pattern})$'))",
+        message,
+        lambda entries: all(whole.fullmatch(key) for key in entries),
+    )
+
+
+_LABEL_KEYS = _keys(
+    LABEL_KEY,
+    "the key of a label is a name of at most 63 letters, digits, '-', '_' and '.', after a DNS domain and '/' "
+    "where it has one: use such keys",
+)
+_RESOURCE_NAMES = _keys(
+    _RESOURCE,
+    "the name of a resource is cpu, memory, ephemeral-storage, hugepages-<size> or <domain>/<name>, such as "
+    "nvidia.com/gpu: use one of these",
+)
 _OPERATORS_LABELS = ("diffusion-operator.io/", "needed-by.", "app.kubernetes.io/")
-ObjectName = Annotated[
-    str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-]
+ObjectName = Annotated[str, Field(max_length=253, pattern=rf"^{SUBDOMAIN}$")]
+Hostname = Annotated[str, Field(min_length=1, max_length=253, pattern=rf"^(\*[.])?{SUBDOMAIN}$")]
+ImageName = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[!-~]+$")]
 TargetName = Annotated[str, Field(max_length=15, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-LabelMap = Annotated[dict[str, str], Field(max_length=32)]
+_Value = Annotated[str, Field(max_length=63, pattern=rf"^({LABEL_VALUE})?$")]
+LabelMap = Annotated[dict[str, _Value], Field(max_length=32), _LABEL_KEYS]
 LabelValue = Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_VALUE_PATTERN)]
 ExtraLabels = Annotated[
-    dict[str, str],
+    dict[str, _Value],
     Field(max_length=16),
+    _LABEL_KEYS,
     Rule(
         "self.all(k, !k.startsWith('diffusion-operator.io/') && !k.startsWith('needed-by.') && "
         "!k.startsWith('app.kubernetes.io/'))",
@@ -172,23 +200,44 @@ Duration = Annotated[str, Field(max_length=12, pattern=DURATION_PATTERN)]
 ShortDuration = Annotated[str, Field(max_length=12, pattern=SHORT_DURATION_PATTERN)]
 
 
+_Amounts = Annotated[dict[str, Quantity], Field(max_length=8), _RESOURCE_NAMES]
+
+
 class Resources(ApiModel):
     """What the container asks for, as in a pod."""
 
-    requests: dict[str, Quantity] | None = Field(
-        default=None, description="Requests (minimum), by resource name.", max_length=8
-    )
-    limits: dict[str, Quantity] | None = Field(
-        default=None, description="Limits (maximum), by resource name.", max_length=8
-    )
+    requests: _Amounts | None = Field(default=None, description="Requests (minimum), by resource name.")
+    limits: _Amounts | None = Field(default=None, description="Limits (maximum), by resource name.")
 
 
 class Toleration(ApiModel):
     """A taint that the pods tolerate, as in a pod."""
 
-    key: str | None = Field(default=None, max_length=317, description="Key of the taint; empty matches all.")
+    rules = (
+        Rule(
+            "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+            "without a key every taint is tolerated, which needs operator Exists: add one of them",
+            lambda self: bool(self.key) or self.operator == "Exists",
+        ),
+        Rule(
+            "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            "operator Exists compares no value: leave value out, or use Equal",
+            lambda self: self.operator != "Exists" or not self.value,
+            ".value",
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "only the effect NoExecute is tolerated for a time: use it, or leave tolerationSeconds out",
+            lambda self: self.toleration_seconds is None or self.effect == "NoExecute",
+            ".tolerationSeconds",
+        ),
+    )
+
+    key: Annotated[str, Field(max_length=317, pattern=rf"^({LABEL_KEY})?$")] | None = Field(
+        default=None, description="Key of the taint; empty matches all."
+    )
     operator: Literal["Exists", "Equal"] | None = Field(default=None, description="How key and value are compared.")
-    value: str | None = Field(default=None, max_length=63, description="Value of the taint.")
+    value: _Value | None = Field(default=None, description="Value of the taint.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         default=None, description="Effect of the taint; empty matches all."
     )

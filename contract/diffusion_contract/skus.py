@@ -10,7 +10,9 @@ CPU = "cpu"
 GPU_RESOURCE = "nvidia.com/gpu"
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 MIG_RESOURCE = "nvidia.com/mig-"
-LABEL_VALUE_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+LABEL_VALUE = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
+LABEL_VALUE_PATTERN = rf"^{LABEL_VALUE}$"
+SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 
 _MIG = "-MIG-"
 _DROPPED = re.compile(r"[^A-Za-z0-9-_. ]")

@@ -43,6 +43,11 @@ def model(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of the m
     return {"model": {"source": HUB, **fields}}
 
 
+def target(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of the target
+    """A single target for a CPU with these fields."""
+    return {"targets": [{"name": "a", **fields}]}
+
+
 def hub(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of the source
     """A model whose hub repository has these fields."""
     source = copy.deepcopy(HUB)
@@ -77,6 +82,34 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "schedulers": {"schedulers": [{"type": "Euler"}, {"type": "Euler", "name": "karras", "useKarrasSigmas": True}]},
     "batching": {"serving": {"batching": {"maxQueueDelay": "500us", "preferredBatchSizes": [2, 4]}}},
     "variables": {"serving": {"env": [{"name": "A", "value": ""}]}},
+    "variables from elsewhere": {
+        "serving": {
+            "env": [
+                {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}},
+                {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "s", "key": "a.b-c_d"}}},
+                {"name": "C", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['example.com/team']"}}},
+                {"name": "D", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            ]
+        }
+    },
+    "labels of every form": {
+        "targets": [
+            {
+                "name": "a",
+                "labels": {"team": "", "example.com/cost-Center_1": "a.B_c-1"},
+                "nodeSelector": {"node-role.kubernetes.io/gpu": "", "x": "y" * 63},
+                "tolerations": [
+                    {"key": "example.com/only", "operator": "Equal", "value": "a", "effect": "NoSchedule"},
+                    {"key": "", "operator": "Exists"},
+                    {"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60},
+                ],
+                "resources": {"limits": {"example.com/fpga": 1, "hugepages-2Mi": "4Mi", "ephemeral-storage": "1Gi"}},
+            }
+        ]
+    },
+    "any host below a domain": {
+        "rollout": {"traffic": {"gateway": {"name": "web", "hostnames": ["*.a.example", "b-1.example"]}}}
+    },
     "two targets": {"targets": [{"name": "a"}, {"name": "b", "tolerations": [{"operator": "Exists"}]}]},
     "a slice": {"targets": [SLICE]},
     "a gpu": {"targets": [GPU], "precision": "bfloat16", "engines": {"optimizationLevel": 5, "workspace": 1}},
@@ -267,6 +300,81 @@ REFUSED: dict[str, Refused] = {
     ),
     "label": Refused(
         {"engines": {"labels": {"app.kubernetes.io/name": "x"}}}, "spec.engines.labels", "use keys of your own"
+    ),
+    "label-value": Refused(target(labels={"team": "Größe"}), "spec.targets[0].labels.team", "should match"),
+    "long-label-value": Refused(target(labels={"team": "x" * 64}), "spec.targets[0].labels.team", "63"),
+    "label-key": Refused(target(labels={"my team": "a"}), "spec.targets[0].labels", "the key of a label"),
+    "long-label-key": Refused(target(labels={"x" * 64: "a"}), "spec.targets[0].labels", "the key of a label"),
+    "job-label": Refused({"engines": {"labels": {"team": "a b"}}}, "spec.engines.labels.team", "should match"),
+    "selected-value": Refused(
+        target(nodeSelector={"zone": "süd 1"}), "spec.targets[0].nodeSelector.zone", "should match"
+    ),
+    "selected-key": Refused(target(nodeSelector={"Zone/a": "b"}), "spec.targets[0].nodeSelector", "the key of a label"),
+    "taint-key": Refused(
+        target(tolerations=[{"key": "a b", "operator": "Exists"}]),
+        "spec.targets[0].tolerations[0].key",
+        "should match",
+    ),
+    "taint-value": Refused(
+        target(tolerations=[{"key": "a", "value": "b c"}]), "spec.targets[0].tolerations[0].value", "should match"
+    ),
+    "no-taint-key": Refused(
+        target(tolerations=[{"value": "a"}]), "spec.targets[0].tolerations[0]", "needs operator Exists"
+    ),
+    "compared-with-nothing": Refused(
+        target(tolerations=[{"key": "a", "operator": "Exists", "value": "b"}]),
+        "spec.targets[0].tolerations[0].value",
+        "leave value out",
+    ),
+    "tolerated-for-a-time": Refused(
+        target(tolerations=[{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}]),
+        "spec.targets[0].tolerations[0].tolerationSeconds",
+        "leave tolerationSeconds out",
+    ),
+    "resource-name": Refused(
+        target(resources={"requests": {"CPU": 1}}), "spec.targets[0].resources.requests", "name of a resource"
+    ),
+    "host": Refused(
+        {"rollout": {"traffic": {"gateway": {"name": "web", "hostnames": ["Images.Example"]}}}},
+        "spec.rollout.traffic.gateway.hostnames[0]",
+        "should match",
+    ),
+    "image": Refused({"serving": {"image": "triton: 2"}}, "spec.serving.image", "should match"),
+    "reserved-variable": Refused(
+        {"serving": {"env": [{"name": "A", "value": ""}, {"name": "POD_UID", "value": "0"}]}},
+        "spec.serving.env[1].name",
+        "use another name",
+    ),
+    "home": Refused({"serving": {"env": [{"name": "HOME", "value": "/"}]}}, "spec.serving.env[0].name", "use another"),
+    "variable-twice": Refused(
+        {"serving": {"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}},
+        "spec.serving.env[1]",
+        "Duplicate",
+    ),
+    "variable-without-value": Refused(
+        {"serving": {"env": [{"name": "A"}]}}, "spec.serving.env[0]", "exactly one of value and valueFrom"
+    ),
+    "value-of-two": Refused(
+        {
+            "serving": {
+                "env": [
+                    {
+                        "name": "A",
+                        "valueFrom": {
+                            "secretKeyRef": {"name": "s", "key": "k"},
+                            "configMapKeyRef": {"name": "s", "key": "k"},
+                        },
+                    }
+                ]
+            }
+        },
+        "spec.serving.env[0].valueFrom",
+        "exactly one of secretKeyRef",
+    ),
+    "pod-field": Refused(
+        {"serving": {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.volumes"}}}]}},
+        "spec.serving.env[0].valueFrom.fieldRef.fieldPath",
+        "should match",
     ),
     "no-target": Refused({"targets": []}, "spec.targets", "at least 1"),
     "target-twice": Refused({"targets": [{"name": "a"}, {"name": "a"}]}, "spec.targets[1]", "Duplicate"),

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from diffusion_contract.base import BY_NAME, ApiModel, Rule
+from diffusion_contract.base import BY_NAME, ApiModel, ImageName, Rule
 from diffusion_contract.spec.model import ComponentOverrides, Lora
 from diffusion_contract.spec.sampling import Scheduler
 
@@ -42,7 +42,7 @@ class VariantModel(ApiModel):
 class VariantServing(ApiModel):
     """Overrides of the variant's server."""
 
-    image: Annotated[str, Field(min_length=1, max_length=512)] = Field(description="Image of the server.")
+    image: ImageName = Field(description="Image of the server.")
 
 
 class Variant(ApiModel):

@@ -5,13 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diffusion_contract.base import ATOMIC, ApiModel, Duration, ObjectName, Rule
+from diffusion_contract.base import ATOMIC, ApiModel, Duration, Hostname, ImageName, ObjectName, Rule
 from diffusion_contract.spec.experiment import Experiment
 
 Weight = Annotated[int, Field(ge=1, le=99)]
 Ratio = Annotated[float, Field(ge=1, le=100)]
 HeaderText = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
-Hostname = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 class RolloutStep(ApiModel):
@@ -85,7 +84,7 @@ class Scorer(ApiModel):
     {"passed": true, "message": "..."}, and ends with exit code 0.
     """
 
-    image: Annotated[str, Field(min_length=1, max_length=512)] = Field(description="Container image.")
+    image: ImageName = Field(description="Container image.")
     command: (
         Annotated[list[Annotated[str, Field(max_length=1024)]], Field(min_length=1, max_length=32), ATOMIC] | None
     ) = Field(default=None, description="Command of the container. Defaults to that of its image.")

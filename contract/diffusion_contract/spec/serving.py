@@ -4,7 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from diffusion_contract.base import BY_NAME, SET, ApiModel, ShortDuration
+from diffusion_contract.base import BY_NAME, SET, ApiModel, ImageName, ObjectName, Rule, ShortDuration
+
+POD_FIELD = (
+    r"^(metadata[.](name|namespace|uid|(labels|annotations)\['[-A-Za-z0-9_./]+'\])"
+    r"|spec[.](nodeName|serviceAccountName)|status[.](hostIP|hostIPs|podIP|podIPs))$"
+)
+"""The fields of a pod that Kubernetes gives to a container's variables."""
 
 BatchSize = Annotated[int, Field(ge=1, le=128)]
 
@@ -30,21 +36,76 @@ class Batching(ApiModel):
     )
 
 
+RESERVED_VARIABLES = ("HOME", "POD_UID", "DIFFUSION_PIPELINE", "NVIDIA_DRIVER_CAPABILITIES")
+"""Variables of the server that the operator sets itself."""
+
+VariableName = Annotated[
+    str,
+    Field(max_length=253, pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$"),
+    Rule(
+        f"!(self in {list(RESERVED_VARIABLES)})",
+        f"the operator sets {', '.join(RESERVED_VARIABLES)} itself: use another name",
+        lambda name: name not in RESERVED_VARIABLES,
+    ),
+]
+
+
+class KeyRef(ApiModel):
+    """A key of a Secret or ConfigMap in the pipeline's namespace."""
+
+    name: ObjectName = Field(description="Name of the Secret or ConfigMap.")
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = Field(
+        description="Key in it."
+    )
+    optional: bool | None = Field(
+        default=None, description="Whether the server starts without the variable when there is no such key."
+    )
+
+
+class FieldRef(ApiModel):
+    """A field of the serving pod."""
+
+    field_path: Annotated[str, Field(max_length=512, pattern=POD_FIELD)] = Field(
+        description="Such as spec.nodeName, status.podIP or metadata.labels['team']."
+    )
+
+
+class EnvVarSource(ApiModel):
+    """Where a variable's value comes from, as in a pod."""
+
+    rules = (
+        Rule(
+            "[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)].exists_one(x, x)",
+            "valueFrom needs exactly one of secretKeyRef, configMapKeyRef and fieldRef",
+            lambda self: (self.secret_key_ref, self.config_map_key_ref, self.field_ref).count(None) == 2,  # noqa: PLR2004 - of 3
+        ),
+    )
+
+    secret_key_ref: KeyRef | None = Field(default=None, description="Key of a Secret.")
+    config_map_key_ref: KeyRef | None = Field(default=None, description="Key of a ConfigMap.")
+    field_ref: FieldRef | None = Field(default=None, description="Field of the pod.")
+
+
 class EnvVar(ApiModel):
     """An environment variable of the server."""
 
-    name: Annotated[str, Field(max_length=253, pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")] = Field(
-        description="Name of the variable."
+    rules = (
+        Rule(
+            "has(self.value) != has(self.valueFrom)",
+            "a variable needs exactly one of value and valueFrom",
+            lambda self: (self.value is None) != (self.value_from is None),
+        ),
     )
-    value: Annotated[str, Field(max_length=4096)] = Field(description="Value of the variable.")
+
+    name: VariableName = Field(description="Name of the variable.")
+    value: Annotated[str, Field(max_length=4096)] | None = Field(default=None, description="Value of the variable.")
+    value_from: EnvVarSource | None = Field(default=None, description="Where the value comes from instead.")
 
 
 class Serving(ApiModel):
     """The Triton server."""
 
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
-        default=None, description="Image of the server; the operator's own when not given."
-    )
+    image: ImageName | None = Field(default=None, description="Image of the server; the operator's own when not given.")
     batching: Batching = Field(default=Batching(), description="How the server joins requests.")
     env: Annotated[list[EnvVar], Field(max_length=64), BY_NAME] | None = Field(
         default=None, description="More environment variables."

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from diffusion_contract.base import Resources, Toleration
+from diffusion_contract.base import ApiModel, Resources, Toleration
 from diffusion_contract.enums import Runtime
 from diffusion_contract.skus import GPU_RESOURCE, PRODUCT_LABEL
 from diffusion_contract.spec.targets import Gpu, Target
@@ -159,6 +159,6 @@ def store_mount(*, read_only: bool) -> JsonObject:
     return {**mount, "readOnly": True} if read_only else mount
 
 
-def dumped(model: Resources | Toleration) -> JsonObject:
+def dumped(model: ApiModel) -> JsonObject:
     """The model as Kubernetes writes it."""
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -14,6 +14,7 @@ from diffusion_operator.manifests.common import (
     TERMINATION_LOG,
     Owner,
     container_basics,
+    dumped,
     metadata,
     placement,
     pod_basics,
@@ -176,7 +177,7 @@ def _server(request: ServingRequest, owner: Owner, image: str, settings: Setting
         {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
         {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         {"name": "DIFFUSION_PIPELINE", "value": owner.name},
-        *({"name": item.name, "value": item.value} for item in request.serving.env or ()),
+        *(dumped(variable) for variable in request.serving.env or ()),
     ]
     container["ports"] = [{"name": name, "containerPort": number} for name, number in PORTS]
     container["lifecycle"] = {"preStop": {"exec": {"command": _drain(request)}}}
