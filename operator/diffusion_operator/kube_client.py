@@ -127,10 +127,10 @@ class KubeClient:
         """The object, or None when there is none."""
         return await self._request("GET", target.path(), missing_ok=True)
 
-    async def select(self, target: Reference, selector: str) -> list[JsonObject]:
-        """All objects of the kind and namespace with these labels."""
+    async def select(self, target: Reference, selector: str, fields: str = "") -> list[JsonObject]:
+        """All objects of the kind and namespace with these labels, and these values of fields."""
         items: list[JsonObject] = []
-        query = [("labelSelector", selector), ("limit", str(PAGE))]
+        query = [("labelSelector", selector), ("fieldSelector", fields), ("limit", str(PAGE))]
         page: JsonObject = {"metadata": {"continue": ""}}
         while page is not None:
             page = await self._request("GET", target.path(), query=query, missing_ok=target.kind in OPTIONAL) or {}
@@ -138,7 +138,7 @@ class KubeClient:
             token = page.get("metadata", {}).get("continue")
             if not token:
                 break
-            query = [*query[:2], ("continue", token)]
+            query = [*query[:3], ("continue", token)]
         return items
 
     async def apply(self, body: JsonObject, observed: JsonObject | None, initial: JsonObject | None = None) -> bool:

@@ -14,7 +14,7 @@ from diffusion_contract.engines import sources
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import kube_client, naming
 from diffusion_operator.api import KIND
-from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
+from diffusion_operator.conditions import Reason
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.kube_client import KubeClient, NameConflictError, Reference, RejectedError
 from diffusion_operator.manifests import route
@@ -26,10 +26,11 @@ from diffusion_operator.plan import actions, budget
 from diffusion_operator.plan.garbage_collection import StoreUsers, gc_owner, live_digests, pipelines_on
 from diffusion_operator.plan.observed import Claims, ObservedPipeline, claim_name
 from diffusion_operator.plan.planner import ObservationRequest, Plan, planning, rejection
+from diffusion_operator.plan.refusals import Refusal, action_subject, has_to_wait, refusal_condition
 from diffusion_operator.plan.requests import Store
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.base import View, parse_object, rfc3339
-from diffusion_operator.views.job import JobView, needs_pods
+from diffusion_operator.views.job import JobView, lacks_pods, needs_pods
 from diffusion_operator.views.pod import JOB_NAME, PodView
 from diffusion_operator.views.serving import DeploymentView, RouteView, ServiceView
 from diffusion_operator.views.storage import ClaimView, PipelineView
@@ -111,13 +112,23 @@ class Reconciler:
             observed = await self._observe_needs(observed, plan.needs)
             inputs = planning(observed, self._settings)
             plan = inputs.plan()
-        try:
-            for action in plan.actions:
+        refusals = await self._act(plan, observed)
+        return inputs.plan(refusal_condition(refusals)) if refusals else plan
+
+    async def _act(self, plan: Plan, observed: ObservedPipeline) -> list[Refusal]:
+        """Execute the plan's actions; one that is refused keeps only those back that build on it."""
+        refusals: list[Refusal] = []
+        for action in plan.actions:
+            if has_to_wait(action, observed, refusals):
+                continue
+            subject = action_subject(action, observed)
+            try:
                 await self._execute(action, observed)
-        except (NameConflictError, RejectedError) as error:
-            reason = Reason.NAME_CONFLICT if isinstance(error, NameConflictError) else Reason.OBJECT_REJECTED
-            return inputs.plan(ConditionUpdate(ConditionType.ACCEPTED, ok=False, reason=reason, message=str(error)))
-        return plan
+            except NameConflictError as error:
+                refusals.append(Refusal(action, subject, Reason.NAME_CONFLICT, str(error)))
+            except RejectedError as error:
+                refusals.append(Refusal(action, subject, Reason.OBJECT_REJECTED, str(error)))
+        return refusals
 
     # Observe.
 
@@ -171,8 +182,26 @@ class Reconciler:
             selector = f"{JOB_NAME} in ({','.join(names)})"
             for pod in map(PodView.parse, await self._client.select(Reference("Pod", owner.namespace), selector)):
                 pods[pod.job].append(pod)
-        views = (JobView.parse(manifest, pods[manifest["metadata"]["name"]]) for manifest in manifests)
+        failures = await self._pod_failures(owner, [item for item in manifests if lacks_pods(item, pods)])
+        views = (
+            JobView.parse(item, pods[item["metadata"]["name"]], failures.get(item["metadata"]["uid"], ""))
+            for item in manifests
+        )
         return tuple(view for view in views if view.is_owned_by(owner.uid))
+
+    async def _pod_failures(self, owner: Owner, manifests: Sequence[JsonObject]) -> dict[str, str]:
+        """Why these Jobs get no pods, by UID: the newest message of each, which only Events have."""
+        if not manifests:
+            return {}
+        selector = "involvedObject.kind=Job,reason=FailedCreate"
+        try:
+            events = await self._client.select(Reference("Event", owner.namespace), "", selector)
+        except RejectedError as error:
+            # A person's account, or a role of an earlier version, may lack this right; the rest is known without it.
+            log.info("%s: Events cannot be listed: %s", owner.name, error)
+            return {}
+        events.sort(key=lambda item: str(item.get("lastTimestamp") or item["metadata"].get("creationTimestamp", "")))
+        return {item["involvedObject"].get("uid", ""): str(item.get("message", "")) for item in events}
 
     async def _claims(self, owner: Owner, spec: DiffusionPipelineSpec) -> Claims:
         store = await self._claim(owner.namespace, claim_name(spec, owner.name))

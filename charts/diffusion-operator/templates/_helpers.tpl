@@ -212,7 +212,7 @@ What the operator is told about `runAs`: nothing where it is its own default.
   verbs: [list, watch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [list, create]
 {{- end }}
 
 {{- /* In the operator's own namespace: the Lease that its processes elect their leader with. */ -}}

@@ -1,7 +1,7 @@
 """Build Jobs and their pods: state, result, and when a failed one may run again."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self
@@ -79,18 +79,22 @@ class JobView(ObjectView):
     unrecorded: str | None
 
     @classmethod
-    def parse(cls, manifest: JsonObject, pods: Iterable[PodView] = ()) -> Self:
+    def parse(cls, manifest: JsonObject, pods: Iterable[PodView] = (), pod_failure: str = "") -> Self:
         """The Job as the API server returned it.
 
         Args:
             manifest: of the Job.
             pods: of this Job; may be empty once the result is recorded on the Job.
+            pod_failure: why its last pod could not be created; empty when that is unknown.
         """
         fields = base_fields("Job", manifest)
         labels, annotations = fields["labels"], fields["annotations"]
         newest, ending = newest_first(pods), _ending(fields["conditions"])
-        detained = next(filter(_is_detained, newest), None) if ending is None else None
-        outcome = _outcome(manifest, fields, ending, [detained] if detained is not None else newest)
+        no_pod = _no_pod(fields["name"], fields["created_at"], pod_failure)
+        detained_pod = next(filter(_is_detained, newest), None) if ending is None else None
+        outcome = _outcome(manifest, fields, ending, [detained_pod] if detained_pod is not None else newest)
+        if outcome.phase == "Pending" and not newest:
+            outcome = replace(outcome, problem=no_pod)
         return cls(
             **fields,
             stage=labels.get(naming.STAGE, ""),
@@ -100,12 +104,12 @@ class JobView(ObjectView):
             store_uid=annotations.get(naming.STORE_UID, ""),
             suspended=bool(manifest.get("spec", {}).get("suspend")),
             started_at=manifest.get("status", {}).get("startTime"),
-            finished_at=_finished_at(ending, detained),
+            finished_at=_finished_at(ending, detained_pod),
             phase=outcome.phase,
             result=outcome.result,
             failure=outcome.failure,
             problem=outcome.problem,
-            detained=detained is not None,
+            detained=detained_pod is not None,
             unrecorded=None if naming.RESULT in annotations else outcome.record,
         )
 
@@ -147,6 +151,12 @@ def needs_pods(manifest: JsonObject) -> bool:
     return _ending(fields["conditions"]) is None or naming.RESULT not in fields["annotations"]
 
 
+def lacks_pods(manifest: JsonObject, pods: Mapping[str, Sequence[PodView]]) -> bool:
+    """Whether the Job should have pods and has none; `pods` are by the names of their Jobs."""
+    is_suspended = bool(manifest.get("spec", {}).get("suspend"))
+    return needs_pods(manifest) and not is_suspended and not pods.get(manifest["metadata"]["name"])
+
+
 def _ending(conditions: Iterable[ConditionView]) -> ConditionView | None:
     """The condition that ended the Job."""
     return next((item for item in conditions if item.type in {"Complete", "Failed"} and item.is_true), None)
@@ -157,7 +167,7 @@ def _outcome(
 ) -> _Outcome:
     recorded = fields["annotations"].get(naming.RESULT)
     if ending is None and recorded is None and not any(map(_is_detained, pods)):
-        return _unfinished(manifest, fields, pods)
+        return _unfinished(manifest, pods)
     is_complete = ending is not None and ending.type == "Complete"
     evidence = list(filter(_has_succeeded, pods)) if is_complete else pods
     record = recorded if recorded is not None else _record(evidence)
@@ -170,19 +180,18 @@ def _outcome(
     return _Outcome("Lost")
 
 
-def _unfinished(manifest: JsonObject, fields: dict[str, Any], pods: Sequence[PodView]) -> _Outcome:
+def _unfinished(manifest: JsonObject, pods: Sequence[PodView]) -> _Outcome:
     if any(pod.is_running or _has_succeeded(pod) for pod in pods):
         return _Outcome("Running")
     if manifest.get("spec", {}).get("suspend"):
         return _Outcome("Queued")
-    if not pods:
-        return _Outcome("Pending", problem=_no_pod(fields["name"], fields["created_at"]))
-    return _Outcome("Pending", problem=pod_problem(pods[0]))
+    return _Outcome("Pending", problem=pod_problem(pods[0]) if pods else None)
 
 
-def _no_pod(job: str, created_at: str) -> PodProblem:
+def _no_pod(job: str, created_at: str, failure: str) -> PodProblem:
     """Normal for a moment; when it lasts, only the Job's own Events say why."""
-    text = f"Job {job} gets no pod (a quota or an admission policy?): kubectl describe job {job} says why."
+    cause = failure or f"nothing says why; look again with kubectl describe job {job}"
+    text = f"Job {job} gets no pod: {cause.rstrip('.')}."
     return PodProblem(Reason.OBJECT_REJECTED, text, created_at)
 
 
@@ -198,10 +207,10 @@ def _is_detained(pod: PodView) -> bool:
     return pod.has_running_companion or (_has_succeeded(pod) and pod.phase == "Failed")
 
 
-def _finished_at(ending: ConditionView | None, detained: PodView | None) -> str | None:
+def _finished_at(ending: ConditionView | None, detained_pod: PodView | None) -> str | None:
     if ending is not None:
         return ending.changed_at or None
-    termination = detained.termination if detained is not None else None
+    termination = detained_pod.termination if detained_pod is not None else None
     return termination.finished_at or None if termination is not None else None
 
 

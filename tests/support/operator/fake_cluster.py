@@ -51,8 +51,11 @@ class FakeCluster(KubeClient):
         if method != "GET":
             self.writes.append(f"{method} {kind} {name or (body or {})['metadata']['name']}{subresource}")
         if method == "GET" and not name:
-            selector = dict(query or [])["labelSelector"]
-            return {"items": [_copy(item) for item in self._matching(kind, selector)], "metadata": {}}
+            parameters = dict(query or [])
+            matching = [
+                item for item in self._matching(kind, parameters["labelSelector"]) if has_fields(item, parameters)
+            ]
+            return {"items": [_copy(item) for item in matching], "metadata": {}}
         if method == "GET":
             found = self.objects.get((kind, name))
             return None if found is None else _copy(found)
@@ -284,6 +287,18 @@ def parse_path(path: str) -> tuple[str, str, str]:
             name, _, subresource = unquote(path[len(start) + 1 :]).partition("/")
             return kind, name, f"/{subresource}" if subresource else ""
     raise AssertionError(f"unexpected path {path}")
+
+
+def has_fields(item: JsonObject, query: dict[str, str]) -> bool:
+    """Kubernetes' field selectors: equality of fields, by their paths."""
+    for term in filter(None, query.get("fieldSelector", "").split(",")):
+        path, _, value = term.partition("=")
+        field: Any = item
+        for key in path.split("."):
+            field = field.get(key, {})
+        if field != value:
+            return False
+    return True
 
 
 def matches(labels: dict[str, str], selector: str) -> bool:

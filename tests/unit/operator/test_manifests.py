@@ -12,6 +12,7 @@ from diffusion_contract.base import Resources, Toleration
 from diffusion_contract.spec import EnvVar, Gpu, SecretKey, Serving, Storage, Target
 from diffusion_contract.spec.autoscaling import Autoscaling, KedaOptions, ScalingBehavior, ScalingRules
 from diffusion_contract.spec.rollout import GatewayRef, Traffic
+from diffusion_contract.spec.serving import RESERVED_VARIABLES
 from diffusion_operator import naming
 from diffusion_operator.manifests import autoscaler, deployment, pdb, pvc, route, service
 from diffusion_operator.manifests.common import Owner, Placement, placement
@@ -231,6 +232,32 @@ def test_a_stopping_pod_is_killed_only_after_it_had_time_for_its_longest_tier(lo
     assert drained >= longest * 2
     assert pod["terminationGracePeriodSeconds"] > drained + option(server["args"], "--exit-timeout-secs")
     assert option(server["args"], "--grpc-max-connection-age-grace") >= drained * 1000
+
+
+def server_environment(target: Target, *variables: EnvVar) -> list[dict[str, Any]]:
+    """Environment of the server."""
+    request = replace(SERVE, target=target, serving=Serving(env=list(variables) or None))
+    [server] = serving_revision(request, OWNER, SETTINGS).pod["containers"]
+    environment: list[dict[str, Any]] = server["env"]
+    return environment
+
+
+def test_exactly_the_variables_that_the_operator_sets_itself_are_reserved() -> None:
+    assert {variable["name"] for variable in server_environment(GPU)} == set(RESERVED_VARIABLES)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"secretKeyRef": {"name": "hub", "key": "token", "optional": True}},
+        {"configMapKeyRef": {"name": "settings", "key": "threads"}},
+        {"fieldRef": {"fieldPath": "spec.nodeName"}},
+    ],
+    ids=lambda source: next(iter(source)),
+)
+def test_a_variable_from_elsewhere_is_written_as_in_a_pod(source: dict[str, Any]) -> None:
+    entry = {"name": "A", "valueFrom": source}
+    assert server_environment(GPU, EnvVar.model_validate(entry)).count(entry) == 1
 
 
 def test_the_number_of_pods_is_left_to_whoever_scales() -> None:
