@@ -12,11 +12,27 @@ from diffusion_operator.views.job import JobView
 from diffusion_operator.views.pod import PodView
 from tests.support.operator.fake_cluster import FakeCluster, result_of
 from tests.support.operator.reconciling import build, reconcile, settle
-from tests.unit.operator.test_jobs import DIGEST, ENDED, error, job, view
 
+ENDED = "2026-01-01T00:00:00Z"
+DIGEST = "d" * 64
 RESULT = json.dumps({"digest": DIGEST})
 STOPPED = {"name": "proxy", "state": {"terminated": {"exitCode": 143, "reason": "Error"}}}
 RUNNING = {"name": "proxy", "state": {"running": {"startedAt": ENDED}}}
+
+
+def job(condition: str = "") -> dict[str, Any]:
+    """A Job of an export, with this condition."""
+    conditions = [{"type": condition, "status": "True", "lastTransitionTime": ENDED}] if condition else []
+    head = {"name": "export-denoiser-0123456789ab", "creationTimestamp": ENDED, "labels": {naming.STAGE: "export"}}
+    return {"metadata": head, "status": {"conditions": conditions}}
+
+
+def view(body: dict[str, Any], pods: list[dict[str, Any]]) -> JobView:
+    return JobView.parse(body, map(PodView.parse, pods))
+
+
+def error(reason: str) -> str:
+    return json.dumps({"error": {"reason": reason, "message": "Do this."}})
 
 
 def builder(code: int, message: str) -> dict[str, Any]:
