@@ -16,8 +16,8 @@ SHORT, LONG = "generate_4_pipeline", "generate_20_pipeline"
 
 
 def traffic(requests: int, seconds: float = 0.1, failed: int = 0, tail: float = 1.5) -> Traffic:
-    done = requests - failed
-    return Traffic(done, failed, done * seconds, seconds, seconds * tail)
+    succeeded = requests - failed
+    return Traffic(succeeded, failed, succeeded * seconds, seconds, seconds * tail)
 
 
 def window(step: float = 0.02, batch: float = 1.0, **ensembles: Traffic) -> Window:
@@ -75,18 +75,18 @@ GOOD = window(short=traffic(100))
     ],
 )
 def test_the_verdict(name: str, stable: Window, canary: Window, outcome: str, reason: str) -> None:
-    found = verdict(stable, canary)
-    assert (name, found.outcome, found.reason) == (name, outcome, reason), found.message
+    actual = verdict(stable, canary)
+    assert (name, actual.outcome, actual.reason) == (name, outcome, reason), actual.message
 
 
 def test_a_longer_tier_is_no_slower_canary() -> None:
     stable = window(short=traffic(180, 0.1), long=traffic(20, 0.5))
     canary = window(short=traffic(20, 0.1), long=traffic(180, 0.5))
-    found = verdict(stable, canary)
-    assert found.outcome == "Pass"
-    assert found.numbers["p95Ratio"] == pytest.approx(1.0)
+    actual = verdict(stable, canary)
+    assert actual.outcome == "Pass"
+    assert actual.numbers["p95Ratio"] == pytest.approx(1.0)
     # Without telling ensembles apart the canary would look several times as slow.
-    assert found.numbers["canaryP50Seconds"] > 3 * found.numbers["stableP50Seconds"]
+    assert actual.numbers["canaryP50Seconds"] > 3 * actual.numbers["stableP50Seconds"]
 
 
 def test_errors_of_a_tier_that_fails_on_both_sides_are_not_the_canarys() -> None:
@@ -126,9 +126,11 @@ seconds = st.floats(1e-3, 100)
 
 @st.composite
 def traffics(draw: st.DrawFn) -> Traffic:
-    done, failed, mean = draw(amounts), draw(amounts), draw(seconds)
-    known = draw(st.booleans()) and done > 0
-    return Traffic(done, failed, done * mean, mean if known else None, mean * 2 if known else None)
+    succeeded, failed, mean = draw(amounts), draw(amounts), draw(seconds)
+    has_latencies = draw(st.booleans()) and succeeded > 0
+    return Traffic(
+        succeeded, failed, succeeded * mean, mean if has_latencies else None, mean * 2 if has_latencies else None
+    )
 
 
 @st.composite
@@ -140,11 +142,11 @@ def windows(draw: st.DrawFn) -> Window:
 
 @given(windows(), windows())
 def test_any_windows_have_a_verdict_with_finite_numbers(stable: Window, canary: Window) -> None:
-    found = verdict(stable, canary)
-    assert all(math.isfinite(value) for value in found.numbers.values())
-    assert found.message
+    actual = verdict(stable, canary)
+    assert all(math.isfinite(value) for value in actual.numbers.values())
+    assert actual.message
     if min(stable.requests, canary.requests) < LIMITS.min_requests:
-        assert found.outcome == "Inconclusive"
+        assert actual.outcome == "Inconclusive"
 
 
 @given(windows())
@@ -176,15 +178,15 @@ def test_a_sum_over_pods_counts_every_request_once(parts: list[Window]) -> None:
     total = summarize(parts)
     assert total.requests == sum(item.requests for item in parts)
     assert total.failures == sum(item.failures for item in parts)
-    known = [item.p95 for part in parts for item in part.ensembles.values() if item.p95 is not None]
-    found = [item.p95 for item in total.ensembles.values() if item.p95 is not None]
-    assert all(min(known) <= value * 1.0001 and value <= max(known) * 1.0001 for value in found)
+    pod_p95s = [item.p95 for part in parts for item in part.ensembles.values() if item.p95 is not None]
+    total_p95s = [item.p95 for item in total.ensembles.values() if item.p95 is not None]
+    assert all(min(pod_p95s) <= value * 1.0001 and value <= max(pod_p95s) * 1.0001 for value in total_p95s)
 
 
-def counters(done: int, failed: int = 0, p95: float | None = 0.2) -> Counters:
+def counters(requests: int, failed: int = 0, p95: float | None = 0.2) -> Counters:
     return Counters(
-        {SHORT: EnsembleCounters(done, failed, done * 0.1, p95 and p95 / 2, p95)},
-        StepCounters(done * 4, done * 0.08, done * 4, done * 2),
+        {SHORT: EnsembleCounters(requests, failed, requests * 0.1, p95 and p95 / 2, p95)},
+        StepCounters(requests * 4, requests * 0.08, requests * 4, requests * 2),
     )
 
 
@@ -208,12 +210,15 @@ def test_an_ensemble_that_was_not_asked_is_not_in_the_window() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=20))
 def test_whatever_restarts_every_seen_request_is_counted_once(life: list[tuple[int, bool]]) -> None:
-    track, count, wanted = Track(counters(5)), 5, 0
-    for more, restarted in life:
+    track, count, expected = Track(counters(5)), 5, 0
+    for served_requests, restarted in life:
         # A server that has counted as much again between two readings cannot be told from one that went on.
-        wanted, count = wanted + more, more if restarted and more < count else count + more
+        expected, count = (
+            expected + served_requests,
+            served_requests if restarted and served_requests < count else count + served_requests,
+        )
         track = track.advance(counters(count))
-    assert track.total.requests == wanted
+    assert track.total.requests == expected
 
 
 def test_quantiles_are_weighed_by_requests() -> None:
@@ -249,12 +254,12 @@ nv_gpu_utilization{gpu_uuid="GPU-1"} 0.5
 
 
 def test_tritons_words_are_read() -> None:
-    found = read(TEXT)
-    [(name, ensemble)] = found.ensembles.items()
+    reading = read(TEXT)
+    [(name, ensemble)] = reading.ensembles.items()
     assert (name, ensemble.succeeded, ensemble.failed) == (SHORT, 12, 3)
     assert (ensemble.seconds, ensemble.p50, ensemble.p95) == pytest.approx((3.0, 0.121511, 0.385422))
-    assert (found.steps.requests, found.steps.samples, found.steps.calls) == (64, 72, 53)
-    assert found.steps.seconds == pytest.approx(0.64)
+    assert (reading.steps.requests, reading.steps.samples, reading.steps.calls) == (64, 72, 53)
+    assert reading.steps.seconds == pytest.approx(0.64)
 
 
 @pytest.mark.parametrize("value", ["Nan", "NaN", "+Inf"])

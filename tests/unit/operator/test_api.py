@@ -29,13 +29,13 @@ def test_generated_files_are_up_to_date(name: str) -> None:
 
 
 def every_schema(schema: dict[str, Any], path: str = "") -> list[tuple[str, dict[str, Any]]]:
-    found = [(path, schema)]
+    schemas = [(path, schema)]
     for name, item in schema.get("properties", {}).items():
-        found += every_schema(item, f"{path}.{name}")
+        schemas += every_schema(item, f"{path}.{name}")
     for key in ("items", "additionalProperties"):
         if key in schema:
-            found += every_schema(schema[key], f"{path}[]")
-    return found
+            schemas += every_schema(schema[key], f"{path}[]")
+    return schemas
 
 
 def test_the_schema_is_structural() -> None:

@@ -70,15 +70,15 @@ def prepared(*pipelines: str, limit: int) -> FakeCluster:
         cluster.apply_pipeline(name, targets=[L4])
         for _ in range(2):
             settle(cluster, name, limit)
-            for found in cluster.unfinished_jobs():
-                if not found["metadata"]["name"].startswith("compile"):
-                    cluster.end_job(found, 0, result(found))
+            for job in cluster.unfinished_jobs():
+                if not job["metadata"]["name"].startswith("compile"):
+                    cluster.end_job(job, 0, result(job))
         settle(cluster, name, limit)
     return cluster
 
 
-def result(found: dict[str, Any]) -> dict[str, Any]:
-    name = found["metadata"]["name"]
+def result(job: dict[str, Any]) -> dict[str, Any]:
+    name = job["metadata"]["name"]
     return {"digest": (name.encode().hex() * 4)[:64], "components": {}}
 
 
@@ -97,15 +97,15 @@ def test_a_place_that_becomes_free_goes_to_another_pipeline_in_the_same_pass() -
     assert "NVIDIA-L4" in cluster.condition("EnginesReady", "two")["message"]
     cluster.end_job(running, 0, result(running))
     settle(cluster, "one", 1)
-    [following] = cluster.unfinished_jobs()
+    [next_job] = cluster.unfinished_jobs()
     # Both have nothing running now; the first pipeline's other Jobs have waited longer or as long.
-    assert following["metadata"]["name"] != running["metadata"]["name"]
+    assert next_job["metadata"]["name"] != running["metadata"]["name"]
     ended = set()
     while jobs := cluster.unfinished_jobs():
-        assert len([found for found in jobs if found["metadata"]["name"].startswith("compile")]) <= 1
-        for found in jobs:
-            ended.add(found["metadata"]["name"])
-            cluster.end_job(found, 0, result(found) | {"ensembles": []})
+        assert len([job for job in jobs if job["metadata"]["name"].startswith("compile")]) <= 1
+        for job in jobs:
+            ended.add(job["metadata"]["name"])
+            cluster.end_job(job, 0, result(job) | {"ensembles": []})
         for name in ("one", "two"):
             settle(cluster, name, 1)
     for name in ("one", "two"):

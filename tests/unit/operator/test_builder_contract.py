@@ -29,15 +29,15 @@ def command_lines(spec: dict[str, Any]) -> list[dict[str, Any]]:
     cluster = FakeCluster()
     cluster.apply_pipeline(**spec)
     build(cluster)
-    found = []
+    parsed_commands = []
     for name in cluster.names("Job"):
         [container] = cluster.objects["Job", name]["spec"]["template"]["spec"]["containers"]
         stage, arguments = container["args"][2], container["args"][3:]
         context = cli.commands[stage].make_context(
             stage, [word.replace("/dev/termination-log", "r") for word in arguments]
         )
-        found.append({"stage": stage, **context.params})
-    return found
+        parsed_commands.append({"stage": stage, **context.params})
+    return parsed_commands
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -56,17 +56,17 @@ def test_the_builder_understands_every_job(name: str) -> None:
 @pytest.mark.parametrize("name", SPECS)
 def test_the_builder_understands_what_is_assembled(name: str) -> None:
     [parameters] = [item for item in command_lines(SPECS[name]) if item["stage"] == "assemble"]
-    wanted = AssembleSpec.model_validate(json.loads(parameters["spec"]))
-    assert [net.name for net in wanted.control_nets] == [
+    spec = AssembleSpec.model_validate(json.loads(parameters["spec"]))
+    assert [net.name for net in spec.control_nets] == [
         net["name"] for net in SPECS[name].get("model", {}).get("controlNets", [])
     ]
-    features = {feature for item in wanted.pipelines for feature in item.features}
-    assert (Component.IMAGE_ENCODER in wanted.engines) >= ("ip_adapter" in features)
-    assert (Component.SAFETY_CHECKER in wanted.engines) == ("safetyChecker" in SPECS[name].get("model", {}))
-    assert (Component.ZERO_RESIDUALS in wanted.engines) == bool(wanted.control_nets)
-    assert (Component.VAE_ENCODER in wanted.engines) == any(item.task != "generate" for item in wanted.pipelines)
-    assert (wanted.batching.take_turns, wanted.batching.priorities) == ((name != "every task"), (name == "every task"))
-    assert wanted.schedulers[0].request_name == ("karras" if name == "every task" else "ddim")
+    features = {feature for item in spec.pipelines for feature in item.features}
+    assert (Component.IMAGE_ENCODER in spec.engines) >= ("ip_adapter" in features)
+    assert (Component.SAFETY_CHECKER in spec.engines) == ("safetyChecker" in SPECS[name].get("model", {}))
+    assert (Component.ZERO_RESIDUALS in spec.engines) == bool(spec.control_nets)
+    assert (Component.VAE_ENCODER in spec.engines) == any(item.task != "generate" for item in spec.pipelines)
+    assert (spec.batching.take_turns, spec.batching.priorities) == ((name != "every task"), (name == "every task"))
+    assert spec.schedulers[0].request_name == ("karras" if name == "every task" else "ddim")
 
 
 QUALITY = {
@@ -99,14 +99,14 @@ def test_the_builder_understands_a_comparison(scorer: dict[str, Any] | None) -> 
         arguments = [word.replace("/dev/termination-log", "r") for word in container["args"][3:]]
         parameters = cli.commands["compare"].make_context("compare", arguments).params
         assert (parameters["stable"], parameters["canary"]) == (urls["stable"], urls["canary"])
-        wanted = CompareSpec.model_validate(json.loads(parameters["spec"]))
-        assert (wanted.stable, wanted.canary) == ("shapes-cpu-01234567", "shapes-cpu-89abcdef")
-        assert wanted.ensembles[:2] == ("generate_20_pipeline", "generate_4_pipeline")
-        assert [item.steps for item in wanted.prompts] == [4, None]
-        assert (wanted.min_psnr, wanted.min_ssim, wanted.max_color_shift) == (30.0, 0.5, 0.2)
+        compare_spec = CompareSpec.model_validate(json.loads(parameters["spec"]))
+        assert (compare_spec.stable, compare_spec.canary) == ("shapes-cpu-01234567", "shapes-cpu-89abcdef")
+        assert compare_spec.ensembles[:2] == ("generate_20_pipeline", "generate_4_pipeline")
+        assert [item.steps for item in compare_spec.prompts] == [4, None]
+        assert (compare_spec.min_psnr, compare_spec.min_ssim, compare_spec.max_color_shift) == (30.0, 0.5, 0.2)
 
 
-def test_a_scorer_sees_the_pictures_and_neither_store_nor_more() -> None:
+def test_a_scorer_sees_the_images_and_neither_store_nor_more() -> None:
     spec = DiffusionPipelineSpec.model_validate(
         {"model": {"source": HUB}, "targets": [{"name": "cpu"}], "pipelines": [{"task": "generate", "steps": [4]}]}
     )

@@ -27,16 +27,16 @@ def simulate(*names: str, replicas: int = 4, strategy: Strategy = STRATEGY) -> S
 
 def run(simulation: Simulation, passes: int = 40, seconds: float = 30) -> list[tuple[int, int]]:
     """Time goes on and pods start; returns the first target's share and number of canary pods, each once."""
-    seen: list[tuple[int, int]] = []
+    history: list[tuple[int, int]] = []
     for _ in range(passes):
         simulation.reconcile()
         simulation.settle_pods()
         first = next(iter(simulation.targets.values()))
         pods = first.deployments[first.canary].replicas if first.canary in first.deployments else 0
-        if (first.weight, pods) not in seen[-1:]:
-            seen.append((first.weight, pods))
+        if (first.weight, pods) not in history[-1:]:
+            history.append((first.weight, pods))
         simulation.time += seconds
-    return seen
+    return history
 
 
 def want(simulation: Simulation, number: int) -> None:
@@ -47,9 +47,9 @@ def want(simulation: Simulation, number: int) -> None:
 def note(simulation: Simulation, name: str = "cpu") -> tuple[str, str]:
     """Phase of the desired revision and why."""
     target = simulation.targets[name]
-    found = target.deployments[target.desired or ""].progress
-    assert found is not None
-    return found.phase, found.verdict.reason if found.verdict is not None else ""
+    progress = target.deployments[target.desired or ""].progress
+    assert progress is not None
+    return progress.phase, progress.verdict.reason if progress.verdict is not None else ""
 
 
 def test_a_good_one_takes_its_steps_and_the_old_one_stays_to_go_back_to() -> None:
@@ -71,13 +71,13 @@ def test_with_a_gateway_a_small_share_needs_few_pods() -> None:
 def test_a_step_is_held_at_least_as_long_as_its_pause() -> None:
     simulation = simulate()
     want(simulation, 2)
-    held = 0
+    seconds_at_step = 0
     for _ in range(200):
         simulation.reconcile()
         simulation.settle_pods()
         simulation.time += 1
-        held += simulation.targets["cpu"].weight == 10
-    assert 60 <= held <= 65
+        seconds_at_step += simulation.targets["cpu"].weight == 10
+    assert 60 <= seconds_at_step <= 65
 
 
 @pytest.mark.parametrize("weight", [0, 10, 50])
@@ -224,9 +224,9 @@ def happen(simulation: Simulation, dice: random.Random, names: list[str]) -> Non
     elif event == 2:
         simulation.metrics = not simulation.metrics
     elif event in {3, 4, 5} and target.deployments:
-        found = target.deployments[dice.choice(list(target.deployments))]
-        found.ready = dice.randint(0, found.replicas)
-        found.was_available = found.was_available or 0 < found.ready == found.replicas
+        deployment = target.deployments[dice.choice(list(target.deployments))]
+        deployment.ready = dice.randint(0, deployment.replicas)
+        deployment.was_available = deployment.was_available or 0 < deployment.ready == deployment.replicas
     elif event == 6 and target.stable in target.deployments and dice.random() < 0.5:
         size = dice.randint(1, 6)
         target.replicas = target.deployments[target.stable].replicas = size

@@ -40,9 +40,9 @@ def test_a_good_canary_gets_more_and_more_and_then_all(cluster: FakeCluster) -> 
     first = stable(cluster)
     change(cluster, 2)
     assert build(cluster) <= 1
-    said = run_rollout(cluster)
-    assert [item for item in said if "%" in item and item[0] != "0"] == ["10% Pass", "50% Pass"]
-    assert said[-2:] == ["promoting", "None"]
+    summaries = run_rollout(cluster)
+    assert [item for item in summaries if "%" in item and item[0] != "0"] == ["10% Pass", "50% Pass"]
+    assert summaries[-2:] == ["promoting", "None"]
     assert stable(cluster) != first
     assert replicas(cluster) == {first: 0, stable(cluster): 2}
     assert selector(cluster, "shapes")[naming.REVISION] == stable(cluster)
@@ -90,7 +90,7 @@ def test_one_that_fails_is_taken_back_on_all_targets_with_reason_and_numbers(clu
     assert cluster.condition("Ready")["status"] == "True"
 
 
-def test_bad_pictures_are_never_served(cluster: FakeCluster) -> None:
+def test_bad_images_are_never_served(cluster: FakeCluster) -> None:
     first = stable(cluster)
     change(cluster, 2)
     for _ in range(12):
@@ -98,19 +98,19 @@ def test_bad_pictures_are_never_served(cluster: FakeCluster) -> None:
         for job in cluster.unfinished_jobs():
             if job["metadata"]["name"].startswith("compare"):
                 numbers = {"digest": "d" * 64, "stage": "compare", "worstPSNR": 6.5}
-                cluster.end_job(job, 0, {"passed": False, "message": "Picture 1 has NaN.", **numbers})
+                cluster.end_job(job, 0, {"passed": False, "message": "Image 1 has NaN.", **numbers})
         run_rollout(cluster, passes=1)
         assert not cluster.pipeline()["status"]["targets"][0].get("canaryWeight")
     assert stable(cluster) == first
-    assert "ImageQuality: Picture 1 has NaN." in cluster.condition("RolloutComplete")["message"]
+    assert "ImageQuality: Image 1 has NaN." in cluster.condition("RolloutComplete")["message"]
 
 
 def test_silence_is_held_and_then_taken_back(cluster: FakeCluster) -> None:
     change(cluster, 2)
     assert run_rollout(cluster, Window(), passes=8)[-1] == "10% Inconclusive"
     change(cluster, 2, analysis={"deadline": "1s"})
-    said = run_rollout(cluster, Window())
-    assert said[-1] == "rejected: Inconclusive"
+    summaries = run_rollout(cluster, Window())
+    assert summaries[-1] == "rejected: Inconclusive"
 
 
 def test_going_back_needs_no_build_and_the_repository_is_kept(cluster: FakeCluster) -> None:
@@ -130,10 +130,10 @@ def test_going_back_needs_no_build_and_the_repository_is_kept(cluster: FakeClust
     run_rollout(cluster, Window(), passes=8)
     assert (stable(cluster), stable(cluster, "spare")) == second
     assert len(cluster.names("Job")) <= jobs
-    kept = live_digests(
+    retained = live_digests(
         StoreUsers((), (), map(DeploymentView.parse, deployments(cluster))), Store("shapes-store", "uid")
     )
-    assert kept == {item["metadata"]["annotations"][naming.REPOSITORY] for item in deployments(cluster)}
+    assert retained == {item["metadata"]["annotations"][naming.REPOSITORY] for item in deployments(cluster)}
     assert sorted(replicas(cluster)) == sorted((first[0], second[0]))
 
 
@@ -166,16 +166,18 @@ def test_behind_a_gateway_both_routes_split_by_weight_and_services_select_one_re
     run_rollout(cluster, passes=2)
     assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 100}
     change(cluster, 2, **GATEWAY)
-    seen = set()
+    splits = set()
     for _ in range(18):
         run_rollout(cluster, passes=1)
-        found = shares(cluster, "HTTPRoute")
-        assert found == shares(cluster, "GRPCRoute")
-        assert sum(found.values()) == 100
-        assert set(found) <= set(cluster.names("Service"))
+        weights = shares(cluster, "HTTPRoute")
+        assert weights == shares(cluster, "GRPCRoute")
+        assert sum(weights.values()) == 100
+        assert set(weights) <= set(cluster.names("Service"))
         assert selector(cluster, "shapes-cpu")[naming.REVISION] == stable(cluster)
-        seen.add((found.get(f"shapes-cpu-{first}", 0), len(cluster.objects["HTTPRoute", "shapes"]["spec"]["rules"])))
-    assert {(100, 2), (90, 2), (50, 2), (0, 1)} <= seen
+        splits.add(
+            (weights.get(f"shapes-cpu-{first}", 0), len(cluster.objects["HTTPRoute", "shapes"]["spec"]["rules"]))
+        )
+    assert {(100, 2), (90, 2), (50, 2), (0, 1)} <= splits
     assert replicas(cluster) == {first: 0, stable(cluster): 2}
     change(cluster, 2)
     run_rollout(cluster, passes=1)

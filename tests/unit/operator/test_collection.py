@@ -31,9 +31,9 @@ def arguments(job: dict[str, Any]) -> list[str]:
     return list(job["spec"]["template"]["spec"]["containers"][0]["args"])
 
 
-def kept(job: dict[str, Any]) -> set[str]:
-    found = arguments(job)
-    return {digest for index, text in enumerate(found) if text == "--keep" for digest in found[index + 1].split(",")}
+def keep_digests(job: dict[str, Any]) -> set[str]:
+    argv = arguments(job)
+    return {digest for index, text in enumerate(argv) if text == "--keep" for digest in argv[index + 1].split(",")}
 
 
 def builds(cluster: FakeCluster) -> list[dict[str, Any]]:
@@ -71,13 +71,13 @@ def test_what_any_pipeline_needs_or_serves_is_kept(cluster: FakeCluster) -> None
     serve(cluster)
     serve(cluster, "twin")
     [old] = [item for (kind, _), item in cluster.objects.items() if kind == "Deployment" and "twin" in str(item)]
-    served = old["metadata"]["annotations"][naming.REPOSITORY]
+    served_repository = old["metadata"]["annotations"][naming.REPOSITORY]
     cluster.apply_pipeline("twin", storage={"claimName": "common"})  # what it serves is now older than what it wants
     settle(cluster, "twin")
     cluster.apply_pipeline(storage=COMMON | {"retain": ["deadbeef"]})
     settle(cluster)
     [job] = collections(cluster)
-    assert kept(job) == needed(cluster) | {served, "deadbeef"}
+    assert keep_digests(job) == needed(cluster) | {served_repository, "deadbeef"}
     assert len(needed(cluster)) == len(builds(cluster)) >= 10
 
 
@@ -96,9 +96,14 @@ def test_only_one_of_several_pipelines_collects(cluster: FakeCluster) -> None:
 
 def test_the_status_says_what_was_freed(cluster: FakeCluster) -> None:
     serve(cluster)
-    found = cluster.pipeline()["status"]["garbageCollection"]
-    assert (found["state"], found["freedBytes"], found["deleted"], found["retained"]) == ("Succeeded", 4096, 3, 9)
-    assert found["dryRun"] is False
+    collection = cluster.pipeline()["status"]["garbageCollection"]
+    assert (collection["state"], collection["freedBytes"], collection["deleted"], collection["retained"]) == (
+        "Succeeded",
+        4096,
+        3,
+        9,
+    )
+    assert collection["dryRun"] is False
     cluster.writes.clear()
     reconcile(cluster)
     assert cluster.writes == []

@@ -22,8 +22,8 @@ def hub(revision: str, repo: str = "demo/shapes") -> dict[str, Any]:
     return {"huggingFace": {"repo": repo, "revision": revision}}
 
 
-def model(**more: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of spec.model
-    return {"source": hub(REVISION), **more}
+def model(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of spec.model
+    return {"source": hub(REVISION), **fields}
 
 
 def common_store() -> FakeCluster:
@@ -33,7 +33,7 @@ def common_store() -> FakeCluster:
     return cluster
 
 
-def made(cluster: FakeCluster, name: str = "shapes") -> Counter[str]:
+def build_jobs(cluster: FakeCluster, name: str = "shapes") -> Counter[str]:
     """Builds until nothing is left to build; which Jobs were new, by stage and component."""
     before = set(cluster.names("Job"))
     settle(cluster, name)
@@ -49,9 +49,9 @@ def test_two_pipelines_with_the_same_text_encoder_build_it_once() -> None:
     cluster = common_store()
     for name, revision in (("shapes", REVISION), ("other", OTHER)):
         cluster.apply_pipeline(name, storage={"claimName": "common"}, model={"source": hub(revision)})
-    made(cluster)
+    build_jobs(cluster)
     # The other checkpoint differs in its UNet alone.
-    assert made(cluster, "other") == {
+    assert build_jobs(cluster, "other") == {
         "fetch": 1,
         "export denoiser": 1,
         "compile denoiser": 1,
@@ -70,7 +70,7 @@ def test_another_unet_builds_one_engine_per_sku_and_nothing_else(change: dict[st
     cluster.apply_pipeline(targets=TARGETS)
     build(cluster)
     cluster.apply_pipeline(targets=TARGETS, model=change)
-    assert made(cluster) == {
+    assert build_jobs(cluster) == {
         "fetch": 1,
         "export denoiser": 1,
         "compile denoiser": 3,
@@ -82,9 +82,9 @@ def test_another_unet_builds_one_engine_per_sku_and_nothing_else(change: dict[st
 def test_another_safety_checker_builds_it_and_nothing_else() -> None:
     cluster = FakeCluster()
     cluster.apply_pipeline(model=model(safetyChecker={"source": hub(REVISION, "demo/checker")}))
-    made(cluster)
+    build_jobs(cluster)
     cluster.apply_pipeline(model=model(safetyChecker={"source": hub(OTHER, "demo/checker")}))
-    assert made(cluster) == {
+    assert build_jobs(cluster) == {
         "fetch": 1,
         "export safety_checker": 1,
         "compile safety_checker": 1,
@@ -97,9 +97,9 @@ def test_an_image_encoder_of_its_own_rebuilds_what_reads_it_and_nothing_else() -
     cluster = FakeCluster()
     adapter = {"source": hub(REVISION, "demo/adapter")}
     cluster.apply_pipeline(model=model(ipAdapter=adapter))
-    made(cluster)
+    build_jobs(cluster)
     cluster.apply_pipeline(model=model(ipAdapter=adapter | {"imageEncoder": {"source": hub(OTHER, "demo/vision")}}))
-    new = made(cluster)
+    new = build_jobs(cluster)
     assert {name for name in new if name.startswith("export")} == {"export denoiser", "export image_encoder"}
     assert new["fetch"] == 1
 
@@ -121,7 +121,7 @@ def test_what_is_no_part_of_an_engine_builds_none(change: dict[str, Any]) -> Non
     cluster.apply_pipeline(targets=TARGETS)
     build(cluster)
     cluster.apply_pipeline(**({"targets": TARGETS} | change))
-    stages = {name.split()[0] for name in made(cluster)}
+    stages = {name.split()[0] for name in build_jobs(cluster)}
     assert stages <= {"assemble", "parity"}
 
 
@@ -144,8 +144,8 @@ def test_each_distinct_source_is_fetched_once() -> None:
     cluster.apply_pipeline(model=model(loras=[lora, {**lora, "weight": 0.5}], controlNets=[net], components=vae))
     settle(cluster)
     fetched = [job["spec"]["template"]["spec"]["containers"][0]["args"] for job in cluster.unfinished_jobs()]
-    asked = sorted(" ".join(arguments[5:-2]) for arguments in fetched)
-    assert asked == sorted(
+    sources = sorted(" ".join(arguments[5:-2]) for arguments in fetched)
+    assert sources == sorted(
         [
             f"--repo demo/shapes --revision {REVISION}",
             f"--repo demo/loras --revision {OTHER} --component lora --file a.safetensors",
@@ -155,9 +155,9 @@ def test_each_distinct_source_is_fetched_once() -> None:
     )
 
 
-def exports(cluster: FakeCluster, **more: Any) -> dict[str, str]:  # noqa: ANN401 - fields of spec.model
+def exports(cluster: FakeCluster, **fields: Any) -> dict[str, str]:  # noqa: ANN401 - fields of spec.model
     """Arguments of the export Jobs by component."""
-    cluster.apply_pipeline(model=model(**more))
+    cluster.apply_pipeline(model=model(**fields))
     settle(cluster)
     cluster.succeed_jobs()
     settle(cluster)
@@ -168,30 +168,30 @@ def exports(cluster: FakeCluster, **more: Any) -> dict[str, str]:  # noqa: ANN40
 
 def test_additions_reach_the_components_that_they_change_and_no_other() -> None:
     lora = {"source": hub(OTHER, "demo/loras"), "weight": 0.5}
-    found = exports(FakeCluster(), loras=[lora], clipSkip=1, longPrompts=True, guidanceRescale=True)
-    assert '"weight":0.5' in found["denoiser"]
-    assert '"guidanceRescale":true' in found["denoiser"]
-    assert '"longPrompts":true' in found["denoiser"]
-    assert '"clipSkip":1' in found["text_encoder"]
-    assert '"weight":0.5' in found["text_encoder"]
-    assert "--options" not in found["vae_decoder"]
-    assert "--options" not in found["scheduler_step"]
+    arguments_by_component = exports(FakeCluster(), loras=[lora], clipSkip=1, longPrompts=True, guidanceRescale=True)
+    assert '"weight":0.5' in arguments_by_component["denoiser"]
+    assert '"guidanceRescale":true' in arguments_by_component["denoiser"]
+    assert '"longPrompts":true' in arguments_by_component["denoiser"]
+    assert '"clipSkip":1' in arguments_by_component["text_encoder"]
+    assert '"weight":0.5' in arguments_by_component["text_encoder"]
+    assert "--options" not in arguments_by_component["vae_decoder"]
+    assert "--options" not in arguments_by_component["scheduler_step"]
 
 
 def test_control_nets_are_engines_and_the_denoiser_knows_their_number() -> None:
     nets = [{"name": name, "source": hub(OTHER, f"demo/{name}")} for name in ("canny", "depth")]
-    found = exports(FakeCluster(), controlNets=nets)
-    assert {"controlnet_canny", "controlnet_depth"} <= found.keys()
-    assert '"controlNets":2' in found["denoiser"]
-    assert "--component controlnet " in found["controlnet_canny"]
-    assert '"controlNet":"' in found["controlnet_canny"]
+    arguments_by_component = exports(FakeCluster(), controlNets=nets)
+    assert {"controlnet_canny", "controlnet_depth"} <= arguments_by_component.keys()
+    assert '"controlNets":2' in arguments_by_component["denoiser"]
+    assert "--component controlnet " in arguments_by_component["controlnet_canny"]
+    assert '"controlNet":"' in arguments_by_component["controlnet_canny"]
 
 
 def test_a_component_of_its_own_is_exported_with_the_rest_of_the_checkpoint_around_it() -> None:
     cluster = FakeCluster()
-    found = exports(cluster, components={"denoiser": {"source": hub(OTHER, "demo/unet")}})
-    assert '"shapeSources":["' in found["denoiser"]
-    assert "--options" not in found["text_encoder"]
+    arguments_by_component = exports(cluster, components={"denoiser": {"source": hub(OTHER, "demo/unet")}})
+    assert '"shapeSources":["' in arguments_by_component["denoiser"]
+    assert "--options" not in arguments_by_component["text_encoder"]
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
@@ -201,13 +201,13 @@ def test_precision_is_of_all_components_unless_one_says_otherwise(precision: str
     settle(cluster)
     cluster.succeed_jobs()
     settle(cluster)
-    found = {
+    arguments_by_component = {
         job["metadata"]["labels"][COMPONENT]: " ".join(job["spec"]["template"]["spec"]["containers"][0]["args"])
         for job in cluster.unfinished_jobs()
     }
-    assert f"--precision {precision}" in found["denoiser"]
-    assert "--precision float32" in found["vae_decoder"]
-    assert "--precision float32" in found["scheduler_step"]
+    assert f"--precision {precision}" in arguments_by_component["denoiser"]
+    assert "--precision float32" in arguments_by_component["vae_decoder"]
+    assert "--precision float32" in arguments_by_component["scheduler_step"]
 
 
 def test_a_claim_of_an_addition_that_does_not_exist_is_named() -> None:
@@ -226,6 +226,6 @@ def test_a_full_store_is_answered_with_what_to_do() -> None:
     [fetch] = cluster.unfinished_jobs()
     cluster.end_job(fetch, 74, {"error": {"reason": "StoreFull", "message": "3 GiB are needed, 1 GiB is free"}})
     settle(cluster)
-    said = cluster.condition("EnginesReady")["message"]
-    assert "3 GiB are needed" in said
-    assert "Enlarge claim shapes-store" in said
+    message = cluster.condition("EnginesReady")["message"]
+    assert "3 GiB are needed" in message
+    assert "Enlarge claim shapes-store" in message

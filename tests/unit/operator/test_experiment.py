@@ -28,10 +28,10 @@ def test_every_hash_belongs_to_exactly_one_side_and_shares_are_exact_to_one_buck
     weights = shares(seed)
     ranges = buckets.allocate_buckets(weights)
     patterns = [re.compile(buckets.pattern([item])) for item in ranges]
-    found = [[number for number, side in enumerate(patterns) if side.fullmatch(value)] for value in HASHES]
-    assert all(len(sides) == 1 for sides in found)
+    sides_by_hash = [[number for number, side in enumerate(patterns) if side.fullmatch(value)] for value in HASHES]
+    assert all(len(sides) == 1 for sides in sides_by_hash)
     for number, weight in enumerate(weights):
-        assert abs(sum(sides == [number] for sides in found) - 256 * weight / 100) < 1
+        assert abs(sum(sides == [number] for sides in sides_by_hash) - 256 * weight / 100) < 1
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -40,8 +40,8 @@ def test_a_pattern_matches_what_is_in_its_ranges_and_nothing_else(seed: int) -> 
     cuts = sorted(chance.sample(range(257), 4))
     ranges = [range(cuts[2], cuts[3]), range(cuts[0], cuts[1])]
     side = re.compile(buckets.pattern(ranges))
-    wanted = [value for number, value in enumerate(HASHES) if any(number in item for item in ranges)]
-    assert [value for value in HASHES if side.fullmatch(value)] == wanted
+    expected = [value for number, value in enumerate(HASHES) if any(number in item for item in ranges)]
+    assert [value for value in HASHES if side.fullmatch(value)] == expected
     assert not any(side.fullmatch(value) for value in ("", "g0", "-1", "user-42", "  "))
 
 
@@ -57,9 +57,9 @@ def revision(name: str, replicas: int, ready: int) -> RevisionState:
     return RevisionState(name, replicas, ready, was_available=ready > 0)
 
 
-def state(*revisions: RevisionState, **more: Any) -> VariantState:  # noqa: ANN401 - fields of the state
+def state(*revisions: RevisionState, **changes: Any) -> VariantState:  # noqa: ANN401 - fields of the state
     fields: dict[str, Any] = {"desired": "new", "revisions": revisions, "weights": {}, "pods": 2}
-    return VariantState(**(fields | more))
+    return VariantState(**(fields | changes))
 
 
 CASES: dict[str, tuple[VariantState, VariantDecision]] = {
@@ -113,8 +113,8 @@ CASES: dict[str, tuple[VariantState, VariantDecision]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_variant(name: str) -> None:
-    seen, wanted = CASES[name]
-    assert next_variant(30, {"cpu": seen}) == {"cpu": wanted}
+    observed, expected = CASES[name]
+    assert next_variant(30, {"cpu": observed}) == {"cpu": expected}
 
 
 def test_a_variant_that_one_target_lacks_gets_nothing_on_any() -> None:
@@ -135,7 +135,7 @@ def test_whatever_happens_a_variant_gets_requests_only_on_ready_pods_and_finds_i
         simulation.reconcile()
     simulation.settle()
     assert simulation.live == {name: {simulation.desired: simulation.weight} for name in simulation.targets}
-    assert {name: list(found) for name, found in simulation.targets.items()} == {
+    assert {name: list(revisions) for name, revisions in simulation.targets.items()} == {
         name: [simulation.desired] for name in simulation.targets
     }
 
@@ -162,9 +162,9 @@ class Simulation:
         self.set_ready(lambda item: self.chance.randint(0, item.ready))
 
     def set_ready(self, count: Any) -> None:  # noqa: ANN401 - a function
-        for found in self.targets.values():
-            for name, item in found.items():
-                found[name] = revision(name, item.replicas, count(item))
+        for revisions in self.targets.values():
+            for name, item in revisions.items():
+                revisions[name] = revision(name, item.replicas, count(item))
 
     def other_spec(self) -> None:
         self.number, self.built = self.number + self.chance.randint(0, 1), self.chance.random() < 0.5
@@ -191,13 +191,13 @@ class Simulation:
         return {
             name: VariantState(
                 desired=self.desired if self.built else None,
-                revisions=tuple(found.values()),
+                revisions=tuple(revision_states.values()),
                 weights=self.live[name],
                 pods=max(1, self.weight * 4 // 100),
                 startable=self.startable,
                 suspended=self.suspended,
             )
-            for name, found in self.targets.items()
+            for name, revision_states in self.targets.items()
         }
 
     def reconcile(self, *, whole: bool = False) -> None:
@@ -222,15 +222,15 @@ class Simulation:
                 assert not self.live[name].get(useless), "what has a share is removed"
                 del self.targets[name][useless]
 
-    def route(self, name: str, seen: VariantState, step: VariantDecision) -> None:
+    def route(self, name: str, observed: VariantState, step: VariantDecision) -> None:
         assert 0 <= step.weight <= self.weight
         if step.traffic is None:
             assert step.weight == 0
         else:
-            assert seen.ready(step.traffic) > 0, "a share without a ready pod"
+            assert observed.ready(step.traffic) > 0, "a share without a ready pod"
         before = max(self.live[name].values(), default=0)
         if step.weight > before:
-            assert seen.ready(step.traffic) >= seen.pods, "more than its pods can take"
+            assert observed.ready(step.traffic) >= observed.pods, "more than its pods can take"
         self.live[name] = {step.traffic: step.weight} if step.traffic is not None else {}
 
 
@@ -251,12 +251,16 @@ def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
         }
     )
     unet = Variant.model_validate({"name": "a", "weight": 9, "model": {"components": {"denoiser": other("unet")}}})
-    made = apply_variant(unet, spec)
-    assert made.model.components is not None
-    assert set(made.model.components.by_name()) == {"vae", "denoiser"}
-    assert made.model_copy(update={"model": spec.model, "rollout": spec.rollout}) == spec
+    variant_spec = apply_variant(unet, spec)
+    assert variant_spec.model.components is not None
+    assert set(variant_spec.model.components.by_name()) == {"vae", "denoiser"}
+    assert variant_spec.model_copy(update={"model": spec.model, "rollout": spec.rollout}) == spec
     plain = Variant.model_validate({"name": "b", "weight": 9, "model": {"loras": []}, "serving": {"image": "t:2"}})
-    made = apply_variant(plain, spec)
-    assert (made.model.loras, made.model.components, made.serving.image) == (None, spec.model.components, "t:2")
+    variant_spec = apply_variant(plain, spec)
+    assert (variant_spec.model.loras, variant_spec.model.components, variant_spec.serving.image) == (
+        None,
+        spec.model.components,
+        "t:2",
+    )
     sampled = Variant.model_validate({"name": "c", "weight": 9, "scheduler": {"type": "DDIM"}})
     assert [item.type for item in apply_variant(sampled, spec).all_schedulers] == ["DDIM", "Euler"]

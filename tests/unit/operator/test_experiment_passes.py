@@ -32,22 +32,22 @@ GATEWAY = {"gateway": {"name": "web"}}
 @pytest.fixture
 def cluster() -> FakeCluster:
     fake = FakeCluster()
-    wanted(fake)
+    apply_variants(fake)
     serve(fake)
     return fake
 
 
-def spec(*variants: dict[str, Any], targets: int = 1, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any field
+def spec(*variants: dict[str, Any], targets: int = 1, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any field
     places = [{"name": name, "replicas": 4} for name in ("cpu", "spare")[:targets]]
     rollout: dict[str, Any] = {"strategy": "RollingUpdate", "traffic": GATEWAY}
     if variants:
         rollout["experiment"] = {"variants": list(variants)}
-    return {"serving": {"image": "triton:1"}, "targets": places, "rollout": rollout, **more}
+    return {"serving": {"image": "triton:1"}, "targets": places, "rollout": rollout, **fields}
 
 
-def wanted(cluster: FakeCluster, *variants: dict[str, Any], **more: Any) -> None:  # noqa: ANN401 - any field
+def apply_variants(cluster: FakeCluster, *variants: dict[str, Any], **fields: Any) -> None:  # noqa: ANN401 - any field
     status = cluster.objects.get((KIND, "shapes"), {}).get("status", {})
-    cluster.apply_pipeline(**spec(*variants, **more))["status"] = status
+    cluster.apply_pipeline(**spec(*variants, **fields))["status"] = status
 
 
 def reconcile(cluster: FakeCluster) -> float | None:
@@ -70,22 +70,22 @@ def run_passes(cluster: FakeCluster, passes: int = 8) -> None:
 
 
 def sides(cluster: FakeCluster, target: int = 0) -> dict[str, dict[str, Any]]:
-    found = cluster.pipeline()["status"]["targets"][target].get("variants", [])
-    return {item["name"]: item for item in found}
+    variants = cluster.pipeline()["status"]["targets"][target].get("variants", [])
+    return {item["name"]: item for item in variants}
 
 
 def rules(cluster: FakeCluster) -> list[tuple[str, ...]]:
     """Header and Services of each rule."""
-    found = []
+    rows = []
     for rule in cluster.objects["HTTPRoute", "shapes"]["spec"]["rules"]:
         headers = [header for match in rule.get("matches", []) for header in match["headers"]]
-        found.append((*(header["value"] for header in headers), *(ref["name"] for ref in rule["backendRefs"])))
-    return found
+        rows.append((*(header["value"] for header in headers), *(ref["name"] for ref in rule["backendRefs"])))
+    return rows
 
 
 def test_another_denoiser_builds_one_engine_and_gets_its_share_when_its_pods_are_ready(cluster: FakeCluster) -> None:
     first, jobs = stable(cluster), set(cluster.names("Job"))
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     assert build(cluster) == 5
     new = sorted(name.split("-")[:2] for name in set(cluster.names("Job")) - jobs)
     assert [item[0] for item in new] == ["assemble", "compile", "export", "fetch", "parity"]
@@ -107,34 +107,38 @@ def test_another_denoiser_builds_one_engine_and_gets_its_share_when_its_pods_are
     ]
     assert selector(cluster, "shapes-cpu")[naming.REVISION] == first
     reconcile(cluster)
-    said = cluster.condition("RolloutComplete")
-    assert (said["status"], said["reason"]) == ("True", "ExperimentRunning")
-    assert "stable gets 75 % of the requests, fast 25 %" in said["message"]
+    condition = cluster.condition("RolloutComplete")
+    assert (condition["status"], condition["reason"]) == ("True", "ExperimentRunning")
+    assert "stable gets 75 % of the requests, fast 25 %" in condition["message"]
     assert cluster.pipeline()["status"]["summary"]["canary"] == "experiment 1/1"
     assert cluster.condition("Ready")["status"] == "True"
 
 
 def test_results_are_side_by_side_and_looked_at_again(cluster: FakeCluster) -> None:
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
     again = reconcile(cluster)
     assert again == 30
-    found = sides(cluster)
-    assert list(found) == ["stable", "fast"]
-    assert (found["stable"]["weight"], found["fast"]["weight"]) == (75, 25)
+    status_by_variant = sides(cluster)
+    assert list(status_by_variant) == ["stable", "fast"]
+    assert (status_by_variant["stable"]["weight"], status_by_variant["fast"]["weight"]) == (75, 25)
     # The fake probe says QUICK about whoever is asked first: the stable revision.
-    assert found["stable"]["errorRatio"] == 0.2
-    assert (found["stable"]["requests"], found["stable"]["p50Seconds"], found["stable"]["p95Seconds"]) == (
+    assert status_by_variant["stable"]["errorRatio"] == 0.2
+    assert (
+        status_by_variant["stable"]["requests"],
+        status_by_variant["stable"]["p50Seconds"],
+        status_by_variant["stable"]["p95Seconds"],
+    ) == (
         100,
         0.5,
         0.75,
     )
-    assert (found["stable"]["stepSeconds"], found["stable"]["meanBatch"]) == (0.01, 2.0)
-    assert (found["fast"]["requests"], found["fast"]["errorRatio"]) == (200, 0.0)
+    assert (status_by_variant["stable"]["stepSeconds"], status_by_variant["stable"]["meanBatch"]) == (0.01, 2.0)
+    assert (status_by_variant["fast"]["requests"], status_by_variant["fast"]["errorRatio"]) == (200, 0.0)
 
 
 def test_windows_begin_anew_together_and_only_for_those_with_a_share(cluster: FakeCluster) -> None:
-    wanted(cluster, FAST, OTHER_SERVER)
+    apply_variants(cluster, FAST, OTHER_SERVER)
     probe = FakeScraper(QUICK)
     reconcile_with(cluster, probe)
     assert probe.targets == []
@@ -145,7 +149,7 @@ def test_windows_begin_anew_together_and_only_for_those_with_a_share(cluster: Fa
     before = probe.targets[0].step
     reconcile_with(cluster, probe)
     assert probe.targets[0].step == before
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
     reconcile_with(cluster, probe)
     assert probe.targets[0].step != before
@@ -153,7 +157,7 @@ def test_windows_begin_anew_together_and_only_for_those_with_a_share(cluster: Fa
 
 def test_a_variant_without_ready_pods_leaves_its_share_and_its_users_to_stable(cluster: FakeCluster) -> None:
     first = stable(cluster)
-    wanted(cluster, FAST, OTHER_SERVER)
+    apply_variants(cluster, FAST, OTHER_SERVER)
     run_passes(cluster)
     fast, other = (sides(cluster)[name]["revision"] for name in ("fast", "other"))
     before = {rule[0]: rule[1] for rule in rules(cluster) if rule[0].startswith("^")}
@@ -161,8 +165,8 @@ def test_a_variant_without_ready_pods_leaves_its_share_and_its_users_to_stable(c
     reconcile(cluster)
     assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 90, f"shapes-cpu-{other}": 10}
     after = {rule[0]: rule[1] for rule in rules(cluster) if rule[0].startswith("^")}
-    mine = [pattern for pattern, name in before.items() if name == f"shapes-cpu-{other}"]
-    assert [pattern for pattern, name in after.items() if name == f"shapes-cpu-{other}"] == mine
+    variant_patterns = [pattern for pattern, name in before.items() if name == f"shapes-cpu-{other}"]
+    assert [pattern for pattern, name in after.items() if name == f"shapes-cpu-{other}"] == variant_patterns
     assert set(after.values()) == {f"shapes-cpu-{first}", f"shapes-cpu-{other}"}
     assert "fast" not in {rule[0] for rule in rules(cluster)}
     ready(cluster)
@@ -172,7 +176,7 @@ def test_a_variant_without_ready_pods_leaves_its_share_and_its_users_to_stable(c
 
 def test_a_variant_that_does_not_compile_is_told_and_the_others_go_on(cluster: FakeCluster) -> None:
     first = stable(cluster)
-    wanted(cluster, FAST, OTHER_SERVER)
+    apply_variants(cluster, FAST, OTHER_SERVER)
     for _ in range(8):
         reconcile(cluster)
         for job in cluster.unfinished_jobs():
@@ -180,10 +184,10 @@ def test_a_variant_that_does_not_compile_is_told_and_the_others_go_on(cluster: F
                 cluster.end_job(job, 64, {"error": {"reason": "EngineFailed", "message": "no such operator."}})
         cluster.succeed_jobs()
         ready(cluster)
-    said = cluster.condition("RolloutComplete")
-    assert (said["status"], said["reason"]) == ("False", "VariantFailed")
-    assert said["message"].startswith("Variant fast on target cpu: compile denoiser for cpu: no such operator.")
-    assert "change it or remove it (spec.rollout.experiment.variants)" in said["message"]
+    condition = cluster.condition("RolloutComplete")
+    assert (condition["status"], condition["reason"]) == ("False", "VariantFailed")
+    assert condition["message"].startswith("Variant fast on target cpu: compile denoiser for cpu: no such operator.")
+    assert "change it or remove it (spec.rollout.experiment.variants)" in condition["message"]
     assert cluster.condition("EnginesReady")["status"] == "True"
     other = sides(cluster)["other"]["revision"]
     assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 90, f"shapes-cpu-{other}": 10}
@@ -193,7 +197,7 @@ def test_a_variant_that_does_not_compile_is_told_and_the_others_go_on(cluster: F
 
 
 def test_a_variant_whose_pods_are_never_ready_is_told_after_the_deadline(cluster: FakeCluster) -> None:
-    wanted(cluster, OTHER_SERVER)
+    apply_variants(cluster, OTHER_SERVER)
     build(cluster)
     [other] = [name for name in cluster.names("Deployment") if not name.endswith(stable(cluster))]
     cluster.objects["Deployment", other]["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
@@ -205,7 +209,7 @@ def test_a_variant_whose_pods_are_never_ready_is_told_after_the_deadline(cluster
 
 
 def test_what_is_the_same_as_stable_is_told(cluster: FakeCluster) -> None:
-    wanted(cluster, {"name": "same", "weight": 50, "serving": {"image": "triton:1"}})
+    apply_variants(cluster, {"name": "same", "weight": 50, "serving": {"image": "triton:1"}})
     run_passes(cluster)
     assert "the same as stable, so there is nothing to compare" in cluster.condition("RolloutComplete")["message"]
     assert list(replicas(cluster)) == [stable(cluster)]
@@ -214,9 +218,9 @@ def test_what_is_the_same_as_stable_is_told(cluster: FakeCluster) -> None:
 
 def test_the_end_of_an_experiment_first_moves_the_requests_then_takes_the_pods(cluster: FakeCluster) -> None:
     first = stable(cluster)
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
-    wanted(cluster)
+    apply_variants(cluster)
     reconcile(cluster)
     assert shares(cluster, "HTTPRoute") == {f"shapes-cpu-{first}": 100}
     assert len(rules(cluster)) == 1
@@ -228,10 +232,10 @@ def test_the_end_of_an_experiment_first_moves_the_requests_then_takes_the_pods(c
 
 
 def test_a_variant_becomes_stable_without_a_build(cluster: FakeCluster) -> None:
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
     fast = sides(cluster)["fast"]["revision"]
-    wanted(cluster, model=minimal_spec()["model"] | UNET)
+    apply_variants(cluster, model=minimal_spec()["model"] | UNET)
     assert build(cluster) == 0
     run_passes(cluster)
     assert stable(cluster) == fast
@@ -241,20 +245,20 @@ def test_a_variant_becomes_stable_without_a_build(cluster: FakeCluster) -> None:
 
 def test_variants_follow_a_change_of_the_pipeline(cluster: FakeCluster) -> None:
     """Another scheduler for everybody: the variant keeps its share on its earlier revision until the next is ready."""
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
     old, fast = stable(cluster), sides(cluster)["fast"]["revision"]
-    wanted(cluster, FAST, scheduler={"type": "Euler"})
-    seen = set()
+    apply_variants(cluster, FAST, scheduler={"type": "Euler"})
+    splits = set()
     for _ in range(12):
         reconcile(cluster)
-        found = shares(cluster, "HTTPRoute")
-        assert sum(found.values()) == 100
-        assert 25 in found.values()
-        seen.add(tuple(found))
+        weights = shares(cluster, "HTTPRoute")
+        assert sum(weights.values()) == 100
+        assert 25 in weights.values()
+        splits.add(tuple(weights))
         cluster.succeed_jobs()
         ready(cluster)
-    assert len(seen) >= 2
+    assert len(splits) >= 2
     assert stable(cluster) != old
     assert sides(cluster)["fast"]["revision"] not in {fast, old, stable(cluster)}
     assert fast not in replicas(cluster)
@@ -262,7 +266,7 @@ def test_variants_follow_a_change_of_the_pipeline(cluster: FakeCluster) -> None:
 
 
 def test_targets_have_the_same_variant_or_none_has(cluster: FakeCluster) -> None:
-    wanted(cluster, OTHER_SERVER, targets=2)
+    apply_variants(cluster, OTHER_SERVER, targets=2)
     build(cluster)
     for name in cluster.names("Deployment"):
         cluster.set_ready(name, cluster.objects["Deployment", name]["spec"]["replicas"])
@@ -280,19 +284,19 @@ def test_targets_have_the_same_variant_or_none_has(cluster: FakeCluster) -> None
 
 
 def test_suspended_is_suspended_and_comes_back(cluster: FakeCluster) -> None:
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
     before = shares(cluster, "HTTPRoute")
-    wanted(cluster, FAST, suspend=True)
+    apply_variants(cluster, FAST, suspend=True)
     run_passes(cluster, 3)
     assert set(replicas(cluster).values()) == {0}
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
     assert shares(cluster, "HTTPRoute") == before
 
 
 def test_what_variants_serve_stays_in_the_store(cluster: FakeCluster) -> None:
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
     fast = sides(cluster)["fast"]["revision"]
     repository = cluster.objects["Deployment", f"shapes-cpu-{fast}"]["metadata"]["annotations"][naming.REPOSITORY]
@@ -304,25 +308,25 @@ def test_what_variants_serve_stays_in_the_store(cluster: FakeCluster) -> None:
         map(JobView.parse, jobs),
         map(DeploymentView.parse, deployments),
     )
-    kept = live_digests(users, Store("shapes-store", uid))
-    assert repository in kept
+    retained = live_digests(users, Store("shapes-store", uid))
+    assert repository in retained
     engines = [item["metadata"]["name"] for item in jobs if item["metadata"]["name"].startswith("compile-denoiser")]
     assert len(engines) == 2
-    assert {digest_of(name[::-1]) for name in engines} <= kept
+    assert {digest_of(name[::-1]) for name in engines} <= retained
 
 
 def test_jobs_of_a_variant_go_with_it(cluster: FakeCluster) -> None:
     jobs = cluster.names("Job")
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
     assert len(cluster.names("Job")) > len(jobs)
-    wanted(cluster)
+    apply_variants(cluster)
     run_passes(cluster)
     assert cluster.names("Job") == jobs
 
 
 def test_nothing_is_written_while_an_experiment_runs(cluster: FakeCluster) -> None:
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
     reconcile(cluster)
     cluster.writes.clear()
@@ -333,19 +337,20 @@ def test_nothing_is_written_while_an_experiment_runs(cluster: FakeCluster) -> No
 def test_a_preview_shows_what_variants_need() -> None:
     with_variant = DiffusionPipelineSpec.model_validate(minimal_spec() | spec(FAST))
     plain = DiffusionPipelineSpec.model_validate(minimal_spec() | spec())
-    found, before = preview(None, "studio/shapes", with_variant), preview(None, "studio/shapes", plain)
+    variant_preview, plain_preview = preview(None, "studio/shapes", with_variant), preview(None, "studio/shapes", plain)
     assert (
-        sum(item.stage == "compile" for item in found.builds) - sum(item.stage == "compile" for item in before.builds)
+        sum(item.stage == "compile" for item in variant_preview.builds)
+        - sum(item.stage == "compile" for item in plain_preview.builds)
         == 1
     )
-    assert len(found.builds) - len(before.builds) == 5
+    assert len(variant_preview.builds) - len(plain_preview.builds) == 5
 
 
 def test_a_share_grows_after_its_pods_and_never_falls_on_the_way(cluster: FakeCluster) -> None:
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
     fast = f"shapes-cpu-{sides(cluster)['fast']['revision']}"
-    wanted(cluster, FAST | {"weight": 75})
+    apply_variants(cluster, FAST | {"weight": 75})
     # Between the change of the number of pods and the Deployment controller's word about it.
     for _ in range(3):
         reconcile(cluster)
@@ -357,7 +362,7 @@ def test_a_share_grows_after_its_pods_and_never_falls_on_the_way(cluster: FakeCl
 
 
 def test_variants_keep_their_shares_when_the_stable_revision_has_no_pod(cluster: FakeCluster) -> None:
-    wanted(cluster, FAST, OTHER_SERVER)
+    apply_variants(cluster, FAST, OTHER_SERVER)
     run_passes(cluster)
     before, first = shares(cluster, "HTTPRoute"), stable(cluster)
     ready(cluster, first)
@@ -368,15 +373,15 @@ def test_variants_keep_their_shares_when_the_stable_revision_has_no_pod(cluster:
 
 def test_what_served_before_and_was_a_variant_goes_back_to_the_history(cluster: FakeCluster) -> None:
     first = stable(cluster)
-    wanted(cluster, serving={"image": "triton:9"})
+    apply_variants(cluster, serving={"image": "triton:9"})
     run_passes(cluster)
     assert replicas(cluster)[first] == 0
     back = {"name": "back", "weight": 10, "serving": {"image": "triton:1"}}
-    wanted(cluster, back, serving={"image": "triton:9"})
+    apply_variants(cluster, back, serving={"image": "triton:9"})
     run_passes(cluster)
     assert sides(cluster)["back"]["revision"] == first
     assert replicas(cluster)[first] == 1
-    wanted(cluster, back | {"serving": {"image": "triton:3"}}, serving={"image": "triton:9"})
+    apply_variants(cluster, back | {"serving": {"image": "triton:3"}}, serving={"image": "triton:9"})
     run_passes(cluster)
     assert sides(cluster)["back"]["revision"] != first
     assert replicas(cluster)[first] == 0
@@ -384,11 +389,11 @@ def test_what_served_before_and_was_a_variant_goes_back_to_the_history(cluster: 
 
 def test_jobs_of_an_earlier_variant_stay_until_the_next_ones_are_known(cluster: FakeCluster) -> None:
     """Until then nobody can say which of them are needed again."""
-    wanted(cluster, FAST)
+    apply_variants(cluster, FAST)
     run_passes(cluster)
     jobs = {name for name in cluster.names("Job") if name.startswith("compile-denoiser")}
     source = {"huggingFace": {"repo": "demo/fast", "revision": "e" * 40}}
-    wanted(cluster, FAST | {"model": {"components": {"denoiser": {"source": source}}}})
+    apply_variants(cluster, FAST | {"model": {"components": {"denoiser": {"source": source}}}})
     reconcile(cluster)
     assert jobs <= set(cluster.names("Job"))
     run_passes(cluster)

@@ -89,11 +89,11 @@ def file_of(name: str) -> Path:
 
 @pytest.mark.parametrize("name", MATRIX)
 def test_the_jobs_of_a_pipeline_are_as_the_golden_file_says(name: str) -> None:
-    found = jobs(MATRIX[name])
-    assert {"fetch", "export", "compile", "assemble", "parity"} <= {item["arguments"][0] for item in found}
+    actual = jobs(MATRIX[name])
+    assert {"fetch", "export", "compile", "assemble", "parity"} <= {item["arguments"][0] for item in actual}
     if os.environ.get("UPDATE_GOLDEN"):
-        file_of(name).write_text(yaml.safe_dump(found, sort_keys=False, width=110))
-    assert yaml.safe_load(file_of(name).read_text()) == found
+        file_of(name).write_text(yaml.safe_dump(actual, sort_keys=False, width=110))
+    assert yaml.safe_load(file_of(name).read_text()) == actual
 
 
 def test_no_golden_file_of_a_pipeline_is_left_over() -> None:

@@ -15,7 +15,9 @@ END = datetime(2026, 1, 1, tzinfo=UTC)
 DIGEST = "d" * 64
 
 
-def job(condition: str = "", *, stage: str = "export", attempt: int = 0, kept: str | None = None) -> dict[str, Any]:
+def job(
+    condition: str = "", *, stage: str = "export", attempt: int = 0, recorded_result: str | None = None
+) -> dict[str, Any]:
     conditions = [{"type": condition, "status": "True", "lastTransitionTime": ENDED, "message": "as told"}]
     return {
         "metadata": {
@@ -24,7 +26,8 @@ def job(condition: str = "", *, stage: str = "export", attempt: int = 0, kept: s
             "resourceVersion": "1",
             "creationTimestamp": ENDED,
             "labels": {naming.STAGE: stage, naming.PIPELINE: "shapes"},
-            "annotations": {naming.ATTEMPT: str(attempt)} | ({naming.RESULT: kept} if kept is not None else {}),
+            "annotations": {naming.ATTEMPT: str(attempt)}
+            | ({naming.RESULT: recorded_result} if recorded_result is not None else {}),
         },
         "status": {"conditions": conditions if condition else []},
     }
@@ -50,23 +53,23 @@ def view(job: dict[str, Any], pods: list[dict[str, Any]]) -> JobView:
     return JobView.parse(job, map(PodView.parse, pods))
 
 
-def failed(code: int, message: str = "", reason: str = "", **more: Any) -> JobView:  # noqa: ANN401 - of job()
-    return view(job("Failed", **more), [ended(code, message, reason)])
+def failed(code: int, message: str = "", reason: str = "", **fields: Any) -> JobView:  # noqa: ANN401 - of job()
+    return view(job("Failed", **fields), [ended(code, message, reason)])
 
 
 def test_a_result_is_read_from_the_pod_and_then_from_the_job() -> None:
     first = view(job("Complete"), [ended(0, json.dumps({"digest": DIGEST}))])
     assert first.phase == "Succeeded"
     assert first.unrecorded is not None
-    later = view(job("Complete", kept=first.unrecorded), [])
+    later = view(job("Complete", recorded_result=first.unrecorded), [])
     assert (later.phase, later.result, later.unrecorded) == ("Succeeded", {"digest": DIGEST}, None)
 
 
 def test_a_container_in_front_that_failed_says_why_and_one_that_ended_well_nothing() -> None:
-    found = pod(waiting={"reason": "PodInitializing"})
+    initializing_pod = pod(waiting={"reason": "PodInitializing"})
     states = [{"terminated": {"exitCode": 0}}, {"terminated": {"exitCode": 1, "message": "no model to score with"}}]
-    found["status"] |= {"initContainerStatuses": [{"name": "x", "state": state} for state in states]}
-    failure = view(job("Failed", stage="compare"), [found]).failure
+    initializing_pod["status"] |= {"initContainerStatuses": [{"name": "x", "state": state} for state in states]}
+    failure = view(job("Failed", stage="compare"), [initializing_pod]).failure
     assert failure is not None
     assert "no model to score with" in failure.message
     good = ended(0, json.dumps({"digest": DIGEST}))
@@ -82,13 +85,13 @@ def test_success_without_a_digest_is_lost(message: str) -> None:
 def test_the_newest_pod_has_the_last_word() -> None:
     older = ended(69, error("HubUnreachable"), name="older")
     newer = pod("newer", "2026-01-01T00:01:00Z", terminated={"exitCode": 64, "message": error("PickleOnly")})
-    found = view(job("Failed"), [older, newer])
-    assert found.failure is not None
-    assert found.failure.reason == "PickleOnly"
+    job_view = view(job("Failed"), [older, newer])
+    assert job_view.failure is not None
+    assert job_view.failure.reason == "PickleOnly"
 
 
 @pytest.mark.parametrize(
-    ("found", "reason", "permanent"),
+    ("job_view", "reason", "permanent"),
     [
         (failed(64, error("PickleOnly")), "PickleOnly", True),
         (failed(64, error("AccessDenied"), stage="fetch"), "AccessDenied", False),
@@ -102,10 +105,10 @@ def test_the_newest_pod_has_the_last_word() -> None:
         (view(job("Failed"), []), "ResultLost", False),
     ],
 )
-def test_what_failed_and_whether_trying_again_can_help(found: JobView, reason: str, permanent: bool) -> None:  # noqa: FBT001
-    assert found.failure is not None
-    assert (found.failure.reason, found.failure.permanent) == (reason, permanent)
-    assert (found.retry_at() is None) == permanent
+def test_what_failed_and_whether_trying_again_can_help(job_view: JobView, reason: str, permanent: bool) -> None:  # noqa: FBT001
+    assert job_view.failure is not None
+    assert (job_view.failure.reason, job_view.failure.permanent) == (reason, permanent)
+    assert (job_view.retry_at() is None) == permanent
 
 
 def test_pauses_grow_up_to_a_quarter_of_an_hour() -> None:
@@ -134,10 +137,10 @@ def test_a_lost_result_is_built_again_at_once_but_not_for_ever() -> None:
     ],
 )
 def test_what_keeps_a_job_from_running(state: dict[str, Any], reason: str) -> None:
-    found = view(job(), [pod(**state)])
-    assert found.phase == "Pending"
-    assert found.problem is not None
-    assert found.problem.reason == reason
+    job_view = view(job(), [pod(**state)])
+    assert job_view.phase == "Pending"
+    assert job_view.problem is not None
+    assert job_view.problem.reason == reason
 
 
 def test_the_two_texts_of_a_failing_pull_are_told_as_one() -> None:
@@ -145,27 +148,29 @@ def test_the_two_texts_of_a_failing_pull_are_told_as_one() -> None:
     then = pod(
         waiting={"reason": "ImagePullBackOff", "message": 'Back-off pulling image "b:1": ErrImagePull: not found'}
     )
-    told = {str(found.message) for found in (view(job(), [one]).problem for one in (first, then)) if found is not None}
-    assert len(told) == 1
+    messages = {
+        str(problem.message) for problem in (view(job(), [one]).problem for one in (first, then)) if problem is not None
+    }
+    assert len(messages) == 1
 
 
 def test_a_missing_secret_is_named() -> None:
     waiting = pod(waiting={"reason": "ContainerCreating"})
     waiting["status"]["conditions"] = [{"type": "PodReadyToStartContainers", "status": "False"}]
-    found = view(job(), [waiting]).problem
-    assert found is not None
-    assert "Secret hub" in found.message
-    assert "claim store" in found.message
+    problem = view(job(), [waiting]).problem
+    assert problem is not None
+    assert "Secret hub" in problem.message
+    assert "claim store" in problem.message
 
 
 def test_no_node_is_told_in_the_scheduler_s_words() -> None:
     unschedulable = pod()
     condition = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}
     unschedulable["status"] = {"conditions": [condition]}
-    found = view(job(), [unschedulable]).problem
-    assert found is not None
-    assert found.reason == "Unschedulable"
-    assert "0/1 nodes are available" in found.message
+    problem = view(job(), [unschedulable]).problem
+    assert problem is not None
+    assert problem.reason == "Unschedulable"
+    assert "0/1 nodes are available" in problem.message
 
 
 def test_a_build_runs_until_its_job_says_that_it_ended() -> None:

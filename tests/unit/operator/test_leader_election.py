@@ -101,11 +101,11 @@ class Racing(FakeCluster):
     meanwhile: LeaderElection | None = None
 
     async def get(self, target: Reference) -> dict[str, object] | None:
-        found = await super().get(target)
+        lease = await super().get(target)
         other, self.meanwhile = self.meanwhile, None
         if other is not None:
             assert await other.try_acquire_or_renew()
-        return found
+        return lease
 
 
 def test_a_leader_that_cannot_renew_stops_before_another_may_start() -> None:

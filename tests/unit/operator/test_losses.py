@@ -76,11 +76,11 @@ class DyingCluster(FakeCluster):
 
     def __init__(self, deadly: int) -> None:
         super().__init__()
-        self._left = deadly
+        self._remaining_requests = deadly
 
     async def _request(self, method: str, path: str, *args: Any, **kwargs: Any) -> dict[str, Any] | None:  # noqa: ANN401
         if method != "GET":
-            self._left -= 1
-            if self._left == 0:
+            self._remaining_requests -= 1
+            if self._remaining_requests == 0:
                 raise UnavailableError("killed")
         return await super()._request(method, path, *args, **kwargs)

@@ -165,7 +165,9 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "event": event(PendingEvent(warning=True, reason="PickleOnly", message="No."), OWNER, 3, "2026-01-01T00:00:00Z"),
 }
 PODS = {
-    name: found["spec"]["template"]["spec"] for name, found in OBJECTS.items() if found["kind"] in {"Job", "Deployment"}
+    name: document["spec"]["template"]["spec"]
+    for name, document in OBJECTS.items()
+    if document["kind"] in {"Job", "Deployment"}
 }
 
 
@@ -287,8 +289,8 @@ def test_proxy_and_certificates_are_those_of_the_jobs_that_fetch_and_of_nobody_e
 
 
 def test_jobs_and_servers_run_as_the_accounts_that_the_administrator_names_without_a_token() -> None:
-    named = replace(SETTINGS, build_service_account="build", serving_service_account="serving")
-    pods = [document["spec"]["template"]["spec"] for document in (job(FETCH, OWNER, named), deployed(named))]
+    settings = replace(SETTINGS, build_service_account="build", serving_service_account="serving")
+    pods = [document["spec"]["template"]["spec"] for document in (job(FETCH, OWNER, settings), deployed(settings))]
     assert [pod["serviceAccountName"] for pod in pods] == ["build", "serving"]
     assert [pod["automountServiceAccountToken"] for pod in pods] == [False, False]
     assert "serviceAccountName" not in deployed(SETTINGS)["spec"]["template"]["spec"]
@@ -299,8 +301,8 @@ def deployed(settings: Settings) -> dict[str, Any]:
 
 
 def test_the_revision_names_the_pods_and_not_their_number() -> None:
-    more = replace(SERVE, target=SERVE.target.model_copy(update={"replicas": 5, "autoscaling": SCALED}))
-    assert serving_revision(SERVE, OWNER, SETTINGS).name == serving_revision(more, OWNER, SETTINGS).name
+    scaled = replace(SERVE, target=SERVE.target.model_copy(update={"replicas": 5, "autoscaling": SCALED}))
+    assert serving_revision(SERVE, OWNER, SETTINGS).name == serving_revision(scaled, OWNER, SETTINGS).name
     other = Settings("registry/builder:1", "registry/triton:2")
     assert serving_revision(SERVE, OWNER, SETTINGS).name != serving_revision(SERVE, OWNER, other).name
 

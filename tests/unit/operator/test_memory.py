@@ -24,8 +24,8 @@ SLICED = {"product": "NVIDIA-A100-SXM4-80GB", "resourceName": "nvidia.com/mig-1g
     ],
 )
 def test_the_memory_of_a_product_or_slice_is_known_or_nothing_is_said(sku: str, gib: float | None) -> None:
-    found = memory_bytes(sku)
-    assert (found and round(found / GIB, 1)) == gib
+    memory = memory_bytes(sku)
+    assert (memory and round(memory / GIB, 1)) == gib
     assert (memory_warning(sku, 10**15) is None) == (gib is None)
     assert memory_warning(sku, 10**6) is None
     assert memory_warning(sku, None) is None
@@ -43,7 +43,7 @@ def served(needed: float, gpu: JsonObject) -> FakeCluster:
     return cluster
 
 
-def told(cluster: FakeCluster) -> list[str]:
+def memory_warnings(cluster: FakeCluster) -> list[str]:
     events = [cluster.objects["Event", name] for name in cluster.names("Event")]
     return [event["message"] for event in events if event["reason"] == "InsufficientGPUMemory"]
 
@@ -54,15 +54,15 @@ def test_a_slice_that_is_too_small_is_told_once_and_tried_all_the_same() -> None
     assert "about 12.0 GiB" in target["warning"]
     assert "MIG-1g.10gb has 9.5" in target["warning"]
     assert target["estimatedGPUMemoryBytes"] > target["gpuMemoryBytes"]
-    assert told(cluster) == [target["warning"]]
+    assert memory_warnings(cluster) == [target["warning"]]
     assert cluster.names("Deployment")
     cluster.pipeline()["status"].pop("targets")
     settle(cluster)
-    assert len(told(cluster)) == 1
+    assert len(memory_warnings(cluster)) == 1
 
 
 def test_what_fits_is_not_warned_about() -> None:
     cluster = served(12.0, {"product": "NVIDIA-L4"})
     [target] = cluster.pipeline()["status"]["targets"]
     assert "warning" not in target
-    assert told(cluster) == []
+    assert memory_warnings(cluster) == []

@@ -17,8 +17,8 @@ from tools.devcluster.ports import free_ports
 def value(metrics: Metrics, series: str) -> float:
     """The sample of a series; 0 where there is none."""
     lines = metrics.render().decode().splitlines()
-    found = [line for line in lines if line.startswith(f"diffusion_operator_{series} ")]
-    return float(found[0].rpartition(" ")[2]) if found else 0.0
+    samples = [line for line in lines if line.startswith(f"diffusion_operator_{series} ")]
+    return float(samples[0].rpartition(" ")[2]) if samples else 0.0
 
 
 def live(cluster: FakeCluster, metrics: Metrics) -> None:

@@ -13,8 +13,8 @@ from diffusion_operator.metrics_scraper import MetricsScraper
 KEY = ("cpu", "aaaa")
 
 
-def metrics(done: int) -> str:
-    return f'nv_inference_request_success{{model="generate_4_pipeline",version="1"}} {done}\n'
+def metrics(requests: int) -> str:
+    return f'nv_inference_request_success{{model="generate_4_pipeline",version="1"}} {requests}\n'
 
 
 class Pods:
@@ -22,10 +22,10 @@ class Pods:
 
     def __init__(self, **answers: int | str | Exception) -> None:
         self.answers = {name.replace("_", "."): answer for name, answer in answers.items()}
-        self.asked: list[str] = []
+        self.urls: list[str] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(str(request.url))
+        self.urls.append(str(request.url))
         answer = self.answers[request.url.host]
         if isinstance(answer, Exception):
             raise answer
@@ -38,8 +38,8 @@ def watched(step: str = "1", **pods: str) -> ScrapeTarget:
     return ScrapeTarget("cpu", "aaaa", step, pods)
 
 
-def read(found: MetricsScraper, *items: ScrapeTarget) -> Window:
-    return asyncio.run(found.windows("studio/shapes", items))[KEY]
+def read(scraper: MetricsScraper, *items: ScrapeTarget) -> Window:
+    return asyncio.run(scraper.windows("studio/shapes", items))[KEY]
 
 
 def fresh(pods: Callable[[httpx.Request], httpx.Response]) -> MetricsScraper:
@@ -48,33 +48,33 @@ def fresh(pods: Callable[[httpx.Request], httpx.Response]) -> MetricsScraper:
 
 def test_the_first_reading_only_remembers_and_later_ones_sum_over_pods() -> None:
     pods = Pods(a=100, b=50)
-    found = fresh(pods)
-    assert read(found, watched(x="a", y="b")) == Window(pods=2)
+    scraper = fresh(pods)
+    assert read(scraper, watched(x="a", y="b")) == Window(pods=2)
     pods.answers |= {"a": 110, "b": 55}
-    assert read(found, watched(x="a", y="b")).requests == 15
-    assert pods.asked[0] == "http://a:8002/metrics"
+    assert read(scraper, watched(x="a", y="b")).requests == 15
+    assert pods.urls[0] == "http://a:8002/metrics"
 
 
 def test_another_step_begins_anew() -> None:
     pods = Pods(a=100)
-    found = fresh(pods)
-    read(found, watched(x="a"))
+    scraper = fresh(pods)
+    read(scraper, watched(x="a"))
     pods.answers["a"] = 150
-    assert read(found, watched("2", x="a")).requests == 0
+    assert read(scraper, watched("2", x="a")).requests == 0
     pods.answers["a"] = 157
-    assert read(found, watched("2", x="a")).requests == 7
+    assert read(scraper, watched("2", x="a")).requests == 7
 
 
 def test_pods_come_and_go_and_nothing_is_lost_or_counted_twice() -> None:
     pods = Pods(a=100, b=1000)
-    found = fresh(pods)
-    read(found, watched(x="a"))
+    scraper = fresh(pods)
+    read(scraper, watched(x="a"))
     pods.answers["a"] = 110
-    assert read(found, watched(x="a", y="b")).requests == 10
+    assert read(scraper, watched(x="a", y="b")).requests == 10
     pods.answers["b"] = 1005
-    assert read(found, watched(y="b")).requests == 15
+    assert read(scraper, watched(y="b")).requests == 15
     pods.answers["b"] = 3
-    assert read(found, watched(y="b")).requests == 18
+    assert read(scraper, watched(y="b")).requests == 18
 
 
 @pytest.mark.parametrize(
@@ -82,19 +82,19 @@ def test_pods_come_and_go_and_nothing_is_lost_or_counted_twice() -> None:
 )
 def test_a_pod_that_does_not_answer_is_silent_and_loses_nothing(trouble: str | Exception) -> None:
     pods = Pods(a=100, b=100)
-    found = fresh(pods)
-    read(found, watched(x="a", y="b"))
+    scraper = fresh(pods)
+    read(scraper, watched(x="a", y="b"))
     pods.answers |= {"a": 110, "b": trouble}
-    window = read(found, watched(x="a", y="b"))
+    window = read(scraper, watched(x="a", y="b"))
     assert (window.requests, window.pods, window.silent) == (10, 1, 1)
     pods.answers["b"] = 130
-    assert read(found, watched(x="a", y="b")).requests == 40
+    assert read(scraper, watched(x="a", y="b")).requests == 40
 
 
 def test_metrics_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_scraper, "MAX_BYTES", 1000)
-    found = fresh(lambda _request: httpx.Response(200, text=metrics(1) * 100))
-    assert read(found, watched(x="a")).silent == 1
+    scraper = fresh(lambda _request: httpx.Response(200, text=metrics(1) * 100))
+    assert read(scraper, watched(x="a")).silent == 1
 
 
 def test_a_pod_that_never_ends_to_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,31 +109,31 @@ def test_a_pod_that_never_ends_to_answer_is_given_up(monkeypatch: pytest.MonkeyP
 
 def test_what_is_not_watched_is_forgotten() -> None:
     pods = Pods(a=100)
-    found = fresh(pods)
-    read(found, watched(x="a"))
-    assert asyncio.run(found.windows("studio/shapes", [])) == {}
+    scraper = fresh(pods)
+    read(scraper, watched(x="a"))
+    assert asyncio.run(scraper.windows("studio/shapes", [])) == {}
     pods.answers["a"] = 200
-    assert read(found, watched(x="a")).requests == 0
-    found.forget("studio/shapes")
+    assert read(scraper, watched(x="a")).requests == 0
+    scraper.forget("studio/shapes")
     pods.answers["a"] = 300
-    assert read(found, watched(x="a")).requests == 0
+    assert read(scraper, watched(x="a")).requests == 0
 
 
 def test_pipelines_do_not_see_each_other() -> None:
     pods = Pods(a=100)
-    found = fresh(pods)
-    read(found, watched(x="a"))
-    asyncio.run(found.windows("other/shapes", [watched("1", x="a")]))
+    scraper = fresh(pods)
+    read(scraper, watched(x="a"))
+    asyncio.run(scraper.windows("other/shapes", [watched("1", x="a")]))
     pods.answers["a"] = 105
-    assert read(found, watched(x="a")).requests == 5
+    assert read(scraper, watched(x="a")).requests == 5
 
 
 def test_addresses_of_the_other_kind_are_written_in_brackets() -> None:
-    asked: list[str] = []
+    urls: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(str(request.url))
+        urls.append(str(request.url))
         return httpx.Response(200, text=metrics(1))
 
     read(fresh(answer), watched(x="fd00::1"))
-    assert asked == ["http://[fd00::1]:8002/metrics"]
+    assert urls == ["http://[fd00::1]:8002/metrics"]

@@ -35,31 +35,33 @@ def cluster() -> FakeCluster:
 def preview_of(cluster: FakeCluster, name: str = "shapes", **change: Any) -> Preview:  # noqa: ANN401 - fields of a spec
     spec = DiffusionPipelineSpec.model_validate(minimal_spec() | change)
     cluster.writes.clear()
-    seen = asyncio.run(Reconciler(cluster, Settings("", "")).observe(PipelineKey(NAMESPACE, name), spec))
+    observed = asyncio.run(Reconciler(cluster, Settings("", "")).observe(PipelineKey(NAMESPACE, name), spec))
     jobs = asyncio.run(cluster.select(Reference("Job", NAMESPACE), naming.MANAGED_SELECTOR))
-    found = preview(ClusterSnapshot(seen, tuple(map(JobView.parse, jobs))), f"{NAMESPACE}/{name}", spec)
+    actual = preview(ClusterSnapshot(observed, tuple(map(JobView.parse, jobs))), f"{NAMESPACE}/{name}", spec)
     assert cluster.writes == []
-    return found
+    return actual
 
 
-def to_build(found: Preview) -> list[tuple[str, str]]:
-    return [(item.stage, item.component) for item in found.builds if not item.reused]
+def to_build(pipeline_preview: Preview) -> list[tuple[str, str]]:
+    return [(item.stage, item.component) for item in pipeline_preview.builds if not item.reused]
 
 
 def test_without_a_cluster_everything_is_built_and_created() -> None:
-    found = preview(None, NAME, DiffusionPipelineSpec.model_validate(minimal_spec()))
+    pipeline_preview = preview(None, NAME, DiffusionPipelineSpec.model_validate(minimal_spec()))
     cluster = FakeCluster()
     cluster.apply_pipeline()
-    assert len(to_build(found)) == serve(cluster)
-    assert {item.verb for item in found.changes} == {"create"}
+    assert len(to_build(pipeline_preview)) == serve(cluster)
+    assert {item.verb for item in pipeline_preview.changes} == {"create"}
     kinds = ("Deployment", "Service", "PodDisruptionBudget", "PersistentVolumeClaim")
-    assert sorted(item.kind for item in found.changes) == sorted(kind for kind in kinds for _ in cluster.names(kind))
-    assert found.seconds is None
+    assert sorted(item.kind for item in pipeline_preview.changes) == sorted(
+        kind for kind in kinds for _ in cluster.names(kind)
+    )
+    assert pipeline_preview.seconds is None
 
 
 def test_what_is_there_already_changes_nothing(cluster: FakeCluster) -> None:
-    found = preview_of(cluster)
-    assert (to_build(found), found.changes, found.seconds) == ([], (), 0.0)
+    pipeline_preview = preview_of(cluster)
+    assert (to_build(pipeline_preview), pipeline_preview.changes, pipeline_preview.seconds) == ([], (), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -74,29 +76,29 @@ def test_what_is_there_already_changes_nothing(cluster: FakeCluster) -> None:
     ids=["scheduler", "steps", "shapes", "env", "targets"],
 )
 def test_it_foretells_the_number_of_jobs(cluster: FakeCluster, change: dict[str, Any]) -> None:
-    found = preview_of(cluster, **change)
-    assert not found.upper_limit
+    pipeline_preview = preview_of(cluster, **change)
+    assert not pipeline_preview.upper_limit
     cluster.apply_pipeline(**change)
-    assert build(cluster) == len(to_build(found))
+    assert build(cluster) == len(to_build(pipeline_preview))
 
 
 def test_a_new_checkpoint_is_an_upper_limit(cluster: FakeCluster) -> None:
-    found = preview_of(cluster, model=OTHER)
-    assert found.upper_limit
+    pipeline_preview = preview_of(cluster, model=OTHER)
+    assert pipeline_preview.upper_limit
     cluster.apply_pipeline(model=OTHER)
-    assert build(cluster) <= len(to_build(found))
+    assert build(cluster) <= len(to_build(pipeline_preview))
 
 
 def test_the_time_is_that_of_the_slowest_of_each_stage(cluster: FakeCluster) -> None:
-    found = preview_of(cluster, shapes={"batch": {"min": 1, "opt": 1, "max": 1}})
-    assert {stage for stage, _ in to_build(found)} == {"compile", "assemble", "parity"}
-    assert found.seconds == 3 * 1.5
+    pipeline_preview = preview_of(cluster, shapes={"batch": {"min": 1, "opt": 1, "max": 1}})
+    assert {stage for stage, _ in to_build(pipeline_preview)} == {"compile", "assemble", "parity"}
+    assert pipeline_preview.seconds == 3 * 1.5
 
 
 def test_a_new_revision_takes_over_from_the_old_one(cluster: FakeCluster) -> None:
     [old] = cluster.names("Deployment")
-    found = preview_of(cluster, serving={"image": "triton:2"})
-    [created] = [item for item in found.changes if item.kind == "Deployment"]
+    pipeline_preview = preview_of(cluster, serving={"image": "triton:2"})
+    [created] = [item for item in pipeline_preview.changes if item.kind == "Deployment"]
     assert created.verb == "create"
     assert old in created.note
 
@@ -104,19 +106,21 @@ def test_a_new_revision_takes_over_from_the_old_one(cluster: FakeCluster) -> Non
 def test_a_variant_is_one_engine_and_takes_over_from_nobody(cluster: FakeCluster) -> None:
     variant = {"name": "fast", "weight": 20, "model": {"components": {"denoiser": OTHER}}}
     rollout = {"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}}
-    found = preview_of(cluster, rollout={**rollout, "experiment": {"variants": [variant]}})
-    assert [item for item in to_build(found) if item[0] == "compile"] == [("compile", "denoiser")]
-    [change] = [item for item in found.changes if item.kind == "Deployment"]
+    pipeline_preview = preview_of(cluster, rollout={**rollout, "experiment": {"variants": [variant]}})
+    assert [item for item in to_build(pipeline_preview) if item[0] == "compile"] == [("compile", "denoiser")]
+    [change] = [item for item in pipeline_preview.changes if item.kind == "Deployment"]
     assert (change.verb, change.note) == ("create", "variant fast gets its share once it is ready on every target")
     cluster.apply_pipeline(rollout={**rollout, "experiment": {"variants": [variant]}})
-    assert len(to_build(found)) == build(cluster)
+    assert len(to_build(pipeline_preview)) == build(cluster)
     assert len(cluster.names("Deployment")) == 2
 
 
 def test_more_pods_are_a_change_and_a_dropped_autoscaler_a_removal(cluster: FakeCluster) -> None:
     [deployment] = cluster.names("Deployment")
-    found = preview_of(cluster, targets=[{"name": "cpu", "replicas": 3}])
-    assert [(item.verb, item.name, item.note) for item in found.changes] == [("change", deployment, "3 pods")]
+    pipeline_preview = preview_of(cluster, targets=[{"name": "cpu", "replicas": 3}])
+    assert [(item.verb, item.name, item.note) for item in pipeline_preview.changes] == [
+        ("change", deployment, "3 pods")
+    ]
     cluster.apply_pipeline(targets=[{"name": "cpu", "autoscaling": {"maxReplicas": 3}}])
     serve(cluster)
     assert [(item.verb, item.kind) for item in preview_of(cluster).changes] == [("remove", "HorizontalPodAutoscaler")]
@@ -135,10 +139,10 @@ def test_the_command_answers_people_and_programs(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
     head = {"name": "shapes", "namespace": "studio"}
     file.write_text(json.dumps({"apiVersion": API_VERSION, "kind": KIND, "metadata": head, "spec": minimal_spec()}))
-    said = CliRunner().invoke(cli, ["plan", "--offline", str(file)])
-    assert said.exit_code == 0, said.output
-    assert "+ build  compile denoiser for cpu" in said.output
-    assert "4 of 4 engines to build" in said.output
+    invocation = CliRunner().invoke(cli, ["plan", "--offline", str(file)])
+    assert invocation.exit_code == 0, invocation.output
+    assert "+ build  compile denoiser for cpu" in invocation.output
+    assert "4 of 4 engines to build" in invocation.output
     parsed = json.loads(CliRunner().invoke(cli, ["plan", "--offline", "--json", str(file)]).output)
     assert parsed[0]["pipeline"] == "studio/shapes"
     assert sum(item["stage"] == "compile" for item in parsed[0]["builds"]) == 4

@@ -19,18 +19,18 @@ def key(name: str) -> PipelineKey:
 
 def test_wishes_during_a_pass_lead_to_exactly_one_more() -> None:
     async def scenario() -> list[PipelineKey]:
-        seen: list[PipelineKey] = []
+        keys: list[PipelineKey] = []
         running: set[PipelineKey] = set()
         entered, release, again = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def work(key: PipelineKey) -> None:
             assert key not in running
             running.add(key)
-            seen.append(key)
+            keys.append(key)
             entered.set()
             await release.wait()
             running.discard(key)
-            if len(seen) == 2:
+            if len(keys) == 2:
                 again.set()
 
         items = WorkQueue(work)
@@ -42,25 +42,25 @@ def test_wishes_during_a_pass_lead_to_exactly_one_more() -> None:
         release.set()
         await asyncio.wait_for(again.wait(), SOON)
         await items.stop(SOON)
-        return seen
+        return keys
 
     assert asyncio.run(scenario()) == [key("a"), key("a")]
 
 
 def test_one_stuck_key_does_not_stop_the_others() -> None:
     async def scenario() -> None:
-        done = asyncio.Event()
+        completion = asyncio.Event()
 
         async def work(key: PipelineKey) -> None:
             if key.name == "stuck":
                 await asyncio.Event().wait()
-            done.set()
+            completion.set()
 
         items = WorkQueue(work, workers=2)
         items.start()
         items.add(key("stuck"))
         items.add(key("free"))
-        await asyncio.wait_for(done.wait(), SOON)
+        await asyncio.wait_for(completion.wait(), SOON)
         assert items.is_alive()
         await items.stop(0.01)
 
@@ -74,18 +74,18 @@ def test_a_failed_pass_is_tried_again_and_success_forgets_the_failures(
     monkeypatch.setattr(queue, "FIRST_BACKOFF_SECONDS", 0.001)
 
     async def scenario() -> int:
-        passes, done = Counter[PipelineKey](), asyncio.Event()
+        passes, completion = Counter[PipelineKey](), asyncio.Event()
 
         async def work(key: PipelineKey) -> None:
             passes[key] += 1
             if passes[key] < 4:
                 raise error
-            done.set()
+            completion.set()
 
         items = WorkQueue(work)
         items.start()
         items.add(key("a"))
-        await asyncio.wait_for(done.wait(), SOON)
+        await asyncio.wait_for(completion.wait(), SOON)
         await items.stop(SOON)
         return passes[key("a")]
 
@@ -94,13 +94,13 @@ def test_a_failed_pass_is_tried_again_and_success_forgets_the_failures(
 
 def test_stopping_lets_a_running_pass_end_and_starts_no_other() -> None:
     async def scenario() -> list[PipelineKey]:
-        seen: list[PipelineKey] = []
+        keys: list[PipelineKey] = []
         entered, release = asyncio.Event(), asyncio.Event()
 
         async def work(key: PipelineKey) -> None:
             entered.set()
             await release.wait()
-            seen.append(key)
+            keys.append(key)
 
         items = WorkQueue(work, workers=1)
         items.start()
@@ -111,26 +111,26 @@ def test_stopping_lets_a_running_pass_end_and_starts_no_other() -> None:
         release.set()
         await asyncio.wait_for(stopping, SOON)
         assert not items.is_alive()
-        return seen
+        return keys
 
     assert asyncio.run(scenario()) == [key("running")]
 
 
 def test_a_later_look_happens() -> None:
     async def scenario() -> int:
-        passes, done = Counter[PipelineKey](), asyncio.Event()
+        passes, completion = Counter[PipelineKey](), asyncio.Event()
 
         async def work(key: PipelineKey) -> float | None:
             passes[key] += 1
             if passes[key] == 3:
-                done.set()
+                completion.set()
                 return None
             return 0.001
 
         items = WorkQueue(work)
         items.start()
         items.add(key("a"))
-        await asyncio.wait_for(done.wait(), SOON)
+        await asyncio.wait_for(completion.wait(), SOON)
         await items.stop(SOON)
         return passes[key("a")]
 

@@ -22,9 +22,9 @@ KEDA = {"serverAddress": "http://prometheus:9090"}
 def granted(name: str) -> set[tuple[str, str]]:
     """Pairs of resource and verb in a list of rules of the chart."""
     text = (TEMPLATES / "_helpers.tpl").read_text()
-    found = re.search(rf'define "{re.escape(name)}" -}}}}\n(.*?){{{{- end', text, flags=re.DOTALL)
-    assert found is not None
-    rules: list[dict[str, Any]] = yaml.safe_load(found[1])
+    match = re.search(rf'define "{re.escape(name)}" -}}}}\n(.*?){{{{- end', text, flags=re.DOTALL)
+    assert match is not None
+    rules: list[dict[str, Any]] = yaml.safe_load(match[1])
     return {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
 
 

@@ -173,7 +173,7 @@ def test_one_build_waiting_for_room_while_another_runs_is_no_trouble(cluster: Fa
     assert cluster.condition("EnginesReady")["reason"] == "Unschedulable"
 
 
-def test_a_repository_that_draws_other_pictures_than_diffusers_is_not_served(cluster: FakeCluster) -> None:
+def test_a_repository_that_generates_other_images_than_diffusers_is_not_served(cluster: FakeCluster) -> None:
     serve(cluster)
     [old] = cluster.names("Deployment")
     cluster.apply_pipeline(scheduler={"type": "Euler"})

@@ -98,9 +98,9 @@ def test_next_step(state: RolloutState, step: RolloutDecision) -> None:
 def every_state() -> list[RolloutState]:
     counts = [(0, 0, False), (2, 0, True), (2, 1, False), (2, 2, True)]
     revisions = [
-        tuple(RevisionState(name, *numbers) for name, numbers in zip(names, chosen, strict=True))
+        tuple(RevisionState(name, *numbers) for name, numbers in zip(names, counts_by_revision, strict=True))
         for names in (("a",), ("a", "b"), ("a", "b", "c"))
-        for chosen in itertools.product(counts, repeat=len(names))
+        for counts_by_revision in itertools.product(counts, repeat=len(names))
     ]
     wishes = itertools.product(("a", "b", "c", "new", None), ("a", "b", "c", "gone", None), revisions)
     return [RolloutState(desired, stable, items, 2) for desired, stable, items in wishes]
@@ -133,9 +133,9 @@ def test_every_rollout_ends() -> None:
 
 def apply_step(state: RolloutState, step: RolloutDecision) -> RolloutState:
     """The state after the step was carried out and the pods became ready."""
-    kept = {item.name: item for item in state.revisions if item.name not in step.remove}
+    remaining = {item.name: item for item in state.revisions if item.name not in step.remove}
     if state.desired is not None and step.desired_replicas is not None:
-        known = state.desired in kept
-        ready = step.desired_replicas if known else 0
-        kept[state.desired] = RevisionState(state.desired, step.desired_replicas, ready, was_available=known)
-    return RolloutState(state.desired, step.traffic, tuple(kept.values()), state.replicas)
+        is_existing = state.desired in remaining
+        ready = step.desired_replicas if is_existing else 0
+        remaining[state.desired] = RevisionState(state.desired, step.desired_replicas, ready, was_available=is_existing)
+    return RolloutState(state.desired, step.traffic, tuple(remaining.values()), state.replicas)

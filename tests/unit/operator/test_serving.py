@@ -77,8 +77,12 @@ def test_a_target_that_is_dropped_goes_with_all_it_had(cluster: FakeCluster) -> 
 
 
 def test_a_foreign_object_is_never_overwritten(cluster: FakeCluster) -> None:
-    mine = {"kind": "Service", "metadata": {"name": "shapes", "namespace": NAMESPACE}, "spec": {"mine": True}}
-    asyncio.run(cluster.create(mine))
+    foreign_service = {
+        "kind": "Service",
+        "metadata": {"name": "shapes", "namespace": NAMESPACE},
+        "spec": {"mine": True},
+    }
+    asyncio.run(cluster.create(foreign_service))
     build(cluster)
     assert cluster.condition("Accepted")["reason"] == "NameConflict"
     assert "Service shapes" in cluster.condition("Ready")["message"]

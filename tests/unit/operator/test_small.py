@@ -23,14 +23,14 @@ IMAGES = {"DIFFUSION_OPERATOR_BUILDER_IMAGE": "b:1", "DIFFUSION_OPERATOR_SERVING
 
 
 def test_settings_have_defaults_and_read_lists() -> None:
-    found = settings.from_environment(IMAGES | {"DIFFUSION_OPERATOR_WATCH_NAMESPACES": "a, b,"})
-    assert found.watch_namespaces == ("a", "b")
-    assert found.resync_seconds == 300
-    assert found.log_format == "text"
+    actual = settings.from_environment(IMAGES | {"DIFFUSION_OPERATOR_WATCH_NAMESPACES": "a, b,"})
+    assert actual.watch_namespaces == ("a", "b")
+    assert actual.resync_seconds == 300
+    assert actual.log_format == "text"
 
 
 @pytest.mark.parametrize(
-    ("variables", "named"),
+    ("variables", "variable"),
     [
         ({}, "BUILDER_IMAGE"),
         (IMAGES | {"DIFFUSION_OPERATOR_RESYNC_SECONDS": "soon"}, "RESYNC_SECONDS"),
@@ -38,13 +38,13 @@ def test_settings_have_defaults_and_read_lists() -> None:
         (IMAGES | {"DIFFUSION_OPERATOR_LOG_FORMAT": "xml"}, "LOG_FORMAT"),
     ],
 )
-def test_a_bad_setting_is_named(variables: dict[str, str], named: str) -> None:
-    with pytest.raises(BadInputError, match=named):
+def test_a_bad_setting_is_named(variables: dict[str, str], variable: str) -> None:
+    with pytest.raises(BadInputError, match=variable):
         settings.from_environment(variables)
 
 
 @pytest.mark.parametrize(
-    ("observed", "wanted", "expected"),
+    ("observed", "desired", "expected"),
     [
         ({"a": 1, "added": 2}, {"a": 1}, True),
         ({"a": 2}, {"a": 1}, False),
@@ -60,8 +60,8 @@ def test_a_bad_setting_is_named(variables: dict[str, str], named: str) -> None:
         ({"memory": ""}, {"memory": "0"}, False),
     ],
 )
-def test_contains(observed: dict[str, Any], wanted: dict[str, Any], expected: bool) -> None:  # noqa: FBT001
-    assert contains(observed, wanted) is expected
+def test_contains(observed: dict[str, Any], desired: dict[str, Any], expected: bool) -> None:  # noqa: FBT001
+    assert contains(observed, desired) is expected
 
 
 def finding(kind: ConditionType, reason: str, *, ok: bool = False) -> ConditionUpdate:
@@ -105,9 +105,9 @@ def test_validate_names_the_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 64
-    said = capsys.readouterr().err
-    assert "spec.precision" in said
-    assert "Traceback" not in said
+    error_text = capsys.readouterr().err
+    assert "spec.precision" in error_text
+    assert "Traceback" not in error_text
 
 
 def test_validate_accepts_the_example() -> None:

@@ -35,8 +35,8 @@ def test_a_running_job_of_any_stage_is_stopped_and_only_it_is_done_again(cluster
     settle(cluster)
     assert cluster.unfinished_jobs() == []
     assert cluster.condition("Ready")["reason"] == "Suspended"
-    kept = len(cluster.names("Job"))
-    assert kept == len(finished) - stopped
+    job_count = len(cluster.names("Job"))
+    assert job_count == len(finished) - stopped
     cluster.apply_pipeline()
     serve(cluster)
     assert cluster.condition("Ready")["status"] == "True"
@@ -52,9 +52,9 @@ def test_a_job_that_another_pipeline_needs_goes_on() -> None:
     [shared] = cluster.unfinished_jobs()
     cluster.apply_pipeline("one", storage=COMMON, suspend=True)
     settle(cluster, "one")
-    [left] = cluster.unfinished_jobs()
-    assert left["metadata"]["uid"] == shared["metadata"]["uid"]
-    assert len(left["metadata"]["ownerReferences"]) == 1
+    [remaining_job] = cluster.unfinished_jobs()
+    assert remaining_job["metadata"]["uid"] == shared["metadata"]["uid"]
+    assert len(remaining_job["metadata"]["ownerReferences"]) == 1
     assert build(cluster, "two") > 0
     cluster.apply_pipeline("one", storage=COMMON)
     assert build(cluster, "one") == 0

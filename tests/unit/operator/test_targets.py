@@ -17,7 +17,7 @@ SETTINGS = Settings(
 L4: dict[str, Any] = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
 LONG_AGO = "2026-01-01T00:00:00Z"
 NONE = "0/3 nodes are available: "
-OTHERS = "2 node(s) didn't match Pod's node affinity/selector."
+WRONG_NODES = "2 node(s) didn't match Pod's node affinity/selector."
 NO_ROOM = "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
 
 
@@ -45,8 +45,8 @@ def compile_jobs(cluster: FakeCluster, targets: list[dict[str, Any]], **spec: An
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = job["spec"]["template"]["spec"]
-    return found
+    pod_spec: dict[str, Any] = job["spec"]["template"]["spec"]
+    return pod_spec
 
 
 def test_what_fails_to_compile_is_told_with_the_gpu_product() -> None:
@@ -61,10 +61,10 @@ def test_what_fails_to_compile_is_told_with_the_gpu_product() -> None:
 def test_each_sku_gets_its_own_engines_on_its_own_nodes() -> None:
     cluster = FakeCluster()
     a10g = {"name": "a10g", "gpu": {"product": "NVIDIA-A10G"}}
-    found = compile_jobs(cluster, [L4, a10g, {"name": "cpu"}])
-    assert len(found) == 12
+    compiles = compile_jobs(cluster, [L4, a10g, {"name": "cpu"}])
+    assert len(compiles) == 12
     for sku, image in (("NVIDIA-L4", "builder-trt:1"), ("NVIDIA-A10G", "builder-trt:1"), ("cpu", "builder:1")):
-        own = [job for job in found if job["metadata"]["labels"]["diffusion-operator.io/target"] == sku]
+        own = [job for job in compiles if job["metadata"]["labels"]["diffusion-operator.io/target"] == sku]
         assert len(own) == 4
         for pod in map(pod_of, own):
             [container] = pod["containers"]
@@ -79,8 +79,8 @@ def test_each_sku_gets_its_own_engines_on_its_own_nodes() -> None:
 
 def test_a_mig_slice_is_a_sku_of_its_own_on_nodes_of_the_whole_product() -> None:
     gpu = {"product": "NVIDIA-A100-SXM4-80GB", "resourceName": "nvidia.com/mig-1g.10gb"}
-    found = compile_jobs(FakeCluster(), [{"name": "slice", "gpu": gpu}])
-    for pod in map(pod_of, found):
+    compiles = compile_jobs(FakeCluster(), [{"name": "slice", "gpu": gpu}])
+    for pod in map(pod_of, compiles):
         assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}
         assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/mig-1g.10gb": "1"}
         assert "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb" in pod["containers"][0]["args"]
@@ -116,20 +116,20 @@ def test_an_operator_without_tensorrt_says_which_setting_is_missing_and_starts_n
     assert cluster.names("Job") == []
 
 
-def unscheduled(said: str) -> dict[str, Any]:
-    condition = {"type": "PodScheduled", "status": "False", "lastTransitionTime": LONG_AGO, "message": said}
+def unscheduled(message: str) -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "lastTransitionTime": LONG_AGO, "message": message}
     return {"phase": "Pending", "conditions": [condition]}
 
 
 def test_a_sku_without_a_free_gpu_is_waited_for_while_the_other_target_serves() -> None:
     cluster = FakeCluster()
-    found = compile_jobs(cluster, [L4, {"name": "cpu"}])
-    for job in found:
+    compiles = compile_jobs(cluster, [L4, {"name": "cpu"}])
+    for job in compiles:
         if job["metadata"]["labels"]["diffusion-operator.io/target"] == "cpu":
             cluster.end_job(job, 0, {"digest": "c" * 64})
             continue
-        said = f"{NONE}2 Insufficient nvidia.com/gpu, 1 node(s) didn't match Pod's node affinity/selector. {NO_ROOM}"
-        pod = cluster.add_pod(job, unscheduled(said))
+        message = f"{NONE}2 Insufficient nvidia.com/gpu, 1 node(s) didn't match Pod's node affinity/selector. {NO_ROOM}"
+        pod = cluster.add_pod(job, unscheduled(message))
         pod["spec"] = pod_of(job)
     settle(cluster)
     state = cluster.condition("EnginesReady")
@@ -149,39 +149,41 @@ def test_a_sku_without_a_free_gpu_is_waited_for_while_the_other_target_serves() 
 
 
 @pytest.mark.parametrize(
-    ("said", "reason", "words"),
+    ("message", "reason", "words"),
     [
-        (f"{NONE}1 Insufficient nvidia.com/gpu, {OTHERS}", "WaitingForGPU", "1 node has NVIDIA-L4, 0 free"),
-        (f"{NONE}{OTHERS} {NO_ROOM}", "WaitingForGPU", "0 nodes have NVIDIA-L4"),
+        (f"{NONE}1 Insufficient nvidia.com/gpu, {WRONG_NODES}", "WaitingForGPU", "1 node has NVIDIA-L4, 0 free"),
+        (f"{NONE}{WRONG_NODES} {NO_ROOM}", "WaitingForGPU", "0 nodes have NVIDIA-L4"),
         ("no nodes available to schedule pods", "WaitingForGPU", "0 nodes have NVIDIA-L4"),
-        (f"{NONE}1 Insufficient cpu, {OTHERS}", "Unschedulable", "Insufficient cpu"),
-        (f"{NONE}1 node(s) had untolerated taint(s), {OTHERS}", "Unschedulable", "untolerated taint"),
+        (f"{NONE}1 Insufficient cpu, {WRONG_NODES}", "Unschedulable", "Insufficient cpu"),
+        (f"{NONE}1 node(s) had untolerated taint(s), {WRONG_NODES}", "Unschedulable", "untolerated taint"),
         (f"{NONE}pod has unbound immediate PersistentVolumeClaims. {NO_ROOM}", "Unschedulable", "unbound immediate"),
     ],
 )
-def test_the_scheduler_s_words_are_told_apart(said: str, reason: str, words: str) -> None:
+def test_the_scheduler_s_words_are_told_apart(message: str, reason: str, words: str) -> None:
     [job, *_] = compile_jobs(FakeCluster(), [L4])
-    found = pod_problem(PodView.parse({"metadata": {"name": "a"}, "spec": pod_of(job), "status": unscheduled(said)}))
-    assert found is not None
-    assert found.reason == reason
-    assert words in found.message
+    problem = pod_problem(
+        PodView.parse({"metadata": {"name": "a"}, "spec": pod_of(job), "status": unscheduled(message)})
+    )
+    assert problem is not None
+    assert problem.reason == reason
+    assert words in problem.message
 
 
 def test_a_pod_without_a_gpu_never_waits_for_one() -> None:
-    said = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
-    found = pod_problem(
-        PodView.parse({"metadata": {"name": "a"}, "spec": {"containers": [{}]}, "status": unscheduled(said)})
+    message = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
+    problem = pod_problem(
+        PodView.parse({"metadata": {"name": "a"}, "spec": {"containers": [{}]}, "status": unscheduled(message)})
     )
-    assert found is not None
-    assert found.reason == "Unschedulable"
+    assert problem is not None
+    assert problem.reason == "Unschedulable"
 
 
 def test_a_claim_for_one_node_is_named_when_a_volume_cannot_be_reached() -> None:
     cluster = FakeCluster()
-    found = compile_jobs(cluster, [{"name": "cpu"}], storage={"size": "2Gi", "accessModes": ["ReadWriteOnce"]})
-    said = "0/2 nodes are available: 2 node(s) had volume node affinity conflict."
-    for job in found:
-        cluster.add_pod(job, unscheduled(said))
+    compiles = compile_jobs(cluster, [{"name": "cpu"}], storage={"size": "2Gi", "accessModes": ["ReadWriteOnce"]})
+    message = "0/2 nodes are available: 2 node(s) had volume node affinity conflict."
+    for job in compiles:
+        cluster.add_pod(job, unscheduled(message))
     settle(cluster)
     state = cluster.condition("EnginesReady")
     assert state["reason"] == "StorageNotShared"
