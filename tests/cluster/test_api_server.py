@@ -18,7 +18,7 @@ from diffusion_operator.kube_client import MERGE, Reference, connect
 from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.cluster.admission import answer, with_schema
-from tests.support.cluster.definitions import OTHERS, definition, established
+from tests.support.cluster.definitions import FOREIGN_CRDS, definition, established
 from tests.support.cluster.kube import Kube, KubectlError, Object, eventually
 from tests.support.cluster.operator_process import operator_process
 from tests.support.operator.canaries import GOOD, FakeScraper
@@ -100,10 +100,10 @@ AUTOSCALING: dict[str, tuple[Object, str]] = {
 
 @pytest.mark.parametrize("case", AUTOSCALING)
 def test_autoscaling_that_cannot_work_is_refused_with_the_reason(kube: Kube, case: str) -> None:
-    autoscaling, said = AUTOSCALING[case]
+    autoscaling, message = AUTOSCALING[case]
     document = pipeline(Reference("DiffusionPipeline", "default", "wrong"), revision(1))
     document["spec"]["targets"] = [{"name": "cpu", "autoscaling": autoscaling}]
-    assert said in answer(kube, document)
+    assert message in answer(kube, document)
 
 
 def run(
@@ -133,24 +133,26 @@ def job_names(kube: Kube) -> set[str]:
 
 
 async def replicas(client: ControllerClient) -> list[int]:
-    found = await client.select(Reference("Deployment", PIPELINE.namespace), naming.MANAGED_SELECTOR)
-    return [item["spec"]["replicas"] for item in found]
+    deployments = await client.select(Reference("Deployment", PIPELINE.namespace), naming.MANAGED_SELECTOR)
+    return [item["spec"]["replicas"] for item in deployments]
 
 
 def test_the_number_of_pods_survives_every_change_of_hands(server: ApiServer, kube: Kube) -> None:
     """A server-side apply that leaves out a field which it applied before would set it back to its default."""
-    made = Kube(kube.environment, PIPELINE.namespace)
+    namespaced_kube = Kube(kube.environment, PIPELINE.namespace)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PIPELINE.namespace}})
     access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    made.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access})
+    namespaced_kube.apply(
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access}
+    )
     document = pipeline(PIPELINE, revision(1))
     automatic = {"name": "cpu", "autoscaling": {"minReplicas": 2, "maxReplicas": 6}}
 
     async def scene(client: ControllerClient, reconciler: Reconciler) -> None:
-        made.apply(document | {"spec": document["spec"] | {"targets": [{"name": "cpu", "replicas": 4}]}})
+        namespaced_kube.apply(document | {"spec": document["spec"] | {"targets": [{"name": "cpu", "replicas": 4}]}})
         await settle(client, reconciler)
         assert await replicas(client) == [4]
-        made.apply(document | {"spec": document["spec"] | {"targets": [automatic]}})
+        namespaced_kube.apply(document | {"spec": document["spec"] | {"targets": [automatic]}})
         await settle(client, reconciler)
         assert await replicas(client) == [4]
         [deployment] = await client.select(Reference("Deployment", PIPELINE.namespace), naming.MANAGED_SELECTOR)
@@ -158,23 +160,23 @@ def test_the_number_of_pods_survives_every_change_of_hands(server: ApiServer, ku
         await client.patch(target, {"spec": {"replicas": 6}}, MERGE)  # as the autoscaler does
         await settle(client, reconciler)
         assert await replicas(client) == [6]
-        made.apply(document | {"spec": document["spec"] | {"targets": [{"name": "cpu", "replicas": 3}]}})
+        namespaced_kube.apply(document | {"spec": document["spec"] | {"targets": [{"name": "cpu", "replicas": 3}]}})
         await settle(client, reconciler)
         assert await replicas(client) == [3]
 
     run(server, scene)
-    assert made.get("poddisruptionbudget", f"{PIPELINE.name}-cpu") is not None
-    assert made.get("horizontalpodautoscaler", f"{PIPELINE.name}-cpu") is None
+    assert namespaced_kube.get("poddisruptionbudget", f"{PIPELINE.name}-cpu") is not None
+    assert namespaced_kube.get("horizontalpodautoscaler", f"{PIPELINE.name}-cpu") is None
 
 
 def test_a_cluster_without_keda_is_told_apart_from_a_broken_one(server: ApiServer, kube: Kube) -> None:
     keda = {"serverAddress": "http://prometheus:9090"}
     automatic = {"name": "cpu", "autoscaling": {"maxReplicas": 6, "provider": "keda", "keda": keda}}
     document = pipeline(PIPELINE, revision(1))
-    made = Kube(kube.environment, PIPELINE.namespace)
-    made.apply(document | {"spec": document["spec"] | {"targets": [automatic]}})
+    namespaced_kube = Kube(kube.environment, PIPELINE.namespace)
+    namespaced_kube.apply(document | {"spec": document["spec"] | {"targets": [automatic]}})
     run(server, settle)
-    conditions = (made.get("diffusionpipelines", PIPELINE.name) or {})["status"]["conditions"]
+    conditions = (namespaced_kube.get("diffusionpipelines", PIPELINE.name) or {})["status"]["conditions"]
     by_type = {item["type"]: item for item in conditions}
     assert "KEDA is not installed" in by_type["Accepted"]["message"]
     assert by_type["Available"]["status"] == "True"
@@ -182,17 +184,17 @@ def test_a_cluster_without_keda_is_told_apart_from_a_broken_one(server: ApiServe
 
 def test_a_canary_goes_on_under_new_operators_and_without_a_status(server: ApiServer, kube: Kube) -> None:
     """Its notes and shares outlive server-side applies, and going back needs no Job."""
-    made = Kube(kube.environment, PIPELINE.namespace)
+    namespaced_kube = Kube(kube.environment, PIPELINE.namespace)
     document = pipeline(PIPELINE, revision(1))
     steps = [{"weight": 10, "pause": "1s"}, {"weight": 50, "pause": "1s"}]
 
-    def wanted(image: str, **rollout: object) -> Object:
+    def desired_pipeline(image: str, **rollout: object) -> Object:
         rollout = {"steps": steps, **rollout}
         return document | {"spec": document["spec"] | {"serving": {"image": image}, "rollout": rollout}}
 
     async def stable(client: ControllerClient) -> str:
-        found = await client.get(Reference("Service", PIPELINE.namespace, f"{PIPELINE.name}-cpu"))
-        return str((found or {"metadata": {}})["metadata"].get("annotations", {}).get(naming.STABLE))
+        service = await client.get(Reference("Service", PIPELINE.namespace, f"{PIPELINE.name}-cpu"))
+        return str((service or {"metadata": {}})["metadata"].get("annotations", {}).get(naming.STABLE))
 
     async def simulate(client: ControllerClient, before: str) -> set[int]:
         weights, deadline = set(), time.monotonic() + 120
@@ -202,36 +204,36 @@ def test_a_canary_goes_on_under_new_operators_and_without_a_status(server: ApiSe
                 PipelineKey(PIPELINE.namespace, PIPELINE.name)
             )
             await simulate_controllers(client, Pipelines(1, 1))
-            found = await client.get(Reference("DiffusionPipeline", PIPELINE.namespace, PIPELINE.name)) or {}
-            weights.add(found["status"]["targets"][0].get("canaryWeight", 0))
+            live_pipeline = await client.get(Reference("DiffusionPipeline", PIPELINE.namespace, PIPELINE.name)) or {}
+            weights.add(live_pipeline["status"]["targets"][0].get("canaryWeight", 0))
             await client.write_status(PIPELINE, {"conditions": []})
         return weights
 
     async def scene(client: ControllerClient, reconciler: Reconciler) -> None:
-        made.apply(wanted("s:1"))
+        namespaced_kube.apply(desired_pipeline("s:1"))
         await settle(client, reconciler)
         first = await stable(client)
-        made.apply(wanted("s:2"))
+        namespaced_kube.apply(desired_pipeline("s:2"))
         assert await simulate(client, first) >= {0, 10, 50}
         await settle(client, reconciler)
-        second, jobs = await stable(client), job_names(made)
+        second, jobs = await stable(client), job_names(namespaced_kube)
         assert sorted(await replicas(client)) == [0, 1]
-        made.apply(wanted("s:2", rollbackTo=first))
+        namespaced_kube.apply(desired_pipeline("s:2", rollbackTo=first))
         assert await simulate(client, second) == {0}
-        assert job_names(made) <= jobs
+        assert job_names(namespaced_kube) <= jobs
 
     run(server, scene)
 
 
 def test_nothing_is_written_while_nothing_happens(server: ApiServer, kube: Kube) -> None:
-    made = Kube(kube.environment, PIPELINE.namespace)
-    made.apply(pipeline(PIPELINE, revision(1)))
+    namespaced_kube = Kube(kube.environment, PIPELINE.namespace)
+    namespaced_kube.apply(pipeline(PIPELINE, revision(1)))
     run(server, settle)
 
     def versions() -> set[str]:
         kinds = "diffusionpipelines,jobs,deployments,services,poddisruptionbudgets,events"
         line = "{.kind}/{.metadata.name}={.metadata.resourceVersion} "
-        names = made.run("get", kinds, "-o", f"jsonpath={{range .items[*]}}{line}{{end}}")
+        names = namespaced_kube.run("get", kinds, "-o", f"jsonpath={{range .items[*]}}{line}{{end}}")
         return set(names.split())
 
     before = versions()
@@ -243,24 +245,24 @@ def test_nothing_is_written_while_nothing_happens(server: ApiServer, kube: Kube)
     assert versions() == before
 
 
-def served(kube: Kube, wanted: Object) -> bool:
+def served(kube: Kube, crd: Object) -> bool:
     """Established, and no longer "storage is (re)initializing"."""
     with suppress(KubectlError):
-        kube.run("get", wanted["metadata"]["name"])
-        return established(kube, wanted)
+        kube.run("get", crd["metadata"]["name"])
+        return established(kube, crd)
     return False
 
 
-def shares(made: Kube, kind: str) -> dict[str, int]:
+def shares(namespaced_kube: Kube, kind: str) -> dict[str, int]:
     """Percentages by revision, as the route says."""
-    found = made.get(kind, PIPELINE.name) or {"spec": {"rules": [{"backendRefs": []}]}}
-    return {ref["name"].rsplit("-", 1)[1]: ref["weight"] for ref in found["spec"]["rules"][-1]["backendRefs"]}
+    route = namespaced_kube.get(kind, PIPELINE.name) or {"spec": {"rules": [{"backendRefs": []}]}}
+    return {ref["name"].rsplit("-", 1)[1]: ref["weight"] for ref in route["spec"]["rules"][-1]["backendRefs"]}
 
 
 def test_an_experiment_lives_through_changes_of_hands_and_leaves_nothing_behind(server: ApiServer, kube: Kube) -> None:
     """Every pass is made by a new operator, without a status: who has which share is read off the routes."""
-    made = Kube(kube.environment, PIPELINE.namespace)
-    definitions = [definition(*one) for one in OTHERS]
+    namespaced_kube = Kube(kube.environment, PIPELINE.namespace)
+    definitions = [definition(*one) for one in FOREIGN_CRDS]
     kube.apply(*definitions)
     for one in definitions:
         eventually(lambda one=one: served(kube, one), 120, "the definition is served")  # type: ignore[misc]
@@ -268,7 +270,7 @@ def test_an_experiment_lives_through_changes_of_hands_and_leaves_nothing_behind(
     fast = {"name": "fast", "weight": 30, "model": {"components": {"denoiser": denoiser}}}
     other = {"name": "other", "weight": 10, "serving": {"image": "s:8"}}
 
-    def wanted(*variants: Object) -> Object:
+    def desired_pipeline(*variants: Object) -> Object:
         rollout: Object = {"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}}
         rollout |= {"experiment": {"variants": list(variants)}} if variants else {}
         document = pipeline(PIPELINE, revision(1))
@@ -276,38 +278,38 @@ def test_an_experiment_lives_through_changes_of_hands_and_leaves_nothing_behind(
 
     async def until(client: ControllerClient, weights: list[int]) -> None:
         deadline = time.monotonic() + 120
-        while sorted(shares(made, "httproute").values()) != weights:
-            assert time.monotonic() < deadline, shares(made, "httproute")
+        while sorted(shares(namespaced_kube, "httproute").values()) != weights:
+            assert time.monotonic() < deadline, shares(namespaced_kube, "httproute")
             await Reconciler(client, SETTINGS, scraper=FakeScraper(GOOD)).reconcile(
                 PipelineKey(PIPELINE.namespace, PIPELINE.name)
             )
-            found = shares(made, "httproute")
+            http_shares = shares(namespaced_kube, "httproute")
             ready = {
                 item["metadata"]["name"].rsplit("-", 1)[1]
-                for item in made.list("deployments")
+                for item in namespaced_kube.list("deployments")
                 if item.get("status", {}).get("readyReplicas")
             }
-            assert sum(found.values()) == 100
-            assert set(found) <= ready
-            assert shares(made, "grpcroute") == found
+            assert sum(http_shares.values()) == 100
+            assert set(http_shares) <= ready
+            assert shares(namespaced_kube, "grpcroute") == http_shares
             await simulate_controllers(client, Pipelines(1, 1))
             await client.write_status(PIPELINE, {"conditions": []})
 
     async def scene(client: ControllerClient, reconciler: Reconciler) -> None:
-        made.apply(wanted())
+        namespaced_kube.apply(desired_pipeline())
         await settle(client, reconciler)
-        [first], jobs, pods = shares(made, "httproute"), job_names(made), await replicas(client)
-        made.apply(wanted(fast, other))
+        [first], jobs, pods = shares(namespaced_kube, "httproute"), job_names(namespaced_kube), await replicas(client)
+        namespaced_kube.apply(desired_pipeline(fast, other))
         await until(client, [10, 30, 60])
-        assert shares(made, "httproute")[first] == 60
-        new = sorted(name.split("-")[0] for name in job_names(made) - jobs)
+        assert shares(namespaced_kube, "httproute")[first] == 60
+        new = sorted(name.split("-")[0] for name in job_names(namespaced_kube) - jobs)
         assert new == ["assemble", "compile", "export", "fetch", "parity"]
-        made.apply(wanted(other))
+        namespaced_kube.apply(desired_pipeline(other))
         await until(client, [10, 90])
-        made.apply(wanted())
+        namespaced_kube.apply(desired_pipeline())
         await settle(client, reconciler)
-        assert shares(made, "httproute") == {first: 100}
+        assert shares(namespaced_kube, "httproute") == {first: 100}
         assert await replicas(client) == pods
-        assert job_names(made) == jobs
+        assert job_names(namespaced_kube) == jobs
 
     run(server, scene)

@@ -38,8 +38,8 @@ def bad(shared_namespace: Kube) -> Kube:
 
 
 def engines_condition(kube: Kube, name: str, reason: str) -> Object | None:
-    found = condition(kube.get("dp", name), "EnginesReady")
-    return found if found.get("reason") == reason else None
+    engines_ready = condition(kube.get("dp", name), "EnginesReady")
+    return engines_ready if engines_ready.get("reason") == reason else None
 
 
 @pytest.mark.usefixtures("ahead")  # begins now, and goes on beside these tests
@@ -93,8 +93,8 @@ def test_an_unreachable_hub_is_waited_for(namespace: Kube, hub_kube: Kube, ahead
         hub_kube.run("rollout", "status", f"deployment/{hub.NAME}", "--timeout=180s")
 
     def fetched() -> bool:
-        found = namespace.get("dp", "shapes") or {}
-        return bool(((found.get("status") or {}).get("source") or {}).get("state") == "Ready")
+        live_pipeline = namespace.get("dp", "shapes") or {}
+        return bool(((live_pipeline.get("status") or {}).get("source") or {}).get("state") == "Ready")
 
     eventually(
         fetched, 300, lambda: f"the checkpoint is fetched after the hub came back\n{describe_namespace(namespace)}"

@@ -46,21 +46,21 @@ def address(kube: Kube) -> str:
     return f"{service['spec']['clusterIP']}:8000"
 
 
-def picture(size: int) -> Request:
+def image_request(size: int) -> Request:
     return Request(prompt="a red circle on a blue background", guidance_scale=GUIDANCE, height=size, width=size)
 
 
 @contextmanager
 def asking(kube: Kube, count: int, pause: float, size: int = SMALL) -> Iterator[Load]:
-    """Users of the pipeline's Service; at the end it is told how many pictures they got."""
-    with users.load([Server(address(kube))] * count, picture(size), 4, pause) as load:
+    """Users of the pipeline's Service; at the end it is told how many images they got."""
+    with users.load([Server(address(kube))] * count, image_request(size), 4, pause) as load:
         yield load
-        LOG.info("%d pictures, %.1f a second, lost: %s", load.answered, load.rate, dict(load.lost))
+        LOG.info("%d images, %.1f a second, lost: %s", load.answered, load.rate, dict(load.lost))
 
 
 @pytest.fixture
 def crowd(served: Kube) -> Iterator[Load]:
-    """As many requests as two processors can answer beside all else; what stays without a picture fails the test."""
+    """As many requests as two processors can answer beside all else; what stays without an image fails the test."""
     with asking(served, count=4, pause=0) as load:
         yield load
     assert not load.lost
@@ -68,7 +68,7 @@ def crowd(served: Kube) -> Iterator[Load]:
 
 @pytest.fixture
 def visitors(served: Kube) -> Iterator[Load]:
-    """A few requests a second, which leaves processors to the builds; none may stay without a picture."""
+    """A few requests a second, which leaves processors to the builds; none may stay without an image."""
     with asking(served, count=2, pause=0.4) as load:
         yield load
     assert not load.lost
@@ -91,14 +91,14 @@ def change_good_spec(kube: Kube, **spec: Any) -> None:  # noqa: ANN401 - fields 
 def target(kube: Kube) -> Object:
     pipeline = kube.get("diffusionpipelines", "shapes")
     assert pipeline is not None
-    (found,) = pipeline["status"]["targets"]
-    return dict(found)
+    (target_status,) = pipeline["status"]["targets"]
+    return dict(target_status)
 
 
 def service(kube: Kube) -> Object:
-    found = kube.get("service", "shapes-cpu")
-    assert found is not None
-    return found
+    traffic_service = kube.get("service", "shapes-cpu")
+    assert traffic_service is not None
+    return traffic_service
 
 
 def stable(kube: Kube) -> str:
@@ -133,9 +133,9 @@ def servers(kube: Kube, revision: str) -> dict[str, int]:
 
 def rejected(kube: Kube) -> str | None:
     """Why the canary of this generation was taken back, once it was."""
-    found = kube.get("diffusionpipelines", "shapes")
-    state = condition(found, "RolloutComplete")
-    now = found is not None and state.get("observedGeneration") == found["metadata"]["generation"]
+    live_pipeline = kube.get("diffusionpipelines", "shapes")
+    state = condition(live_pipeline, "RolloutComplete")
+    now = live_pipeline is not None and state.get("observedGeneration") == live_pipeline["metadata"]["generation"]
     return str(state["message"]) if now and state.get("reason") == "CanaryRejected" else None
 
 
@@ -154,19 +154,19 @@ def refusal(kube: Kube, reason: str, numbers: str = "") -> Iterator[None]:
     """The change in this block is refused for this reason, and told with these numbers."""
     with unharmed(kube):
         yield
-        said = eventually(
+        message = eventually(
             lambda: rejected(kube), CANARY_SECONDS, lambda: f"the canary is taken back\n{describe_namespace(kube)}"
         )
-    LOG.info(said)
-    assert f"{reason}:" in said
+    LOG.info(message)
+    assert f"{reason}:" in message
     assert not numbers or numbers in target(kube)["analysis"]["numbers"]
 
 
 def has_share(kube: Kube) -> bool:
     """The canary of this generation answers requests."""
-    found = service(kube)
-    share = found["metadata"]["annotations"].get("diffusion-operator.io/canary", "")
-    return bool(share) and "diffusion-operator.io/revision" not in found["spec"]["selector"]
+    traffic_service = service(kube)
+    share = traffic_service["metadata"]["annotations"].get("diffusion-operator.io/canary", "")
+    return bool(share) and "diffusion-operator.io/revision" not in traffic_service["spec"]["selector"]
 
 
 def test_a_better_denoiser_is_promoted_without_a_lost_request_and_with_one_new_engine(
@@ -247,22 +247,22 @@ def test_the_demos_users_lose_nothing_when_its_denoiser_with_wrong_colours_is_re
         assert result.end == "refused"
         assert "colours shifted" in " ".join(result.words)
         assert result.sheet.startswith(b"\x89PNG")
-        eventually(lambda: asking.visits().pictures > 0, 300, "the users get pictures")
+        eventually(lambda: asking.visits().pictures > 0, 300, "the users get images")
         assert not asking.visits().error
 
 
 def test_weights_that_are_no_numbers_do_not_get_past_the_build(served: Kube, visitors: Load) -> None:
     """The repository is checked before anything is started from it."""
 
-    def told() -> str:
-        found = served.get("diffusionpipelines", "shapes")
-        state = condition(found, "RepositoryReady")
+    def parity_message() -> str:
+        live_pipeline = served.get("diffusionpipelines", "shapes")
+        state = condition(live_pipeline, "RepositoryReady")
         return str(state["message"]) if state.get("reason") == "ParityFailed" else ""
 
     with unharmed(served):
         change_good_spec(served, model=using("nan"))
-        said = eventually(told, CANARY_SECONDS, lambda: f"the check fails\n{describe_namespace(served)}")
-    assert "not finite" in said
+        message = eventually(parity_message, CANARY_SECONDS, lambda: f"the check fails\n{describe_namespace(served)}")
+    assert "not finite" in message
     assert not visitors.lost
 
 
@@ -279,7 +279,7 @@ def test_a_canary_whose_pods_never_start_is_taken_back(served: Kube, visitors: L
 def test_a_canary_that_nobody_asks_is_never_promoted(served: Kube) -> None:
     with refusal(served, "Inconclusive", "canaryRequests"):
         change_good_spec(served, serving={"env": [{"name": "TESTED", "value": "silence"}]})
-        # Not before: the comparison of pictures has this deadline, too.
+        # Not before: the image comparison has this deadline, too.
         eventually(lambda: has_share(served), CANARY_SECONDS, lambda: f"a share\n{describe_namespace(served)}")
         change(served, rollout={"analysis": {"deadline": "2s"}})
 

@@ -56,13 +56,15 @@ def kube(server: ApiServer) -> Iterator[Kube]:
     programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
     environment = os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}
     with_schema(Kube(environment, "default"))
-    made = Kube(environment, PIPELINE.namespace)
-    made.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": made.namespace}})
+    namespaced_kube = Kube(environment, PIPELINE.namespace)
+    namespaced_kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespaced_kube.namespace}})
     access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    made.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access})
-    yield made
+    namespaced_kube.apply(
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access}
+    )
+    yield namespaced_kube
     for kind in ("dp", "jobs", "deployments", "services", "pods"):
-        made.run("delete", kind, "--all", "--wait=false", "--grace-period=0", "--force")
+        namespaced_kube.run("delete", kind, "--all", "--wait=false", "--grace-period=0", "--force")
 
 
 class Servers:
@@ -111,11 +113,11 @@ class Servers:
 
 @contextmanager
 def metrics() -> Iterator[Servers]:
-    found = Servers()
+    servers = Servers()
     try:
-        yield found
+        yield servers
     finally:
-        found.stop()
+        servers.stop()
 
 
 def want(kube: Kube, image: str, model: int = 1, **rollout: object) -> None:
@@ -161,12 +163,12 @@ def simulate(
 
 def play_pods(kube: Kube) -> None:
     """The pods of every Deployment that is to have some, each ready and at an address of its own."""
-    wanted = {item["metadata"]["name"]: item for item in kube.list("deployments") if item["spec"]["replicas"]}
+    deployments = {item["metadata"]["name"]: item for item in kube.list("deployments") if item["spec"]["replicas"]}
     there = {item["metadata"]["name"] for item in kube.list("pods")}
-    for name in there - set(wanted):
+    for name in there - set(deployments):
         kube.run("delete", "pod", name, "--grace-period=0", "--force")
-    for name in set(wanted) - there:
-        template = wanted[name]["spec"]["template"]
+    for name in set(deployments) - there:
+        template = deployments[name]["spec"]["template"]
         head = {"name": name, "labels": template["metadata"]["labels"]}
         kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": head, "spec": template["spec"]})
         ready = {"type": "Ready", "status": "True"}
@@ -174,7 +176,7 @@ def play_pods(kube: Kube) -> None:
         kube.run("patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
 
 
-def found(kube: Kube) -> Object:
+def live_pipeline(kube: Kube) -> Object:
     return kube.get("dp", PIPELINE.name) or {}
 
 
@@ -182,8 +184,11 @@ def says(kube: Kube, kind: str, reason: str) -> Callable[[], bool]:
     """The condition has this reason for the generation of now."""
 
     def check() -> bool:
-        state = condition(found(kube), kind)
-        return (state.get("reason"), state.get("observedGeneration")) == (reason, found(kube)["metadata"]["generation"])
+        state = condition(live_pipeline(kube), kind)
+        return (state.get("reason"), state.get("observedGeneration")) == (
+            reason,
+            live_pipeline(kube)["metadata"]["generation"],
+        )
 
     return check
 
@@ -191,8 +196,12 @@ def says(kube: Kube, kind: str, reason: str) -> Callable[[], bool]:
 def stable(kube: Kube) -> dict[str, str]:
     """Each target's stable revision, as live traffic says."""
     services = kube.list("services", naming.TARGET)
-    notes = {one["metadata"]["name"]: one["metadata"].get("annotations", {}) for one in services}
-    return {name: said[naming.STABLE] for name, said in notes.items() if naming.STABLE in said}
+    annotations_by_service = {one["metadata"]["name"]: one["metadata"].get("annotations", {}) for one in services}
+    return {
+        name: annotations[naming.STABLE]
+        for name, annotations in annotations_by_service.items()
+        if naming.STABLE in annotations
+    }
 
 
 def scales(kube: Kube) -> dict[str, int]:
@@ -210,14 +219,14 @@ def test_what_does_not_compile_on_one_of_two_gpu_products_starts_on_neither(serv
     # The other product's engines and repository get finished meanwhile; still nothing starts.
     for _ in range(4):
         simulate(server, kube, iter([False, True]).__next__, broken=A100)
-    state = condition(found(kube), "EnginesReady")
+    state = condition(live_pipeline(kube), "EnginesReady")
     assert A100 in state["message"]
     assert "no implementation" in state["message"]
     assert (stable(kube), scales(kube)) == (before, pods)
-    assert condition(found(kube), "Available")["status"] == "True"
+    assert condition(live_pipeline(kube), "Available")["status"] == "True"
     want(kube, "s:1", 3, targets=TARGETS)
-    with metrics() as told:
-        simulate(server, kube, ready, MetricsScraper(told.port))
+    with metrics() as servers:
+        simulate(server, kube, ready, MetricsScraper(servers.port))
     assert not set(stable(kube).values()) & set(before.values())
 
 
@@ -226,20 +235,23 @@ def test_while_no_metrics_come_a_canary_is_held_and_at_the_deadline_taken_back(s
     want(kube, "s:1")
     simulate(server, kube, ready)
     before = stable(kube)
-    with metrics() as told:
-        port = told.port
+    with metrics() as servers:
+        port = servers.port
     want(kube, "s:2")
     simulate(
-        server, kube, lambda: "did not report their metrics" in str(found(kube).get("status")), MetricsScraper(port)
+        server,
+        kube,
+        lambda: "did not report their metrics" in str(live_pipeline(kube).get("status")),
+        MetricsScraper(port),
     )
     assert stable(kube) == before
-    assert found(kube)["status"]["summary"]["canary"] == "50% Inconclusive"
+    assert live_pipeline(kube)["status"]["summary"]["canary"] == "50% Inconclusive"
     want(kube, "s:2", analysis={**ANALYSIS, "deadline": "1s"})
     simulate(server, kube, says(kube, "RolloutComplete", "CanaryRejected"), MetricsScraper(port))
-    assert "Inconclusive: No verdict within 1 seconds" in condition(found(kube), "RolloutComplete")["message"]
+    assert "Inconclusive: No verdict within 1 seconds" in condition(live_pipeline(kube), "RolloutComplete")["message"]
     assert stable(kube) == before
     simulate(server, kube, lambda: sorted(scales(kube).values()) == [0, 1], MetricsScraper(port))
     want(kube, "s:3")
-    with metrics() as told:
-        simulate(server, kube, ready, MetricsScraper(told.port))
+    with metrics() as servers:
+        simulate(server, kube, ready, MetricsScraper(servers.port))
     assert stable(kube) != before

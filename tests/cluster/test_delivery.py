@@ -122,11 +122,13 @@ def test_images_are_named_by_digest_where_one_is_given(rendered: dict[str, Path]
 
 
 def test_a_namespaced_operator_has_no_rights_outside_of_its_namespaces(rendered: dict[str, Path]) -> None:
-    found = objects(rendered["namespaced"].read_text())
-    mine = [item for item in found if item["kind"].endswith("Binding")]
-    assert {item["kind"] for item in mine} == {"RoleBinding"}
-    assert {item["metadata"]["namespace"] for item in mine} == {"studio", "lab", NAMESPACE}
-    accounts = [item for item in found if item["kind"] == "ServiceAccount" and item["metadata"]["namespace"] == "lab"]
+    manifests = objects(rendered["namespaced"].read_text())
+    bindings = [item for item in manifests if item["kind"].endswith("Binding")]
+    assert {item["kind"] for item in bindings} == {"RoleBinding"}
+    assert {item["metadata"]["namespace"] for item in bindings} == {"studio", "lab", NAMESPACE}
+    accounts = [
+        item for item in manifests if item["kind"] == "ServiceAccount" and item["metadata"]["namespace"] == "lab"
+    ]
     assert {item["metadata"]["name"]: item["automountServiceAccountToken"] for item in accounts} == {
         "diffusion-build": False,
         "diffusion-serving": False,
@@ -150,9 +152,9 @@ def test_an_upgrade_from_the_previous_chart_changes_no_setting_and_so_no_server_
 
 def test_policies_and_monitors_name_the_labels_and_ports_that_pods_have(rendered: dict[str, Path]) -> None:
     monitors = [item for item in objects(rendered["monitored"].read_text()) if item["kind"] == "PodMonitor"]
-    found = objects(rendered["closed network"].read_text()) + monitors
+    manifests = objects(rendered["closed network"].read_text()) + monitors
     serving = {naming.MANAGED_BY: naming.MANAGER, naming.ROLE: naming.SERVING}
-    by_name = {(item["kind"], item["metadata"]["name"]): item["spec"] for item in found if "spec" in item}
+    by_name = {(item["kind"], item["metadata"]["name"]): item["spec"] for item in manifests if "spec" in item}
     servers = by_name["NetworkPolicy", "diffusion-serving"]
     assert servers["podSelector"]["matchLabels"] == serving
     requests, metrics = servers["ingress"]
@@ -188,12 +190,12 @@ def test_what_is_made_from_the_chart_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("folder", ["base", "overlays/high-availability", "overlays/private-registry"])
 def test_kustomize_makes_what_the_api_server_takes(kube: Kube, folder: str) -> None:
-    made = list(yaml.safe_load_all(kube.run("kustomize", str(ROOT / "deploy/kustomize" / folder))))
-    known = [item for item in made if item["kind"] not in allowlist.NO_SCHEMA]
-    document = yaml.safe_dump_all(known)
+    manifests = list(yaml.safe_load_all(kube.run("kustomize", str(ROOT / "deploy/kustomize" / folder))))
+    with_schema = [item for item in manifests if item["kind"] not in allowlist.NO_SCHEMA]
+    document = yaml.safe_dump_all(with_schema)
     arguments = ["apply", *ARGO, "--dry-run=server", "--validate=strict", "-f", "-"]
-    assert len(kube.run(*arguments, stdin=document).splitlines()) == len(known)
-    [operator] = [item for item in made if item["kind"] == "Deployment"]
+    assert len(kube.run(*arguments, stdin=document).splitlines()) == len(with_schema)
+    [operator] = [item for item in manifests if item["kind"] == "Deployment"]
     assert operator["spec"]["replicas"] == (2 if "high" in folder else 1)
 
 
@@ -209,9 +211,11 @@ def test_the_workflows_are_valid_and_pin_what_they_use() -> None:
 def difference(kube: Kube, *arguments: str) -> str:
     """What kubectl diff says; empty when there is nothing to do."""
     command = ["kubectl", "--namespace", kube.namespace, "diff", *arguments]
-    done = subprocess.run(command, env=dict(kube.environment), capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode in (0, 1), done.stderr
-    return done.stdout
+    process = subprocess.run(
+        command, env=dict(kube.environment), capture_output=True, text=True, check=False, timeout=120
+    )
+    assert process.returncode in (0, 1), process.stderr
+    return process.stdout
 
 
 def test_the_installation_applied_again_changes_nothing(kube: Kube) -> None:
@@ -224,21 +228,24 @@ def test_a_pipeline_applied_again_changes_nothing(kube: Kube, tmp_path: Path, ho
     name = "twice-by-server" if how else "twice-by-client"
     file.write_text(json.dumps(example(name)))
     eventually(lambda: kube.run("apply", *how, "-f", str(file)), 60, "the definition is served")
-    said = {"conditions": [], "observedGeneration": 1}
-    kube.run("patch", "dp", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": said}))
-    before = kept(kube, name)
+    status = {"conditions": [], "observedGeneration": 1}
+    kube.run("patch", "dp", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+    before = object_version(kube, name)
     kube.run("apply", *how, "-f", str(file))
-    assert kept(kube, name) == before
+    assert object_version(kube, name) == before
     assert difference(kube, *how, "-f", str(file)) == ""
     changed = example(name, suspend=True)
     file.write_text(json.dumps(changed))
     assert "suspend: true" in difference(kube, *how, "-f", str(file))
 
 
-def kept(kube: Kube, name: str) -> Object:
-    found = kube.get("dp", name)
-    assert found is not None
-    return {"generation": found["metadata"]["generation"], "version": found["metadata"]["resourceVersion"]}
+def object_version(kube: Kube, name: str) -> Object:
+    live_pipeline = kube.get("dp", name)
+    assert live_pipeline is not None
+    return {
+        "generation": live_pipeline["metadata"]["generation"],
+        "version": live_pipeline["metadata"]["resourceVersion"],
+    }
 
 
 def test_the_examples_for_gitops_point_at_what_exists() -> None:

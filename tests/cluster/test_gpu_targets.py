@@ -104,18 +104,18 @@ def jobs(kube: Kube, stage: str, sku: str = "") -> list[Object]:
     return kube.list("jobs", f"{naming.STAGE}={stage}" + (f",{naming.TARGET}={sku}" if sku else ""))
 
 
-def let_go(found: list[Object]) -> list[Object]:
-    unfinished = [job for job in found if not job.get("status", {}).get("conditions")]
+def let_go(jobs_of_stage: list[Object]) -> list[Object]:
+    unfinished = [job for job in jobs_of_stage if not job.get("status", {}).get("conditions")]
     return [job for job in unfinished if not job["spec"].get("suspend")]
 
 
-def finish(kube: Kube, found: list[Object]) -> None:
+def finish(kube: Kube, jobs_of_stage: list[Object]) -> None:
     """The Jobs succeed; the result goes where the operator keeps it, since there are no pods to say it."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     ended = {"status": "True", "lastTransitionTime": now, "reason": "CompletionsReached", "message": ""}
     conditions = [{"type": kind, **ended} for kind in ("SuccessCriteriaMet", "Complete")]
     status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": conditions}
-    for job in found:
+    for job in jobs_of_stage:
         name = job["metadata"]["name"]
         kube.run("annotate", "job", name, f"{naming.RESULT}={json.dumps(result_of(job))}")
         patch = json.dumps({"status": status})
@@ -160,21 +160,21 @@ def compiling(server: ApiServer, kube: Kube) -> Kube:
 
 
 def test_one_job_of_each_gpu_product_is_let_go_and_the_others_queue(compiling: Kube) -> None:
-    for sku, wanted in ((SKU, 1), ("NVIDIA-A100-SXM4-80GB", 1), ("cpu", 4)):
+    for sku, expected in ((SKU, 1), ("NVIDIA-A100-SXM4-80GB", 1), ("cpu", 4)):
         assert len(jobs(compiling, "compile", sku)) == 4
-        assert len(let_go(jobs(compiling, "compile", sku))) == wanted, sku
+        assert len(let_go(jobs(compiling, "compile", sku))) == expected, sku
 
 
 def test_what_is_waited_for_is_told_with_the_number_of_nodes(server: ApiServer, compiling: Kube) -> None:
     waits = {"1 node has NVIDIA-L4, 0 free", "0 nodes have NVIDIA-A100-SXM4-80GB"}
 
-    def told() -> Object | None:
+    def waiting_condition() -> Object | None:
         """The condition once it names both products: the scheduler judges one pod after the other."""
         reconcile(server)
         state = condition(compiling.get("dp", "shapes"), "EnginesReady")
         return state if all(text in state.get("message", "") for text in waits) else None
 
-    state = eventually(told, 180, lambda: str(condition(compiling.get("dp", "shapes"), "EnginesReady")))
+    state = eventually(waiting_condition, 180, lambda: str(condition(compiling.get("dp", "shapes"), "EnginesReady")))
     assert state["reason"] == "WaitingForGPU"
     assert state["message"].startswith("Since 2")
     skus = (compiling.get("dp", "shapes") or {})["status"]["components"]
@@ -211,11 +211,11 @@ CLAIMED = {"name": "claimed", "gpu": {"product": "NVIDIA-H200", "resourceClaimTe
 def offer(kube: Kube) -> None:
     """The class and the template that an administrator makes for GPUs of a driver."""
     api = {"apiVersion": "resource.k8s.io/v1"}
-    ours = {"cel": {"expression": f"device.driver == '{DRIVER}'"}}
+    driver_selector = {"cel": {"expression": f"device.driver == '{DRIVER}'"}}
     product = {"cel": {"expression": f"device.attributes['{DRIVER}'].productName == 'NVIDIA-H200'"}}
     request = {"name": "gpu", "exactly": {"deviceClassName": DRIVER, "selectors": [product]}}
     kube.apply(
-        {**api, "kind": "DeviceClass", "metadata": {"name": DRIVER}, "spec": {"selectors": [ours]}},
+        {**api, "kind": "DeviceClass", "metadata": {"name": DRIVER}, "spec": {"selectors": [driver_selector]}},
         {
             **api,
             "kind": "ResourceClaimTemplate",
@@ -237,14 +237,14 @@ def make_claims(kube: Kube, name: str) -> None:
     """The claims that the controller manager would make for a pod."""
     pod = kube.get("pod", name) or {}
     owner = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod["metadata"]["uid"], "controller": True}
-    made = []
-    for wanted in pod["spec"]["resourceClaims"]:
-        template = kube.get("resourceclaimtemplate", wanted["resourceClaimTemplateName"]) or {}
-        head = {"name": f"{name}-{wanted['name']}", "ownerReferences": [owner]}
+    claim_statuses = []
+    for pod_claim in pod["spec"]["resourceClaims"]:
+        template = kube.get("resourceclaimtemplate", pod_claim["resourceClaimTemplateName"]) or {}
+        head = {"name": f"{name}-{pod_claim['name']}", "ownerReferences": [owner]}
         claim = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": head}
         kube.apply(claim | {"spec": template["spec"]["spec"]})
-        made.append({"name": wanted["name"], "resourceClaimName": head["name"]})
-    patch = json.dumps({"status": {"resourceClaimStatuses": made}})
+        claim_statuses.append({"name": pod_claim["name"], "resourceClaimName": head["name"]})
+    patch = json.dumps({"status": {"resourceClaimStatuses": claim_statuses}})
     kube.run("patch", "pod", name, "--subresource=status", "--type=merge", "-p", patch)
 
 
@@ -262,12 +262,12 @@ def test_a_gpu_by_claim_is_waited_for_and_taken_where_a_driver_has_it(server: Ap
     pod = add_pod(compiling, job)
     make_claims(compiling, pod)
 
-    def told() -> bool:
+    def is_waiting() -> bool:
         reconcile(server, "claims")
         state = condition(compiling.get("dp", "claims"), "EnginesReady")
         return state["reason"] == "WaitingForGPU" and "claims of one-h200" in state["message"]
 
-    eventually(told, 180, lambda: str(compiling.get("dp", "claims")))
+    eventually(is_waiting, 180, lambda: str(compiling.get("dp", "claims")))
     assert node_of(compiling, pod) == ""
     publish(compiling, "dra-1", "NVIDIA-H200")
     eventually(lambda: node_of(compiling, pod) == "dra-1", 180, lambda: str(compiling.get("pod", pod)))
@@ -353,5 +353,5 @@ def test_what_can_be_served_is_accepted(kube: Kube, case: str) -> None:
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_served_is_refused_with_the_reason(kube: Kube, case: str) -> None:
-    spec, said = REFUSED[case]
-    assert said in answer(kube, pipeline("wrong", **spec))
+    spec, message = REFUSED[case]
+    assert message in answer(kube, pipeline("wrong", **spec))

@@ -36,5 +36,5 @@ def test_operator_job_pods_and_kubelet_may_be_killed_at_any_stage(
         killed.append(pod["metadata"]["name"])
     wait_ready(namespace)
     assert end_state(namespace) == built.end_state
-    left = {pod["metadata"]["name"] for pod in namespace.list("pods")}
-    assert not left & set(killed)
+    remaining = {pod["metadata"]["name"] for pod in namespace.list("pods")}
+    assert not remaining & set(killed)

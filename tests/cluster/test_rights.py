@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from diffusion_operator.kube_client import connect
-from tests.support.cluster.audit import Right, asked, granted, table
-from tests.support.cluster.definitions import OTHERS, definition, established
+from tests.support.cluster.audit import Right, granted, read_requests, table
+from tests.support.cluster.definitions import FOREIGN_CRDS, definition, established
 from tests.support.cluster.kube import Kube, Object, condition, eventually
 from tests.support.cluster.operator_process import operator_process
 from tests.support.cluster.pipelines import ready
@@ -36,19 +36,19 @@ KEDA = {"serverAddress": "http://prometheus:9090"}
 
 def chart_roles() -> list[Object]:
     """Of the operator; the roles for people are not its own."""
-    found = [item for item in objects(render(IMAGES)) if item["metadata"]["name"] == ROLES.get(item["kind"])]
-    assert len(found) == len(ROLES)
-    return found
+    roles = [item for item in objects(render(IMAGES)) if item["metadata"]["name"] == ROLES.get(item["kind"])]
+    assert len(roles) == len(ROLES)
+    return roles
 
 
 def binding(role: Object) -> Object:
     """Gives the role to the operator's user."""
     kind, head = role["kind"], role["metadata"]
-    made = {"name": head["name"], **({"namespace": NAMESPACE} if kind == "Role" else {})}
+    metadata = {"name": head["name"], **({"namespace": NAMESPACE} if kind == "Role" else {})}
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": f"{kind}Binding",
-        "metadata": made,
+        "metadata": metadata,
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": head["name"]},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}],
     }
@@ -75,7 +75,7 @@ def kube(server: ApiServer) -> Kube:
         kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     roles = chart_roles()
     Kube(kube.environment, NAMESPACE).apply(*roles, *map(binding, roles))
-    definitions = [definition(*one) for one in OTHERS]
+    definitions = [definition(*one) for one in FOREIGN_CRDS]
     kube.apply(*definitions)
     for one in definitions:
         eventually(lambda one=one: established(kube, one), SECONDS, "the definition is served")  # type: ignore[misc]
@@ -123,9 +123,9 @@ def test_a_full_life_is_possible_with_the_rights_that_the_chart_grants(
         own["metadata"]["name"], own["spec"]["storage"] = "own", {"size": "1Gi"}
         kube.apply(own)
         eventually(lambda: kube.get("pvc", "own-store"), SECONDS, "the operator makes a claim")
-    seen = asked([log], USER)
-    assert not seen.refused, (tmp_path / "operator.log").read_text()[-3000:]
-    assert len(seen.used) > 20
+    api_requests = read_requests([log], USER)
+    assert not api_requests.refused, (tmp_path / "operator.log").read_text()[-3000:]
+    assert len(api_requests.used) > 20
 
 
 def operators_logs() -> list[Path]:
@@ -138,8 +138,8 @@ def whole(session: pytest.Session) -> bool:
     """True when nothing was left out of this run."""
     here = Path(__file__).parent
     collected = {Path(item.path) for item in session.items}
-    chosen = session.config.option.keyword or session.config.option.markexpr or session.testsfailed
-    return not chosen and collected >= set(here.glob("test_*.py"))
+    is_filtered = session.config.option.keyword or session.config.option.markexpr or session.testsfailed
+    return not is_filtered and collected >= set(here.glob("test_*.py"))
 
 
 def test_nothing_is_granted_that_is_not_used_and_nothing_used_that_is_not_granted(
@@ -147,7 +147,7 @@ def test_nothing_is_granted_that_is_not_used_and_nothing_used_that_is_not_grante
 ) -> None:
     """All of it is compared only when the whole suite ran; otherwise there are uses that nobody saw."""
     rights = granted(chart_roles())
-    in_cluster, alone = asked(operators_logs(), OPERATOR), asked([log], USER)
+    in_cluster, alone = read_requests(operators_logs(), OPERATOR), read_requests([log], USER)
     used = in_cluster.used | alone.used
     record_property("rights of the operator", table(rights, used))
     assert not in_cluster.refused | alone.refused

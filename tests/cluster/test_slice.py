@@ -1,4 +1,4 @@
-"""From `kubectl apply` to a picture, and back to nothing. The tests of this file share one pipeline, in order."""
+"""From `kubectl apply` to an image, and back to nothing. The tests of this file share one pipeline, in order."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def fingerprints(kube: Kube) -> Object:
 
 
 def test_another_scheduler_compiles_nothing_and_replaces_the_server(cluster: Cluster, served: Kube) -> None:
-    before, picture = fingerprints(served), draw(cluster, served, 4)
+    before, image = fingerprints(served), draw(cluster, served, 4)
     served.run("patch", "dp", "shapes", "--type=merge", "-p", '{"spec":{"scheduler":{"type":"Euler"}}}')
     wait_ready(served)
     after = fingerprints(served)
@@ -105,21 +105,21 @@ def test_another_scheduler_compiles_nothing_and_replaces_the_server(cluster: Clu
     assert sorted(name.split("-")[0] for name in new_jobs) == ["assemble", "parity"]
     assert len(after["deployments"]) == 1
     assert after["deployments"].keys() != before["deployments"].keys()
-    assert draw(cluster, served, 4) != picture
+    assert draw(cluster, served, 4) != image
 
     served.run("patch", "dp", "shapes", "--type=merge", "-p", '{"spec":{"scheduler":{"type":"DDIM"}}}')
     wait_ready(served)
-    assert draw(cluster, served, 4) == picture
+    assert draw(cluster, served, 4) == image
 
 
-def test_a_killed_server_comes_back_with_the_same_pictures(cluster: Cluster, served: Kube) -> None:
-    state, picture = end_state(served), draw(cluster, served, 4)
+def test_a_killed_server_comes_back_with_the_same_images(cluster: Cluster, served: Kube) -> None:
+    state, image = end_state(served), draw(cluster, served, 4)
     (pod,) = serving_pods(served)
     served.run("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
     eventually(lambda: replaced(served, pod["metadata"]["uid"]), 300, "the Deployment makes a new pod")
     wait_ready(served)
     assert end_state(served) == state
-    assert draw(cluster, served, 4) == picture
+    assert draw(cluster, served, 4) == image
 
 
 def leaving(kube: Kube) -> bool:
@@ -150,14 +150,14 @@ def test_a_rolling_restart_under_load_loses_no_request(served: Kube) -> None:
     request = Request(prompt=PROMPT, seed=7, guidance_scale=GUIDANCE)
     users = [Server(f"{address}:8000"), Server(f"{address}:8001", "grpc")]
     with load(users, request, 4) as asking:
-        eventually(lambda: asking.answered >= BEFORE_AND_AFTER, 300, lambda: f"pictures come: {asking}")
+        eventually(lambda: asking.answered >= BEFORE_AND_AFTER, 300, lambda: f"images come: {asking}")
         served.run("rollout", "restart", "deployment", "-l", "diffusion-operator.io/pipeline=shapes")
         eventually(
             lambda: replaced(served, before["metadata"]["uid"]), 300, lambda: f"a new pod\n{describe_namespace(served)}"
         )
         eventually(lambda: not leaving(served), 300, lambda: f"the old pod is gone\n{describe_namespace(served)}")
         count = asking.answered
-        eventually(lambda: asking.answered >= count + BEFORE_AND_AFTER, 300, lambda: f"pictures come: {asking}")
+        eventually(lambda: asking.answered >= count + BEFORE_AND_AFTER, 300, lambda: f"images come: {asking}")
     assert not asking.lost
     wait_ready(served)
 

@@ -70,8 +70,8 @@ def problem(rules: Path, case: Case) -> str:
     file = rules.with_name("test.yaml")
     file.write_text(yaml.safe_dump({"rule_files": [str(rules)], "evaluation_interval": case.interval, "tests": [test]}))
     command = [str(programs(PROMETHEUS) / "promtool"), "test", "rules", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    return f"{done.stdout}{done.stderr}" if done.returncode else ""
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return f"{process.stdout}{process.stderr}" if process.returncode else ""
 
 
 def not_ready_alerts(*pipelines: str) -> tuple[tuple[dict[str, str], str], ...]:

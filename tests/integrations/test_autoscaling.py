@@ -12,7 +12,7 @@ import yaml
 from tests.support.cluster.kube import Kube, Object, condition, eventually
 from tests.support.cluster.pipelines import describe_namespace, example, wait_ready
 from tests.support.integrations.keda import keda
-from tests.support.integrations.load import ASKED, Front, clients, front
+from tests.support.integrations.load import REQUESTS_METRIC, Front, clients, front
 from tests.support.integrations.prometheus import Prometheus, prometheus
 from tests.support.paths import ROOT
 
@@ -45,8 +45,8 @@ class Scaled:
     @property
     def deployment(self) -> Object:
         """The only Deployment."""
-        (found,) = self.kube.list("deployments")
-        return found
+        (server_deployment,) = self.kube.list("deployments")
+        return server_deployment
 
     def wait_pods(self, count: int) -> None:
         """Wait until so many pods are wanted, and all of them and no others answer."""
@@ -78,7 +78,7 @@ class Scaled:
 def scaling(address: str, fewest: int) -> Object:
     """spec.targets[].autoscaling, quick enough for a test."""
     calm = {"stabilizationWindowSeconds": 15}
-    asks = f"sum(rate({ASKED}[10s]))"
+    asks = f"sum(rate({REQUESTS_METRIC}[10s]))"
     quick = {"activationQuery": asks, "pollingIntervalSeconds": 2, "cooldownPeriodSeconds": 10}
     return {
         "minReplicas": fewest,
@@ -102,7 +102,7 @@ def scaled(shared_namespace: Kube, tmp_path_factory: pytest.TempPathFactory) -> 
         assert service is not None
         url = f"{service['spec']['clusterIP']}:8000"
         # kube-proxy looks at most once a second, so that a Service answers up to that much later than its pod is ready.
-        counter.first_picture(url, ROUTING_SECONDS)
+        counter.seconds_to_first_image(url, ROUTING_SECONDS)
         yield Scaled(kube, counter, metrics, url)
         # While KEDA runs, which has to let go of its object.
         kube.delete("dp", "shapes")
@@ -170,7 +170,7 @@ def test_nobody_asks_so_no_pod_runs_and_the_first_request_brings_one_back(
     scaled.wait_pods(0)
     state = wait_ready(scaled.kube, deadline=60)
     assert "zero" in condition(state, "Available")["message"]
-    seconds = scaled.front.first_picture(scaled.url, SECONDS)
+    seconds = scaled.front.seconds_to_first_image(scaled.url, SECONDS)
     record_testsuite_property("cold_start_seconds", round(seconds, 1))
     scaled.wait_pods(1)
     scaled.wait_pods(0)
@@ -186,4 +186,4 @@ def test_a_suspended_pipeline_has_no_autoscaler_and_no_pods_whoever_asks(scaled:
     scaled.wait_pods(0)
     assert scaled.front.ask(scaled.url, steps=4) is None
     patch_suspend("false")
-    scaled.front.first_picture(scaled.url, SECONDS)
+    scaled.front.seconds_to_first_image(scaled.url, SECONDS)

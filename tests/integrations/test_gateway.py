@@ -62,15 +62,15 @@ class Door:
         self._apply(TrafficSplit(STABLE, by_pods=False, variants=shares), USER)
 
     def _apply(self, split: TrafficSplit, user_header: str | None, **traffic: object) -> None:
-        wanted = Traffic.model_validate({"gateway": {"name": NAME}, **traffic})
+        traffic_spec = Traffic.model_validate({"gateway": {"name": NAME}, **traffic})
         targets = {"cpu": route.RouteTarget(split, 1)}
-        for one in route.routes(Owner("shapes", self.kube.namespace, "none"), wanted, targets, user_header):
+        for one in route.routes(Owner("shapes", self.kube.namespace, "none"), traffic_spec, targets, user_header):
             del one["metadata"]["ownerReferences"]  # no pipeline stands behind it here
             self.kube.apply(one)
         for kind in route.KINDS:
-            eventually(lambda kind=kind: self._taken(kind), 60, lambda kind=kind: self._story(kind))  # type: ignore[misc]
+            eventually(lambda kind=kind: self._is_accepted(kind), 60, lambda kind=kind: self._story(kind))  # type: ignore[misc]
 
-    def _taken(self, kind: str) -> bool:
+    def _is_accepted(self, kind: str) -> bool:
         live = self.kube.get(kind, "shapes") or {}
         conditions = [c for parent in live.get("status", {}).get("parents", []) for c in parent["conditions"]]
         current = [c for c in conditions if c["observedGeneration"] == live["metadata"]["generation"]]

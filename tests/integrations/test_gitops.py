@@ -52,8 +52,8 @@ class Studio:
     @property
     def target(self) -> Object:
         """Status of the only target."""
-        found: list[Object] = self.live.get("status", {}).get("targets") or [{}]
-        return found[0]
+        target_statuses: list[Object] = self.live.get("status", {}).get("targets") or [{}]
+        return target_statuses[0]
 
     def wait(self, probe: Callable[[], object], what: str) -> None:
         """Play Jobs and pods until it is so."""
@@ -94,7 +94,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
             yield Studio(server, kube, repository, running)
 
 
-def wanted(**components: Object) -> Object:
+def pipeline_manifest(**components: Object) -> Object:
     """The file in git."""
     document = copy.deepcopy(pipeline(PIPELINE, revision(1)))
     del document["metadata"]["namespace"]
@@ -105,7 +105,7 @@ def wanted(**components: Object) -> Object:
 
 
 def test_a_commit_makes_a_pipeline_and_the_next_look_finds_no_difference(studio: Studio) -> None:
-    commit = studio.repository.commit(FILE, wanted())
+    commit = studio.repository.commit(FILE, pipeline_manifest())
     own = f"DiffusionPipeline/{PIPELINE.name}"
     assert studio.engine.synced(commit) == [f"{own} Synced"]
     studio.engine.wait_unchanged(commit)
@@ -118,14 +118,14 @@ def test_a_commit_makes_a_pipeline_and_the_next_look_finds_no_difference(studio:
 def test_a_commit_with_another_unet_builds_one_engine_and_starts_a_canary(studio: Studio) -> None:
     stable, before = studio.target["stableRevision"], studio.builds()
     unet = {"source": {"huggingFace": {"repo": "demo/few-steps", "revision": revision(2)}}}
-    commit = studio.repository.commit(FILE, wanted(denoiser=unet))
+    commit = studio.repository.commit(FILE, pipeline_manifest(denoiser=unet))
     assert studio.engine.synced(commit)
     studio.wait(lambda: studio.target.get("canaryWeight"), "a canary has requests")
     studio.engine.wait_unchanged(commit)
     assert studio.target["stableRevision"] == stable != studio.target["canaryRevision"]
     assert condition(studio.live, "RolloutComplete")["reason"] == "CanaryProgressing"
-    made = sorted(name.rsplit("-", 1)[0] for name in studio.builds() - before)
-    assert made == ["assemble", "compare", "compile-denoiser", "export-denoiser", "fetch", "parity"]
+    stages = sorted(name.rsplit("-", 1)[0] for name in studio.builds() - before)
+    assert stages == ["assemble", "compare", "compile-denoiser", "export-denoiser", "fetch", "parity"]
 
 
 def test_git_revert_takes_the_canary_back_before_anything_is_built(studio: Studio) -> None:
@@ -143,10 +143,10 @@ def test_what_somebody_changes_by_hand_is_put_back(studio: Studio) -> None:
     change = {"spec": {"model": {"source": {"huggingFace": {"revision": revision(3)}}}}}
     studio.kube.run("patch", "dp", PIPELINE.name, "--type=merge", "-p", json.dumps(change))
 
-    def found() -> str:
+    def live_revision() -> str:
         return str(studio.live["spec"]["model"]["source"]["huggingFace"]["revision"])
 
-    eventually(lambda: found() == revision(1), SECONDS, studio.engine.output_tail)
+    eventually(lambda: live_revision() == revision(1), SECONDS, studio.engine.output_tail)
 
 
 def test_a_file_that_is_removed_takes_the_pipeline_with_it_and_nothing_else(studio: Studio) -> None:

@@ -101,11 +101,11 @@ def gpu_nodes(folder: Path) -> Iterator[None]:
         nodes(folder, usual)
 
 
-def nodes(folder: Path, wanted: list[Object]) -> None:
+def nodes(folder: Path, entries: list[Object]) -> None:
     file = folder / "nodes.yaml"
-    file.write_text(yaml.safe_dump({"nodes": wanted}))
-    done = run_devcluster("up", "--nodes", str(file))
-    assert done.returncode == 0, done.stderr
+    file.write_text(yaml.safe_dump({"nodes": entries}))
+    process = run_devcluster("up", "--nodes", str(file))
+    assert process.returncode == 0, process.stderr
 
 
 @pytest.fixture(scope="module")
@@ -155,5 +155,5 @@ def test_the_cpu_serves_beside_it(cluster: Cluster, compiled: Kube) -> None:
 
     eventually(serves, 300, lambda: describe_namespace(compiled))
     with port_forward(cluster.tools, "shapes-cpu", compiled.namespace) as url:
-        picture = generate(url, 20, Request(prompt=PROMPT, seed=7, guidance_scale=GUIDANCE))
-    assert judge(np.asarray(Image.open(io.BytesIO(picture))), PROMPT).both
+        image = generate(url, 20, Request(prompt=PROMPT, seed=7, guidance_scale=GUIDANCE))
+    assert judge(np.asarray(Image.open(io.BytesIO(image))), PROMPT).both

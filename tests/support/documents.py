@@ -23,7 +23,7 @@ _JOINTS = {"&&", "||", "|", ";", "&"}
 # What `uv run` runs, behind its own options.
 _AFTER_UV_RUN = {"python", "diffusion-operator", "diffusion-builder", "pre-commit"}
 # Our own programs are looked for in running text, too.
-_OURS = ("diffusion-operator ", "diffusion-builder ", "make ", "python -m ", "python examples/")
+_PROJECT_PROGRAMS = ("diffusion-operator ", "diffusion-builder ", "make ", "python -m ", "python examples/")
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,16 @@ def _filled(match: re.Match[str]) -> str:
 def commands() -> list[Command]:
     """What `console` blocks say after `$`, and our own programs where the text names them."""
     typed = [
-        found for block in in_language("console") for line in _typed(block.text) for found in split(line, block.where)
+        command
+        for block in in_language("console")
+        for line in _typed(block.text)
+        for command in split(line, block.where)
     ]
     return typed + [
         Command(str(document.relative_to(ROOT)), one.words, one.variables, whole=False)
         for document in documents()
         for code in _INLINE.findall(_FENCE.sub("", document.read_text()))
-        if code.startswith(_OURS)
+        if code.startswith(_PROJECT_PROGRAMS)
         for one in split(code, "")
     ]
 
@@ -108,7 +111,7 @@ def _typed(text: str) -> Iterator[str]:
 
 def split(line: str, where: str) -> list[Command]:
     """The simple commands of a shell line, also those inside of `$(...)`; brackets of a synopsis are left out."""
-    nested = [found for inner in re.findall(r"\$\(([^()]*)\)", line) for found in split(inner, where)]
+    nested = [command for inner in re.findall(r"\$\(([^()]*)\)", line) for command in split(inner, where)]
     plain = re.sub(r"\.\.\.|…|[\[\]]", " ", fill(line))
     lexer = shlex.shlex(plain, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
@@ -118,9 +121,9 @@ def split(line: str, where: str) -> list[Command]:
 
 def _command(where: str, words: Sequence[str], *, whole: bool) -> Command:
     variables = []
-    rest = [word for word in words if word not in {">", "<", ">>"}]
-    while rest and _ASSIGNMENT.fullmatch(rest[0]):
-        variables.append(rest.pop(0).partition("=")[0])
-    if rest[:2] == ["uv", "run"]:
-        rest = rest[min(at for at, word in enumerate(rest) if word in _AFTER_UV_RUN) :]
-    return Command(where, tuple(rest), tuple(variables), whole)
+    arguments = [word for word in words if word not in {">", "<", ">>"}]
+    while arguments and _ASSIGNMENT.fullmatch(arguments[0]):
+        variables.append(arguments.pop(0).partition("=")[0])
+    if arguments[:2] == ["uv", "run"]:
+        arguments = arguments[min(at for at, word in enumerate(arguments) if word in _AFTER_UV_RUN) :]
+    return Command(where, tuple(arguments), tuple(variables), whole)

@@ -23,10 +23,10 @@ GRAFANA = {"$__rate_interval": "5m", "$namespace": "studio", "$pipeline": "shape
 
 def labels_of(text: str) -> dict[str, frozenset[str]]:
     """Series to label names, of a page of metrics; prometheus_client's parser would rename Triton's counters."""
-    found: dict[str, frozenset[str]] = {}
+    labels_by_series: dict[str, frozenset[str]] = {}
     for name, labels in re.findall(r"^([a-z_]+)(?:\{(.*)\})? \S+$", text, flags=re.MULTILINE):
-        found[name] = found.get(name, frozenset()) | frozenset(re.findall(r"(\w+)=\"", labels))
-    return found
+        labels_by_series[name] = labels_by_series.get(name, frozenset()) | frozenset(re.findall(r"(\w+)=\"", labels))
+    return labels_by_series
 
 
 def live(metrics: Metrics) -> str:
@@ -66,30 +66,30 @@ def problems(query: str) -> list[str]:
         parsed = promql_parser.parse(plain(query))
     except ValueError as error:
         return [str(error)]
-    seen: list[promql_parser.VectorSelector] = []
+    selectors: list[promql_parser.VectorSelector] = []
     grouped: set[str] = set()
 
     def visit(node: Any) -> bool:  # noqa: ANN401 - any kind of expression
         if isinstance(node, promql_parser.VectorSelector):
-            seen.append(node)
+            selectors.append(node)
         elif isinstance(node, promql_parser.AggregateExpr) and node.modifier is not None:
             grouped.update(node.modifier.labels)
         return True
 
     promql_parser.walk(parsed, visit)
-    names = [node.name or "" for node in seen]
+    names = [node.name or "" for node in selectors]
     wrong = [f"nobody exports {name}" for name in names if name not in series()]
-    known = frozenset[str]().union(*(series()[name] for name in names if name in series()))
-    asked = {matcher.name for node in seen for matcher in node.matchers.matchers} | grouped
-    return wrong + [f"no series has the label {label}" for label in sorted(asked - known)]
+    existing_labels = frozenset[str]().union(*(series()[name] for name in names if name in series()))
+    queried_labels = {matcher.name for node in selectors for matcher in node.matchers.matchers} | grouped
+    return wrong + [f"no series has the label {label}" for label in sorted(queried_labels - existing_labels)]
 
 
 def legend_problems(query: str, legend: str) -> list[str]:
     """Labels that a legend shows and the query's result does not have."""
-    shown = re.findall(r"\{\{(\w+)\}\}", legend)
-    kept = re.findall(r"by \(([^)]*)\)", query)
-    labels = {label.strip() for group in kept for label in group.split(",")} if kept else {"pod", "gpu_uuid"}
-    return [f"the legend shows {label}" for label in shown if label not in labels]
+    legend_labels = re.findall(r"\{\{(\w+)\}\}", legend)
+    groups = re.findall(r"by \(([^)]*)\)", query)
+    labels = {label.strip() for group in groups for label in group.split(",")} if groups else {"pod", "gpu_uuid"}
+    return [f"the legend shows {label}" for label in legend_labels if label not in labels]
 
 
 ALERTS = ROOT / "charts" / "diffusion-operator" / "templates" / "alerts.yaml"

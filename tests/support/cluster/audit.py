@@ -19,14 +19,14 @@ CREATED = 201
 
 
 @dataclass(frozen=True)
-class Asked:
+class ApiRequests:
     """Rights that were used, and requests that were refused for want of a right."""
 
     used: frozenset[Right]
     refused: frozenset[Right]
 
 
-def asked(logs: Iterable[Path], user: str) -> Asked:
+def read_requests(logs: Iterable[Path], user: str) -> ApiRequests:
     """What a user asked for in these logs."""
     used, refused = set(), set()
     for event in _events(logs, user):
@@ -35,7 +35,7 @@ def asked(logs: Iterable[Path], user: str) -> Asked:
             refused |= rights
         else:
             used |= rights
-    return Asked(frozenset(used), frozenset(refused))
+    return ApiRequests(frozenset(used), frozenset(refused))
 
 
 def _events(logs: Iterable[Path], user: str) -> Iterator[dict[str, Any]]:

@@ -32,7 +32,7 @@ class Kube:
         Raises:
             KubectlError: with kubectl's own words.
         """
-        done = subprocess.run(
+        process = subprocess.run(
             ["kubectl", "--namespace", self.namespace, *arguments],
             env=dict(self.environment),
             input=stdin,
@@ -41,9 +41,9 @@ class Kube:
             check=False,
             timeout=600,
         )
-        if done.returncode != 0:
-            raise KubectlError(done.stderr.strip())
-        return done.stdout
+        if process.returncode != 0:
+            raise KubectlError(process.stderr.strip())
+        return process.stdout
 
     def apply(self, *objects: Object) -> None:
         """Apply server-side, as GitOps engines do, under a manager of the tests' own."""
@@ -66,9 +66,9 @@ class Kube:
 
     def list(self, kind: str, selector: str = "") -> list[Object]:
         """Return all objects of a kind in the namespace."""
-        chosen = ["--selector", selector] if selector else []
-        found: list[Object] = json.loads(self.run("get", kind, *chosen, "-o", "json"))["items"]
-        return found
+        selection = ["--selector", selector] if selector else []
+        objects: list[Object] = json.loads(self.run("get", kind, *selection, "-o", "json"))["items"]
+        return objects
 
     def delete(self, kind: str, name: str, *, wait: bool = True) -> None:
         """Delete; an object that is not there is fine."""
@@ -87,8 +87,8 @@ def eventually(probe: Callable[[], T | None], deadline: float, what: str | Calla
         if answer:
             return answer
         if time.monotonic() >= end:
-            said = what() if callable(what) else what
-            raise AssertionError(f"not within {deadline:.0f} s: {said}")
+            description = what() if callable(what) else what
+            raise AssertionError(f"not within {deadline:.0f} s: {description}")
         time.sleep(pause)
 
 

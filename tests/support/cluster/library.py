@@ -78,9 +78,9 @@ def volume(kube: Kube, claim: str) -> Path:
         return str(((kube.get("pvc", claim) or {}).get("spec") or {}).get("volumeName", ""))
 
     name = eventually(bound, 60, lambda: f"claim {claim} is bound\n{kube.run('describe', 'pvc')}")
-    found = kube.get("pv", name)
-    assert found is not None
-    return Path(found["spec"]["hostPath"]["path"])
+    persistent_volume = kube.get("pv", name)
+    assert persistent_volume is not None
+    return Path(persistent_volume["spec"]["hostPath"]["path"])
 
 
 def copy(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Users who ask for pictures, each request over a connection of its own, and what they are told."""
+"""Users who request images, each request over a connection of its own, and what they are told."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Load:
     """What has come back so far; safe to read while it goes on.
 
     Attributes:
-        answered: pictures.
-        lost: how often each error was told instead of a picture.
+        answered: images.
+        lost: how often each error was told instead of an image.
         pause: seconds between an answer and the same user's next request.
     """
 
@@ -39,14 +39,14 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Pictures a second since the first request."""
+        """Images a second since the first request."""
         return self.answered / max(0.001, time.monotonic() - self._began)
 
     def ask_until_over(self, server: Server, request: Request, steps: int) -> None:
         """One user: the next request, with the next seed, follows the answer to the last."""
         seed = request.seed or 0
         while not self._over.is_set():
-            error = _asked(server, replace(request, seed=seed), steps)
+            error = _request_error(server, replace(request, seed=seed), steps)
             with self._lock:
                 self.answered += not error
                 self.lost.update([f"after {time.monotonic() - self._began:.0f} s, {error}"] if error else [])
@@ -59,21 +59,21 @@ class Load:
         self._over.set()
 
 
-def _asked(server: Server, request: Request, steps: int) -> str:
+def _request_error(server: Server, request: Request, steps: int) -> str:
     try:
-        (picture,) = server.ask(Call(f"generate_{steps}_pipeline", request.inputs()))["encoded_image"]
+        (image,) = server.ask(Call(f"generate_{steps}_pipeline", request.inputs()))["encoded_image"]
     except ClientError as error:
         return f"{server.protocol}: {error}"
-    return "" if picture.startswith(_PNG) else "no PNG"
+    return "" if image.startswith(_PNG) else "no PNG"
 
 
 def _served(server: Server, request: Request, steps: int) -> bool:
-    return not _asked(server, request, steps)
+    return not _request_error(server, request, steps)
 
 
 @contextmanager
 def load(users: Sequence[Server], request: Request, steps: int, pause: float = 0.0) -> Iterator[Load]:
-    """Ask for as long as the block runs, once everybody has got a picture; the last answers are waited for.
+    """Ask for as long as the block runs, once everybody has got an image; the last answers are waited for.
 
     Args:
         users: where each user asks.
@@ -83,7 +83,7 @@ def load(users: Sequence[Server], request: Request, steps: int, pause: float = 0
     """
     for user in dict.fromkeys(users):
         # Nodes learn of the first endpoint a moment after everybody else.
-        eventually(partial(_served, user, request, steps), 60, f"the first picture from {user}")
+        eventually(partial(_served, user, request, steps), 60, f"the first image from {user}")
     asking = Load(pause=pause)
     threads = [
         threading.Thread(target=asking.ask_until_over, args=(user, request, steps), daemon=True) for user in users

@@ -29,9 +29,9 @@ def operator_process(server: ApiServer, log: Path, **settings: object) -> Iterat
         settings: as the environment names them, without the prefix.
     """
     health, metrics = free_ports(2)
-    given = {"BUILDER_IMAGE": "b:1", "SERVING_IMAGE": "s:1", "LEASE_NAMESPACE": "default", **settings}
-    given |= {"HEALTH_PORT": health, "METRICS_PORT": metrics}
-    environment = {f"DIFFUSION_OPERATOR_{name}": str(value) for name, value in given.items()}
+    variables = {"BUILDER_IMAGE": "b:1", "SERVING_IMAGE": "s:1", "LEASE_NAMESPACE": "default", **settings}
+    variables |= {"HEALTH_PORT": health, "METRICS_PORT": metrics}
+    environment = {f"DIFFUSION_OPERATOR_{name}": str(value) for name, value in variables.items()}
     with log.open("ab") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", "diffusion_operator", "run"],

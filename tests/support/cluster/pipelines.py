@@ -30,10 +30,10 @@ def hugging_face(repo: str, revision: str) -> Object:
 
 def ready(kube: Kube, name: str = "shapes") -> Object | None:
     """The pipeline, once it is ready for the generation that it has now."""
-    found = kube.get("diffusionpipelines", name)
-    state = condition(found, "Ready")
-    current = found is not None and state.get("observedGeneration") == found["metadata"]["generation"]
-    return found if current and state.get("status") == "True" else None
+    live_pipeline = kube.get("diffusionpipelines", name)
+    state = condition(live_pipeline, "Ready")
+    current = live_pipeline is not None and state.get("observedGeneration") == live_pipeline["metadata"]["generation"]
+    return live_pipeline if current and state.get("status") == "True" else None
 
 
 def wait_ready(kube: Kube, name: str = "shapes", deadline: float = BUILD_SECONDS) -> Object:

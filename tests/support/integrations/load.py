@@ -1,4 +1,4 @@
-"""People who ask for pictures, and what a gateway in front of the pods would say about them."""
+"""People who ask for images, and what a gateway in front of the pods would say about them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from examples.client import ClientError, Request, generate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ASKED = "front_requests_total"
+REQUESTS_METRIC = "front_requests_total"
 _PAUSE_SECONDS = 0.5
 _TIMEOUT_SECONDS = 60.0
 
@@ -30,12 +30,12 @@ class Front:
     """
 
     address: str = ""
-    asked: int = 0
+    request_count: int = 0
     lost: list[str] = field(default_factory=list)
 
     def ask(self, url: str, steps: int = 20) -> bytes | None:
         """One request over a connection of its own; None where nobody answers it."""
-        self.asked += 1
+        self.request_count += 1
         try:
             request = Request(prompt="a red circle on a blue background", seed=7)
             return generate(url, steps, request, timeout=_TIMEOUT_SECONDS)
@@ -43,7 +43,7 @@ class Front:
             self.lost.append(f"{datetime.now(UTC):%H:%M:%S.%f} {error}")
             return None
 
-    def first_picture(self, url: str, deadline: float) -> float:
+    def seconds_to_first_image(self, url: str, deadline: float) -> float:
         """Seconds from the first request until one is answered; asks again where nobody answers.
 
         Raises:
@@ -51,7 +51,7 @@ class Front:
         """
         start = time.monotonic()
         while self.ask(url, steps=4) is None:
-            assert time.monotonic() - start < deadline, f"no picture within {deadline:.0f} s: {self.lost[-1]}"
+            assert time.monotonic() - start < deadline, f"no image within {deadline:.0f} s: {self.lost[-1]}"
             time.sleep(_PAUSE_SECONDS)
         return time.monotonic() - start
 
@@ -66,7 +66,7 @@ def front() -> Iterator[Front]:
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.end_headers()
-            self.wfile.write(f"# TYPE {ASKED} counter\n{ASKED} {counter.asked}\n".encode())
+            self.wfile.write(f"# TYPE {REQUESTS_METRIC} counter\n{REQUESTS_METRIC} {counter.request_count}\n".encode())
 
         def log_message(self, *_: object) -> None:
             """Nobody reads it."""

@@ -87,6 +87,6 @@ def git(*words: str) -> str:
     Raises:
         AssertionError: it refused; with its own words.
     """
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"git {' '.join(words)}\n{done.stderr}"
-    return done.stdout.strip()
+    process = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, f"git {' '.join(words)}\n{process.stderr}"
+    return process.stdout.strip()

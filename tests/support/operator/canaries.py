@@ -43,10 +43,10 @@ def change(cluster: FakeCluster, number: int, targets: int = 1, **rollout: Any) 
     places = [{"name": name, "replicas": 2} for name in ("cpu", "spare")[:targets]]
     notes = cluster.objects.get((KIND, "shapes"), {"metadata": {}})["metadata"].get("annotations", {})
     status = cluster.objects.get((KIND, "shapes"), {}).get("status", {})
-    made = cluster.apply_pipeline(
+    pipeline = cluster.apply_pipeline(
         serving={"image": f"triton:{number}"}, targets=places, rollout={"steps": STEPS, **rollout}
     )
-    made["metadata"]["annotations"], made["status"] = notes, status
+    pipeline["metadata"]["annotations"], pipeline["status"] = notes, status
 
 
 def reconcile_with(cluster: FakeCluster, scraper: MetricsScraper) -> float | None:
@@ -55,12 +55,12 @@ def reconcile_with(cluster: FakeCluster, scraper: MetricsScraper) -> float | Non
 
 def run_rollout(cluster: FakeCluster, canary: Window = GOOD, passes: int = 16) -> list[str]:
     """Passes with new operators while pods start, Jobs succeed and time flies; returns what the column said."""
-    seen: list[str] = []
+    summaries: list[str] = []
     for _ in range(passes):
         reconcile_with(cluster, FakeScraper(canary))
-        said = str(cluster.pipeline()["status"]["summary"].get("canary"))
-        if said not in seen[-1:]:
-            seen.append(said)
+        summary = str(cluster.pipeline()["status"]["summary"].get("canary"))
+        if summary not in summaries[-1:]:
+            summaries.append(summary)
         cluster.succeed_jobs()
         for name in cluster.names("Deployment"):
             cluster.set_ready(name, cluster.objects["Deployment", name]["spec"]["replicas"])
@@ -68,7 +68,7 @@ def run_rollout(cluster: FakeCluster, canary: Window = GOOD, passes: int = 16) -
         # Nothing is decided on the status.
         cluster.pipeline()["status"] = {}
     reconcile_with(cluster, FakeScraper(canary))
-    return seen
+    return summaries
 
 
 def age(cluster: FakeCluster) -> None:
@@ -87,8 +87,8 @@ def stable(cluster: FakeCluster, target: str = "cpu") -> str:
 
 
 def selector(cluster: FakeCluster, name: str) -> dict[str, str]:
-    found: dict[str, str] = cluster.objects["Service", name]["spec"]["selector"]
-    return found
+    labels: dict[str, str] = cluster.objects["Service", name]["spec"]["selector"]
+    return labels
 
 
 def replicas(cluster: FakeCluster, target: str = "cpu") -> dict[str, int]:

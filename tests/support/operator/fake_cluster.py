@@ -57,8 +57,8 @@ class FakeCluster(KubeClient):
             ]
             return {"items": [_copy(item) for item in matching], "metadata": {}}
         if method == "GET":
-            found = self.objects.get((kind, name))
-            return None if found is None else _copy(found)
+            stored_object = self.objects.get((kind, name))
+            return None if stored_object is None else _copy(stored_object)
         if method == "DELETE":
             self._delete(kind, name, body or {})
             return None
@@ -105,45 +105,45 @@ class FakeCluster(KubeClient):
         return body
 
     def _merge(self, kind: str, name: str, body: JsonObject) -> JsonObject | None:
-        found = self.objects.get((kind, name))
-        if found is None:
+        stored_object = self.objects.get((kind, name))
+        if stored_object is None:
             return None
-        head, wanted = found["metadata"], body.get("metadata", {})
-        if wanted.get("resourceVersion", head["resourceVersion"]) != head["resourceVersion"]:
+        head, patch_metadata = stored_object["metadata"], body.get("metadata", {})
+        if patch_metadata.get("resourceVersion", head["resourceVersion"]) != head["resourceVersion"]:
             raise ConflictError(f"{kind} {name} changed")
         for field in ("labels", "annotations"):
-            merged = {**head.get(field, {}), **wanted.get(field, {})}
+            merged = {**head.get(field, {}), **patch_metadata.get(field, {})}
             head[field] = {key: value for key, value in merged.items() if value is not None}
-        for owner in wanted.get("ownerReferences", []):
-            rest = [item for item in head.get("ownerReferences", []) if item["uid"] != owner["uid"]]
-            head["ownerReferences"] = rest if "$patch" in owner else [*rest, owner]
+        for owner in patch_metadata.get("ownerReferences", []):
+            other_owners = [item for item in head.get("ownerReferences", []) if item["uid"] != owner["uid"]]
+            head["ownerReferences"] = other_owners if "$patch" in owner else [*other_owners, owner]
         if "spec" in body:
-            found["spec"] |= body["spec"]
+            stored_object["spec"] |= body["spec"]
             head["generation"] += 1
         head["resourceVersion"] = str(next(self._numbers))
-        return found
+        return stored_object
 
     def _delete(self, kind: str, name: str, body: JsonObject) -> None:
-        found = self.objects.get((kind, name))
-        if found is None:
+        stored_object = self.objects.get((kind, name))
+        if stored_object is None:
             return
         for field, value in body.get("preconditions", {}).items():
-            if found["metadata"][field] != value:
+            if stored_object["metadata"][field] != value:
                 raise ConflictError(f"{kind} {name} changed")
         del self.objects[kind, name]
-        self._drop_children(found["metadata"]["uid"])
+        self._drop_children(stored_object["metadata"]["uid"])
 
     def _drop_children(self, uid: str) -> None:
         for key, item in list(self.objects.items()):
             owners = item["metadata"].get("ownerReferences", [])
-            rest = [owner for owner in owners if owner["uid"] != uid]
-            if owners and not rest:
+            other_owners = [owner for owner in owners if owner["uid"] != uid]
+            if owners and not other_owners:
                 self._delete(*key, {})
-            item["metadata"]["ownerReferences"] = rest
+            item["metadata"]["ownerReferences"] = other_owners
 
     def _matching(self, kind: str, selector: str) -> list[JsonObject]:
-        found = [item for (its_kind, _), item in self.objects.items() if its_kind == kind]
-        return [item for item in found if matches(item["metadata"].get("labels", {}), selector)]
+        objects_of_kind = [item for (stored_kind, _), item in self.objects.items() if stored_kind == kind]
+        return [item for item in objects_of_kind if matches(item["metadata"].get("labels", {}), selector)]
 
     # What the cluster's controllers and people do.
 
@@ -168,8 +168,8 @@ class FakeCluster(KubeClient):
     def condition(self, kind: str, name: str = "shapes") -> JsonObject:
         """One condition of the pipeline."""
         conditions = self.pipeline(name)["status"]["conditions"]
-        found: JsonObject = next(item for item in conditions if item["type"] == kind)
-        return found
+        condition: JsonObject = next(item for item in conditions if item["type"] == kind)
+        return condition
 
     def names(self, kind: str) -> list[str]:
         """Names of all objects of the kind."""
@@ -215,9 +215,9 @@ class FakeCluster(KubeClient):
 
     def set_ready(self, deployment: str, ready: int) -> None:
         """Let a Deployment have so many ready pods."""
-        found = self.objects["Deployment", deployment]
-        found["status"] = {
-            "observedGeneration": found["metadata"]["generation"],
+        stored_object = self.objects["Deployment", deployment]
+        stored_object["status"] = {
+            "observedGeneration": stored_object["metadata"]["generation"],
             "readyReplicas": ready,
             "conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]
             if ready

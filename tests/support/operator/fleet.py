@@ -111,8 +111,8 @@ def _served(count: int) -> list[JsonObject]:
         cluster.apply_pipeline(target.name, **spec)
         serve(cluster, target.name)
     kinds = {KIND: 0, "PersistentVolumeClaim": 1}
-    found = [{"kind": kind, **item} for (kind, _), item in cluster.objects.items() if kind not in {"Pod", "Event"}]
-    return sorted(found, key=lambda item: kinds.get(item["kind"], 2))
+    objects = [{"kind": kind, **item} for (kind, _), item in cluster.objects.items() if kind not in {"Pod", "Event"}]
+    return sorted(objects, key=lambda item: kinds.get(item["kind"], 2))
 
 
 async def _copy(client: ControllerClient, model: list[JsonObject], namespace: str) -> None:
@@ -130,8 +130,8 @@ async def _copy(client: ControllerClient, model: list[JsonObject], namespace: st
         if not await client.create(body):
             raise OperatorError(f"{target} exists")
         if item["kind"] in {KIND, "PersistentVolumeClaim"}:
-            made = await client.get(target)
-            uids[item["metadata"]["uid"]] = str(made["metadata"]["uid"]) if made is not None else ""
+            live_object = await client.get(target)
+            uids[item["metadata"]["uid"]] = str(live_object["metadata"]["uid"]) if live_object is not None else ""
 
 
 def _claim(namespace: str) -> JsonObject:
@@ -142,7 +142,7 @@ def _claim(namespace: str) -> JsonObject:
 
 async def simulate_controllers(cluster: ControllerClient, fleet: Fleet) -> int:
     """Let every unfinished Job succeed and every Deployment get its pods; returns how many there were."""
-    done = 0
+    change_count = 0
     for namespace in fleet.all_namespaces():
         jobs = await cluster.select(Reference("Job", namespace), naming.MANAGED_SELECTOR)
         deployments = await cluster.select(Reference("Deployment", namespace), naming.MANAGED_SELECTOR)
@@ -150,14 +150,14 @@ async def simulate_controllers(cluster: ControllerClient, fleet: Fleet) -> int:
         waiting += [_start(cluster, item) for item in deployments if _is_short(item)]
         for first in range(0, len(waiting), PARALLEL):
             await asyncio.gather(*waiting[first : first + PARALLEL])
-        done += len(waiting)
-    return done
+        change_count += len(waiting)
+    return change_count
 
 
 def _is_short(item: JsonObject) -> bool:
     status = item.get("status", {})
-    seen = (status.get("readyReplicas", 0), status.get("observedGeneration", 0))
-    return seen != (item["spec"]["replicas"], item["metadata"]["generation"])
+    observed = (status.get("readyReplicas", 0), status.get("observedGeneration", 0))
+    return observed != (item["spec"]["replicas"], item["metadata"]["generation"])
 
 
 async def _finish(cluster: ControllerClient, job: JsonObject) -> None:

@@ -46,8 +46,8 @@ class Target:
     deployments: dict[str, Deployment] = field(default_factory=dict)
 
     def ready(self, revision: str | None) -> int:
-        found = self.deployments.get(revision or "")
-        return found.ready if found is not None else 0
+        deployment = self.deployments.get(revision or "")
+        return deployment.ready if deployment is not None else 0
 
     def share(self, revision: str | None) -> int:
         if revision is None:
@@ -79,8 +79,8 @@ class Simulation:
         return RolloutObservation(states, verdicts, self.promote, self.abort)
 
     def verdict(self, target: Target) -> Verdict:
-        found = target.deployments.get(target.desired or "")
-        has_traffic = found is not None and found.progress is not None and found.progress.phase == "Step"
+        deployment = target.deployments.get(target.desired or "")
+        has_traffic = deployment is not None and deployment.progress is not None and deployment.progress.phase == "Step"
         if target.desired in self.bad or (target.desired in self.bad_with_traffic and has_traffic):
             return FAIL
         return PASS if self.metrics else SILENT
@@ -92,7 +92,7 @@ class Simulation:
             )
             for name, item in target.deployments.items()
         )
-        known = {target.stable, target.desired}
+        planned_names = {target.stable, target.desired}
         return RolloutState(
             desired=target.desired,
             stable=target.stable,
@@ -100,14 +100,14 @@ class Simulation:
             replicas=target.replicas,
             suspended=self.suspended,
             weights={target.canary: target.weight} if target.canary and target.canary != target.stable else {},
-            unexpected_pods=any(item.ready for name, item in target.deployments.items() if name not in known),
+            unexpected_pods=any(item.ready for name, item in target.deployments.items() if name not in planned_names),
         )
 
     def reconcile(self, until: int | None = None) -> dict[str, RolloutDecision]:
         """One pass that is cut off after some of its writes; every write is checked."""
-        wanted = {item.desired for item in self.targets.values() if item.desired is not None}
-        if self.promote in wanted:
-            self.by_hand |= wanted
+        desired_revisions = {item.desired for item in self.targets.values() if item.desired is not None}
+        if self.promote in desired_revisions:
+            self.by_hand |= desired_revisions
         steps = dict(next_step(self.strategy, self.observation()))
         for write in [write for name, step in steps.items() for write in self.writes(name, step)][:until]:
             write()
@@ -116,16 +116,16 @@ class Simulation:
     def writes(self, name: str, step: RolloutDecision) -> list[_Write]:
         """What a pass writes for one target, in the operator's order."""
         target, desired = self.targets[name], self.targets[name].desired
-        found = [
+        writes = [
             _Write(self, target, "progress", revision, progress=progress)
             for revision, progress in step.progress_updates.items()
         ]
         if desired is not None and step.desired_replicas is not None:
-            found = [_Write(self, target, "scale", desired, step.desired_replicas), *found]
+            writes = [_Write(self, target, "scale", desired, step.desired_replicas), *writes]
         if step.traffic is not None:
-            found.append(_Write(self, target, "traffic", step.traffic, step.weight, canary=step.canary))
-        found += [_Write(self, target, "scale", revision, count) for revision, count in step.scale.items()]
-        return found + [_Write(self, target, "remove", revision) for revision in step.remove]
+            writes.append(_Write(self, target, "traffic", step.traffic, step.weight, canary=step.canary))
+        writes += [_Write(self, target, "scale", revision, count) for revision, count in step.scale.items()]
+        return writes + [_Write(self, target, "remove", revision) for revision in step.remove]
 
     def settle_pods(self) -> None:
         """Every pod that is wanted becomes ready."""
@@ -153,8 +153,8 @@ class _Write:
         elif self.verb == "remove":
             self._remove()
         elif self.revision in self.target.deployments:
-            found = self.target.deployments[self.revision]
-            found.progress, found.progressed_at = self.progress, self.simulation.time
+            deployment = self.target.deployments[self.revision]
+            deployment.progress, deployment.progressed_at = self.progress, self.simulation.time
 
     @property
     def nobody_is_hurt(self) -> bool:
@@ -182,9 +182,9 @@ class _Write:
             return
         if switched:
             assert target.ready(self.revision) >= target.replicas, "promoted before it has its full size"
-            known = self.revision in self.simulation.served | self.simulation.by_hand
+            is_trusted = self.revision in self.simulation.served | self.simulation.by_hand
             worse = self.simulation.bad | self.simulation.bad_with_traffic
-            assert known or self.revision not in worse, "what is bad never has all of the traffic"
+            assert is_trusted or self.revision not in worse, "what is bad never has all of the traffic"
             self.simulation.served.add(self.revision)
         if self.canary is not None and self.count > before.get(self.canary, 0):
             needed = self.simulation.strategy.pods(self.count, target.replicas)
@@ -193,16 +193,16 @@ class _Write:
             assert not hidden, "who fails without traffic never gets any"
 
     def _scale(self) -> None:
-        target, found = self.target, self.target.deployments.get(self.revision)
-        if found is None:
+        target, deployment = self.target, self.target.deployments.get(self.revision)
+        if deployment is None:
             target.deployments[self.revision] = Deployment(self.count)
             return
         if self.revision == target.stable and self.revision != target.desired and not self.nobody_is_hurt:
-            assert self.count >= found.replicas, "the stable revision lost pods"
+            assert self.count >= deployment.replicas, "the stable revision lost pods"
         if not self.simulation.suspended and target.share(self.revision) and self.revision == target.canary:
             needed = self.simulation.strategy.pods(target.weight, target.replicas)
-            assert self.count >= min(needed, found.replicas), "fewer than its share needs"
-        found.replicas, found.ready = self.count, min(found.ready, self.count)
+            assert self.count >= min(needed, deployment.replicas), "fewer than its share needs"
+        deployment.replicas, deployment.ready = self.count, min(deployment.ready, self.count)
 
     def _remove(self) -> None:
         if not self.nobody_is_hurt:

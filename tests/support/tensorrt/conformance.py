@@ -51,10 +51,12 @@ class Workshop:
             StageError: it failed.
         """
         command = [sys.executable, "-m", "diffusion_builder", "--progress", "plain", name, "--store", str(self.store)]
-        done = subprocess.run([*command, *arguments], env=self.environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise StageError(f"{name} ended with {done.returncode}:\n{done.stderr[-4000:]}")
-        result: dict[str, Any] = json.loads(done.stdout)
+        process = subprocess.run(
+            [*command, *arguments], env=self.environment, capture_output=True, text=True, check=False
+        )
+        if process.returncode:
+            raise StageError(f"{name} ended with {process.returncode}:\n{process.stderr[-4000:]}")
+        result: dict[str, Any] = json.loads(process.stdout)
         return result
 
     def compile_plan(self, onnx: str, shapes: str, *options: str) -> dict[str, Any]:
