@@ -25,8 +25,8 @@ def health(pipeline: dict[str, Any]) -> tuple[str, str]:
     lua.globals().obj = lua.table_from(pipeline, recursive=True)
     for library in ("io", "os", "package", "require", "dofile", "loadfile"):
         lua.globals()[library] = None  # Argo CD's sandbox has none of them.
-    found = lua.execute(HEALTH.read_text())
-    return found["status"], found["message"]
+    answer = lua.execute(HEALTH.read_text())
+    return answer["status"], answer["message"]
 
 
 def recorded(reason: str, message: str) -> dict[str, Any]:
@@ -87,11 +87,11 @@ def test_what_the_operator_makes_carries_no_label_of_argo_cd() -> None:
     cluster.pipeline()["metadata"]["labels"] = {tracking: "studio", "argocd.argoproj.io/instance": "studio"}
     cluster.pipeline()["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "studio:shapes"}
     serve(cluster)
-    made = [item for (kind, _), item in cluster.objects.items() if kind not in {"DiffusionPipeline", "Pod"}]
-    labels = [item["metadata"].get("labels", {}) for item in made]
-    notes = [item["metadata"].get("annotations", {}) for item in made]
-    templates = [item.get("spec", {}).get("template", {}).get("metadata", {}).get("labels", {}) for item in made]
-    assert len(made) > 10
+    objects = [item for (kind, _), item in cluster.objects.items() if kind not in {"DiffusionPipeline", "Pod"}]
+    labels = [item["metadata"].get("labels", {}) for item in objects]
+    notes = [item["metadata"].get("annotations", {}) for item in objects]
+    templates = [item.get("spec", {}).get("template", {}).get("metadata", {}).get("labels", {}) for item in objects]
+    assert len(objects) > 10
     assert any(naming.PIPELINE in item for item in templates)
     carried = {key for item in (*labels, *notes, *templates) for key in item}
     assert not {key for key in carried if key == tracking or "argoproj" in key}

@@ -1,4 +1,4 @@
-"""What `helm test` runs: it believes nobody who does not answer, and no empty picture."""
+"""What `helm test` runs: it believes nobody who does not answer, and no empty image."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PATH = "/v2/models/generate_4_pipeline/infer"
 
 
 @contextmanager
-def server(picture: list[int], status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Something that is ready and answers every question with this picture; also the questions that it got."""
+def server(image: list[int], status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Something that is ready and answers every question with this image; also the questions that it got."""
     questions: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -30,7 +30,7 @@ def server(picture: list[int], status: int = 200) -> Iterator[tuple[str, list[di
 
         def do_POST(self) -> None:
             questions.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            output = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 2, 3], "data": picture}
+            output = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 2, 3], "data": image}
             self._answer(json.dumps({"outputs": [output]}).encode(), status)
 
         def _answer(self, body: bytes, code: int) -> None:
@@ -59,11 +59,11 @@ def ask(*urls: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_a_picture_is_asked_for_as_triton_wants_it_and_looked_at() -> None:
+def test_an_image_is_asked_for_as_triton_wants_it_and_looked_at() -> None:
     with server([0, 1, 2, 3, 4, 5]) as (url, questions):
-        done = ask(f"{url}/readyz", url + PATH)
-    assert done.returncode == 0, done.stderr
-    assert "generated an image of shape [1, 1, 2, 3]" in done.stdout
+        process = ask(f"{url}/readyz", url + PATH)
+    assert process.returncode == 0, process.stderr
+    assert "generated an image of shape [1, 1, 2, 3]" in process.stdout
     [tensor] = questions[0]["inputs"]
     assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("prompt", "BYTES", [1, 1])
 
@@ -74,15 +74,15 @@ def test_without_a_pipeline_only_the_operator_is_asked() -> None:
     assert questions == []
 
 
-def test_an_empty_picture_is_none() -> None:
+def test_an_empty_image_is_none() -> None:
     with server([7] * 6) as (url, _):
-        done = ask(f"{url}/readyz", url + PATH)
-    assert done.returncode == 1
-    assert "empty image" in done.stderr
+        process = ask(f"{url}/readyz", url + PATH)
+    assert process.returncode == 1
+    assert "empty image" in process.stderr
 
 
 def test_the_words_of_a_server_that_refuses_are_told() -> None:
     with server([1, 2], status=400) as (url, _):
-        done = ask(f"{url}/readyz", url + PATH)
-    assert done.returncode == 1
-    assert "answered 400" in done.stderr
+        process = ask(f"{url}/readyz", url + PATH)
+    assert process.returncode == 1
+    assert "answered 400" in process.stderr

@@ -27,9 +27,9 @@ def test_a_value_without_a_comment_is_found() -> None:
 
 
 def test_the_table_has_the_path_the_default_and_the_comment_of_each_value() -> None:
-    found = values.read('proxy:\n  # NO_PROXY: a|b.\n  "no": ""\n# All of them.\nlabels: {}\n')
-    assert [(value.path, value.default) for value in found] == [("proxy.no", '""'), ("labels", "{}")]
-    assert '| `proxy.no` | `""` | NO_PROXY: a\\|b. |' in values.table(found)
+    rows = values.read('proxy:\n  # NO_PROXY: a|b.\n  "no": ""\n# All of them.\nlabels: {}\n')
+    assert [(value.path, value.default) for value in rows] == [("proxy.no", '""'), ("labels", "{}")]
+    assert '| `proxy.no` | `""` | NO_PROXY: a\\|b. |' in values.table(rows)
 
 
 def test_the_page_of_the_chart_is_up_to_date() -> None:
@@ -45,8 +45,10 @@ def test_the_plain_manifest_holds_the_present_definition() -> None:
 def test_the_deployment_sets_only_variables_that_the_operator_reads() -> None:
     template = (ROOT / "charts" / "diffusion-operator" / "templates" / "deployment.yaml").read_text()
     source = (ROOT / "operator" / "diffusion_operator" / "settings.py").read_text()
-    named = {line.split("DIFFUSION_OPERATOR_")[1].strip() for line in template.splitlines() if "- name: DIFF" in line}
-    plain = {name for name in named if not name.startswith(("FETCH_HTTP", "FETCH_NO_PROXY", "TENSORRT_"))}
+    variables = {
+        line.split("DIFFUSION_OPERATOR_")[1].strip() for line in template.splitlines() if "- name: DIFF" in line
+    }
+    plain = {name for name in variables if not name.startswith(("FETCH_HTTP", "FETCH_NO_PROXY", "TENSORRT_"))}
     assert len(plain) > 10
     assert sorted(name for name in plain if f'"{name}"' not in source) == []
 

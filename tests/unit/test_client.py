@@ -23,7 +23,7 @@ _SCRIPT = Path(client.__file__)
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> str:
+def image_file(tmp_path: Path) -> str:
     path = tmp_path / "given.png"
     path.write_bytes(_FILE)
     return str(path)
@@ -61,12 +61,12 @@ def test_only_what_was_said_is_sent() -> None:
     assert {name: array.tolist() for name, array in sent.items()} == {"prompt": [[b"a red circle"]], "seed": [[0]]}
 
 
-def test_each_input_has_the_type_and_shape_that_servers_expect(picture: str, tmp_path: Path) -> None:
+def test_each_input_has_the_type_and_shape_that_servers_expect(image_file: str, tmp_path: Path) -> None:
     np.save(tmp_path / "negative.npy", np.zeros((77, 8), np.float64))
     sent = client.inputs(
         parsed(
-            "--num-images", "2", "--seed", "7", "--image", picture, "--mask", picture, "--strength", "0.5",
-            "--height", "64", "--reference", picture, "--reference", picture, "--control", f"canny={picture}",
+            "--num-images", "2", "--seed", "7", "--image", image_file, "--mask", image_file, "--strength", "0.5",
+            "--height", "64", "--reference", image_file, "--reference", image_file, "--control", f"canny={image_file}",
             "--control-scale", "canny=0.5", "--paste-back", "--output-format", "jpeg", "--quality", "80",
             "--negative-prompt-embeddings", str(tmp_path / "negative.npy"),
         )
@@ -90,15 +90,15 @@ def test_each_input_has_the_type_and_shape_that_servers_expect(picture: str, tmp
     assert sent["ip_adapter_image_file"][1].tolist() == [_FILE] * 2
 
 
-def test_every_picture_has_a_file_of_its_own(tmp_path: Path) -> None:
+def test_every_image_has_a_file_of_its_own(tmp_path: Path) -> None:
     paths = client.save({"encoded_image": [b"1", b"2"], "preview_5": [b"3", b"4"]}, tmp_path / "new" / "a.png")
     assert [path.name for path in paths] == ["a-1.png", "a-2.png", "a-preview-5-1.png", "a-preview-5-2.png"]
     assert [path.read_bytes() for path in paths] == [b"1", b"2", b"3", b"4"]
 
 
-def test_input_data_for_perf_analyzer_has_lengths_before_bytes(picture: str, tmp_path: Path) -> None:
+def test_input_data_for_perf_analyzer_has_lengths_before_bytes(image_file: str, tmp_path: Path) -> None:
     target = tmp_path / "load.json"
-    result = run("x", "--image", picture, "--strength", "0.5", "--input-data", str(target))
+    result = run("x", "--image", image_file, "--strength", "0.5", "--input-data", str(target))
     assert result.stdout.strip() == f"perf_analyzer -m img2img_20_pipeline --input-data {target}"
     [data] = json.loads(target.read_text())["data"]
     assert data["strength"] == {"content": [0.5], "shape": [1]}

@@ -25,8 +25,10 @@ FOLDER = ROOT / "charts" / "diffusion-operator" / "dashboards"
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
 def test_every_query_of_a_dashboard_asks_for_series_and_labels_that_exist(board: Dashboard) -> None:
     queries = [(panel.title, query) for panel in board.panels for query in panel.queries]
-    found = [(title, *problems(query.expr), *legend_problems(query.expr, query.legend)) for title, query in queries]
-    assert [item for item in found if len(item) > 1] == []
+    problems_by_title = [
+        (title, *problems(query.expr), *legend_problems(query.expr, query.legend)) for title, query in queries
+    ]
+    assert [item for item in problems_by_title if len(item) > 1] == []
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
@@ -37,9 +39,9 @@ def test_every_choice_is_a_label_of_its_series(board: Dashboard) -> None:
 
 def test_every_alert_asks_for_series_and_labels_that_exist() -> None:
     rules = ALERTS.read_text()
-    found = expressions(rules)
-    assert len(found) == rules.count("- alert:") > 5
-    assert [(query, problems(query)) for query in found if problems(query)] == []
+    alert_queries = expressions(rules)
+    assert len(alert_queries) == rules.count("- alert:") > 5
+    assert [(query, problems(query)) for query in alert_queries if problems(query)] == []
 
 
 def test_every_query_of_the_documents_asks_for_series_that_exist() -> None:

@@ -44,8 +44,8 @@ STATUS = {
 
 
 def test_every_stage_of_the_status_is_a_row_with_its_state_and_seconds() -> None:
-    found = {row.name: row for row in rows(STATUS, NOW)}
-    assert [row.state for row in found.values()] == [
+    rows_by_name = {row.name: row for row in rows(STATUS, NOW)}
+    assert [row.state for row in rows_by_name.values()] == [
         "Ready",
         "Running",
         "Waiting",
@@ -54,10 +54,10 @@ def test_every_stage_of_the_status_is_a_row_with_its_state_and_seconds() -> None
         "Waiting",
         "Waiting",
     ]
-    assert found["export  denoiser"].seconds == 25
-    assert found["export  vae_decoder"].detail == "2.0 MB"
-    assert found["fetch checkpoint"].detail == "from the store"
-    assert found["compile denoiser · cpu"].detail == "waits for the export"
+    assert rows_by_name["export  denoiser"].seconds == 25
+    assert rows_by_name["export  vae_decoder"].detail == "2.0 MB"
+    assert rows_by_name["fetch checkpoint"].detail == "from the store"
+    assert rows_by_name["compile denoiser · cpu"].detail == "waits for the export"
 
 
 def test_components_come_in_the_order_of_the_data_flow_and_unknown_ones_last() -> None:
@@ -76,8 +76,8 @@ def test_a_condition_of_an_older_generation_says_nothing() -> None:
 
 
 def _status(reason: str, state: str) -> dict[str, object]:
-    said = {"type": "Ready", "status": "False", "reason": reason, "message": "m", "observedGeneration": 1}
-    return {"conditions": [said], "components": {"denoiser": {"state": state}}}
+    condition = {"type": "Ready", "status": "False", "reason": reason, "message": "m", "observedGeneration": 1}
+    return {"conditions": [condition], "components": {"denoiser": {"state": state}}}
 
 
 def test_what_is_under_way_is_no_trouble_and_what_is_wrong_is() -> None:

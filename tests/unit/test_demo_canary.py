@@ -37,7 +37,7 @@ def status(phase: str, verdict: str, reason: str = "Passed", **target: Any) -> d
 
 
 @pytest.mark.parametrize(
-    ("seen", "rows"),
+    ("target_status", "rows"),
     [
         ({"targets": [{"name": "cpu"}]}, []),
         (
@@ -58,16 +58,16 @@ def status(phase: str, verdict: str, reason: str = "Passed", **target: Any) -> d
         ),
     ],
 )
-def test_pictures_and_requests_are_rows(seen: dict[str, Any], rows: list[tuple[str, str, str]]) -> None:
-    assert [(row.name, row.state, row.detail) for row in canary_rows(seen)] == rows
+def test_images_and_requests_are_rows(target_status: dict[str, Any], rows: list[tuple[str, str, str]]) -> None:
+    assert [(row.name, row.state, row.detail) for row in canary_rows(target_status)] == rows
 
 
 def test_only_what_is_said_about_this_generation_is_an_end() -> None:
-    said = {"type": "RolloutComplete", "status": "False", "reason": "CanaryRejected", "observedGeneration": 2}
-    assert ended({"conditions": [said]}, 2) == "refused"
-    assert ended({"conditions": [said]}, 3) is None
+    condition = {"type": "RolloutComplete", "status": "False", "reason": "CanaryRejected", "observedGeneration": 2}
+    assert ended({"conditions": [condition]}, 2) == "refused"
+    assert ended({"conditions": [condition]}, 3) is None
     ready = {"type": "Ready", "status": "True", "reason": "Ready", "observedGeneration": 3}
-    assert ended({"conditions": [said, ready]}, 3) == "promoted"
+    assert ended({"conditions": [condition, ready]}, 3) == "promoted"
 
 
 def test_a_sheet_that_could_not_be_read_is_told() -> None:
@@ -97,7 +97,7 @@ def test_the_end_names_verdicts_contact_sheets_and_what_the_users_got() -> None:
     text = summary(
         Settings(images={}), [Ended("wrong-colours", refused, ROOT / "out" / "a.png")], Visits(7, 0, "", 3.5)
     )
-    said = io.StringIO()
-    Console(file=said, width=200).print(text)
+    output = io.StringIO()
+    Console(file=output, width=200).print(text)
     for words in ("refused after 41 s", "colours [shifted] by 0.356", "out/a.png", "7 pictures, 3.5 a second, 0 lost"):
-        assert words in said.getvalue()
+        assert words in output.getvalue()

@@ -1,4 +1,4 @@
-"""The judge of demo pictures: right when the picture is right, wrong when it isn't."""
+"""The judge of demo images: right when the image is right, wrong when it isn't."""
 
 import numpy as np
 import pytest
@@ -27,69 +27,69 @@ def test_the_smallest_shape_in_a_corner_is_found(shape: str) -> None:
 
 
 def test_a_wrong_shape_colour_is_wrong_and_the_background_still_right() -> None:
-    picture = draw(Scene("star", "orange", "blue"), 64)
-    assert judge(picture, "a red star on a blue background") == Verdict(background=True, colour=False)
+    image = draw(Scene("star", "orange", "blue"), 64)
+    assert judge(image, "a red star on a blue background") == Verdict(background=True, colour=False)
 
 
 def test_a_wrong_background_is_wrong_and_the_shape_still_right() -> None:
-    picture = draw(Scene("star", "red", "purple"), 64)
-    assert judge(picture, "a red star on a blue background") == Verdict(background=False, colour=True)
+    image = draw(Scene("star", "red", "purple"), 64)
+    assert judge(image, "a red star on a blue background") == Verdict(background=False, colour=True)
 
 
 def test_swapped_colours_are_both_wrong() -> None:
-    picture = draw(Scene("ring", "blue", "red"), 64)
-    assert judge(picture, "a red ring on a blue background") == Verdict(background=False, colour=False)
+    image = draw(Scene("ring", "blue", "red"), 64)
+    assert judge(image, "a red ring on a blue background") == Verdict(background=False, colour=False)
 
 
-def test_an_empty_picture_has_no_shape() -> None:
-    picture = np.full((64, 64, 3), COLOURS["blue"], dtype=np.uint8)
-    assert colours_of(picture) == ("blue", None)
+def test_an_empty_image_has_no_shape() -> None:
+    image = np.full((64, 64, 3), COLOURS["blue"], dtype=np.uint8)
+    assert colours_of(image) == ("blue", None)
 
 
 def test_specks_are_not_a_shape() -> None:
-    picture = np.full((64, 64, 3), COLOURS["blue"], dtype=np.uint8)
-    picture[8:60:8, 8:60:8] = COLOURS["red"]
-    assert colours_of(picture) == ("blue", None)
+    image = np.full((64, 64, 3), COLOURS["blue"], dtype=np.uint8)
+    image[8:60:8, 8:60:8] = COLOURS["red"]
+    assert colours_of(image) == ("blue", None)
 
 
 def test_the_largest_region_counts_not_the_first() -> None:
-    picture = draw(RED_ON_BLUE, 64, radius=0.25, centre=(0.6, 0.6))
-    picture[6:12, 6:12] = COLOURS["white"]
-    assert judge(picture, RED_ON_BLUE.caption).both
+    image = draw(RED_ON_BLUE, 64, radius=0.25, centre=(0.6, 0.6))
+    image[6:12, 6:12] = COLOURS["white"]
+    assert judge(image, RED_ON_BLUE.caption).both
 
 
 def test_mud_has_no_name() -> None:
-    picture = np.full((64, 64, 3), 128, dtype=np.uint8)
-    picture[20:44, 20:44] = (60, 120, 140)
-    assert colours_of(picture) == (None, None)
+    image = np.full((64, 64, 3), 128, dtype=np.uint8)
+    image[20:44, 20:44] = (60, 120, 140)
+    assert colours_of(image) == (None, None)
 
 
 def test_noise_is_not_right_by_luck() -> None:
     scenes = held_out_scenes()
     noise = np.random.default_rng(0).integers(0, 256, (len(scenes), 64, 64, 3)).astype(np.uint8)
-    verdicts = [judge(picture, scene.caption) for picture, scene in zip(noise, scenes, strict=True)]
+    verdicts = [judge(image, scene.caption) for image, scene in zip(noise, scenes, strict=True)]
     assert not any(verdict.both for verdict in verdicts)
 
 
-def test_a_noisy_right_picture_stays_right() -> None:
+def test_a_noisy_right_image_stays_right() -> None:
     grain = np.random.default_rng(1).normal(0, 12, (64, 64, 3))
-    picture = np.clip(draw(RED_ON_BLUE, 64) + grain, 0, 255).astype(np.uint8)
-    assert judge(picture, RED_ON_BLUE.caption).both
+    image = np.clip(draw(RED_ON_BLUE, 64) + grain, 0, 255).astype(np.uint8)
+    assert judge(image, RED_ON_BLUE.caption).both
 
 
-def test_pictures_need_not_be_square() -> None:
-    picture = np.concatenate([draw(RED_ON_BLUE, 64), np.full((64, 32, 3), COLOURS["blue"], dtype=np.uint8)], axis=1)
-    assert judge(picture, RED_ON_BLUE.caption).both
+def test_images_need_not_be_square() -> None:
+    image = np.concatenate([draw(RED_ON_BLUE, 64), np.full((64, 32, 3), COLOURS["blue"], dtype=np.uint8)], axis=1)
+    assert judge(image, RED_ON_BLUE.caption).both
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [np.zeros((64, 64, 3)), np.zeros((64, 64), dtype=np.uint8), np.zeros((1, 64, 64, 3), dtype=np.uint8)],
     ids=["float", "grey", "batch"],
 )
-def test_what_is_not_a_picture_is_refused(picture: NDArray[np.generic]) -> None:
+def test_what_is_not_an_image_is_refused(image: NDArray[np.generic]) -> None:
     with pytest.raises(ValueError, match=r"a picture is uint8 \[H, W, 3\]"):
-        judge(picture, RED_ON_BLUE.caption)  # type: ignore[arg-type]
+        judge(image, RED_ON_BLUE.caption)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -119,16 +119,16 @@ def test_held_out_combinations_leave_every_pair_to_training() -> None:
 
 
 def test_overlap_is_one_for_the_silhouette_itself_and_small_for_another_place() -> None:
-    picture = draw(RED_ON_BLUE, 64, radius=0.2, centre=(0.3, 0.3))
+    image = draw(RED_ON_BLUE, 64, radius=0.2, centre=(0.3, 0.3))
     there, elsewhere = (
         draw(Scene("circle", "white", "black"), 64, radius=0.2, centre=centre)[:, :, 0] > 127
         for centre in ((0.3, 0.3), (0.7, 0.7))
     )
-    assert overlap(picture, there) > 0.95
-    assert overlap(picture, elsewhere) < 0.05
+    assert overlap(image, there) > 0.95
+    assert overlap(image, elsewhere) < 0.05
 
 
-def test_a_sharp_picture_has_little_mud_and_a_blurred_one_more() -> None:
+def test_a_sharp_image_has_little_mud_and_a_blurred_one_more() -> None:
     sharp = draw(RED_ON_BLUE, 64)
     blurred = sharp.astype(np.float64)
     for _ in range(8):

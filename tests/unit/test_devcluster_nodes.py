@@ -37,7 +37,7 @@ def test_a_file_names_cpu_and_gpu_nodes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "expected"),
     [
         ("nodes: [", "is not YAML"),
         ("", "one key `nodes`"),
@@ -55,11 +55,11 @@ def test_a_file_names_cpu_and_gpu_nodes() -> None:
         ("nodes: [{name: a}, {name: b}, {name: a}]", "names a more than once"),
     ],
 )
-def test_a_wrong_file_is_refused_with_the_entry_and_the_field(text: str, named: str) -> None:
+def test_a_wrong_file_is_refused_with_the_entry_and_the_field(text: str, expected: str) -> None:
     with pytest.raises(ToolError) as caught:
         parse_nodes(text, "nodes.yaml")
 
-    assert named in caught.value.what
+    assert expected in caught.value.what
     assert caught.value.what.startswith("nodes.yaml")
     assert caught.value.exit_code == BAD_INPUT
 

@@ -164,7 +164,7 @@ def test_without_root_there_is_one_sentence_and_exit_code_64(
 
 
 @pytest.mark.parametrize(
-    ("program", "named"),
+    ("program", "missing_right"),
     [
         ("ip", "network devices cannot be made (not permitted)"),
         ("iptables", "the netfilter table nat cannot be read (not permitted)"),
@@ -173,7 +173,7 @@ def test_without_root_there_is_one_sentence_and_exit_code_64(
     ],
 )
 def test_a_missing_right_is_one_sentence_about_this_machine(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, named: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, missing_right: str
 ) -> None:
     def refuse(argv: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(argv, int(argv[0] == program), "", "not permitted")
@@ -184,15 +184,17 @@ def test_a_missing_right_is_one_sentence_about_this_machine(
     with pytest.raises(ToolError) as caught:
         preflight.require_rights(tmp_path)
 
-    assert caught.value.what.startswith(f"this machine cannot run the devcluster: {named}")
+    assert caught.value.what.startswith(f"this machine cannot run the devcluster: {missing_right}")
     assert caught.value.exit_code == BAD_INPUT
 
 
-@pytest.mark.parametrize(("mounted", "named"), [([], "no cgroup"), (["/proc/nowhere"], "cgroups cannot be made")])
-def test_missing_cgroups_are_one_sentence(monkeypatch: pytest.MonkeyPatch, mounted: list[str], named: str) -> None:
+@pytest.mark.parametrize(("mounted", "controllers"), [([], "no cgroup"), (["/proc/nowhere"], "cgroups cannot be made")])
+def test_missing_cgroups_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, mounted: list[str], controllers: str
+) -> None:
     monkeypatch.setattr(preflight, "hierarchies", lambda: list(map(Path, mounted)))
 
-    with pytest.raises(ToolError, match=named):
+    with pytest.raises(ToolError, match=controllers):
         preflight.require_rights(Path("/unused"))
 
 

@@ -189,12 +189,14 @@ def test_etcd_and_the_controllers_listen_on_the_loopback_only() -> None:
 def test_a_gpu_node_is_registered_with_its_product_label_and_a_cpu_node_without() -> None:
     gpu = PlacedNode(Node("l4-0", "NVIDIA-L4", 1), 1)
     cpu = PlacedNode(Node("cpu-0"), 0)
-    made = [commands().kubelet(placed, FOLDERS, Path("/kubelet.yaml"), Path("/kubeconfig")) for placed in (gpu, cpu)]
+    kubelets = [
+        commands().kubelet(placed, FOLDERS, Path("/kubelet.yaml"), Path("/kubeconfig")) for placed in (gpu, cpu)
+    ]
 
-    assert made[0].name == "kubelet@l4-0"
-    assert "--node-labels=nvidia.com/gpu.count=1,nvidia.com/gpu.product=NVIDIA-L4" in made[0].argv
-    assert "--node-ip=10.212.0.11" in made[0].argv
-    assert not any(flag.startswith("--node-labels") for flag in made[1].argv)
+    assert kubelets[0].name == "kubelet@l4-0"
+    assert "--node-labels=nvidia.com/gpu.count=1,nvidia.com/gpu.product=NVIDIA-L4" in kubelets[0].argv
+    assert "--node-ip=10.212.0.11" in kubelets[0].argv
+    assert not any(flag.startswith("--node-labels") for flag in kubelets[1].argv)
 
 
 def test_dns_answers_at_the_address_that_the_kubelets_tell_pods() -> None:

@@ -22,10 +22,10 @@ SECONDS = 10.0
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
-    found = Processes(Layout(tmp_path))
-    yield found
-    for name in found.names():
-        found.stop(name, force=True)
+    running = Processes(Layout(tmp_path))
+    yield running
+    for name in running.names():
+        running.stop(name, force=True)
 
 
 def sleeper(tmp_path: Path, text: str = "", script: str = "exec sleep 60") -> Component:

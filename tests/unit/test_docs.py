@@ -118,8 +118,8 @@ def fields() -> set[str]:
 @cache
 def maps() -> tuple[str, ...]:
     """Fields below which names are the user's."""
-    found = re.findall(r"^\| `([\w.\[\]*]+)` \| map \|", (DOCS / "api.md").read_text(), flags=re.MULTILINE)
-    plain = [name.replace("[]", "") for name in found]
+    paths = re.findall(r"^\| `([\w.\[\]*]+)` \| map \|", (DOCS / "api.md").read_text(), flags=re.MULTILINE)
+    plain = [name.replace("[]", "") for name in paths]
     return tuple(f"{name}." for name in plain if f"{name}.*" not in fields())
 
 
@@ -131,16 +131,16 @@ def field_exists(name: str) -> bool:
 
 
 def test_every_field_that_the_text_names_exists() -> None:
-    named = {
+    mentions = {
         (str(path.relative_to(ROOT)), name)
         for path in documents()
         if path.parent.name != "adr"
         for name in re.findall(r"`((?:spec|status)\.[\w.\[\]]+)`", prose(path))
     }
-    assert len(named) > 20
+    assert len(mentions) > 20
     # Fields of Kubernetes' own objects.
-    others = {"spec.replicas", "status.capacity", "spec.containers"}
-    assert sorted(item for item in named if item[1] not in others and not field_exists(item[1])) == []
+    foreign_fields = {"spec.replicas", "status.capacity", "spec.containers"}
+    assert sorted(item for item in mentions if item[1] not in foreign_fields and not field_exists(item[1])) == []
 
 
 def test_a_field_that_does_not_exist_is_found() -> None:

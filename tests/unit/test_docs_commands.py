@@ -36,7 +36,7 @@ CLICK: dict[str, click.Command] = {
 # A script to copy: it needs no more than tritonclient does.
 ARGPARSE = {"examples/client.py": "examples.client"}
 # Programs of others: that they are meant is all that is asked.
-OTHERS = re.compile(
+FOREIGN_PROGRAMS = re.compile(
     r"argocd|aws|base64|buildah|cd|curl|cosign|docker|eksctl|eval|export|flux|gcloud|git|gunzip|hf|jq|k3s|kind|kubeconform"
     r"|kustomize|perf_analyzer|pip|promtool|sed|skopeo|sudo|tar|tritonserver|uv|zcat"
 )
@@ -51,9 +51,9 @@ def makefile() -> str:
 
 def make_problem(words: Sequence[str]) -> str:
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile(), flags=re.MULTILINE))
-    known = makefile() + (ROOT / "examples" / "demo_support" / "settings.py").read_text()
+    variables_text = makefile() + (ROOT / "examples" / "demo_support" / "settings.py").read_text()
     wrong = [word for word in words if "=" not in word and word not in targets]
-    wrong += [word for word in words if "=" in word and word.partition("=")[0] not in known]
+    wrong += [word for word in words if "=" in word and word.partition("=")[0] not in variables_text]
     return f"make has no {', '.join(wrong)}" if wrong else ""
 
 
@@ -66,7 +66,7 @@ def click_problem(command: click.Command, words: Sequence[str], *, whole: bool) 
     """Parse as click does, without converting paths, which exist on the reader's machine only."""
     context = click.Context(command, info_name=command.name, resilient_parsing=not whole)
     try:
-        options, rest, _ = command.make_parser(context).parse_args(list(words))
+        options, remaining, _ = command.make_parser(context).parse_args(list(words))
         for parameter in command.params:
             values = options.get(parameter.name or "")
             if whole and parameter.required and not (isinstance(values, (str, list, tuple)) and values):
@@ -77,11 +77,13 @@ def click_problem(command: click.Command, words: Sequence[str], *, whole: bool) 
     except click.UsageError as error:
         return error.format_message()
     if not isinstance(command, click.Group):
-        return f"{command.name} takes no {rest}" if rest else ""
-    if not rest:
+        return f"{command.name} takes no {remaining}" if remaining else ""
+    if not remaining:
         return f"{command.name} needs a command" if whole else ""
-    inner = command.get_command(context, rest[0])
-    return click_problem(inner, rest[1:], whole=whole) if inner else f"{command.name} has no command {rest[0]}"
+    inner = command.get_command(context, remaining[0])
+    return (
+        click_problem(inner, remaining[1:], whole=whole) if inner else f"{command.name} has no command {remaining[0]}"
+    )
 
 
 def argparse_problem(module: str, words: Sequence[str]) -> str:
@@ -118,8 +120,8 @@ def files_of(words: Sequence[str]) -> list[str]:
 
 def file_problem(name: str) -> str:
     """A file is in the repository, or a block of the documents shows it under its name, or it is a command's output."""
-    shown = any(block.text.startswith(f"# {name}\n") for block in blocks())
-    if shown or name == "-" or (ROOT / name).exists():
+    is_in_documents = any(block.text.startswith(f"# {name}\n") for block in blocks())
+    if is_in_documents or name == "-" or (ROOT / name).exists():
         return ""
     return f"{name} is neither in the repository nor shown (a block that begins with `# {name}`)"
 
@@ -158,20 +160,20 @@ def problem(command: Command) -> str:
     if program in CLICK:
         return click_problem(CLICK[program], words, whole=command.whole)
     checks: dict[str, Callable[[Sequence[str]], str]] = {
-        "make": lambda given: make_problem([*given, *(f"{name}=" for name in command.variables)]),
-        "python": lambda given: python_problem(given, whole=command.whole),
+        "make": lambda arguments: make_problem([*arguments, *(f"{name}=" for name in command.variables)]),
+        "python": lambda arguments: python_problem(arguments, whole=command.whole),
         "kubectl": kubectl_problem,
         "helm": helm_problem,
     }
     if program in checks:
         return checks[program](words) if words or program == "make" else ""
-    return "" if OTHERS.fullmatch(program) else f"{program} is no program that is known here"
+    return "" if FOREIGN_PROGRAMS.fullmatch(program) else f"{program} is no program that is known here"
 
 
 def test_every_command_of_the_documents_exists_with_its_options() -> None:
-    found = commands()
-    assert len(found) > 50
-    assert [f"{one.where}: {' '.join(one.words)}: {text}" for one in found if (text := problem(one))] == []
+    documented = commands()
+    assert len(documented) > 50
+    assert [f"{one.where}: {' '.join(one.words)}: {text}" for one in documented if (text := problem(one))] == []
 
 
 @pytest.mark.parametrize(

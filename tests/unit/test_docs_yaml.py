@@ -27,7 +27,7 @@ MINIMAL: dict[str, Any] = {
     "targets": [{"name": "cpu"}],
 }
 # Kinds of others, which the client of Kubernetes does not know.
-OTHERS = {
+FOREIGN_KINDS = {
     ("argoproj.io/v1alpha1", "Application"),
     ("argoproj.io/v1alpha1", "ApplicationSet"),
     ("gateway.networking.k8s.io/v1", "Gateway"),
@@ -82,8 +82,8 @@ def model_of(api_version: str, kind: str) -> str:
     """The client's class of an object, such as V1Deployment; empty when there is none."""
     group, _, version = api_version.rpartition("/")
     name = version.replace("v", "V", 1) + kind
-    found = getattr(kubernetes.client, name, None) if group in GROUPS else None
-    return name if found and {"api_version", "kind", "metadata"} <= set(found.openapi_types) else ""
+    model = getattr(kubernetes.client, name, None) if group in GROUPS else None
+    return name if model and {"api_version", "kind", "metadata"} <= set(model.openapi_types) else ""
 
 
 def resource_problem(document: dict[str, Any]) -> str:
@@ -91,20 +91,20 @@ def resource_problem(document: dict[str, Any]) -> str:
     key = (str(document["apiVersion"]), str(document.get("kind")))
     if key[1] == KIND:
         return pipeline_problem(document.get("spec"))
-    if key in OTHERS:
+    if key in FOREIGN_KINDS:
         return ""
     model = model_of(*key)
     return object_problem(document, model, key[1]) if model else f"{key} is no kind that is known here"
 
 
-def values_problem(given: object, known: object, path: str = "") -> str:
+def values_problem(fragment: object, defaults: object, path: str = "") -> str:
     """Values that the chart does not have; below an empty one anything goes."""
-    if not isinstance(given, dict) or not isinstance(known, dict) or not known:
+    if not isinstance(fragment, dict) or not isinstance(defaults, dict) or not defaults:
         return ""
-    for name, item in given.items():
-        if name not in known:
+    for name, item in fragment.items():
+        if name not in defaults:
             return f"the chart has no value {path}{name}"
-        if text := values_problem(item, known[name], f"{path}{name}."):
+        if text := values_problem(item, defaults[name], f"{path}{name}."):
             return text
     return ""
 
@@ -132,18 +132,18 @@ def chart_values() -> dict[str, Any]:
 
 
 # A fragment is recognised by its first line, or else by its fields.
-NAMED: dict[str, Callable[[dict[str, Any]], str]] = {
-    "# values of the chart": lambda given: values_problem(given, chart_values()),
+CHECKS_BY_HEADING: dict[str, Callable[[dict[str, Any]], str]] = {
+    "# values of the chart": lambda fragment: values_problem(fragment, chart_values()),
     "# for diffusion-builder": build_problem,
-    "# part of a target": lambda given: pipeline_problem(MINIMAL | {"targets": [{"name": "l4", **given}]}),
+    "# part of a target": lambda fragment: pipeline_problem(MINIMAL | {"targets": [{"name": "l4", **fragment}]}),
     "# for the devcluster": nodes_problem,
-    "# for the Prometheus adapter": lambda given: "" if set(given) == {"rules"} else "has more than rules",
+    "# for the Prometheus adapter": lambda fragment: "" if set(fragment) == {"rules"} else "has more than rules",
 }
 
 
 def fragment_problem(first: str, document: dict[str, Any]) -> str:
     """A part of something: of a spec, unless its first line or its fields say otherwise."""
-    check = next((check for name, check in NAMED.items() if first.startswith(name)), None)
+    check = next((check for name, check in CHECKS_BY_HEADING.items() if first.startswith(name)), None)
     if check is not None:
         return check(document)
     if set(document) <= set(chart_values()):
@@ -161,8 +161,8 @@ def yaml_problems(block: Block) -> list[str]:
     if not parsed or not all(isinstance(item, dict) for item in parsed):
         return [f"{block.where}: is no mapping"]
     first = block.text.partition("\n")[0]
-    found = [resource_problem(item) if "apiVersion" in item else fragment_problem(first, item) for item in parsed]
-    return [f"{block.where}: {text}" for text in found if text]
+    problems = [resource_problem(item) if "apiVersion" in item else fragment_problem(first, item) for item in parsed]
+    return [f"{block.where}: {text}" for text in problems if text]
 
 
 def test_every_block_says_what_it_is() -> None:
@@ -182,9 +182,9 @@ def _openings(text: str) -> list[tuple[int, str]]:
 
 
 def test_every_yaml_block_is_valid() -> None:
-    found = in_language("yaml")
-    assert len(found) > 10
-    assert [text for block in found for text in yaml_problems(block)] == []
+    yaml_blocks = in_language("yaml")
+    assert len(yaml_blocks) > 10
+    assert [text for block in yaml_blocks for text in yaml_problems(block)] == []
 
 
 def block_of(text: str) -> Block:

@@ -83,11 +83,11 @@ def test_what_is_served_is_accepted_by_every_reader(tmp_path: Path, name: str) -
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_work_is_refused_by_every_reader(tmp_path: Path, name: str) -> None:
     refused = REFUSED[name]
-    found = objections(pipeline(**refused.spec), tmp_path)
+    objections_by_reader = objections(pipeline(**refused.spec), tmp_path)
     # Kubernetes names the entry that is a duplicate, and quotes its own words for limits.
     field = refused.field.rpartition("[")[0] if refused.words == "Duplicate" else refused.field
     ruled = any(refused.words in message for message in MESSAGES)
-    for reader, text in found.items():
+    for reader, text in objections_by_reader.items():
         assert field in text, reader
         assert not ruled or refused.words in text, reader
 
