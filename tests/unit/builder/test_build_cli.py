@@ -174,9 +174,9 @@ def _expect(
     code, body = outcome
     assert (code, body["error"]["reason"]) == (ExitCode.BAD_INPUT, reason), body
     assert says in body["error"]["message"]
-    shown = capsys.readouterr().err
-    assert shown.count("error: ") == 1
-    assert "Traceback" not in shown
+    stderr = capsys.readouterr().err
+    assert stderr.count("error: ") == 1
+    assert "Traceback" not in stderr
 
 
 def _nothing_made(store: Path) -> None:
@@ -261,10 +261,10 @@ def test_trouble_with_the_store_is_exit_code_74(
 ) -> None:
     mkdir = Path.mkdir
 
-    def fail(path: Path, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - as the method
+    def fail(path: Path, *arguments: Any, **keywords: Any) -> None:  # noqa: ANN401 - as the method
         if path.is_relative_to(tmp_path / "store"):
             raise OSError(trouble_with, "trouble")
-        mkdir(path, *arguments, **named)
+        mkdir(path, *arguments, **keywords)
 
     if trouble_with:
         monkeypatch.setattr(Path, "mkdir", fail)

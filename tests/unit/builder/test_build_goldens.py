@@ -109,8 +109,8 @@ def _record(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         raise _Published(recipe)
 
     def key(context: stages.StageContext, source: str, component: Any, precision: str, options: str) -> str:  # noqa: ANN401
-        wanted = ExportOptions.model_validate_json(options)
-        request = export_stage.ExportRequest(context.store.get(Kind.SOURCE, source), component, precision, wanted)
+        export_options = ExportOptions.model_validate_json(options)
+        request = export_stage.ExportRequest(context.store.get(Kind.SOURCE, source), component, precision, export_options)
         with monkeypatch.context() as patch:
             patch.setattr(Store, "publish", publish)
             patch.setattr(export_stage, "version", lambda _: "1")
@@ -150,8 +150,8 @@ def test_the_calls_of_a_build_are_as_the_golden_file_says(
     model, fields = _MATRIX[name](_sources(tmp_path, checkpoint))
     spec = read_local({"model": {"source": {"path": str(checkpoint)}, **model}, **fields})
     calls = _record(monkeypatch)
-    with reporter(Mode.PLAIN) as shown:
-        build(stages.StageContext(Store(tmp_path / "store"), shown), spec, parity=False)
+    with reporter(Mode.PLAIN) as progress:
+        build(stages.StageContext(Store(tmp_path / "store"), progress), spec, parity=False)
     if os.environ.get("UPDATE_GOLDEN"):
         _file(name).write_text(yaml.safe_dump(calls, sort_keys=False, width=110))
     assert yaml.safe_load(_file(name).read_text()) == calls

@@ -59,9 +59,9 @@ def test_bad_input_has_a_reason_and_no_traceback(
     error = json.loads(result.read_text())["error"]
     assert (code, error["reason"]) == (ExitCode.BAD_INPUT, reason)
     assert says in error["message"]
-    shown = capsys.readouterr().err
-    assert f"error: {reason}" in shown
-    assert "Traceback" not in shown
+    stderr = capsys.readouterr().err
+    assert f"error: {reason}" in stderr
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.parametrize(

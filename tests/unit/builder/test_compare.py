@@ -1,4 +1,4 @@
-"""Golden pictures tell a bad canary from a different one, against servers that answer as Triton does."""
+"""Golden images tell a bad canary from a different one, against servers that answer as Triton does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENSEMBLE = "generate_4_pipeline"
 NOT_FINITE = "in ensemble, the model produced numbers that are not finite: try another seed or lower guidance_scale"
 
 
-def picture(shift: int = 0, side: int = 64) -> NDArray[np.uint8]:
+def image(shift: int = 0, side: int = 64) -> NDArray[np.uint8]:
     """A bright circle on a dark ramp."""
     y, x = np.mgrid[:side, :side]
     base = np.stack([x // 2, y // 3, (x + y) // 4], axis=-1)
@@ -44,17 +44,17 @@ def noise() -> NDArray[np.uint8]:
 
 @dataclass
 class Fake:
-    """What a server answers, and what it was asked."""
+    """A server's answer, and the requests that it received."""
 
     answer: NDArray[np.uint8] | str
     ensembles: tuple[str, ...] = (ENSEMBLE,)
-    asked: list[Mapping[str, Any]] | None = None
+    requests: list[Mapping[str, Any]] | None = None
     busy: int = 0
 
 
 @contextmanager
 def serving(fake: Fake) -> Iterator[str]:
-    fake.asked = []
+    fake.requests = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -62,8 +62,8 @@ def serving(fake: Fake) -> Iterator[str]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            assert fake.asked is not None
-            fake.asked.append({"ensemble": self.path.split("/")[3], **body})
+            assert fake.requests is not None
+            fake.requests.append({"ensemble": self.path.split("/")[3], **body})
             if fake.busy > 0:
                 fake.busy -= 1
                 self._reply(503, b'{"error": "busy"}')
@@ -120,11 +120,11 @@ def store(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (picture(), "Passed"),
-        (picture(10), "Passed"),
-        (picture()[:, ::-1], "Passed"),
-        (picture(100), "ColorShift"),
-        (picture()[..., ::-1], "Passed"),
+        (image(), "Passed"),
+        (image(10), "Passed"),
+        (image()[:, ::-1], "Passed"),
+        (image(100), "ColorShift"),
+        (image()[..., ::-1], "Passed"),
         (noise(), "Noise"),
         (np.zeros((64, 64, 3), np.uint8), "Constant"),
         (np.full((64, 64, 3), 127, np.uint8), "Constant"),
@@ -134,71 +134,71 @@ def store(tmp_path: Path) -> Path:
     ids=["same", "brighter", "mirrored", "much-brighter", "blue-for-red", "noise", "black", "grey", "nan", "error"],
 )
 def test_a_bad_canary_is_a_result(store: Path, answer: NDArray[np.uint8] | str, reason: str) -> None:
-    found = run(store, Fake(picture()), Fake(answer))
-    assert (found["passed"], found["reason"]) == (reason == "Passed", reason)
-    folder = store / found["comparison"]
+    report = run(store, Fake(image()), Fake(answer))
+    assert (report["passed"], report["reason"]) == (reason == "Passed", reason)
+    folder = store / report["comparison"]
     assert (folder / "sheet.png").exists()
     assert len(list((folder / "stable").glob("*.png"))) == 6
     assert len(list((folder / "canary").glob("*.png"))) == (0 if isinstance(answer, str) else 6)
 
 
 def test_the_message_says_the_numbers(store: Path) -> None:
-    found = run(store, Fake(picture()), Fake(picture(100)))
-    assert "Median over 6 pairs: colors shifted by 0.39" in found["message"]
-    assert "0.25 is allowed" in found["message"]
+    report = run(store, Fake(image()), Fake(image(100)))
+    assert "Median over 6 pairs: colors shifted by 0.39" in report["message"]
+    assert "0.25 is allowed" in report["message"]
 
 
 @pytest.mark.parametrize(("limit", "reason"), [({"minPSNR": 40}, "PSNR"), ({"minSSIM": 0.999}, "SSIM")])
 def test_a_change_that_should_be_neutral_can_be_held_to_it(store: Path, limit: dict[str, float], reason: str) -> None:
-    assert run(store, Fake(picture()), Fake(picture(12)), **limit)["reason"] == reason
-    assert run(store, Fake(picture()), Fake(picture()), canary="cccc", **limit)["passed"] is True
+    assert run(store, Fake(image()), Fake(image(12)), **limit)["reason"] == reason
+    assert run(store, Fake(image()), Fake(image()), canary="cccc", **limit)["passed"] is True
 
 
 def test_both_are_asked_the_same(store: Path) -> None:
-    stable, canary = Fake(picture()), Fake(picture())
+    stable, canary = Fake(image()), Fake(image())
     run(store, stable, canary, prompts=[{"prompt": "a star", "seed": 7}], height=64, width=64)
-    assert stable.asked == canary.asked
-    assert stable.asked is not None
-    [asked] = stable.asked
-    values = {tensor["name"]: tensor["data"] for tensor in asked["inputs"]}
+    assert stable.requests == canary.requests
+    assert stable.requests is not None
+    [request] = stable.requests
+    values = {tensor["name"]: tensor["data"] for tensor in request["inputs"]}
     assert values == {"prompt": ["a star"], "seed": [7], "height": [64], "width": [64]}
 
 
 def test_steps_choose_the_ensemble_and_what_stable_lacks_is_judged_alone(store: Path) -> None:
-    stable = Fake(picture())
-    canary = Fake(picture(), ensembles=(ENSEMBLE, "generate_20_pipeline"))
+    stable = Fake(image())
+    canary = Fake(image(), ensembles=(ENSEMBLE, "generate_20_pipeline"))
     prompts = [{"prompt": "a", "steps": 20}, {"prompt": "b"}]
-    found = run(store, stable, canary, ensembles=["generate_20_pipeline", ENSEMBLE], prompts=prompts)
-    assert found["passed"] is True
-    assert [item["ensemble"] for item in canary.asked or ()] == ["generate_20_pipeline", ENSEMBLE]
-    assert [item["ensemble"] for item in stable.asked or ()] == [ENSEMBLE]
+    report = run(store, stable, canary, ensembles=["generate_20_pipeline", ENSEMBLE], prompts=prompts)
+    assert report["passed"] is True
+    assert [item["ensemble"] for item in canary.requests or ()] == ["generate_20_pipeline", ENSEMBLE]
+    assert [item["ensemble"] for item in stable.requests or ()] == [ENSEMBLE]
 
 
 @pytest.mark.parametrize("task", ["img2img", "inpaint"])
-def test_other_tasks_are_sent_a_picture(store: Path, task: str) -> None:
+def test_other_tasks_are_sent_an_image(store: Path, task: str) -> None:
     name = f"{task}_4_pipeline"
-    canary = Fake(picture(), ensembles=(name,))
-    run(store, Fake(picture(), ensembles=(name,)), canary, ensembles=[name])
-    tensors = {tensor["name"] for tensor in (canary.asked or [])[0]["inputs"]}
+    canary = Fake(image(), ensembles=(name,))
+    run(store, Fake(image(), ensembles=(name,)), canary, ensembles=[name])
+    tensors = {tensor["name"] for tensor in (canary.requests or [])[0]["inputs"]}
     assert tensors == {"prompt", "seed", "input_image"} | ({"mask"} if task == "inpaint" else set())
 
 
 def test_revisions_that_were_judged_are_not_asked_again(store: Path) -> None:
-    first = run(store, Fake(picture()), Fake(picture(100)))
-    again = Fake(picture())
-    second = run(store, Fake(picture()), again)
-    assert again.asked == []
+    first = run(store, Fake(image()), Fake(image(100)))
+    again = Fake(image())
+    second = run(store, Fake(image()), again)
+    assert again.requests == []
     assert second == {**first, "cached": True, "seconds": second["seconds"]}
 
 
 def test_a_server_that_is_busy_for_a_moment_is_not_bad(store: Path) -> None:
-    assert run(store, Fake(picture()), Fake(picture(), busy=2))["passed"] is True
+    assert run(store, Fake(image()), Fake(image(), busy=2))["passed"] is True
 
 
 def test_a_server_that_is_gone_is_no_verdict(store: Path) -> None:
     spec = json.dumps({"stable": "a", "canary": "b", "ensembles": [ENSEMBLE]})
     arguments = ["compare", "--store", str(store), "--canary", "http://127.0.0.1:1", "--spec", spec]
-    with serving(Fake(picture())) as url, pytest.raises(SystemExit) as ended:
+    with serving(Fake(image())) as url, pytest.raises(SystemExit) as ended:
         main([*arguments, "--stable", url])
     assert ended.value.code == 69
     assert not list(store.glob("comparisons/[0-9a-f]*"))
@@ -210,13 +210,13 @@ def test_a_server_that_is_gone_is_no_verdict(store: Path) -> None:
 )
 def test_a_wrong_spec_is_bad_input(store: Path, spec: dict[str, Any]) -> None:
     with pytest.raises(SystemExit) as ended:
-        run(store, Fake(picture()), Fake(picture()), **spec)
+        run(store, Fake(image()), Fake(image()), **spec)
     assert ended.value.code == 64
 
 
 def test_a_canary_without_the_ensembles_is_bad_input(store: Path) -> None:
     with pytest.raises(SystemExit) as ended:
-        run(store, Fake(picture()), Fake(picture(), ensembles=()))
+        run(store, Fake(image()), Fake(image(), ensembles=()))
     assert ended.value.code == 64
 
 
@@ -228,23 +228,23 @@ def test_a_canary_without_the_ensembles_is_bad_input(store: Path) -> None:
         ({"passed": False}, False, "Scorer"),
     ],
 )
-def test_a_scorer_has_the_last_word_and_finds_the_pictures(
+def test_a_scorer_has_the_last_word_and_finds_the_images(
     store: Path, tmp_path: Path, score: dict[str, Any], *, passed: bool, reason: str
 ) -> None:
-    shared = tmp_path / "pictures"
-    run(store, Fake(picture()), Fake(picture()), "--export", str(shared))
+    shared = tmp_path / "images"
+    run(store, Fake(image()), Fake(image()), "--export", str(shared))
     prompts = json.loads((shared / "prompts.json").read_text())
     assert len(prompts) == len(list((shared / "canary").glob("*.png"))) == len(list((shared / "stable").glob("*.png")))
     (shared / "score.json").write_text(json.dumps(score))
-    found = run(store, Fake(picture()), Fake(picture()), "--score", str(shared / "score.json"))
-    assert (found["passed"], found["reason"]) == (passed, reason)
-    assert score.get("message", "failed") in found["message"]
+    report = run(store, Fake(image()), Fake(image()), "--score", str(shared / "score.json"))
+    assert (report["passed"], report["reason"]) == (passed, reason)
+    assert score.get("message", "failed") in report["message"]
 
 
-def test_a_scorer_cannot_save_a_canary_without_pictures(store: Path, tmp_path: Path) -> None:
+def test_a_scorer_cannot_save_a_canary_without_images(store: Path, tmp_path: Path) -> None:
     file = tmp_path / "score.json"
     file.write_text('{"passed": true}')
-    assert run(store, Fake(picture()), Fake(NOT_FINITE), "--score", str(file))["reason"] == "NotFinite"
+    assert run(store, Fake(image()), Fake(NOT_FINITE), "--score", str(file))["reason"] == "NotFinite"
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"passed": "yes"}', "{}"])
@@ -253,34 +253,34 @@ def test_a_scorer_that_says_nothing_is_an_error(store: Path, tmp_path: Path, tex
     if text is not None:
         file.write_text(text)
     with pytest.raises(SystemExit) as ended:
-        run(store, Fake(picture()), Fake(picture()), "--score", str(file))
+        run(store, Fake(image()), Fake(image()), "--score", str(file))
     assert ended.value.code == 64
 
 
 def test_the_sheet_shows_both_sides(store: Path) -> None:
-    found = run(store, Fake(picture()), Fake(NOT_FINITE))
-    with Image.open(store / found["comparison"] / "sheet.png") as sheet:
-        left, right = (np.asarray(sheet.crop((x, 60, x + 200, 240))) for x in (40, 310))
-    assert left.std() > 10 > right.std()
+    report = run(store, Fake(image()), Fake(NOT_FINITE))
+    with Image.open(store / report["comparison"] / "sheet.png") as sheet:
+        stable_side, canary_side = (np.asarray(sheet.crop((x, 60, x + 200, 240))) for x in (40, 310))
+    assert stable_side.std() > 10 > canary_side.std()
 
 
 def test_colours_do_not_care_where_they_are() -> None:
-    mirrored = picture()[::-1, ::-1]
-    assert color_shift(picture(), mirrored) == 0
+    mirrored = image()[::-1, ::-1]
+    assert color_shift(image(), mirrored) == 0
     assert color_shift(np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)) == 1
-    figures = measure(picture(), mirrored)
+    figures = measure(image(), mirrored)
     assert figures.psnr < 30
     assert figures.ssim < 0.99
     assert figures.roughness == pytest.approx(1)
 
 
-def test_equal_pictures_and_other_sizes_have_finite_figures() -> None:
-    assert measure(picture(), picture()).psnr == 99.0
-    assert measure(picture(side=128), picture()).color_shift < 0.1
-    assert not is_constant(picture())
+def test_equal_images_and_other_sizes_have_finite_figures() -> None:
+    assert measure(image(), image()).psnr == 99.0
+    assert measure(image(side=128), image()).color_shift < 0.1
+    assert not is_constant(image())
 
 
-def test_collection_keeps_the_last_pictures(tmp_path: Path) -> None:
+def test_collection_keeps_the_last_images(tmp_path: Path) -> None:
     now = [1000.0]
     store = Store(tmp_path, clock=lambda: now[0])
     names = []
@@ -289,5 +289,5 @@ def test_collection_keeps_the_last_pictures(tmp_path: Path) -> None:
         artifact, _ = store.publish(Recipe(Kind.COMPARISON, {"number": number}), lambda _folder: {})
         names.append(artifact.manifest.digest)
     now[0] += 10_000
-    found = collect(store, GarbageCollectionOptions(keep=(names[0],), grace=60.0))
-    assert {entry.digest for entry in found.deleted} == set(names[1:3])
+    collected = collect(store, GarbageCollectionOptions(keep=(names[0],), grace=60.0))
+    assert {entry.digest for entry in collected.deleted} == set(names[1:3])

@@ -33,9 +33,9 @@ _CORE = ("levels", "state", "model_input", "timestep", "step_index", "kept", "st
 def _config(*types: SchedulerType, **changes: object) -> ConditionerConfig:
     listed = types or tuple(SchedulerType)
     settings = [SchedulerSettings.from_config(type_, CONFIG) for type_ in listed]
-    named = [{"name": one.type.lower(), **one.to_json()} for one in settings]
+    schedulers = [{"name": one.type.lower(), **one.to_json()} for one in settings]
     body = {
-        "channels": 4, "pixelsPerLatent": 8, "height": _SIDE, "width": _SIDE, "schedulers": named,
+        "channels": 4, "pixelsPerLatent": 8, "height": _SIDE, "width": _SIDE, "schedulers": schedulers,
         "slots": max(schedule(one, 4).slots for one in settings), "inpainting": False,
         "textLength": 77, "textWidth": 6, "textChunks": 2, "imageLength": 4, "imageWidth": 6, "controlNets": ["canny"],
         **changes,
@@ -61,9 +61,9 @@ def _inputs(batch: int = 1, **values: object) -> dict[str, NDArray[Any]]:
     return inputs
 
 
-def _ask(config: ConditionerConfig, key: str, *more: str, **values: object) -> Mapping[str, NDArray[Any]]:
+def _ask(config: ConditionerConfig, key: str, *extra_outputs: str, **values: object) -> Mapping[str, NDArray[Any]]:
     batch = max((len(value) for value in values.values() if isinstance(value, list | np.ndarray)), default=1)
-    return compute_outputs(config, _inputs(batch, **values).get, frozenset({f"table_{key}", *_CORE, *more}))
+    return compute_outputs(config, _inputs(batch, **values).get, frozenset({f"table_{key}", *_CORE, *extra_outputs}))
 
 
 def _moments(batch: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -72,7 +72,7 @@ def _moments(batch: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def _pipeline(scheduler: Any, *encoded: tuple[NDArray[np.float32], NDArray[np.float32]]) -> Any:  # noqa: ANN401 - what diffusers' methods call `self`
-    """Enough of a pipeline for its helper methods; each picture in turn is encoded to the next moments."""
+    """Enough of a pipeline for its helper methods; each image in turn is encoded to the next moments."""
     samples = iter(
         DiagonalGaussianDistribution(
             torch.from_numpy(np.concatenate([mean[None], 2 * np.log(deviation)[None]], axis=1))
@@ -81,7 +81,7 @@ def _pipeline(scheduler: Any, *encoded: tuple[NDArray[np.float32], NDArray[np.fl
         for mean, deviation in zip(means / _FACTOR, deviations / _FACTOR, strict=True)
     )
     vae = SimpleNamespace(
-        encode=lambda _picture: SimpleNamespace(latent_dist=next(samples)),
+        encode=lambda _image: SimpleNamespace(latent_dist=next(samples)),
         config=SimpleNamespace(scaling_factor=_FACTOR),
     )
     pipeline = SimpleNamespace(vae=vae, scheduler=scheduler, vae_scale_factor=8)
@@ -94,10 +94,10 @@ def _scheduler(type_: SchedulerType, steps: int, strength: float) -> tuple[Any, 
     scheduler = CLASSES[type_].from_config(CONFIG)
     total = next(total for total in range(steps, 1000) if min(int(total * strength), total) == steps)
     scheduler.set_timesteps(total)
-    timesteps, left = StableDiffusionImg2ImgPipeline.get_timesteps(
+    timesteps, remaining_steps = StableDiffusionImg2ImgPipeline.get_timesteps(
         SimpleNamespace(scheduler=scheduler), total, strength, "cpu"
     )
-    assert left == steps
+    assert remaining_steps == steps
     return scheduler, timesteps
 
 
@@ -106,14 +106,14 @@ def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
 
 
 def _next(generators: Sequence[torch.Generator]) -> NDArray[np.float32]:
-    drawn: NDArray[np.float32] = torch.cat([torch.randn((1, *_SHAPE), generator=one) for one in generators]).numpy()
-    return drawn
+    noise: NDArray[np.float32] = torch.cat([torch.randn((1, *_SHAPE), generator=one) for one in generators]).numpy()
+    return noise
 
 
-def _close(ours: NDArray[np.float32], theirs: torch.Tensor | NDArray[np.float32], limit: float = 2e-6) -> None:
-    other = np.asarray(theirs)
-    assert ours.shape == other.shape
-    assert np.abs(ours - other).max() <= limit * max(1.0, float(np.abs(other).max()))
+def _close(actual: NDArray[np.float32], expected: torch.Tensor | NDArray[np.float32], limit: float = 2e-6) -> None:
+    other = np.asarray(expected)
+    assert actual.shape == other.shape
+    assert np.abs(actual - other).max() <= limit * max(1.0, float(np.abs(other).max()))
 
 
 @pytest.mark.parametrize("type_", SchedulerType)
@@ -131,13 +131,13 @@ def test_text_alone_starts_from_the_noise_of_each_sample_s_seed(type_: Scheduler
     assert out["step_index"].tolist() == [[0], [0]]
     draws = schedule(_config(type_).schedulers[type_.lower()], 4).draws
     for call, name in enumerate(calls):
-        drawn = call < len(draws) and draws[call]
-        _close(out[name], _next(generators) if drawn else np.zeros((2, *_SHAPE), np.float32))
+        has_noise = call < len(draws) and draws[call]
+        _close(out[name], _next(generators) if has_noise else np.zeros((2, *_SHAPE), np.float32))
 
 
 @pytest.mark.parametrize("type_", SchedulerType)
 @pytest.mark.parametrize("strength", [1.0, 0.7, 0.3])
-def test_a_picture_is_the_start_that_it_is_in_diffusers(type_: SchedulerType, strength: float) -> None:
+def test_an_image_is_the_start_that_it_is_in_diffusers(type_: SchedulerType, strength: float) -> None:
     moments = _moments(2)
     out = _ask(
         _config(type_), "img2img_4", "noise_0",
@@ -201,13 +201,13 @@ def test_strength_is_the_decimal_number_that_was_sent() -> None:
     assert timesteps[0] == 601
 
 
-def test_strength_is_08_for_pictures_and_1_for_repainting_when_it_is_left_out() -> None:
+def test_strength_is_08_for_images_and_1_for_repainting_when_it_is_left_out() -> None:
     moments = _moments(1)
-    pictures = {"latent_mean": moments[0], "latent_std": moments[1]}
-    left_out, said = (_ask(_config(), "img2img_4", **pictures, **more) for more in ({}, {"strength": [0.8]}))
-    assert np.array_equal(left_out["state"], said["state"])
-    left_out, said = (_ask(_config(), "inpaint_4", **pictures, **more) for more in ({}, {"strength": [1.0]}))
-    assert np.array_equal(left_out["state"], said["state"])
+    images = {"latent_mean": moments[0], "latent_std": moments[1]}
+    default, explicit = (_ask(_config(), "img2img_4", **images, **strength) for strength in ({}, {"strength": [0.8]}))
+    assert np.array_equal(default["state"], explicit["state"])
+    default, explicit = (_ask(_config(), "inpaint_4", **images, **strength) for strength in ({}, {"strength": [1.0]}))
+    assert np.array_equal(default["state"], explicit["state"])
 
 
 def test_samples_of_one_request_may_have_schedulers_and_strengths_of_their_own() -> None:
@@ -233,7 +233,7 @@ def test_samples_of_one_request_may_have_schedulers_and_strengths_of_their_own()
         ({"width": [128], "upscale_height": [4096.0]}, "upscaling gives 8192 x 4096 pixels"),
     ],
 )
-def test_a_picture_that_could_not_be_finished_is_not_begun(inputs: dict[str, Any], says: str) -> None:
+def test_an_image_that_could_not_be_finished_is_not_begun(inputs: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         _ask(_config(), "generate_4", **inputs)
 
@@ -301,7 +301,7 @@ def test_a_controlnet_is_on_when_it_is_in_diffusers(start: float, end: float) ->
     assert not out[0, 20:].any()
 
 
-def test_reference_pictures_have_no_weight_where_there_are_none() -> None:
+def test_reference_images_have_no_weight_where_there_are_none() -> None:
     none = _ask(_config(), "generate_4", "ip_adapter_scale", "zero_image_embeddings", "full_ip_adapter_region")
     assert none["ip_adapter_scale"].tolist() == [[0.0]]
     assert none["zero_image_embeddings"].shape == (1, 2, 4, 6)
@@ -312,16 +312,16 @@ def test_reference_pictures_have_no_weight_where_there_are_none() -> None:
 
 def test_embeddings_take_the_place_of_text() -> None:
     positive, negative = _RANDOM.standard_normal((2, 2, 154, 6)).astype(np.float32)
-    wanted = frozenset({"table_generate_4", "request_text_embeddings", "guidance"})
+    output_names = frozenset({"table_generate_4", "request_text_embeddings", "guidance"})
     out = compute_outputs(
-        _config(), {"prompt_embeddings": positive, "negative_prompt_embeddings": negative}.get, wanted
+        _config(), {"prompt_embeddings": positive, "negative_prompt_embeddings": negative}.get, output_names
     )
     assert np.array_equal(out["request_text_embeddings"], np.stack([negative, positive], axis=1))
     alone = {"prompt_embeddings": positive, "guidance_scale": np.ones((2, 1), np.float32)}
-    assert not compute_outputs(_config(), alone.get, wanted)["request_text_embeddings"][:, 0].any()
+    assert not compute_outputs(_config(), alone.get, output_names)["request_text_embeddings"][:, 0].any()
 
 
-def _picture(**values: object) -> dict[str, object]:
+def _image(**values: object) -> dict[str, object]:
     moments = _moments(1)
     return {"latent_mean": moments[0], "latent_std": moments[1], **values}
 
@@ -346,12 +346,12 @@ def _embeddings(*shape: int) -> NDArray[np.float32]:
         ("generate_4", {"eta": [-0.1]}, "eta -0.1 is not supported"),
         ("generate_51", {"scheduler": ["LCM"]}, "51 steps: the scheduler LCM has 1 to 50"),
         ("img2img_4", {}, "input_image is missing"),
-        ("img2img_4", _picture(strength=[0.0]), "strength 0 is not supported: send above 0 to 1"),
-        ("img2img_4", _picture(strength=[1.01]), "strength 1.01"),
-        ("img2img_4", _picture(strength=[float("nan")]), "strength nan"),
-        ("img2img_4", _picture(strength=[0.001]), "at least 0.0041"),
-        ("img2img_4", _picture(latent_mean=np.full((1, *_SHAPE), np.nan)), "latent_mean has numbers that are not"),
-        ("img2img_1_pndm", _picture(strength=[0.5]), "calls the denoiser 2 times"),
+        ("img2img_4", _image(strength=[0.0]), "strength 0 is not supported: send above 0 to 1"),
+        ("img2img_4", _image(strength=[1.01]), "strength 1.01"),
+        ("img2img_4", _image(strength=[float("nan")]), "strength nan"),
+        ("img2img_4", _image(strength=[0.001]), "at least 0.0041"),
+        ("img2img_4", _image(latent_mean=np.full((1, *_SHAPE), np.nan)), "latent_mean has numbers that are not"),
+        ("img2img_1_pndm", _image(strength=[0.5]), "calls the denoiser 2 times"),
         ("inpaint_4", {}, "input_image is missing"),
         ("generate_4", {"control_start_canny": [0.5], "control_end_canny": [0.5]}, "is not before"),
         ("generate_4", {"control_end_canny": [1.5]}, "control_end_canny 1.5"),
@@ -369,21 +369,21 @@ def _embeddings(*shape: int) -> NDArray[np.float32]:
 )
 def test_what_is_not_served_is_refused_with_what_to_send(key: str, values: dict[str, object], says: str) -> None:
     config = _config(SchedulerType.PNDM) if "pndm" in key else _config()
-    more = ["guidance", "guidance_rescale", "noise_0", "control_scales_canny", "ip_adapter_scale"]
+    extra_outputs = ["guidance", "guidance_rescale", "noise_0", "control_scales_canny", "ip_adapter_scale"]
     if any("embeddings" in name for name in values):
-        more.append("request_text_embeddings")
+        extra_outputs.append("request_text_embeddings")
     with pytest.raises(InvalidRequest, match=says):
-        _ask(config, key, *more, **values)
+        _ask(config, key, *extra_outputs, **values)
 
 
 def test_every_input_has_one_value_for_each_sample() -> None:
-    wanted = frozenset({"table_generate_4", "state"})
+    output_names = frozenset({"table_generate_4", "state"})
     with pytest.raises(InvalidRequest, match="seed has 1 values for a batch of 2"):
-        compute_outputs(_config(), _inputs(2, seed=[1]).get, wanted)
+        compute_outputs(_config(), _inputs(2, seed=[1]).get, output_names)
     with pytest.raises(InvalidRequest, match="prompt is missing or empty"):
-        compute_outputs(_config(), {"input_ids": np.empty((0, 2, 77), np.int64)}.get, wanted)
+        compute_outputs(_config(), {"input_ids": np.empty((0, 2, 77), np.int64)}.get, output_names)
     with pytest.raises(InvalidRequest, match="prompt is missing or empty"):
-        compute_outputs(_config(), lambda _name: None, wanted)
+        compute_outputs(_config(), lambda _name: None, output_names)
 
 
 def test_noise_is_refused_where_an_ensemble_has_no_way_for_it() -> None:

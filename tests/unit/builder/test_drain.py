@@ -26,8 +26,8 @@ class Clock:
 def waited(loads: Iterable[Load | None], min_wait: float = 5, timeout: float = 60) -> tuple[bool, float]:
     clock, answers = Clock(), iter(loads)
     read: Callable[[], Load | None] = lambda: next(answers)  # noqa: E731 - typed
-    done = drain(read, min_wait, timeout, clock, clock.sleep)
-    return done, clock.now
+    is_drained = drain(read, min_wait, timeout, clock, clock.sleep)
+    return is_drained, clock.now
 
 
 def test_an_idle_server_waits_only_until_nobody_routes_to_it() -> None:
@@ -41,8 +41,8 @@ def test_a_server_that_is_gone_is_not_waited_for() -> None:
 
 def test_it_waits_for_what_is_in_flight() -> None:
     busy = [Load(0, count, 0.1) for count in range(80)]  # 20 seconds of steps
-    done, seconds = waited(itertools.chain(busy, itertools.repeat(Load(0, 79, 0.1))))
-    assert done
+    is_drained, seconds = waited(itertools.chain(busy, itertools.repeat(Load(0, 79, 0.1))))
+    assert is_drained
     assert 20 <= seconds <= 23
 
 
@@ -52,8 +52,8 @@ def test_what_waits_in_a_queue_is_not_idle() -> None:
 
 def test_a_slow_step_is_not_taken_for_the_end() -> None:
     slow = (Load(0, step, 4.0) for step in range(10) for _ in range(16))  # ten steps of four seconds
-    done, seconds = waited(itertools.chain(slow, itertools.repeat(Load(0, 9, 4.0))), timeout=100)
-    assert done
+    is_drained, seconds = waited(itertools.chain(slow, itertools.repeat(Load(0, 9, 4.0))), timeout=100)
+    assert is_drained
     assert seconds >= 36
 
 

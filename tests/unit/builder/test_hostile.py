@@ -45,15 +45,15 @@ _LISTINGS: dict[str, tuple[Mapping[str, int], Reason, str]] = {
 class Listing(Hub):
     """A hub that says what a test wants; asked for weights it fails."""
 
-    def __init__(self, folder: Path, more: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, extra_sizes: Mapping[str, int]) -> None:
         self.endpoint = "http://hub"
-        self._folder, self._more = folder, more
+        self._folder, self._extra_sizes = folder, extra_sizes
 
     def files(self, reference: HubReference) -> Mapping[str, HubFile]:
         del reference
-        found = (path for path in self._folder.rglob("*") if path.is_file())
-        sizes = {path.relative_to(self._folder).as_posix(): path.stat().st_size for path in found}
-        return {name: HubFile(size) for name, size in (sizes | dict(self._more)).items()}
+        paths = (path for path in self._folder.rglob("*") if path.is_file())
+        sizes = {path.relative_to(self._folder).as_posix(): path.stat().st_size for path in paths}
+        return {name: HubFile(size) for name, size in (sizes | dict(self._extra_sizes)).items()}
 
     def download(self, reference: HubReference, name: str, target: Path) -> None:
         del reference
@@ -105,10 +105,13 @@ def test_hostile_archive_is_refused_with_its_reason(trap: Path, tmp_path: Path, 
 
 @pytest.mark.parametrize("case", _LISTINGS)
 def test_hostile_listing_of_a_hub_is_refused_before_any_weights(trap: Path, tmp_path: Path, case: str) -> None:
-    more, reason, says = _LISTINGS[case]
+    extra_sizes, reason, says = _LISTINGS[case]
     reference = HubReference("a/b", "0" * 40)
     _refused(
-        tmp_path, lambda store: sources.from_hub(store, lambda: Listing(trap, more), reference, _ignore), reason, says
+        tmp_path,
+        lambda store: sources.from_hub(store, lambda: Listing(trap, extra_sizes), reference, _ignore),
+        reason,
+        says,
     )
 
 
@@ -129,6 +132,6 @@ def test_the_untouched_checkpoint_is_taken_in_every_way(trap: Path, tmp_path: Pa
         download = LocalArchive(f"http://local{tmp_path / 'archive'}", f"{len(components)}" * 64)
         components.append(sources.from_archive(Store(tmp_path / "store"), download, _ignore)[0].manifest.extra)
     assert all(item == components[0] for item in components)
-    taken = {path.suffix for path in (tmp_path / "store" / "sources").rglob("*") if path.is_file()}
-    assert taken == {".json", ".txt", ".safetensors"}
+    suffixes = {path.suffix for path in (tmp_path / "store" / "sources").rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".txt", ".safetensors"}
     assert not list((tmp_path / "work").iterdir())

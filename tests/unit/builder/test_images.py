@@ -1,4 +1,4 @@
-"""Pictures that requests send: what is read, what is refused, and in which words."""
+"""Images that requests send: what is read, what is refused, and in which words."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
 
 
-def encoded(picture: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:  # noqa: ANN401 - Pillow's options
+def encoded(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:  # noqa: ANN401 - Pillow's options
     buffer = io.BytesIO()
-    picture.save(buffer, file_format, **options)
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
@@ -64,12 +64,12 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_are_read_as_diffusers_reads_them(name: str, tmp_path: Any) -> None:  # noqa: ANN401 - a path
-    file = tmp_path / "picture"
+    file = tmp_path / "image"
     file.write_bytes(FILES[name])
     assert np.array_equal(np.asarray(decode("input_image_file", FILES[name], RGB)), np.asarray(load_image(str(file))))
 
 
-def test_exif_turns_a_picture() -> None:
+def test_exif_turns_an_image() -> None:
     assert decode("input_image_file", FILES["turned by exif"], RGB).size == (20, 30)
 
 
@@ -79,7 +79,7 @@ def test_sixteen_bit_grey_keeps_its_shades() -> None:
     assert np.array_equal(np.asarray(read).reshape(-1), np.arange(256))
 
 
-def test_a_camera_s_second_picture_is_ignored() -> None:
+def test_a_camera_s_second_image_is_ignored() -> None:
     first, second = (Image.new("RGB", (8, 8), color) for color in ("red", "blue"))
     file = encoded(first, "MPO", save_all=True, append_images=[second])
     assert np.asarray(decode("input_image_file", file, RGB))[0, 0].tolist() == [254, 0, 0]
@@ -125,7 +125,7 @@ _FRAMES = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
         "animated webp", "just too large", "bomb that Pillow warns of", "bomb that Pillow refuses",
     ],
 )  # fmt: skip
-def test_what_is_no_single_whole_picture_is_refused_in_words(data: bytes, says: str) -> None:
+def test_what_is_no_single_whole_image_is_refused_in_words(data: bytes, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says) as caught:
         decode("input_image_file", data, RGB)
     assert str(caught.value).startswith("input_image_file ")
@@ -141,7 +141,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch)
 @given(
     name=st.sampled_from(["png", "jpeg", "webp", "palette"]), at=st.floats(0, 1), junk=st.binary(min_size=1, max_size=9)
 )
-def test_broken_bytes_end_in_a_picture_or_in_our_error(name: str, at: float, junk: bytes) -> None:
+def test_broken_bytes_end_in_an_image_or_in_our_error(name: str, at: float, junk: bytes) -> None:
     file = FILES[name]
     begin = int(at * len(file))
     with suppress(InvalidRequest):
@@ -163,7 +163,7 @@ def test_pixels_of_another_shape_are_refused_with_what_to_send(shape: tuple[int,
         from_pixels("mask", np.zeros(shape, np.uint8), mode)
 
 
-def test_pixels_and_files_give_the_same_pictures() -> None:
+def test_pixels_and_files_give_the_same_images() -> None:
     pixels = _NOISE[None, ..., :3]
     [one] = read_images(RequestInputs(sent(input_image=pixels), 1), INPUT_IMAGE, RGB) or []
     [other] = read_images(RequestInputs(sent(input_image_file=bytes_tensor(FILES["png"])), 1), INPUT_IMAGE, RGB) or []
@@ -172,7 +172,7 @@ def test_pixels_and_files_give_the_same_pictures() -> None:
     assert read_images(RequestInputs(sent(), 1), INPUT_IMAGE, RGB) is None
 
 
-def test_a_picture_is_sent_once_and_for_each_sample() -> None:
+def test_an_image_is_sent_once_and_for_each_sample() -> None:
     pixels, files = _NOISE[None, ..., :3], bytes_tensor(FILES["png"])
     with pytest.raises(InvalidRequest, match="input_image and input_image_file were both sent"):
         read_images(RequestInputs(sent(input_image=pixels, input_image_file=files), 1), INPUT_IMAGE, RGB)
@@ -181,10 +181,10 @@ def test_a_picture_is_sent_once_and_for_each_sample() -> None:
             read_images(RequestInputs(read, 2), INPUT_IMAGE, RGB)
 
 
-def test_a_sample_may_refer_to_several_pictures_but_not_to_any_number() -> None:
+def test_a_sample_may_refer_to_several_images_but_not_to_any_number() -> None:
     files = np.array([[FILES["png"], FILES["jpeg"]]], object)
     [group] = read_image_groups(RequestInputs(sent(ip_adapter_image_file=files), 1), IP_ADAPTER_IMAGE, 4) or []
-    assert [picture.size for picture in group] == [(30, 20), (30, 20)]
+    assert [image.size for image in group] == [(30, 20), (30, 20)]
     for count in (0, 5):
         with pytest.raises(InvalidRequest, match="send 1 to 4 images a sample"):
             read_image_groups(

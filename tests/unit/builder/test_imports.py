@@ -20,8 +20,8 @@ _HEAVY = ["torch", "diffusers", "transformers", "onnx", "onnxruntime", "huggingf
 
 def _run(*command: str) -> str:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, env=environment)
-    return done.stdout
+    process = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, env=environment)
+    return process.stdout
 
 
 def _loaded(code: str, names: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Seeds give the pictures that they give in diffusers."""
+"""Seeds give the images that they give in diffusers."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def test_too_few_elements_are_refused_rather_than_wrong() -> None:
 @pytest.mark.parametrize("seed", [0, 7, -5])
 def test_one_generator_draws_one_array_after_the_other_as_torch_does(seed: int) -> None:
     # Counts that are no multiple of 16 draw their last numbers twice, and so shift everything after them.
-    theirs, ours = torch.Generator().manual_seed(seed), Generator(seed)
+    torch_generator, generator = torch.Generator().manual_seed(seed), Generator(seed)
     for shape in [(4, 8, 8), (4, 5, 7), (3, 17), (4, 8, 8), (1, 4, 9, 9), (16,)]:
-        assert np.abs(ours.normal(shape) - torch.randn(shape, generator=theirs).numpy()).max() <= 1e-6
+        assert np.abs(generator.normal(shape) - torch.randn(shape, generator=torch_generator).numpy()).max() <= 1e-6

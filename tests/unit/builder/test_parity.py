@@ -95,36 +95,36 @@ def test_only_needed_steps_run_in_the_order_of_their_data_and_optional_inputs_ma
     ran: list[str] = []
 
     def run(step: EnsembleStep) -> Any:  # noqa: ANN401 - a function of arrays
-        def call(inputs: Mapping[str, Any], wanted: Sequence[str]) -> Mapping[str, Any]:
+        def call(inputs: Mapping[str, Any], output_names: Sequence[str]) -> Mapping[str, Any]:
             ran.append(f"{step.model.name} {sorted(inputs)}")
-            return {name: np.add(sum(inputs.values()), 1) for name in wanted}
+            return {name: np.add(sum(inputs.values()), 1) for name in output_names}
 
         return call
 
-    found = in_process.execute(_graph(), {"one": np.array([1])}, ("image",), run)
-    assert found["image"].tolist() == [3]
+    outputs = in_process.execute(_graph(), {"one": np.array([1])}, ("image",), run)
+    assert outputs["image"].tolist() == [3]
     assert ran == ["add ['a']", "end ['x']"]
 
 
-def _named(name: str, *inputs: str) -> Ensemble:
+def _ensemble(name: str, *inputs: str) -> Ensemble:
     return Ensemble(name, tuple(_port(item) for item in inputs), (), ())
 
 
 def test_one_question_for_the_fewest_steps_of_every_combination() -> None:
     control = ("control_image_canny", "control_image_canny_file")
     names = [
-        _named("generate_20_pipeline"), _named("generate_4_pipeline"), _named("generate_4_heun_pipeline"),
-        _named("img2img_8_pipeline"), _named("inpaint_controlnet_ip_adapter_8_pipeline", *control),
-        _named("generate_embeddings_4_pipeline"), _named("something_else"),
+        _ensemble("generate_20_pipeline"), _ensemble("generate_4_pipeline"), _ensemble("generate_4_heun_pipeline"),
+        _ensemble("img2img_8_pipeline"), _ensemble("inpaint_controlnet_ip_adapter_8_pipeline", *control),
+        _ensemble("generate_embeddings_4_pipeline"), _ensemble("something_else"),
     ]  # fmt: skip
-    found = requests.test_requests(names, (64, 72), (16, 32))
-    assert found.keys() == {item.name for item in names[1:-1]}
-    inpaint = found["inpaint_controlnet_ip_adapter_8_pipeline"]
+    requests_by_ensemble = requests.test_requests(names, (64, 72), (16, 32))
+    assert requests_by_ensemble.keys() == {item.name for item in names[1:-1]}
+    inpaint = requests_by_ensemble["inpaint_controlnet_ip_adapter_8_pipeline"]
     assert (inpaint.control_nets, inpaint.ip_adapter) == (("canny",), True)
     tensors = inpaint.tensors()
     assert tensors["mask"].shape == (2, 64, 72)
     assert tensors["control_image_canny"].shape == (2, 64, 72, 3)
-    assert "prompt" not in found["generate_embeddings_4_pipeline"].tensors()
+    assert "prompt" not in requests_by_ensemble["generate_embeddings_4_pipeline"].tensors()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 20, 50, 64])
@@ -135,19 +135,19 @@ def test_of_a_longer_schedule_diffusers_runs_the_last_steps(steps: int) -> None:
     assert min(int((total - 1) * request.strength), total - 1) < steps
 
 
-def _drawn(shade: int, latent: float) -> GeneratedImages:
+def _images(shade: int, latent: float) -> GeneratedImages:
     return GeneratedImages(np.full((2, 8, 8, 3), shade, np.uint8), np.full((2, 4, 1, 1), latent, np.float32))
 
 
-def test_the_figures_are_of_the_worst_picture_and_a_failure_names_them() -> None:
-    found = stage.measure(_drawn(100, 0.0), _drawn(110, 0.25))
-    assert found.psnr == pytest.approx(28.13, abs=0.01)
-    assert found.latent_error == 0.25
-    assert stage.measure(_drawn(1, 0.0), _drawn(1, 0.0)).psnr == 99.0
+def test_the_figures_are_of_the_worst_image_and_a_failure_names_them() -> None:
+    metrics = stage.measure(_images(100, 0.0), _images(110, 0.25))
+    assert metrics.psnr == pytest.approx(28.13, abs=0.01)
+    assert metrics.latent_error == 0.25
+    assert stage.measure(_images(1, 0.0), _images(1, 0.0)).psnr == 99.0
 
 
 @pytest.mark.parametrize("error", [float("nan"), float("inf")])
-def test_latents_that_are_no_numbers_fail_however_the_picture_looks(error: float) -> None:
+def test_latents_that_are_no_numbers_fail_however_the_image_looks(error: float) -> None:
     metrics = {"generate_4_pipeline": stage.ParityMetrics(99.0, error)}
     with pytest.raises(BadInputError, match=r"generate_4_pipeline: 99\.0 dB") as caught:
         stage.require_parity(metrics, Precision.FLOAT32)

@@ -1,4 +1,4 @@
-"""What is output to pictures after the model, step by step and in its order."""
+"""What is output to images after the model, step by step and in its order."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def _options(read: ReadTensor, batch: int) -> list[PostprocessOptions]:
     return read_options(RequestInputs(read, batch))
 
 
-def pixels(picture: Image.Image) -> NDArray[np.int64]:
-    return np.asarray(picture).astype(np.int64)
+def pixels(image: Image.Image) -> NDArray[np.int64]:
+    return np.asarray(image).astype(np.int64)
 
 
 def left_half(width: int = 96, height: int = 64) -> Image.Image:
@@ -83,7 +83,7 @@ def test_soft_masks_mix() -> None:
 
 
 def _tinted() -> tuple[Image.Image, Image.Image]:
-    """A picture, and what a model with a colour cast made of it; its left half is new."""
+    """An image, and what a model with a colour cast made of it; its left half is new."""
     plain = _RANDOM.integers(80, 160, (64, 96, 3)).astype(np.float64)
     cast = (plain - 128) * [0.8, 1.0, 1.2] + 128 + [12, -8, 20]
     return Image.fromarray(plain.astype(np.uint8)), Image.fromarray(cast.round().astype(np.uint8))
@@ -111,12 +111,12 @@ def test_color_match_compares_only_near_the_border() -> None:
     far[:, 80:] = 0
     changed = Image.fromarray(far.astype(np.uint8))
     one, other = (
-        postprocess(cast, PostprocessOptions(picture, left_half(), color_match=1.0)) for picture in (original, changed)
+        postprocess(cast, PostprocessOptions(image, left_half(), color_match=1.0)) for image in (original, changed)
     )
     assert np.array_equal(pixels(one), pixels(other))
 
 
-def test_color_match_without_masks_compares_the_whole_pictures() -> None:
+def test_color_match_without_masks_compares_the_whole_images() -> None:
     original, cast = _tinted()
     assert (
         np.abs(pixels(postprocess(cast, PostprocessOptions(original, color_match=1.0))) - pixels(original)).mean() < 1
@@ -153,7 +153,7 @@ def test_a_side_that_follows_may_not_be_too_large() -> None:
 
 
 @pytest.mark.parametrize("verdict", [1.0, float("nan")])
-def test_a_flagged_picture_is_black_whatever_else_is_asked_for(verdict: float) -> None:
+def test_a_flagged_image_is_black_whatever_else_is_asked_for(verdict: float) -> None:
     read = {
         "flagged": np.array([[verdict], [0.0]], np.float32),
         "input_image": np.stack([np.asarray(_ORIGINAL)] * 2),
@@ -173,8 +173,8 @@ def test_files_have_the_format_that_is_asked_for(file_format: str) -> None:
     [finish] = _options(read.get, 1)
     files = [encode(smooth, finish.file_format, quality) for quality in (5, 95)]
     opened = [Image.open(io.BytesIO(file)) for file in files]
-    assert [picture.format for picture in opened] == [file_format] * 2
-    errors = [np.abs(pixels(picture) - pixels(smooth)).mean() for picture in opened]
+    assert [image.format for image in opened] == [file_format] * 2
+    errors = [np.abs(pixels(image) - pixels(smooth)).mean() for image in opened]
     assert errors == [0, 0] if file_format == "PNG" else errors[1] < errors[0] < 30
 
 
@@ -214,6 +214,6 @@ def test_an_original_that_nothing_is_kept_of_is_not_even_decoded() -> None:
     assert not {"input_image", "input_image_file", "mask", "mask_file"} & set(names)
 
 
-def test_all_pictures_of_a_request_have_one_size() -> None:
+def test_all_images_of_a_request_have_one_size() -> None:
     with pytest.raises(InvalidRequest, match="upscale_width differs within one request"):
         _options({"upscale_width": np.array([[64], [128]])}.get, 2)

@@ -1,4 +1,4 @@
-"""A server counts as ready only when every ensemble has answered with a picture."""
+"""A server counts as ready only when every ensemble has answered with an image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SIDE = {"min": 64, "opt": 64, "max": 64}
 _REQUEST = [
-    {"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["a picture"]},
+    {"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["an image"]},
     {"name": "input_image", "datatype": "UINT8", "shape": [1, 8, 8, 3]},
     {"name": "prompt_embeddings", "datatype": "FP32", "shape": [1, 2, 4]},
 ]

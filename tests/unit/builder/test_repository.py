@@ -79,7 +79,7 @@ def _spec(
     side = {"min": 64, "opt": 64, "max": 128}
     body = {
         "source": _source(store),
-        "engines": {component: _engine(store, component, known, runtime) for component, known in facts.items()},
+        "engines": {component: _engine(store, component, dims, runtime) for component, dims in facts.items()},
         "runtime": runtime,
         "pipelines": [{"task": "generate", "steps": [2]}],
         "shapes": {"batch": {"min": 1, "opt": 4, "max": 8}, "height": side, "width": side},

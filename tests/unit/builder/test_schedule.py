@@ -63,7 +63,7 @@ def test_every_latent_equals_that_of_diffusers(type_: SchedulerType, steps: int,
 @pytest.mark.parametrize("type_", SchedulerType)
 @pytest.mark.parametrize(("steps", "begin"), [(5, 1), (10, 6), (30, 10), (63, 62)])
 @pytest.mark.parametrize("repaint", [False, True])
-def test_a_schedule_that_starts_in_a_picture_equals_diffusers(
+def test_a_schedule_that_starts_in_an_image_equals_diffusers(
     type_: SchedulerType, steps: int, begin: int, *, repaint: bool
 ) -> None:
     if type_ is SchedulerType.LCM and steps > 50:
@@ -230,7 +230,7 @@ def test_all_step_counts_of_a_scheduler_have_the_same_slots(type_: SchedulerType
 
 
 @pytest.mark.parametrize("type_", SchedulerType)
-def test_timesteps_fall_towards_the_picture_and_have_rows(type_: SchedulerType) -> None:
+def test_timesteps_fall_towards_the_image_and_have_rows(type_: SchedulerType) -> None:
     plan = _plan(type_, 20)
     used = plan.levels[: plan.calls, 0].tolist()
     assert all(before >= after >= 0 for before, after in pairwise(used))
@@ -270,9 +270,9 @@ def test_the_longest_schedule_is_served_in_pieces(type_: SchedulerType, spacing:
 
 def test_trained_betas_are_used() -> None:
     betas = np.linspace(0.001, 0.02, 1000).tolist()
-    given = _plan(SchedulerType.DDIM, 4, trained_betas=betas)
-    same = _plan(SchedulerType.DDIM, 4, beta_schedule="linear", beta_start=0.001, beta_end=0.02)
-    assert np.allclose(given.table, same.table)
+    actual = _plan(SchedulerType.DDIM, 4, trained_betas=betas)
+    expected = _plan(SchedulerType.DDIM, 4, beta_schedule="linear", beta_start=0.001, beta_end=0.02)
+    assert np.allclose(actual.table, expected.table)
 
 
 @pytest.mark.parametrize(("steps", "begin", "eta"), [(0, 0, 0), (-1, 0, 0), (1000, 990, 0), (4, 4, 0), (4, 0, 1.5)])

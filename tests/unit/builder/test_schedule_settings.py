@@ -23,16 +23,16 @@ _NOT_READ = {
 @pytest.mark.parametrize("type_", SchedulerType)
 def test_defaults_are_those_of_the_class_in_diffusers(type_: SchedulerType) -> None:
     parameters = inspect.signature(CLASSES[type_].__init__).parameters
-    theirs = {name: parameter.default for name, parameter in parameters.items() if name != "self"}
-    ours = dict(class_of(type_).defaults)
+    expected = {name: parameter.default for name, parameter in parameters.items() if name != "self"}
+    actual = dict(class_of(type_).defaults)
     if type_ is SchedulerType.PNDM:
-        assert ours.pop("skip_prk_steps") is True
-        assert theirs.pop("skip_prk_steps") is False
+        assert actual.pop("skip_prk_steps") is True
+        assert expected.pop("skip_prk_steps") is False
     if type_ is SchedulerType.UNIPC_MULTISTEP:
-        ours["disable_corrector"] = list(ours["disable_corrector"])
+        actual["disable_corrector"] = list(actual["disable_corrector"])
     if type_ is SchedulerType.DEIS_MULTISTEP:
-        assert theirs.pop("solver_type") == "logrho"
-    assert ours == {name: default for name, default in theirs.items() if name not in _NOT_READ}
+        assert expected.pop("solver_type") == "logrho"
+    assert actual == {name: default for name, default in expected.items() if name not in _NOT_READ}
 
 
 def test_what_a_class_does_not_know_is_left_out_as_from_config_does() -> None:

@@ -21,7 +21,7 @@ def _shapes(batch: int, side: int) -> Shapes:
     return Shapes(batch=BatchRange(min=1, opt=1, max=batch), height=edge, width=edge)
 
 
-def test_pool_is_a_power_of_two_that_holds_two_batches_of_decoded_pictures() -> None:
+def test_pool_is_a_power_of_two_that_holds_two_batches_of_decoded_images() -> None:
     small, large = pool_bytes(FACTS, _shapes(1, 64)), pool_bytes(FACTS, _shapes(8, 1024))
     assert small == 64 * _MIB
     assert large > 2 * 8 * 1024 * 1024 * 3 * 4

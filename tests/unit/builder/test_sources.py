@@ -73,7 +73,7 @@ def extra_parts(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "where", "files"),
+    ("selection", "where", "files"),
     [
         (Selection("lora"), "", {"lora/lora.safetensors"}),
         (Selection("lora", "adapters/one.safetensors"), "", {"lora/one.safetensors"}),
@@ -87,9 +87,9 @@ def extra_parts(folder: Path) -> Path:
     ],
 )  # fmt: skip
 def test_adapters_and_controlnets_are_taken_from_where_they_lie(
-    checkpoint: Path, tmp_path: Path, wanted: Selection, where: str, files: set[str]
+    checkpoint: Path, tmp_path: Path, selection: Selection, where: str, files: set[str]
 ) -> None:
-    artifact, _ = sources.from_folder(Store(tmp_path / "store"), extra_parts(checkpoint) / where, ignore, wanted)
+    artifact, _ = sources.from_folder(Store(tmp_path / "store"), extra_parts(checkpoint) / where, ignore, selection)
     assert files_of(artifact) == files
     assert set(artifact.manifest.extra["components"]) == {name.split("/")[0] for name in files}
 
@@ -140,20 +140,20 @@ def test_a_folder_that_changes_while_it_is_copied_is_not_taken(
 
 
 class FlakyHub(HubServer):
-    """Breaks the connection in the middle of the first answers with weights, and remembers what was asked."""
+    """Breaks the connection in the middle of the first answers with weights, and records the requests."""
 
     def __init__(self, root: Path, breaks: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), root, quiet=True)
         self.RequestHandlerClass = FlakyHubHandler
         self.breaks = breaks
-        self.asked: list[tuple[str, str, str]] = []
+        self.requests: list[tuple[str, str, str]] = []
 
 
 class FlakyHubHandler(HubHandler):
     server: FlakyHub
 
     def _send_file(self, repository: Repository, file: File, span: range, *, body: bool) -> None:
-        self.server.asked.append((self.command, file.path.name, self.headers.get("Range", "")))
+        self.server.requests.append((self.command, file.path.name, self.headers.get("Range", "")))
         if body and file.path.suffix == ".safetensors" and self.server.breaks:
             self.server.breaks -= 1
             self.send_response(200)
@@ -174,7 +174,7 @@ def test_an_override_of_one_component_downloads_only_that(checkpoint: Path, tmp_
             Store(tmp_path / "store"), lambda: Hub(address, None), reference, ignore, Selection("denoiser")
         )
     assert files_of(artifact) == {"unet/config.json", UNET}
-    assert {name for _, name, _ in server.asked} == {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert {name for _, name, _ in server.requests} == {"config.json", "diffusion_pytorch_model.safetensors"}
     again, cached = sources.from_hub(
         Store(tmp_path / "store"), lambda: pytest.fail("asked"), reference, ignore, Selection("unet")
     )
@@ -193,7 +193,7 @@ def test_a_broken_download_from_a_hub_goes_on_where_it_was(
             Store(tmp_path / "store"), lambda: Hub(address, None), reference, ignore, Selection("unet")
         )
     assert (artifact.path / UNET).read_bytes() == (checkpoint / UNET).read_bytes()
-    assert ("GET", "diffusion_pytorch_model.safetensors", "bytes=1000-") in server.asked
+    assert ("GET", "diffusion_pytorch_model.safetensors", "bytes=1000-") in server.requests
 
 
 def test_a_file_that_is_not_what_the_hub_lists_is_not_taken(

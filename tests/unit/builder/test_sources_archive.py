@@ -35,7 +35,7 @@ class FileServer(ThreadingHTTPServer):
     def __init__(self, content: bytes, *script: str) -> None:
         super().__init__(("127.0.0.1", 0), FileHandler)
         self.content, self.script = content, list(script)
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
 
 
 class FileHandler(BaseHTTPRequestHandler):
@@ -45,8 +45,8 @@ class FileHandler(BaseHTTPRequestHandler):
         """Tests are silent."""
 
     def do_GET(self) -> None:
-        wanted = self.headers.get("Range", "")
-        self.server.asked.append((self.path, wanted))
+        requested_range = self.headers.get("Range", "")
+        self.server.requests.append((self.path, requested_range))
         content = self.server.content
         word = self.server.script.pop(0) if self.server.script else "whole"
         if word.isdigit():
@@ -56,7 +56,7 @@ class FileHandler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        begin = int(wanted.removeprefix("bytes=").rstrip("-") or 0) if word != "no ranges" else 0
+        begin = int(requested_range.removeprefix("bytes=").rstrip("-") or 0) if word != "no ranges" else 0
         if begin >= len(content):
             self.send_error(416)
             return
@@ -108,7 +108,12 @@ def test_a_broken_download_goes_on_where_it_was(packed: bytes, tmp_path: Path) -
         _fetch(tmp_path, address, packed)
     half = len(packed) // 2
     later = half + (len(packed) - half) // 2
-    assert [wanted for _, wanted in server.asked] == ["", f"bytes={half}-", f"bytes={half}-", f"bytes={later}-"]
+    assert [requested_range for _, requested_range in server.requests] == [
+        "",
+        f"bytes={half}-",
+        f"bytes={half}-",
+        f"bytes={later}-",
+    ]
 
 
 def test_a_server_that_knows_no_ranges_is_served_too(packed: bytes, tmp_path: Path) -> None:
@@ -122,17 +127,17 @@ def test_a_later_run_goes_on_with_what_an_earlier_one_has_got(packed: bytes, tmp
         with pytest.raises(UnavailableError) as caught:
             _fetch(tmp_path, address, packed)
         assert (caught.value.reason, caught.value.exit_code) == (Reason.SOURCE_UNREACHABLE, ExitCode.UNAVAILABLE)
-        before = len(server.asked)
+        before = len(server.requests)
         _fetch(tmp_path, address, packed)
-    assert [wanted for _, wanted in server.asked[before:]] == [f"bytes={len(packed) // 2}-"]
+    assert [requested_range for _, requested_range in server.requests[before:]] == [f"bytes={len(packed) // 2}-"]
 
 
 def test_damaged_leftovers_do_not_blame_the_server(packed: bytes, tmp_path: Path) -> None:
     with FileServer(packed, "break", *["503"] * 4) as server, serving(server) as address:
         with pytest.raises(UnavailableError):
             _fetch(tmp_path, address, packed)
-        (left,) = tmp_path.rglob("archive")
-        left.write_bytes(bytes(left.stat().st_size))
+        (partial_download,) = tmp_path.rglob("archive")
+        partial_download.write_bytes(bytes(partial_download.stat().st_size))
         assert UNET in files_of(_fetch(tmp_path, address, packed)[0])
 
 
@@ -196,18 +201,18 @@ def test_proxies_of_the_environment_are_used(packed: bytes, tmp_path: Path, monk
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("http_proxy", address)
         _fetch(tmp_path, "http://nowhere.invalid", packed)
-    assert server.asked[0][0].startswith("http://nowhere.invalid/model.tar.gz")
+    assert server.requests[0][0].startswith("http://nowhere.invalid/model.tar.gz")
 
 
 def _run(tmp_path: Path, *arguments: str) -> tuple[int, Mapping[str, Any]]:
     result = tmp_path / "result.json"
     command = [sys.executable, "-m", "diffusion_builder", "fetch", "--store", str(tmp_path / "store")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, "--result", str(result), *arguments], capture_output=True, text=True, check=False, env=environment
     )
-    assert "Traceback" not in done.stderr
-    return done.returncode, json.loads(result.read_text())
+    assert "Traceback" not in process.stderr
+    return process.returncode, json.loads(result.read_text())
 
 
 def test_the_command_fetches_archives_and_components(packed: bytes, tmp_path: Path) -> None:

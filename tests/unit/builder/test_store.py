@@ -90,16 +90,16 @@ def test_a_writer_that_works_for_long_keeps_its_folder_by_its_lease(tmp_path: Pa
 def test_a_lease_is_renewed_while_its_writer_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "_BEAT_SECONDS", 0.001)
     times = itertools.count(1_000_000)
-    seen: set[float | None] = set()
+    renewal_times: set[float | None] = set()
 
     def write(folder: Path) -> Mapping[str, Any]:
         deadline = time.monotonic() + 20
-        while len(seen) < 3 and time.monotonic() < deadline:
-            seen.add(staging.heartbeat_at(folder.parent))
+        while len(renewal_times) < 3 and time.monotonic() < deadline:
+            renewal_times.add(staging.heartbeat_at(folder.parent))
         return _write(folder)
 
     Store(tmp_path, lambda: float(next(times))).publish(Recipe(Kind.ONNX, {}), write)
-    assert len(seen) == 3
+    assert len(renewal_times) == 3
 
 
 @pytest.mark.parametrize("name", [".tmp-", ".tmp-half", f".tmp-{10**12}-0-0"])

@@ -83,11 +83,11 @@ def test_verify_passes_or_names_every_damaged_file(tmp_path: Path, artifacts: tu
 
 def test_gc_tells_and_then_deletes(tmp_path: Path, artifacts: tuple[Artifact, Artifact]) -> None:
     keep = ("gc", "--keep", artifacts[0].manifest.digest, "--grace", "1h")
-    code, told = _result(tmp_path, *keep, "--dry-run")
-    assert (code, told["dryRun"], told["deleted"], told["kept"], told["sizeBytes"]) == (0, True, 1, 1, 3000)
+    code, preview = _result(tmp_path, *keep, "--dry-run")
+    assert (code, preview["dryRun"], preview["deleted"], preview["kept"], preview["sizeBytes"]) == (0, True, 1, 1, 3000)
     assert artifacts[1].path.exists()
-    code, done = _result(tmp_path, *keep)
-    assert (code, done["deleted"], done["sizeBytes"]) == (0, 1, 3000)
+    code, report = _result(tmp_path, *keep)
+    assert (code, report["deleted"], report["sizeBytes"]) == (0, 1, 3000)
     assert [item.path.exists() for item in artifacts] == [True, False]
 
 

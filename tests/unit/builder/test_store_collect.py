@@ -87,12 +87,12 @@ def _collect(store: Store, *keep: Artifact, grace: float = _DAY, dry_run: bool =
 
 
 def test_a_kept_repository_keeps_all_that_it_was_made_from(store: Store, clock: Moment) -> None:
-    kept, dropped = _chain(store, "kept"), _chain(store, "dropped")
+    retained, dropped = _chain(store, "kept"), _chain(store, "dropped")
     clock.now += 2 * _DAY
-    done = _collect(store, kept[-1])
-    assert _present(store) == _names(kept)
-    assert {entry.digest for entry in done.deleted} == _names(dropped)
-    assert (done.retained, done.size) == (4, sum(item.manifest.size for item in dropped))
+    collected = _collect(store, retained[-1])
+    assert _present(store) == _names(retained)
+    assert {entry.digest for entry in collected.deleted} == _names(dropped)
+    assert (collected.retained, collected.size) == (4, sum(item.manifest.size for item in dropped))
     assert not list(store.root.rglob(".tmp-*"))
     assert _names(dropped).isdisjoint(path.name for path in (store.root / "uses").iterdir())
 
@@ -109,8 +109,8 @@ def test_what_is_shared_stays_as_long_as_one_needs_it(store: Store, clock: Momen
 def test_a_dry_run_tells_the_bytes_and_deletes_nothing(store: Store, clock: Moment) -> None:
     chain = _chain(store, "x")
     clock.now += 2 * _DAY
-    done = _collect(store, dry_run=True)
-    assert (done.size, done.retained) == (sum(item.manifest.size for item in chain), 0)
+    collected = _collect(store, dry_run=True)
+    assert (collected.size, collected.retained) == (sum(item.manifest.size for item in chain), 0)
     assert _present(store) == _names(chain)
 
 
@@ -161,23 +161,23 @@ def test_who_asks_too_late_is_told_that_it_is_gone(store: Store, monkeypatch: py
     find = Store.find
 
     def then_it_goes(self: Store, kind: Kind, digest: str) -> Artifact | None:
-        found = find(self, kind, digest)
-        if found:
-            found.path.rename(self.root / "elsewhere")
-        return found
+        artifact = find(self, kind, digest)
+        if artifact:
+            artifact.path.rename(self.root / "elsewhere")
+        return artifact
 
     monkeypatch.setattr(Store, "find", then_it_goes)
     assert store.use(Kind.ONNX, artifact.manifest.digest) is None
 
 
 def test_a_kept_artifact_with_a_damaged_manifest_stops_collection(store: Store, clock: Moment) -> None:
-    kept, other = _chain(store, "kept"), _chain(store, "other")
-    (kept[2].path / "manifest.json").write_text("{")
+    retained, other = _chain(store, "kept"), _chain(store, "other")
+    (retained[2].path / "manifest.json").write_text("{")
     clock.now += 2 * _DAY
     with pytest.raises(StoreError, match="nothing was deleted") as caught:
-        _collect(store, kept[-1])
+        _collect(store, retained[-1])
     assert caught.value.reason is Reason.ARTIFACT_DAMAGED
-    assert all(item.path.exists() for item in (*kept, *other))
+    assert all(item.path.exists() for item in (*retained, *other))
 
 
 def test_a_damaged_artifact_that_nobody_keeps_goes(store: Store, clock: Moment) -> None:
@@ -212,8 +212,8 @@ def test_timing_caches_go_only_when_asked(store: Store, clock: Moment) -> None:
     clock.now += 2 * _DAY
     _collect(store, engine)
     assert len(list(folder.iterdir())) == 2
-    done = collect(store, GarbageCollectionOptions((engine.manifest.digest,), 0.0, timing=True))
-    assert (done.timing, [path.name for path in folder.iterdir()]) == (("cpu-9.0",), ["cpu-10.6"])
+    collected = collect(store, GarbageCollectionOptions((engine.manifest.digest,), 0.0, timing=True))
+    assert (collected.timing, [path.name for path in folder.iterdir()]) == (("cpu-9.0",), ["cpu-10.6"])
 
 
 def test_references_may_lead_nowhere_or_in_circles() -> None:
@@ -237,9 +237,9 @@ while True:
 
 def test_collection_without_any_grace_beside_writers_shows_no_half_artifact(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    kept = _chain(store, "kept")
+    retained = _chain(store, "kept")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", _COLLECTOR, str(tmp_path), kept[-1].manifest.digest]
+    command = [sys.executable, "-c", _COLLECTOR, str(tmp_path), retained[-1].manifest.digest]
     deadline, lost = time.monotonic() + 60, 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
@@ -252,7 +252,7 @@ def test_collection_without_any_grace_beside_writers_shows_no_half_artifact(tmp_
                     # Deleted between publishing and reading: only a grace of nothing can do that.
                     assert error.reason is Reason.ARTIFACT_NOT_FOUND  # noqa: PT017 - it does not always happen
                 lost += store.find(Kind.ONNX, Recipe(Kind.ONNX, {"name": "other"}).digest) is None
-                assert (kept[-1].path / "link").read_text() == "kept" * 10
+                assert (retained[-1].path / "link").read_text() == "kept" * 10
         finally:
             process.kill()
     assert lost == 5
@@ -260,9 +260,9 @@ def test_collection_without_any_grace_beside_writers_shows_no_half_artifact(tmp_
 
 
 def test_a_check_stays_as_long_as_its_repository(store: Store, clock: Moment) -> None:
-    kept, other = _make(store, Kind.REPOSITORY, "kept"), _make(store, Kind.REPOSITORY, "other")
-    parity, old = _make(store, Kind.PARITY, "parity", kept), _make(store, Kind.PARITY, "old", other)
+    retained, other = _make(store, Kind.REPOSITORY, "kept"), _make(store, Kind.REPOSITORY, "other")
+    parity, old = _make(store, Kind.PARITY, "parity", retained), _make(store, Kind.PARITY, "old", other)
     clock.now += 2 * _DAY
-    collect(store, GarbageCollectionOptions((kept.manifest.digest,), _DAY))
-    assert {digest for _, digest in store.names()} == {kept.manifest.digest, parity.manifest.digest}
+    collect(store, GarbageCollectionOptions((retained.manifest.digest,), _DAY))
+    assert {digest for _, digest in store.names()} == {retained.manifest.digest, parity.manifest.digest}
     assert not old.path.exists()

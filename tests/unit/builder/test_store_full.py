@@ -43,9 +43,9 @@ except StoreError as error:
 def _publish(root: Path, before: str, needed: int = 0, wrapper: tuple[str, ...] = ()) -> tuple[str, str, list[str]]:
     command = [*wrapper, sys.executable, "-c", _WRITER, str(root), before, str(needed)]
     environment = os.environ | {"PYTHONPATH": _PYTHONPATH}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
-    reason, message, left = json.loads(done.stdout)
-    return reason, message, left
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
+    reason, message, folder_names = json.loads(process.stdout)
+    return reason, message, folder_names
 
 
 def _own_mounts(root: Path, options: str) -> tuple[str, ...]:
@@ -58,8 +58,8 @@ def _own_mounts(root: Path, options: str) -> tuple[str, ...]:
 
 def test_a_disk_that_fills_up_is_told_with_the_bytes_and_nothing_stays(tmp_path: Path) -> None:
     root = tmp_path / "store"
-    reason, message, left = _publish(root, "", wrapper=_own_mounts(root, "size=2m"))
-    assert (reason, left) == (Reason.STORE_FULL, ["onnx"])
+    reason, message, folder_names = _publish(root, "", wrapper=_own_mounts(root, "size=2m"))
+    assert (reason, folder_names) == (Reason.STORE_FULL, ["onnx"])
     # The writer did not know; so many it had written when the disk was full.
     bytes_needed = int(message.split("full: ")[1].split(" ")[0])
     assert (1 << 20) < bytes_needed <= (2 << 20)
@@ -67,22 +67,22 @@ def test_a_disk_that_fills_up_is_told_with_the_bytes_and_nothing_stays(tmp_path:
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(tmp_path: Path) -> None:
     root = tmp_path / "store"
-    reason, message, left = _publish(root, "", needed=3 << 20, wrapper=_own_mounts(root, "size=2m"))
-    assert (reason, left) == (Reason.STORE_FULL, ["onnx"])
+    reason, message, folder_names = _publish(root, "", needed=3 << 20, wrapper=_own_mounts(root, "size=2m"))
+    assert (reason, folder_names) == (Reason.STORE_FULL, ["onnx"])
     assert str(3 << 20) in message
 
 
 def test_a_read_only_store_is_told(tmp_path: Path) -> None:
     root = tmp_path / "store"
-    reason, message, left = _publish(root, "", wrapper=_own_mounts(root, "ro"))
-    assert (reason, left) == (Reason.STORE_READ_ONLY, [])
+    reason, message, folder_names = _publish(root, "", wrapper=_own_mounts(root, "ro"))
+    assert (reason, folder_names) == (Reason.STORE_READ_ONLY, [])
     assert "mount it writable" in message
 
 
 def test_a_limit_for_file_sizes_is_told_with_the_bytes_and_nothing_stays(tmp_path: Path) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
-    reason, message, left = _publish(tmp_path / "store", limit)
-    assert (reason, left) == (Reason.STORE_FULL, ["onnx"])
+    reason, message, folder_names = _publish(tmp_path / "store", limit)
+    assert (reason, folder_names) == (Reason.STORE_FULL, ["onnx"])
     assert "100000 bytes and more" in message
 
 

@@ -67,8 +67,8 @@ def _hidden(root: Path) -> list[str]:
 def test_killed_writers_leave_no_visible_half_artifact_and_no_litter(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", _NURSERY, str(tmp_path), str(_KILLS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=300)
-    assert json.loads(done.stdout) == _KILLS
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=300)
+    assert json.loads(process.stdout) == _KILLS
     published = list(Store(tmp_path).artifacts())
     for artifact in published:
         assert verify(Store(tmp_path), artifact).files == 4
@@ -85,9 +85,9 @@ def test_killed_writers_leave_no_visible_half_artifact_and_no_litter(tmp_path: P
 
 def test_collection_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
     now = time.time()
-    left = tmp_path / "onnx" / f".tmp-{int(now)}-{'0' * 12}-0"
-    (left / "artifact").mkdir(parents=True)
+    staging_folder = tmp_path / "onnx" / f".tmp-{int(now)}-{'0' * 12}-0"
+    (staging_folder / "artifact").mkdir(parents=True)
     collect(Store(tmp_path, lambda: now), GarbageCollectionOptions(keep=(), grace=0))
-    assert left.exists()
+    assert staging_folder.exists()
     collect(Store(tmp_path, lambda: now + STAGING_GRACE_SECONDS + 1), GarbageCollectionOptions(keep=(), grace=0))
-    assert not left.exists()
+    assert not staging_folder.exists()

@@ -48,11 +48,11 @@ def test_any_combination_is_sound(task: str, features: tuple[str, ...], draws: b
 def _before(unrolled: Ensemble, step: EnsembleStep) -> set[str]:
     """Models that have ended when a step begins."""
     makers = {tensor: other for other in unrolled.steps for tensor in other.outputs.values()}
-    found: set[str] = set()
+    model_names: set[str] = set()
     for tensor in step.inputs.values():
         if tensor in makers:
-            found |= {makers[tensor].model.name} | _before(unrolled, makers[tensor])
-    return found
+            model_names |= {makers[tensor].model.name} | _before(unrolled, makers[tensor])
+    return model_names
 
 
 @pytest.mark.parametrize("features", _SUBSETS)
@@ -61,8 +61,8 @@ def test_what_reads_a_request_before_the_loop_runs_one_after_the_other(task: str
     """Triton frees a refused request's memory at once, whoever still reads it, and forgets it if an engine works."""
     tier = Tier(task, 1, 1, features)
     unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
-    given = {port.name for port in unrolled.inputs}
-    reading = {step.model.name: step for step in unrolled.steps if given & set(step.inputs.values())}
+    input_names = {port.name for port in unrolled.inputs}
+    reading = {step.model.name: step for step in unrolled.steps if input_names & set(step.inputs.values())}
     earlier = [len(reading.keys() & _before(unrolled, step)) for step in reading.values()]
     assert sorted(earlier) == list(range(len(reading)))
     if "embeddings" not in features:

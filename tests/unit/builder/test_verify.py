@@ -27,13 +27,13 @@ def repository(store: Store) -> Artifact:
         (folder / "model.onnx.data").write_bytes(b"weights")
         return {}
 
-    made, _ = store.publish(Recipe(Kind.ENGINE, {}), engine)
+    engine_artifact, _ = store.publish(Recipe(Kind.ENGINE, {}), engine)
 
     def write(folder: Path) -> Mapping[str, Any]:
         (folder / "models" / "m" / "1").mkdir(parents=True)
         (folder / "models" / "m" / "config.pbtxt").write_text("config")
         link = folder / "models" / "m" / "1" / "model.onnx"
-        link.symlink_to(f"../../../../../engines/{made.manifest.digest}/model.onnx")
+        link.symlink_to(f"../../../../../engines/{engine_artifact.manifest.digest}/model.onnx")
         return {}
 
     return store.publish(Recipe(Kind.REPOSITORY, {}), write)[0]

@@ -207,7 +207,7 @@ def test_progress_only_grows_and_ends_with_the_build() -> None:
         "Skipped inference phase since --skipInference is added.",
     ]  # fmt: skip
     reader = LogReader("denoiser")
-    seen = [reader.step.fraction for line in lines if reader.feed(f"{STAMP}[I] {line}\n")]
-    assert seen == sorted(set(seen))
-    assert len(seen) == len(lines) - 2
-    assert seen[-1] == 1.0
+    fractions = [reader.step.fraction for line in lines if reader.feed(f"{STAMP}[I] {line}\n")]
+    assert fractions == sorted(set(fractions))
+    assert len(fractions) == len(lines) - 2
+    assert fractions[-1] == 1.0

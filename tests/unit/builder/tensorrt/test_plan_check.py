@@ -39,7 +39,7 @@ GOOD = TensorRTPlan(
 )
 
 
-def found(plan: TensorRTPlan) -> list[str]:
+def problems_of(plan: TensorRTPlan) -> list[str]:
     return list(differences(plan, INTERFACE, PROFILES))
 
 
@@ -48,35 +48,35 @@ def test_the_plan_that_was_asked_for_passes() -> None:
 
 
 def test_the_order_of_inputs_does_not_matter() -> None:
-    assert found(replace(GOOD, inputs=GOOD.inputs[::-1], profiles=tuple(item[::-1] for item in PROFILES))) == []
+    assert problems_of(replace(GOOD, inputs=GOOD.inputs[::-1], profiles=tuple(item[::-1] for item in PROFILES))) == []
 
 
 def test_a_missing_and_an_unexpected_tensor_are_named() -> None:
     renamed = replace(GOOD, outputs=(PlanTensor("sample", "FLOAT", LATENT),))
-    assert found(renamed) == ["unexpected output sample", "no output model_output"]
+    assert problems_of(renamed) == ["unexpected output sample", "no output model_output"]
 
 
 def test_a_changed_type_is_named() -> None:
     half = replace(GOOD, outputs=(PlanTensor("model_output", "HALF", LATENT),))
-    assert found(half) == ["output model_output is HALF instead of FLOAT"]
+    assert problems_of(half) == ["output model_output is HALF instead of FLOAT"]
 
 
 @pytest.mark.parametrize("dims", [(1, 4, -1, -1), (-1, 4, -1)], ids=["closed batch", "rank"])
 def test_changed_dimensions_are_named(dims: tuple[int, ...]) -> None:
-    (problem,) = found(replace(GOOD, outputs=(PlanTensor("model_output", "FLOAT", dims),)))
+    (problem,) = problems_of(replace(GOOD, outputs=(PlanTensor("model_output", "FLOAT", dims),)))
     assert problem.startswith(f"output model_output has dimensions {dims}")
 
 
 def test_a_shape_that_was_overridden_is_named() -> None:
     first = PROFILES[0]
     changed = tuple(replace(item, max=(1, 1)) if item.name == "guidance" else item for item in first)
-    assert found(replace(GOOD, profiles=(changed, PROFILES[1]))) == [
+    assert problems_of(replace(GOOD, profiles=(changed, PROFILES[1]))) == [
         "profile 0 of guidance is 1x1 / 1x1 / 1x1 instead of 1x1 / 1x1 / 8x1"
     ]
 
 
 def test_a_lost_profile_is_named() -> None:
-    assert found(replace(GOOD, profiles=PROFILES[:1])) == ["1 optimisation profiles instead of 2"]
+    assert problems_of(replace(GOOD, profiles=PROFILES[:1])) == ["1 optimisation profiles instead of 2"]
 
 
 def test_all_differences_are_in_one_error() -> None:

@@ -76,7 +76,7 @@ def test_a_text_encoder_for_long_prompts_takes_several_windows() -> None:
     assert (ids.min, ids.opt, ids.max) == ((1, 2, 77), (4, 2, 77), (8, 2, 308))
 
 
-def test_an_image_encoder_takes_one_to_four_pictures() -> None:
+def test_an_image_encoder_takes_one_to_four_images() -> None:
     (profile,) = optimization_profiles(Component.IMAGE_ENCODER, FACTS, shapes())
     pixels = by_name(profile)["reference_pixels"]
     assert (pixels.min, pixels.opt, pixels.max) == ((1, 1, 3, 224, 224), (4, 1, 3, 224, 224), (8, 4, 3, 224, 224))

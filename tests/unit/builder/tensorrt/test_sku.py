@@ -27,7 +27,7 @@ def test_labels_are_those_of_gpu_feature_discovery(name: str, profile: str, valu
 
 
 @pytest.mark.parametrize(
-    ("listing", "found"),
+    ("listing", "skus"),
     [
         (L4, ("NVIDIA-L4",)),
         (L4 + L4.replace("GPU 0", "GPU 1"), ("NVIDIA-L4", "NVIDIA-L4")),
@@ -40,22 +40,22 @@ def test_labels_are_those_of_gpu_feature_discovery(name: str, profile: str, valu
         ("", ()),
     ],
 )  # fmt: skip
-def test_a_listing_names_what_can_be_used(listing: str, found: tuple[str, ...]) -> None:
-    assert sku.visible_skus(listing) == found
+def test_a_listing_names_what_can_be_used(listing: str, skus: tuple[str, ...]) -> None:
+    assert sku.visible_skus(listing) == skus
 
 
 @pytest.mark.parametrize(
-    ("asked", "listing"),
+    ("requested_sku", "listing"),
     [("NVIDIA-L4", L4), ("NVIDIA-L4-SHARED", L4), ("NVIDIA-A100-SXM4-80GB-MIG-1g.10gb", MIG)],
 )
-def test_the_right_gpu_passes(asked: str, listing: str) -> None:
-    sku.require_gpu(asked, listing)
+def test_the_right_gpu_passes(requested_sku: str, listing: str) -> None:
+    sku.require_gpu(requested_sku, listing)
 
 
-@pytest.mark.parametrize(("asked", "listing"), [("NVIDIA-L4", A100), ("NVIDIA-A100-SXM4-80GB", MIG)])
-def test_another_gpu_is_never_tried_again(asked: str, listing: str) -> None:
-    with pytest.raises(BadInputError, match=f"asked for {asked}") as caught:
-        sku.require_gpu(asked, listing)
+@pytest.mark.parametrize(("requested_sku", "listing"), [("NVIDIA-L4", A100), ("NVIDIA-A100-SXM4-80GB", MIG)])
+def test_another_gpu_is_never_tried_again(requested_sku: str, listing: str) -> None:
+    with pytest.raises(BadInputError, match=f"asked for {requested_sku}") as caught:
+        sku.require_gpu(requested_sku, listing)
     assert caught.value.reason is Reason.WRONG_GPU
 
 
