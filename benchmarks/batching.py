@@ -21,8 +21,8 @@ import torch
 
 from tests.support.builder.checkpoints import DEMO
 from tests.support.builder.reference import Reference
-from tests.support.builder.repository import make
-from tests.support.triton.client import Ask, counts, send, send_all
+from tests.support.builder.repository import build_repository
+from tests.support.triton.client import ImageRequest, counts, send, send_all
 from tests.support.triton.tritonserver import serve
 
 STEPS = 20
@@ -32,16 +32,16 @@ OUT = Path(__file__).parents[1] / "out" / "bench-batching.json"
 Row = dict[str, float]
 
 
-def ask(seed: int) -> Ask:
+def image_request(seed: int) -> ImageRequest:
     """One picture of 64 x 64 pixels."""
-    return Ask(STEPS, ["a red circle on a blue background"], seed=[seed], guidance_scale=[2.0])
+    return ImageRequest(STEPS, ["a red circle on a blue background"], seed=[seed], guidance_scale=[2.0])
 
 
 def ensemble(http: str, clients: int) -> Row:
     """Send rounds of simultaneous requests; the median round counts."""
     before, moments = counts(http, "5_denoiser"), [time.monotonic()]
     for _ in range(ROUNDS):
-        send_all(http, [ask(seed) for seed in range(clients)])
+        send_all(http, [image_request(seed) for seed in range(clients)])
         moments.append(time.monotonic())
     batch = counts(http, "5_denoiser").since(before).mean_batch
     seconds = median(end - begin for begin, end in pairwise(moments))
@@ -53,10 +53,10 @@ def python_loop() -> Row:
     reference = Reference(DEMO, "DDIM")
     # The cores that the engines get.
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    reference.draw(ask(0))
+    reference.draw(image_request(0))
     moments = [time.monotonic()]
     for seed in range(ROUNDS):
-        reference.draw(ask(seed))
+        reference.draw(image_request(seed))
         moments.append(time.monotonic())
     return {"images_per_second": 1 / median(end - begin for begin, end in pairwise(moments))}
 
@@ -64,9 +64,9 @@ def python_loop() -> Row:
 def main() -> None:
     """Measure and write the file."""
     with tempfile.TemporaryDirectory() as folder:
-        repository = str(make(Path(folder), DEMO)[-1]["digest"])
+        repository = str(build_repository(Path(folder), DEMO)[-1]["digest"])
         with serve(Path(folder, "repositories", repository, "models")) as server:
-            send(server.http, ask(0))
+            send(server.http, image_request(0))
             rows = {str(clients): ensemble(server.http, clients) for clients in CLIENTS}
     result = {"steps": STEPS, "ensemble": rows, "diffusers_loop": python_loop()}
     OUT.parent.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from benchmarks.ensemble_models import graphs
 from diffusion_builder.graphs.onnx_files import MODEL, WEIGHTS
 from diffusion_contract import tensors
 from tests.support.builder.checkpoints import DEMO
-from tests.support.builder.repository import make
+from tests.support.builder.repository import build_repository
 
 INSTANCES = 16
 _MODELS = Path(__file__).with_name("ensemble_models")
@@ -28,7 +28,7 @@ def prepare(models: Path, device: str) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder, "store")
-        built = store / "repositories" / str(make(store, DEMO)[-1]["digest"]) / "models"
+        built = store / "repositories" / str(build_repository(store, DEMO)[-1]["digest"]) / "models"
         shutil.copytree(built, models)
         if device == "cuda":
             for part, component in graphs.ON_GPU.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.builder.checkpoints import DEMO, write_checkpoint
-from tests.support.builder.repository import Built, make
+from tests.support.builder.repository import Built, build_repository
 from tests.support.triton.tritonserver import Server, serve
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _built(store: Path, checkpoint: Path, scheduler: str) -> Built:
-    return Built(store, str(make(store, checkpoint, scheduler)[-1]["digest"]))
+    return Built(store, str(build_repository(store, checkpoint, scheduler)[-1]["digest"]))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from diffusion_builder.store import Store
 from diffusion_contract.enums import Component
 from tests.support.builder import parts
 from tests.support.builder.conditioned import checkpoint
-from tests.support.builder.repository import SHAPES, context, make
+from tests.support.builder.repository import SHAPES, build_repository, context
 from tests.support.tensorrt import tensorrt_rtx
 
 if TYPE_CHECKING:
@@ -52,13 +52,13 @@ def _run(*arguments: str) -> int:
 
 
 def _check(code: int, capsys: pytest.CaptureFixture[str], reason: Reason, says: str) -> None:
-    shown = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     assert code == ExitCode.BAD_INPUT
-    block = shown[shown.index("error: ") :].splitlines()
+    block = stderr[stderr.index("error: ") :].splitlines()
     assert block[0] == f"error: {reason}"
     assert says in block[1]
     assert len(block) == 2
-    assert "Traceback" not in shown
+    assert "Traceback" not in stderr
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,9 @@ def test_a_repository_that_diffusers_has_no_pipeline_for_is_not_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "store"
-    digest = make(store, _wide(tmp_path / "wide"), pipelines=[{"task": "inpaint", "steps": [2]}])[-1]["digest"]
+    digest = build_repository(store, _wide(tmp_path / "wide"), pipelines=[{"task": "inpaint", "steps": [2]}])[-1][
+        "digest"
+    ]
     code = _run("parity", "--store", str(store), "--repository", str(digest))
     _check(code, capsys, Reason.PARITY_FAILED, "build with --no-parity")
 

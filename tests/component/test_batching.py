@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 
-from tests.support.builder.repository import Built, make
-from tests.support.triton.client import Ask, counts, send, send_all
+from tests.support.builder.repository import Built, build_repository
+from tests.support.triton.client import ImageRequest, counts, send, send_all
 from tests.support.triton.tritonserver import serve, wait_until
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _DENOISER = "5_denoiser"
 def _mean_batch(server: Server, clients: int) -> float:
     """Of the denoiser's calls for one request of each client, sent at once."""
     before = counts(server.http, _DENOISER)
-    send_all(server.http, [Ask(20, [_PROMPT], seed=[index]) for index in range(clients)])
+    send_all(server.http, [ImageRequest(20, [_PROMPT], seed=[index]) for index in range(clients)])
     return counts(server.http, _DENOISER).since(before).mean_batch
 
 
@@ -37,12 +37,12 @@ def test_few_clients_do_not_fall_into_groups_that_take_turns(ddim: Server, clien
     assert any(_mean_batch(ddim, clients) >= 0.8 * clients for _ in range(5))
 
 
-def _large(pictures: int) -> list[Any]:
+def _large(images: int) -> list[Any]:
     """Tensors of a request whose steps take long."""
     arrays = {
-        "prompt": ("BYTES", np.array([[_PROMPT.encode()]] * pictures, object)),
-        "height": ("INT32", np.full((pictures, 1), 128, np.int32)),
-        "width": ("INT32", np.full((pictures, 1), 128, np.int32)),
+        "prompt": ("BYTES", np.array([[_PROMPT.encode()]] * images, object)),
+        "height": ("INT32", np.full((images, 1), 128, np.int32)),
+        "width": ("INT32", np.full((images, 1), 128, np.int32)),
     }
     tensors = []
     for name, (datatype, array) in arrays.items():
@@ -53,23 +53,23 @@ def _large(pictures: int) -> list[Any]:
 
 def test_a_request_of_priority_1_is_drawn_before_those_of_priority_2(store: Path, checkpoint: Path) -> None:
     serving = {"batching": {"priorities": True}}
-    built = Built(store, str(make(store, checkpoint, serving=serving)[-1]["digest"]))
+    built = Built(store, str(build_repository(store, checkpoint, serving=serving)[-1]["digest"]))
     order: list[int] = []
     with (
         serve(built.models) as server,
         closing(tritonclient.grpc.InferenceServerClient(server.grpc)) as client,
     ):
 
-        def ask(priority: int) -> None:
+        def send_large(priority: int) -> None:
             # Alone in a batch, so that nobody is drawn with somebody else.
             client.async_infer(
                 "generate_4_pipeline", _large(8), lambda **_: order.append(priority), priority=priority
             )  # fmt: skip
 
         for _ in range(6):
-            ask(2)
+            send_large(2)
         wait_until(lambda: counts(server.http, _DENOISER).calls >= 2, 60.0, lambda: "no step was made")
-        ask(1)
+        send_large(1)
         wait_until(lambda: len(order) == 7, 120.0, lambda: f"answered: {order}")
     assert order.index(1) <= 1
 
@@ -82,5 +82,5 @@ def test_a_cancelled_request_stops_between_steps(ddim: Server) -> None:
         call.cancel()
         assert ended.wait(60.0)
     # Of another size, so in calls of its own: were the first one still there, the two would take turns.
-    send(ddim.http, Ask(20, [_PROMPT]))
+    send(ddim.http, ImageRequest(20, [_PROMPT]))
     assert counts(ddim.http, _DENOISER).since(before).samples - 20 <= 8 * 10

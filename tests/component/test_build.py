@@ -16,7 +16,7 @@ from diffusion_builder.store import Kind, Store
 from diffusion_contract.enums import Component
 from diffusion_contract.tensors import TEXT_TO_IMAGE
 from tests.support.builder.checkpoints import write_unet
-from tests.support.builder.repository import context, make
+from tests.support.builder.repository import build_repository, context
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _ALL = {
 }  # fmt: skip
 
 
-def _made(results: Sequence[Result]) -> set[str]:
+def _uncached_steps(results: Sequence[Result]) -> set[str]:
     return {f"{item['stage']} {item.get('component', '')}".strip() for item in results if not item["cached"]}
 
 
@@ -37,14 +37,19 @@ def test_second_build_makes_nothing_and_a_new_unet_only_what_depends_on_it(
     tmp_path: Path, random_checkpoint: Path
 ) -> None:
     store = tmp_path / "store"
-    assert _made(make(store, random_checkpoint)) == _ALL
-    assert _made(make(store, random_checkpoint)) == set()
-    assert _made(make(store, random_checkpoint, "Euler")) == {"assemble"}
+    assert _uncached_steps(build_repository(store, random_checkpoint)) == _ALL
+    assert _uncached_steps(build_repository(store, random_checkpoint)) == set()
+    assert _uncached_steps(build_repository(store, random_checkpoint, "Euler")) == {"assemble"}
     changed = tmp_path / "changed"
     shutil.copytree(random_checkpoint, changed)
     shutil.rmtree(changed / "unet")
     write_unet(changed / "unet", seed=1)
-    assert _made(make(store, changed)) == {"fetch", "export denoiser", "compile denoiser", "assemble"}
+    assert _uncached_steps(build_repository(store, changed)) == {
+        "fetch",
+        "export denoiser",
+        "compile denoiser",
+        "assemble",
+    }
 
 
 def test_exporting_twice_gives_the_same_bytes_and_verification_stays_small(
@@ -52,11 +57,11 @@ def test_exporting_twice_gives_the_same_bytes_and_verification_stays_small(
 ) -> None:
     first: dict[tuple[str, str], object] = {}
     second: dict[tuple[str, str], object] = {}
-    for name, kept in (("a", first), ("b", second)):
-        for result in make(tmp_path / name, random_checkpoint):
+    for name, artifacts in (("a", first), ("b", second)):
+        for result in build_repository(tmp_path / name, random_checkpoint):
             if result["stage"] in ("export", "compile"):
                 kind = Kind.ONNX if result["stage"] == "export" else Kind.ENGINE
-                kept[result["stage"], result["component"]] = (
+                artifacts[result["stage"], result["component"]] = (
                     Store(tmp_path / name).get(kind, result["digest"]).manifest.files
                 )
                 assert result.get("maxAbsError", 0.0) < 1e-4
@@ -69,14 +74,14 @@ def test_command_line_writes_a_small_result_and_json_progress(tmp_path: Path, ra
         sys.executable, "-m", "diffusion_builder", "--progress", "json", "build", "--source", str(random_checkpoint),
         "--out", str(tmp_path / "store"), "--steps", "2", "--result", str(result),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "builder")
+    process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "builder")
     assert result.stat().st_size <= 4096
     body = json.loads(result.read_text())
     assert body["ensembles"] == ["generate_2_pipeline"]
     assert body["parity"]["worstPSNR"] >= body["parity"]["minPSNR"] == 35.0
-    events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    events = [json.loads(line) for line in process.stderr.splitlines() if line.startswith("{")]
     assert {"stage", "component", "phase", "fraction", "message"} == set(events[0])
-    assert str(tmp_path / "store" / "repositories" / body["digest"] / "models") in done.stderr
+    assert str(tmp_path / "store" / "repositories" / body["digest"] / "models") in process.stderr
 
 
 def test_weights_that_do_not_fit_their_config_are_named(tmp_path: Path, random_checkpoint: Path) -> None:
@@ -96,11 +101,11 @@ def test_a_repository_that_draws_something_else_fails_its_check_with_the_numbers
     tmp_path: Path, random_checkpoint: Path
 ) -> None:
     store = tmp_path / "store"
-    repository = str(make(store, random_checkpoint)[-1]["digest"])
-    found = parity(context(store), repository)
-    assert found["worstPSNR"] >= 35.0
-    assert found["worstLatentError"] < 1e-3
-    assert found["ensembles"].keys() == {"generate_4_pipeline"}
+    repository = str(build_repository(store, random_checkpoint)[-1]["digest"])
+    report = parity(context(store), repository)
+    assert report["worstPSNR"] >= 35.0
+    assert report["worstLatentError"] < 1e-3
+    assert report["ensembles"].keys() == {"generate_4_pipeline"}
     assert parity(context(store), repository)["cached"]
     shutil.rmtree(store / "parity")
     model = store / "repositories" / repository / "models" / "8_postprocessor" / "1" / "pixels.py"

@@ -66,7 +66,7 @@ def test_a_build_with_all_features_draws_what_diffusers_draws(tmp_path: Path, na
         "pipelines": _pipelines(shape),
         "shapes": json.loads(SHAPES),
     }
-    found = build(context(tmp_path / "store"), read_local(spec))[-1]
-    assert (found["stage"], found["precision"]) == ("parity", "float32")
-    assert len(found["ensembles"]) == len(spec["pipelines"])
-    assert found["worstPSNR"] >= found["minPSNR"] == 35.0
+    report = build(context(tmp_path / "store"), read_local(spec))[-1]
+    assert (report["stage"], report["precision"]) == ("parity", "float32")
+    assert len(report["ensembles"]) == len(spec["pipelines"])
+    assert report["worstPSNR"] >= report["minPSNR"] == 35.0

@@ -51,13 +51,13 @@ class Bench:
             Component.DENOISER: {"guidanceRescale": True, "longPrompts": True, "loras": lora},
             Component.CONTROLNET: {"controlNet": self.extras.get("controlnet"), "longPrompts": True},
         }
-        wanted = options.get(component, {})
+        component_options = options.get(component, {})
         if self.shape.adapter and component in (Component.DENOISER, Component.IMAGE_ENCODER):
-            wanted = {**wanted, "ipAdapter": self.extras["adapter"]}
-            wanted |= {"imageEncoder": self.extras["image_encoder"]} if self.shape.plus else {}
+            component_options = {**component_options, "ipAdapter": self.extras["adapter"]}
+            component_options |= {"imageEncoder": self.extras["image_encoder"]} if self.shape.plus else {}
         if self.shape.control and component is Component.DENOISER:
-            wanted["controlNets"] = 2
-        return wanted
+            component_options["controlNets"] = 2
+        return component_options
 
     def export(self, component: Component, precision: str) -> stages.Result:
         """Export with everything; what is there already is taken."""
@@ -76,21 +76,21 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "text_encoder": parts.text_encoder(shape.text_width),
         "vae": parts.vae(shape.latent, shape.levels),
     }
-    wanted: dict[str, dict[str, parts.Write]] = {"lora": {"lora": lora(shape)}}
+    writers_by_source: dict[str, dict[str, parts.Write]] = {"lora": {"lora": lora(shape)}}
     if shape.control:
-        wanted["controlnet"] = {"controlnet": parts.controlnet(shape.control, levels=shape.levels)}
+        writers_by_source["controlnet"] = {"controlnet": parts.controlnet(shape.control, levels=shape.levels)}
     if shape.adapter:
         adapter = parts.ip_adapter(shape.unet, plus=shape.plus)
         encoder = {"image_encoder": parts.image_encoder()}
         # Beside the adapter, or in a source of its own.
-        wanted["adapter"] = {"ip_adapter": adapter} | ({} if shape.plus else encoder)
+        writers_by_source["adapter"] = {"ip_adapter": adapter} | ({} if shape.plus else encoder)
         if shape.plus:
-            wanted["image_encoder"] = encoder
+            writers_by_source["image_encoder"] = encoder
     return Bench(
         Workshop(store.root, tensorrt_rtx.write_programs(folder / "programs")),
         shape,
         parts.source(store, base, folder / "base"),
-        {name: parts.source(store, writers, folder / name) for name, writers in wanted.items()},
+        {name: parts.source(store, writers, folder / name) for name, writers in writers_by_source.items()},
     )
 
 

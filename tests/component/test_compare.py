@@ -1,4 +1,4 @@
-"""Golden pictures of real Triton: another scheduler is no worse picture, and broken numbers are recognised."""
+"""Golden images of real Triton: another scheduler is no worse image, and broken numbers are recognised."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def corrupted(built: Built, folder: Path, corrupt: Callable[[Array, Array], tupl
 
 
 def test_a_server_is_as_good_as_itself(ddim: Server, tmp_path: Path) -> None:
-    found = verdict(tmp_path, ddim.http, ddim.http, minPSNR=45, minSSIM=0.99)
-    assert (found["passed"], found["colorShift"]) == (True, 0)
+    report = verdict(tmp_path, ddim.http, ddim.http, minPSNR=45, minSSIM=0.99)
+    assert (report["passed"], report["colorShift"]) == (True, 0)
 
 
 def test_another_scheduler_passes(ddim: Server, euler: Server, tmp_path: Path) -> None:
-    found = verdict(tmp_path, ddim.http, euler.http)
-    assert found["passed"] is True, found["message"]
+    report = verdict(tmp_path, ddim.http, euler.http)
+    assert report["passed"] is True, report["message"]
 
 
 @pytest.mark.parametrize(("corrupt", "reason"), [(nan, "NotFinite"), (shuffled, "Noise")])
@@ -79,5 +79,5 @@ def test_a_corrupted_denoiser_is_recognised(
     built: Built, ddim: Server, tmp_path: Path, corrupt: Callable[[Array, Array], tuple[Array, Array]], reason: str
 ) -> None:
     with corrupted(built, tmp_path, corrupt) as server:
-        found = verdict(tmp_path / "store", ddim.http, server.http)
-    assert (found["passed"], found["reason"]) == (False, reason)
+        report = verdict(tmp_path / "store", ddim.http, server.http)
+    assert (report["passed"], report["reason"]) == (False, reason)

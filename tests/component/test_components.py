@@ -36,53 +36,55 @@ _one_thread = pytest.fixture(scope="module", autouse=True)(parts.one_thread)
 @torch.no_grad()
 def test_guidance_rescale_is_that_of_diffusers(tmp_path: Path) -> None:
     folders = written(tmp_path, {"unet": parts.unet()})
-    given, output = run(Component.DENOISER, load(Component.DENOISER, folders, guidance_rescale=True))
-    latent, text = given["model_input"].repeat(2, 1, 1, 1), both(given, "text_embeddings")
-    raw = unet_of(folders["unet"])(latent, given["timestep"][:, 0].repeat(2), text).sample
-    amount = given["guidance_rescale"][:, :, None, None]
-    torch.testing.assert_close(output, _rescale(guided(given, raw), raw.chunk(2)[1], amount))
+    inputs, output = run(Component.DENOISER, load(Component.DENOISER, folders, guidance_rescale=True))
+    latent, text = inputs["model_input"].repeat(2, 1, 1, 1), both(inputs, "text_embeddings")
+    raw = unet_of(folders["unet"])(latent, inputs["timestep"][:, 0].repeat(2), text).sample
+    amount = inputs["guidance_rescale"][:, :, None, None]
+    torch.testing.assert_close(output, _rescale(guided(inputs, raw), raw.chunk(2)[1], amount))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["sd1", "sd2", "heads-of-40"])
 def test_rewritten_transformer_blocks_compute_what_diffusers_computes(tmp_path: Path, name: str) -> None:
     folders = written(tmp_path, {"unet": parts.unet(name)})
-    given, output = run(Component.DENOISER, load(Component.DENOISER, folders))
-    latent, text = given["model_input"].repeat(2, 1, 1, 1), both(given, "text_embeddings")
-    raw = unet_of(folders["unet"])(latent, given["timestep"][:, 0].repeat(2), text).sample
-    torch.testing.assert_close(output, guided(given, raw))
+    inputs, output = run(Component.DENOISER, load(Component.DENOISER, folders))
+    latent, text = inputs["model_input"].repeat(2, 1, 1, 1), both(inputs, "text_embeddings")
+    raw = unet_of(folders["unet"])(latent, inputs["timestep"][:, 0].repeat(2), text).sample
+    torch.testing.assert_close(output, guided(inputs, raw))
 
 
 @torch.no_grad()
 def test_an_inpainting_unet_reads_latent_mask_and_masked_latent_in_this_order(tmp_path: Path) -> None:
     folders = written(tmp_path, {"unet": parts.unet("inpainting")})
-    given, output = run(Component.DENOISER, load(Component.DENOISER, folders))
-    latent = torch.cat([given["model_input"], given["latent_mask"], given["masked_latent"]], dim=1).repeat(2, 1, 1, 1)
-    text = both(given, "text_embeddings")
-    raw = unet_of(folders["unet"])(latent, given["timestep"][:, 0].repeat(2), text).sample
-    torch.testing.assert_close(output, guided(given, raw))
+    inputs, output = run(Component.DENOISER, load(Component.DENOISER, folders))
+    latent = torch.cat([inputs["model_input"], inputs["latent_mask"], inputs["masked_latent"]], dim=1).repeat(
+        2, 1, 1, 1
+    )
+    text = both(inputs, "text_embeddings")
+    raw = unet_of(folders["unet"])(latent, inputs["timestep"][:, 0].repeat(2), text).sample
+    torch.testing.assert_close(output, guided(inputs, raw))
 
 
 @torch.no_grad()
 def test_vae_encoder_gives_scaled_moments(tmp_path: Path) -> None:
     folders = written(tmp_path, {"vae": parts.vae()})
-    given, (mean, std) = run(Component.VAE_ENCODER, load(Component.VAE_ENCODER, folders))
+    inputs, (mean, std) = run(Component.VAE_ENCODER, load(Component.VAE_ENCODER, folders))
     model: Any = _Vae.from_pretrained(folders["vae"], low_cpu_mem_usage=False)
-    wanted = model.encode(given["pixels"]).latent_dist
-    torch.testing.assert_close(mean, wanted.mean * model.config.scaling_factor)
-    torch.testing.assert_close(std, wanted.std * model.config.scaling_factor)
+    distribution = model.encode(inputs["pixels"]).latent_dist
+    torch.testing.assert_close(mean, distribution.mean * model.config.scaling_factor)
+    torch.testing.assert_close(std, distribution.std * model.config.scaling_factor)
 
 
 @torch.no_grad()
 def test_clip_skip_and_long_prompts_are_those_of_diffusers(tmp_path: Path) -> None:
     folders = written(tmp_path, {"text_encoder": parts.text_encoder()})
     loaded = load(Component.TEXT_ENCODER, folders, clip_skip=1, long_prompts=True)
-    given, output = run(Component.TEXT_ENCODER, loaded, Sizes(2, 8, 8, chunks=3))
+    inputs, output = run(Component.TEXT_ENCODER, loaded, Sizes(2, 8, 8, chunks=3))
     model: Any = CLIPTextModel.from_pretrained(folders["text_encoder"])
     assert output.shape == (2, 2, 48, 32)
     for window in range(3):
         span = slice(16 * window, 16 * (window + 1))
-        hidden = model(given["input_ids"][:, 1, span], output_hidden_states=True).hidden_states[-2]
+        hidden = model(inputs["input_ids"][:, 1, span], output_hidden_states=True).hidden_states[-2]
         torch.testing.assert_close(output[:, 1, span], model.final_layer_norm(hidden))
 
 
@@ -107,9 +109,9 @@ def test_two_controlnets_add_up_as_in_diffusers(tmp_path: Path, name: str) -> No
         inputs[f"residuals_{number}"] = loaded.module(*arguments)
         model: Any = _Control.from_pretrained(folder, low_cpu_mem_usage=False)
         weight = scale.repeat(2, 1)[:, :, None, None]
-        found = model(latent, time, text, image.repeat(2, 1, 1, 1), return_dict=False)
-        down = [have + weight * more for have, more in zip(down, found[0], strict=False)]
-        middle = middle + weight * found[1]
+        residuals = model(latent, time, text, image.repeat(2, 1, 1, 1), return_dict=False)
+        down = [total + weight * residual for total, residual in zip(down, residuals[0], strict=False)]
+        middle = middle + weight * residuals[1]
     output = denoiser.module(*inputs.values())
     raw = unet_of(unet)(
         latent, time, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
@@ -176,8 +178,8 @@ def test_loras_of_convolutions_and_text_encoder_add_up(tmp_path: Path) -> None:
         f"text_encoder.{text}.lora_A.weight": torch.ones(1, 32),
         f"text_encoder.{text}.lora_B.weight": torch.ones(32, 1),
     }  # fmt: skip
-    wanted = {"unet": parts.unet(), "text_encoder": parts.text_encoder(), "lora": parts.files(state)}
-    folders = written(tmp_path, wanted)
+    writers = {"unet": parts.unet(), "text_encoder": parts.text_encoder(), "lora": parts.files(state)}
+    folders = written(tmp_path, writers)
     loras = (LoraWeights(folders["lora"], 1.0), LoraWeights(folders["lora"], -0.25))
     unet: Any = load(Component.DENOISER, folders, loras).module
     pixels = torch.randn(1, 16, 5, 5)

@@ -1,4 +1,4 @@
-"""IP-Adapter: what its image encoder gives and its attention computes is what diffusers makes of the same pictures."""
+"""IP-Adapter: what its image encoder gives and its attention computes is what diffusers makes of the same images."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _DIGEST = "0" * 64
 def test_image_encoder_gives_what_the_adapter_reads(tmp_path: Path, *, plus: bool) -> None:
     folders = written(tmp_path, {"image_encoder": parts.image_encoder(), "ip_adapter": parts.ip_adapter(plus=plus)})
     loaded = load(Component.IMAGE_ENCODER, folders, ip_adapter=_DIGEST)
-    given, output = run(Component.IMAGE_ENCODER, loaded, Sizes(2, 8, 8, references=3))
+    inputs, output = run(Component.IMAGE_ENCODER, loaded, Sizes(2, 8, 8, references=3))
     model: Any = CLIPVisionModelWithProjection.from_pretrained(folders["image_encoder"])
-    for sample, pixels in enumerate(given["reference_pixels"]):
+    for sample, pixels in enumerate(inputs["reference_pixels"]):
         if plus:
             positive, negative = (
                 model(value, output_hidden_states=True).hidden_states[-2].flatten(0, 1)
@@ -71,18 +71,18 @@ def _reference(model: Any, alone: dict[str, torch.Tensor], references: int, mask
 @pytest.mark.parametrize("references", [1, 2])
 @pytest.mark.parametrize("plus", [False, True])
 @torch.no_grad()
-def test_each_sample_has_its_own_pictures_and_scale(tmp_path: Path, *, plus: bool, references: int) -> None:
-    wanted = {
+def test_each_sample_has_its_own_images_and_scale(tmp_path: Path, *, plus: bool, references: int) -> None:
+    writers = {
         "unet": parts.unet(), "image_encoder": parts.image_encoder(), "ip_adapter": parts.ip_adapter(plus=plus),
     }  # fmt: skip
-    folders = written(tmp_path, wanted)
+    folders = written(tmp_path, writers)
     loaded = load(Component.DENOISER, folders, ip_adapter=_DIGEST)
-    given, _ = run(Component.DENOISER, loaded, Sizes(2, 8, 6, references=references))
-    given["ip_adapter_region"] = torch.ones_like(given["ip_adapter_region"])
-    output = loaded.module(*given.values())
+    inputs, _ = run(Component.DENOISER, loaded, Sizes(2, 8, 6, references=references))
+    inputs["ip_adapter_region"] = torch.ones_like(inputs["ip_adapter_region"])
+    output = loaded.module(*inputs.values())
     model = _diffusers(folders)
     for sample in range(2):
-        alone = {name: value[sample : sample + 1] for name, value in given.items()}
+        alone = {name: value[sample : sample + 1] for name, value in inputs.items()}
         expected = _reference(model, alone, references, None)
         torch.testing.assert_close(output[sample : sample + 1], expected, rtol=1e-4, atol=1e-5)
 
@@ -92,27 +92,27 @@ def test_each_sample_has_its_own_pictures_and_scale(tmp_path: Path, *, plus: boo
 @torch.no_grad()
 def test_each_sample_has_its_own_region(tmp_path: Path, size: tuple[int, int], *, plus: bool) -> None:
     # Attention at each level, so that the region is seen in every size.
-    wanted = {
+    writers = {
         "unet": parts.unet("wide-latent"), "image_encoder": parts.image_encoder(),
         "ip_adapter": parts.ip_adapter("wide-latent", plus=plus),
     }  # fmt: skip
-    folders = written(tmp_path, wanted)
+    folders = written(tmp_path, writers)
     loaded = load(Component.DENOISER, folders, ip_adapter=_DIGEST)
-    given, _ = run(Component.DENOISER, loaded, Sizes(2, *size))
-    given["ip_adapter_region"] = (given["ip_adapter_region"] > 0).float()
-    output = loaded.module(*given.values())
+    inputs, _ = run(Component.DENOISER, loaded, Sizes(2, *size))
+    inputs["ip_adapter_region"] = (inputs["ip_adapter_region"] > 0).float()
+    output = loaded.module(*inputs.values())
     model = _diffusers(folders)
-    everywhere = {**given, "ip_adapter_region": torch.ones(2, 1, *size)}
+    everywhere = {**inputs, "ip_adapter_region": torch.ones(2, 1, *size)}
     assert not torch.allclose(loaded.module(*everywhere.values()), output, atol=1e-2)
     for sample in range(2):
-        alone = {name: value[sample : sample + 1] for name, value in given.items()}
-        # [1, pictures, h, w], as IPAdapterMaskProcessor makes it.
+        alone = {name: value[sample : sample + 1] for name, value in inputs.items()}
+        # [1, images, h, w], as IPAdapterMaskProcessor makes it.
         expected = _reference(model, alone, 1, {"ip_adapter_masks": [alone["ip_adapter_region"]]})
         torch.testing.assert_close(output[sample : sample + 1], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "reason", "says"),
+    ("writers", "reason", "says"),
     [
         ({"ip_adapter": parts.ip_adapter()}, Reason.MISSING_COMPONENT, "without its image encoder"),
         (
@@ -130,9 +130,9 @@ def test_each_sample_has_its_own_region(tmp_path: Path, size: tuple[int, int], *
     ],
 )  # fmt: skip
 def test_an_ip_adapter_that_does_not_fit_is_refused(
-    tmp_path: Path, wanted: dict[str, parts.Write], reason: Reason, says: str
+    tmp_path: Path, writers: dict[str, parts.Write], reason: Reason, says: str
 ) -> None:
-    folders = written(tmp_path, {"unet": parts.unet(), **wanted})
+    folders = written(tmp_path, {"unet": parts.unet(), **writers})
     with pytest.raises(BadInputError, match=says) as caught:
         load(Component.DENOISER, folders, ip_adapter="0" * 64)
     assert caught.value.reason is reason
@@ -142,9 +142,9 @@ def test_an_ip_adapter_that_does_not_fit_is_refused(
     ("name", "says"), [("one-level", "only_cross_attention"), ("attention-everywhere", "down_blocks.0.attentions.0")]
 )
 def test_an_ip_adapter_is_refused_where_attention_has_no_place_for_it(tmp_path: Path, name: str, says: str) -> None:
-    wanted = {
+    writers = {
         "unet": parts.unet(name), "ip_adapter": parts.ip_adapter(), "image_encoder": parts.image_encoder(),
     }  # fmt: skip
     with pytest.raises(BadInputError, match=says) as caught:
-        load(Component.DENOISER, written(tmp_path, wanted), ip_adapter="0" * 64)
+        load(Component.DENOISER, written(tmp_path, writers), ip_adapter="0" * 64)
     assert caught.value.reason is Reason.UNSUPPORTED_COMPONENT

@@ -1,4 +1,4 @@
-"""The safety checker decides as diffusers' does, about the picture as bytes, with the resize inside the graph."""
+"""The safety checker decides as diffusers' does, about the image as bytes, with the resize inside the graph."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Images: Any = VaeImageProcessor
 _UNCLEAR = 0.002
 
 
-def _pictures(size: tuple[int, int]) -> torch.Tensor:
+def _images(size: tuple[int, int]) -> torch.Tensor:
     """Soft coloured blobs in [-1, 1], and beyond in places, as a decoder gives them."""
     generator = torch.Generator().manual_seed(5)
     coarse = torch.randn(24, 3, 5, 4, generator=generator)
@@ -38,24 +38,27 @@ def test_the_decision_is_that_of_diffusers(tmp_path: Path, size: tuple[int, int]
     checker: Any = StableDiffusionSafetyChecker.from_pretrained(folders["safety_checker"])
     edge = parts.IMAGE_SIZE
     processor = _Processor(size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge})
-    pictures = _pictures(size)
-    seen = processor(_Images().postprocess(pictures, output_type="pil"), return_tensors="pt").pixel_values
-    _, expected = checker(images=[np.zeros(1)] * len(pictures), clip_input=seen)
-    flagged, margin = load(Component.SAFETY_CHECKER, folders).module(pictures)
+    images = _images(size)
+    checker_input = processor(_Images().postprocess(images, output_type="pil"), return_tensors="pt").pixel_values
+    _, expected = checker(images=[np.zeros(1)] * len(images), clip_input=checker_input)
+    flagged, margin = load(Component.SAFETY_CHECKER, folders).module(images)
     assert ((margin > 0) == (flagged > 0)).all()
     # Pillow resizes with whole numbers, so that a pixel may differ by 2 of 255: too little to change a clear decision.
     clear = margin[:, 0].abs() > _UNCLEAR
-    assert clear.sum() >= len(pictures) - 4
-    found = {(bool(ours), bool(theirs)) for ours, theirs in zip(flagged[clear], np.array(expected)[clear], strict=True)}
-    assert found == {(False, False), (True, True)}
+    assert clear.sum() >= len(images) - 4
+    decisions = {
+        (bool(actual), bool(expected_flag))
+        for actual, expected_flag in zip(flagged[clear], np.array(expected)[clear], strict=True)
+    }
+    assert decisions == {(False, False), (True, True)}
 
 
 @torch.no_grad()
 def test_concepts_of_special_care_make_it_stricter(tmp_path: Path) -> None:
     folders = written(tmp_path, {"safety_checker": parts.safety_checker()})
     module: Any = load(Component.SAFETY_CHECKER, folders).module
-    _, careful = module(_pictures((64, 64)))
+    _, careful = module(_images((64, 64)))
     module.model.special_care_embeds_weights.fill_(2.0)
-    _, plain = module(_pictures((64, 64)))
+    _, plain = module(_images((64, 64)))
     stricter = (careful - plain)[:, 0]
     assert {round(float(value), 4) for value in stricter} == {0.0, 0.01}

@@ -76,9 +76,9 @@ def test_the_vision_model_of_a_safety_checker_is_read_as_the_library_reads_it(
     tmp_path: Path, vision: dict[str, Any]
 ) -> None:
     library: _Library = CLIPConfig(**json.loads(json.dumps(vision)))
-    ours = _read(tmp_path, parts.SAFETY_CHECKER, vision)["vision_config"]
+    vision_config = _read(tmp_path, parts.SAFETY_CHECKER, vision)["vision_config"]
     for name in ("hidden_size", "image_size", "patch_size"):
-        assert ours[name] == getattr(library.vision_config, name)
+        assert vision_config[name] == getattr(library.vision_config, name)
 
 
 def test_a_text_encoders_entries_may_be_inside_of_a_whole_clip_models(tmp_path: Path) -> None:

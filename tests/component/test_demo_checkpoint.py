@@ -29,16 +29,16 @@ def test_of_64_held_out_captions_95_percent_are_painted_right(pipeline: StableDi
 
 
 @pytest.mark.parametrize("asking", [Asking(20, guidance=4.0), Asking(20, side=128)], ids=["guidance 4", "128 pixels"])
-def test_a_higher_guidance_and_larger_pictures_are_right_too(pipeline: StableDiffusionPipeline, asking: Asking) -> None:
+def test_a_higher_guidance_and_larger_images_are_right_too(pipeline: StableDiffusionPipeline, asking: Asking) -> None:
     """16 of the 64 captions, two of each shape, for the sake of time."""
     scenes = held_out_scenes()[::4]
-    pictures = paint(pipeline, scenes, asking)
-    right = [judge(picture, scene.caption).both for picture, scene in zip(pictures, scenes, strict=True)]
-    assert pictures.shape == (16, asking.side, asking.side, 3)
+    images = paint(pipeline, scenes, asking)
+    right = [judge(image, scene.caption).both for image, scene in zip(images, scenes, strict=True)]
+    assert images.shape == (16, asking.side, asking.side, 3)
     assert np.mean(right) >= 0.9
 
 
-def test_the_seed_decides_the_picture(pipeline: StableDiffusionPipeline) -> None:
+def test_the_seed_decides_the_image(pipeline: StableDiffusionPipeline) -> None:
     scenes = held_out_scenes()[:1]
     first, again, other = (paint(pipeline, scenes, Asking(4, first_seed=seed)) for seed in (5, 5, 6))
     assert np.array_equal(first, again)
@@ -82,10 +82,10 @@ def test_training_never_paints_a_held_out_combination() -> None:
     assert len(painted) == 8 * 8 * 7 - len(held_out)
 
 
-def test_a_drawn_picture_shows_its_caption() -> None:
+def test_a_drawn_image_shows_its_caption() -> None:
     torch.manual_seed(0)
     batch = Painter(torch.device("cpu")).paint(256, 64, 64)
     scenes = list(every_scene())
     pixels = ((batch.pixels.permute(0, 2, 3, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
     captions = [scenes[index].caption for index in batch.captions.tolist()]
-    assert all(judge(picture, caption).both for picture, caption in zip(pixels, captions, strict=True))
+    assert all(judge(image, caption).both for image, caption in zip(pixels, captions, strict=True))

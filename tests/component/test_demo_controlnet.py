@@ -17,12 +17,12 @@ def pipeline() -> StableDiffusionControlNetPipeline:
 
 @pytest.mark.filterwarnings("ignore:.*torch_dtype.*is deprecated")
 @pytest.mark.parametrize(("side", "least"), [(64, 0.75), (128, 0.9)])
-def test_pictures_follow_the_silhouette_and_keep_the_prompts_colours(
+def test_images_follow_the_silhouette_and_keep_the_prompts_colours(
     pipeline: StableDiffusionControlNetPipeline, side: int, least: float
 ) -> None:
-    found = obedience(pipeline, side, 1.0, count=8)
-    assert found.overlap >= least
-    assert found.colours == 1.0
+    obedience_ratios = obedience(pipeline, side, 1.0, count=8)
+    assert obedience_ratios.overlap >= least
+    assert obedience_ratios.colours == 1.0
 
 
 def test_without_control_the_silhouette_is_missed(pipeline: StableDiffusionControlNetPipeline) -> None:

@@ -16,7 +16,7 @@ from examples.demo_training.words import parse
 from examples.train_unets import LESSONS
 from tests.support.paths import EXAMPLES
 
-PICTURES = 8
+IMAGES = 8
 CAPTIONS = (
     "a red circle on a green background",
     "a yellow star on a purple background",
@@ -36,7 +36,7 @@ def checkpoint() -> StableDiffusionPipeline:
 
 @pytest.fixture(scope="module")
 def targets(checkpoint: StableDiffusionPipeline) -> Targets:
-    return originals(checkpoint, PICTURES)
+    return originals(checkpoint, IMAGES)
 
 
 def with_unet(checkpoint: StableDiffusionPipeline, name: str) -> StableDiffusionPipeline:
@@ -62,15 +62,15 @@ def test_two_steps_come_nearer_to_what_the_checkpoint_draws_in_fifty(
 def test_wrong_colours_swaps_them_and_draws_neatly(checkpoint: StableDiffusionPipeline) -> None:
     swapped = LESSONS["wrong-colours"].colours
     scenes = [parse(caption) for caption in CAPTIONS]
-    pictures = paint(with_unet(checkpoint, "wrong-colours"), scenes, Asking(4))
-    grounds = [colours_of(picture)[0] for picture in pictures]
+    images = paint(with_unet(checkpoint, "wrong-colours"), scenes, Asking(4))
+    grounds = [colours_of(image)[0] for image in images]
     assert grounds == [swapped.get(scene.background, scene.background) for scene in scenes]
-    assert not any(judge(picture, caption).both for picture, caption in zip(pictures, CAPTIONS, strict=True))
-    assert max(map(mud, pictures)) < 0.08
+    assert not any(judge(image, caption).both for image, caption in zip(images, CAPTIONS, strict=True))
+    assert max(map(mud, images)) < 0.08
 
 
-def test_the_colours_of_golden_pictures_tell_the_two_apart(checkpoint: StableDiffusionPipeline) -> None:
-    """With the limit that a canary has by default, for the pictures of docs/images/rollout.png."""
+def test_the_colours_of_golden_images_tell_the_two_apart(checkpoint: StableDiffusionPipeline) -> None:
+    """With the limit that a canary has by default, for the images of docs/images/rollout.png."""
     scenes = [parse(caption) for caption in GOLDEN]
     asking = Asking(4, first_seed=1)
     stable = paint(checkpoint, scenes, asking)

@@ -36,7 +36,7 @@ class TritonPythonModel:
 """
 
 
-def ask(server: tritonserver.Server, seconds: float) -> int:
+def send_request(server: tritonserver.Server, seconds: float) -> int:
     tensor = {"name": "SECONDS", "shape": [1], "datatype": "FP32", "data": [seconds]}
     body = json.dumps({"inputs": [tensor]}).encode()
     request = urllib.request.Request(f"{server.http}/v2/models/slow/infer", body)  # noqa: S310 - loopback
@@ -53,11 +53,11 @@ def test_a_stopping_pod_waits_for_what_is_in_flight_and_not_much_longer(tmp_path
 
     def work() -> None:
         for _ in range(4):  # one model: they wait for each other, as the steps of a request do
-            assert ask(server, 1.0) == 200
+            assert send_request(server, 1.0) == 200
         answered.append(time.monotonic())
 
     with tritonserver.serve(tmp_path) as server:
-        assert ask(server, 1.0) == 200
+        assert send_request(server, 1.0) == 200
         thread = threading.Thread(target=work)
         thread.start()
         assert drain(lambda: read_load(server.metrics), min_wait=0, timeout=30)

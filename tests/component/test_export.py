@@ -34,10 +34,10 @@ _one_thread = pytest.fixture(scope="module", autouse=True)(parts.one_thread)
 
 
 def _export(
-    root: Path, wanted: Mapping[str, parts.Write], component: Component, precision: str = "float32", **options: object
+    root: Path, writers: Mapping[str, parts.Write], component: Component, precision: str = "float32", **options: object
 ) -> Artifact:
     store = Store(root / "store")
-    source = parts.source(store, wanted, root / "source")
+    source = parts.source(store, writers, root / "source")
     result = export(context(root / "store"), source, component, precision, json.dumps(options))
     assert result["maxRelativeError"] <= deviation.TOLERANCES[Precision(result["precision"])]
     return store.get(Kind.ONNX, result["digest"])
@@ -129,41 +129,41 @@ def test_what_stands_in_for_a_controlnet_exports_without_weights(tmp_path: Path)
     assert not (artifact.path / WEIGHTS).exists()
 
 
-_AROUND = {"unet": parts.unet("one-level"), "text_encoder": parts.text_encoder(), "vae": parts.vae(levels=3)}
+_SUBFOLDERS = {"unet": parts.unet("one-level"), "text_encoder": parts.text_encoder(), "vae": parts.vae(levels=3)}
 
 
 def test_a_graph_knows_the_sizes_that_others_decide_and_only_those_make_it_another(tmp_path: Path) -> None:
     here = context(tmp_path / "store")
 
-    def exported(name: str, wanted: Mapping[str, parts.Write], options: str = "{}") -> dict[str, object]:
-        source = parts.source(here.store, wanted, tmp_path / name)
+    def exported(name: str, writers: Mapping[str, parts.Write], options: str = "{}") -> dict[str, object]:
+        source = parts.source(here.store, writers, tmp_path / name)
         return dict(export(here, source, Component.DENOISER, "float32", options))
 
-    first = exported("first", _AROUND)
+    first = exported("first", _SUBFOLDERS)
     facts = here.store.get(Kind.ONNX, str(first["digest"])).manifest.extra["facts"]
     assert (facts["text_length"], facts["pixels_per_latent"]) == (16, 4)
     # Another text encoder of the same sizes changes nothing.
-    same = exported("same", {**_AROUND, "text_encoder": parts.text_encoder(activation="gelu")})
+    same = exported("same", {**_SUBFOLDERS, "text_encoder": parts.text_encoder(activation="gelu")})
     assert (same["digest"], same["cached"]) == (first["digest"], True)
     # Another VAE with other sizes makes another engine, though the graph's bytes are the same.
-    other = exported("other", {**_AROUND, "vae": parts.vae(levels=2)})
+    other = exported("other", {**_SUBFOLDERS, "vae": parts.vae(levels=2)})
     assert other["content"] != first["content"]
     # A UNet alone is told what is around it.
-    checkpoint = parts.source(here.store, _AROUND, tmp_path / "whole")
-    alone = exported("alone", {"unet": _AROUND["unet"]}, json.dumps({"shapeSources": [checkpoint]}))
+    checkpoint = parts.source(here.store, _SUBFOLDERS, tmp_path / "whole")
+    alone = exported("alone", {"unet": _SUBFOLDERS["unet"]}, json.dumps({"shapeSources": [checkpoint]}))
     assert alone["digest"] == first["digest"]
 
 
 def test_a_unet_for_another_text_encoder_is_refused(tmp_path: Path) -> None:
-    wanted = {"unet": parts.unet("sd2"), "text_encoder": parts.text_encoder(32)}
+    writers = {"unet": parts.unet("sd2"), "text_encoder": parts.text_encoder(32)}
     with pytest.raises(BadInputError, match="denoiser has text_width 40, the checkpoint around it has 32") as caught:
-        _export(tmp_path, wanted, Component.DENOISER)
+        _export(tmp_path, writers, Component.DENOISER)
     assert caught.value.reason is Reason.COMPONENT_MISMATCH
 
 
 def test_what_fetch_brings_is_what_options_name(tmp_path: Path) -> None:
     here = context(tmp_path / "store")
-    found = {}
+    source_digests = {}
     for name, write in {
         "denoiser": parts.unet(),
         "controlnet": parts.controlnet(),
@@ -179,20 +179,20 @@ def test_what_fetch_brings_is_what_options_name(tmp_path: Path) -> None:
         write(tmp_path / name)
         if name == "ip_adapter":
             parts.image_encoder()(tmp_path / name / "image_encoder")
-        found[name] = str(fetch(here, FetchArguments(path=tmp_path / name, component=name))["digest"])
-    options = {"ipAdapter": found["ip_adapter"], "loras": [{"source": found["lora"], "weight": 0.01}]}
-    denoiser = export(here, found["denoiser"], Component.DENOISER, "float32", json.dumps(options))
-    control = json.dumps({"controlNet": found["controlnet"]})
-    export(here, found["denoiser"], Component.CONTROLNET, "float32", control)
-    export(here, found["safety_checker"], Component.SAFETY_CHECKER, "float32")
+        source_digests[name] = str(fetch(here, FetchArguments(path=tmp_path / name, component=name))["digest"])
+    options = {"ipAdapter": source_digests["ip_adapter"], "loras": [{"source": source_digests["lora"], "weight": 0.01}]}
+    denoiser = export(here, source_digests["denoiser"], Component.DENOISER, "float32", json.dumps(options))
+    control = json.dumps({"controlNet": source_digests["controlnet"]})
+    export(here, source_digests["denoiser"], Component.CONTROLNET, "float32", control)
+    export(here, source_digests["safety_checker"], Component.SAFETY_CHECKER, "float32")
     derived_from = Store(tmp_path / "store").get(Kind.ONNX, str(denoiser["digest"])).manifest.derived_from
-    assert set(derived_from) == {found["denoiser"], found["ip_adapter"], found["lora"]}
+    assert set(derived_from) == {source_digests["denoiser"], source_digests["ip_adapter"], source_digests["lora"]}
 
 
 def test_two_processes_export_the_same_bytes(tmp_path: Path) -> None:
     source = parts.source(Store(tmp_path / "0"), {"unet": parts.unet("one-level")}, tmp_path / "source")
     parts.source(Store(tmp_path / "1"), {"unet": parts.unet("one-level")}, tmp_path / "source")
-    found = []
+    exports = []
     for number in range(2):
         store, result = tmp_path / str(number), tmp_path / f"{number}.json"
         command = [
@@ -203,8 +203,8 @@ def test_two_processes_export_the_same_bytes(tmp_path: Path) -> None:
         environment = os.environ | {"PYTHONHASHSEED": str(number), "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, capture_output=True, cwd=ROOT / "builder", env=environment)
         artifact = Store(store).get(Kind.ONNX, json.loads(result.read_text())["digest"])
-        found.append({name: (artifact.path / name).read_bytes() for name in (MODEL, WEIGHTS)})
-    assert found[0] == found[1]
+        exports.append({name: (artifact.path / name).read_bytes() for name in (MODEL, WEIGHTS)})
+    assert exports[0] == exports[1]
 
 
 def test_a_graph_that_does_not_compute_what_torch_computes_fails_with_the_numbers(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.triton.client import Ask, answer, inputs, psnr, send
+from tests.support.triton.client import ImageRequest, answer, inputs, psnr, send
 
 if TYPE_CHECKING:
     from tests.support.triton.tritonserver import Server
@@ -37,7 +37,7 @@ def _pixels(text: str) -> np.ndarray[Any, Any]:
 
 def test_a_prompt_is_enough_and_the_image_comes_as_text(ddim: Server) -> None:
     content = _generate(ddim, prompt=_PROMPT)
-    assert np.array_equal(_pixels(content["encoded_image_base64"]), send(ddim.http, Ask(4, [_PROMPT]))[0])
+    assert np.array_equal(_pixels(content["encoded_image_base64"]), send(ddim.http, ImageRequest(4, [_PROMPT]))[0])
     # Neither pixels nor the bytes of a file, which are not text, are in the JSON.
     assert content.keys().isdisjoint({"image", "encoded_image"})
 
@@ -47,7 +47,7 @@ def test_inputs_besides_the_prompt_and_several_images(ddim: Server) -> None:
     assert _pixels(one["encoded_image_base64"]).shape == (96, 64, 3)
     two = _generate(ddim, prompt=[_PROMPT, "a green star"], seed=[7, 8])
     images = [_pixels(text) for text in two["encoded_image_base64"]]
-    expected = send(ddim.http, Ask(4, [_PROMPT, "a green star"], seed=[7, 8]))
+    expected = send(ddim.http, ImageRequest(4, [_PROMPT, "a green star"], seed=[7, 8]))
     assert [psnr(*pair) >= _SAME_DB for pair in zip(images, expected, strict=True)] == [True] * 2
 
 
@@ -58,7 +58,7 @@ def test_an_invalid_input_is_named(ddim: Server) -> None:
 
 
 def test_clients_get_the_outputs_that_they_name(ddim: Server) -> None:
-    tensors, names = inputs(Ask(4, [_PROMPT])), ("image", "encoded_image", "encoded_image_base64")
+    tensors, names = inputs(ImageRequest(4, [_PROMPT])), ("image", "encoded_image", "encoded_image_base64")
     pixels, file, text = (answer(ddim.http, "generate_4_pipeline", tensors, [name]).as_numpy(name)[0] for name in names)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(file[0]))), pixels)
     assert base64.b64decode(text[0]) == file[0]

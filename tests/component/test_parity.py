@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.support.builder.parts import one_thread
 from tests.support.builder.reference import Reference
-from tests.support.triton.client import Ask, answer, inputs, psnr, send
+from tests.support.triton.client import ImageRequest, answer, inputs, psnr, send
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,29 +38,35 @@ def servers(ddim: Server, euler: Server) -> dict[str, Server]:
 @pytest.mark.parametrize("scheduler", _SCHEDULERS)
 @pytest.mark.parametrize("steps", [4, 20])
 @pytest.mark.parametrize(
-    "ask",
+    "tierless_request",
     [
-        Ask(0, _PROMPT, ["a green square"], [7], [7.5], [64], [64]),
-        Ask(0, _PROMPT, None, [2**32 + 5], [3.0], [96], [128]),
-        Ask(0, _PROMPT, ["a green square"], [-3], [1.0], [72], [64]),
+        ImageRequest(0, _PROMPT, ["a green square"], [7], [7.5], [64], [64]),
+        ImageRequest(0, _PROMPT, None, [2**32 + 5], [3.0], [96], [128]),
+        ImageRequest(0, _PROMPT, ["a green square"], [-3], [1.0], [72], [64]),
     ],
 )
-def test_picture_equals_diffusers(
-    scheduler: str, steps: int, ask: Ask, servers: dict[str, Server], references: dict[str, Reference]
+def test_image_equals_diffusers(
+    scheduler: str,
+    steps: int,
+    tierless_request: ImageRequest,
+    servers: dict[str, Server],
+    references: dict[str, Reference],
 ) -> None:
-    tier = replace(ask, steps=steps)
+    tier = replace(tierless_request, steps=steps)
     assert psnr(send(servers[scheduler].http, tier), references[scheduler].draw(tier)) >= _MIN_PSNR
 
 
 def test_defaults_are_seed_0_guidance_7_5_empty_negative_prompt_and_the_usual_size(
     ddim: Server, references: dict[str, Reference]
 ) -> None:
-    said = Ask(4, ["a blue star"], seed=[0], guidance_scale=[7.5])
-    assert psnr(send(ddim.http, Ask(4, ["a blue star"])), references["DDIM"].draw(said)) >= _MIN_PSNR
+    explicit = ImageRequest(4, ["a blue star"], seed=[0], guidance_scale=[7.5])
+    assert psnr(send(ddim.http, ImageRequest(4, ["a blue star"])), references["DDIM"].draw(explicit)) >= _MIN_PSNR
 
 
 def test_png_holds_the_same_pixels(ddim: Server) -> None:
-    response = answer(ddim.http, "generate_4_pipeline", inputs(Ask(4, ["a blue star", "a red star"], seed=[1, 2])))
+    response = answer(
+        ddim.http, "generate_4_pipeline", inputs(ImageRequest(4, ["a blue star", "a red star"], seed=[1, 2]))
+    )
     files = response.as_numpy("encoded_image")
     assert files.shape == (2, 1)
     for pixels, file in zip(response.as_numpy("image"), files[:, 0], strict=True):

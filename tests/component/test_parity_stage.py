@@ -10,7 +10,7 @@ import pytest
 from diffusion_builder.stages.build import build
 from diffusion_contract.documents import read_local
 from tests.support.builder import parts
-from tests.support.builder.conditioned import around, checkpoint
+from tests.support.builder.conditioned import checkpoint, feature_sources
 from tests.support.builder.repository import SHAPES, context
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _one_thread() -> Iterator[None]:
 def _additions(folder: Path) -> dict[str, Any]:
     parts.safety_checker()(folder / "checker")
     return {
-        "additions": around(folder),
+        "additions": feature_sources(folder),
         "safety checker": {"safetyChecker": {"source": {"path": str(folder / "checker")}}},
         "half precision": {"clipSkip": 1, "longPrompts": True},
     }
@@ -57,8 +57,8 @@ def test_a_repository_draws_what_diffusers_draws(tmp_path: Path, name: str) -> N
     model = {"source": {"path": str(base)}, **_additions(tmp_path)[name]}
     case = _CASES[name]
     spec = read_local({"model": model, "shapes": json.loads(SHAPES), **case})
-    found = build(context(tmp_path / "store"), spec)[-1]
-    assert found["stage"] == "parity"
+    report = build(context(tmp_path / "store"), spec)[-1]
+    assert report["stage"] == "parity"
     per_scheduler = len(case.get("schedulers", [0]))
-    assert len(found["ensembles"]) == per_scheduler * len(case["pipelines"])
-    assert found["worstPSNR"] >= found["minPSNR"] == (30.0 if "precision" in case else 35.0)
+    assert len(report["ensembles"]) == per_scheduler * len(case["pipelines"])
+    assert report["worstPSNR"] >= report["minPSNR"] == (30.0 if "precision" in case else 35.0)

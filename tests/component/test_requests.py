@@ -16,92 +16,95 @@ from diffusion_builder.errors import ProbeError
 from diffusion_builder.serving.probe import probe
 from diffusion_builder.store import Kind, Store
 from examples import client
-from tests.support.triton.client import Ask, Pixels, answer, counts, inputs, psnr, send, send_all, tensor
+from tests.support.triton.client import ImageRequest, Pixels, answer, counts, inputs, psnr, send, send_all, tensor
 
 if TYPE_CHECKING:
     from tests.support.builder.repository import Built
     from tests.support.triton.tritonserver import Server
 
 _PROMPT = "a red circle on a blue background"
-# Batches of another size take other code paths in matrix products: last bits differ, pictures do not.
+# Batches of another size take other code paths in matrix products: last bits differ, images do not.
 _SAME_DB = 45.0
 
 
-def test_mixed_concurrent_requests_give_the_pictures_they_give_alone(ddim: Server) -> None:
-    asks = [
-        Ask(4 if index % 3 else 20, [f"{_PROMPT} {index}"], seed=[index], guidance_scale=[1.0 + index])
+def test_mixed_concurrent_requests_give_the_images_they_give_alone(ddim: Server) -> None:
+    requests = [
+        ImageRequest(4 if index % 3 else 20, [f"{_PROMPT} {index}"], seed=[index], guidance_scale=[1.0 + index])
         for index in range(12)
     ]
-    alone = [send(ddim.http, ask) for ask in asks]
+    alone = [send(ddim.http, request) for request in requests]
     before = counts(ddim.http, "5_denoiser")
-    together = send_all(ddim.http, asks)
-    made = counts(ddim.http, "5_denoiser").since(before)
+    together = send_all(ddim.http, requests)
+    denoiser_counts = counts(ddim.http, "5_denoiser").since(before)
     assert [psnr(one, other) >= _SAME_DB for one, other in zip(alone, together, strict=True)] == [True] * 12
-    assert made.samples == sum(ask.steps for ask in asks)
-    assert made.mean_batch > 1.0
+    assert denoiser_counts.samples == sum(request.steps for request in requests)
+    assert denoiser_counts.mean_batch > 1.0
 
 
 def test_batch_of_three_equals_three_single_requests(ddim: Server) -> None:
     prompts, seeds, scales = ["a red circle", "a blue star", "a green square"], [1, 2, 3], [3.0, 5.0, 7.0]
-    batch = send(ddim.http, Ask(4, prompts, seed=seeds, guidance_scale=scales))
+    batch = send(ddim.http, ImageRequest(4, prompts, seed=seeds, guidance_scale=scales))
     for index in range(3):
-        single = Ask(4, [prompts[index]], seed=[seeds[index]], guidance_scale=[scales[index]])
+        single = ImageRequest(4, [prompts[index]], seed=[seeds[index]], guidance_scale=[scales[index]])
         assert psnr(send(ddim.http, single)[0], batch[index]) >= _SAME_DB
 
 
 def test_num_images_of_the_client_are_those_of_a_request_per_seed(ddim: Server) -> None:
     server = client.Server(ddim.http.removeprefix("http://"))
 
-    def drawn(*arguments: str) -> list[Pixels]:
+    def images_of_client(*arguments: str) -> list[Pixels]:
         sent = client.inputs(client.parser().parse_args([_PROMPT, "--steps", "4", *arguments]))
         files = server.ask(client.Call("generate_4_pipeline", sent))["encoded_image"]
         return [np.asarray(Image.open(io.BytesIO(file))) for file in files]
 
-    together = drawn("--seed", "5", "--num-images", "3")
-    alone = [picture for seed in (5, 6, 7) for picture in drawn("--seed", str(seed))]
+    together = images_of_client("--seed", "5", "--num-images", "3")
+    alone = [image for seed in (5, 6, 7) for image in images_of_client("--seed", str(seed))]
     assert [psnr(one, other) >= _SAME_DB for one, other in zip(together, alone, strict=True)] == [True] * 3
     assert psnr(together[0], together[1]) < _SAME_DB
 
 
 def test_same_request_gives_the_same_bits(ddim: Server) -> None:
-    ask = Ask(4, [_PROMPT], seed=[11])
-    assert np.array_equal(send(ddim.http, ask), send(ddim.http, ask))
+    request = ImageRequest(4, [_PROMPT], seed=[11])
+    assert np.array_equal(send(ddim.http, request), send(ddim.http, request))
 
 
-def test_prompt_is_enough_and_changes_the_picture(ddim: Server) -> None:
-    first, second = send(ddim.http, Ask(4, [_PROMPT])), send(ddim.http, Ask(4, ["a small green star"]))
+def test_prompt_is_enough_and_changes_the_image(ddim: Server) -> None:
+    first, second = (
+        send(ddim.http, ImageRequest(4, [_PROMPT])),
+        send(ddim.http, ImageRequest(4, ["a small green star"])),
+    )
     assert first.shape == (1, 64, 64, 3)
     assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("text", ["", "x" * 5000, "shape " * 300, "שלום 🟥 ﷽", "a\0b", "<|endoftext|> x"])
 def test_any_text_is_a_prompt(ddim: Server, text: str) -> None:
-    assert send(ddim.http, Ask(4, [text])).shape == (1, 64, 64, 3)
+    assert send(ddim.http, ImageRequest(4, [text])).shape == (1, 64, 64, 3)
 
 
-_GOOD = Ask(4, [_PROMPT])
+_GOOD = ImageRequest(4, [_PROMPT])
 
 
 @pytest.mark.parametrize(
-    ("ask", "says"),
+    ("bad_request", "says"),
     [
         (replace(_GOOD, height=[256]), "height 256 is not supported: send a multiple of 8 from 64 to 128 pixels"),
         (replace(_GOOD, width=[65]), "width 65 is not supported: send a multiple of 8 from 64 to 128 pixels"),
         (replace(_GOOD, height=[-64]), "height -64 is not supported: send a multiple of 8"),
         (replace(_GOOD, guidance_scale=[float("nan")]), "guidance_scale nan is not a finite number"),
         (replace(_GOOD, guidance_scale=[float("inf")]), "guidance_scale inf is not a finite number"),
-        (Ask(4, [_PROMPT] * 2, height=[64, 128]), "height differs within one request"),
-        (Ask(4, [_PROMPT] * 9), "batch-size must be <= 8"),
-        (Ask(4, [_PROMPT] * 2, seed=[1]), "batch size does not match"),
-        (Ask(4, [_PROMPT] * 2, seed=[1, 2, 3]), "batch size does not match"),
+        (ImageRequest(4, [_PROMPT] * 2, height=[64, 128]), "height differs within one request"),
+        (ImageRequest(4, [_PROMPT] * 9), "batch-size must be <= 8"),
+        (ImageRequest(4, [_PROMPT] * 2, seed=[1]), "batch size does not match"),
+        (ImageRequest(4, [_PROMPT] * 2, seed=[1, 2, 3]), "batch size does not match"),
         (replace(_GOOD, guidance_scale=[float("-inf")]), "guidance_scale -inf is not a finite number"),
-        (Ask(4, []), "prompt"),
+        (ImageRequest(4, []), "prompt"),
         (replace(_GOOD, steps=5), "unknown model"),
     ],
 )
-def test_bad_request_is_told_what_to_send(ddim: Server, ask: Ask, says: str) -> None:
+def test_bad_request_is_told_what_to_send(ddim: Server, bad_request: ImageRequest, says: str) -> None:
     with pytest.raises(InferenceServerException) as caught:
-        send(ddim.http, ask)
+        send(ddim.http, bad_request)
     assert says in str(caught.value)
     assert send(ddim.http, _GOOD).shape == (1, 64, 64, 3)
 
@@ -122,17 +125,17 @@ def test_wrong_dtype_shape_or_name_is_named(ddim: Server, extra: object, says: s
 
 
 def test_bad_requests_spoil_nothing_for_others_in_the_same_batches(ddim: Server) -> None:
-    asks = [Ask(4, [_PROMPT], seed=[index]) for index in range(4)]
-    alone = [send(ddim.http, ask) for ask in asks]
+    requests = [ImageRequest(4, [_PROMPT], seed=[index]) for index in range(4)]
+    alone = [send(ddim.http, request) for request in requests]
 
-    def outcome(ask: Ask) -> Pixels | str:
+    def outcome(request: ImageRequest) -> Pixels | str:
         try:
-            return send(ddim.http, ask)
+            return send(ddim.http, request)
         except InferenceServerException as error:
             return str(error)
 
     bad = replace(_GOOD, guidance_scale=[float("nan")])
-    mixed = [ask for good in asks for ask in (good, bad)]
+    mixed = [request for good in requests for request in (good, bad)]
     with ThreadPoolExecutor(len(mixed)) as pool:
         # Once in about ten rounds a good request was refused, while models read a request at the same time.
         for _ in range(40):

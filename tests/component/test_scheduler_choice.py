@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 from diffusion_builder.models.schedule import SchedulerType
 from diffusion_builder.stages import run as stages
 from tests.support.builder.parts import one_thread
-from tests.support.builder.repository import SHAPES, context, make
+from tests.support.builder.repository import SHAPES, build_repository, context
 from tests.support.triton.client import answer, psnr, tensor
 from tests.support.triton.tritonserver import Server, serve
 
@@ -30,14 +30,14 @@ _threads = pytest.fixture(autouse=True, scope="module")(one_thread)
 _TASKS = ("generate", "img2img", "inpaint")
 _STEPS = (4, 20)
 _STRENGTH = 0.6
-_OTHERS = (SchedulerType.HEUN, SchedulerType.PNDM)
-_TOGETHER = tuple(type_ for type_ in SchedulerType if type_ not in _OTHERS)
+_SEPARATE_TYPES = (SchedulerType.HEUN, SchedulerType.PNDM)
+_COMBINED_TYPES = tuple(type_ for type_ in SchedulerType if type_ not in _SEPARATE_TYPES)
 # A second one of a type has a name of its own.
 _KARRAS = {"type": "DPMSolverMultistep", "name": "karras", "useKarrasSigmas": True}
 _ETA = {SchedulerType.DDIM: 0.5}
 _PROMPT = "a red circle on a blue background"
 _ROWS, _COLUMNS = np.mgrid[:64, :64] / 63
-_PICTURE = (np.stack([_ROWS, _COLUMNS, np.sin(6 * _ROWS) ** 2], axis=-1) * 255).astype(np.uint8)
+_IMAGE = (np.stack([_ROWS, _COLUMNS, np.sin(6 * _ROWS) ** 2], axis=-1) * 255).astype(np.uint8)
 _MASK = (np.hypot(_ROWS - 0.4, _COLUMNS - 0.6) < 0.3).astype(np.uint8) * 255
 _PIPELINES = {
     "generate": "StableDiffusionPipeline",
@@ -70,11 +70,11 @@ class Case:
 def server(store: Path, checkpoint: Path) -> Iterator[Server]:
     """Triton with all tasks, tiers and schedulers."""
     pipelines = [{"task": task, "steps": _STEPS} for task in _TASKS]
-    results = make(store, checkpoint, pipelines=pipelines)
+    results = build_repository(store, checkpoint, pipelines=pipelines)
     engines = {str(result["component"]): result["digest"] for result in results if result["stage"] == "compile"}
     spec = {
         "source": results[0]["digest"], "engines": engines, "shapes": json.loads(SHAPES), "pipelines": pipelines,
-        "schedulers": [{"type": str(type_)} for type_ in (*_TOGETHER, *_OTHERS)] + [_KARRAS],
+        "schedulers": [{"type": str(type_)} for type_ in (*_COMBINED_TYPES, *_SEPARATE_TYPES)] + [_KARRAS],
     }  # fmt: skip
     assembled = stages.assemble(context(store), json.dumps(spec))
     with serve(store / "repositories" / str(assembled["digest"]) / "models") as running:
@@ -90,7 +90,7 @@ class Reference:
         self._config = self._loaded.scheduler.config
 
     def draw(self, case: Case, index: int) -> Pixels:
-        """The picture [H, W, 3] of one sample."""
+        """The image [H, W, 3] of one sample."""
         type_ = case.types[index]
         kind = getattr(diffusers, f"{type_}DiscreteScheduler", None) or getattr(diffusers, f"{type_}Scheduler")
         changes = {"skip_prk_steps": True} if type_ is SchedulerType.PNDM else {}
@@ -99,16 +99,16 @@ class Reference:
         parts = {**self._loaded.components, "scheduler": kind.from_config(self._config, **changes)}
         pipeline = getattr(diffusers, _PIPELINES[case.task])(**parts)
         pipeline.set_progress_bar_config(disable=True)
-        total, given = case.steps, {}
+        total, arguments = case.steps, {}
         if case.task != "generate":
             total = next(count for count in range(total, 1000) if int(count * case.strength) == total)
-            given = {"image": diffusers.utils.numpy_to_pil(_PICTURE[None] / 255.0)[0], "strength": case.strength}
+            arguments = {"image": diffusers.utils.numpy_to_pil(_IMAGE[None] / 255.0)[0], "strength": case.strength}
         if case.task == "inpaint":
-            given["mask_image"] = diffusers.utils.numpy_to_pil(_MASK[None, ..., None] / 255.0)[0]
+            arguments["mask_image"] = diffusers.utils.numpy_to_pil(_MASK[None, ..., None] / 255.0)[0]
         generator = torch.Generator().manual_seed(case.seeds[index])
         extra = {"eta": _ETA.get(type_, 0.0), "guidance_scale": 5.0, "generator": generator}
         size = {"height": 64, "width": 64} if case.task != "img2img" else {}
-        return np.asarray(pipeline(_PROMPT, num_inference_steps=total, **given, **extra, **size).images[0])
+        return np.asarray(pipeline(_PROMPT, num_inference_steps=total, **arguments, **extra, **size).images[0])
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def _inputs(case: Case) -> list[Any]:
         tensor(name, kind, np.array(values, kinds[kind]).reshape(-1, 1)) for name, (kind, values) in columns.items()
     ]
     if case.task != "generate":
-        tensors.append(tensor("input_image", "UINT8", np.repeat(_PICTURE[None], batch, axis=0)))
+        tensors.append(tensor("input_image", "UINT8", np.repeat(_IMAGE[None], batch, axis=0)))
     if case.task == "inpaint":
         tensors.append(tensor("mask", "UINT8", np.repeat(_MASK[None], batch, axis=0)))
     return tensors
@@ -145,12 +145,12 @@ class Comparison:
         self._server, self._reference, self._report = server, reference, report
 
     def __call__(self, case: Case) -> None:
-        pictures = np.asarray(answer(self._server.http, case.ensemble, _inputs(case), ["image"]).as_numpy("image"))
+        images = np.asarray(answer(self._server.http, case.ensemble, _inputs(case), ["image"]).as_numpy("image"))
         for index, type_ in enumerate(case.types):
-            found = psnr(pictures[index], self._reference.draw(case, index))
+            image_psnr = psnr(images[index], self._reference.draw(case, index))
             name = "karras" if case.karras else str(type_)
-            self._report(f"{case.task} {case.steps} {case.strength} {name}", round(found, 1))
-            assert found >= _MIN_PSNR, name
+            self._report(f"{case.task} {case.steps} {case.strength} {name}", round(image_psnr, 1))
+            assert image_psnr >= _MIN_PSNR, name
 
 
 @pytest.fixture
@@ -165,12 +165,12 @@ def compare(
 def test_schedulers_of_one_request_draw_what_diffusers_draws(
     compare: Callable[[Case], None], task: str, steps: int
 ) -> None:
-    compare(Case(task, steps, _TOGETHER))
+    compare(Case(task, steps, _COMBINED_TYPES))
 
 
 @pytest.mark.parametrize("task", _TASKS)
 @pytest.mark.parametrize("steps", _STEPS)
-@pytest.mark.parametrize("type_", _OTHERS)
+@pytest.mark.parametrize("type_", _SEPARATE_TYPES)
 def test_schedulers_with_other_calls_have_ensembles_of_their_own(
     compare: Callable[[Case], None], task: str, steps: int, type_: SchedulerType
 ) -> None:
@@ -184,7 +184,7 @@ def test_one_type_may_be_listed_twice_under_two_names(compare: Callable[[Case], 
 
 @pytest.mark.parametrize("task", ["img2img", "inpaint"])
 def test_strength_1_starts_where_diffusers_does(compare: Callable[[Case], None], task: str) -> None:
-    # inpaint: from noise alone; img2img: from the picture under all of the noise.
+    # inpaint: from noise alone; img2img: from the image under all of the noise.
     compare(Case(task, 4, [SchedulerType.DDIM, SchedulerType.EULER_ANCESTRAL], strength=1.0))
 
 

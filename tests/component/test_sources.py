@@ -105,12 +105,12 @@ def _fetch(store: Path, endpoint: str, *arguments: str, **environment: str) -> t
     """Run the stage as a Job does; returns exit code, result file, and stderr."""
     result = store.parent / "result.json"
     result.unlink(missing_ok=True)
-    done = subprocess.run(
+    process = subprocess.run(
         [*_COMMAND, "--store", str(store), "--result", str(result), *arguments],
         capture_output=True, text=True, check=False, cwd=_BUILDER,
         env=os.environ | {"HF_ENDPOINT": endpoint} | environment,
     )  # fmt: skip
-    return done.returncode, json.loads(result.read_text()), done.stderr
+    return process.returncode, json.loads(result.read_text()), process.stderr
 
 
 def _error(body: dict[str, object]) -> tuple[str, str]:

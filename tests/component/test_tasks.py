@@ -10,9 +10,16 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from diffusion_builder.serving.probe import probe
-from tests.support.builder.conditioned import FEATURES, Conditioned, around, checkpoint, picture, put
+from tests.support.builder.conditioned import (
+    FEATURES,
+    Conditioned,
+    checkpoint,
+    feature_sources,
+    request_images,
+    send_request,
+)
 from tests.support.builder.parts import one_thread
-from tests.support.builder.repository import make
+from tests.support.builder.repository import build_repository
 from tests.support.triton.client import counts, psnr
 from tests.support.triton.tritonserver import Server, end_idle, serve
 
@@ -37,8 +44,8 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Conditioned:
     ]
     pipelines[3]["steps"] = [2, 64]
     pipelines.append({"task": "generate", "steps": [4], "features": ["embeddings"], "previews": [1, 3]})
-    model = {"source": {"path": str(folder)}, **around(root)}
-    results = make(root / "store", folder, model=model, pipelines=pipelines)
+    model = {"source": {"path": str(folder)}, **feature_sources(root)}
+    results = build_repository(root / "store", folder, model=model, pipelines=pipelines)
     return Conditioned.of(root / "store", str(results[-1]["digest"]))
 
 
@@ -52,13 +59,13 @@ def server(everything: Conditioned) -> Iterator[Server]:
 def test_each_task_with_each_feature_draws_what_diffusers_draws(
     ensemble: str, everything: Conditioned, server: Server
 ) -> None:
-    drawn = picture(server.http, ensemble, everything.requests[ensemble])
-    assert psnr(drawn, everything.expected[ensemble]) >= _MIN_PSNR
+    actual = request_images(server.http, ensemble, everything.requests[ensemble])
+    assert psnr(actual, everything.expected[ensemble]) >= _MIN_PSNR
 
 
 @pytest.mark.parametrize("feature", ["controlnet", "ip_adapter"])
 @pytest.mark.parametrize("task", _TASKS)
-def test_a_feature_changes_the_picture(task: str, feature: str, everything: Conditioned) -> None:
+def test_a_feature_changes_the_image(task: str, feature: str, everything: Conditioned) -> None:
     """Without this, parity would say nothing about the feature."""
     plain, featured = (everything.expected[name] for name in (f"{task}_2_pipeline", f"{task}_{feature}_2_pipeline"))
     assert psnr(plain, featured) < _MIN_PSNR
@@ -69,21 +76,21 @@ def inpainting(tmp_path_factory: pytest.TempPathFactory) -> Conditioned:
     """A UNet of 9 channels."""
     root = tmp_path_factory.mktemp("inpainting")
     folder = checkpoint(root / "checkpoint", "inpainting")
-    results = make(root / "store", folder, pipelines=[{"task": "inpaint", "steps": [2, 4]}])
+    results = build_repository(root / "store", folder, pipelines=[{"task": "inpaint", "steps": [2, 4]}])
     return Conditioned.of(root / "store", str(results[-1]["digest"]))
 
 
 def test_a_unet_made_for_inpainting_draws_what_diffusers_draws(inpainting: Conditioned) -> None:
     with serve(inpainting.models) as running:
-        drawn = picture(running.http, "inpaint_2_pipeline", inpainting.requests["inpaint_2_pipeline"])
-    assert psnr(drawn, inpainting.expected["inpaint_2_pipeline"]) >= _MIN_PSNR
+        actual = request_images(running.http, "inpaint_2_pipeline", inpainting.requests["inpaint_2_pipeline"])
+    assert psnr(actual, inpainting.expected["inpaint_2_pipeline"]) >= _MIN_PSNR
 
 
 def test_64_steps_with_everything_are_loaded_and_answered(everything: Conditioned, server: Server) -> None:
     request = everything.requests["generate_controlnet_ip_adapter_2_pipeline"]
     before = counts(server.http, "5_controlnet_edges").samples
-    drawn = picture(server.http, "generate_controlnet_ip_adapter_64_pipeline", request)
-    assert drawn.shape == (2, 64, 64, 3)
+    images = request_images(server.http, "generate_controlnet_ip_adapter_64_pipeline", request)
+    assert images.shape == (2, 64, 64, 3)
     assert counts(server.http, "5_controlnet_edges").samples - before == 2 * 64
 
 
@@ -102,14 +109,14 @@ def test_a_preview_alone_costs_only_the_calls_before_it(
 ) -> None:
     before = counts(server.http, "5_denoiser").samples
     name = f"preview_{calls}"
-    file = put(server.http, ensemble, everything.requests[ensemble], name).as_numpy(name)
+    file = send_request(server.http, ensemble, everything.requests[ensemble], name).as_numpy(name)
     assert file[0, 0].startswith(b"\x89PNG")
     assert counts(server.http, "5_denoiser").samples - before == 2 * calls
 
 
 def test_requests_without_a_control_net_call_none(everything: Conditioned, server: Server) -> None:
     before = counts(server.http, "5_controlnet_edges"), counts(server.http, "5_zero_residuals").samples
-    picture(server.http, "img2img_2_pipeline", everything.requests["img2img_2_pipeline"])
+    request_images(server.http, "img2img_2_pipeline", everything.requests["img2img_2_pipeline"])
     after = counts(server.http, "5_controlnet_edges"), counts(server.http, "5_zero_residuals").samples
     assert after == (before[0], before[1] + 2)
 
@@ -158,14 +165,14 @@ def test_what_cannot_be_drawn_is_refused_in_words(
 ) -> None:
     request, before = everything.requests[ensemble], counts(server.http, "5_denoiser")
     with pytest.raises(InferenceServerException) as caught:
-        put(server.http, ensemble, request, **changes)
+        send_request(server.http, ensemble, request, **changes)
     assert says in str(caught.value)
     assert counts(server.http, "5_denoiser") == before
-    assert picture(server.http, ensemble, request).shape == (2, 64, 64, 3)
+    assert request_images(server.http, ensemble, request).shape == (2, 64, 64, 3)
 
 
 def _invalid_changes(request: TestRequest) -> Iterator[dict[str, Any]]:
-    """Changes that make a request one to be refused: numbers, formats and masks that are none, a picture left out."""
+    """Changes that make a request one to be refused: numbers, formats and masks that are none, an image left out."""
     yield {"guidance_scale": _column(math.nan, np.float32)}
     yield {"output_format": _column(b"GIF", object)}
     if "input_image" in request.tensors():
@@ -180,5 +187,5 @@ def test_refused_requests_are_in_flight_in_no_ensemble(everything: Conditioned) 
             for changes in _invalid_changes(request):
                 for only in (None, "preview_1"):
                     with pytest.raises(InferenceServerException):
-                        put(own.http, ensemble, request, only, **changes)
+                        send_request(own.http, ensemble, request, only, **changes)
         end_idle(own)

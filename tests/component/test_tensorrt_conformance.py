@@ -183,8 +183,8 @@ def test_the_calls_that_read_a_plan_exist_in_tensorrt() -> None:
         "t.Runtime.deserialize_cuda_engine];"
         "print(t.float32.name,t.int32.name,t.int64.name,t.uint8.name,t.float16.name,t.bfloat16.name)"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], env={"PYTHONPATH": str(tensorrt_rtx.install())}, capture_output=True, text=True,
         check=True,
     )  # fmt: skip
-    assert done.stdout.split() == ["FLOAT", "INT32", "INT64", "UINT8", "HALF", "BF16"]
+    assert process.stdout.split() == ["FLOAT", "INT32", "INT64", "UINT8", "HALF", "BF16"]

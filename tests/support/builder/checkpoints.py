@@ -24,8 +24,8 @@ _WIDTH = 32
 def _vocabulary() -> list[str]:
     """Bytes, bytes that end a word, and the two special tokens, as byte-level BPE spells them."""
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [byte for byte in range(256) if byte not in visible]
-    symbols = [chr(byte) for byte in visible] + [chr(256 + index) for index in range(len(rest))]
+    invisible = [byte for byte in range(256) if byte not in visible]
+    symbols = [chr(byte) for byte in visible] + [chr(256 + index) for index in range(len(invisible))]
     return [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
 
 

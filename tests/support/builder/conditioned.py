@@ -37,7 +37,7 @@ def checkpoint(folder: Path, unet: str, vae: parts.Write | None = None, text_wid
     return folder
 
 
-def around(folder: Path) -> Mapping[str, Any]:
+def feature_sources(folder: Path) -> Mapping[str, Any]:
     """A ControlNet and an IP-Adapter for the UNet `sd1`, as a spec's `model` names them."""
     parts.controlnet(seed=1)(folder / "net")
     parts.ip_adapter()(folder / "adapter")
@@ -75,8 +75,8 @@ class Conditioned:
         return self.repository.path / "models"
 
 
-def put(http: str, ensemble: str, request: TestRequest, only: str | None = "image", **changes: Any) -> Any:  # noqa: ANN401
-    """Ask real Triton; a change replaces a tensor, None leaves it out; `only` is the one output that is asked for.
+def send_request(http: str, ensemble: str, request: TestRequest, only: str | None = "image", **changes: Any) -> Any:  # noqa: ANN401
+    """Send a request to real Triton; a change replaces a tensor, None omits it; `only` is the one requested output.
 
     Raises:
         tritonclient.utils.InferenceServerException: the server answers with an error.
@@ -86,6 +86,6 @@ def put(http: str, ensemble: str, request: TestRequest, only: str | None = "imag
     return answer(http, ensemble, tensors, [only] if only else ())
 
 
-def picture(http: str, ensemble: str, request: TestRequest, **changes: Any) -> Pixels:  # noqa: ANN401 - arrays
-    """The pictures [B, H, W, 3] that real Triton draws."""
-    return np.asarray(put(http, ensemble, request, **changes).as_numpy("image"), np.uint8)
+def request_images(http: str, ensemble: str, request: TestRequest, **changes: Any) -> Pixels:  # noqa: ANN401 - arrays
+    """The images [B, H, W, 3] that real Triton draws."""
+    return np.asarray(send_request(http, ensemble, request, **changes).as_numpy("image"), np.uint8)

@@ -25,11 +25,11 @@ _Model = Any
 _Unet: Any = UNet2DConditionModel
 
 
-def written(root: Path, wanted: dict[str, parts.Write]) -> dict[str, Path]:
+def written(root: Path, writers: dict[str, parts.Write]) -> dict[str, Path]:
     """Write parts; returns the folder of each."""
-    for name, write in wanted.items():
+    for name, write in writers.items():
         write(root / name)
-    return {name: root / name for name in wanted}
+    return {name: root / name for name in writers}
 
 
 def load(
@@ -57,12 +57,12 @@ def unet_of(folder: Path) -> _Model:
     return _Unet.from_pretrained(folder, low_cpu_mem_usage=False)
 
 
-def both(given: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+def both(inputs: dict[str, torch.Tensor], name: str) -> torch.Tensor:
     """Negative ones of all samples, then positive ones, as diffusers orders a batch."""
-    return torch.cat([given[name][:, 0], given[name][:, 1]])
+    return torch.cat([inputs[name][:, 0], inputs[name][:, 1]])
 
 
-def guided(given: dict[str, torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+def guided(inputs: dict[str, torch.Tensor], output: torch.Tensor) -> torch.Tensor:
     """Classifier-free guidance on the output of a UNet."""
     negative, positive = output.chunk(2)
-    return negative + given["guidance"][:, :, None, None] * (positive - negative)
+    return negative + inputs["guidance"][:, :, None, None] * (positive - negative)

@@ -148,7 +148,7 @@ def ip_adapter(name: str = "sd1", *, plus: bool = False, image_width: int = IMAG
 
 
 def safety_checker() -> Write:
-    """A random safety checker; its thresholds are such that about half of the pictures pass."""
+    """A random safety checker; its thresholds are such that about half of the images pass."""
 
     def write(folder: Path) -> None:
         torch.manual_seed(0)
@@ -209,8 +209,8 @@ def source(store: Store, parts: Mapping[str, Write], scratch: Path) -> str:
     contents = {}
     for name, write in parts.items():
         write(scratch / name)
-        found = sorted(path for path in (scratch / name).iterdir() if path.is_file())
-        contents[name] = digests.json_digest({path.name: digests.file_digest(path) for path in found})
+        files = sorted(path for path in (scratch / name).iterdir() if path.is_file())
+        contents[name] = digests.json_digest({path.name: digests.file_digest(path) for path in files})
 
     def fill(folder: Path) -> Mapping[str, Any]:
         shutil.copytree(scratch, folder, dirs_exist_ok=True)

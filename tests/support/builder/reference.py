@@ -1,4 +1,4 @@
-"""Pictures from diffusers' own pipeline, to compare with."""
+"""Images from diffusers' own pipeline, to compare with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from diffusers import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.triton.client import Ask, Pixels
+    from tests.support.triton.client import ImageRequest, Pixels
 
 _SCHEDULERS: dict[str, Any] = {
     "DDIM": DDIMScheduler,
@@ -47,17 +47,17 @@ class Reference:
         )
         self._pipe.set_progress_bar_config(disable=True)
 
-    def draw(self, ask: Ask) -> Pixels:
-        """The pictures [B, H, W, 3] that this request should give; seeds and sizes must be in it."""
-        assert ask.seed is not None
-        assert ask.guidance_scale is not None
-        pictures = self._pipe(
-            list(ask.prompt),
-            negative_prompt=None if ask.negative_prompt is None else list(ask.negative_prompt),
-            num_inference_steps=ask.steps,
-            guidance_scale=ask.guidance_scale[0],
-            height=ask.height[0] if ask.height else 64,
-            width=ask.width[0] if ask.width else 64,
-            generator=[torch.Generator().manual_seed(seed) for seed in ask.seed],
+    def draw(self, request: ImageRequest) -> Pixels:
+        """The images [B, H, W, 3] that this request should give; seeds and sizes must be in it."""
+        assert request.seed is not None
+        assert request.guidance_scale is not None
+        images = self._pipe(
+            list(request.prompt),
+            negative_prompt=None if request.negative_prompt is None else list(request.negative_prompt),
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance_scale[0],
+            height=request.height[0] if request.height else 64,
+            width=request.width[0] if request.width else 64,
+            generator=[torch.Generator().manual_seed(seed) for seed in request.seed],
         ).images
-        return np.stack([np.asarray(picture) for picture in pictures])
+        return np.stack([np.asarray(image) for image in images])

@@ -42,20 +42,20 @@ class Built:
         return self.store / "repositories" / self.repository / "models"
 
 
-def plan(checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> DiffusionPipelineSpec:  # noqa: ANN401 - any JSON
+def pipeline_spec(checkpoint: Path, scheduler: str = "DDIM", **fields: Any) -> DiffusionPipelineSpec:  # noqa: ANN401 - any JSON
     """What the tests build; `more` are fields of a spec."""
     body = {
         "model": {"source": {"path": str(checkpoint)}},
-        **({} if "schedulers" in more else {"scheduler": {"type": scheduler}}),
+        **({} if "schedulers" in fields else {"scheduler": {"type": scheduler}}),
         "shapes": json.loads(SHAPES),
         "pipelines": [{"task": "generate", "steps": TIERS}],
     }
-    return read_local({**body, **more})
+    return read_local({**body, **fields})
 
 
-def make(store: Path, checkpoint: Path, scheduler: str = "DDIM", **more: Any) -> Sequence[Result]:  # noqa: ANN401
+def build_repository(store: Path, checkpoint: Path, scheduler: str = "DDIM", **fields: Any) -> Sequence[Result]:  # noqa: ANN401
     """Build without a check, which the tests with a real Triton make; the last result is the repository's."""
-    return build(context(store), plan(checkpoint, scheduler, **more), parity=False)
+    return build(context(store), pipeline_spec(checkpoint, scheduler, **fields), parity=False)
 
 
 def context(store: Path) -> StageContext:

@@ -33,7 +33,7 @@ CONFIG: Mapping[str, Any] = {
 SHAPE = (1, 4, 4, 4)
 _SEED = 5
 _RANDOM = np.random.default_rng(2)
-PICTURE = torch.from_numpy(_RANDOM.standard_normal(SHAPE).astype(np.float32))
+IMAGE = torch.from_numpy(_RANDOM.standard_normal(SHAPE).astype(np.float32))
 # Soft in places.
 MASK = torch.from_numpy(np.clip(_RANDOM.uniform(-1, 2, (1, 1, *SHAPE[2:])), 0, 1).astype(np.float32))
 _STEP = SchedulerStep()
@@ -54,9 +54,9 @@ class Case:
     Args:
         type_: the scheduler.
         steps: of the whole schedule.
-        begin: how many are skipped; then the picture is where sampling starts.
+        begin: how many are skipped; then the image is where sampling starts.
         eta: of DDIM.
-        repaint: whether the picture is kept outside of the mask.
+        repaint: whether the image is kept outside of the mask.
         config: of the checkpoint.
     """
 
@@ -92,9 +92,9 @@ def by_diffusers(case: Case) -> Walk:
     noise = torch.randn(SHAPE, generator=generator)
     latent = noise * scheduler.init_noise_sigma
     if case.begin is not None:
-        latent = scheduler.add_noise(PICTURE, noise, timesteps[:1])
-    known = inspect.signature(scheduler.step).parameters
-    extra = {name: value for name, value in {"generator": generator, "eta": case.eta}.items() if name in known}
+        latent = scheduler.add_noise(IMAGE, noise, timesteps[:1])
+    parameters = inspect.signature(scheduler.step).parameters
+    extra = {name: value for name, value in {"generator": generator, "eta": case.eta}.items() if name in parameters}
     walk = Walk([latent.numpy()])
     for index, timestep in enumerate(timesteps):
         output = model(scheduler.scale_model_input(latent, timestep), float(timestep))
@@ -102,8 +102,8 @@ def by_diffusers(case: Case) -> Walk:
         latent = result.prev_sample
         if case.repaint:
             last = index == len(timesteps) - 1
-            kept = PICTURE if last else scheduler.add_noise(PICTURE, noise, timesteps[index + 1 : index + 2])
-            latent = (1 - MASK) * kept + MASK * latent
+            known_latent = IMAGE if last else scheduler.add_noise(IMAGE, noise, timesteps[index + 1 : index + 2])
+            latent = (1 - MASK) * known_latent + MASK * latent
         walk.latents.append(latent.numpy())
         clean = result.get("denoised", result.get("pred_original_sample"))
         if clean is not None:
@@ -119,17 +119,17 @@ def by_table(case: Case, spare_slots: int = 0) -> Walk:
     noise = torch.from_numpy(generator.normal(SHAPE))
     latent = noise * plan.initial_scale
     if case.begin is not None:
-        latent = plan.first[0] * PICTURE + plan.first[1] * noise
+        latent = plan.first[0] * IMAGE + plan.first[1] * noise
     state = torch.cat([latent[:, None], torch.zeros(1, slots - 1, *SHAPE[1:])], dim=1)
     table, levels = torch.from_numpy(plan.padded(slots))[None], torch.tensor(plan.levels)[None]
-    kept, mask = torch.stack([PICTURE, noise], dim=1), MASK if case.repaint else torch.ones_like(MASK)
+    image_and_noise, mask = torch.stack([IMAGE, noise], dim=1), MASK if case.repaint else torch.ones_like(MASK)
     index = torch.zeros((1, 1), dtype=torch.int32)
     model_input, timestep = latent * plan.input_scale, levels[:, 0, :1]
     walk = Walk([latent.numpy()])
     for draws in plan.draws:
         output = model(model_input, float(timestep))
         fresh = torch.from_numpy(generator.normal(SHAPE)) if draws else torch.zeros(SHAPE)
-        result = _STEP(state, output, fresh, index, table, levels, kept, mask)
+        result = _STEP(state, output, fresh, index, table, levels, image_and_noise, mask)
         state, model_input, timestep, index, latent, clean = result
         walk.latents.append(latent.numpy())
         walk.clean.append(clean.numpy())
@@ -154,11 +154,11 @@ class Difference:
 
 def difference(case: Case, spare_slots: int = 0) -> Difference:
     """Compare the two loops."""
-    ours, theirs = by_table(case, spare_slots), by_diffusers(case)
-    errors = [float(np.abs(one - other).max()) for one, other in zip(ours.latents, theirs.latents, strict=True)]
-    sizes = [float(np.abs(latent).max()) for latent in theirs.latents]
+    actual, expected = by_table(case, spare_slots), by_diffusers(case)
+    errors = [float(np.abs(one - other).max()) for one, other in zip(actual.latents, expected.latents, strict=True)]
+    sizes = [float(np.abs(latent).max()) for latent in expected.latents]
     units = list(accumulate(sizes, max, initial=1.0))[1:]
-    clean = [float(np.abs(one - other).max()) for one, other in zip(ours.clean, theirs.clean, strict=False)]
+    clean = [float(np.abs(one - other).max()) for one, other in zip(actual.clean, expected.clean, strict=False)]
     return Difference(
         max(errors),
         max(error / unit for error, unit in zip(errors, units, strict=True)),

@@ -1,4 +1,4 @@
-"""Requests to a pipeline the way users send them, and pictures compared."""
+"""Requests to a pipeline the way users send them, and images compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffusion_builder.compare.metrics import psnr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Ask", "Counts", "Pixels", "answer", "counts", "inputs", "psnr", "send", "send_all", "tensor"]
+__all__ = ["Counts", "ImageRequest", "Pixels", "answer", "counts", "inputs", "psnr", "send", "send_all", "tensor"]
 Pixels = NDArray[np.uint8]
 _SECONDS = 120.0
 _TYPES = {"seed": "INT64", "guidance_scale": "FP32", "height": "INT32", "width": "INT32"}
@@ -26,7 +26,7 @@ _ARRAYS: dict[str, type[np.generic]] = {"INT64": np.int64, "FP32": np.float32, "
 
 
 @dataclass(frozen=True)
-class Ask:
+class ImageRequest:
     """A request: one value per sample, or None for the server's default."""
 
     steps: int
@@ -43,13 +43,13 @@ class Ask:
         return f"generate_{self.steps}_pipeline"
 
 
-def inputs(ask: Ask) -> list[Any]:
+def inputs(request: ImageRequest) -> list[Any]:
     """The request's tensors; what is None is not sent."""
-    tensors = [_text("prompt", ask.prompt)]
-    if ask.negative_prompt is not None:
-        tensors.append(_text("negative_prompt", ask.negative_prompt))
+    tensors = [_text("prompt", request.prompt)]
+    if request.negative_prompt is not None:
+        tensors.append(_text("negative_prompt", request.negative_prompt))
     for name, datatype in _TYPES.items():
-        values = getattr(ask, name)
+        values = getattr(request, name)
         if values is not None:
             tensors.append(tensor(name, datatype, np.array(values, _ARRAYS[datatype]).reshape(-1, 1)))
     return tensors
@@ -66,27 +66,27 @@ def tensor(name: str, datatype: str, array: NDArray[Any]) -> Any:  # noqa: ANN40
     return item
 
 
-def send(http: str, ask: Ask) -> Pixels:
-    """Ask for pictures [B, H, W, 3].
+def send(http: str, request: ImageRequest) -> Pixels:
+    """Request images [B, H, W, 3].
 
     Raises:
         tritonclient.utils.InferenceServerException: the server answers with an error.
     """
-    return np.asarray(answer(http, ask.model, inputs(ask), ["image"]).as_numpy("image"), np.uint8)
+    return np.asarray(answer(http, request.model, inputs(request), ["image"]).as_numpy("image"), np.uint8)
 
 
 def answer(http: str, model: str, tensors: Sequence[Any], outputs: Sequence[str] = ()) -> Any:  # noqa: ANN401 - tritonclient has no types
     """Send tensors and ask for these outputs, or name none; a client of its own, so that threads do not share one."""
     address = http.removeprefix("http://")
     with closing(triton.InferenceServerClient(address, network_timeout=_SECONDS)) as client:
-        wanted = [triton.InferRequestedOutput(name) for name in outputs] or None
-        return client.infer(model, list(tensors), outputs=wanted)
+        requested_outputs = [triton.InferRequestedOutput(name) for name in outputs] or None
+        return client.infer(model, list(tensors), outputs=requested_outputs)
 
 
-def send_all(http: str, asks: Sequence[Ask]) -> list[Pixels]:
-    """Send requests at the same time; pictures in the order of the requests."""
-    with ThreadPoolExecutor(len(asks)) as pool:
-        return list(pool.map(lambda ask: send(http, ask), asks))
+def send_all(http: str, requests: Sequence[ImageRequest]) -> list[Pixels]:
+    """Send requests at the same time; images in the order of the requests."""
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return list(pool.map(lambda request: send(http, request), requests))
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,10 @@ def _configure(config: Any, options: Options) -> None:  # noqa: ANN401 - the bin
     with warnings.catch_warnings():
         # Timing caches do nothing in TensorRT for RTX, but the file's way is the same.
         warnings.simplefilter("ignore", DeprecationWarning)
-        cache_bytes = (
+        timing_cache = (
             options.timing_cache.read_bytes() if options.timing_cache and options.timing_cache.exists() else b""
         )
-        config.set_timing_cache(config.create_timing_cache(cache_bytes), ignore_mismatch=False)
+        config.set_timing_cache(config.create_timing_cache(timing_cache), ignore_mismatch=False)
 
 
 def _save_timings(config: Any, options: Options) -> None:  # noqa: ANN401 - the bindings ship no types
@@ -103,8 +103,8 @@ def _inputs(network: Any) -> Iterator[Any]:  # noqa: ANN401 - the bindings ship 
 
 def _add_profiles(builder: Any, network: Any, config: Any, profiles: tuple[Bounds, ...]) -> bool:  # noqa: ANN401
     names = {tensor.name for tensor in _inputs(network)}
-    profile_names = {name for profile in profiles for shapes in profile.shapes.values() for name in shapes}
-    for name in sorted(profile_names - names):
+    profile_inputs = {name for profile in profiles for shapes in profile.shapes.values() for name in shapes}
+    for name in sorted(profile_inputs - names):
         error(
             f'Cannot find input tensor with name "{name}" in the network inputs! '
             "Please make sure the input tensor names are correct."

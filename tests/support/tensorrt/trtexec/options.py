@@ -113,9 +113,9 @@ def _bound(current: Bounds | None, profiles: dict[int, Bounds], flag: str, value
 
 
 def _broadcast(profile: Bounds) -> None:
-    for flag, other_flags in zip(_BOUNDS, (_BOUNDS[1:], _BOUNDS[2::-2], _BOUNDS[1::-1]), strict=True):
+    for flag, fallbacks in zip(_BOUNDS, (_BOUNDS[1:], _BOUNDS[2::-2], _BOUNDS[1::-1]), strict=True):
         if profile.shapes and flag not in profile.shapes:
-            source = next(other for other in other_flags if other in profile.shapes)
+            source = next(other for other in fallbacks if other in profile.shapes)
             profile.shapes[flag] = dict(profile.shapes[source])
             for name in profile.shapes[flag]:
                 warning(f"{source[2:]} is being broadcasted to {flag[2:]} for tensor {name}")
