@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Ask a served pipeline for pictures: one file to copy, or to take functions from.
+"""Ask a served pipeline for images: one file to copy, or to take functions from.
 
 pip install 'tritonclient[http]'        # or tritonclient[grpc], with --protocol grpc
 kubectl port-forward service/shapes 8000 &
 
-python client.py "a red circle on a blue background" --steps 20 --seed 7 --out picture.png
+python client.py "a red circle on a blue background" --steps 20 --seed 7 --out image.png
 python client.py "a red star" --image photo.png --strength 0.6                   # img2img
 python client.py "a red star" --image photo.png --mask hole.png --paste-back     # inpaint
 python client.py "a red star" --control canny=edges.png --reference style.jpg    # ControlNet and IP-Adapter
@@ -44,7 +44,7 @@ class ClientError(Exception):
 
 
 @dataclass(frozen=True)
-class Call:
+class InferenceCall:
     """What is sent: an ensemble, its inputs (batch first), and the outputs that are wanted.
 
     Outputs that are not asked for are not computed: a preview costs nothing until it is wanted. Priority 1 is served
@@ -65,11 +65,11 @@ class Server:
     protocol: str = "http"
     timeout: float = 120.0
 
-    def ask(self, call: Call) -> dict[str, list[bytes]]:
-        """Send it.
+    def send(self, call: InferenceCall) -> dict[str, list[bytes]]:
+        """Send the call.
 
         Returns:
-            The encoded pictures of each output, one for each sample.
+            The encoded images of each output, one for each sample.
 
         Raises:
             ClientError: the server refused, or cannot be reached.
@@ -85,7 +85,7 @@ class Server:
             raise ClientError(str(error), f"Is Triton listening on {self.url}?", _UNREACHABLE) from error
         return {name: [bytes(file) for file in answer.as_numpy(name).reshape(-1)] for name in call.outputs}
 
-    def _infer(self, triton: ModuleType, call: Call, inputs: list[Any], outputs: list[Any]) -> Any:  # noqa: ANN401
+    def _infer(self, triton: ModuleType, call: InferenceCall, inputs: list[Any], outputs: list[Any]) -> Any:  # noqa: ANN401
         options = {"outputs": outputs, "priority": call.priority}
         if self.protocol == "grpc":
             with triton.InferenceServerClient(self.url) as client:
@@ -98,7 +98,7 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One picture from words; what is None is left to the server."""
+    """One image from words; what is None is left to the server."""
 
     prompt: str
     negative_prompt: str | None = None
@@ -117,7 +117,7 @@ class Request:
 
 
 def generate(url: str, steps: int, request: Request, *, timeout: float = 120.0) -> bytes:
-    """Return a picture as PNG, over HTTP.
+    """Return an image as PNG, over HTTP.
 
     Args:
         url: host:port of the server's HTTP port.
@@ -128,8 +128,8 @@ def generate(url: str, steps: int, request: Request, *, timeout: float = 120.0) 
     Raises:
         ClientError: the server refused, or cannot be reached.
     """
-    call = Call(f"generate_{steps}_pipeline", request.inputs())
-    return Server(url, timeout=timeout).ask(call)["encoded_image"][0]
+    call = InferenceCall(f"generate_{steps}_pipeline", request.inputs())
+    return Server(url, timeout=timeout).send(call)["encoded_image"][0]
 
 
 def texts(value: str, count: int) -> NDArray[Any]:
@@ -205,7 +205,7 @@ def ensemble(arguments: argparse.Namespace) -> str:
 # Options that are sent as one number each, under their own name.
 _NUMBERS: dict[str, tuple[type[np.generic], str]] = {
     "guidance_scale": (np.float32, "how closely the prompt is followed; 1 is not at all"),
-    "guidance_rescale": (np.float32, "0 to 1, against overexposed pictures"),
+    "guidance_rescale": (np.float32, "0 to 1, against overexposed images"),
     "height": (np.int32, "pixels, a multiple of 8"),
     "width": (np.int32, "pixels, a multiple of 8"),
     "strength": (np.float32, "above 0 to 1: how much of --image is made anew"),
@@ -221,7 +221,7 @@ _NUMBERS: dict[str, tuple[type[np.generic], str]] = {
     "quality": (np.int32, "1 to 100, of JPEG and WEBP"),
 }
 _FILES = {
-    "image": ("input_image_file", "start from this picture (PNG, JPEG, WebP)"),
+    "image": ("input_image_file", "start from this image (PNG, JPEG, WebP)"),
     "mask": ("mask_file", "white is painted anew"),
     "blend_mask": ("blend_mask_file", "white keeps the pixels of --image"),
     "reference_mask": ("ip_adapter_mask_file", "white is where --reference applies"),
@@ -234,19 +234,21 @@ def inputs(arguments: argparse.Namespace) -> Arrays:
     Raises:
         ClientError: a file cannot be read.
     """
-    count, given = arguments.num_images, vars(arguments)
+    count, options = arguments.num_images, vars(arguments)
     seeds = np.arange(arguments.seed, arguments.seed + count, dtype=np.int64).reshape(count, 1)
     sent: Arrays = {"seed": seeds}
     for name in ("prompt", "negative_prompt"):
-        if given[name] is not None and not arguments.prompt_embeddings:
-            sent[name] = texts(given[name], count)
-        if given[f"{name}_embeddings"] is not None:
-            sent[f"{name}_embeddings"] = embeddings(given[f"{name}_embeddings"], count)
-    sent |= {name: texts(given[name], count) for name in ("scheduler", "output_format") if given[name]}
+        if options[name] is not None and not arguments.prompt_embeddings:
+            sent[name] = texts(options[name], count)
+        if options[f"{name}_embeddings"] is not None:
+            sent[f"{name}_embeddings"] = embeddings(options[f"{name}_embeddings"], count)
+    sent |= {name: texts(options[name], count) for name in ("scheduler", "output_format") if options[name]}
     sent |= {
-        name: np.full((count, 1), given[name], kind) for name, (kind, _) in _NUMBERS.items() if given[name] is not None
+        name: np.full((count, 1), options[name], kind)
+        for name, (kind, _) in _NUMBERS.items()
+        if options[name] is not None
     }
-    sent |= {name: file(given[option], count) for option, (name, _) in _FILES.items() if given[option]}
+    sent |= {name: file(options[option], count) for option, (name, _) in _FILES.items() if options[option]}
     if arguments.reference:
         sent["ip_adapter_image_file"] = files(arguments.reference, count)
     if arguments.paste_back:
@@ -271,7 +273,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _named(text: str) -> tuple[str, str]:
+def _name_and_value(text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not (name and sign and value):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -280,7 +282,7 @@ def _named(text: str) -> tuple[str, str]:
 
 def parser() -> argparse.ArgumentParser:
     """What the command line takes."""
-    parser = argparse.ArgumentParser(description="Ask a served pipeline for pictures.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(description="Ask a served pipeline for images.", allow_abbrev=False)
     parser.add_argument("prompt")
     parser.add_argument("--negative-prompt")
     parser.add_argument("--url", help="host:port of the server (127.0.0.1:8000, with grpc 127.0.0.1:8001)")
@@ -303,25 +305,25 @@ def parser() -> argparse.ArgumentParser:
     for name, (_, hint) in _FILES.items():
         parser.add_argument("--" + name.replace("_", "-"), type=Path, metavar="FILE", help=hint)
     parser.add_argument("--reference", type=Path, action="append", metavar="FILE", help="IP-Adapter; may be repeated")
-    parser.add_argument("--control", type=_named, action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--control", type=_name_and_value, action="append", default=[], metavar="NAME=FILE")
     for option in ("scale", "start", "end"):
-        parser.add_argument(f"--control-{option}", type=_named, action="append", default=[], metavar="NAME=N")
+        parser.add_argument(f"--control-{option}", type=_name_and_value, action="append", default=[], metavar="NAME=N")
     parser.add_argument("--paste-back", action="store_true", help="keep --image outside the mask, bit for bit")
     parser.add_argument("--output-format", type=str.upper, choices=("PNG", "JPEG", "WEBP"))
     parser.add_argument("--previews", type=int, nargs="+", default=[], metavar="K", help="steps to show early")
     parser.add_argument("--input-data", type=Path, metavar="FILE.json", help="write it for perf_analyzer, ask nobody")
-    parser.add_argument("--out", type=Path, default=Path("picture.png"))
+    parser.add_argument("--out", type=Path, default=Path("image.png"))
     return parser
 
 
-def save(pictures: dict[str, list[bytes]], out: Path) -> list[Path]:
+def save(images: dict[str, list[bytes]], out: Path) -> list[Path]:
     """Write `out`, with `-1`, `-2`, ... where there are several, and `-preview-K` for previews.
 
     Raises:
         ClientError: a file cannot be written.
     """
     written = []
-    for name, encoded in pictures.items():
+    for name, encoded in images.items():
         part = "" if name == "encoded_image" else "-" + name.replace("_", "-")
         for number, content in enumerate(encoded, start=1):
             counted = f"-{number}" if len(encoded) > 1 else ""
@@ -365,13 +367,13 @@ def main() -> None:
             _write(arguments.input_data, json.dumps(input_data(sent), indent=1).encode() + b"\n")
             print(f"perf_analyzer -m {model} --input-data {arguments.input_data}")
             return
-        wanted = ("encoded_image", *(f"preview_{step}" for step in arguments.previews))
+        outputs = ("encoded_image", *(f"preview_{step}" for step in arguments.previews))
         begin = time.perf_counter()
-        pictures = server.ask(Call(model, sent, wanted, arguments.priority))
+        images = server.send(InferenceCall(model, sent, outputs, arguments.priority))
         seconds = time.perf_counter() - begin
-        paths = save(pictures, arguments.out)
+        paths = save(images, arguments.out)
     except ClientError as error:
-        print(f"No picture from {model} at {server.url}\n  what  {error.what}\n  do    {error.advice}", file=sys.stderr)
+        print(f"No image from {model} at {server.url}\n  what  {error.what}\n  do    {error.advice}", file=sys.stderr)
         raise SystemExit(error.status) from None
     print(f"{model}: {arguments.num_images} in {seconds:.2f} s", file=sys.stderr)
     print(*paths, sep="\n")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""`make demo-canary`: a better denoiser is promoted, one with wrong colours is refused, and nobody loses a picture.
+"""`make demo-canary`: a better denoiser is promoted, one with wrong colours is refused, and no image is lost.
 
-Brings up what `make demo` brings up, lets users ask for pictures all the time, applies examples/pipeline-canary.yaml,
+Brings up what `make demo` brings up, lets users ask for images all the time, applies examples/pipeline-canary.yaml,
 shows what the operator makes of it, and does the same with demo/wrong-colours. What both revisions drew lies side by
 side in out/canary-*.png. Run it again after a change or after Ctrl-C.
 """
@@ -24,17 +24,17 @@ from examples.demo_support import canary
 from examples.demo_support.board import Board, Row
 from examples.demo_support.cluster import own_kubeconfig
 from examples.demo_support.errors import DemoError
+from examples.demo_support.load_generator import LoadGenerator, LoadStats, load_generator
 from examples.demo_support.settings import Settings, from_environment
-from examples.demo_support.visitors import Visitors, Visits, visitors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CANARIES: dict[str, canary.End] = {"few-steps": "promoted", "wrong-colours": "refused"}
+CANARIES: dict[str, canary.CanaryEnd] = {"few-steps": "promoted", "wrong-colours": "refused"}
 
 
 @dataclass(frozen=True)
-class Ended:
+class FinishedCanary:
     """One canary at its end, and where its contact sheet lies."""
 
     denoiser: str
@@ -43,63 +43,65 @@ class Ended:
 
 
 def main() -> int:
-    """Run it; 0 when both ended as they should, 1 with one readable block when not, 130 after Ctrl-C."""
+    """Run it; 0 when both finished as they should, 1 with one readable block when not, 130 after Ctrl-C."""
     console = Console(highlight=False)
     try:
         settings = from_environment(os.environ, own_kubeconfig())
-        ended, visits = _run(settings, console)
+        finished, stats = _run(settings, console)
     except DemoError as error:
         console.print(f"\n[bold red]The demo stopped.[/] {escape(str(error))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print("\n[yellow]Stopped. Run it again: it goes on from here.[/]")
         return 130
-    console.print(summary(settings, ended, visits), soft_wrap=True)
+    console.print(summary(settings, finished, stats), soft_wrap=True)
     return 0
 
 
-def _run(settings: Settings, console: Console) -> tuple[list[Ended], Visits]:
+def _run(settings: Settings, console: Console) -> tuple[list[FinishedCanary], LoadStats]:
     with Board(console) as board:
-        made = serve(settings, board)
-    tools = made.cluster.tools
-    with visitors(tools, made.images["demo-hub"], settings.namespace, made.name) as asking:
-        ended = [
-            _try(settings, canary.apply(tools, settings.namespace, name), name, asking, console) for name in CANARIES
+        served = serve(settings, board)
+    tools = served.cluster.tools
+    with load_generator(tools, served.images["demo-hub"], settings.namespace, served.name) as generator:
+        finished = [
+            _try(settings, canary.apply(tools, settings.namespace, name), name, generator, console) for name in CANARIES
         ]
-        visits = asking.visits()
-    if visits.lost:
-        raise DemoError(f"Users lost requests: {visits}.")
-    return ended, visits
+        stats = generator.stats()
+    if stats.failed:
+        raise DemoError(f"Users lost requests: {stats}.")
+    return finished, stats
 
 
-def _try(settings: Settings, place: canary.Place, denoiser: str, asking: Visitors, console: Console) -> Ended:
+def _try(
+    settings: Settings, place: canary.Place, denoiser: str, generator: LoadGenerator, console: Console
+) -> FinishedCanary:
     console.print(f"\n[bold]demo/{denoiser}[/] as the denoiser")
     path = settings.out / f"canary-{denoiser}.png"
     with Board(console) as board:
-        result = canary.follow(place, board, _visit_rows(asking))
+        result = canary.follow(place, board, _load_rows(generator))
     if result.end != CANARIES[denoiser]:
-        said = "\n".join(result.words)
-        raise DemoError(f"demo/{denoiser} was {result.end}, not {CANARIES[denoiser]}.\n{said}")
+        messages = "\n".join(result.messages)
+        raise DemoError(f"demo/{denoiser} was {result.end}, not {CANARIES[denoiser]}.\n{messages}")
     canary.save(result, path)
-    return Ended(denoiser, result, path)
+    return FinishedCanary(denoiser, result, path)
 
 
-def _visit_rows(asking: Visitors) -> Iterator[Row]:
+def _load_rows(generator: LoadGenerator) -> Iterator[Row]:
     while True:
-        visits = asking.visits()
-        state = "Failed" if visits.lost else "Running"
-        yield Row(name="users", state=state, detail=str(visits))
+        stats = generator.stats()
+        state = "Failed" if stats.failed else "Running"
+        yield Row(name="users", state=state, detail=str(stats))
 
 
-def summary(settings: Settings, ended: list[Ended], visits: Visits) -> str:
+def summary(settings: Settings, finished: list[FinishedCanary], stats: LoadStats) -> str:
     """What the person reads at the end: verdicts, contact sheets, what the users got, and how to go on."""
     lines = []
-    for one in ended:
+    for one in finished:
         style = "green" if one.result.end == "promoted" else "red"
         lines.append(f"\n[bold]demo/{one.denoiser}[/]  [{style}]{one.result.end}[/] after {one.result.seconds:.0f} s")
-        lines += [f"  {escape(text)}" for text in one.result.words]
+        lines += [f"  {escape(text)}" for text in one.result.messages]
         lines.append(f"  stable left, canary right: [bold]{one.path}[/]")
-    lines.append(f"\nUsers meanwhile: {escape(str(visits))}.")
+    lines.append(f"\nUsers meanwhile: {escape(str(stats))}.")
     where = f"-n {settings.namespace}"
     lines.append(f"\nGo on:\n  kubectl {where} describe dp shapes")
     lines.append(f"  .venv/bin/diffusion-operator rollout status shapes {where}")

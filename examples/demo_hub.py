@@ -124,12 +124,12 @@ class HubHandler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         if path in ("/", "/healthz"):
             self._json({"repositories": sorted(self.server.repositories)}, body=body)
-        elif found := _INFO.fullmatch(path):
-            self._info(found[1], found[2] or _BRANCH, body=body)
-        elif found := _TREE.fullmatch(path):
-            self._tree(found[1], found[2], body=body)
-        elif found := _RESOLVE.fullmatch(path):
-            self._file(found[1], found[2], found[3], body=body)
+        elif match := _INFO.fullmatch(path):
+            self._info(match[1], match[2] or _BRANCH, body=body)
+        elif match := _TREE.fullmatch(path):
+            self._tree(match[1], match[2], body=body)
+        elif match := _RESOLVE.fullmatch(path):
+            self._file(match[1], match[2], match[3], body=body)
         else:
             self._missing("EntryNotFound", f"this hub has no {path}", body=body)
 
@@ -214,19 +214,19 @@ class HubHandler(BaseHTTPRequestHandler):
 
 def _span(header: str | None, size: int) -> range | None:
     """The bytes that a Range header asks for; None when there are none such."""
-    found = _RANGE.fullmatch(header or "")
-    if not found:
+    match = _RANGE.fullmatch(header or "")
+    if not match:
         return range(size)
-    begin, end = int(found[1]), min(int(found[2]), size - 1) if found[2] else size - 1
+    begin, end = int(match[1]), min(int(match[2]), size - 1) if match[2] else size - 1
     return range(begin, end + 1) if begin <= end else None
 
 
 def _pieces(path: Path, span: range) -> Iterator[bytes]:
     with path.open("rb") as stream:
         stream.seek(span.start)
-        left = len(span)
-        while left and (piece := stream.read(min(left, _CHUNK))):
-            left -= len(piece)
+        remaining = len(span)
+        while remaining and (piece := stream.read(min(remaining, _CHUNK))):
+            remaining -= len(piece)
             yield piece
 
 

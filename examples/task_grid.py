@@ -15,7 +15,7 @@ import click
 import numpy as np
 from PIL import Image, ImageDraw
 
-from examples.client import Arrays, Call, ClientError, Server
+from examples.client import Arrays, ClientError, InferenceCall, Server
 
 _SIDE, _GAP, _LINE = 128, 12, 18
 _START = "a large red circle in the middle on a white background"
@@ -23,33 +23,37 @@ _START = "a large red circle in the middle on a white background"
 
 @dataclass(frozen=True)
 class Column:
-    """A task: its name, what is given to it, and what it makes."""
+    """A task: its name, its input and its output."""
 
     title: str
-    given: bytes | None
-    made: bytes
+    input_file: bytes | None
+    output_file: bytes
 
 
-def _ask(server: Server, model: str, prompt: str, output: str = "encoded_image", **more: float | bool | bytes) -> bytes:
+def _request_image(
+    server: Server, model: str, prompt: str, output: str = "encoded_image", **extra_inputs: float | bool | bytes
+) -> bytes:
     kinds = {bool: np.bool_, float: np.float32, bytes: object}
-    sent: Arrays = {"prompt": np.array([[prompt.encode()]], object), "seed": np.array([[7]], np.int64)}
-    sent["guidance_scale"] = np.array([[2]], np.float32)
-    for name, value in more.items():
-        sent[name] = np.full((1, 1), value, kinds[type(value)])
-    return server.ask(Call(f"{model}_20_pipeline", sent, ("encoded_image", *({output} - {"encoded_image"}))))[output][0]
+    inputs: Arrays = {"prompt": np.array([[prompt.encode()]], object), "seed": np.array([[7]], np.int64)}
+    inputs["guidance_scale"] = np.array([[2]], np.float32)
+    for name, value in extra_inputs.items():
+        inputs[name] = np.full((1, 1), value, kinds[type(value)])
+    return server.send(
+        InferenceCall(f"{model}_20_pipeline", inputs, ("encoded_image", *({output} - {"encoded_image"})))
+    )[output][0]
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _drawn(outline: list[tuple[int, int]]) -> bytes:
+def _polygon_png(outline: list[tuple[int, int]]) -> bytes:
     """A white shape on black, 64 x 64."""
-    picture = Image.new("RGB", (256, 256))
-    ImageDraw.Draw(picture).polygon(outline, fill="white")
-    return _png(picture.resize((64, 64), Image.Resampling.LANCZOS))
+    image = Image.new("RGB", (256, 256))
+    ImageDraw.Draw(image).polygon(outline, fill="white")
+    return _png(image.resize((64, 64), Image.Resampling.LANCZOS))
 
 
 def columns(server: Server) -> list[Column]:
@@ -58,24 +62,26 @@ def columns(server: Server) -> list[Column]:
     Raises:
         ClientError: the server refuses, or cannot be reached.
     """
-    start = _ask(server, "generate", _START)
-    mask = _drawn([(128, 0), (256, 0), (256, 256), (128, 256)])
-    triangle = _drawn([(40, 60), (216, 40), (150, 216)])
+    start = _request_image(server, "generate", _START)
+    mask = _polygon_png([(128, 0), (256, 0), (256, 256), (128, 256)])
+    triangle = _polygon_png([(40, 60), (216, 40), (150, 216)])
     blue = "a large blue circle in the middle on a white background"
     return [
-        Column("5 of 20 calls", None, _ask(server, "generate", _START, "preview_5")),
-        Column("10 of 20 calls", None, _ask(server, "generate", _START, "preview_10")),
+        Column("5 of 20 calls", None, _request_image(server, "generate", _START, "preview_5")),
+        Column("10 of 20 calls", None, _request_image(server, "generate", _START, "preview_10")),
         Column("generate", None, start),
-        Column("img2img 0.8", start, _ask(server, "img2img", blue, input_image_file=start, strength=0.8)),
+        Column("img2img 0.8", start, _request_image(server, "img2img", blue, input_image_file=start, strength=0.8)),
         Column(
             "inpaint",
             _beside(start, mask),
-            _ask(server, "inpaint", blue, input_image_file=start, mask_file=mask, strength=1.0, paste_back=True),
+            _request_image(
+                server, "inpaint", blue, input_image_file=start, mask_file=mask, strength=1.0, paste_back=True
+            ),
         ),
         Column(
             "controlnet",
             triangle,
-            _ask(
+            _request_image(
                 server, "generate_controlnet", "a green triangle on a yellow background",
                 control_image_silhouette_file=triangle,
             ),
@@ -84,28 +90,28 @@ def columns(server: Server) -> list[Column]:
 
 
 def _beside(start: bytes, mask: bytes) -> bytes:
-    """The picture with the mask laid over it in grey."""
-    picture = Image.open(io.BytesIO(start)).convert("RGB")
+    """The image with the mask laid over it in grey."""
+    image = Image.open(io.BytesIO(start)).convert("RGB")
     shade = Image.open(io.BytesIO(mask)).convert("L").point(lambda value: value * 3 // 4)
-    return _png(Image.composite(Image.new("RGB", picture.size, "grey"), picture, shade))
+    return _png(Image.composite(Image.new("RGB", image.size, "grey"), image, shade))
 
 
 def sheet(tasks: list[Column]) -> Image.Image:
-    """Titles, what is given, what is made."""
+    """Titles, inputs, outputs."""
     step = _SIDE + _GAP
     paper = Image.new("RGB", (len(tasks) * step + _GAP, 2 * step + _LINE + _GAP), "white")
     draw = ImageDraw.Draw(paper)
     for number, task in enumerate(tasks):
-        left = _GAP + number * step
-        draw.text((left, _GAP), task.title, fill="black")
-        for row, file in enumerate((task.given, task.made)):
-            top = _GAP + _LINE + row * step
+        x = _GAP + number * step
+        draw.text((x, _GAP), task.title, fill="black")
+        for row, file in enumerate((task.input_file, task.output_file)):
+            y = _GAP + _LINE + row * step
             if file is None:
-                draw.text((left, top + _SIDE // 2), "(prompt only)", fill="grey")
+                draw.text((x, y + _SIDE // 2), "(prompt only)", fill="grey")
                 continue
-            picture = Image.open(io.BytesIO(file)).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-            paper.paste(picture, (left, top))
-            draw.rectangle((left, top, left + _SIDE - 1, top + _SIDE - 1), outline="lightgrey")
+            image = Image.open(io.BytesIO(file)).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+            paper.paste(image, (x, y))
+            draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), outline="lightgrey")
     return paper
 
 

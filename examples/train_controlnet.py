@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from examples.demo_training.checkpoint import load_checkpoint
 from examples.demo_training.control import ControlTraining, controlled, obedience
 from examples.demo_training.denoiser import Models
-from examples.demo_training.pictures import Painter
+from examples.demo_training.painter import Painter
 from examples.demo_training.sheet import save_losses
 from examples.demo_training.training import History
 

@@ -33,7 +33,7 @@ from examples.demo_training.checkpoint import (
     write_checkpoint,
 )
 from examples.demo_training.denoiser import DenoiserTraining, Models
-from examples.demo_training.pictures import Painter
+from examples.demo_training.painter import Painter
 from examples.demo_training.sheet import save_losses, save_sheet, sheet_scenes
 from examples.demo_training.tokenizer import make_tokenizer
 from examples.demo_training.training import History

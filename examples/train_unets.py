@@ -45,7 +45,7 @@ class Options:
     seed: int
     steps: int | None
     shrink: int
-    pictures: int
+    images: int
 
     @property
     def updates(self) -> int:
@@ -61,7 +61,7 @@ class Options:
 @click.option("--seed", default=1)
 @click.option("--steps", type=int, help="Updates; as many as the committed weights had when not given.")
 @click.option("--shrink", default=1, help="Divide batches by this, for a trial.")
-@click.option("--pictures", default=256, help="How many are painted for each measurement.")
+@click.option("--images", default=256, help="How many are painted for each measurement.")
 def main(**options: Any) -> None:  # noqa: ANN401 - click hands over the options above
     """Run the command line."""
     train(Options(**options))
@@ -80,7 +80,7 @@ def train(options: Options) -> None:
     history = training.run(options.shrink)
     unfinished = options.out.with_name(f".tmp-{options.out.name}")
     _write(training.student, unfinished)
-    targets = originals(pipeline, options.pictures)
+    targets = originals(pipeline, options.images)
     measured = {"checkpoint": scores(pipeline, targets)}
     # What is measured is what is kept: weights rounded to float16.
     pipeline.unet = training.student.float()

@@ -1,1 +1,1 @@
-"""Parts of `examples/demo.py`: from nothing to a picture, told while it happens."""
+"""Parts of `examples/demo.py`: from nothing to an image, told while it happens."""

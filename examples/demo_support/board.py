@@ -68,7 +68,7 @@ class Board:
         if self._console.is_terminal:
             self._live.stop()
 
-    def put(self, rows: Iterable[Row]) -> None:
+    def update(self, rows: Iterable[Row]) -> None:
         """Show these rows; the others stay as they are."""
         for row in rows:
             with self._lock:
@@ -79,22 +79,22 @@ class Board:
                 self._console.print(line.rstrip(), highlight=False, soft_wrap=True, markup=False)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Show a row for as long as the block runs; the block may tell what it is at."""
+    def task(self, name: str) -> Iterator[Callable[[str], None]]:
+        """Show a row for as long as the block runs; the block may set the detail."""
         start = time.monotonic()
         details = [""]
 
-        def tell(detail: str) -> None:
+        def set_detail(detail: str) -> None:
             details.append(detail)
-            self.put([Row(name=name, state="Running", detail=detail, since=start)])
+            self.update([Row(name=name, state="Running", detail=detail, since=start)])
 
-        tell("")
+        set_detail("")
         state = "Failed"
         try:
-            yield tell
+            yield set_detail
             state = "Ready"
         finally:
-            self.put([Row(name=name, state=state, seconds=time.monotonic() - start, detail=details[-1])])
+            self.update([Row(name=name, state=state, seconds=time.monotonic() - start, detail=details[-1])])
 
     def render(self) -> Table:
         """Return the table as it is now."""

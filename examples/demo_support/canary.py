@@ -14,7 +14,7 @@ from diffusion_operator.conditions import Reason
 from examples.demo_hub import revision_of
 from examples.demo_support.board import Row
 from examples.demo_support.errors import DemoError
-from examples.demo_support.follow import Patience, condition, rows, trouble
+from examples.demo_support.follow import ProblemTimer, condition, problem_of, rows
 from examples.demo_support.settings import ROOT
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _STATES: Final = {"Pass": "Ready", "Fail": "Failed", "Inconclusive": "Running"}
 # What a canary has to do with: the rest is shared with the stable revision.
 _BUILDS: Final = ("denoiser", "assemble")
 
-End = Literal["promoted", "refused"]
+CanaryEnd = Literal["promoted", "refused"]
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Result:
     Attributes:
         end: what became of it.
         seconds: since it was looked at first.
-        words: verdicts, the last one of each kind.
-        sheet: pictures of both revisions side by side, PNG; empty where there are none.
+        messages: verdicts, the last one of each kind.
+        sheet: images of both revisions side by side, PNG; empty where there are none.
     """
 
-    end: End
+    end: CanaryEnd
     seconds: float
-    words: tuple[str, ...]
+    messages: tuple[str, ...]
     sheet: bytes
 
 
@@ -72,13 +72,13 @@ def document(denoiser: str) -> dict[str, Any]:
     Raises:
         DemoError: The file names another revision than the denoiser in this checkout has.
     """
-    found: dict[str, Any] = yaml.safe_load(CANARY_FILE.read_text())
-    source = found["spec"]["model"]["components"]["denoiser"]["source"]["huggingFace"]
-    named = DENOISERS / source["repo"].partition("/")[2]
-    if revision_of(named) != source["revision"]:
-        raise DemoError(f"{CANARY_FILE} names another revision than {named} has: write {revision_of(named)} into it.")
+    body: dict[str, Any] = yaml.safe_load(CANARY_FILE.read_text())
+    source = body["spec"]["model"]["components"]["denoiser"]["source"]["huggingFace"]
+    folder = DENOISERS / source["repo"].partition("/")[2]
+    if revision_of(folder) != source["revision"]:
+        raise DemoError(f"{CANARY_FILE} names another revision than {folder} has: write {revision_of(folder)} into it.")
     source |= {"repo": f"demo/{denoiser}", "revision": revision_of(DENOISERS / denoiser)}
-    return found
+    return body
 
 
 def apply(tools: Tools, namespace: str, denoiser: str) -> Place:
@@ -91,51 +91,51 @@ def apply(tools: Tools, namespace: str, denoiser: str) -> Place:
 def canary_rows(status: Status) -> Iterator[Row]:
     """What is known about the canary of each target, as rows."""
     for target in status.get("targets", []):
-        name, pictures, analysis = target["name"], target.get("imageComparison") or {}, target.get("analysis") or {}
+        name, comparison, analysis = target["name"], target.get("imageComparison") or {}, target.get("analysis") or {}
         phase, message = target.get("phase"), analysis.get("message", "")
         state = _STATES.get(analysis.get("verdict", ""), "Running")
-        about_pictures = phase == "ImageComparison" or analysis.get("reason") == "ImageQuality"
-        if pictures or phase == "ImageComparison":
-            seen = state if about_pictures and state == "Failed" else pictures.get("state", "Waiting")
-            yield Row(name=f"golden pictures · {name}", state=seen, detail=message if about_pictures else "")
-        if phase in {"Step", "Promoting", "Rejected"} and not about_pictures:
+        about_images = phase == "ImageComparison" or analysis.get("reason") == "ImageQuality"
+        if comparison or phase == "ImageComparison":
+            comparison_state = state if about_images and state == "Failed" else comparison.get("state", "Waiting")
+            yield Row(name=f"golden images · {name}", state=comparison_state, detail=message if about_images else "")
+        if phase in {"Step", "Promoting", "Rejected"} and not about_images:
             yield Row(name=f"requests · {name}", state=state, detail=f"{target.get('canaryWeight') or 0} % · {message}")
 
 
-def follow(place: Place, board: Board, told: Iterator[Row] | None = None) -> Result:
+def follow(place: Place, board: Board, extra_rows: Iterator[Row] | None = None) -> Result:
     """Show the canary of the present spec until it is promoted or refused.
 
     Args:
         place: the pipeline.
         board: where it is shown.
-        told: one more row for every look.
+        extra_rows: one more row for every poll.
 
     Raises:
         DemoError: It stays wrong for another reason, or takes too long.
     """
-    began, sheet, words = time.monotonic(), b"", dict[str, str]()
-    patience = Patience(
+    began, sheet, messages = time.monotonic(), b"", dict[str, str]()
+    timer = ProblemTimer(
         f"The canary of {place.name} does not get on. ", f"Look closer: kubectl describe dp {place.name}"
     )
     while time.monotonic() - began < DEADLINE_SECONDS:
-        found = place.get()
-        status, generation = found.get("status", {}), found.get("metadata", {}).get("generation", 0)
-        board.put([*_build_rows(status), *canary_rows(status), *([next(told)] if told else [])])
+        pipeline = place.get()
+        status, generation = pipeline.get("status", {}), pipeline.get("metadata", {}).get("generation", 0)
+        board.update([*_build_rows(status), *canary_rows(status), *([next(extra_rows)] if extra_rows else [])])
         if status.get("observedGeneration") == generation:
             sheet = sheet or contact_sheet(place, status)
-            words |= _words(status)
-        end = ended(status, generation)
+            messages |= _messages_by_phase(status)
+        end = final_result(status, generation)
         if end is not None:
-            return Result(end, time.monotonic() - began, tuple(words.values()), sheet)
-        if wrong := trouble(status, generation):
-            patience.check(wrong, time.monotonic())
+            return Result(end, time.monotonic() - began, tuple(messages.values()), sheet)
+        if problem := problem_of(status, generation):
+            timer.check(problem, time.monotonic())
         else:
-            patience.reset()
+            timer.reset()
         time.sleep(_POLL_SECONDS)
     raise DemoError(f"The canary of {place.name} was neither promoted nor refused in {DEADLINE_SECONDS:.0f} s.")
 
 
-def ended(status: Status, generation: int) -> End | None:
+def final_result(status: Status, generation: int) -> CanaryEnd | None:
     """What became of the canary of this generation; None while it is on its way."""
     if condition(status, "RolloutComplete", generation).get("reason") == Reason.CANARY_REJECTED:
         return "refused"
@@ -143,7 +143,7 @@ def ended(status: Status, generation: int) -> End | None:
 
 
 def contact_sheet(place: Place, status: Status) -> bytes:
-    """The pictures of both revisions, out of the store through a pod that serves from it; empty before there are any.
+    """The images of both revisions, out of the store through a pod that serves from it; empty before there are any.
 
     They are named in the status from the comparison on; a canary that was refused keeps them.
     """
@@ -168,10 +168,12 @@ def _build_rows(status: Status) -> list[Row]:
     return [row for row in rows(status, datetime.now(UTC)) if any(part in row.name for part in _BUILDS)]
 
 
-def _words(status: Status) -> dict[str, str]:
-    found = {}
+def _messages_by_phase(status: Status) -> dict[str, str]:
+    messages = {}
     for target in status.get("targets", []):
         analysis, phase = target.get("analysis") or {}, target.get("phase")
         if phase and analysis.get("verdict") in {"Pass", "Fail"}:
-            found[analysis["reason"] if phase == "Rejected" else phase] = f"{analysis['reason']}: {analysis['message']}"
-    return found
+            messages[analysis["reason"] if phase == "Rejected" else phase] = (
+                f"{analysis['reason']}: {analysis['message']}"
+            )
+    return messages

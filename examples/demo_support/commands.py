@@ -27,7 +27,7 @@ class Tools:
     def output(self, *command: str, stdin: str | None = None, what: str = "") -> str:
         """Return standard output; DemoError with the program's own words where it fails."""
         try:
-            done = subprocess.run(  # noqa: S603 - the demo's own commands
+            process = subprocess.run(  # noqa: S603 - the demo's own commands
                 command,
                 input=stdin,
                 capture_output=True,
@@ -38,15 +38,15 @@ class Tools:
             )
         except FileNotFoundError:
             raise DemoError(f"{command[0]} is not installed. Install it and run this again.") from None
-        if done.returncode != 0:
-            words = (done.stderr or done.stdout).strip()
-            raise DemoError(f"{what or ' '.join(command[:3])} failed (exit {done.returncode}):\n{words[-2000:]}")
-        return done.stdout
+        if process.returncode != 0:
+            words = (process.stderr or process.stdout).strip()
+            raise DemoError(f"{what or ' '.join(command[:3])} failed (exit {process.returncode}):\n{words[-2000:]}")
+        return process.stdout
 
     def data(self, *command: str) -> bytes:
         """Return standard output as bytes; empty where the program fails."""
-        done = subprocess.run(command, capture_output=True, check=False, cwd=ROOT, env=self.environment)  # noqa: S603 - the demo's own commands
-        return done.stdout if done.returncode == 0 else b""
+        process = subprocess.run(command, capture_output=True, check=False, cwd=ROOT, env=self.environment)  # noqa: S603 - the demo's own commands
+        return process.stdout if process.returncode == 0 else b""
 
     def follow(self, command: Sequence[str], tell: Callable[[str], None], *, what: str) -> None:
         """Run to the end and tell each line of output; DemoError with the last lines where it fails."""
@@ -69,14 +69,14 @@ class Tools:
     def kubectl_json(self, *arguments: str) -> dict[str, Any]:
         """Return what kubectl answers as JSON; an empty dict where the object is not there."""
         text = self.output("kubectl", *arguments, "--ignore-not-found", "-o", "json")
-        found: dict[str, Any] = json.loads(text) if text.strip() else {}
-        return found
+        document: dict[str, Any] = json.loads(text) if text.strip() else {}
+        return document
 
     def apply(self, manifest: str) -> None:
         """Apply a manifest by server-side apply."""
         fixed = ("kubectl", "apply", "--server-side", "--force-conflicts", "--field-manager=demo", "-f", "-")
         self.output(*fixed, stdin=manifest, what="kubectl apply")
 
-    def with_environment(self, more: Mapping[str, str]) -> Tools:
+    def with_environment(self, variables: Mapping[str, str]) -> Tools:
         """Return the same with further variables."""
-        return Tools({**self.environment, **more})
+        return Tools({**self.environment, **variables})

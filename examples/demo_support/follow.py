@@ -30,7 +30,7 @@ Status = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BuildSummary:
     """How long it took from the apply, in seconds, and what was really built.
 
     Attributes:
@@ -48,14 +48,16 @@ class Outcome:
 
 def rows(status: Status, now: datetime) -> list[Row]:
     """Return one row for the checkpoint, each component's export and engines, and each target."""
-    found = [_row("fetch checkpoint", status["source"], now)] if status.get("source") else []
+    status_rows = [_row("fetch checkpoint", status["source"], now)] if status.get("source") else []
     for name, component in sorted(status.get("components", {}).items(), key=_order):
-        found.append(_row(f"export  {name}", component, now))
-        found += [_row(f"compile {name} · {sku}", one, now) for sku, one in sorted(component.get("skus", {}).items())]
+        status_rows.append(_row(f"export  {name}", component, now))
+        status_rows += [
+            _row(f"compile {name} · {sku}", one, now) for sku, one in sorted(component.get("skus", {}).items())
+        ]
     for target in status.get("targets", []):
-        found.append(_row(f"assemble · {target['name']}", target["repository"], now))
-        found.append(_serving(target))
-    return found
+        status_rows.append(_row(f"assemble · {target['name']}", target["repository"], now))
+        status_rows.append(_serving(target))
+    return status_rows
 
 
 def condition(status: Status, kind: str, generation: int) -> Mapping[str, Any]:
@@ -71,55 +73,55 @@ def engines(status: Status, since: datetime) -> tuple[int, int]:
     return len(built), len(all_engines) - len(built)
 
 
-def wait_until_served(tools: Tools, board: Board, name: str, namespace: str, since: datetime) -> Outcome:
+def wait_until_served(tools: Tools, board: Board, name: str, namespace: str, since: datetime) -> BuildSummary:
     """Follow the pipeline until `Ready` is true for its generation.
 
     Raises:
         DemoError: With the condition's own message where something stays wrong, or at the deadline.
     """
     start = time.monotonic()
-    patience = Patience(f"The pipeline {name} is not served. ", _advice(name, namespace))
+    timer = ProblemTimer(f"The pipeline {name} is not served. ", _advice(name, namespace))
     engines_seconds: float | None = None
     while time.monotonic() - start < DEADLINE_SECONDS:
-        found = tools.kubectl_json("get", "diffusionpipelines", name, "-n", namespace)
-        status, generation = found.get("status", {}), found.get("metadata", {}).get("generation", 0)
-        board.put(rows(status, datetime.now(UTC)))
+        pipeline = tools.kubectl_json("get", "diffusionpipelines", name, "-n", namespace)
+        status, generation = pipeline.get("status", {}), pipeline.get("metadata", {}).get("generation", 0)
+        board.update(rows(status, datetime.now(UTC)))
         elapsed = time.monotonic() - start
         if engines_seconds is None and condition(status, "EnginesReady", generation).get("status") == "True":
             engines_seconds = elapsed
         ready = condition(status, "Ready", generation)
         if ready.get("status") == "True":
-            return Outcome(engines_seconds or elapsed, elapsed, *engines(status, since))
-        if wrong := trouble(status, generation):
-            patience.check(wrong, time.monotonic())
+            return BuildSummary(engines_seconds or elapsed, elapsed, *engines(status, since))
+        if problem := problem_of(status, generation):
+            timer.check(problem, time.monotonic())
         else:
-            patience.reset()
+            timer.reset()
         time.sleep(_POLL_SECONDS)
     raise DemoError(f"The pipeline was not served within {DEADLINE_SECONDS:.0f} s. {_advice(name, namespace)}")
 
 
-class Patience:
-    """Tells the same trouble as an error once it has lasted; what changes is given time anew."""
+class ProblemTimer:
+    """Raises the same problem as an error once it has lasted; what changes is given time anew."""
 
     def __init__(self, opening: str, advice: str) -> None:
         self._opening = opening
         self._advice = advice
-        self._said = ""
+        self._problem = ""
         self._since = 0.0
 
     def reset(self) -> None:
         """Forget: nothing is wrong."""
-        self._said = ""
+        self._problem = ""
 
-    def check(self, wrong: str, now: float) -> None:
+    def check(self, problem: str, now: float) -> None:
         """Raise DemoError where this has been wrong for longer than PATIENCE_SECONDS."""
-        if wrong != self._said:
-            self._said, self._since = wrong, now
+        if problem != self._problem:
+            self._problem, self._since = problem, now
         if now - self._since > PATIENCE_SECONDS:
-            raise DemoError(f"{self._opening}{wrong}\n{self._advice}")
+            raise DemoError(f"{self._opening}{problem}\n{self._advice}")
 
 
-def trouble(status: Status, generation: int) -> str:
+def problem_of(status: Status, generation: int) -> str:
     """Return what is wrong as `Reason: message`; empty where things are only under way."""
     ready = condition(status, "Ready", generation)
     reason = str(ready.get("reason", ""))
@@ -149,9 +151,9 @@ def _row(name: str, build: Mapping[str, Any], now: datetime) -> Row:
 
 
 def _serving(target: Mapping[str, Any]) -> Row:
-    ready, wanted = target.get("readyReplicas", 0), target.get("replicas", 0)
-    state = "Ready" if wanted and ready >= wanted and not target.get("desiredRevision") else "Waiting"
-    detail = target.get("message") or (f"{ready}/{wanted} pods · {target.get('url', '')}" if wanted else "")
+    ready, desired = target.get("readyReplicas", 0), target.get("replicas", 0)
+    state = "Ready" if desired and ready >= desired and not target.get("desiredRevision") else "Waiting"
+    detail = target.get("message") or (f"{ready}/{desired} pods · {target.get('url', '')}" if desired else "")
     return Row(name=f"serve · {target['name']}", state=state, detail=detail)
 
 

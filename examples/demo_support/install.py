@@ -68,8 +68,8 @@ def install_operator(tools: Tools, images: Mapping[str, str], namespace: str) ->
     Raises:
         DemoError: Helm refuses, or the operator does not start.
     """
-    chosen = {"operator": images["operator"], "builder": images["builder"], "serving": images["triton"]}
-    options = ["--set-string", f"hub.endpoint={hub.endpoint(namespace)}", *image_options(chosen)]
+    chart_images = {"operator": images["operator"], "builder": images["builder"], "serving": images["triton"]}
+    options = ["--set-string", f"hub.endpoint={hub.endpoint(namespace)}", *image_options(chart_images)]
     upgrade_operator(tools, ["--install", "--create-namespace", *options])
 
 
@@ -139,12 +139,12 @@ def apply_pipeline(tools: Tools, namespace: str) -> str:
     return str(document["metadata"]["name"])
 
 
-def check_revision(named: str, checkpoint: Path) -> None:
+def check_revision(revision: str, checkpoint: Path) -> None:
     """Raise DemoError unless `named` is the revision that the hub gives to this checkpoint."""
     actual = Repository.load(checkpoint).revision
-    if named != actual:
+    if revision != actual:
         raise DemoError(
-            f"examples/pipeline.yaml names revision {named}, but examples/demo-checkpoint is {actual}.\n"
+            f"examples/pipeline.yaml names revision {revision}, but examples/demo-checkpoint is {actual}.\n"
             f"Write {actual} into the file (it is a digest of the checkpoint's files)."
         )
 

@@ -9,24 +9,24 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from examples.demo_support.follow import Outcome
-    from examples.demo_support.picture import Picture
+    from examples.demo_support.follow import BuildSummary
+    from examples.demo_support.image import GeneratedImage
     from examples.demo_support.settings import Settings
 
 
-def summary(settings: Settings, name: str, outcome: Outcome, pictures: Sequence[Picture]) -> str:
-    """Return the picture's path, the times, and how to go on."""
-    (best,) = (picture for picture in pictures if picture.steps == settings.steps)
-    each = " · ".join(f"{picture.seconds:.2f} s with {picture.steps} steps" for picture in pictures)
-    judged = f"{best.verdict}\n" if best.verdict else ""
+def summary(settings: Settings, name: str, build_summary: BuildSummary, images: Sequence[GeneratedImage]) -> str:
+    """Return the image's path, the times, and how to go on."""
+    (best,) = (image for image in images if image.steps == settings.steps)
+    each = " · ".join(f"{image.seconds:.2f} s with {image.steps} steps" for image in images)
+    verdict_line = f"{best.verdict}\n" if best.verdict else ""
     go_on = "\n".join(f"  {line}" for line in _go_on(settings, name))
     return (
         f"\n[bold green]{best.path}[/]  “{escape(settings.prompt)}”, seed {settings.seed}, {settings.steps} steps, "
-        f"{settings.size} pixels\n{judged}\n"
-        f"  engines          {outcome.engines_seconds:.1f} s after the apply: "
-        f"{outcome.built} built, {outcome.reused} reused\n"
-        f"  pipeline Ready   {outcome.ready_seconds:.1f} s after the apply\n"
-        f"  one picture      {each}\n\n"
+        f"{settings.size} pixels\n{verdict_line}\n"
+        f"  engines          {build_summary.engines_seconds:.1f} s after the apply: "
+        f"{build_summary.built} built, {build_summary.reused} reused\n"
+        f"  pipeline Ready   {build_summary.ready_seconds:.1f} s after the apply\n"
+        f"  one image        {each}\n\n"
         f"Go on:\n{go_on}\n"
     )
 

@@ -29,15 +29,15 @@ class Settings:
     """What this run shall do.
 
     Attributes:
-        prompt: What the picture shows.
-        seed: Start of the noise; the same seed gives the same picture.
+        prompt: What the image shows.
+        seed: Start of the noise; the same seed gives the same image.
         steps: Tier of `out/demo.png`: 4 or 20.
-        size: Height and width of the pictures, pixels.
+        size: Height and width of the images, pixels.
         kubeconfig: Cluster to use; None for the embedded one.
         registry: host:port that takes the images for a cluster of your own; empty where `images` is given.
         images: Name → reference of images that are in a registry already.
         namespace: Namespace of the demo's pipeline and hub.
-        out: Folder for the pictures.
+        out: Folder for the images.
     """
 
     prompt: str = "a red circle on a blue background"
@@ -61,8 +61,8 @@ def from_environment(environment: Mapping[str, str], own_kubeconfig: Path) -> Se
     Raises:
         DemoError: A value cannot be used.
     """
-    named = environment.get("KUBECONFIG", "")
-    kubeconfig = Path(named) if named and Path(named) != own_kubeconfig else None
+    kubeconfig_path = environment.get("KUBECONFIG", "")
+    kubeconfig = Path(kubeconfig_path) if kubeconfig_path and Path(kubeconfig_path) != own_kubeconfig else None
     images = {name: environment[key] for name, key in IMAGE_VARIABLES.items() if environment.get(key)}
     settings = Settings(
         prompt=environment.get("PROMPT") or Settings.prompt,

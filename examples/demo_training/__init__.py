@@ -1,4 +1,4 @@
-"""How the demo checkpoint was made, and how its pictures are judged.
+"""How the demo checkpoint was made, and how its images are graded.
 
-`words`, `shapes` and `judge` need numpy alone; everything else needs torch, diffusers and transformers.
+`words`, `shapes` and `grading` need numpy alone; everything else needs torch, diffusers and transformers.
 """

@@ -1,11 +1,11 @@
-"""The picture autoencoder: a KL VAE with four latent channels at an eighth of the resolution."""
+"""The image autoencoder: a KL VAE with four latent channels at an eighth of the resolution."""
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from .pictures import Painter
+from .painter import Painter
 from .training import History, Optimiser, Size, Step, recorded, train
 
 SIZES = (
@@ -32,10 +32,10 @@ def make_autoencoder() -> AutoencoderKL:
 
 
 def train_autoencoder(painter: Painter, device: torch.device, steps: int, shrink: int) -> tuple[AutoencoderKL, History]:
-    """Train an autoencoder on drawn pictures; its `scaling_factor` gives the latents unit variance.
+    """Train an autoencoder on drawn images; its `scaling_factor` gives the latents unit variance.
 
     Args:
-        painter: draws the pictures.
+        painter: draws the images.
         device: where to train.
         steps: how many updates.
         shrink: divides the batch sizes, for a trial without a GPU.
@@ -60,7 +60,7 @@ def train_autoencoder(painter: Painter, device: torch.device, steps: int, shrink
 
 
 def reconstruction_psnr(model: AutoencoderKL, painter: Painter, side: int) -> float:
-    """Mean over 256 new pictures of side x side pixels, in dB of the 0..1 range."""
+    """Mean over 256 new images of side x side pixels, in dB of the 0..1 range."""
     pixels = painter.paint(256, side, side).pixels
     with torch.no_grad():
         again = model.decode(model.encode(pixels).latent_dist.mode()).sample

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from transformers import CLIPTokenizer
 
 from .denoiser import Models, make_scheduler
-from .judge import judge
+from .grading import grade
 from .tokenizer import save_tokenizer
 from .words import Scene, held_out_scenes
 
-# The highest that still paints four-step pictures right; from 20 steps on, anything up to 5 does.
+# The highest that still paints four-step images right; from 20 steps on, anything up to 5 does.
 GUIDANCE = 2.0
 AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How pictures are asked for: denoising steps, guidance scale, side in pixels, seed of the first picture."""
+    """How images are asked for: denoising steps, guidance scale, side in pixels, seed of the first image."""
 
     steps: int
     guidance: float = GUIDANCE
@@ -33,7 +33,7 @@ class Asking:
 
 @dataclass(frozen=True)
 class Score:
-    """Fractions of pictures whose background, shape colour, and both are right."""
+    """Fractions of images whose background, shape colour, and both are right."""
 
     background: float
     colour: float
@@ -70,12 +70,12 @@ def load_checkpoint(folder: Path, device: torch.device) -> StableDiffusionPipeli
 
 
 def paint(pipeline: StableDiffusionPipeline, scenes: list[Scene], asking: Asking) -> NDArray[np.uint8]:
-    """One picture for each scene, seeds counting up; uint8 [N, side, side, 3]."""
-    pictures = []
+    """One image for each scene, seeds counting up; uint8 [N, side, side, 3]."""
+    images = []
     for first in range(0, len(scenes), AT_ONCE):
         part = scenes[first : first + AT_ONCE]
         seeds = range(asking.first_seed + first, asking.first_seed + first + len(part))
-        pictures.append(
+        images.append(
             pipeline(
                 [scene.caption for scene in part],
                 num_inference_steps=asking.steps,
@@ -86,14 +86,14 @@ def paint(pipeline: StableDiffusionPipeline, scenes: list[Scene], asking: Asking
                 output_type="np",
             ).images
         )
-    levels: NDArray[np.uint8] = np.round(np.concatenate(pictures) * 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.round(np.concatenate(images) * 255).astype(np.uint8)
     return levels
 
 
 def measure(pipeline: StableDiffusionPipeline, asking: Asking) -> Score:
     """The share of the 64 held-out captions that is painted right."""
     scenes = held_out_scenes()
-    pictures = paint(pipeline, scenes, asking)
-    verdicts = [judge(picture, scene.caption) for picture, scene in zip(pictures, scenes, strict=True)]
+    images = paint(pipeline, scenes, asking)
+    verdicts = [grade(image, scene.caption) for image, scene in zip(images, scenes, strict=True)]
     rows = [(verdict.background, verdict.colour, verdict.both) for verdict in verdicts]
     return Score(*(float(column) for column in np.mean(rows, axis=0)))

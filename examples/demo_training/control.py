@@ -11,21 +11,21 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from .denoiser import Bank, Models, Noised, Noiser, encode_bank
-from .judge import judge, overlap
-from .pictures import Painter
+from .grading import grade, overlap
+from .painter import Painter
 from .shapes import draw
 from .training import History, Optimiser, Size, Step, recorded, train
 from .words import Scene, held_out_scenes
 
 SIZES = (Size(64, 64, 384, 0.6), Size(128, 128, 96, 0.4))
-# The bank of the denoiser's training, by this factor smaller: the denoiser has learnt what pictures look like.
+# The bank of the denoiser's training, by this factor smaller: the denoiser has learnt what images look like.
 FEWER = 6
 PEAK_RATE = 1e-3
 # Captions are left out more often than in the denoiser's training, or the shape would be learnt from them alone.
 EMPTY = 0.5
 STEPS = 20
 GUIDANCE = 2.0
-# Where and how large silhouettes of the measurement are, in parts of the picture: unlike what prompts alone bring.
+# Where and how large silhouettes of the measurement are, in parts of the image: unlike what prompts alone bring.
 PLACES = ((0.35, 0.35, 0.2), (0.65, 0.4, 0.25), (0.5, 0.65, 0.28), (0.4, 0.6, 0.18))
 
 
@@ -44,7 +44,7 @@ class ControlTraining:
         self._noiser = Noiser(tokenizer, device, EMPTY)
 
     def run(self, vae: AutoencoderKL, painter: Painter, shrink: int) -> History:
-        """Encode pictures of every size, then train on them; batches and data are divided by `shrink`."""
+        """Encode images of every size, then train on them; batches and data are divided by `shrink`."""
         self._optimiser.set_rate(0)
         steps = {size: self._step(encode_bank(vae, painter, size, FEWER * shrink), size, shrink) for size in SIZES}
         history = train("controlnet", steps, self._steps, self._optimiser.set_rate)
@@ -61,24 +61,24 @@ class ControlTraining:
 
     def _loss(self, bank: Bank, count: int) -> Tensor:
         noised = self._noiser.draw(bank, count)
-        silhouettes = (bank.silhouettes[noised.chosen].float() / 255).expand(-1, 3, -1, -1)
+        silhouettes = (bank.silhouettes[noised.indices].float() / 255).expand(-1, 3, -1, -1)
         with torch.autocast(self._device.type, torch.bfloat16):
-            found = self._predict(noised, silhouettes)
-        return self._noiser.loss(found, noised)
+            predicted_noise = self._predict(noised, silhouettes)
+        return self._noiser.loss(predicted_noise, noised)
 
     def _predict(self, noised: Noised, silhouettes: Tensor) -> Tensor:
         states = self._text(noised.tokens).last_hidden_state
-        given = noised.latents, noised.time, states
-        down, middle = self.controlnet(*given, controlnet_cond=silhouettes, return_dict=False)
-        found: Tensor = self._unet(
-            *given, down_block_additional_residuals=down, mid_block_additional_residual=middle
+        inputs = noised.latents, noised.time, states
+        down, middle = self.controlnet(*inputs, controlnet_cond=silhouettes, return_dict=False)
+        predicted_noise: Tensor = self._unet(
+            *inputs, down_block_additional_residuals=down, mid_block_additional_residual=middle
         ).sample
-        return found
+        return predicted_noise
 
 
 @dataclass(frozen=True)
 class Obedience:
-    """How well pictures follow silhouettes: mean intersection over union, and the fraction with the right colours."""
+    """How well images follow silhouettes: mean intersection over union, and the fraction with the right colours."""
 
     overlap: float
     colours: float
@@ -103,14 +103,14 @@ def obedience(pipeline: StableDiffusionControlNetPipeline, side: int, scale: flo
 
     Args:
         pipeline: with the ControlNet.
-        side: pixels of the square pictures.
+        side: pixels of the square images.
         scale: of the ControlNet; 0 shows what prompts alone bring.
-        count: pictures, at most 64.
+        count: images, at most 64.
     """
     scenes = held_out_scenes()[:: math.ceil(64 / count)]
     shapes = [silhouette(scene, side, number) for number, scene in enumerate(scenes)]
     control = torch.from_numpy(np.stack(shapes)).permute(0, 3, 1, 2).float() / 255
-    pictures = pipeline(
+    images = pipeline(
         [scene.caption for scene in scenes],
         image=control,
         num_inference_steps=STEPS,
@@ -119,7 +119,7 @@ def obedience(pipeline: StableDiffusionControlNetPipeline, side: int, scale: flo
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in range(len(scenes))],
         output_type="np",
     ).images
-    levels = np.round(pictures * 255).astype(np.uint8)
+    levels = np.round(images * 255).astype(np.uint8)
     overlaps = [overlap(level, shape[:, :, 0] > 127) for level, shape in zip(levels, shapes, strict=True)]  # noqa: PLR2004 - half
-    right = [judge(level, scene.caption).both for level, scene in zip(levels, scenes, strict=True)]
+    right = [grade(level, scene.caption).both for level, scene in zip(levels, scenes, strict=True)]
     return Obedience(float(np.mean(overlaps)), float(np.mean(right)))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from .pictures import Painter
+from .painter import Painter
 from .tokenizer import MAX_TOKENS
 from .training import History, Optimiser, Size, Step, recorded, train
 from .words import every_scene
@@ -23,7 +23,7 @@ SIZES = (
     Size(64, 96, 256, 0.05),
     Size(96, 64, 256, 0.05),
 )
-# Pixels of all pictures that are encoded; each size gets its share.
+# Pixels of all images that are encoded; each size gets its share.
 BANK_PIXELS = 800_000 * 64 * 64
 ENCODED_AT_ONCE = 64 * 64 * 2048
 PEAK_RATE = 1e-3
@@ -37,7 +37,7 @@ AVERAGE_KEEP = 0.99
 
 @dataclass(frozen=True)
 class Bank:
-    """Encoded pictures of one size.
+    """Encoded images of one size.
 
     Args:
         latents: bfloat16 [N, 4, H/8, W/8] of unit variance.
@@ -103,14 +103,14 @@ class Noised:
     """Part of a bank on its way to noise.
 
     Args:
-        chosen: int64 [B], which of the bank.
+        indices: int64 [B], which of the bank.
         tokens: int64 [B, MAX_TOKENS], of the captions or of none.
         time: int64 [B], training timesteps.
         noise: float32 [B, 4, H/8, W/8].
         latents: float32, likewise, with as much of the noise as the timestep says.
     """
 
-    chosen: Tensor
+    indices: Tensor
     tokens: Tensor
     time: Tensor
     noise: Tensor
@@ -133,19 +133,19 @@ class Noiser:
         self._weight = epsilon_weight(self._signal)
 
     def draw(self, bank: Bank, count: int) -> Noised:
-        """Some pictures of a bank at random timesteps."""
-        chosen = torch.randint(len(bank.captions), (count,), device=self._device)
-        clean = bank.latents[chosen].float()
+        """Some images of a bank at random timesteps."""
+        indices = torch.randint(len(bank.captions), (count,), device=self._device)
+        clean = bank.latents[indices].float()
         empty = torch.rand(count, 1, device=self._device) < self._empty
-        tokens = torch.where(empty, self._tokens[-1:], self._tokens[bank.captions[chosen]])
+        tokens = torch.where(empty, self._tokens[-1:], self._tokens[bank.captions[indices]])
         time = torch.randint(len(self._signal), (count,), device=self._device)
         signal = self._signal[time][:, None, None, None]
         noise = torch.randn_like(clean)
-        return Noised(chosen, tokens, time, noise, signal.sqrt() * clean + (1 - signal).sqrt() * noise)
+        return Noised(indices, tokens, time, noise, signal.sqrt() * clean + (1 - signal).sqrt() * noise)
 
-    def loss(self, found: Tensor, noised: Noised) -> Tensor:
+    def loss(self, predicted_noise: Tensor, noised: Noised) -> Tensor:
         """Weighted mean square error of the predicted noise, a scalar."""
-        errors = functional.mse_loss(found.float(), noised.noise, reduction="none").mean(dim=(1, 2, 3))
+        errors = functional.mse_loss(predicted_noise.float(), noised.noise, reduction="none").mean(dim=(1, 2, 3))
         return (errors * self._weight[noised.time]).mean()
 
 
@@ -163,7 +163,7 @@ class DenoiserTraining:
         self._noiser = Noiser(tokenizer, device, EMPTY)
 
     def run(self, vae: AutoencoderKL, painter: Painter) -> History:
-        """Encode pictures of every size, then train on them."""
+        """Encode images of every size, then train on them."""
         self._optimiser.set_rate(0)
         steps = {size: self._step(encode_bank(vae, painter, size, self._shrink), size) for size in SIZES}
         history = train("denoiser", steps, self._steps, self._before)
@@ -183,8 +183,8 @@ class DenoiserTraining:
         noised = self._noiser.draw(bank, count)
         with torch.autocast(self._device.type, torch.bfloat16):
             states = self._live.text(noised.tokens).last_hidden_state
-            found = self._live.unet(noised.latents, noised.time, states).sample
-        return self._noiser.loss(found, noised)
+            predicted_noise = self._live.unet(noised.latents, noised.time, states).sample
+        return self._noiser.loss(predicted_noise, noised)
 
     def _before(self, step: int) -> None:
         self._optimiser.set_rate(step)
@@ -211,7 +211,7 @@ def epsilon_weight(signal: Tensor) -> Tensor:
 
 
 def encode_bank(vae: AutoencoderKL, painter: Painter, size: Size, shrink: int) -> Bank:
-    """Draw and encode the pictures of one size."""
+    """Draw and encode the images of one size."""
     area = size.height * size.width
     at_once = max(2, ENCODED_AT_ONCE // area // shrink)
     latents, captions, silhouettes = [], [], []

@@ -1,6 +1,6 @@
-"""Further denoisers for the demo checkpoint, taught by its own: no pictures are drawn, only captions and noise.
+"""Further denoisers for the demo checkpoint, taught by its own: no images are drawn, only captions and noise.
 
-A teacher, the checkpoint's denoiser with guidance, goes from noise to a picture in twenty DDIM steps. What a student
+A teacher, the checkpoint's denoiser with guidance, goes from noise to an image in twenty DDIM steps. What a student
 learns from it is a `Lesson`:
 
 * long strides: where the four-step schedule stands, one stride of the student ends where five of the teacher do
@@ -56,8 +56,8 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the samples of one batch are about.
+class Batch:
+    """Conditions of the samples of one batch.
 
     Args:
         student: text states that the student gets, empty caption and caption: float [2, B, MAX_TOKENS, width].
@@ -71,12 +71,12 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Way:
+class TeacherStride:
     """What the teacher did in one stride.
 
     Args:
         latents: where each of its paces began, float [PACES, B, 4, h, w].
-        noise: what it said there without and with the caption, float [PACES, 2, B, 4, h, w].
+        noise: its prediction there without and with the caption, float [PACES, 2, B, 4, h, w].
         start: timestep of the first pace.
         end: latents behind the last one, float [B, 4, h, w].
     """
@@ -110,84 +110,88 @@ class LessonTraining:
 
     def _step(self, size: Size, count: int) -> Step:
         def step() -> Tensor:
-            told = self._tell(count)
+            batch = self._sample_batch(count)
             latents = torch.randn(count, 4, size.height // 8, size.width // 8, device=self._device)
             losses = []
             for stride in range(STRIDES):
-                loss, latents = self._stride(stride, latents, told)
+                loss, latents = self._stride(stride, latents, batch)
                 losses.append(loss)
             return self._optimiser.descend(torch.stack(losses).sum())
 
         return recorded(step, self._device)
 
-    def _tell(self, count: int) -> Told:
-        chosen = self._trained[torch.randint(len(self._trained), (count,), device=self._device)]
+    def _sample_batch(self, count: int) -> Batch:
+        captions = self._trained[torch.randint(len(self._trained), (count,), device=self._device)]
         nothing = self._states[-1:].expand(count, -1, -1)
         scales = torch.empty(count, 1, 1, 1, device=self._device).uniform_(*GUIDANCES)
         usual = torch.rand(count, 1, 1, 1, device=self._device) < USUAL
-        return Told(
-            torch.stack([nothing, self._states[chosen]]),
-            torch.stack([nothing, self._states[self._meant[chosen]]]),
+        return Batch(
+            torch.stack([nothing, self._states[captions]]),
+            torch.stack([nothing, self._states[self._meant[captions]]]),
             torch.where(usual, GUIDANCE, scales),
         )
 
-    def _stride(self, stride: int, latents: Tensor, told: Told) -> tuple[Tensor, Tensor]:
+    def _stride(self, stride: int, latents: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of one stride, a scalar, and the latents that the next one starts from."""
-        way = self._way(TIMES - 1 - stride * PACES * PACE, latents, told)
+        teacher_stride = self._teacher_stride(TIMES - 1 - stride * PACES * PACE, latents, batch)
         if self._lesson.strides:
-            return self._long(way, told)
-        places, times, noise = _somewhere(way, first=0)
-        return functional.mse_loss(self._say(self.student, places, times, told.student), noise), way.end
+            return self._long(teacher_stride, batch)
+        places, times, noise = _somewhere(teacher_stride, first=0)
+        return functional.mse_loss(self._predict(self.student, places, times, batch.student), noise), teacher_stride.end
 
-    def _long(self, way: Way, told: Told) -> tuple[Tensor, Tensor]:
+    def _long(self, teacher_stride: TeacherStride, batch: Batch) -> tuple[Tensor, Tensor]:
         """Imitation at one of the later paces, and one stride for all of them."""
-        places, times, noise = _somewhere(way, first=1)
-        latents, count = way.latents[0], len(way.end)
-        given = torch.cat([places, latents]), torch.cat([times, torch.full_like(times, way.start)])
-        found = self._say(self.student, *given, torch.cat([told.student, told.student], dim=1))
-        same, strode = found[:, :count], found[:, count:]
-        kept, gain = self._move(way.start, PACES)
-        guided = _guided(strode, told.guidance)
+        places, times, noise = _somewhere(teacher_stride, first=1)
+        latents, count = teacher_stride.latents[0], len(teacher_stride.end)
+        inputs = torch.cat([places, latents]), torch.cat([times, torch.full_like(times, teacher_stride.start)])
+        noise_pair = self._predict(self.student, *inputs, torch.cat([batch.student, batch.student], dim=1))
+        same, strode = noise_pair[:, :count], noise_pair[:, count:]
+        latent_factor, gain = self._move(teacher_stride.start, PACES)
+        guided = _guided(strode, batch.guidance)
         # An error of the noise moves the stride's end by `gain`.
-        missed = abs(gain) * functional.mse_loss(guided, (way.end - kept * latents) / gain)
+        missed = abs(gain) * functional.mse_loss(guided, (teacher_stride.end - latent_factor * latents) / gain)
         # What the model says without a caption would drift, since only its sum with the other half is asked for.
-        drift = ANCHOR * functional.mse_loss(strode[0], way.noise[0, 0])
-        return functional.mse_loss(same, noise) + missed + drift, kept * latents + gain * guided.detach()
+        drift = ANCHOR * functional.mse_loss(strode[0], teacher_stride.noise[0, 0])
+        return functional.mse_loss(same, noise) + missed + drift, latent_factor * latents + gain * guided.detach()
 
     @torch.no_grad()
-    def _way(self, start: int, latents: Tensor, told: Told) -> Way:
+    def _teacher_stride(self, start: int, latents: Tensor, batch: Batch) -> TeacherStride:
         paces = []
         for time in range(start, start - PACES * PACE, -PACE):
             times = torch.full((len(latents),), time, device=self._device)
-            noise = self._say(self._teacher, latents, times, told.teacher)
+            noise = self._predict(self._teacher, latents, times, batch.teacher)
             paces.append((latents, noise))
-            kept, gain = self._move(time, 1)
-            latents = kept * latents + gain * _guided(noise, told.guidance)
+            latent_factor, gain = self._move(time, 1)
+            latents = latent_factor * latents + gain * _guided(noise, batch.guidance)
         places, noises = zip(*paces, strict=True)
-        return Way(torch.stack(places), torch.stack(noises), start, latents)
+        return TeacherStride(torch.stack(places), torch.stack(noises), start, latents)
 
-    def _say(self, unet: UNet2DConditionModel, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
+    def _predict(self, unet: UNet2DConditionModel, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
         """Predicted noise without and with the caption, float32 [2, B, 4, h, w]."""
         with torch.autocast(self._device.type, torch.bfloat16):
-            found: Tensor = unet(latents.repeat(2, 1, 1, 1), times.repeat(2), states.flatten(0, 1)).sample
-        return torch.stack(found.float().chunk(2))
+            prediction: Tensor = unet(latents.repeat(2, 1, 1, 1), times.repeat(2), states.flatten(0, 1)).sample
+        return torch.stack(prediction.float().chunk(2))
 
     def _move(self, time: int, paces: int) -> tuple[float, float]:
         """What DDIM multiplies latents and noise by (Song et al. 2021, arXiv:2010.02502, equation 12)."""
         now, then = self._signal[time], self._signal[max(0, time - paces * PACE)]
-        kept = math.sqrt(then / now)
-        return kept, math.sqrt(1 - then) - kept * math.sqrt(1 - now)
+        latent_factor = math.sqrt(then / now)
+        return latent_factor, math.sqrt(1 - then) - latent_factor * math.sqrt(1 - now)
 
 
 def _guided(noise: Tensor, guidance: Tensor) -> Tensor:
     return noise[0] + guidance * (noise[1] - noise[0])
 
 
-def _somewhere(way: Way, first: int) -> tuple[Tensor, Tensor, Tensor]:
+def _somewhere(teacher_stride: TeacherStride, first: int) -> tuple[Tensor, Tensor, Tensor]:
     """For each sample one of the paces from `first` on: latents, timesteps, what the teacher said in both halves."""
-    every = torch.arange(len(way.end), device=way.end.device)
-    which = torch.randint(first, PACES, (len(way.end),), device=way.end.device)
-    return way.latents[which, every], way.start - PACE * which, way.noise[which, :, every].transpose(0, 1)
+    every = torch.arange(len(teacher_stride.end), device=teacher_stride.end.device)
+    which = torch.randint(first, PACES, (len(teacher_stride.end),), device=teacher_stride.end.device)
+    return (
+        teacher_stride.latents[which, every],
+        teacher_stride.start - PACE * which,
+        teacher_stride.noise[which, :, every].transpose(0, 1),
+    )
 
 
 @torch.no_grad()

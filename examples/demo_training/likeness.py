@@ -7,7 +7,7 @@ from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
 from .checkpoint import Asking, paint
-from .judge import judge, mud
+from .grading import grade, mud
 from .words import Scene, held_out_scenes
 
 STEPS = 50
@@ -19,18 +19,18 @@ class Targets:
     """Held-out scenes and how the checkpoint paints them in `STEPS` steps, uint8 [N, 64, 64, 3]."""
 
     scenes: list[Scene]
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """Means over all pictures.
+    """Means over all images.
 
     Args:
         steps: denoising steps.
         both: fraction whose two colours are right.
         mud: fraction of pixels that are neither of the two colours.
-        psnr: of each picture to its target, in dB, averaged.
+        psnr: of each image to its target, in dB, averaged.
         mse: mean square error to the targets, in squared levels of 0..255.
     """
 
@@ -53,11 +53,11 @@ def scores(pipeline: StableDiffusionPipeline, targets: Targets) -> list[dict[str
     return [asdict(likeness(paint(pipeline, targets.scenes, Asking(steps)), targets, steps)) for steps in MEASURED]
 
 
-def likeness(pictures: NDArray[np.uint8], targets: Targets, steps: int) -> Likeness:
-    """Compare pictures with the targets, one by one."""
-    errors = np.square(pictures.astype(np.float64) - targets.pictures).mean(axis=(1, 2, 3))
+def likeness(images: NDArray[np.uint8], targets: Targets, steps: int) -> Likeness:
+    """Compare images with the targets, one by one."""
+    errors = np.square(images.astype(np.float64) - targets.images).mean(axis=(1, 2, 3))
     psnr = 10 * np.log10(255**2 / np.maximum(errors, 1e-3))
-    right = [judge(picture, scene.caption).both for picture, scene in zip(pictures, targets.scenes, strict=True)]
-    muddy = [mud(picture) for picture in pictures]
+    right = [grade(image, scene.caption).both for image, scene in zip(images, targets.scenes, strict=True)]
+    muddy = [mud(image) for image in images]
     means = (float(np.mean(right)), float(np.mean(muddy)), float(psnr.mean()), float(errors.mean()))
     return Likeness(steps, *(round(value, 4) for value in means))

@@ -80,11 +80,11 @@ def signed_distance(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) 
 
 
 def draw(scene: Scene, side: int, radius: float = 0.3, centre: tuple[float, float] = (0.5, 0.5)) -> NDArray[np.uint8]:
-    """One anti-aliased picture of a scene.
+    """One anti-aliased image of a scene.
 
     Args:
         scene: what to draw; its size and place words are not read.
-        side: pixels of the square picture.
+        side: pixels of the square image.
         radius: of the shape, as a fraction of the side.
         centre: x and y of the shape's centre, as fractions of the side.
 
@@ -95,5 +95,5 @@ def draw(scene: Scene, side: int, radius: float = 0.3, centre: tuple[float, floa
     x, y = np.meshgrid((pixels - centre[0]) / radius, (pixels - centre[1]) / radius)
     cover = np.clip(0.5 - signed_distance(scene.shape, x, y) * radius * side, 0, 1)[..., None]
     paint, ground = np.array(COLOURS[scene.colour]), np.array(COLOURS[scene.background])
-    picture: NDArray[np.uint8] = np.round(cover * paint + (1 - cover) * ground).astype(np.uint8)
-    return picture
+    image: NDArray[np.uint8] = np.round(cover * paint + (1 - cover) * ground).astype(np.uint8)
+    return image

@@ -1,4 +1,4 @@
-"""The two pictures beside the checkpoint: the loss curves and a sheet of samples."""
+"""The two images beside the checkpoint: the loss curves and a sheet of samples."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ def sheet_scenes() -> list[Scene]:
     plain = [
         held_out[shape * colours + (shape + 2 * row) % colours] for row in range(4) for shape in range(len(SHAPES))
     ]
-    told = (
+    with_size_or_place = (
         Scene("circle", "red", "blue", "small", "at the top left"),
         Scene("star", "yellow", "purple", "large", "in the middle"),
         Scene("heart", "red", "white", "small", "on the right"),
@@ -35,21 +35,21 @@ def sheet_scenes() -> list[Scene]:
         Scene("square", "blue", "orange", "small", "at the top right"),
         Scene("diamond", "black", "green", "medium", "on the left"),
     )
-    return plain + list(told) * 2
+    return plain + list(with_size_or_place) * 2
 
 
-def save_sheet(scenes: list[Scene], pictures: list[NDArray[np.uint8]], path: Path) -> None:
-    """Write captioned pictures in rows of eight; each uint8 [H, W, 3], any size."""
+def save_sheet(scenes: list[Scene], images: list[NDArray[np.uint8]], path: Path) -> None:
+    """Write captioned images in rows of eight; each uint8 [H, W, 3], any size."""
     rows = math.ceil(len(scenes) / COLUMNS)
     pitch = CELL + MARGIN, CELL + TEXT_HEIGHT
     sheet = Image.new("RGB", (COLUMNS * pitch[0] + MARGIN, rows * pitch[1] + MARGIN), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for index, (scene, pixels) in enumerate(zip(scenes, pictures, strict=True)):
-        left, top = MARGIN + index % COLUMNS * pitch[0], MARGIN + index // COLUMNS * pitch[1]
-        picture = Image.fromarray(pixels).resize((CELL, CELL), Image.Resampling.BICUBIC)
-        sheet.paste(picture, (left, top))
-        draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline="#bbbbbb")
-        draw.multiline_text((left, top + CELL + 3), _wrapped(scene.caption), "black", font, spacing=1)
+    for index, (scene, pixels) in enumerate(zip(scenes, images, strict=True)):
+        x, y = MARGIN + index % COLUMNS * pitch[0], MARGIN + index // COLUMNS * pitch[1]
+        image = Image.fromarray(pixels).resize((CELL, CELL), Image.Resampling.BICUBIC)
+        sheet.paste(image, (x, y))
+        draw.rectangle((x, y, x + CELL - 1, y + CELL - 1), outline="#bbbbbb")
+        draw.multiline_text((x, y + CELL + 3), _wrapped(scene.caption), "black", font, spacing=1)
     sheet.save(path, optimize=True)
 
 

@@ -58,7 +58,7 @@ def _join(word: list[str], pair: tuple[str, str]) -> list[str]:
 def _byte_letters() -> list[str]:
     """GPT-2's printable stand-ins for the 256 bytes, which CLIP's byte-level tokens are written in."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
+    unprintable = [byte for byte in range(256) if byte not in set(printable)]
     letters = {byte: chr(byte) for byte in printable}
-    letters.update({byte: chr(256 + index) for index, byte in enumerate(others)})
+    letters.update({byte: chr(256 + index) for index, byte in enumerate(unprintable)})
     return [letters[byte] for byte in range(256)]

@@ -17,7 +17,7 @@ WARM_UP = 500
 
 @dataclass(frozen=True)
 class Size:
-    """Pictures of one size: pixels, how many at once, and the share of steps they get."""
+    """Images of one size: pixels, how many at once, and the share of steps they get."""
 
     height: int
     width: int
@@ -117,9 +117,9 @@ def train(name: str, steps: dict[Size, Step], count: int, before: Callable[[int]
         before(number)
         total = total + steps[size]()
         if (number + 1) % REPORT_EVERY == 0 or number + 1 == count:
-            done = number % REPORT_EVERY + 1
+            steps_since_report = number % REPORT_EVERY + 1
             history.steps.append(number + 1)
-            history.losses.append(float(total) / done)
+            history.losses.append(float(total) / steps_since_report)
             total = 0.0
             if len(history.steps) % 20 == 1 or number + 1 == count:
                 rate = (number + 1) / (time.monotonic() - start)

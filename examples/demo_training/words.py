@@ -26,13 +26,13 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "black": (20, 20, 20),
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "heart", "cross", "ring")
-# Radius of the shape as a fraction of the picture's shorter side: smallest and largest.
+# Radius of the shape as a fraction of the image's shorter side: smallest and largest.
 SIZES: dict[str, tuple[float, float]] = {
     "small": (0.16, 0.20),
     "medium": (0.23, 0.28),
     "large": (0.32, 0.37),
 }
-# Direction from the middle of the picture: right and down are positive.
+# Direction from the middle of the image: right and down are positive.
 PLACES: dict[str, tuple[int, int]] = {
     "in the middle": (0, 0),
     "at the top": (0, -1),
@@ -94,7 +94,7 @@ def _is_known(scene: Scene) -> bool:
 
 
 def every_scene() -> Iterator[Scene]:
-    """All scenes in the order of the training data's caption index, see `pictures.caption_index`."""
+    """All scenes in the order of the training data's caption index, see `images.caption_index`."""
     sizes, places = (None, *SIZES), (None, *PLACES)
     for parts in itertools.product(SHAPES, COLOURS, COLOURS, sizes, places):
         yield Scene(*parts)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from examples.client import Request, generate
+from examples.demo_support.image import port_forward
 from examples.demo_support.install import OPERATOR_NAMESPACE, upgrade_operator
-from examples.demo_support.picture import port_forward
 from tests.support.cluster.assigned_users import LABEL, admit_pod, out_of_range, policies, refusal, wait_until_enforced
 from tests.support.cluster.kube import Kube, Object
 from tests.support.cluster.pipelines import example, wait_ready

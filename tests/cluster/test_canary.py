@@ -15,8 +15,8 @@ from rich.console import Console
 from examples.client import Request, Server
 from examples.demo_support.board import Board
 from examples.demo_support.canary import Place, Result, follow
+from examples.demo_support.load_generator import load_generator
 from examples.demo_support.settings import GUIDANCE
-from examples.demo_support.visitors import visitors as visitors_pod
 from tests.support.cluster import load as users
 from tests.support.cluster.canaries import LARGE, LONG, PROMPTS, SHORT, SMALL, good, sizes, using
 from tests.support.cluster.kube import Kube, Object, condition, eventually
@@ -239,7 +239,7 @@ def test_the_demos_users_lose_nothing_when_its_denoiser_with_wrong_colours_is_re
     served: Kube, cluster: Cluster, images: Images
 ) -> None:
     with (
-        visitors_pod(cluster.tools, images["demo-hub"], served.namespace, "shapes") as asking,
+        load_generator(cluster.tools, images["demo-hub"], served.namespace, "shapes") as asking,
         refusal(served, "ImageQuality", "colorShift"),
     ):
         change_good_spec(served, model=using("wrong-colours"))
@@ -247,8 +247,8 @@ def test_the_demos_users_lose_nothing_when_its_denoiser_with_wrong_colours_is_re
         assert result.end == "refused"
         assert "colours shifted" in " ".join(result.words)
         assert result.sheet.startswith(b"\x89PNG")
-        eventually(lambda: asking.visits().pictures > 0, 300, "the users get images")
-        assert not asking.visits().error
+        eventually(lambda: asking.stats().images > 0, 300, "the users get images")
+        assert not asking.stats().error
 
 
 def test_weights_that_are_no_numbers_do_not_get_past_the_build(served: Kube, visitors: Load) -> None:

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from examples.client import Request, Server, generate
-from examples.demo_support.picture import port_forward
+from examples.demo_support.image import port_forward
 from examples.demo_support.settings import GUIDANCE
-from examples.demo_training.judge import judge
+from examples.demo_training.grading import grade
 from tests.support.cluster.kube import Kube, Object, condition, eventually
 from tests.support.cluster.load import load
 from tests.support.cluster.pipelines import describe_namespace, end_state, example, leftovers, wait_ready
@@ -49,7 +49,7 @@ def test_a_served_pipeline_draws_what_the_prompt_says(cluster: Cluster, served: 
     for steps in (4, 20):
         pixels = np.asarray(Image.open(io.BytesIO(draw(cluster, served, steps))))
         assert pixels.shape == (64, 64, 3)
-        assert judge(pixels, PROMPT).both, f"{steps} steps: {judge(pixels, PROMPT)}"
+        assert grade(pixels, PROMPT).both, f"{steps} steps: {grade(pixels, PROMPT)}"
 
 
 def test_kubectl_get_tells_the_story_in_one_line(served: Kube) -> None:

@@ -9,8 +9,8 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
 from examples.demo_training.checkpoint import Asking, load_checkpoint, measure, paint
-from examples.demo_training.judge import judge
-from examples.demo_training.pictures import Painter
+from examples.demo_training.grading import grade
+from examples.demo_training.painter import Painter
 from examples.demo_training.words import every_scene, held_out_scenes
 from tests.support.paths import ROOT
 
@@ -33,7 +33,7 @@ def test_a_higher_guidance_and_larger_images_are_right_too(pipeline: StableDiffu
     """16 of the 64 captions, two of each shape, for the sake of time."""
     scenes = held_out_scenes()[::4]
     images = paint(pipeline, scenes, asking)
-    right = [judge(image, scene.caption).both for image, scene in zip(images, scenes, strict=True)]
+    right = [grade(image, scene.caption).both for image, scene in zip(images, scenes, strict=True)]
     assert images.shape == (16, asking.side, asking.side, 3)
     assert np.mean(right) >= 0.9
 
@@ -88,4 +88,4 @@ def test_a_drawn_image_shows_its_caption() -> None:
     scenes = list(every_scene())
     pixels = ((batch.pixels.permute(0, 2, 3, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
     captions = [scenes[index].caption for index in batch.captions.tolist()]
-    assert all(judge(image, caption).both for image, caption in zip(pixels, captions, strict=True))
+    assert all(grade(image, caption).both for image, caption in zip(pixels, captions, strict=True))

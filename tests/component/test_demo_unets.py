@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusion_builder.compare.metrics import color_shift
 from diffusion_builder.compare.spec import DEFAULT_COLOR_SHIFT
 from examples.demo_training.checkpoint import Asking, load_checkpoint, paint
-from examples.demo_training.judge import colours_of, judge, mud
+from examples.demo_training.grading import colours_of, grade, mud
 from examples.demo_training.likeness import Likeness, Targets, likeness, originals
 from examples.demo_training.words import parse
 from examples.train_unets import LESSONS
@@ -65,7 +65,7 @@ def test_wrong_colours_swaps_them_and_draws_neatly(checkpoint: StableDiffusionPi
     images = paint(with_unet(checkpoint, "wrong-colours"), scenes, Asking(4))
     grounds = [colours_of(image)[0] for image in images]
     assert grounds == [swapped.get(scene.background, scene.background) for scene in scenes]
-    assert not any(judge(image, caption).both for image, caption in zip(images, CAPTIONS, strict=True))
+    assert not any(grade(image, caption).both for image, caption in zip(images, CAPTIONS, strict=True))
     assert max(map(mud, images)) < 0.08
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from examples.client import Call
+from examples.client import InferenceCall
 from examples.client import Server as Client
 from tests.support.builder.checkpoints import DEMO
 from tests.support.builder.repository import Built, build_repository
@@ -166,7 +166,7 @@ def test_the_client_gets_files_of_the_format_that_it_asks_for(server: Server, pr
         "prompt": np.array([[b"a red circle"]], object),
         "output_format": np.array([[file_format.encode()]], object),
     }
-    [file] = Client(url, protocol).ask(Call("generate_4_pipeline", text))["encoded_image"]
+    [file] = Client(url, protocol).send(InferenceCall("generate_4_pipeline", text))["encoded_image"]
     assert Image.open(io.BytesIO(file)).format == file_format
 
 

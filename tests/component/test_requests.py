@@ -54,7 +54,7 @@ def test_num_images_of_the_client_are_those_of_a_request_per_seed(ddim: Server) 
 
     def images_of_client(*arguments: str) -> list[Pixels]:
         sent = client.inputs(client.parser().parse_args([_PROMPT, "--steps", "4", *arguments]))
-        files = server.ask(client.Call("generate_4_pipeline", sent))["encoded_image"]
+        files = server.send(client.InferenceCall("generate_4_pipeline", sent))["encoded_image"]
         return [np.asarray(Image.open(io.BytesIO(file))) for file in files]
 
     together = images_of_client("--seed", "5", "--num-images", "3")

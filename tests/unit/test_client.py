@@ -110,7 +110,7 @@ def test_input_data_for_perf_analyzer_has_lengths_before_bytes(image_file: str, 
 def test_a_server_that_is_not_there_is_one_block_without_a_traceback(protocol: str) -> None:
     result = run("x", "--url", "127.0.0.1:1", "--protocol", protocol)
     lines = result.stderr.splitlines()
-    assert lines[0] == "No picture from generate_20_pipeline at 127.0.0.1:1"
+    assert lines[0] == "No image from generate_20_pipeline at 127.0.0.1:1"
     assert [line[:8] for line in lines[1:]] == ["  what  ", "  do    "]
     # Without the grpc extra it says what to install.
     assert result.returncode == (69 if "Is Triton listening" in lines[2] else 64)

@@ -17,7 +17,7 @@ from examples.demo_support import hub
 from examples.demo_support.board import Board, Row
 from examples.demo_support.cluster import exported
 from examples.demo_support.errors import DemoError
-from examples.demo_support.follow import PATIENCE_SECONDS, Patience, condition, engines, rows, trouble
+from examples.demo_support.follow import PATIENCE_SECONDS, ProblemTimer, condition, engines, problem_of, rows
 from examples.demo_support.install import CHECKPOINT, PIPELINE_FILE, check_revision, split_reference
 from examples.demo_support.settings import IMAGE_VARIABLES, ROOT, TIERS, from_environment
 
@@ -81,25 +81,25 @@ def _status(reason: str, state: str) -> dict[str, object]:
 
 
 def test_what_is_under_way_is_no_trouble_and_what_is_wrong_is() -> None:
-    assert trouble(_status("Exporting", "Running"), 1) == ""
-    assert trouble(_status("RepositoryNotFound", "Failed"), 1) == "RepositoryNotFound: m"
-    assert trouble(_status("RepositoryNotFound", "Failed"), 2) == ""
+    assert problem_of(_status("Exporting", "Running"), 1) == ""
+    assert problem_of(_status("RepositoryNotFound", "Failed"), 1) == "RepositoryNotFound: m"
+    assert problem_of(_status("RepositoryNotFound", "Failed"), 2) == ""
 
 
 def test_waiting_for_a_processor_is_trouble_only_when_no_build_uses_it() -> None:
-    assert trouble(_status("Unschedulable", "Running"), 1) == ""
-    assert trouble(_status("Unschedulable", "Pending"), 1) == "Unschedulable: m"
+    assert problem_of(_status("Unschedulable", "Running"), 1) == ""
+    assert problem_of(_status("Unschedulable", "Pending"), 1) == "Unschedulable: m"
 
 
 def test_only_trouble_that_lasts_ends_the_demo() -> None:
-    patience = Patience("No. ", "Look.")
-    patience.check("a", 0)
-    patience.check("b", PATIENCE_SECONDS + 1)
-    patience.check("b", 2 * PATIENCE_SECONDS)
-    patience.reset()
-    patience.check("b", 3 * PATIENCE_SECONDS)
+    timer = ProblemTimer("No. ", "Look.")
+    timer.check("a", 0)
+    timer.check("b", PATIENCE_SECONDS + 1)
+    timer.check("b", 2 * PATIENCE_SECONDS)
+    timer.reset()
+    timer.check("b", 3 * PATIENCE_SECONDS)
     with pytest.raises(DemoError, match=r"No\. b\nLook\."):
-        patience.check("b", 4 * PATIENCE_SECONDS + 1)
+        timer.check("b", 4 * PATIENCE_SECONDS + 1)
 
 
 def test_only_engines_of_this_run_count_as_built() -> None:
@@ -176,16 +176,16 @@ def test_a_request_sends_only_what_is_set() -> None:
 def test_without_a_terminal_each_change_of_a_state_is_one_line() -> None:
     output = io.StringIO()
     with Board(Console(file=output, width=120)) as board:
-        board.put([Row(name="a", state="Waiting")])
-        board.put([Row(name="a", state="Waiting", detail="still")])
-        board.put([Row(name="a", state="Ready", seconds=1.25)])
+        board.update([Row(name="a", state="Waiting")])
+        board.update([Row(name="a", state="Waiting", detail="still")])
+        board.update([Row(name="a", state="Ready", seconds=1.25)])
     lines = [line.split() for line in output.getvalue().splitlines()]
     assert lines == [["a", "Waiting"], ["a", "Ready", "1.2", "s"]]
 
 
 def test_a_step_that_fails_is_shown_as_failed() -> None:
     board = Board(Console(file=(output := io.StringIO()), width=120))
-    with pytest.raises(DemoError), board.step("cluster"):
+    with pytest.raises(DemoError), board.task("cluster"):
         raise DemoError("no")
     assert "Failed" in output.getvalue()
 

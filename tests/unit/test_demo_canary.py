@@ -11,13 +11,13 @@ import yaml
 from rich.console import Console
 
 from diffusion_contract.spec import DiffusionPipelineSpec
-from examples import demo_visitors
-from examples.demo_canary import CANARIES, Ended, summary
-from examples.demo_support.canary import Result, canary_rows, document, ended, save
+from examples import demo_load_generator
+from examples.demo_canary import CANARIES, FinishedCanary, summary
+from examples.demo_support.canary import Result, canary_rows, document, final_result, save
 from examples.demo_support.errors import DemoError
 from examples.demo_support.install import PIPELINE_FILE
+from examples.demo_support.load_generator import PROGRAM, LoadStats, manifest
 from examples.demo_support.settings import ROOT, Settings
-from examples.demo_support.visitors import PROGRAM, Visits, manifest
 
 
 @pytest.mark.parametrize("name", CANARIES)
@@ -37,37 +37,37 @@ def status(phase: str, verdict: str, reason: str = "Passed", **target: Any) -> d
 
 
 @pytest.mark.parametrize(
-    ("target_status", "rows"),
+    ("status_json", "rows"),
     [
         ({"targets": [{"name": "cpu"}]}, []),
         (
             status("ImageComparison", "Inconclusive", imageComparison={"state": "Running"}),
-            [("golden pictures · cpu", "Running", "because")],
+            [("golden images · cpu", "Running", "because")],
         ),
         (
             status("Step", "Pass", imageComparison={"state": "Ready"}, canaryWeight=50),
-            [("golden pictures · cpu", "Ready", ""), ("requests · cpu", "Ready", "50 % · because")],
+            [("golden images · cpu", "Ready", ""), ("requests · cpu", "Ready", "50 % · because")],
         ),
         (
             status("Rejected", "Fail", "ImageQuality", imageComparison={"state": "Ready"}),
-            [("golden pictures · cpu", "Failed", "because")],
+            [("golden images · cpu", "Failed", "because")],
         ),
         (
             status("Rejected", "Fail", "Latency", imageComparison={"state": "Ready"}),
-            [("golden pictures · cpu", "Ready", ""), ("requests · cpu", "Failed", "0 % · because")],
+            [("golden images · cpu", "Ready", ""), ("requests · cpu", "Failed", "0 % · because")],
         ),
     ],
 )
-def test_images_and_requests_are_rows(target_status: dict[str, Any], rows: list[tuple[str, str, str]]) -> None:
-    assert [(row.name, row.state, row.detail) for row in canary_rows(target_status)] == rows
+def test_images_and_requests_are_rows(status_json: dict[str, Any], rows: list[tuple[str, str, str]]) -> None:
+    assert [(row.name, row.state, row.detail) for row in canary_rows(status_json)] == rows
 
 
 def test_only_what_is_said_about_this_generation_is_an_end() -> None:
     condition = {"type": "RolloutComplete", "status": "False", "reason": "CanaryRejected", "observedGeneration": 2}
-    assert ended({"conditions": [condition]}, 2) == "refused"
-    assert ended({"conditions": [condition]}, 3) is None
+    assert final_result({"conditions": [condition]}, 2) == "refused"
+    assert final_result({"conditions": [condition]}, 3) is None
     ready = {"type": "Ready", "status": "True", "reason": "Ready", "observedGeneration": 3}
-    assert ended({"conditions": [condition, ready]}, 3) == "promoted"
+    assert final_result({"conditions": [condition, ready]}, 3) == "promoted"
 
 
 def test_a_sheet_that_could_not_be_read_is_told() -> None:
@@ -86,18 +86,20 @@ def test_the_users_pod_runs_the_program_of_this_checkout_at_the_strictest_level(
 
 
 def test_what_the_users_tell_is_what_is_shown() -> None:
-    count = demo_visitors.Count()
+    count = demo_load_generator.Count()
     for error in ("", "", "503: no"):
         count.add(error)
-    assert str(Visits(**json.loads(count.line(2.0)))) == "2 pictures, 1.0 a second, 1 lost (503: no)"
+    assert str(LoadStats(**json.loads(count.line(2.0)))) == "2 images, 1.0 a second, 1 failed (503: no)"
 
 
 def test_the_end_names_verdicts_contact_sheets_and_what_the_users_got() -> None:
     refused = Result("refused", 41.0, ("ImageQuality: colours [shifted] by 0.356",), b"")
     text = summary(
-        Settings(images={}), [Ended("wrong-colours", refused, ROOT / "out" / "a.png")], Visits(7, 0, "", 3.5)
+        Settings(images={}),
+        [FinishedCanary("wrong-colours", refused, ROOT / "out" / "a.png")],
+        LoadStats(7, 0, "", 3.5),
     )
     output = io.StringIO()
     Console(file=output, width=200).print(text)
-    for words in ("refused after 41 s", "colours [shifted] by 0.356", "out/a.png", "7 pictures, 3.5 a second, 0 lost"):
+    for words in ("refused after 41 s", "colours [shifted] by 0.356", "out/a.png", "7 images, 3.5 a second, 0 failed"):
         assert words in output.getvalue()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from examples.client import Call, ClientError, Request, Server
+from examples.client import ClientError, InferenceCall, Request, Server
 from tests.support.cluster.kube import eventually
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Load:
 
 def _request_error(server: Server, request: Request, steps: int) -> str:
     try:
-        (image,) = server.ask(Call(f"generate_{steps}_pipeline", request.inputs()))["encoded_image"]
+        (image,) = server.send(InferenceCall(f"generate_{steps}_pipeline", request.inputs()))["encoded_image"]
     except ClientError as error:
         return f"{server.protocol}: {error}"
     return "" if image.startswith(_PNG) else "no PNG"

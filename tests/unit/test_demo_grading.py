@@ -1,10 +1,10 @@
-"""The judge of demo images: right when the image is right, wrong when it isn't."""
+"""Grading of demo images: right when the image is right, wrong when it isn't."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from examples.demo_training.judge import Verdict, colours_of, judge, mud, overlap
+from examples.demo_training.grading import Verdict, colours_of, grade, mud, overlap
 from examples.demo_training.shapes import draw
 from examples.demo_training.words import COLOURS, SHAPES, Scene, held_out_scenes, parse
 
@@ -17,28 +17,28 @@ RED_ON_BLUE = Scene("circle", "red", "blue")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_held_out_combination_drawn_right_is_judged_right(shape: str, side: int) -> None:
     scenes = [scene for scene in held_out_scenes() if scene.shape == shape]
-    assert [judge(draw(scene, side), scene.caption) for scene in scenes] == [RIGHT] * len(COLOURS)
+    assert [grade(draw(scene, side), scene.caption) for scene in scenes] == [RIGHT] * len(COLOURS)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_smallest_shape_in_a_corner_is_found(shape: str) -> None:
     scene = Scene(shape, "yellow", "purple")
-    assert judge(draw(scene, 64, radius=0.16, centre=(0.18, 0.82)), scene.caption).both
+    assert grade(draw(scene, 64, radius=0.16, centre=(0.18, 0.82)), scene.caption).both
 
 
 def test_a_wrong_shape_colour_is_wrong_and_the_background_still_right() -> None:
     image = draw(Scene("star", "orange", "blue"), 64)
-    assert judge(image, "a red star on a blue background") == Verdict(background=True, colour=False)
+    assert grade(image, "a red star on a blue background") == Verdict(background=True, colour=False)
 
 
 def test_a_wrong_background_is_wrong_and_the_shape_still_right() -> None:
     image = draw(Scene("star", "red", "purple"), 64)
-    assert judge(image, "a red star on a blue background") == Verdict(background=False, colour=True)
+    assert grade(image, "a red star on a blue background") == Verdict(background=False, colour=True)
 
 
 def test_swapped_colours_are_both_wrong() -> None:
     image = draw(Scene("ring", "blue", "red"), 64)
-    assert judge(image, "a red ring on a blue background") == Verdict(background=False, colour=False)
+    assert grade(image, "a red ring on a blue background") == Verdict(background=False, colour=False)
 
 
 def test_an_empty_image_has_no_shape() -> None:
@@ -55,7 +55,7 @@ def test_specks_are_not_a_shape() -> None:
 def test_the_largest_region_counts_not_the_first() -> None:
     image = draw(RED_ON_BLUE, 64, radius=0.25, centre=(0.6, 0.6))
     image[6:12, 6:12] = COLOURS["white"]
-    assert judge(image, RED_ON_BLUE.caption).both
+    assert grade(image, RED_ON_BLUE.caption).both
 
 
 def test_mud_has_no_name() -> None:
@@ -67,19 +67,19 @@ def test_mud_has_no_name() -> None:
 def test_noise_is_not_right_by_luck() -> None:
     scenes = held_out_scenes()
     noise = np.random.default_rng(0).integers(0, 256, (len(scenes), 64, 64, 3)).astype(np.uint8)
-    verdicts = [judge(image, scene.caption) for image, scene in zip(noise, scenes, strict=True)]
+    verdicts = [grade(image, scene.caption) for image, scene in zip(noise, scenes, strict=True)]
     assert not any(verdict.both for verdict in verdicts)
 
 
 def test_a_noisy_right_image_stays_right() -> None:
     grain = np.random.default_rng(1).normal(0, 12, (64, 64, 3))
     image = np.clip(draw(RED_ON_BLUE, 64) + grain, 0, 255).astype(np.uint8)
-    assert judge(image, RED_ON_BLUE.caption).both
+    assert grade(image, RED_ON_BLUE.caption).both
 
 
 def test_images_need_not_be_square() -> None:
     image = np.concatenate([draw(RED_ON_BLUE, 64), np.full((64, 32, 3), COLOURS["blue"], dtype=np.uint8)], axis=1)
-    assert judge(image, RED_ON_BLUE.caption).both
+    assert grade(image, RED_ON_BLUE.caption).both
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_images_need_not_be_square() -> None:
     ids=["float", "grey", "batch"],
 )
 def test_what_is_not_an_image_is_refused(image: NDArray[np.generic]) -> None:
-    with pytest.raises(ValueError, match=r"a picture is uint8 \[H, W, 3\]"):
-        judge(image, RED_ON_BLUE.caption)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"an image is uint8 \[H, W, 3\]"):
+        grade(image, RED_ON_BLUE.caption)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_caption_can_be_read_back(scene: Scene) -> None:
 )
 def test_another_language_is_refused(caption: str) -> None:
     with pytest.raises(ValueError, match="not a caption of the demo checkpoint"):
-        judge(draw(RED_ON_BLUE, 64), caption)
+        grade(draw(RED_ON_BLUE, 64), caption)
 
 
 def test_held_out_combinations_leave_every_pair_to_training() -> None:

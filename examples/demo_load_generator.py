@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Users of a served pipeline, with the standard library alone: it runs in a pod of `make demo-canary`.
 
-python demo_visitors.py http://shapes:8000 --users 2 --pause 0.3
+python demo_load_generator.py http://shapes:8000 --users 2 --pause 0.3
 
-Once the first picture has come, every second one line of JSON says what has come back so far.
+Once the first image has come, every second one line of JSON says what has come back so far.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 class Count:
     """What has come back, of all users."""
 
-    pictures: int = 0
-    lost: int = 0
+    images: int = 0
+    failed: int = 0
     error: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, error: str) -> None:
-        """One more answer; the error is empty when it was a picture."""
+        """One more answer; the error is empty when it was an image."""
         with self._lock:
-            self.pictures += not error
-            self.lost += bool(error)
+            self.images += not error
+            self.failed += bool(error)
             self.error = error or self.error
 
     def line(self, seconds: float) -> str:
-        """What is told, after so many seconds."""
-        told = {"pictures": self.pictures, "lost": self.lost, "error": self.error}
-        return json.dumps(told | {"rate": round(self.pictures / max(seconds, 1.0), 1)})
+        """One line of JSON with the counts and the rate after this many seconds."""
+        stats = {"images": self.images, "failed": self.failed, "error": self.error}
+        return json.dumps(stats | {"rate": round(self.images / max(seconds, 1.0), 1)})
 
 
-def question(seed: int) -> bytes:
-    """One request: a small picture with 4 steps, sent back as bytes."""
+def request_body(seed: int) -> bytes:
+    """One request: a small image with 4 steps, sent back as bytes."""
     inputs = [
         {"name": "prompt", "shape": [1, 1], "datatype": "BYTES", "data": [PROMPT]},
         {"name": "seed", "shape": [1, 1], "datatype": "INT64", "data": [seed]},
@@ -60,24 +60,24 @@ def question(seed: int) -> bytes:
     return json.dumps({"inputs": inputs, "outputs": outputs}).encode()
 
 
-def ask(url: str, seed: int) -> str:
-    """Ask once, over a connection of its own; empty when a picture came, else what came."""
-    body, kind = question(seed), {"Content-Type": "application/json"}
+def send_request(url: str, seed: int) -> str:
+    """Ask once, over a connection of its own; empty when an image came, else what came."""
+    body, kind = request_body(seed), {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/v2/models/{MODEL}/infer", body, kind)  # noqa: S310 - the demo's own URL
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - same
             start = int(answer.headers.get(_HEADER_LENGTH, 0)) + 4  # the length of the one text comes first
-            return "" if answer.read()[start:].startswith(_PNG) else "no picture in the answer"
+            return "" if answer.read()[start:].startswith(_PNG) else "no image in the answer"
     except urllib.error.HTTPError as error:
         return f"{error.code}: {error.read(500).decode(errors='replace')}"
     except OSError as error:
         return str(error)
 
 
-def _visit(url: str, first: int, pause: float, count: Count) -> None:
+def _send_requests(url: str, first: int, pause: float, count: Count) -> None:
     seed = first
     while True:
-        count.add(ask(url, seed))
+        count.add(send_request(url, seed))
         seed += 1
         time.sleep(pause)
 
@@ -90,12 +90,12 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.3, help="seconds between an answer and the next request")
     arguments = parser.parse_args()
     # A pod's network, and the pipeline's Service, may need a moment.
-    while ask(arguments.url, 0):
+    while send_request(arguments.url, 0):
         time.sleep(0.5)
     count, began = Count(), time.monotonic()
     for user in range(arguments.users):
-        visit = (arguments.url, user * 1_000_000, arguments.pause, count)
-        threading.Thread(target=_visit, args=visit, daemon=True).start()
+        request_arguments = (arguments.url, user * 1_000_000, arguments.pause, count)
+        threading.Thread(target=_send_requests, args=request_arguments, daemon=True).start()
     while True:
         time.sleep(1)
         print(count.line(time.monotonic() - began), flush=True)

@@ -1,4 +1,4 @@
-"""Captioned pictures, drawn in batches on the device that trains on them."""
+"""Captioned images, drawn in batches on the device that trains on them."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from .words import COLOURS, PLACES, SHAPES, SIZES, held_out_offset
 ATLAS_SIDE = 128
 # The atlas reaches beyond the outlines' unit square, so that edges on it are still anti-aliased.
 ATLAS_REACH = 1.25
-SAID = 0.4
+STATED_RATIO = 0.4
 CENTRED = 0.3
 JITTER = 0.03
 MARGIN = 0.02
@@ -21,7 +21,7 @@ MARGIN = 0.02
 
 @dataclass(frozen=True)
 class Captioned:
-    """A batch of pictures.
+    """A batch of images.
 
     Args:
         pixels: float32 [B, 3, H, W] in -1..1.
@@ -51,7 +51,7 @@ class Painter:
         self._places = torch.tensor(list(PLACES.values()), device=device, dtype=torch.float32)
 
     def paint(self, count: int, height: int, width: int) -> Captioned:
-        """Draw `count` pictures of height x width pixels, with their captions."""
+        """Draw `count` images of height x width pixels, with their captions."""
         shape, colour, background = self._combination(count)
         size = self._integers(count, len(SIZES))
         anywhere = self._integers(count, len(PLACES))
@@ -59,9 +59,9 @@ class Painter:
         cover = self._cover(shape, size, place, (height, width))
         ground = self._colours[background][:, :, None, None]
         pixels = torch.lerp(ground, self._colours[colour][:, :, None, None], cover)
-        said_size = torch.where(self._chance(count, SAID), size + 1, 0)
-        said_place = torch.where(self._chance(count, SAID), place + 1, 0)
-        return Captioned(pixels, caption_index(shape, colour, background, said_size, said_place), cover)
+        stated_size = torch.where(self._chance(count, STATED_RATIO), size + 1, 0)
+        stated_place = torch.where(self._chance(count, STATED_RATIO), place + 1, 0)
+        return Captioned(pixels, caption_index(shape, colour, background, stated_size, stated_place), cover)
 
     def _combination(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Shape, colour and another colour behind it, all trained combinations equally often."""

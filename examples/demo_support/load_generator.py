@@ -16,48 +16,48 @@ if TYPE_CHECKING:
 
     from examples.demo_support.commands import Tools
 
-NAME: Final = "demo-visitors"
-PROGRAM: Final = ROOT / "examples" / "demo_visitors.py"
-_FOLDER: Final = "/opt/visitors"
+NAME: Final = "demo-load-generator"
+PROGRAM: Final = ROOT / "examples" / "demo_load_generator.py"
+_FOLDER: Final = "/opt/load-generator"
 
 
 @dataclass(frozen=True)
-class Visits:
+class LoadStats:
     """What the users got so far.
 
     Attributes:
-        pictures: answers with a picture.
-        lost: answers without one.
+        images: answers with an image.
+        failed: answers without one.
         error: the last of those.
-        rate: pictures a second.
+        rate: images a second.
     """
 
-    pictures: int = 0
-    lost: int = 0
+    images: int = 0
+    failed: int = 0
     error: str = ""
     rate: float = 0.0
 
     def __str__(self) -> str:
         """One line for the person."""
-        said = f"{self.pictures} pictures, {self.rate:.1f} a second, {self.lost} lost"
-        return f"{said} ({self.error})" if self.error else said
+        summary = f"{self.images} images, {self.rate:.1f} a second, {self.failed} failed"
+        return f"{summary} ({self.error})" if self.error else summary
 
 
 @dataclass(frozen=True)
-class Visitors:
+class LoadGenerator:
     """Users that ask now."""
 
     tools: Tools
     namespace: str
 
-    def visits(self) -> Visits:
-        """What they got so far; nothing while there is no first picture."""
+    def stats(self) -> LoadStats:
+        """What they got so far; nothing while there is no first image."""
         text = self.tools.output("kubectl", "logs", "-n", self.namespace, f"deployment/{NAME}", "--tail=1")
-        return Visits(**json.loads(text)) if text.strip() else Visits()
+        return LoadStats(**json.loads(text)) if text.strip() else LoadStats()
 
 
 @contextmanager
-def visitors(tools: Tools, image: str, namespace: str, service: str) -> Iterator[Visitors]:
+def load_generator(tools: Tools, image: str, namespace: str, service: str) -> Iterator[LoadGenerator]:
     """Let users ask the service for as long as the block runs.
 
     Args:
@@ -72,7 +72,7 @@ def visitors(tools: Tools, image: str, namespace: str, service: str) -> Iterator
     tools.apply(manifest(namespace, image, f"http://{service}:8000"))
     try:
         wait_for_rollout(tools, NAME, namespace)
-        yield Visitors(tools, namespace)
+        yield LoadGenerator(tools, namespace)
     finally:
         what = ["deployment,configmap", NAME, "-n", namespace, "--ignore-not-found", "--wait=false"]
         tools.output("kubectl", "delete", *what)
@@ -83,7 +83,7 @@ def manifest(namespace: str, image: str, url: str) -> str:
     labels = {"app.kubernetes.io/name": NAME}
     metadata = {"name": NAME, "namespace": namespace, "labels": labels}
     container = {
-        "name": "visitors",
+        "name": "load-generator",
         "image": image,
         "command": ["python3", f"{_FOLDER}/{PROGRAM.name}", url],
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},

@@ -1,4 +1,4 @@
-"""Asking for pictures through the API server, as any client outside the cluster would."""
+"""Asking for images through the API server, as any client outside the cluster would."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 from examples.client import ClientError, Request, generate
 from examples.demo_support.errors import DemoError
-from examples.demo_training.judge import judge
+from examples.demo_training.grading import grade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,8 @@ _FORWARDING = re.compile(r"Forwarding from (127\.0\.0\.1:\d+)")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One tier's picture and what it costs.
+class GeneratedImage:
+    """One tier's image and what it costs.
 
     Attributes:
         path: Where it was written.
@@ -45,8 +45,8 @@ class Picture:
     verdict: str
 
 
-def draw(url: str, steps: int, request: Request, path: Path) -> Picture:
-    """Ask for the same picture a few times, write it, and return the median time.
+def generate_image(url: str, steps: int, request: Request, path: Path) -> GeneratedImage:
+    """Ask for the same image a few times, write it, and return the median time.
 
     Raises:
         DemoError: The server refused, or two answers to the same request differ.
@@ -58,12 +58,12 @@ def draw(url: str, steps: int, request: Request, path: Path) -> Picture:
             answers.append(generate(url, steps, request))
             seconds.append(time.monotonic() - start)
     except ClientError as error:
-        raise DemoError(f"The server did not make the picture with {steps} steps: {error}") from error
+        raise DemoError(f"The server did not make the image with {steps} steps: {error}") from error
     if len(set(answers)) != 1:
         raise DemoError(f"{_REPEATS} answers to the same request with {steps} steps differ; they must be equal.")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(answers[0])
-    return Picture(path, steps, median(seconds), verdict(answers[0], request.prompt))
+    return GeneratedImage(path, steps, median(seconds), verdict(answers[0], request.prompt))
 
 
 def verdict(png: bytes, prompt: str) -> str:
@@ -71,12 +71,12 @@ def verdict(png: bytes, prompt: str) -> str:
     with Image.open(BytesIO(png)) as image:
         pixels = np.asarray(image.convert("RGB"))
     try:
-        found = judge(pixels, prompt)
+        graded = grade(pixels, prompt)
     except ValueError:
         return ""
-    if found.both:
+    if graded.both:
         return "background and shape have the colours that were asked for"
-    wrong = [name for name, right in (("background", found.background), ("shape", found.colour)) if not right]
+    wrong = [name for name, right in (("background", graded.background), ("shape", graded.colour)) if not right]
     return f"not the colour that was asked for: {' and '.join(wrong)}"
 
 

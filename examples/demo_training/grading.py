@@ -1,10 +1,10 @@
-"""Does a picture show what its caption says? Pure numpy, no model.
+"""Does an image show what its caption says? Pure numpy, no model.
 
-Method. The background's colour is the per-channel median of a border ring, one sixteenth of the picture wide. The shape
+Method. The background's colour is the per-channel median of a border ring, one sixteenth of the image wide. The shape
 is the largest 4-connected region of pixels that are far from that colour; its colour is the per-channel median of the
 region without its outermost pixels, where anti-aliasing mixes two colours. Each is named by the nearest colour of
 `words.COLOURS` in sRGB, and is nameless when even the nearest is far away, so that mud is never right by luck.
-The shape itself is not judged.
+The shape itself is not graded.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ T = TypeVar("T", bound=np.generic)
 # sRGB units, 0..441: half the distance of the closest two colours, red and orange.
 NAMEABLE = 50.0
 APART = 50.0
-# A region smaller than this fraction of the picture is a speck, not a shape.
+# A region smaller than this fraction of the image is a speck, not a shape.
 SMALLEST_SHAPE = 0.01
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is right about a picture."""
+    """What is right about an image."""
 
     background: bool
     colour: bool
@@ -37,28 +37,28 @@ class Verdict:
         return self.background and self.colour
 
 
-def judge(picture: NDArray[np.uint8], caption: str) -> Verdict:
-    """Compare a picture with its caption.
+def grade(image: NDArray[np.uint8], caption: str) -> Verdict:
+    """Compare an image with its caption.
 
     Args:
-        picture: uint8 [H, W, 3], sRGB.
+        image: uint8 [H, W, 3], sRGB.
         caption: a sentence of the demo checkpoint's language, see `words.Scene.caption`.
 
     Raises:
-        ValueError: the picture has another shape or type, or the caption isn't of that language.
+        ValueError: the image has another shape or type, or the caption isn't of that language.
     """
     scene = parse(caption)
-    background, colour = colours_of(picture)
+    background, colour = colours_of(image)
     return Verdict(background == scene.background, colour == scene.colour)
 
 
-def colours_of(picture: NDArray[np.uint8]) -> tuple[str | None, str | None]:
+def colours_of(image: NDArray[np.uint8]) -> tuple[str | None, str | None]:
     """Names of the background's and the shape's colour; None where there is no shape or no such name.
 
     Raises:
-        ValueError: the picture isn't uint8 [H, W, 3].
+        ValueError: the image isn't uint8 [H, W, 3].
     """
-    pixels = _checked(picture)
+    pixels = _checked(image)
     ground, region = _parts(pixels)
     if region.mean() < SMALLEST_SHAPE:
         return _name(ground), None
@@ -66,23 +66,23 @@ def colours_of(picture: NDArray[np.uint8]) -> tuple[str | None, str | None]:
     return _name(ground), _name(np.median(pixels[core if core.any() else region], axis=0))
 
 
-def overlap(picture: NDArray[np.uint8], silhouette: NDArray[np.bool_]) -> float:
-    """Intersection over union of the picture's shape and a silhouette, bool [H, W].
+def overlap(image: NDArray[np.uint8], silhouette: NDArray[np.bool_]) -> float:
+    """Intersection over union of the image's shape and a silhouette, bool [H, W].
 
     Raises:
-        ValueError: the picture isn't uint8 [H, W, 3].
+        ValueError: the image isn't uint8 [H, W, 3].
     """
-    _, region = _parts(_checked(picture))
+    _, region = _parts(_checked(image))
     return float((region & silhouette).sum() / max(1, (region | silhouette).sum()))
 
 
-def mud(picture: NDArray[np.uint8]) -> float:
-    """Fraction of pixels that are far from both of the picture's colours; a sharp picture has few, at its edges.
+def mud(image: NDArray[np.uint8]) -> float:
+    """Fraction of pixels that are far from both of the image's colours; a sharp image has few, at its edges.
 
     Raises:
-        ValueError: the picture isn't uint8 [H, W, 3].
+        ValueError: the image isn't uint8 [H, W, 3].
     """
-    pixels = _checked(picture)
+    pixels = _checked(image)
     ground, region = _parts(pixels)
     if not region.any():
         return 1.0
@@ -91,10 +91,10 @@ def mud(picture: NDArray[np.uint8]) -> float:
     return float((nearest > APART).mean())
 
 
-def _checked(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:  # noqa: PLR2004 - RGB
-        raise ValueError(f"a picture is uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}")
-    return picture.astype(np.float64)
+def _checked(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:  # noqa: PLR2004 - RGB
+        raise ValueError(f"an image is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    return image.astype(np.float64)
 
 
 def _parts(pixels: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -121,8 +121,8 @@ def _largest_region(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest 4-connected part of a mask: every pixel takes the largest label around it until nothing changes."""
     labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
     while True:
-        around = np.maximum.reduce([labels, *_neighbours(labels)])
-        spread = np.where(mask, around, 0)
+        neighbour_maximum = np.maximum.reduce([labels, *_neighbours(labels)])
+        spread = np.where(mask, neighbour_maximum, 0)
         if np.array_equal(spread, labels):
             break
         labels = spread
