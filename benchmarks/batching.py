@@ -1,6 +1,6 @@
 """How well requests share denoiser calls, and what that is worth against a loop of one request at a time.
 
-Builds the demo checkpoint for the CPU, starts one real Triton, and in one run measures per number of clients: pictures
+Builds the demo checkpoint for the CPU, starts one real Triton, and in one run measures per number of clients: images
 per second and the mean batch of `5_denoiser` from Triton's own statistics; then diffusers' Python loop on the same
 machine with the same scheduler and steps. Writes out/bench-batching.json.
 
@@ -33,7 +33,7 @@ Row = dict[str, float]
 
 
 def image_request(seed: int) -> ImageRequest:
-    """One picture of 64 x 64 pixels."""
+    """One image of 64 x 64 pixels."""
     return ImageRequest(STEPS, ["a red circle on a blue background"], seed=[seed], guidance_scale=[2.0])
 
 

@@ -85,10 +85,10 @@ class Subject:
 def python(code: str, *arguments: str) -> Any:  # noqa: ANN401 - any JSON
     """Run code in a process of its own; returns the JSON of the last line that it prints."""
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(f"{done.stderr[-2000:]}\na measured process ended with {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else None
+    process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if process.returncode:
+        raise SystemExit(f"{process.stderr[-2000:]}\na measured process ended with {process.returncode}")
+    return json.loads(process.stdout.splitlines()[-1]) if process.stdout.strip() else None
 
 
 def stage(code: str, *arguments: str) -> Any:  # noqa: ANN401 - any JSON
@@ -99,10 +99,10 @@ def stage(code: str, *arguments: str) -> Any:  # noqa: ANN401 - any JSON
 def builder(*arguments: str) -> dict[str, Any]:
     """Run a command of the builder; returns its result."""
     command = [sys.executable, "-m", "diffusion_builder", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(f"{done.stderr[-2000:]}\ndiffusion-builder {arguments[0]} ended with {done.returncode}")
-    result: dict[str, Any] = json.loads(done.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if process.returncode:
+        raise SystemExit(f"{process.stderr[-2000:]}\ndiffusion-builder {arguments[0]} ended with {process.returncode}")
+    result: dict[str, Any] = json.loads(process.stdout)
     return result
 
 
@@ -144,16 +144,16 @@ def component(subject: Subject, name: str, scratch: Path) -> dict[str, float]:
 
 
 def measure(subject: Subject) -> dict[str, Any]:
-    """All figures of one checkpoint."""
+    """All metrics of one checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
-        figures = noop(subject, Path(folder) / "store")
+        metrics = noop(subject, Path(folder) / "store")
         parts = {name: component(subject, name, Path(folder)) for name in WEIGHTS}
     keys = ("export_peak_over_weights", "compile_seconds", "export_peak_bytes", "import_bytes", "weights_bytes")
-    return {**figures, "runs": subject.runs, **{key: {name: parts[name][key] for name in parts} for key in keys}}
+    return {**metrics, "runs": subject.runs, **{key: {name: parts[name][key] for name in parts} for key in keys}}
 
 
 def table(results: dict[str, Any]) -> str:
-    """The figures for people."""
+    """The metrics for people."""
     lines = [f"{'checkpoint':<10} {'no-op s':>8} {'after imports s':>16}"]
     lines += [
         f"{name:<10} {item['noop_seconds']:>8.2f} {item['noop_seconds_after_imports']:>16.2f}"
@@ -177,15 +177,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="a whole UNet of SD 1.5, which needs 12 GiB of memory")
     parser.add_argument("--runs", type=int, default=3, help="the median of so many counts (default: 3)")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         large = Path(folder) / "large"
-        python(_WRITE, str(large), "full" if given.full else "half")
-        subjects = (Subject("demo", DEMO, given.runs), Subject("large", large, given.runs))
+        python(_WRITE, str(large), "full" if arguments.full else "half")
+        subjects = (Subject("demo", DEMO, arguments.runs), Subject("large", large, arguments.runs))
         results = {subject.name: measure(subject) for subject in subjects}
     large_ratios = results["large"]["export_peak_over_weights"].values()
     result = {
-        "full": given.full,
+        "full": arguments.full,
         "checkpoints": results,
         "targets": {"noop_seconds_after_imports": MAX_NOOP_SECONDS, "export_peak_over_weights": MAX_PEAK_OVER_WEIGHTS},
         # The ratio says something only where weights are much more than the interpreter's own objects.

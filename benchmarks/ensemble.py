@@ -7,7 +7,7 @@ Builds the demo checkpoint and adds two models to a copy of its repository. In o
 * `python`: a Python model with both engines inside itself, in one instance, so one request after the other;
 * `per_request_loop`: a client that makes each call of the loop over HTTP. Its calls pass the same dynamic batcher.
 
-`overhead_ms_per_step` is of a lone client: the time of a request less what its models took to compute, by Triton's own
+`overhead_ms_per_step` is of one client: the time of a request less what its models took to compute, by Triton's own
 statistics (`compute_infer`, which with a Python shim around an engine holds the way to the shim and back; `python`
 measures the sessions of its loop itself). What remains of requests of 4 steps is taken from what remains of requests of
 20, so that only steps count: wall time per step less `compute_infer` of denoiser and scheduler step. Medians.
@@ -63,22 +63,22 @@ MAX_BATCH = 8
 LEAST_PSNR = 40.0
 _BEGIN = time.monotonic()
 OUT = Path(__file__).parents[1] / "out" / "bench-ensemble.json"
-# A client, steps and seed; gives the picture as a file, and the seconds of engines that Triton does not count.
+# A client, steps and seed; gives the image as a file, and the seconds of engines that Triton does not count.
 Contender = Callable[[Any, int, int], tuple[bytes, float]]
 Table = dict[str, dict[str, float]]
 
 
 def request(seed: int) -> dict[str, Any]:
-    """One picture of 64 x 64 pixels."""
+    """One image of 64 x 64 pixels."""
     prompt = np.array([[b"a red circle on a blue background"]], object)
     return {"prompt": prompt, "seed": np.array([[seed]]), "guidance_scale": np.array([[2.0]], np.float32)}
 
 
-def call(client: Any, model: str, given: Tensors, wanted: Sequence[str]) -> Tensors:  # noqa: ANN401 - no types
+def call(client: Any, model: str, inputs: Tensors, output_names: Sequence[str]) -> Tensors:  # noqa: ANN401 - no types
     """Run a model over HTTP with binary tensors."""
-    tensors = [tensor(name, np_to_triton_dtype(array.dtype), array) for name, array in given.items()]
-    result = client.infer(model, tensors, outputs=[triton.InferRequestedOutput(name) for name in wanted])
-    return {name: result.as_numpy(name) for name in wanted}
+    tensors = [tensor(name, np_to_triton_dtype(array.dtype), array) for name, array in inputs.items()]
+    result = client.infer(model, tensors, outputs=[triton.InferRequestedOutput(name) for name in output_names])
+    return {name: result.as_numpy(name) for name in output_names}
 
 
 def ensemble(client: Any, steps: int, seed: int) -> tuple[bytes, float]:  # noqa: ANN401 - no types
@@ -89,19 +89,19 @@ def ensemble(client: Any, steps: int, seed: int) -> tuple[bytes, float]:  # noqa
 
 def per_request_loop(client: Any, steps: int, seed: int) -> tuple[bytes, float]:  # noqa: ANN401 - no types
     """Make each call from here."""
-    picture = draw(lambda model, given, wanted: call(client, model, given, wanted), request(seed), steps)
-    return picture[0, 0], 0.0
+    image = draw(lambda model, inputs, output_names: call(client, model, inputs, output_names), request(seed), steps)
+    return image[0, 0], 0.0
 
 
 def loop_model(name: str) -> Contender:
     """Send one request to a model that runs the loop."""
 
-    def ask(client: Any, steps: int, seed: int) -> tuple[bytes, float]:  # noqa: ANN401 - no types
-        given = {**request(seed), "steps": np.array([[steps]], np.int32)}
-        answer = call(client, name, given, ["encoded_image", "engine_seconds"])
+    def send_request(client: Any, steps: int, seed: int) -> tuple[bytes, float]:  # noqa: ANN401 - no types
+        inputs = {**request(seed), "steps": np.array([[steps]], np.int32)}
+        answer = call(client, name, inputs, ["encoded_image", "engine_seconds"])
         return answer["encoded_image"][0, 0], float(answer["engine_seconds"][0, 0])
 
-    return ask
+    return send_request
 
 
 CONTENDERS: dict[str, Contender] = {
@@ -120,7 +120,7 @@ def server(models: Path | None, device: str, rate_limit: str) -> Iterator[str]:
             models = Path(folder, "models")
             prepare(models, device)
         with serve(models.resolve(), rate_limit=rate_limit) as running:
-            tell("the server is ready")
+            print_progress("the server is ready")
             yield running.http
 
 
@@ -138,35 +138,35 @@ def connection(http: str) -> Iterator[Any]:
         yield client
 
 
-def same_pictures(http: str) -> None:
+def require_equal_images(http: str) -> None:
     """Warm up all sizes of a batch, and see to it that all contenders do the same work.
 
-    On a GPU two sessions may choose different kernels, so pictures are compared, not files.
+    On a GPU two sessions may choose different kernels, so images are compared, not files.
 
     Raises:
-        SystemExit: they draw different pictures.
+        SystemExit: they draw different images.
     """
     with connection(http) as client:
         for batch in range(MAX_BATCH, 0, -1):
-            given = {name: array.repeat(batch, 0) for name, array in request(1).items()}
-            call(client, f"generate_{SHORT}_pipeline", given, ["encoded_image"])
-            tell(f"warm: batch {batch}")
+            inputs = {name: array.repeat(batch, 0) for name, array in request(1).items()}
+            call(client, f"generate_{SHORT}_pipeline", inputs, ["encoded_image"])
+            print_progress(f"warm: batch {batch}")
         for steps in (SHORT, LONG):
-            pictures = {name: pixels(ask(client, steps, 1)[0]) for name, ask in CONTENDERS.items()}
-            tell(f"warm: {steps} steps")
-            ours = pictures["ensemble"]
-            different = [name for name, picture in pictures.items() if psnr(picture, ours) < LEAST_PSNR]
+            images = {name: pixels(contender(client, steps, 1)[0]) for name, contender in CONTENDERS.items()}
+            print_progress(f"warm: {steps} steps")
+            reference = images["ensemble"]
+            different = [name for name, image in images.items() if psnr(image, reference) < LEAST_PSNR]
             if different:
-                sys.exit(f"{', '.join(different)}: not the ensemble's picture at {steps} steps")
+                sys.exit(f"{', '.join(different)}: not the ensemble's image at {steps} steps")
 
 
-def tell(message: str) -> None:
+def print_progress(message: str) -> None:
     """Report progress."""
     print(f"{time.monotonic() - _BEGIN:6.1f} s  {message}", file=sys.stderr, flush=True)
 
 
 def pixels(file: bytes) -> NDArray[np.uint8]:
-    """Decode a picture."""
+    """Decode an image."""
     return np.asarray(Image.open(io.BytesIO(file)))
 
 
@@ -182,13 +182,13 @@ def engine_seconds(http: str) -> float:
 
 
 @dataclass
-class Lone:
-    """Seconds of a lone client's requests by number of steps: all of a request, and what its engines took."""
+class SingleClient:
+    """Seconds of a single client's requests by number of steps: all of a request, and what its engines took."""
 
     whole: dict[int, list[float]]
     engines: dict[int, list[float]]
 
-    def ask(self, http: str, contender: Contender, seconds: float) -> None:
+    def send_requests(self, http: str, contender: Contender, seconds: float) -> None:
         """Send short and long requests in turn."""
         deadline = time.monotonic() + seconds
         with connection(http) as client:
@@ -202,13 +202,13 @@ class Lone:
         self.whole[steps].append(time.perf_counter() - begin)
         self.engines[steps].append(engine_seconds(http) - before + own)
 
-    def figures(self) -> tuple[float, float]:
+    def metrics(self) -> tuple[float, float]:
         """Milliseconds per step outside and inside the engines."""
-        rest = {
+        overhead = {
             steps: [whole - engines for whole, engines in zip(self.whole[steps], self.engines[steps], strict=True)]
             for steps in (SHORT, LONG)
         }
-        return _slope(rest), _slope(self.engines)
+        return _slope(overhead), _slope(self.engines)
 
 
 def _slope(seconds: dict[int, list[float]]) -> float:
@@ -216,22 +216,22 @@ def _slope(seconds: dict[int, list[float]]) -> float:
 
 
 def overheads(http: str, seconds: float) -> tuple[Table, int]:
-    """Measure a lone client of each contender in turns; figures, and the smallest number of requests behind them."""
-    lone = {name: Lone({SHORT: [], LONG: []}, {SHORT: [], LONG: []}) for name in CONTENDERS}
+    """Measure a single client of each contender in turns; metrics, and the smallest number of requests behind them."""
+    clients_by_contender = {name: SingleClient({SHORT: [], LONG: []}, {SHORT: [], LONG: []}) for name in CONTENDERS}
     for _ in range(ROUNDS):
-        for name, ask in CONTENDERS.items():
-            lone[name].ask(http, ask, seconds)
-            outside, inside = lone[name].figures()
-            tell(f"alone: {name}: {outside:.2f} ms per step beside {inside:.2f} ms of engines")
-    figures = {name: each.figures() for name, each in lone.items()}
+        for name, contender in CONTENDERS.items():
+            clients_by_contender[name].send_requests(http, contender, seconds)
+            outside, inside = clients_by_contender[name].metrics()
+            print_progress(f"alone: {name}: {outside:.2f} ms per step beside {inside:.2f} ms of engines")
+    metrics = {name: each.metrics() for name, each in clients_by_contender.items()}
     return {
-        "overhead_ms_per_step": {name: outside for name, (outside, _) in figures.items()},
-        "engine_ms_per_step": {name: inside for name, (_, inside) in figures.items()},
-    }, min(len(each.whole[LONG]) for each in lone.values())
+        "overhead_ms_per_step": {name: outside for name, (outside, _) in metrics.items()},
+        "engine_ms_per_step": {name: inside for name, (_, inside) in metrics.items()},
+    }, min(len(each.whole[LONG]) for each in clients_by_contender.values())
 
 
 def load(http: str, contender: Contender, clients: int, seconds: float) -> tuple[float, float]:
-    """Pictures per second of clients that send one request after the other, and the denoiser's mean batch."""
+    """Images per second of clients that send one request after the other, and the denoiser's mean batch."""
     before, begin = counts(http, "5_denoiser"), time.monotonic()
 
     def work(number: int) -> int:
@@ -253,11 +253,11 @@ def loads(http: str, seconds: float) -> dict[str, Table]:
     """Measure all numbers of clients in rounds; medians."""
     rows: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for _ in range(ROUNDS):
-        for name, ask in CONTENDERS.items():
+        for name, contender in CONTENDERS.items():
             for clients in BATCH_CLIENTS if name == "ensemble" else CLIENTS:
-                rate, batch = load(http, ask, clients, seconds)
+                rate, batch = load(http, contender, clients, seconds)
                 rows.setdefault((name, clients), []).append((rate, batch))
-                tell(f"{clients} clients: {name}: {rate:.2f} pictures/s, mean batch {batch:.1f}")
+                print_progress(f"{clients} clients: {name}: {rate:.2f} images/s, mean batch {batch:.1f}")
     rates: Table = {name: {} for name in CONTENDERS}
     batches: Table = {name: {} for name in CONTENDERS}
     for (name, clients), measured in rows.items():
@@ -267,7 +267,7 @@ def loads(http: str, seconds: float) -> dict[str, Table]:
 
 
 def targets(result: dict[str, Any]) -> dict[str, float]:
-    """What the project wants: at most 0.35 of BLS's overhead, at least 4 times a loop's pictures with 16 clients."""
+    """What the project wants: at most 0.35 of BLS's overhead, at least 4 times a loop's images with 16 clients."""
     overhead, rates = result["overhead_ms_per_step"], result["images_per_second"]
     most = str(max(CLIENTS))
     return {
@@ -279,15 +279,15 @@ def targets(result: dict[str, Any]) -> dict[str, float]:
 
 def show(result: dict[str, Any]) -> None:
     """Print a table."""
-    print(f"{'':18}{'overhead':>10}{'engines':>10}   pictures/s (mean batch) with clients:")
+    print(f"{'':18}{'overhead':>10}{'engines':>10}   images/s (mean batch) with clients:")
     print(f"{'':18}{'ms/step':>10}{'ms/step':>10}" + "".join(f"{clients:>14}" for clients in BATCH_CLIENTS))
     for name in CONTENDERS:
-        figures = [result[kind][name] for kind in ("overhead_ms_per_step", "engine_ms_per_step")]
+        metrics = [result[kind][name] for kind in ("overhead_ms_per_step", "engine_ms_per_step")]
         rates, batches = result["images_per_second"][name], result["mean_batch_of"][name]
         cells = [
             f"{rates[each]:.2f} ({batches[each]:.1f})" if each in rates else "" for each in map(str, BATCH_CLIENTS)
         ]
-        print(f"{name:18}" + "".join(f"{each:>10.2f}" for each in figures) + "".join(f"{cell:>14}" for cell in cells))
+        print(f"{name:18}" + "".join(f"{each:>10.2f}" for each in metrics) + "".join(f"{cell:>14}" for cell in cells))
     print("\n".join(f"{name}: {value:.2f}" for name, value in result["targets"].items()))
 
 
@@ -299,15 +299,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate-limit", choices=("execution_count", "off"), default="execution_count")
     parser.add_argument("--prepare", type=Path, metavar="FOLDER", help="only build the models, into this folder")
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="measure what --prepare has built")
-    parser.add_argument("--out", type=Path, default=OUT, help="file with the figures")
+    parser.add_argument("--out", type=Path, default=OUT, help="file with the metrics")
     return parser.parse_args()
 
 
 def measure(http: str, seconds: float) -> dict[str, Any]:
-    """All figures."""
-    same_pictures(http)
-    lone, requests = overheads(http, seconds)
-    result: dict[str, Any] = {"steps": LONG, "rounds": ROUNDS, "seconds": seconds, **lone, **loads(http, seconds)}
+    """All metrics."""
+    require_equal_images(http)
+    single_client_metrics, requests = overheads(http, seconds)
+    result: dict[str, Any] = {
+        "steps": LONG,
+        "rounds": ROUNDS,
+        "seconds": seconds,
+        **single_client_metrics,
+        **loads(http, seconds),
+    }
     result["lone_requests_at_least"] = requests
     result["mean_batch"] = result["mean_batch_of"]["ensemble"]
     result["targets"] = targets(result)
@@ -316,14 +322,14 @@ def measure(http: str, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write the file."""
-    given = arguments()
-    if given.prepare is not None:
-        prepare(given.prepare, given.device)
+    options = arguments()
+    if options.prepare is not None:
+        prepare(options.prepare, options.device)
         return
-    with server(given.models, given.device, given.rate_limit) as http:
-        result = {"device": given.device, "rate_limit": given.rate_limit, **measure(http, given.seconds)}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    with server(options.models, options.device, options.rate_limit) as http:
+        result = {"device": options.device, "rate_limit": options.rate_limit, **measure(http, options.seconds)}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
 
 

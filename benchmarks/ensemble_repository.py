@@ -40,7 +40,7 @@ def prepare(models: Path, device: str) -> None:
 def _to_gpu(weights: Path, version: Path) -> None:
     """Have what an engine was exported from run on a GPU.
 
-    The scheduler step, a few sums of small tensors, and the text encoder, one call per picture, stay on the CPU.
+    The scheduler step, a few sums of small tensors, and the text encoder, one call per image, stay on the CPU.
     """
     for file in (MODEL, WEIGHTS):
         (version / file).unlink(missing_ok=True)

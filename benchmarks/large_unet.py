@@ -1,6 +1,6 @@
 """Give what `benchmarks.ensemble --device cuda --prepare` has written a UNet of Stable Diffusion 1.5's size.
 
-844 million random weights: a step costs what it costs in production, the pictures are noise.
+844 million random weights: a step costs what it costs in production, the images are noise.
 
     python -m benchmarks.large_unet FOLDER
 """

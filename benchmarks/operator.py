@@ -52,8 +52,8 @@ class Operator:
     def rss_mib(self, field: str = "VmRSS") -> float:
         """Resident memory now, or its largest value so far (VmHWM), MiB."""
         text = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(rf"{field}:\s+(\d+) kB", text)
-        return round(int(found[1]) / 1024, 1) if found else 0.0
+        match = re.search(rf"{field}:\s+(\d+) kB", text)
+        return round(int(match[1]) / 1024, 1) if match else 0.0
 
     def cpu_seconds(self) -> float:
         """Processor time so far."""
@@ -83,9 +83,9 @@ async def settle(cluster: ControllerClient, fleet: Fleet, running: Operator) -> 
     """Play the controllers until every pipeline is ready; returns seconds."""
     began = time.monotonic()
     while time.monotonic() - began < SETTLE_SECONDS:
-        done = await simulate_controllers(cluster, fleet)
+        updates = await simulate_controllers(cluster, fleet)
         ready, queued = running.metric('pipelines{ready="True"}'), running.metric("queue_length")
-        print(f"[{time.monotonic() - began:6.0f} s] {ready:.0f} ready, {queued:.0f} queued, {done} objects played")
+        print(f"[{time.monotonic() - began:6.0f} s] {ready:.0f} ready, {queued:.0f} queued, {updates} objects updated")
         if ready == fleet.pipelines and queued == 0:
             return time.monotonic() - began
         await asyncio.sleep(1)
@@ -99,8 +99,8 @@ def writes(server: ApiServer) -> float:
     lines = (line for line in text.splitlines() if line.startswith("apiserver_request_total{"))
     changing = re.compile(r'verb="(APPLY|PATCH|POST|PUT|DELETE|DELETECOLLECTION)"')
     groups = "batch|apps|policy|autoscaling|diffusion-operator.io|keda.sh"
-    ours = re.compile(rf'group="({groups})"|resource="(services|events|persistentvolumeclaims)"')
-    return sum(float(line.rpartition(" ")[2]) for line in lines if changing.search(line) and ours.search(line))
+    written_kinds = re.compile(rf'group="({groups})"|resource="(services|events|persistentvolumeclaims)"')
+    return sum(float(line.rpartition(" ")[2]) for line in lines if changing.search(line) and written_kinds.search(line))
 
 
 async def resync(fleet: Fleet, running: Operator) -> float:

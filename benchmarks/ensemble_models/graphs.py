@@ -50,13 +50,13 @@ class Session:
         self.inputs = [tensor.name for tensor in spec.interface(loaded.facts).inputs]
         self._graphs: dict[tuple[torch.Size, ...], _Graph] = {}
 
-    def run(self, _wanted: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(self, _output_names: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Compute the one output."""
-        given = [torch.from_numpy(feed[name]) for name in self.inputs]
-        shapes = tuple(tensor.shape for tensor in given)
+        inputs = [torch.from_numpy(feed[name]) for name in self.inputs]
+        shapes = tuple(tensor.shape for tensor in inputs)
         if shapes not in self._graphs:
-            self._graphs[shapes] = _record(self._module, given)
-        return [self._graphs[shapes].run(given)]
+            self._graphs[shapes] = _record(self._module, inputs)
+        return [self._graphs[shapes].run(inputs)]
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,18 @@ class _Graph:
     """A recorded call, which reads and writes always the same memory."""
 
     graph: torch.cuda.CUDAGraph
-    given: list[torch.Tensor]
+    static_inputs: list[torch.Tensor]
     result: torch.Tensor
 
-    def run(self, given: Sequence[torch.Tensor]) -> NDArray[Any]:
-        for target, tensor in zip(self.given, given, strict=True):
+    def run(self, inputs: Sequence[torch.Tensor]) -> NDArray[Any]:
+        for target, tensor in zip(self.static_inputs, inputs, strict=True):
             target.copy_(tensor)
         self.graph.replay()
         return self.result.cpu().numpy()
 
 
-def _record(module: torch.nn.Module, given: Sequence[torch.Tensor]) -> _Graph:
-    static = [tensor.cuda() for tensor in given]
+def _record(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> _Graph:
+    static_inputs = [tensor.cuda() for tensor in inputs]
     graph = torch.cuda.CUDAGraph()
     with torch.no_grad():
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -83,8 +83,8 @@ def _record(module: torch.nn.Module, given: Sequence[torch.Tensor]) -> _Graph:
         with torch.cuda.stream(stream):
             # What is chosen or allocated at first calls must not be part of the graph.
             for _ in range(_WARM_UPS):
-                module(*static)
+                module(*static_inputs)
         torch.cuda.current_stream().wait_stream(stream)
         with torch.cuda.graph(graph):
-            result = module(*static)
-    return _Graph(graph, static, result)
+            result = module(*static_inputs)
+    return _Graph(graph, static_inputs, result)

@@ -29,26 +29,26 @@ def draw(call: Call, request: Tensors, steps: int) -> Array:
     tokens = call("1_tokenizer", {"prompt": request["prompt"]}, ["input_ids"])
     text = call("2_text_encoder", tokens, ["text_embeddings"])
     table, noises = f"table_generate_{steps}", [f"noise_{index}" for index in range(steps)]
-    asked = {name: array for name, array in request.items() if name != "prompt"}
-    plan = call("4_conditioner", {**asked, **tokens}, [table, *_CONSTANT, *_MOVING, *noises])
+    conditioner_inputs = {name: array for name, array in request.items() if name != "prompt"}
+    plan = call("4_conditioner", {**conditioner_inputs, **tokens}, [table, *_CONSTANT, *_MOVING, *noises])
     constant = {
         "table": plan[table], "levels": plan["levels"], "kept": plan["kept"], "latent_mask": plan["step_mask"],
     }  # fmt: skip
     moving: Tensors = {name: plan[name] for name in _MOVING}
     for noise in noises[:-1]:
         output = _denoise(call, moving, text, plan)
-        given = {**_own(moving), **output, **constant, "noise": plan[noise]}
-        moved = call("6_scheduler_step", given, [f"next_{name}" for name in _MOVING])
+        inputs = {**_own(moving), **output, **constant, "noise": plan[noise]}
+        moved = call("6_scheduler_step", inputs, [f"next_{name}" for name in _MOVING])
         moving = {name: moved[f"next_{name}"] for name in _MOVING}
     output = _denoise(call, moving, text, plan)
-    given = {**_own(moving), **output, **constant, "noise": plan[noises[-1]]}
-    decoded = call("7_vae_decoder", call("6_scheduler_step", given, ["latent"]), ["decoded"])
+    inputs = {**_own(moving), **output, **constant, "noise": plan[noises[-1]]}
+    decoded = call("7_vae_decoder", call("6_scheduler_step", inputs, ["latent"]), ["decoded"])
     return call("8_postprocessor", decoded, ["encoded_image"])["encoded_image"]
 
 
 def _denoise(call: Call, moving: Tensors, text: Tensors, plan: Tensors) -> Tensors:
-    given = {"model_input": moving["model_input"], "timestep": moving["timestep"]}
-    return call("5_denoiser", {**given, **text, "guidance": plan["guidance"]}, ["model_output"])
+    inputs = {"model_input": moving["model_input"], "timestep": moving["timestep"]}
+    return call("5_denoiser", {**inputs, **text, "guidance": plan["guidance"]}, ["model_output"])
 
 
 def _own(moving: Tensors) -> Tensors:

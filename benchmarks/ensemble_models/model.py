@@ -38,37 +38,39 @@ class TritonPythonModel:
         self._engine_seconds = 0.0
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Draw one picture after the other."""
+        """Draw one image after the other."""
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:  # noqa: ANN401 - Triton's objects are untyped
-        given = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in _INPUTS}
+        inputs = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in _INPUTS}
         steps = int(pb_utils.get_input_tensor_by_name(request, "steps").as_numpy()[0, 0])
         self._engine_seconds = 0.0
-        picture = draw(self._call, given, steps)
+        image = draw(self._call, inputs, steps)
         seconds = np.array([[self._engine_seconds]], np.float32)
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor("encoded_image", picture), pb_utils.Tensor("engine_seconds", seconds)]
+            [pb_utils.Tensor("encoded_image", image), pb_utils.Tensor("engine_seconds", seconds)]
         )
 
-    def _call(self, model: str, given: Tensors, wanted: Sequence[str]) -> Tensors:
+    def _call(self, model: str, inputs: Tensors, output_names: Sequence[str]) -> Tensors:
         session = self._sessions.get(model)
         if session is None:
-            return _served(model, given, wanted)
+            return _served(model, inputs, output_names)
         begin = time.perf_counter()
-        results: Sequence[Array] = session.run(list(wanted), dict(given))
+        results: Sequence[Array] = session.run(list(output_names), dict(inputs))
         self._engine_seconds += time.perf_counter() - begin
-        return dict(zip(wanted, results, strict=True))
+        return dict(zip(output_names, results, strict=True))
 
 
-def _served(model: str, given: Tensors, wanted: Sequence[str]) -> Tensors:
+def _served(model: str, inputs: Tensors, output_names: Sequence[str]) -> Tensors:
     """Call another model of this server ("business logic scripting").
 
     Raises:
         pb_utils.TritonModelException: it answered with an error.
     """
-    tensors = [pb_utils.Tensor(name, array) for name, array in given.items()]
-    response = pb_utils.InferenceRequest(model_name=model, requested_output_names=list(wanted), inputs=tensors).exec()
+    tensors = [pb_utils.Tensor(name, array) for name, array in inputs.items()]
+    response = pb_utils.InferenceRequest(
+        model_name=model, requested_output_names=list(output_names), inputs=tensors
+    ).exec()
     if response.has_error():
         raise pb_utils.TritonModelException(f"{model}: {response.error().message()}")
     return {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
