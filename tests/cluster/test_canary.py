@@ -175,7 +175,7 @@ def test_a_better_denoiser_is_promoted_without_a_lost_request_and_with_one_new_e
     before, engines = stable(served), jobs(served)
     change(served, model=using("few-steps"))
     result = followed(cluster, served)
-    assert result.end == "promoted", result.words
+    assert result.end == "promoted", result.messages
     assert Image.open(io.BytesIO(result.sheet)).size[1] > LARGE * len(PROMPTS)
     assert stable(served) != before
     assert sum(name.startswith("compile-") for name in jobs(served) - engines) == 1
@@ -245,7 +245,7 @@ def test_the_demos_users_lose_nothing_when_its_denoiser_with_wrong_colours_is_re
         change_good_spec(served, model=using("wrong-colours"))
         result = followed(cluster, served)
         assert result.end == "refused"
-        assert "colours shifted" in " ".join(result.words)
+        assert "colours shifted" in " ".join(result.messages)
         assert result.sheet.startswith(b"\x89PNG")
         eventually(lambda: asking.stats().images > 0, 300, "the users get images")
         assert not asking.stats().error

@@ -20,10 +20,10 @@ from PIL import Image
 
 from diffusion_operator import naming
 from examples.client import Request, generate
+from examples.demo_support.image import port_forward
 from examples.demo_support.install import image_options, install_operator, split_reference, upgrade_operator
-from examples.demo_support.picture import port_forward
 from examples.demo_support.settings import GUIDANCE, ROOT
-from examples.demo_training.judge import judge
+from examples.demo_training.grading import grade
 from tests.support.cluster.fixtures import HUB_NAMESPACE, run_devcluster
 from tests.support.cluster.kube import Object, condition, eventually
 from tests.support.cluster.pipelines import BUILD_SECONDS, describe_namespace, example, leftovers
@@ -156,4 +156,4 @@ def test_the_cpu_serves_beside_it(cluster: Cluster, compiled: Kube) -> None:
     eventually(serves, 300, lambda: describe_namespace(compiled))
     with port_forward(cluster.tools, "shapes-cpu", compiled.namespace) as url:
         image = generate(url, 20, Request(prompt=PROMPT, seed=7, guidance_scale=GUIDANCE))
-    assert judge(np.asarray(Image.open(io.BytesIO(image))), PROMPT).both
+    assert grade(np.asarray(Image.open(io.BytesIO(image))), PROMPT).both
