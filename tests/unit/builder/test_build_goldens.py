@@ -110,7 +110,9 @@ def _record(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def key(context: stages.StageContext, source: str, component: Any, precision: str, options: str) -> str:  # noqa: ANN401
         export_options = ExportOptions.model_validate_json(options)
-        request = export_stage.ExportRequest(context.store.get(Kind.SOURCE, source), component, precision, export_options)
+        request = export_stage.ExportRequest(
+            context.store.get(Kind.SOURCE, source), component, precision, export_options
+        )
         with monkeypatch.context() as patch:
             patch.setattr(Store, "publish", publish)
             patch.setattr(export_stage, "version", lambda _: "1")
