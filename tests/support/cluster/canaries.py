@@ -107,7 +107,6 @@ def finish(kube: Kube) -> Kube:
 def _bad() -> dict[str, Object]:
     return {
         "wrong-colours": changes(model=using("wrong-colours")),
-        "not-finite": changes(model=using("nan")),
         "only-small": changes(shapes=sizes(SMALL)),
     }
 
@@ -118,6 +117,5 @@ def _fetched(kube: Kube) -> int:
 
 
 def _is_built(kube: Kube, name: str) -> bool:
-    """The repository is there, whatever its check says."""
-    state = condition(kube.get("dp", name), "RepositoryReady")
-    return state.get("status") == "True" or state.get("reason") == "ParityFailed"
+    """The repository is there, and passed parity."""
+    return condition(kube.get("dp", name), "RepositoryReady").get("status") == "True"
