@@ -9,8 +9,6 @@ import sys
 import tomllib
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -45,8 +43,9 @@ def test_every_fragment_is_in_the_notes_as_one_item() -> None:
 
 
 def test_a_release_moves_every_fragment_into_the_changelog_under_its_kind(tmp_path: Path) -> None:
-    for name in ("pyproject.toml", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    introduction, _, _ = (ROOT / "CHANGELOG.md").read_text().partition(MARKER)
+    (tmp_path / "CHANGELOG.md").write_text(introduction + MARKER + "\n")
     for kind in KINDS:
         path = tmp_path / "changelog.d" / f"+one.{kind}.md"
         path.parent.mkdir(exist_ok=True)
@@ -61,9 +60,10 @@ def test_a_release_moves_every_fragment_into_the_changelog_under_its_kind(tmp_pa
     assert list((tmp_path / "changelog.d").glob("*.md")) == []
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.md")), ids=lambda path: path.name)
-def test_a_fragment_is_a_paragraph_of_prose(path: Path) -> None:
-    text = path.read_text().strip()
-    assert text
-    assert "\n\n" not in text
-    assert not text.startswith(("-", "*", "#"))
+def test_every_note_is_a_paragraph_of_prose() -> None:
+    """Those of the next release, of which there may be none yet, and those of all releases."""
+    texts = {path.name: path.read_text().strip() for path in FOLDER.glob("*.md")}
+    assert [name for name, text in texts.items() if not re.fullmatch(r"[^-*#\n][^\n]*(\n[^-*#\n][^\n]*)*", text)] == []
+    _, _, releases = (ROOT / "CHANGELOG.md").read_text().partition(MARKER)
+    lines = [line for line in releases.splitlines() if line]
+    assert [line for line in lines if not re.match(r"(##+ |- [^-*#]|  )", line)] == []
