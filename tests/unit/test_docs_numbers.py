@@ -12,7 +12,7 @@ from diffusion_contract.tensors import MAX_STEPS
 from tests.support.paths import ROOT
 
 _PAGES_WITH_GO = ("README.md", "CONTRIBUTING.md")
-_PAGES_WITH_PARITY = ("README.md", "docs/builder.md", "changelog.d/+builder-check.feature.md")
+_PAGES_WITH_PARITY = ("README.md", "docs/builder.md", "CHANGELOG.md")
 _COUNTS = {"ten": 10}
 
 
