@@ -11,7 +11,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from diffusion_contract.spec.rollout import Analysis
-from diffusion_operator.analysis import ScrapeTarget, judge
+from diffusion_operator.analysis import ScrapeTarget, evaluate
 from diffusion_operator.metrics_scraper import MetricsScraper
 from tests.support.triton.client import ImageRequest, send, send_all
 
@@ -92,6 +92,6 @@ def test_a_real_server_is_told_from_one_that_fails_half_of_its_requests(ddim: Se
                 send(ddim.http, ImageRequest(4, [_PROMPT], guidance_scale=[float("nan")]))
 
     stable, canary = window(ddim, good), window(ddim, bad)
-    verdict = judge(LIMITS, stable, canary)
+    verdict = evaluate(LIMITS, stable, canary)
     assert (verdict.outcome, verdict.reason) == ("Fail", "ErrorRatio"), verdict.message
-    assert judge(LIMITS, stable, stable).outcome == "Pass"
+    assert evaluate(LIMITS, stable, stable).outcome == "Pass"

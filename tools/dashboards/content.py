@@ -161,7 +161,7 @@ PIPELINE = Dashboard(
         ),
         Panel(
             "Mean request latency",
-            "From its arrival at Triton to the picture, with all queues.",
+            "From its arrival at Triton to the image, with all queues.",
             "s",
             (Query(mean_seconds(f"{SELECTION},{ENSEMBLES}", "target, model"), "{{target}} {{model}}"),),
         ),
@@ -390,7 +390,7 @@ ROLLOUT = Dashboard(
         ),
         Panel(
             "Mean denoiser batch size",
-            "A revision with little traffic has small batches, and is slower per picture for that reason alone.",
+            "A revision with little traffic has small batches, and is slower per image for that reason alone.",
             "short",
             (Query(ratio(_SERVED, "nv_inference_exec_count", f"{SELECTION},{DENOISER}", _REVISIONS), _REVISION),),
         ),

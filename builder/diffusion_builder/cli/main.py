@@ -139,11 +139,11 @@ def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> Non
 @store_option
 @click.option("--url", default=f"http://127.0.0.1:{HTTP_PORT}", show_default=True, help="HTTP address of the server.")
 @click.option("--repository", required=True, help="Digest of the repository that is served.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds for each picture.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds for each image.")
 @result_option
 @click.pass_obj
 def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, result: Path | None) -> None:
-    """Ask a running server for one picture per ensemble."""
+    """Ask a running server for one image per ensemble."""
     from diffusion_builder.stages import run as stages
 
     run_command(mode, store, result, lambda context: stages.probe(context, url, repository, timeout))

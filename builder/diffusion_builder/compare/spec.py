@@ -19,7 +19,7 @@ class _Frozen(BaseModel):
 
 
 class GoldenPrompt(_Frozen):
-    """One picture. Without steps it is asked of the first ensemble that both servers have."""
+    """One image. Without steps it is asked of the first ensemble that both servers have."""
 
     prompt: str = Field(max_length=2000)
     seed: int = Field(default=0, ge=0, lt=1 << 63)

@@ -27,8 +27,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, reference_pixels: torch.Tensor) -> torch.Tensor:
         """Embed each image as a whole, as diffusers' encode_image does."""
-        pictures = reference_pixels.flatten(0, 1).to(self.model.dtype)
-        embeds = _per_sample(self.model(pictures).image_embeds.float(), reference_pixels)
+        images = reference_pixels.flatten(0, 1).to(self.model.dtype)
+        embeds = _per_sample(self.model(images).image_embeds.float(), reference_pixels)
         return torch.stack([torch.zeros_like(embeds), embeds], dim=1)
 
 
@@ -54,10 +54,9 @@ class PatchEncoder(nn.Module):
 
     def forward(self, reference_pixels: torch.Tensor) -> torch.Tensor:
         """Embed each image's patches, as diffusers' encode_image does with output_hidden_states."""
-        pictures = self._encode(reference_pixels.flatten(0, 1))
+        images = self._encode(reference_pixels.flatten(0, 1))
         positive, negative = (
-            _per_sample(tensor, reference_pixels)
-            for tensor in (pictures, self.get_buffer("negative").expand_as(pictures))
+            _per_sample(tensor, reference_pixels) for tensor in (images, self.get_buffer("negative").expand_as(images))
         )
         return torch.stack([negative, positive], dim=1)
 

@@ -207,6 +207,6 @@ def execute(
 
 
 def _latent(ensemble: Ensemble) -> str:
-    """The tensor that the picture is decoded from."""
+    """The tensor that the image is decoded from."""
     makers = {tensor: step for step in ensemble.steps for tensor in step.outputs.values()}
     return makers[makers[IMAGE.name].inputs[DECODED_IMAGE.name]].inputs[LATENT.name]

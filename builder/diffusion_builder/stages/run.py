@@ -242,7 +242,7 @@ def compare(context: StageContext, request: CompareArguments) -> Result:
 
 
 def probe(context: StageContext, url: str, digest: str, timeout: float) -> Result:
-    """Ask a server for a picture from every ensemble."""
+    """Ask a server for a image from every ensemble."""
     from diffusion_builder.serving.probe import probe as ask
 
     began = time.monotonic()

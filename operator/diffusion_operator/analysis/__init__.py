@@ -1,7 +1,7 @@
 """Whether a canary is as good as the stable revision: what Triton counted on both sides at the same time. Pure."""
 
 from diffusion_operator.analysis.counters import Counters, read
-from diffusion_operator.analysis.judgement import judge
+from diffusion_operator.analysis.evaluation import evaluate
 from diffusion_operator.analysis.verdict import Outcome, Verdict
 from diffusion_operator.analysis.window import ScrapeTarget, Track, Traffic, Window, summarize
 
@@ -13,7 +13,7 @@ __all__ = [
     "Traffic",
     "Verdict",
     "Window",
-    "judge",
+    "evaluate",
     "read",
     "summarize",
 ]

@@ -44,12 +44,12 @@ class EnsembleCounters:
 
 @dataclass(frozen=True)
 class StepCounters:
-    """The denoiser: one request is one step of a picture or of a few.
+    """The denoiser: one request is one step of a image or of a few.
 
     Attributes:
         requests: that have succeeded.
         seconds: of computing, summed over requests; those that share a call each count all of it.
-        samples: picture steps.
+        samples: image steps.
         calls: of the engine.
     """
 

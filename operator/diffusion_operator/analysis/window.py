@@ -78,7 +78,7 @@ class Window:
 
     @property
     def mean_batch(self) -> float | None:
-        """Mean pictures in one call of the denoiser; None without one."""
+        """Mean images in one call of the denoiser; None without one."""
         return self.steps.samples / self.steps.calls if self.steps.calls else None
 
 

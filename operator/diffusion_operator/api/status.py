@@ -66,7 +66,7 @@ class ComponentStatus(BuildStatus):
 
 
 class CheckStatus(BuildStatus):
-    """The comparison of the repository's pictures with those of diffusers."""
+    """The comparison of the repository's images with those of diffusers."""
 
     worst_psnr: float | None = Field(
         default=None, alias="worstPSNR", description="Minimum PSNR over all ensembles, dB; higher is better."
@@ -146,7 +146,7 @@ class TargetStatus(ApiModel):
     step: int | None = Field(default=None, description="Step of the rollout that the canary is in, from 1.")
     analysis: AnalysisStatus | None = Field(default=None, description="Latest verdict about the canary.")
     image_comparison: ImageComparisonStatus | None = Field(
-        default=None, description="The comparison of the canary's pictures."
+        default=None, description="The comparison of the canary's images."
     )
     variants: list[VariantStatus] | None = Field(
         default=None,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from diffusion_contract.enums import Stage
 from diffusion_contract.spec import Rollout
 from diffusion_operator import naming
-from diffusion_operator.analysis import ScrapeTarget, Verdict, judge
+from diffusion_operator.analysis import ScrapeTarget, Verdict, evaluate
 from diffusion_operator.analysis.verdict import PASSED
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.plan.actions import Action, RecordResult
@@ -138,4 +138,4 @@ def _is_number(report: JsonObject, name: str) -> bool:
 
 def _request_verdict(observed: ObservedPipeline, rollout: Rollout, target: str, state: RolloutState) -> Verdict:
     windows = {side: observed.window(target, revision) for side, revision in _sides(state).items()}
-    return judge(rollout.analysis, windows["stable"], windows["canary"])
+    return evaluate(rollout.analysis, windows["stable"], windows["canary"])

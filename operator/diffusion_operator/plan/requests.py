@@ -199,7 +199,7 @@ def _contents(step: BuildStep, engine: EngineSpec) -> JsonObject | str:
 
 
 def _ensembles(spec: DiffusionPipelineSpec) -> list[str]:
-    """Ensembles that need nothing but words and a picture: text to image first, then by steps, most first.
+    """Ensembles that need nothing but words and a image: text to image first, then by steps, most first.
 
     With few steps also sound models draw different colours.
     """

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_contract.spec.rollout import Analysis
-from diffusion_operator.analysis import Counters, Track, Traffic, Verdict, Window, judge, read, summarize
+from diffusion_operator.analysis import Counters, Track, Traffic, Verdict, Window, evaluate, read, summarize
 from diffusion_operator.analysis.counters import EnsembleCounters, StepCounters
 
 LIMITS = Analysis()
@@ -31,7 +31,7 @@ def window(step: float = 0.02, batch: float = 1.0, **ensembles: Traffic) -> Wind
 
 
 def verdict(stable: Window, canary: Window) -> Verdict:
-    return judge(LIMITS, stable, canary)
+    return evaluate(LIMITS, stable, canary)
 
 
 GOOD = window(short=traffic(100))

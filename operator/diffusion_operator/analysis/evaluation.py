@@ -25,7 +25,7 @@ class _Aspect:
     numbers: dict[str, float]
 
 
-def judge(limits: Analysis, stable: Window, canary: Window) -> Verdict:
+def evaluate(limits: Analysis, stable: Window, canary: Window) -> Verdict:
     """Whether the canary was as good as the stable revision at the same time.
 
     Requests of each ensemble are compared with those of the same ensemble, so that a canary that was asked for longer
