@@ -109,7 +109,9 @@ def test_a_repository_that_draws_something_else_fails_its_check_with_the_numbers
     assert parity(context(store), repository)["cached"]
     shutil.rmtree(store / "parity")
     model = store / "repositories" / repository / "models" / "8_postprocessor" / "1" / "pixels.py"
-    model.write_text(model.read_text().replace("* np.float32(0.5) + np.float32(0.5)", "* np.float32(0.3)"))
+    code = model.read_text()
+    assert "decoded * np.float32(0.5)" in code
+    model.write_text(code.replace("decoded * np.float32(0.5)", "decoded * np.float32(0.3)"))
     with pytest.raises(BadInputError, match=r"generate_4_pipeline: [\d.]+ dB, latents differ by up to \d") as caught:
         parity(context(store), repository)
     assert caught.value.reason is Reason.PARITY_FAILED

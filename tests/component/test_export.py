@@ -218,7 +218,7 @@ def test_a_graph_that_does_not_compute_what_torch_computes_fails_with_the_number
         weights[3] ^= 0x40
         (folder / WEIGHTS).write_bytes(weights)
 
-    monkeypatch.setattr(deviation, "check", damaged)
+    monkeypatch.setattr(deviation, "validate_graph", damaged)
     with pytest.raises(BadInputError, match=r"deviates from torch by .*; 1e-03 is allowed") as caught:
         _export(tmp_path, {"vae": parts.vae(levels=2)}, Component.VAE_DECODER)
     assert caught.value.reason is Reason.GRAPH_PARITY_FAILED

@@ -174,7 +174,7 @@ class DiffusionPipelineSpec(ApiModel):
         description="Number format of individual components.",
     )
     shapes: Shapes = Field(default=Shapes(), description="Sizes that the engines accept.")
-    pipelines: Annotated[list[Pipeline], Field(min_length=1, max_length=8), ATOMIC] = Field(
+    pipelines: Annotated[list[Pipeline], Field(min_length=1, max_length=16), ATOMIC] = Field(
         default=[Pipeline(task="generate")], description="Tasks, with the step counts of each."
     )
     engines: Engines = Field(default=Engines(), description="Build options of the engines.")
