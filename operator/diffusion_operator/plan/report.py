@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from diffusion_contract.engines import engines
+from diffusion_contract.limits import MAX_MESSAGE
 from diffusion_operator import conditions, naming
 from diffusion_operator.api.status import (
     AnalysisStatus,
@@ -33,7 +34,6 @@ from diffusion_operator.rollout import RevisionState, RolloutProgress, Strategy
 EVENT_ON_TRUE = frozenset(
     {ConditionType.ENGINES_READY, ConditionType.AVAILABLE, ConditionType.ROLLOUT_COMPLETE, ConditionType.READY}
 )
-MAX_MESSAGE = 1000
 DIGITS = 6
 
 

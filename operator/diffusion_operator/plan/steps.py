@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
+from diffusion_contract.limits import MAX_MESSAGE
 from diffusion_operator import naming
 from diffusion_operator.api.status import BuildStatus, State
 from diffusion_operator.conditions import shortened
@@ -17,7 +18,6 @@ from diffusion_operator.settings import Settings
 from diffusion_operator.views.base import parse_time
 from diffusion_operator.views.job import JobView, as_lost
 
-MAX_MESSAGE = 1000
 REPLACE_GRACE = timedelta(seconds=10)
 STATES: Mapping[str, State] = {"Queued": "Queued", "Succeeded": "Ready", "Running": "Running", "Failed": "Failed"}
 
