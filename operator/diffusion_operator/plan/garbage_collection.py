@@ -7,6 +7,7 @@ from typing import Literal
 
 from diffusion_contract.durations import duration_seconds
 from diffusion_contract.enums import Stage
+from diffusion_contract.limits import MAX_MESSAGE
 from diffusion_contract.spec.garbage_collection import GarbageCollection, GarbageCollectionStatus
 from diffusion_operator import digests, naming
 from diffusion_operator.conditions import shortened
@@ -15,7 +16,7 @@ from diffusion_operator.manifests.job import JobRequest, job
 from diffusion_operator.plan.actions import Action, RecordResult, StartJob
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.requests import SMALL, Store
-from diffusion_operator.plan.steps import MAX_MESSAGE, release_job
+from diffusion_operator.plan.steps import release_job
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.job import JobView
 from diffusion_operator.views.serving import DeploymentView

@@ -24,7 +24,7 @@ def _copy(item: JsonObject) -> JsonObject:
 
 
 class FakeCluster(KubeClient):
-    """Objects by (kind, name) in one namespace; counts what is written. answers 404 for unknown kinds."""
+    """Objects by (kind, name) in one namespace; counts what is written. Answers 404 for unknown kinds."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], JsonObject] = {}
