@@ -56,7 +56,7 @@ USER 65532:65532
 PROGRAMS = {
     "trtexec": 'PYTHONPATH=/opt/rtx exec python3 -m tests.support.tensorrt.trtexec.main "$@"',
     # No device is there to ask: it has what the Job was sent here for.
-    "nvidia-smi": "echo \"GPU 0: $(tr '\\0' '\\n' < /proc/1/cmdline | sed -n '/^--target$/{n;p}') (UUID: GPU-0)\"",
+    "nvidia-smi": "echo \"GPU 0: $(tr '\\0' '\\n' < /proc/1/cmdline | sed -n '/^--sku$/{n;p}') (UUID: GPU-0)\"",
 }
 
 
@@ -108,6 +108,13 @@ def nodes(folder: Path, entries: list[Object]) -> None:
     assert process.returncode == 0, process.stderr
 
 
+def has_repositories(kube: Kube) -> bool:
+    """Whether the repositories of all targets are built; fails at once when a Job has failed."""
+    failed_jobs = [job for job in kube.list("jobs") if condition(job, "Failed").get("status") == "True"]
+    assert not failed_jobs, describe_namespace(kube)
+    return condition(kube.get("dp", "shapes"), "RepositoryReady").get("status") == "True"
+
+
 @pytest.fixture(scope="module")
 def compiled(
     cluster: Cluster,
@@ -121,8 +128,7 @@ def compiled(
     with gpu_nodes(tmp_path_factory.mktemp("nodes")), enabled(cluster, images, builder):
         gpus = [{"name": name, "gpu": {"product": sku}} for sku, name in NODES.items()]
         kube.apply(example(targets=[*gpus, {"name": "cpu"}]))
-        built = lambda: condition(kube.get("dp", "shapes"), "RepositoryReady").get("status") == "True"  # noqa: E731
-        eventually(built, BUILD_SECONDS, lambda: describe_namespace(kube))
+        eventually(lambda: has_repositories(kube), BUILD_SECONDS, lambda: describe_namespace(kube))
         yield kube
         kube.run("delete", "dp", "shapes", "--wait=false")
         eventually(lambda: not leftovers(kube), 300, lambda: describe_namespace(kube))
