@@ -10,14 +10,14 @@ from diffusion_operator import digests, naming
 from diffusion_operator.conditions import ConditionType
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner
-from diffusion_operator.manifests.job import JobRequest
+from diffusion_operator.manifests.job import BuildJobSpec
 from diffusion_operator.matching import contains
 from diffusion_operator.plan.actions import Action, Apply, Remove, Scale
-from diffusion_operator.plan.builds import build_graph
+from diffusion_operator.plan.build_graph import build_graph
+from diffusion_operator.plan.build_jobs import StoreClaim
+from diffusion_operator.plan.build_steps import BuildStep
 from diffusion_operator.plan.observed import Claims, ObservedPipeline, claim_name, live_views
 from diffusion_operator.plan.planner import planning
-from diffusion_operator.plan.requests import Store
-from diffusion_operator.plan.steps import BuildStep
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.job import JobView
 from diffusion_operator.views.storage import ClaimView
@@ -123,12 +123,12 @@ def _nothing(name: str) -> ObservedPipeline:
     return ObservedPipeline(Owner(pipeline, namespace, NEW), generation=1, spec=spec, now=datetime.now(UTC))
 
 
-def _store(observed: ObservedPipeline) -> Store:
+def _store(observed: ObservedPipeline) -> StoreClaim:
     uid = observed.claims.store.uid if observed.claims.store is not None else NEW
-    return Store(claim_name(observed.spec, observed.owner.name), uid)
+    return StoreClaim(claim_name(observed.spec, observed.owner.name), uid)
 
 
-def _claims(observed: ObservedPipeline, store: Store) -> Claims:
+def _claims(observed: ObservedPipeline, store: StoreClaim) -> Claims:
     """Claims that do not exist yet are assumed to be bound."""
     assumed: JsonObject = {"metadata": {"name": store.claim, "uid": store.uid}, "status": {"phase": "Bound"}}
     return Claims(observed.claims.store or ClaimView.parse(assumed))
@@ -151,7 +151,7 @@ def _settings(observed: ObservedPipeline) -> Settings:
 
 
 def _simulate_builds(
-    spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Iterable[JobView]
+    spec: DiffusionPipelineSpec, store: StoreClaim, settings: Settings, jobs: Iterable[JobView]
 ) -> tuple[tuple[BuildStep, ...], frozenset[str]]:
     """All steps as if they had succeeded, and the names of those that have not."""
     finished = {job.name: job for job in jobs if job.phase == "Succeeded" and job.store_uid == store.uid}
@@ -165,7 +165,7 @@ def _simulate_builds(
         assumed |= {request.name for request in missing}
 
 
-def _assumed_job(request: JobRequest) -> JobView:
+def _assumed_job(request: BuildJobSpec) -> JobView:
     digest = digests.of(request.name)
     record = json.dumps({"digest": digest, "content": digest})
     annotations = {naming.STORE_UID: request.store_uid, naming.RESULT: record}

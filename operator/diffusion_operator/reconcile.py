@@ -22,12 +22,13 @@ from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.event import event
 from diffusion_operator.metrics import Metrics, Readiness
 from diffusion_operator.metrics_scraper import MetricsScraper
-from diffusion_operator.plan import actions, budget
+from diffusion_operator.plan import actions
+from diffusion_operator.plan.build_jobs import StoreClaim
+from diffusion_operator.plan.build_steps import admissible_jobs
 from diffusion_operator.plan.garbage_collection import StoreUsers, gc_owner, live_digests, pipelines_on
 from diffusion_operator.plan.observed import Claims, ObservedPipeline, claim_name
 from diffusion_operator.plan.planner import ObservationRequest, Plan, planning, rejection
 from diffusion_operator.plan.refusals import Refusal, action_subject, has_to_wait, refusal_condition
-from diffusion_operator.plan.requests import Store
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.base import View, parse_object, rfc3339
 from diffusion_operator.views.job import JobView, lacks_pods, needs_pods
@@ -225,7 +226,7 @@ class Reconciler:
             observed = replace(observed, windows=await self._scraper.windows(pipeline, needs.metrics))
         return observed
 
-    async def _live_digests(self, owner: Owner, store: Store) -> frozenset[str]:
+    async def _live_digests(self, owner: Owner, store: StoreClaim) -> frozenset[str]:
         """Artifacts that any pipeline of the namespace needs; empty when another pipeline collects the garbage."""
         namespace, managed = owner.namespace, naming.MANAGED_SELECTOR
         manifests = await self._client.select(Reference(KIND, namespace), "")
@@ -293,7 +294,7 @@ class Reconciler:
             for namespace in self._settings.watch_namespaces or ("",):
                 manifests += await self._client.select(Reference("Job", namespace), selector)
             jobs = [JobView.parse(manifest) for manifest in manifests]
-            for job in budget.admitted(jobs, self._settings.compile_jobs_per_sku):
+            for job in admissible_jobs(jobs, self._settings.compile_jobs_per_sku):
                 log.info("admitted Job %s/%s", job.namespace, job.name)
                 await self._client.patch(Reference("Job", job.namespace, job.name), {"spec": {"suspend": False}})
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from diffusion_contract.base import ApiModel, Resources, Toleration
 from diffusion_contract.enums import Runtime
 from diffusion_contract.skus import GPU_RESOURCE, PRODUCT_LABEL
-from diffusion_contract.spec.targets import Gpu, Target
+from diffusion_contract.spec import Storage, Target
+from diffusion_contract.spec.targets import Gpu
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.json_objects import JsonObject
@@ -14,6 +15,7 @@ from diffusion_operator.settings import PodUser, Settings
 STORE_PATH = "/store"
 TERMINATION_LOG = "/dev/termination-log"
 GPU_CLAIM = "gpu"
+DEFAULT_ACCESS_MODES = ("ReadWriteMany",)
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,22 @@ def container_basics(name: str, image: str, pull_policy: str, resources: Resourc
             "runAsNonRoot": True,
             "capabilities": {"drop": ["ALL"]},
         },
+    }
+
+
+def store_claim(storage: Storage, owner: Owner) -> JsonObject:
+    """Claim of a pipeline that brings its own store; it is deleted with the pipeline."""
+    spec: JsonObject = {
+        "accessModes": list(storage.access_modes or DEFAULT_ACCESS_MODES),
+        "resources": {"requests": {"storage": storage.size}},
+    }
+    if storage.storage_class_name is not None:
+        spec["storageClassName"] = storage.storage_class_name
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata(naming.claim(owner.name), owner, naming.common_labels(owner.name, naming.STORE)),
+        "spec": spec,
     }
 
 

@@ -40,7 +40,7 @@ VERIFY_RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"})
 
 
 @dataclass(frozen=True)
-class ServingRequest:
+class RevisionSpec:
     """All that decides the pods of one target.
 
     Attributes:
@@ -70,12 +70,12 @@ class ServingRevision:
         name: digest of everything that the pods are; the number of pods is not part of it.
     """
 
-    request: ServingRequest
+    request: RevisionSpec
     name: str
     pod: JsonObject
 
 
-def serving_revision(request: ServingRequest, owner: Owner, settings: Settings) -> ServingRevision:
+def serving_revision(request: RevisionSpec, owner: Owner, settings: Settings) -> ServingRevision:
     """Render the pods of one target."""
     pod = _pod(request, owner, settings)
     return ServingRevision(request, digests.revision(pod), pod)
@@ -115,7 +115,7 @@ def deployment(
     }
 
 
-def _pod(request: ServingRequest, owner: Owner, settings: Settings) -> JsonObject:
+def _pod(request: RevisionSpec, owner: Owner, settings: Settings) -> JsonObject:
     target = request.target
     where = placement(target, target.gpu.count if target.gpu is not None else 0, target.priority_class_name)
     image = request.serving.image or settings.serving(where.runtime)
@@ -133,7 +133,7 @@ def _pod(request: ServingRequest, owner: Owner, settings: Settings) -> JsonObjec
     }
 
 
-def _spread(request: ServingRequest, owner: Owner, key: str) -> JsonObject:
+def _spread(request: RevisionSpec, owner: Owner, key: str) -> JsonObject:
     """Apart where there is room; the hash keeps an older revision's pods out of the count."""
     return {
         "maxSkew": 1,
@@ -144,7 +144,7 @@ def _spread(request: ServingRequest, owner: Owner, key: str) -> JsonObject:
     }
 
 
-def _verify(request: ServingRequest, image: str, settings: Settings) -> JsonObject:
+def _verify(request: RevisionSpec, image: str, settings: Settings) -> JsonObject:
     """Nothing is served from files whose SHA-256 is not the one that was built."""
     container = container_basics("verify", image, settings.image_pull_policy, VERIFY_RESOURCES)
     container["command"] = ["python3", "-m", "diffusion_builder", "verify", "--store", STORE_PATH]
@@ -154,7 +154,7 @@ def _verify(request: ServingRequest, image: str, settings: Settings) -> JsonObje
     return container
 
 
-def _server(request: ServingRequest, owner: Owner, image: str, settings: Settings) -> JsonObject:
+def _server(request: RevisionSpec, owner: Owner, image: str, settings: Settings) -> JsonObject:
     container = container_basics(naming.SERVER, image, settings.image_pull_policy, request.target.resources)
     container["command"] = ["tritonserver"]
     container["args"] = [
@@ -189,13 +189,13 @@ def _server(request: ServingRequest, owner: Owner, image: str, settings: Setting
     return {**container, **_probes(request)}
 
 
-def _drain(request: ServingRequest) -> list[str]:
+def _drain(request: RevisionSpec) -> list[str]:
     """Told to stop, Triton would cut what takes longer than its exit timeout: so first wait until it is idle."""
     limits = ["--min-wait", str(MIN_DRAIN_SECONDS), "--timeout", str(request.drain_seconds)]
     return ["python3", "-m", "diffusion_builder", "drain", *limits]
 
 
-def _probes(request: ServingRequest) -> JsonObject:
+def _probes(request: RevisionSpec) -> JsonObject:
     """Ready only after every ensemble has answered a real request; from then on Triton's own word counts."""
     probe = ["python3", "-m", "diffusion_builder", "probe", "--url", f"http://127.0.0.1:{HTTP_PORT}"]
     probe += ["--store", STORE_PATH, "--repository", request.repository]

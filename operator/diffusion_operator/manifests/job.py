@@ -39,7 +39,7 @@ class Scorer:
 
 
 @dataclass(frozen=True)
-class JobRequest:
+class BuildJobSpec:
     """All that decides a build Job.
 
     Attributes:
@@ -94,7 +94,7 @@ class JobRequest:
         return naming.job(self.stage, self.component, self.key)
 
 
-def job(request: JobRequest, owner: Owner, settings: Settings, attempt: int = 0) -> JsonObject:
+def job(request: BuildJobSpec, owner: Owner, settings: Settings, attempt: int = 0) -> JsonObject:
     """The Job. Several pipelines may own it, so it names none of them as its controller.
 
     Args:
@@ -117,7 +117,7 @@ def job(request: JobRequest, owner: Owner, settings: Settings, attempt: int = 0)
         "kind": "Job",
         "metadata": head,
         "spec": {
-            # It starts once it is its turn: `plan.budget`.
+            # It starts once it is its turn: `plan.build_steps`.
             **({"suspend": True} if request.queue else {}),
             "backoffLimit": RETRIES,
             "podFailurePolicy": _failure_policy(request),
@@ -126,12 +126,12 @@ def job(request: JobRequest, owner: Owner, settings: Settings, attempt: int = 0)
     }
 
 
-def template_digest(request: JobRequest, settings: Settings) -> str:
+def template_digest(request: BuildJobSpec, settings: Settings) -> str:
     """Digest of how the Job is run; when it changes, a failed Job gets a new chance at once."""
     return digests.of(_pod(request, settings))[: digests.SHORT_KEY]
 
 
-def _labels(request: JobRequest, owner: Owner) -> dict[str, str]:
+def _labels(request: BuildJobSpec, owner: Owner) -> dict[str, str]:
     labels = {
         **dict(request.labels),
         **naming.common_labels(owner.name, naming.BUILD),
@@ -145,7 +145,7 @@ def _labels(request: JobRequest, owner: Owner) -> dict[str, str]:
     return labels
 
 
-def _failure_policy(request: JobRequest) -> JsonObject:
+def _failure_policy(request: BuildJobSpec) -> JsonObject:
     """A disruption costs no retry; bad input is never tried again."""
     builders = [naming.BUILD] if request.scorer is None else [IMAGES, naming.BUILD]
     return {
@@ -162,7 +162,7 @@ def _failure_policy(request: JobRequest) -> JsonObject:
     }
 
 
-def _pod(request: JobRequest, settings: Settings) -> JsonObject:
+def _pod(request: BuildJobSpec, settings: Settings) -> JsonObject:
     volumes, _ = _volumes(request, settings)
     score_arguments = ("--score", SCORE_PATH) if request.scorer is not None else ()
     container = _builder(naming.BUILD, request, settings, (*score_arguments, "--result", TERMINATION_LOG))
@@ -178,7 +178,7 @@ def _pod(request: JobRequest, settings: Settings) -> JsonObject:
     }
 
 
-def _builder(name: str, request: JobRequest, settings: Settings, extra_arguments: tuple[str, ...]) -> JsonObject:
+def _builder(name: str, request: BuildJobSpec, settings: Settings, extra_arguments: tuple[str, ...]) -> JsonObject:
     image = settings.builder(request.placement.runtime)
     container = container_basics(name, image, settings.image_pull_policy, request.resources)
     words = ("--progress", "json", *request.command, "--store", STORE_PATH, *request.arguments, *extra_arguments)
@@ -188,7 +188,7 @@ def _builder(name: str, request: JobRequest, settings: Settings, extra_arguments
     return container
 
 
-def _scoring(request: JobRequest, settings: Settings) -> JsonObject:
+def _scoring(request: BuildJobSpec, settings: Settings) -> JsonObject:
     """First the images are generated, then the scorer reads them; the build container combines both verdicts.
 
     It finds the images in the store, so that nothing is generated twice.
@@ -207,7 +207,7 @@ def _scoring(request: JobRequest, settings: Settings) -> JsonObject:
     return {"initContainers": [generation, scorer]}
 
 
-def _environment(request: JobRequest, settings: Settings) -> list[JsonObject]:
+def _environment(request: BuildJobSpec, settings: Settings) -> list[JsonObject]:
     environment = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
     if request.downloads:
         environment += [{"name": name, "value": value} for name, value in settings.fetch.proxies]
@@ -220,7 +220,7 @@ def _environment(request: JobRequest, settings: Settings) -> list[JsonObject]:
     return environment
 
 
-def _volumes(request: JobRequest, settings: Settings) -> tuple[list[JsonObject], list[JsonObject]]:
+def _volumes(request: BuildJobSpec, settings: Settings) -> tuple[list[JsonObject], list[JsonObject]]:
     volumes = [{"name": "tmp", "emptyDir": {}}, store_volume(request.claim, read_only=False)]
     mounts = [{"name": "tmp", "mountPath": "/tmp"}, store_mount(read_only=False)]  # noqa: S108 - same
     if request.source_claim is not None:

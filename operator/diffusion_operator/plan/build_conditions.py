@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
-from diffusion_operator.plan.builds import BuildGraph
+from diffusion_operator.plan.build_graph import BuildGraph
+from diffusion_operator.plan.build_steps import BuildStep, queue_message
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name
-from diffusion_operator.plan.steps import BuildStep, queue_message
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.base import parse_time
 from diffusion_operator.views.pod_problem import PodProblem

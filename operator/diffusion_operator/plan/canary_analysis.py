@@ -9,10 +9,10 @@ from diffusion_operator.analysis import ScrapeTarget, Verdict, evaluate
 from diffusion_operator.analysis.verdict import PASSED
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.plan.actions import Action, RecordResult
+from diffusion_operator.plan.build_jobs import BuildJobFactory
+from diffusion_operator.plan.build_steps import BuildStep, JobLauncher, build_step, release_job
 from diffusion_operator.plan.context import PlanContext, TargetContext
 from diffusion_operator.plan.observed import ObservedPipeline
-from diffusion_operator.plan.requests import Requests
-from diffusion_operator.plan.steps import BuildStep, JobLauncher, build_step, release_job
 from diffusion_operator.rollout import RolloutState
 from diffusion_operator.rollout.canary import IMAGE_QUALITY, INCONCLUSIVE
 from diffusion_operator.views.base import rfc3339
@@ -27,7 +27,7 @@ def comparison(context: PlanContext, target: str, state: RolloutState) -> BuildS
         return None
     urls = {side: _url(observed, target, revision) for side, revision in _sides(state).items()}
     quality = rollout.analysis.quality.model_dump(mode="json", by_alias=True, exclude_none=True)
-    request = Requests(observed.spec, context.store, context.settings).compare(urls, quality)
+    request = BuildJobFactory(observed.spec, context.store, context.settings).compare(urls, quality)
     return build_step(request, {job.name: job for job in observed.jobs})
 
 

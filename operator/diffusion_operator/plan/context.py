@@ -7,10 +7,10 @@ from diffusion_contract.spec import Experiment, Target
 from diffusion_operator.analysis import Verdict
 from diffusion_operator.manifests.deployment import ServingRevision
 from diffusion_operator.plan.build_conditions import storage_problem
-from diffusion_operator.plan.builds import BuildGraph, build_graph
+from diffusion_operator.plan.build_graph import BuildGraph, build_graph
+from diffusion_operator.plan.build_jobs import StoreClaim
+from diffusion_operator.plan.build_steps import BuildStep
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name
-from diffusion_operator.plan.requests import Store
-from diffusion_operator.plan.steps import BuildStep
 from diffusion_operator.rollout import RevisionState, RolloutState
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.pod_problem import PodProblem
@@ -28,7 +28,7 @@ class PlanContext:
 
     observed: ObservedPipeline
     settings: Settings
-    store: Store | None
+    store: StoreClaim | None
     builds: BuildGraph | None
 
     @property
@@ -82,8 +82,8 @@ def plan_context(observed: ObservedPipeline, settings: Settings) -> PlanContext:
     return PlanContext(observed, settings, store, build_graph(observed.spec, store, settings, jobs))
 
 
-def _store(observed: ObservedPipeline) -> Store | None:
+def _store(observed: ObservedPipeline) -> StoreClaim | None:
     claim = observed.claims.store
     if claim is None or storage_problem(observed) is not None:
         return None
-    return Store(claim_name(observed.spec, observed.owner.name), claim.uid)
+    return StoreClaim(claim_name(observed.spec, observed.owner.name), claim.uid)

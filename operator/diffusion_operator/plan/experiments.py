@@ -9,7 +9,7 @@ from diffusion_operator.manifests import service
 from diffusion_operator.manifests.deployment import ServingRevision, deployment
 from diffusion_operator.manifests.service import VariantWeight
 from diffusion_operator.plan.actions import Action, Apply, Scale
-from diffusion_operator.plan.builds import BuildGraph
+from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.context import PlanContext, TargetContext
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.targets import revision_problem

@@ -12,11 +12,11 @@ from diffusion_contract.spec.garbage_collection import GarbageCollection, Garbag
 from diffusion_operator import digests, naming
 from diffusion_operator.conditions import shortened
 from diffusion_operator.json_objects import parse_json_object
-from diffusion_operator.manifests.job import JobRequest, job
+from diffusion_operator.manifests.job import BuildJobSpec, job
 from diffusion_operator.plan.actions import Action, RecordResult, StartJob
+from diffusion_operator.plan.build_jobs import SMALL, StoreClaim
+from diffusion_operator.plan.build_steps import release_job
 from diffusion_operator.plan.observed import ObservedPipeline
-from diffusion_operator.plan.requests import SMALL, Store
-from diffusion_operator.plan.steps import release_job
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.job import JobView
 from diffusion_operator.views.serving import DeploymentView
@@ -36,7 +36,7 @@ class StoreUsers:
     deployments: Iterable[DeploymentView]
 
 
-def pipelines_on(store: Store, pipelines: Iterable[PipelineView]) -> list[PipelineView]:
+def pipelines_on(store: StoreClaim, pipelines: Iterable[PipelineView]) -> list[PipelineView]:
     """Pipelines that use the store."""
     return [pipeline for pipeline in pipelines if pipeline.claim == store.claim]
 
@@ -46,7 +46,7 @@ def gc_owner(pipelines: Iterable[PipelineView]) -> str | None:
     return min((pipeline.name for pipeline in pipelines if pipeline.collects), default=None)
 
 
-def live_digests(users: StoreUsers, store: Store) -> frozenset[str]:
+def live_digests(users: StoreUsers, store: StoreClaim) -> frozenset[str]:
     """Digests of everything that a user needs.
 
     What a pipeline needs now are the results of its Jobs: obsolete Jobs are deleted. What is served may be older.
@@ -61,13 +61,13 @@ def _recorded_digest(job: JobView) -> str:
     return str(parse_json_object(job.annotations.get(naming.RESULT)).get("digest") or "")
 
 
-def is_due(observed: ObservedPipeline, store: Store) -> bool:
+def is_due(observed: ObservedPipeline, store: StoreClaim) -> bool:
     """True when the spec asks for a collection in this interval and its Job does not exist."""
     name = _job_name(observed, store)
     return not observed.spec.suspend and name is not None and name not in {job.name for job in observed.jobs}
 
 
-def actions(observed: ObservedPipeline, store: Store, settings: Settings) -> Iterator[Action]:
+def actions(observed: ObservedPipeline, store: StoreClaim, settings: Settings) -> Iterator[Action]:
     """Start this interval's Job when it is due, record its result, and release those of earlier intervals."""
     current = _job_name(observed, store)
     views = _views(observed)
@@ -105,7 +105,7 @@ def _status(view: JobView) -> GarbageCollectionStatus:
     )
 
 
-def _job_name(observed: ObservedPipeline, store: Store) -> str | None:
+def _job_name(observed: ObservedPipeline, store: StoreClaim) -> str | None:
     """Name of the Job of this interval; None when this pipeline asks for no collection."""
     options = observed.spec.storage.gc
     return naming.job(Stage.GC, None, _key(options, store, observed.now)) if options is not None else None
@@ -116,9 +116,9 @@ def _views(observed: ObservedPipeline) -> list[JobView]:
 
 
 def _start(
-    options: GarbageCollection, keep: frozenset[str], store: Store, observed: ObservedPipeline, settings: Settings
+    options: GarbageCollection, keep: frozenset[str], store: StoreClaim, observed: ObservedPipeline, settings: Settings
 ) -> StartJob:
-    request = JobRequest(
+    request = BuildJobSpec(
         stage=Stage.GC,
         component=None,
         sku=None,
@@ -140,7 +140,7 @@ def _arguments(options: GarbageCollection, keep: list[str]) -> Iterator[str]:
         yield "--dry-run"
 
 
-def _key(options: GarbageCollection, store: Store, now: datetime) -> str:
+def _key(options: GarbageCollection, store: StoreClaim, now: datetime) -> str:
     interval = int(now.timestamp()) // duration_seconds(options.interval)
     inputs = {"uid": store.uid, "settings": options.model_dump(mode="json"), "interval": interval}
     return digests.build_key(Stage.GC, store.claim, inputs)

@@ -15,7 +15,7 @@ from diffusion_operator.analysis import ScrapeTarget
 from diffusion_operator.api.status import DiffusionPipelineStatus
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.json_objects import JsonObject
-from diffusion_operator.manifests import pvc
+from diffusion_operator.manifests.common import store_claim
 from diffusion_operator.manifests.event import PendingEvent
 from diffusion_operator.plan import (
     build_conditions,
@@ -26,12 +26,12 @@ from diffusion_operator.plan import (
     serving_conditions,
 )
 from diffusion_operator.plan.actions import Action, Apply, EndJob
-from diffusion_operator.plan.builds import BuildGraph
+from diffusion_operator.plan.build_graph import BuildGraph
+from diffusion_operator.plan.build_jobs import StoreClaim
+from diffusion_operator.plan.build_steps import JobLauncher, admissions, recently_created, release_job
 from diffusion_operator.plan.context import PlanContext, plan_context
 from diffusion_operator.plan.observed import ObservedPipeline
-from diffusion_operator.plan.requests import Store
 from diffusion_operator.plan.serving import TargetPlans
-from diffusion_operator.plan.steps import JobLauncher, admissions, recently_created, release_job
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.base import rfc3339
 
@@ -51,7 +51,7 @@ class ObservationRequest:
         metrics: pods whose metrics are read.
     """
 
-    store: Store | None = None
+    store: StoreClaim | None = None
     metrics: tuple[ScrapeTarget, ...] = ()
 
     def __bool__(self) -> bool:
@@ -153,7 +153,7 @@ def _actions(context: PlanContext, targets: TargetPlans) -> Iterator[Action]:
     observed = context.observed
     yield from _detained_jobs(observed)
     if observed.spec.storage.claim_name is None:
-        yield Apply(pvc.claim(observed.spec.storage, observed.owner))
+        yield Apply(store_claim(observed.spec.storage, observed.owner))
     if context.builds is not None:
         yield from _build_actions(context, context.builds)
     yield from serving.actions(context, targets)

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 from diffusion_contract.engines import engines
 from diffusion_contract.limits import MAX_MESSAGE
 from diffusion_operator import conditions, naming
 from diffusion_operator.api.status import (
     AnalysisStatus,
+    BuildStatus,
     CheckStatus,
     ComponentStatus,
     Condition,
@@ -22,19 +25,20 @@ from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.event import PendingEvent
 from diffusion_operator.plan import garbage_collection, memory
-from diffusion_operator.plan.builds import BuildGraph, names
+from diffusion_operator.plan.build_graph import BuildGraph, names
+from diffusion_operator.plan.build_steps import BuildStep, step_status
 from diffusion_operator.plan.context import PlanContext
-from diffusion_operator.plan.estimate import with_estimate
 from diffusion_operator.plan.experiments import VariantPlan
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.serving import TargetPlan, TargetPlans
-from diffusion_operator.plan.steps import BuildStep, step_status
 from diffusion_operator.rollout import RevisionState, RolloutProgress, Strategy
+from diffusion_operator.views.base import parse_time, rfc3339
 
 EVENT_ON_TRUE = frozenset(
     {ConditionType.ENGINES_READY, ConditionType.AVAILABLE, ConditionType.ROLLOUT_COMPLETE, ConditionType.READY}
 )
 DIGITS = 6
+BuildStatusT = TypeVar("BuildStatusT", bound=BuildStatus)
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,24 @@ def canary_events(targets: TargetPlans) -> Iterator[PendingEvent]:
             yield PendingEvent(warning=False, reason=Reason.CANARY_PROGRESSING, message=message)
 
 
+def with_estimate(status: BuildStatusT, before: JsonObject) -> BuildStatusT:
+    """The status with the duration of earlier builds, and when the build should be done by it; for people only.
+
+    Args:
+        status: of this pass.
+        before: present status of the same component on the same SKU; may be empty.
+    """
+    if status.state == "Ready" and not status.cached:
+        return status
+    last = _last_seconds(before)
+    if last is None:
+        return status
+    expected = None
+    if status.state == "Running" and status.started_at is not None:
+        expected = rfc3339(parse_time(status.started_at) + timedelta(seconds=round(last)))
+    return status.model_copy(update={"last_seconds": last, "expected_at": expected})
+
+
 def _canary_text(strategy: Strategy, progress: RolloutProgress) -> str:
     """Empty for phases that have no Event: a rejection is reported as a condition."""
     if progress.phase == "ImageComparison":
@@ -172,6 +194,14 @@ def _component(name: str, builds: BuildGraph | None, present: JsonObject) -> Com
     earlier = present.get("skus", {})
     engines = {sku: with_estimate(step_status(compiles.get((name, sku))), earlier.get(sku, {})) for sku in skus}
     return ComponentStatus(**with_estimate(step_status(export), present).model_dump(), skus=engines)
+
+
+def _last_seconds(before: JsonObject) -> float | None:
+    """An answer from the store takes no time, and says nothing about a build."""
+    last = before.get("lastSeconds")
+    if last is None and before.get("state") == "Ready" and not before.get("cached"):
+        last = before.get("seconds")
+    return float(last) if isinstance(last, int | float) else None
 
 
 def _target(observed: ObservedPipeline, plan: TargetPlan, builds: BuildGraph | None) -> TargetStatus:

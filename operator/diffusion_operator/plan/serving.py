@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from diffusion_contract.spec import Target
 from diffusion_operator import naming
 from diffusion_operator.analysis import Verdict
-from diffusion_operator.manifests import autoscaler, pdb, route, service
+from diffusion_operator.manifests import policies, route, service
 from diffusion_operator.manifests.deployment import ServingRevision, deployment
 from diffusion_operator.manifests.route import RouteTarget
 from diffusion_operator.manifests.service import TrafficSplit
@@ -244,11 +244,11 @@ def _policy_actions(observed: ObservedPipeline, target: Target, traffic: str | N
     """Disruption budget and autoscaler of a target; `traffic` is the revision with the traffic, if there is one."""
     if traffic is None:
         return
-    yield Apply(pdb.budget(observed.owner, target.name))
+    yield Apply(policies.disruption_budget(observed.owner, target.name))
     # While suspended nothing may start pods again.
     scaling = None if observed.spec.suspend else target.autoscaling
     for view in live_views(observed.policies, target.name):
-        if view.kind in AUTOSCALERS and (scaling is None or autoscaler.kind_of(scaling) != view.kind):
+        if view.kind in AUTOSCALERS and (scaling is None or policies.autoscaler_kind(scaling) != view.kind):
             yield remove(view)
     if scaling is not None:
-        yield Apply(autoscaler.autoscaler(observed.owner, target.name, traffic, scaling))
+        yield Apply(policies.autoscaler(observed.owner, target.name, traffic, scaling))

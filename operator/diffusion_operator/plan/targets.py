@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from diffusion_contract.spec import DiffusionPipelineSpec, Target, apply_variant
 from diffusion_operator import naming
 from diffusion_operator.conditions import Reason
-from diffusion_operator.manifests.deployment import ServingRequest, ServingRevision, serving_revision
+from diffusion_operator.manifests.deployment import RevisionSpec, ServingRevision, serving_revision
 from diffusion_operator.plan import canary_analysis
-from diffusion_operator.plan.builds import BuildGraph
+from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.context import PlanContext, TargetContext
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name, live_views
 from diffusion_operator.rollout import RevisionState, RolloutState
@@ -76,7 +76,7 @@ def _built_revision(
     if assemble is None:
         return None
     owner = context.observed.owner
-    request = ServingRequest(
+    request = RevisionSpec(
         target=target,
         serving=spec.serving,
         repository=assemble.digest,

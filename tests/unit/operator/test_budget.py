@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from diffusion_operator import naming
-from diffusion_operator.plan.budget import admitted
+from diffusion_operator.plan.build_steps import admissible_jobs
 from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.job import JobView
@@ -47,20 +47,20 @@ def names(jobs: list[JobView]) -> list[str]:
 
 def test_the_one_that_waits_longest_comes_first() -> None:
     jobs = [job("late", "p", 3, waits=True), job("early", "p", 1, waits=True), job("middle", "p", 2, waits=True)]
-    assert names(admitted(jobs, 2)) == ["early", "middle"]
+    assert names(admissible_jobs(jobs, 2)) == ["early", "middle"]
 
 
 def test_a_large_pipeline_does_not_keep_a_small_one_waiting() -> None:
     large = [job(f"large-{number}", "large", 1, waits=True) for number in range(5)]
-    assert names(admitted([*large, job("small", "small", 9, waits=True)], 2)) == ["large-0", "small"]
+    assert names(admissible_jobs([*large, job("small", "small", 9, waits=True)], 2)) == ["large-0", "small"]
     running = job("large-r", "large", 0, waits=False)
-    assert names(admitted([running, *large, job("small", "small", 9, waits=True)], 2)) == ["small"]
+    assert names(admissible_jobs([running, *large, job("small", "small", 9, waits=True)], 2)) == ["small"]
 
 
 def test_what_runs_takes_a_place_and_what_ended_does_not() -> None:
     waiting = [job("next", "p", 5, waits=True)]
-    assert admitted([job("runs", "p", 1, waits=False), *waiting], 1) == []
-    assert names(admitted([job("ended", "p", 1, waits=False, ended=True), *waiting], 1)) == ["next"]
+    assert admissible_jobs([job("runs", "p", 1, waits=False), *waiting], 1) == []
+    assert names(admissible_jobs([job("ended", "p", 1, waits=False, ended=True), *waiting], 1)) == ["next"]
 
 
 def prepared(*pipelines: str, limit: int) -> FakeCluster:

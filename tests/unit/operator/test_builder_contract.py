@@ -15,7 +15,7 @@ from diffusion_contract.spec import DiffusionPipelineSpec, Shapes
 from diffusion_operator import naming
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.job import job
-from diffusion_operator.plan.requests import Requests, Store
+from diffusion_operator.plan.build_jobs import BuildJobFactory, StoreClaim
 from diffusion_operator.settings import Settings
 from tests.support.operator.build_specs import HUB, SPECS
 from tests.support.operator.fake_cluster import FakeCluster
@@ -91,7 +91,7 @@ def test_the_builder_understands_a_comparison(scorer: dict[str, Any] | None) -> 
         "canary": naming.url("shapes-cpu-89abcdef", "studio"),
     }
     quality = {**QUALITY, **({"scorer": scorer} if scorer else {})}
-    request = Requests(spec, Store("claim", "uid"), SETTINGS).compare(urls, quality)
+    request = BuildJobFactory(spec, StoreClaim("claim", "uid"), SETTINGS).compare(urls, quality)
     pod = job(request, OWNER, SETTINGS)["spec"]["template"]["spec"]
     for container in [*pod.get("initContainers", []), *pod["containers"]]:
         if container["name"] == "scorer":
@@ -111,7 +111,7 @@ def test_a_scorer_sees_the_images_and_neither_store_nor_more() -> None:
         {"model": {"source": HUB}, "targets": [{"name": "cpu"}], "pipelines": [{"task": "generate", "steps": [4]}]}
     )
     urls = {"stable": "http://a.b.svc:8000", "canary": "http://c.b.svc:8000"}
-    requests = Requests(spec, Store("claim", "uid"), SETTINGS)
+    requests = BuildJobFactory(spec, StoreClaim("claim", "uid"), SETTINGS)
     pod = job(requests.compare(urls, {"scorer": {"image": "s:1"}}), OWNER, SETTINGS)["spec"]["template"]["spec"]
     drawing, scorer = pod["initContainers"]
     [build] = pod["containers"]

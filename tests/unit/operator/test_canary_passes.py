@@ -6,8 +6,8 @@ import pytest
 
 from diffusion_operator import naming
 from diffusion_operator.analysis import Window
+from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.garbage_collection import StoreUsers, live_digests
-from diffusion_operator.plan.requests import Store
 from diffusion_operator.views.serving import DeploymentView
 from tests.support.operator.canaries import (
     BAD,
@@ -131,7 +131,7 @@ def test_going_back_needs_no_build_and_the_repository_is_kept(cluster: FakeClust
     assert (stable(cluster), stable(cluster, "spare")) == second
     assert len(cluster.names("Job")) <= jobs
     retained = live_digests(
-        StoreUsers((), (), map(DeploymentView.parse, deployments(cluster))), Store("shapes-store", "uid")
+        StoreUsers((), (), map(DeploymentView.parse, deployments(cluster))), StoreClaim("shapes-store", "uid")
     )
     assert retained == {item["metadata"]["annotations"][naming.REPOSITORY] for item in deployments(cluster)}
     assert sorted(replicas(cluster)) == sorted((first[0], second[0]))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from diffusion_operator.api.status import BuildStatus
-from diffusion_operator.plan.estimate import with_estimate
+from diffusion_operator.plan.report import with_estimate
 from tests.support.operator.fake_cluster import FakeCluster
 from tests.support.operator.reconciling import reconcile, serve, settle
 

@@ -12,8 +12,8 @@ from diffusion_operator.analysis import Window
 from diffusion_operator.analysis.counters import StepCounters
 from diffusion_operator.analysis.window import Traffic
 from diffusion_operator.api import KIND
+from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.garbage_collection import StoreUsers, live_digests
-from diffusion_operator.plan.requests import Store
 from diffusion_operator.preview import preview
 from diffusion_operator.views.job import JobView
 from diffusion_operator.views.serving import DeploymentView
@@ -308,7 +308,7 @@ def test_what_variants_serve_stays_in_the_store(cluster: FakeCluster) -> None:
         map(JobView.parse, jobs),
         map(DeploymentView.parse, deployments),
     )
-    retained = live_digests(users, Store("shapes-store", uid))
+    retained = live_digests(users, StoreClaim("shapes-store", uid))
     assert repository in retained
     engines = [item["metadata"]["name"] for item in jobs if item["metadata"]["name"].startswith("compile-denoiser")]
     assert len(engines) == 2

@@ -14,11 +14,11 @@ from diffusion_contract.spec.autoscaling import Autoscaling, KedaOptions, Scalin
 from diffusion_contract.spec.rollout import GatewayRef, Traffic
 from diffusion_contract.spec.serving import RESERVED_VARIABLES
 from diffusion_operator import naming
-from diffusion_operator.manifests import autoscaler, deployment, pdb, pvc, route, service
-from diffusion_operator.manifests.common import Owner, Placement, placement
-from diffusion_operator.manifests.deployment import ServingRequest, serving_revision
+from diffusion_operator.manifests import deployment, policies, route, service
+from diffusion_operator.manifests.common import Owner, Placement, placement, store_claim
+from diffusion_operator.manifests.deployment import RevisionSpec, serving_revision
 from diffusion_operator.manifests.event import PendingEvent, event
-from diffusion_operator.manifests.job import JobRequest, Scorer, job, template_digest
+from diffusion_operator.manifests.job import BuildJobSpec, Scorer, job, template_digest
 from diffusion_operator.manifests.route import RouteTarget
 from diffusion_operator.manifests.service import TrafficSplit, VariantWeight
 from diffusion_operator.settings import FetchNetwork, PodUser, Settings
@@ -34,7 +34,7 @@ SETTINGS = Settings(
     hub_endpoint="http://hub",
 )
 
-FETCH = JobRequest(
+FETCH = BuildJobSpec(
     stage="fetch",
     component=None,
     sku=None,
@@ -46,7 +46,7 @@ FETCH = JobRequest(
     store_uid="66666666",
     token=SecretKey(name="hub", key="token"),
 )
-FETCH_CLAIM = JobRequest(
+FETCH_CLAIM = BuildJobSpec(
     stage="fetch",
     component=None,
     sku=None,
@@ -58,7 +58,7 @@ FETCH_CLAIM = JobRequest(
     store_uid="66666666",
     source_claim="models",
 )
-COMPILE = JobRequest(
+COMPILE = BuildJobSpec(
     stage="compile",
     component="text_encoder",
     sku="cpu",
@@ -70,7 +70,7 @@ COMPILE = JobRequest(
     store_uid="66666666",
     placement=Placement((("kind", "fast"),), (Toleration(key="gpu", operator="Exists"),)),
 )
-SERVE = ServingRequest(
+SERVE = RevisionSpec(
     target=Target(name="cpu", replicas=2, node_selector={"kind": "fast"}, tolerations=[Toleration(key="gpu")]),
     serving=Serving(env=[EnvVar(name="DIFFUSION_THREADS", value="2")]),
     repository="b" * 64,
@@ -95,7 +95,7 @@ GPU = Target(
     priority_class_name="serving",
     labels={"team": "drawing"},
 )
-COMPILE_GPU = JobRequest(
+COMPILE_GPU = BuildJobSpec(
     stage="compile",
     component="denoiser",
     sku="NVIDIA-L4",
@@ -108,7 +108,7 @@ COMPILE_GPU = JobRequest(
     placement=placement(GPU, 1, "builds"),
     labels=(("kueue.x-k8s.io/queue-name", "gpus"),),
 )
-COMPARE = JobRequest(
+COMPARE = BuildJobSpec(
     stage="compare",
     component=None,
     sku=None,
@@ -158,10 +158,10 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "route-grpc-mirrored": ROUTES[1],
     "route-http-experiment": EXPERIMENT[0],
     "route-grpc-experiment": EXPERIMENT[1],
-    "budget": pdb.budget(OWNER, "cpu"),
-    "autoscaler-hpa": autoscaler.autoscaler(OWNER, "cpu", "01234567", SCALED),
-    "autoscaler-keda": autoscaler.autoscaler(OWNER, "cpu", "01234567", TO_ZERO),
-    "claim": pvc.claim(Storage(size="20Gi"), OWNER),
+    "budget": policies.disruption_budget(OWNER, "cpu"),
+    "autoscaler-hpa": policies.autoscaler(OWNER, "cpu", "01234567", SCALED),
+    "autoscaler-keda": policies.autoscaler(OWNER, "cpu", "01234567", TO_ZERO),
+    "claim": store_claim(Storage(size="20Gi"), OWNER),
     "event": event(PendingEvent(warning=True, reason="PickleOnly", message="No."), OWNER, 3, "2026-01-01T00:00:00Z"),
 }
 PODS = {

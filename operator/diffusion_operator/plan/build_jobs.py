@@ -14,8 +14,8 @@ from diffusion_contract.spec import DiffusionPipelineSpec, Source
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Placement
-from diffusion_operator.manifests.job import SOURCE_PATH, JobRequest, Scorer
-from diffusion_operator.plan.steps import BuildStep
+from diffusion_operator.manifests.job import SOURCE_PATH, BuildJobSpec, Scorer
+from diffusion_operator.plan.build_steps import BuildStep
 from diffusion_operator.settings import Settings
 
 SMALL = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
@@ -24,7 +24,7 @@ FETCH = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory":
 
 
 @dataclass(frozen=True)
-class Store:
+class StoreClaim:
     """The claim that holds the artifacts; its UID tells one store from another with the same name."""
 
     claim: str
@@ -32,14 +32,14 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Requests:
+class BuildJobFactory:
     """Makes the Jobs of one spec."""
 
     spec: DiffusionPipelineSpec
-    store: Store
+    store: StoreClaim
     settings: Settings
 
-    def fetch(self, ref: SourceRef) -> JobRequest:
+    def fetch(self, ref: SourceRef) -> BuildJobSpec:
         """Bring one source, or a component of it, into the store."""
         hub, claim = ref.source.hugging_face, ref.source.persistent_volume_claim
         inputs, arguments = _place(ref.source)
@@ -60,7 +60,7 @@ class Requests:
             token=hub.token_secret_ref if hub is not None else None,
         )
 
-    def export(self, engine: EngineSpec, fetched: Mapping[str, BuildStep]) -> JobRequest:
+    def export(self, engine: EngineSpec, fetched: Mapping[str, BuildStep]) -> BuildJobSpec:
         """Export a component; keyed by what it is made from, so that another UNet leaves the text encoder alone."""
         component, precision = str(engine.component), str(engine.precision)
         inputs = {
@@ -75,7 +75,7 @@ class Requests:
             arguments = (*arguments, "--options", _json(options))
         return self._job(Stage.EXPORT, inputs, arguments, component=engine.name, resources=self.spec.engines.resources)
 
-    def compile(self, engine: EngineSpec, export: BuildStep, sku: str, placement: Placement) -> JobRequest:
+    def compile(self, engine: EngineSpec, export: BuildStep, sku: str, placement: Placement) -> BuildJobSpec:
         """Compile an exported component for one SKU, on a node of that SKU."""
         runtime = str(placement.runtime)
         shapes = self.spec.shapes.model_dump(mode="json", by_alias=True)
@@ -104,19 +104,19 @@ class Requests:
             placement=placement,
         )
 
-    def assemble(self, checkpoint: BuildStep, engines: Mapping[str, str], runtime: Runtime) -> JobRequest:
+    def assemble(self, checkpoint: BuildStep, engines: Mapping[str, str], runtime: Runtime) -> BuildJobSpec:
         """Make a Triton model repository of these engines."""
         document = assembly(self.spec, runtime, checkpoint.digest, engines)
         return self._job(Stage.ASSEMBLE, document.document(), ("--spec", document.text()), resources=SMALL)
 
-    def parity(self, repository: BuildStep) -> JobRequest:
+    def parity(self, repository: BuildStep) -> BuildJobSpec:
         """Compare images of the repository with those of diffusers; on a CPU, for every runtime."""
         arguments = ("--repository", repository.digest)
         return self._job(
             Stage.PARITY, {"repository": repository.digest}, arguments, resources=self.spec.engines.resources
         )
 
-    def compare(self, urls: Mapping[str, str], quality: JsonObject) -> JobRequest:
+    def compare(self, urls: Mapping[str, str], quality: JsonObject) -> BuildJobSpec:
         """Compare the images of two revisions.
 
         Args:
@@ -148,15 +148,15 @@ class Requests:
         stage: Stage,
         inputs: JsonObject,
         arguments: tuple[str, ...],
-        **more: Any,  # noqa: ANN401 - fields of JobRequest
-    ) -> JobRequest:
+        **more: Any,  # noqa: ANN401 - fields of BuildJobSpec
+    ) -> BuildJobSpec:
         engines = self.spec.engines
         defaults: JsonObject = {
             "component": None,
             "sku": None,
             "placement": Placement(priority_class=engines.priority_class_name),
         }
-        return JobRequest(
+        return BuildJobSpec(
             stage=str(stage),
             key=digests.build_key(stage, self.store.claim, inputs),
             arguments=arguments,

@@ -1,6 +1,7 @@
 """One build step: its request, its Job, and the next action."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
@@ -11,7 +12,7 @@ from diffusion_operator.api.status import BuildStatus, State
 from diffusion_operator.conditions import shortened
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner
-from diffusion_operator.manifests.job import JobRequest, job, template_digest
+from diffusion_operator.manifests.job import BuildJobSpec, job, template_digest
 from diffusion_operator.plan.actions import Action, AdmitJobs, DeleteJob, RecordResult, ReleaseJob, RestartJob, StartJob
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.settings import Settings
@@ -26,7 +27,7 @@ STATES: Mapping[str, State] = {"Queued": "Queued", "Succeeded": "Ready", "Runnin
 class BuildStep:
     """One stage for one component (and SKU), with what is known of its Job."""
 
-    request: JobRequest
+    request: BuildJobSpec
     job: JobView | None
 
     @property
@@ -81,7 +82,7 @@ def recently_created(job: JobView, now: datetime) -> bool:
     return now - parse_time(job.created_at) < REPLACE_GRACE
 
 
-def build_step(request: JobRequest, jobs: Mapping[str, JobView]) -> BuildStep:
+def build_step(request: BuildJobSpec, jobs: Mapping[str, JobView]) -> BuildStep:
     """The step, with its Job when there is one."""
     present = jobs.get(request.name)
     if present is not None and present.store_uid != request.store_uid:
@@ -157,6 +158,28 @@ def admissions(steps: Iterable[BuildStep], actions: Iterable[Action]) -> Iterato
             yield AdmitJobs(queue)
 
 
+def admissible_jobs(jobs: Sequence[JobView], limit: int) -> list[JobView]:
+    """Jobs that may start now.
+
+    The next place goes to the pipeline with the fewest running Jobs, among equals to the Job that waits longest:
+    a pipeline with many components does not keep a small one waiting, and no Job waits for ever.
+
+    Args:
+        jobs: all compile Jobs of one SKU, of all pipelines and namespaces.
+        limit: most that run at once.
+    """
+    unfinished = [job for job in jobs if not job.is_finished]
+    running = Counter(_pipeline(job) for job in unfinished if not job.suspended)
+    waiting = [job for job in unfinished if job.suspended and not job.terminating]
+    admissions: list[JobView] = []
+    while waiting and running.total() < limit:
+        job = min(waiting, key=lambda job: (running[_pipeline(job)], job.created_at, job.namespace, job.name))
+        waiting.remove(job)
+        running[_pipeline(job)] += 1
+        admissions.append(job)
+    return admissions
+
+
 def step_status(step: BuildStep | None) -> BuildStatus:
     """The step as the status shows it."""
     if step is None:
@@ -188,3 +211,7 @@ def _message(step: BuildStep, present: JobView) -> str | None:
     if present.failure is not None:
         return shortened(present.failure.message, MAX_MESSAGE)
     return shortened(present.problem.message, MAX_MESSAGE) if present.problem is not None else None
+
+
+def _pipeline(job: JobView) -> tuple[str, str]:
+    return job.namespace, job.creator

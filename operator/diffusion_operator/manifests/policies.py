@@ -1,4 +1,4 @@
-"""What changes the number of serving pods: a HorizontalPodAutoscaler, or a ScaledObject of KEDA."""
+"""What decides about the number of serving pods of a target: its autoscaler and its PodDisruptionBudget."""
 
 from diffusion_contract.enums import Component
 from diffusion_contract.spec.autoscaling import Autoscaling, KedaOptions
@@ -14,7 +14,7 @@ PODS_METRIC = "diffusion_pending_denoiser_requests"
 
 
 def autoscaler(owner: Owner, target: str, revision: str, scaling: Autoscaling) -> JsonObject:
-    """The object that scales the revision's Deployment.
+    """HorizontalPodAutoscaler, or ScaledObject of KEDA, that scales the revision's Deployment.
 
     The ensemble's own pending count stays near zero: what waits are the denoiser's steps. The mean of a minute
     counts, since between two batches the gauge of a server that never rests says 0: a quarter of the samples did.
@@ -28,9 +28,29 @@ def autoscaler(owner: Owner, target: str, revision: str, scaling: Autoscaling) -
     return _scaled_object(head, deployment, scaling, scaling.keda)
 
 
-def kind_of(scaling: Autoscaling) -> str:
+def autoscaler_kind(scaling: Autoscaling) -> str:
     """Kind of the object."""
     return "HorizontalPodAutoscaler" if scaling.keda is None else "ScaledObject"
+
+
+def disruption_budget(owner: Owner, target: str) -> JsonObject:
+    """PodDisruptionBudget over the pods of all revisions of the target: an emptied node takes one pod at a time.
+
+    One pod may always go: with a single replica anything stricter would keep its node from ever being emptied.
+    """
+    labels = naming.target_labels(owner.name, target)
+    selector = {naming.PIPELINE: owner.name, naming.TARGET: target, naming.ROLE: naming.SERVING}
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(naming.target_service(owner.name, target), owner, labels),
+        "spec": {
+            "maxUnavailable": 1,
+            # A pod that does not answer anyway must not keep its node.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": selector},
+        },
+    }
 
 
 def _horizontal(head: JsonObject, deployment: str, scaling: Autoscaling, limits: JsonObject) -> JsonObject:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from diffusion_contract.engines import CHECKPOINT, EngineSpec, engines, sources
 from diffusion_contract.spec import DiffusionPipelineSpec, Target, apply_variant
 from diffusion_operator.manifests.common import Placement, placement
-from diffusion_operator.plan.requests import Requests, Store
-from diffusion_operator.plan.steps import BuildStep, build_step
+from diffusion_operator.plan.build_jobs import BuildJobFactory, StoreClaim
+from diffusion_operator.plan.build_steps import BuildStep, build_step
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.job import JobView
 
@@ -100,7 +100,7 @@ class BuildGraph:
 
 
 def build_graph(
-    spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Mapping[str, JobView]
+    spec: DiffusionPipelineSpec, store: StoreClaim, settings: Settings, jobs: Mapping[str, JobView]
 ) -> BuildGraph:
     """The steps, as far as the results of earlier ones name them; also those of the variants."""
     experiment = spec.rollout.experiment if spec.rollout is not None else None
@@ -116,8 +116,10 @@ def names(specs: Iterable[EngineSpec]) -> tuple[str, ...]:
     return tuple(engine.name for engine in specs)
 
 
-def _graph(spec: DiffusionPipelineSpec, store: Store, settings: Settings, jobs: Mapping[str, JobView]) -> BuildGraph:
-    requests = Requests(spec, store, settings)
+def _graph(
+    spec: DiffusionPipelineSpec, store: StoreClaim, settings: Settings, jobs: Mapping[str, JobView]
+) -> BuildGraph:
+    requests = BuildJobFactory(spec, store, settings)
     specs = engines(spec)
     places = _placements(spec.targets, spec.engines.priority_class_name)
     fetches = {ref.name: build_step(requests.fetch(ref), jobs) for ref in sources(spec.model)}
