@@ -118,7 +118,7 @@ async def first_jobs(cluster: KubeClient, fleet: Fleet) -> list[float]:
     seconds = []
     for number in range(min(CHANGES, fleet.pipelines)):
         target = fleet.reference(number)
-        selector = f"{naming.membership(target.name)},{naming.STAGE}=fetch"
+        selector = f"{naming.needed_by_label(target.name)},{naming.STAGE}=fetch"
         before = await _names(cluster, target, selector)
         source = {"huggingFace": {"revision": revision(1000 + number)}}
         began = time.monotonic()

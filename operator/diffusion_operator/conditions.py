@@ -90,7 +90,7 @@ class ConditionUpdate:
     event_message: str = ""
 
 
-PROGRESS = frozenset(
+PROGRESS_REASONS = frozenset(
     {
         Reason.WAITING_FOR_STORAGE,
         Reason.FETCHING,
@@ -114,10 +114,10 @@ PROGRESS = frozenset(
 
 def needs_action(update: ConditionUpdate) -> bool:
     """True when a person has to do something."""
-    return not update.ok and update.reason not in PROGRESS
+    return not update.ok and update.reason not in PROGRESS_REASONS
 
 
-def ready(updates: Iterable[ConditionUpdate]) -> ConditionUpdate:
+def ready_condition(updates: Iterable[ConditionUpdate]) -> ConditionUpdate:
     """`Ready` sums up the others: trouble first, otherwise the first that is not yet true."""
     failing = [update for update in updates if not update.ok]
     if not failing:
@@ -131,32 +131,32 @@ def ready(updates: Iterable[ConditionUpdate]) -> ConditionUpdate:
 
 
 def merge(
-    updates: Iterable[ConditionUpdate], before: Mapping[str, Condition], generation: int, now: str
+    updates: Iterable[ConditionUpdate], previous: Mapping[str, Condition], generation: int, now: str
 ) -> list[Condition]:
     """Conditions for the status; the transition time moves only when the status value does.
 
     Args:
         updates: of this pass.
-        before: conditions of the present status, by type.
+        previous: conditions of the present status, by type.
         generation: of the spec that the updates describe.
         now: RFC 3339 time.
     """
-    return [_merged(update, before.get(update.type), generation, now) for update in updates]
+    return [_condition(update, previous.get(update.type), generation, now) for update in updates]
 
 
-def _merged(update: ConditionUpdate, before: Condition | None, generation: int, now: str) -> Condition:
+def _condition(update: ConditionUpdate, previous: Condition | None, generation: int, now: str) -> Condition:
     status: Literal["True", "False"] = "True" if update.ok else "False"
-    since = before.last_transition_time if before is not None and before.status == status else now
+    since = previous.last_transition_time if previous is not None and previous.status == status else now
     return Condition(
         type=update.type,
         status=status,
         reason=update.reason,
-        message=shortened(update.message, MAX_MESSAGE),
+        message=truncated(update.message, MAX_MESSAGE),
         observed_generation=generation,
         last_transition_time=since,
     )
 
 
-def shortened(text: str, limit: int) -> str:
+def truncated(text: str, limit: int) -> str:
     """The text, cut with an ellipsis when it is longer than the limit."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

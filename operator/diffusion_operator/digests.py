@@ -8,11 +8,11 @@ BUILD_FORMAT = 2
 """Part of every Job's name. Raise it when the meaning of a stage's arguments changes; a new builder image
 alone never renames a Job, since a finished Job proves an artifact that stays valid."""
 
-SHORT_KEY = 12
-SHORT_REVISION = 8
+KEY_LENGTH = 12
+REVISION_LENGTH = 8
 
 
-def of(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def json_digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
     """SHA-256 of the value as canonical JSON, 64 hex digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -26,9 +26,9 @@ def build_key(stage: str, store: str, inputs: dict[str, Any]) -> str:
         store: name of the claim that holds the store; a result says nothing about another store.
         inputs: all that decides the result.
     """
-    return of({"format": BUILD_FORMAT, "stage": stage, "store": store, "inputs": inputs})[:SHORT_KEY]
+    return json_digest({"format": BUILD_FORMAT, "stage": stage, "store": store, "inputs": inputs})[:KEY_LENGTH]
 
 
-def revision(template: dict[str, Any]) -> str:
+def revision_digest(template: dict[str, Any]) -> str:
     """Revision of a pod template, 8 hex digits: all that one target serves, without the number of pods."""
-    return of(template)[:SHORT_REVISION]
+    return json_digest(template)[:REVISION_LENGTH]

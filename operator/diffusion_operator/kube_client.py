@@ -21,7 +21,7 @@ from diffusion_operator.matching import contains
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 30
-PAGE = 500
+PAGE_SIZE = 500
 APPLY = "application/apply-patch+yaml"
 STRATEGIC = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
@@ -130,7 +130,7 @@ class KubeClient:
     async def select(self, target: Reference, selector: str, fields: str = "") -> list[JsonObject]:
         """All objects of the kind and namespace with these labels, and these values of fields."""
         items: list[JsonObject] = []
-        query = [("labelSelector", selector), ("fieldSelector", fields), ("limit", str(PAGE))]
+        query = [("labelSelector", selector), ("fieldSelector", fields), ("limit", str(PAGE_SIZE))]
         page: JsonObject = {"metadata": {"continue": ""}}
         while page is not None:
             page = await self._request("GET", target.path(), query=query, missing_ok=target.kind in OPTIONAL) or {}
@@ -156,7 +156,7 @@ class KubeClient:
             NameConflictError: the object exists and another owner controls it.
             RejectedError: the API server does not accept the object.
         """
-        target, digest = reference(body), digests.of(body)[: digests.SHORT_KEY]
+        target, digest = reference(body), digests.json_digest(body)[: digests.KEY_LENGTH]
         if observed is None:
             observed = await self.get(target)
             _check_owner(body, observed)

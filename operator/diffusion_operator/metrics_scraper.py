@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 import httpx
 
 from diffusion_contract.limits import METRICS_PORT
-from diffusion_operator.analysis import Counters, ScrapeTarget, Track, Window, read, summarize
+from diffusion_operator.analysis import Counters, PodHistory, ScrapeTarget, Window, parse_counters, summarize
 
 TIMEOUT_SECONDS = 5.0
 MAX_BYTES = 4 << 20
-AT_ONCE = 32
+CONCURRENCY = 32
 
 Key = tuple[str, str]
 
@@ -21,7 +21,7 @@ class _WindowState:
     """Counters of one revision since its step began."""
 
     step: str
-    tracks: Mapping[str, Track] = field(default_factory=dict)
+    tracks: Mapping[str, PodHistory] = field(default_factory=dict)
 
 
 class MetricsScraper:
@@ -38,7 +38,7 @@ class MetricsScraper:
         self._port = port
         self._transport = transport
         self._windows: dict[str, dict[Key, _WindowState]] = {}
-        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._limit = asyncio.Semaphore(CONCURRENCY)
 
     async def windows(self, pipeline: str, scrape_targets: Iterable[ScrapeTarget]) -> Mapping[Key, Window]:
         """Requests of each revision since its step began; empty windows after the first reading.
@@ -55,7 +55,7 @@ class MetricsScraper:
             readings = await asyncio.gather(*(self._read_all(client, item) for item in targets))
         before = self._windows.get(pipeline, {})
         pairs = list(zip(targets, readings, strict=True))
-        now = {target.key: _advanced(before.get(target.key), target, reading) for target, reading in pairs}
+        now = {target.key: _advance_window(before.get(target.key), target, reading) for target, reading in pairs}
         self._windows[pipeline] = now
         return {target.key: _window(now[target.key], target, reading) for target, reading in pairs}
 
@@ -73,7 +73,7 @@ class MetricsScraper:
         try:
             async with self._limit, asyncio.timeout(TIMEOUT_SECONDS):
                 text = await _text(client, f"http://{host}:{self._port}/metrics")
-            return read(text)
+            return parse_counters(text)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
             return None
 
@@ -90,14 +90,14 @@ async def _text(client: httpx.AsyncClient, url: str) -> str:
     return body.decode()
 
 
-def _advanced(before: _WindowState | None, item: ScrapeTarget, reading: Mapping[str, Counters]) -> _WindowState:
+def _advance_window(before: _WindowState | None, item: ScrapeTarget, reading: Mapping[str, Counters]) -> _WindowState:
     """A pod that is new begins with its first reading; one that is gone keeps what it has done."""
     tracks = dict(before.tracks) if before is not None and before.step == item.step else {}
     for uid, counters in reading.items():
-        tracks[uid] = tracks[uid].advance(counters) if uid in tracks else Track(counters)
+        tracks[uid] = tracks[uid].advance(counters) if uid in tracks else PodHistory(counters)
     return _WindowState(item.step, tracks)
 
 
 def _window(memory: _WindowState, item: ScrapeTarget, reading: Mapping[str, Counters]) -> Window:
     total = summarize(track.total for track in memory.tracks.values())
-    return replace(total, pods=len(reading), silent=len(item.pods) - len(reading))
+    return replace(total, pods=len(reading), unreachable_pods=len(item.pods) - len(reading))

@@ -28,7 +28,7 @@ REPOSITORY = f"{GROUP}/repository"
 STABLE = f"{GROUP}/stable"
 CANARY = f"{GROUP}/canary"
 ROLLOUT = f"{GROUP}/rollout"
-PEERS = f"{GROUP}/peers"
+SIBLINGS = f"{GROUP}/siblings"
 VARIANT = f"{GROUP}/variant"
 PROMOTE = f"{GROUP}/promote"
 ABORT = f"{GROUP}/abort"
@@ -55,42 +55,42 @@ def target_labels(pipeline: str, target: str) -> dict[str, str]:
     return common_labels(pipeline, SERVING) | {TARGET: target}
 
 
-def membership(pipeline: str) -> str:
+def needed_by_label(pipeline: str) -> str:
     """Label key that says: this shared object is needed by this pipeline too."""
     return f"needed-by.{GROUP}/{pipeline}"
 
 
-def is_membership(label: str) -> bool:
-    """True for label keys that `membership` makes."""
+def is_needed_by_label(label: str) -> bool:
+    """True for label keys that `needed_by_label` makes."""
     return label.startswith(f"needed-by.{GROUP}/")
 
 
-def job(stage: str, component: str | None, key: str) -> str:
+def job_name(stage: str, component: str | None, key: str) -> str:
     """Name of a build Job: `<stage>-<component>-<key>`."""
     parts = [stage, *([component.replace("_", "-")] if component else []), key]
     return "-".join(parts)
 
 
-def claim(pipeline: str) -> str:
+def claim_name(pipeline: str) -> str:
     """Name of the claim that is created with a pipeline."""
     return f"{pipeline}-store"
 
 
-def target_service(pipeline: str, target: str) -> str:
+def target_service_name(pipeline: str, target: str) -> str:
     """Name of the Service with the stable revision of one target."""
     return f"{pipeline}-{target}"
 
 
-def revision(pipeline: str, target: str, revision_id: str) -> str:
+def revision_name(pipeline: str, target: str, revision_id: str) -> str:
     """Name of a revision's Deployment and Service."""
     return f"{pipeline}-{target}-{revision_id}"
 
 
-def host(address: str) -> str:
-    """Name of the Service in an address that `url` has made."""
+def service_of_url(address: str) -> str:
+    """Name of the Service in an address that `service_url` has made."""
     return address.split("//", 1)[-1].split(".", 1)[0].split(":", 1)[0]
 
 
-def url(service: str, namespace: str) -> str:
+def service_url(service: str, namespace: str) -> str:
     """HTTP address of a Service inside the cluster."""
     return f"http://{service}.{namespace}.svc:{HTTP_PORT}"

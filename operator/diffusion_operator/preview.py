@@ -166,7 +166,7 @@ def _simulate_builds(
 
 
 def _assumed_job(request: BuildJobSpec) -> JobView:
-    digest = digests.of(request.name)
+    digest = digests.json_digest(request.name)
     record = json.dumps({"digest": digest, "content": digest})
     annotations = {naming.STORE_UID: request.store_uid, naming.RESULT: record}
     head = {"name": request.name, "labels": {naming.STAGE: request.stage}, "annotations": annotations}

@@ -19,7 +19,7 @@ from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.kube_client import KubeClient, NameConflictError, Reference, RejectedError
 from diffusion_operator.manifests import route
 from diffusion_operator.manifests.common import Owner
-from diffusion_operator.manifests.event import event
+from diffusion_operator.manifests.event import event_manifest
 from diffusion_operator.metrics import Metrics, Readiness
 from diffusion_operator.metrics_scraper import MetricsScraper
 from diffusion_operator.plan import actions
@@ -36,7 +36,7 @@ from diffusion_operator.views.pod import JOB_NAME, PodView
 from diffusion_operator.views.serving import DeploymentView, RouteView, ServiceView
 from diffusion_operator.views.storage import ClaimView, PipelineView
 
-POLICIES = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject")
+POLICY_KINDS = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject")
 log = logging.getLogger(__name__)
 
 
@@ -91,7 +91,7 @@ class Reconciler:
         else:
             observed = await self._observe(owner, resource, spec)
             plan, jobs = await self._plan_and_act(observed), observed.jobs
-        await self._report(owner, resource, plan)
+        await self._write_status(owner, resource, plan)
         states = [(f"{key.namespace}/{job.name}", job.stage, job.phase) for job in jobs]
         suspended = resource.get("spec", {}).get("suspend") is True
         self._metrics.record_pipeline(str(key), ready=Readiness(*plan.ready, suspended=suspended), jobs=states)
@@ -136,7 +136,7 @@ class Reconciler:
     async def _observe(self, owner: Owner, resource: JsonObject, spec: DiffusionPipelineSpec) -> ObservedPipeline:
         namespace = owner.namespace
         owned = f"{naming.MANAGED_SELECTOR},{naming.PIPELINE}={owner.name}"
-        member = f"{naming.MANAGED_SELECTOR},{naming.membership(owner.name)}"
+        member = f"{naming.MANAGED_SELECTOR},{naming.needed_by_label(owner.name)}"
         serving = f"{owned},{naming.ROLE}={naming.SERVING}"
         jobs, deployments, services, pods, claims, (policies, routes) = await asyncio.gather(
             self._client.select(Reference("Job", namespace), member),
@@ -145,7 +145,7 @@ class Reconciler:
             self._client.select(Reference("Pod", namespace), serving),
             self._claims(owner, spec),
             asyncio.gather(
-                self._owned(POLICIES, owner, owned, parse_object),
+                self._owned(POLICY_KINDS, owner, owned, parse_object),
                 self._owned(route.KINDS, owner, owned, RouteView.parse),
             ),
         )
@@ -304,17 +304,17 @@ class Reconciler:
         if await self._client.create(body):
             log.info("started Job %s", name)
             return
-        labels = {key: value for key, value in body["metadata"]["labels"].items() if naming.is_membership(key)}
+        labels = {key: value for key, value in body["metadata"]["labels"].items() if naming.is_needed_by_label(key)}
         head = {"ownerReferences": body["metadata"]["ownerReferences"], "labels": labels}
         await self._client.patch(kube_client.reference(body), {"metadata": head})
         log.info("sharing Job %s", name)
 
-    async def _report(self, owner: Owner, resource: JsonObject, plan: Plan) -> None:
+    async def _write_status(self, owner: Owner, resource: JsonObject, plan: Plan) -> None:
         """Events first: their names make them safe to send twice; a written status prevents a second report."""
         now = rfc3339(datetime.now(UTC))
         for pending in plan.events:
             try:
-                await self._client.create(event(pending, owner, resource["metadata"]["generation"], now))
+                await self._client.create(event_manifest(pending, owner, resource["metadata"]["generation"], now))
             except RejectedError as error:
                 # A namespace that is being deleted takes no Events; the status is still written.
                 log.warning("%s: Event rejected: %s", owner.name, error)

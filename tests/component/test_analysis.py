@@ -37,7 +37,7 @@ def window(server: Server, work: Callable[[], object]) -> Window:
     async def read() -> Window:
         return (await scraper.windows("a/b", [target]))[target.key]
 
-    assert asyncio.run(read()).silent == 0
+    assert asyncio.run(read()).unreachable_pods == 0
     work()
     return asyncio.run(read())
 

@@ -83,7 +83,7 @@ class Door:
 
 def server(revision: str, image: str) -> list[Object]:
     """A Triton without models, whose metadata carry its revision, with the Service of a revision."""
-    name = naming.revision("shapes", "cpu", revision)
+    name = naming.revision_name("shapes", "cpu", revision)
     labels = {"app": name}
     container = {
         "name": "triton",
@@ -109,7 +109,7 @@ def door(shared_namespace: Kube, images: dict[str, str], tmp_path_factory: pytes
     kube.apply(*server(STABLE, images["triton"]), *server(CANARY, images["triton"]))
     with envoy_gateway(kube, tmp_path_factory.mktemp("gateway"), port):
         for revision in (STABLE, CANARY):
-            name = naming.revision("shapes", "cpu", revision)
+            name = naming.revision_name("shapes", "cpu", revision)
             kube.run("rollout", "status", f"deployment/{name}", "--timeout=120s")
         door = Door(kube, f"127.0.0.1:{port}")
         door.split(10)
@@ -150,7 +150,7 @@ def test_the_canary_gets_copies_while_stable_answers(door: Door) -> None:
     door.split(0, mirrorPercent=100)
 
     def copies() -> int:
-        name = naming.revision("shapes", "cpu", CANARY)
+        name = naming.revision_name("shapes", "cpu", CANARY)
         return door.kube.run("logs", f"deployment/{name}", "--tail=-1").count('HTTP request: 0 /v2"')
 
     before = copies()

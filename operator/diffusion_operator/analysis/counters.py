@@ -67,7 +67,7 @@ class Counters:
     steps: StepCounters = field(default_factory=StepCounters)
 
 
-def read(text: str) -> Counters:
+def parse_counters(text: str) -> Counters:
     """What Triton's metrics say; versions of a model are summed.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from diffusion_contract.spec.rollout import Analysis
 from diffusion_operator.analysis.chance import chance_of_failures
 from diffusion_operator.analysis.verdict import ERROR_RATIO, INCONCLUSIVE, LATENCY, PASSED, Outcome, Verdict
-from diffusion_operator.analysis.window import Traffic, Window
+from diffusion_operator.analysis.window import EnsembleStats, Window
 
 # A difference that chance makes this rarely is none of chance.
 _RARE = 0.05
@@ -40,7 +40,7 @@ def evaluate(limits: Analysis, stable: Window, canary: Window) -> Verdict:
     shortage = _shortage(limits, stable, canary)
     if shortage:
         return Verdict("Inconclusive", INCONCLUSIVE, shortage, counts)
-    aspects = [_errors(limits, stable, canary), _latency(limits, stable, canary), _step(limits, stable, canary)]
+    aspects = [aspect(limits, stable, canary) for aspect in (_error_aspect, _latency_aspect, _step_aspect)]
     numbers = {name: round(value, 6) for aspect in aspects for name, value in aspect.numbers.items()}
     for outcome in ("Fail", "Inconclusive"):
         for aspect in aspects:
@@ -54,13 +54,14 @@ def _shortage(limits: Analysis, stable: Window, canary: Window) -> str:
     """What is missing for a verdict; empty when there is enough."""
     for name, window in (("canary", canary), ("stable revision", stable)):
         if window.requests < limits.min_requests:
-            silent = f" {window.silent} of its pods did not report their metrics." if window.silent else ""
-            return f"The {name} had {window.requests:.0f} of {limits.min_requests} requests that are needed.{silent}"
+            unreachable = window.unreachable_pods
+            details = f" {unreachable} of its pods did not report their metrics." if unreachable else ""
+            return f"The {name} had {window.requests:.0f} of {limits.min_requests} requests that are needed.{details}"
     return ""
 
 
-def _errors(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
-    expected = _expected(stable, canary)
+def _error_aspect(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
+    expected = _expected_failures(stable, canary)
     canary_ratio, stable_ratio = canary.failures / canary.requests, expected / canary.requests
     numbers = {"canaryErrorRatio": canary_ratio, "stableErrorRatio": stable_ratio}
     message = (
@@ -78,14 +79,14 @@ def _errors(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
     return _Aspect("Inconclusive", INCONCLUSIVE, f"{message}; so few may be chance.", numbers)
 
 
-def _expected(stable: Window, canary: Window) -> float:
+def _expected_failures(stable: Window, canary: Window) -> float:
     """Failures that the stable revision would have had with the canary's requests."""
     overall = stable.failures / stable.requests
     shares = {name: item.failed / item.requests for name, item in stable.ensembles.items() if item.requests}
     return sum(item.requests * shares.get(name, overall) for name, item in canary.ensembles.items())
 
 
-def _latency(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
+def _latency_aspect(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
     shared = [name for name in canary.ensembles if name in stable.ensembles]
     pairs = [(stable.ensembles[name], canary.ensembles[name]) for name in shared]
     pairs = [(old, new) for old, new in pairs if old.succeeded and new.succeeded]
@@ -111,7 +112,9 @@ def _latency(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
     return _Aspect("Fail", LATENCY, f"{message}.", numbers)
 
 
-def _ratio(pairs: list[tuple[Traffic, Traffic]], of: Callable[[Traffic], float | None]) -> float | None:
+def _ratio(
+    pairs: list[tuple[EnsembleStats, EnsembleStats]], of: Callable[[EnsembleStats], float | None]
+) -> float | None:
     """Geometric mean over ensembles, each weighed by how well it is known; None where nothing is known."""
     total = weight = 0.0
     for old, new in pairs:
@@ -122,7 +125,7 @@ def _ratio(pairs: list[tuple[Traffic, Traffic]], of: Callable[[Traffic], float |
     return math.exp(total / weight) if weight else None
 
 
-def _mean(item: Traffic) -> float | None:
+def _mean(item: EnsembleStats) -> float | None:
     return item.seconds / item.succeeded if item.succeeded else None
 
 
@@ -142,7 +145,7 @@ def _p95_text(numbers: dict[str, float]) -> str:
     return ", ".join(texts) or "means, since the servers report no quantiles"
 
 
-def _step(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
+def _step_aspect(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
     """Denoiser steps. A call takes longer, and an image's part of it less long, the more images share it.
 
     Sides with different load have different batches: the smaller of both ratios is one that batches cannot explain.

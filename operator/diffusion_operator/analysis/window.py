@@ -8,7 +8,7 @@ from diffusion_operator.analysis.counters import Counters, EnsembleCounters, Ste
 
 
 @dataclass(frozen=True)
-class Traffic:
+class EnsembleStats:
     """One ensemble's requests within the window.
 
     Attributes:
@@ -30,13 +30,13 @@ class Traffic:
         """All of them."""
         return self.succeeded + self.failed
 
-    def __add__(self, other: Self) -> "Traffic":
-        return Traffic(
+    def __add__(self, other: Self) -> "EnsembleStats":
+        return EnsembleStats(
             self.succeeded + other.succeeded,
             self.failed + other.failed,
             self.seconds + other.seconds,
-            _weighed(self.p50, self.succeeded, other.p50, other.succeeded),
-            _weighed(self.p95, self.succeeded, other.p95, other.succeeded),
+            _weighted_mean(self.p50, self.succeeded, other.p50, other.succeeded),
+            _weighted_mean(self.p95, self.succeeded, other.p95, other.succeeded),
         )
 
 
@@ -48,13 +48,13 @@ class Window:
         ensembles: by name; only those that were asked.
         steps: what the denoiser did.
         pods: that were read.
-        silent: pods that should have been read and did not answer at the last reading.
+        unreachable_pods: pods that should have been read and did not answer at the last reading.
     """
 
-    ensembles: Mapping[str, Traffic] = field(default_factory=dict)
+    ensembles: Mapping[str, EnsembleStats] = field(default_factory=dict)
     steps: StepCounters = field(default_factory=StepCounters)
     pods: int = 0
-    silent: int = 0
+    unreachable_pods: int = 0
 
     @property
     def requests(self) -> float:
@@ -67,9 +67,9 @@ class Window:
         return sum(item.failed for item in self.ensembles.values())
 
     @property
-    def total(self) -> Traffic:
+    def total(self) -> EnsembleStats:
         """All ensembles as one."""
-        return sum(self.ensembles.values(), Traffic())
+        return sum(self.ensembles.values(), EnsembleStats())
 
     @property
     def step_seconds(self) -> float | None:
@@ -103,31 +103,31 @@ class ScrapeTarget:
 
 
 @dataclass(frozen=True)
-class Track:
+class PodHistory:
     """One pod: its last counters, and what it has done since the first ones."""
 
-    last: Counters
+    last_counters: Counters
     total: Window = field(default_factory=Window)
 
-    def advance(self, now: Counters) -> "Track":
+    def advance(self, now: Counters) -> "PodHistory":
         """With a newer reading. Counters that fell are those of a server that restarted: all of them are new."""
-        before = Counters() if _restarted(self.last, now) else self.last
-        return Track(now, summarize([self.total, _difference(before, now)]))
+        before = Counters() if _restarted(self.last_counters, now) else self.last_counters
+        return PodHistory(now, summarize([self.total, _difference(before, now)]))
 
 
 def summarize(windows: Iterable[Window]) -> Window:
     """The sum of several pods, or of several stretches of time."""
-    ensembles: dict[str, Traffic] = {}
-    steps, pods, silent = StepCounters(), 0, 0
+    ensembles: dict[str, EnsembleStats] = {}
+    steps, pods, unreachable_pods = StepCounters(), 0, 0
     for window in windows:
         for name, traffic in window.ensembles.items():
-            ensembles[name] = ensembles.get(name, Traffic()) + traffic
+            ensembles[name] = ensembles.get(name, EnsembleStats()) + traffic
         steps = _added(steps, window.steps)
-        pods, silent = pods + window.pods, silent + window.silent
-    return Window(ensembles, steps, pods, silent)
+        pods, unreachable_pods = pods + window.pods, unreachable_pods + window.unreachable_pods
+    return Window(ensembles, steps, pods, unreachable_pods)
 
 
-def _weighed(first: float | None, weight: float, second: float | None, other: float) -> float | None:
+def _weighted_mean(first: float | None, weight: float, second: float | None, other: float) -> float | None:
     """Mean of what is known. A quantile of a sum is not known from quantiles; between readings it hardly moves."""
     if first is None or weight == 0:
         return second if other > 0 else first
@@ -139,31 +139,31 @@ def _weighed(first: float | None, weight: float, second: float | None, other: fl
 def _restarted(before: Counters, now: Counters) -> bool:
     if now.steps.requests < before.steps.requests or now.steps.seconds < before.steps.seconds:
         return True
-    return any(_fell(old, now.ensembles.get(name)) for name, old in before.ensembles.items())
+    return any(_is_reset(old, now.ensembles.get(name)) for name, old in before.ensembles.items())
 
 
-def _fell(old: EnsembleCounters, new: EnsembleCounters | None) -> bool:
-    found = new or EnsembleCounters()
-    return found.succeeded < old.succeeded or found.failed < old.failed or found.seconds < old.seconds
+def _is_reset(old: EnsembleCounters, new: EnsembleCounters | None) -> bool:
+    new_stats = new or EnsembleCounters()
+    return new_stats.succeeded < old.succeeded or new_stats.failed < old.failed or new_stats.seconds < old.seconds
 
 
 def _difference(before: Counters, now: Counters) -> Window:
     none = EnsembleCounters()
-    found = {name: _traffic(before.ensembles.get(name, none), new) for name, new in now.ensembles.items()}
+    differences = {name: _traffic(before.ensembles.get(name, none), new) for name, new in now.ensembles.items()}
     steps = StepCounters(
         now.steps.requests - before.steps.requests,
         now.steps.seconds - before.steps.seconds,
         max(0.0, now.steps.samples - before.steps.samples),
         max(0.0, now.steps.calls - before.steps.calls),
     )
-    return Window({name: traffic for name, traffic in found.items() if traffic.requests}, steps)
+    return Window({name: traffic for name, traffic in differences.items() if traffic.requests}, steps)
 
 
-def _traffic(old: EnsembleCounters, new: EnsembleCounters) -> Traffic:
+def _traffic(old: EnsembleCounters, new: EnsembleCounters) -> EnsembleStats:
     succeeded = new.succeeded - old.succeeded
     # Quantiles of a stretch of time without requests are those of an earlier one.
     p50, p95 = (new.p50, new.p95) if succeeded else (None, None)
-    return Traffic(succeeded, new.failed - old.failed, new.seconds - old.seconds, p50, p95)
+    return EnsembleStats(succeeded, new.failed - old.failed, new.seconds - old.seconds, p50, p95)
 
 
 def _added(first: StepCounters, second: StepCounters) -> StepCounters:

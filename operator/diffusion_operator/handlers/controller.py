@@ -18,7 +18,7 @@ from diffusion_operator.metrics import Metrics
 from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 
-CHILDREN = (
+WATCHED_KINDS = (
     ("batch", "v1", "jobs"),
     ("apps", "v1", "deployments"),
     ("", "v1", "services"),
@@ -49,7 +49,7 @@ class Controller:
         kopf.on.startup(registry=registry)(self._start)
         kopf.on.cleanup(registry=registry)(self._stop)
         kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._pipeline_event)
-        for group, version, plural in CHILDREN:
+        for group, version, plural in WATCHED_KINDS:
             kopf.on.event(group, version, plural, registry=registry)(self._child_event)
         return registry
 
@@ -151,6 +151,6 @@ def kopf_settings() -> kopf.OperatorSettings:
     # By default kopf reads a whole listing at once, and keeps every object until none came for so long.
     settings.watching.chunk_size = LISTING_CHUNK
     settings.queueing.idle_timeout = IDLE_SECONDS
-    for group, version, plural in CHILDREN:
+    for group, version, plural in WATCHED_KINDS:
         settings.watching.label_selectors[group, version, plural] = naming.MANAGED_SELECTOR
     return settings

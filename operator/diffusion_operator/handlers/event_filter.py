@@ -47,6 +47,6 @@ def fingerprint(body: Mapping[str, Any]) -> str:
         requests = [annotations.get(naming.PROMOTE), annotations.get(naming.ABORT)]
         parts: list[Any] = [head.get("generation"), head.get("deletionTimestamp"), has_status, requests]
     else:
-        labels = {key: value for key, value in head.get("labels", {}).items() if not naming.is_membership(key)}
+        labels = {key: value for key, value in head.get("labels", {}).items() if not naming.is_needed_by_label(key)}
         parts = [labels, head.get("annotations"), head.get("deletionTimestamp"), body.get("spec"), body.get("status")]
-    return digests.of(parts)[:16]
+    return digests.json_digest(parts)[:16]

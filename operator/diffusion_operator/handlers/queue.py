@@ -9,8 +9,8 @@ from diffusion_operator.reconcile import PipelineKey
 
 log = logging.getLogger(__name__)
 
-FIRST_BACKOFF_SECONDS = 0.5
-LAST_BACKOFF_SECONDS = 300.0
+MIN_BACKOFF_SECONDS = 0.5
+MAX_BACKOFF_SECONDS = 300.0
 
 
 class WorkQueue:
@@ -61,7 +61,7 @@ class WorkQueue:
             self._queued.add(key)
             self._ready.put_nowait(key)
 
-    def add_later(self, key: PipelineKey, seconds: float) -> None:
+    def add_after(self, key: PipelineKey, seconds: float) -> None:
         """Look at the key after a while, unless something else asks for it earlier."""
         if self._closing:
             return
@@ -101,20 +101,20 @@ class WorkQueue:
             again = await self._work(key)
         except OperatorError as error:
             log.warning("%s: %s", key, error)
-            self.add_later(key, self._backoff(key))
+            self.add_after(key, self._backoff(key))
         except Exception:
             # A bug met by one object must not stop the others.
             log.exception("%s: internal error", key)
-            self.add_later(key, self._backoff(key))
+            self.add_after(key, self._backoff(key))
         else:
             self._failures.pop(key, None)
             if again is not None:
-                self.add_later(key, again)
+                self.add_after(key, again)
 
     def _backoff(self, key: PipelineKey) -> float:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        return float(min(FIRST_BACKOFF_SECONDS * 2.0**failures, LAST_BACKOFF_SECONDS))
+        return float(min(MIN_BACKOFF_SECONDS * 2.0**failures, MAX_BACKOFF_SECONDS))
 
     def _cancel_timer(self, key: PipelineKey) -> None:
         timer = self._timers.pop(key, None)

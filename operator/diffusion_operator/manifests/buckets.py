@@ -24,11 +24,11 @@ def allocate_buckets(weights: Sequence[int]) -> tuple[range, ...]:
 
 def pattern(ranges: Iterable[range]) -> str:
     """Regular expression (RE2, of the whole value) for hashes in these buckets; lower-case digits."""
-    alternatives = [text for first, stop in _joined(ranges) for text in _alternatives(first, stop)]
+    alternatives = [text for first, stop in _merge_ranges(ranges) for text in _alternatives(first, stop)]
     return f"^({'|'.join(alternatives)}).*$"
 
 
-def _joined(ranges: Iterable[range]) -> Iterator[tuple[int, int]]:
+def _merge_ranges(ranges: Iterable[range]) -> Iterator[tuple[int, int]]:
     """First and end of stretches without gaps."""
     start = stop = -1
     for item in sorted(ranges, key=lambda item: item.start):
@@ -46,15 +46,15 @@ def _alternatives(first: int, stop: int) -> Iterator[str]:
         row, column = divmod(first, 16)
         rows = (stop - first) // 16
         if column == 0 and rows:
-            yield _one_of(row, row + rows - 1) + _one_of(0, 15)
+            yield _digit_range(row, row + rows - 1) + _digit_range(0, 15)
             first += 16 * rows
         else:
             end = min(stop, 16 * (row + 1))
-            yield DIGITS[row] + _one_of(column, end - 1 - 16 * row)
+            yield DIGITS[row] + _digit_range(column, end - 1 - 16 * row)
             first = end
 
 
-def _one_of(first: int, last: int) -> str:
+def _digit_range(first: int, last: int) -> str:
     """One hex digit from the first to the last."""
     if first == last:
         return DIGITS[first]

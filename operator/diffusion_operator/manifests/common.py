@@ -74,7 +74,7 @@ def metadata(name: str, owner: Owner, labels: dict[str, str], *, controller: boo
     }
 
 
-def pod_basics(settings: Settings, placement: Placement, service_account: str) -> JsonObject:
+def pod_fields(settings: Settings, placement: Placement, service_account: str) -> JsonObject:
     """Fields of every pod: Pod Security `restricted`, no API access, nodes."""
     pod: JsonObject = {
         "automountServiceAccountToken": False,
@@ -88,7 +88,7 @@ def pod_basics(settings: Settings, placement: Placement, service_account: str) -
     if placement.node_selector:
         pod["nodeSelector"] = dict(placement.node_selector)
     if placement.tolerations:
-        pod["tolerations"] = [dumped(toleration) for toleration in placement.tolerations]
+        pod["tolerations"] = [to_manifest(toleration) for toleration in placement.tolerations]
     if placement.priority_class is not None:
         pod["priorityClassName"] = placement.priority_class
     return {**pod, **_gpu_of_pod(placement.gpu)}
@@ -128,13 +128,13 @@ def with_gpu(container: JsonObject, placement: Placement) -> JsonObject:
     return {**container, "resources": resources, "env": [*container.get("env", []), driver]}
 
 
-def container_basics(name: str, image: str, pull_policy: str, resources: Resources) -> JsonObject:
+def container_fields(name: str, image: str, pull_policy: str, resources: Resources) -> JsonObject:
     """Fields of every container."""
     return {
         "name": name,
         "image": image,
         "imagePullPolicy": pull_policy,
-        "resources": dumped(resources),
+        "resources": to_manifest(resources),
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "File",
         "securityContext": {
@@ -157,7 +157,7 @@ def store_claim(storage: Storage, owner: Owner) -> JsonObject:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": metadata(naming.claim(owner.name), owner, naming.common_labels(owner.name, naming.STORE)),
+        "metadata": metadata(naming.claim_name(owner.name), owner, naming.common_labels(owner.name, naming.STORE)),
         "spec": spec,
     }
 
@@ -177,6 +177,6 @@ def store_mount(*, read_only: bool) -> JsonObject:
     return {**mount, "readOnly": True} if read_only else mount
 
 
-def dumped(model: ApiModel) -> JsonObject:
+def to_manifest(model: ApiModel) -> JsonObject:
     """The model as Kubernetes writes it."""
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -13,13 +13,13 @@ from diffusion_operator.manifests.common import (
     STORE_PATH,
     TERMINATION_LOG,
     Owner,
-    container_basics,
-    dumped,
+    container_fields,
     metadata,
     placement,
-    pod_basics,
+    pod_fields,
     store_mount,
     store_volume,
+    to_manifest,
     with_gpu,
 )
 from diffusion_operator.manifests.service import PORTS
@@ -28,10 +28,10 @@ from diffusion_operator.settings import Settings
 # Endpoints lose the pod meanwhile: no new connections come.
 MIN_DRAIN_SECONDS = 5
 # The preStop hook ends as soon as nothing is computed any more, so a generous end costs nothing.
-FIRST_DRAIN_SECONDS, STEP_DRAIN_SECONDS = 30, 2
+BASE_DRAIN_SECONDS, PER_STEP_DRAIN_SECONDS = 30, 2
 # Nothing is left to finish then; an idle keep-alive connection makes the server wait for all of it.
 EXIT_TIMEOUT_SECONDS = 5
-KILL_SECONDS = 10
+TERMINATION_MARGIN_SECONDS = 10
 GRPC_CONNECTION_SECONDS = 30
 ZONE, HOST = "topology.kubernetes.io/zone", "kubernetes.io/hostname"
 SHARED_MEMORY = "512Mi"
@@ -45,7 +45,7 @@ class RevisionSpec:
 
     Attributes:
         repository: digest of the Triton model repository in the store.
-        longest: step count of the longest tier.
+        max_steps: step count of the longest tier.
         flags: of the server, that this repository asks for.
     """
 
@@ -53,52 +53,52 @@ class RevisionSpec:
     serving: Serving
     repository: str
     claim: str
-    longest: int
+    max_steps: int
     flags: tuple[str, ...] = ()
 
     @property
     def drain_seconds(self) -> int:
         """How long a stopping pod may finish its requests."""
-        return FIRST_DRAIN_SECONDS + STEP_DRAIN_SECONDS * self.longest
+        return BASE_DRAIN_SECONDS + PER_STEP_DRAIN_SECONDS * self.max_steps
 
 
 @dataclass(frozen=True)
 class ServingRevision:
-    """A request whose pods are rendered.
+    """A revision whose pods are rendered.
 
     Attributes:
         name: digest of everything that the pods are; the number of pods is not part of it.
     """
 
-    request: RevisionSpec
+    spec: RevisionSpec
     name: str
     pod: JsonObject
 
 
-def serving_revision(request: RevisionSpec, owner: Owner, settings: Settings) -> ServingRevision:
+def serving_revision(spec: RevisionSpec, owner: Owner, settings: Settings) -> ServingRevision:
     """Render the pods of one target."""
-    pod = _pod(request, owner, settings)
-    return ServingRevision(request, digests.revision(pod), pod)
+    pod = _pod(spec, owner, settings)
+    return ServingRevision(spec, digests.revision_digest(pod), pod)
 
 
 def deployment(
-    revision: ServingRevision, owner: Owner, peers: Mapping[str, str] | None = None, variant: str | None = None
+    revision: ServingRevision, owner: Owner, siblings: Mapping[str, str] | None = None, variant: str | None = None
 ) -> JsonObject:
     """The Deployment without its number of pods; its pods never change, since its name holds the revision.
 
     Args:
         revision: what is served.
         owner: the pipeline that it belongs to.
-        peers: revisions of all targets that are served together with this one.
+        siblings: revisions of all targets that are served together with this one.
         variant: of an experiment that the revision is created for.
     """
-    target = revision.request.target
+    target = revision.spec.target
     selector = {naming.PIPELINE: owner.name, naming.TARGET: target.name, naming.REVISION: revision.name}
     labels = {**(target.labels or {}), **naming.common_labels(owner.name, naming.SERVING), **selector}
-    head = metadata(naming.revision(owner.name, target.name, revision.name), owner, labels)
-    head["annotations"] = {naming.REPOSITORY: revision.request.repository}
-    if peers:
-        head["annotations"][naming.PEERS] = json.dumps(dict(sorted(peers.items())), separators=(",", ":"))
+    head = metadata(naming.revision_name(owner.name, target.name, revision.name), owner, labels)
+    head["annotations"] = {naming.REPOSITORY: revision.spec.repository}
+    if siblings:
+        head["annotations"][naming.SIBLINGS] = json.dumps(dict(sorted(siblings.items())), separators=(",", ":"))
     if variant is not None:
         head["annotations"][naming.VARIANT] = variant
     return {
@@ -115,50 +115,50 @@ def deployment(
     }
 
 
-def _pod(request: RevisionSpec, owner: Owner, settings: Settings) -> JsonObject:
-    target = request.target
+def _pod(spec: RevisionSpec, owner: Owner, settings: Settings) -> JsonObject:
+    target = spec.target
     where = placement(target, target.gpu.count if target.gpu is not None else 0, target.priority_class_name)
-    image = request.serving.image or settings.serving(where.runtime)
+    image = spec.serving.image or settings.serving(where.runtime)
     return {
-        **pod_basics(settings, where, settings.serving_service_account),
-        "terminationGracePeriodSeconds": request.drain_seconds + EXIT_TIMEOUT_SECONDS + KILL_SECONDS,
-        "topologySpreadConstraints": [_spread(request, owner, key) for key in (ZONE, HOST)],
-        "initContainers": [_verify(request, image, settings)],
-        "containers": [with_gpu(_server(request, owner, image, settings), where)],
+        **pod_fields(settings, where, settings.serving_service_account),
+        "terminationGracePeriodSeconds": spec.drain_seconds + EXIT_TIMEOUT_SECONDS + TERMINATION_MARGIN_SECONDS,
+        "topologySpreadConstraints": [_topology_spread(spec, owner, key) for key in (ZONE, HOST)],
+        "initContainers": [_verify_container(spec, image, settings)],
+        "containers": [with_gpu(_triton_container(spec, owner, image, settings), where)],
         "volumes": [
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}},
-            store_volume(request.claim, read_only=True),
+            store_volume(spec.claim, read_only=True),
         ],
     }
 
 
-def _spread(request: RevisionSpec, owner: Owner, key: str) -> JsonObject:
+def _topology_spread(spec: RevisionSpec, owner: Owner, key: str) -> JsonObject:
     """Apart where there is room; the hash keeps an older revision's pods out of the count."""
     return {
         "maxSkew": 1,
         "topologyKey": key,
         "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": {naming.PIPELINE: owner.name, naming.TARGET: request.target.name}},
+        "labelSelector": {"matchLabels": {naming.PIPELINE: owner.name, naming.TARGET: spec.target.name}},
         "matchLabelKeys": ["pod-template-hash"],
     }
 
 
-def _verify(request: RevisionSpec, image: str, settings: Settings) -> JsonObject:
+def _verify_container(spec: RevisionSpec, image: str, settings: Settings) -> JsonObject:
     """Nothing is served from files whose SHA-256 is not the one that was built."""
-    container = container_basics("verify", image, settings.image_pull_policy, VERIFY_RESOURCES)
+    container = container_fields("verify", image, settings.image_pull_policy, VERIFY_RESOURCES)
     container["command"] = ["python3", "-m", "diffusion_builder", "verify", "--store", STORE_PATH]
-    container["command"] += ["--repository", request.repository, "--result", TERMINATION_LOG]
+    container["command"] += ["--repository", spec.repository, "--result", TERMINATION_LOG]
     container["env"] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
     container["volumeMounts"] = [{"name": "tmp", "mountPath": "/tmp"}, store_mount(read_only=True)]  # noqa: S108
     return container
 
 
-def _server(request: RevisionSpec, owner: Owner, image: str, settings: Settings) -> JsonObject:
-    container = container_basics(naming.SERVER, image, settings.image_pull_policy, request.target.resources)
+def _triton_container(spec: RevisionSpec, owner: Owner, image: str, settings: Settings) -> JsonObject:
+    container = container_fields(naming.SERVER, image, settings.image_pull_policy, spec.target.resources)
     container["command"] = ["tritonserver"]
     container["args"] = [
-        f"--model-repository={STORE_PATH}/repositories/{request.repository}/models",
+        f"--model-repository={STORE_PATH}/repositories/{spec.repository}/models",
         "--model-control-mode=none",
         "--disable-auto-complete-config",
         # Nobody outside knows a pod's UID, so nobody can use these; Triton has no plain switch for them.
@@ -168,37 +168,37 @@ def _server(request: RevisionSpec, owner: Owner, image: str, settings: Settings)
         "--allow-metrics=true",
         # Quantiles of latencies, by which a canary is judged.
         "--metrics-config=summary_latencies=true",
-        *request.flags,
+        *spec.flags,
         # gRPC clients are made to reconnect now and then, so that they find new pods and leave stopping ones.
         f"--grpc-max-connection-age={GRPC_CONNECTION_SECONDS * 1000}",
-        f"--grpc-max-connection-age-grace={request.drain_seconds * 1000}",
+        f"--grpc-max-connection-age-grace={spec.drain_seconds * 1000}",
     ]
     container["env"] = [
         {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
         {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         {"name": "DIFFUSION_PIPELINE", "value": owner.name},
-        *(dumped(variable) for variable in request.serving.env or ()),
+        *(to_manifest(variable) for variable in spec.serving.env or ()),
     ]
     container["ports"] = [{"name": name, "containerPort": number} for name, number in PORTS]
-    container["lifecycle"] = {"preStop": {"exec": {"command": _drain(request)}}}
+    container["lifecycle"] = {"preStop": {"exec": {"command": _pre_stop_command(spec)}}}
     container["volumeMounts"] = [
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - same
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - the server's shared memory, a volume of the pod
         store_mount(read_only=True),
     ]
-    return {**container, **_probes(request)}
+    return {**container, **_probes(spec)}
 
 
-def _drain(request: RevisionSpec) -> list[str]:
+def _pre_stop_command(spec: RevisionSpec) -> list[str]:
     """Told to stop, Triton would cut what takes longer than its exit timeout: so first wait until it is idle."""
-    limits = ["--min-wait", str(MIN_DRAIN_SECONDS), "--timeout", str(request.drain_seconds)]
+    limits = ["--min-wait", str(MIN_DRAIN_SECONDS), "--timeout", str(spec.drain_seconds)]
     return ["python3", "-m", "diffusion_builder", "drain", *limits]
 
 
-def _probes(request: RevisionSpec) -> JsonObject:
+def _probes(spec: RevisionSpec) -> JsonObject:
     """Ready only after every ensemble has answered a real request; from then on Triton's own word counts."""
     probe = ["python3", "-m", "diffusion_builder", "probe", "--url", f"http://127.0.0.1:{HTTP_PORT}"]
-    probe += ["--store", STORE_PATH, "--repository", request.repository]
+    probe += ["--store", STORE_PATH, "--repository", spec.repository]
     return {
         "startupProbe": {
             "exec": {"command": probe},

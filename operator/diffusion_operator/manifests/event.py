@@ -18,7 +18,7 @@ class PendingEvent:
     message: str
 
 
-def event(pending: PendingEvent, owner: Owner, generation: int, now: str) -> JsonObject:
+def event_manifest(pending: PendingEvent, owner: Owner, generation: int, now: str) -> JsonObject:
     """The Event. Its name is a digest of its content, so sending it again for the same generation changes nothing.
 
     Args:
@@ -27,7 +27,7 @@ def event(pending: PendingEvent, owner: Owner, generation: int, now: str) -> Jso
         generation: of the spec that it is about.
         now: RFC 3339 time.
     """
-    identity = digests.of([owner.uid, generation, pending.reason, pending.message])[:16]
+    identity = digests.json_digest([owner.uid, generation, pending.reason, pending.message])[:16]
     return {
         "apiVersion": "v1",
         "kind": "Event",

@@ -12,9 +12,9 @@ from diffusion_operator.manifests.common import (
     TERMINATION_LOG,
     Owner,
     Placement,
-    container_basics,
+    container_fields,
     metadata,
-    pod_basics,
+    pod_fields,
     store_mount,
     store_volume,
     with_gpu,
@@ -91,26 +91,26 @@ class BuildJobSpec:
     @property
     def name(self) -> str:
         """Name of the Job."""
-        return naming.job(self.stage, self.component, self.key)
+        return naming.job_name(self.stage, self.component, self.key)
 
 
-def job(request: BuildJobSpec, owner: Owner, settings: Settings, attempt: int = 0) -> JsonObject:
+def job_manifest(spec: BuildJobSpec, owner: Owner, settings: Settings, attempt: int = 0) -> JsonObject:
     """The Job. Several pipelines may own it, so it names none of them as its controller.
 
     Args:
-        request: what is built.
+        spec: what is built.
         owner: the pipeline that asks for it.
         settings: of the operator.
         attempt: how often it was restarted.
     """
-    labels = _labels(request, owner)
-    template = {"metadata": {"labels": labels}, "spec": _pod(request, settings)}
-    own = {naming.membership(owner.name): "true"} | ({naming.QUEUE: request.queue} if request.queue else {})
-    head = metadata(request.name, owner, {**labels, **own}, controller=False)
+    labels = _labels(spec, owner)
+    template = {"metadata": {"labels": labels}, "spec": _pod(spec, settings)}
+    own = {naming.needed_by_label(owner.name): "true"} | ({naming.QUEUE: spec.queue} if spec.queue else {})
+    head = metadata(spec.name, owner, {**labels, **own}, controller=False)
     head["annotations"] = {
         naming.ATTEMPT: str(attempt),
-        naming.TEMPLATE: template_digest(request, settings),
-        naming.STORE_UID: request.store_uid,
+        naming.TEMPLATE: template_digest(spec, settings),
+        naming.STORE_UID: spec.store_uid,
     }
     return {
         "apiVersion": "batch/v1",
@@ -118,36 +118,36 @@ def job(request: BuildJobSpec, owner: Owner, settings: Settings, attempt: int = 
         "metadata": head,
         "spec": {
             # It starts once it is its turn: `plan.build_steps`.
-            **({"suspend": True} if request.queue else {}),
+            **({"suspend": True} if spec.queue else {}),
             "backoffLimit": RETRIES,
-            "podFailurePolicy": _failure_policy(request),
+            "podFailurePolicy": _failure_policy(spec),
             "template": template,
         },
     }
 
 
-def template_digest(request: BuildJobSpec, settings: Settings) -> str:
+def template_digest(spec: BuildJobSpec, settings: Settings) -> str:
     """Digest of how the Job is run; when it changes, a failed Job gets a new chance at once."""
-    return digests.of(_pod(request, settings))[: digests.SHORT_KEY]
+    return digests.json_digest(_pod(spec, settings))[: digests.KEY_LENGTH]
 
 
-def _labels(request: BuildJobSpec, owner: Owner) -> dict[str, str]:
+def _labels(spec: BuildJobSpec, owner: Owner) -> dict[str, str]:
     labels = {
-        **dict(request.labels),
+        **dict(spec.labels),
         **naming.common_labels(owner.name, naming.BUILD),
-        naming.STAGE: request.stage,
-        naming.KEY: request.key,
+        naming.STAGE: spec.stage,
+        naming.KEY: spec.key,
     }
-    if request.component:
-        labels[naming.COMPONENT] = request.component
-    if request.sku:
-        labels[naming.TARGET] = request.sku
+    if spec.component:
+        labels[naming.COMPONENT] = spec.component
+    if spec.sku:
+        labels[naming.TARGET] = spec.sku
     return labels
 
 
-def _failure_policy(request: BuildJobSpec) -> JsonObject:
+def _failure_policy(spec: BuildJobSpec) -> JsonObject:
     """A disruption costs no retry; bad input is never tried again."""
-    builders = [naming.BUILD] if request.scorer is None else [IMAGES, naming.BUILD]
+    builders = [naming.BUILD] if spec.scorer is None else [IMAGES, naming.BUILD]
     return {
         "rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -162,83 +162,85 @@ def _failure_policy(request: BuildJobSpec) -> JsonObject:
     }
 
 
-def _pod(request: BuildJobSpec, settings: Settings) -> JsonObject:
-    volumes, _ = _volumes(request, settings)
-    score_arguments = ("--score", SCORE_PATH) if request.scorer is not None else ()
-    container = _builder(naming.BUILD, request, settings, (*score_arguments, "--result", TERMINATION_LOG))
+def _pod(spec: BuildJobSpec, settings: Settings) -> JsonObject:
+    volumes, _ = _volumes(spec, settings)
+    score_arguments = ("--score", SCORE_PATH) if spec.scorer is not None else ()
+    container = _builder_container(naming.BUILD, spec, settings, (*score_arguments, "--result", TERMINATION_LOG))
     return {
-        **pod_basics(settings, request.placement, settings.build_service_account),
+        **pod_fields(settings, spec.placement, settings.build_service_account),
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 10,
         # On the pod, not on the Job: time spent waiting for a node is not the build's.
-        "activeDeadlineSeconds": request.timeout_seconds,
-        **_scoring(request, settings),
-        "containers": [with_gpu(container, request.placement)],
+        "activeDeadlineSeconds": spec.timeout_seconds,
+        **_scorer_containers(spec, settings),
+        "containers": [with_gpu(container, spec.placement)],
         "volumes": volumes,
     }
 
 
-def _builder(name: str, request: BuildJobSpec, settings: Settings, extra_arguments: tuple[str, ...]) -> JsonObject:
-    image = settings.builder(request.placement.runtime)
-    container = container_basics(name, image, settings.image_pull_policy, request.resources)
-    words = ("--progress", "json", *request.command, "--store", STORE_PATH, *request.arguments, *extra_arguments)
+def _builder_container(
+    name: str, spec: BuildJobSpec, settings: Settings, extra_arguments: tuple[str, ...]
+) -> JsonObject:
+    image = settings.builder(spec.placement.runtime)
+    container = container_fields(name, image, settings.image_pull_policy, spec.resources)
+    words = ("--progress", "json", *spec.command, "--store", STORE_PATH, *spec.arguments, *extra_arguments)
     container["args"] = list(words)
-    container["env"] = _environment(request, settings)
-    _, container["volumeMounts"] = _volumes(request, settings)
+    container["env"] = _environment(spec, settings)
+    _, container["volumeMounts"] = _volumes(spec, settings)
     return container
 
 
-def _scoring(request: BuildJobSpec, settings: Settings) -> JsonObject:
+def _scorer_containers(spec: BuildJobSpec, settings: Settings) -> JsonObject:
     """First the images are generated, then the scorer reads them; the build container combines both verdicts.
 
     It finds the images in the store, so that nothing is generated twice.
     """
-    if request.scorer is None:
+    if spec.scorer is None:
         return {}
-    generation = _builder(IMAGES, request, settings, ("--export", IMAGES_PATH, "--result", TERMINATION_LOG))
+    generation = _builder_container(IMAGES, spec, settings, ("--export", IMAGES_PATH, "--result", TERMINATION_LOG))
     # A stranger's program: it gets the images, and not the store.
-    scorer = container_basics("scorer", request.scorer.image, settings.image_pull_policy, SCORER_RESOURCES)
-    if request.scorer.command:
-        scorer["command"] = list(request.scorer.command)
+    scorer = container_fields("scorer", spec.scorer.image, settings.image_pull_policy, SCORER_RESOURCES)
+    if spec.scorer.command:
+        scorer["command"] = list(spec.scorer.command)
     scorer["args"] = [IMAGES_PATH]
     scorer["terminationMessagePolicy"] = "FallbackToLogsOnError"
     scorer["env"] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
-    scorer["volumeMounts"] = [mount for mount in _volumes(request, settings)[1] if mount["name"] in {"tmp", IMAGES}]
+    scorer["volumeMounts"] = [mount for mount in _volumes(spec, settings)[1] if mount["name"] in {"tmp", IMAGES}]
     return {"initContainers": [generation, scorer]}
 
 
-def _environment(request: BuildJobSpec, settings: Settings) -> list[JsonObject]:
+def _environment(spec: BuildJobSpec, settings: Settings) -> list[JsonObject]:
     environment = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
-    if request.downloads:
+    if spec.downloads:
         environment += [{"name": name, "value": value} for name, value in settings.fetch.proxies]
         if settings.fetch.ca_config_map:
             environment.append({"name": "SSL_CERT_FILE", "value": f"{CA_FOLDER}/{CA_FILE}"})
         if settings.hub_endpoint:
             environment.append({"name": "HF_ENDPOINT", "value": settings.hub_endpoint})
-        if request.token is not None:
+        if spec.token is not None:
             environment.append({"name": "HF_TOKEN_PATH", "value": f"{TOKEN_FOLDER}/token"})
     return environment
 
 
-def _volumes(request: BuildJobSpec, settings: Settings) -> tuple[list[JsonObject], list[JsonObject]]:
-    volumes = [{"name": "tmp", "emptyDir": {}}, store_volume(request.claim, read_only=False)]
+def _volumes(spec: BuildJobSpec, settings: Settings) -> tuple[list[JsonObject], list[JsonObject]]:
+    volumes = [{"name": "tmp", "emptyDir": {}}, store_volume(spec.claim, read_only=False)]
     mounts = [{"name": "tmp", "mountPath": "/tmp"}, store_mount(read_only=False)]  # noqa: S108 - same
-    if request.source_claim is not None:
-        claim = {"claimName": request.source_claim, "readOnly": True}
+    if spec.source_claim is not None:
+        claim = {"claimName": spec.source_claim, "readOnly": True}
         volumes.append({"name": "source", "persistentVolumeClaim": claim})
         mounts.append({"name": "source", "mountPath": SOURCE_PATH, "readOnly": True})
-    if request.downloads and settings.fetch.ca_config_map:
+    if spec.downloads and settings.fetch.ca_config_map:
         items = [{"key": settings.fetch.ca_key, "path": CA_FILE}]
         volumes.append({"name": "ca", "configMap": {"name": settings.fetch.ca_config_map, "items": items}})
         mounts.append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
-    if request.scorer is not None:
+    if spec.scorer is not None:
         volumes.append({"name": IMAGES, "emptyDir": {"sizeLimit": "1Gi"}})
         mounts.append({"name": IMAGES, "mountPath": IMAGES_PATH})
-    if request.token is not None:
-        items = [{"key": request.token.key, "path": "token"}]
+    if spec.token is not None:
+        items = [{"key": spec.token.key, "path": "token"}]
         # Root owns the file: without a group that the pod surely has, everybody in it must be able to read it.
         mode = 0o444 if settings.pod_user.fs_group is None else 0o440
-        secret = {"secretName": request.token.name, "items": items, "defaultMode": mode}
+        secret = {"secretName": spec.token.name, "items": items, "defaultMode": mode}
         volumes.append({"name": "token", "secret": secret})
         mounts.append({"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True})
     return volumes, mounts

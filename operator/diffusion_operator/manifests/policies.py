@@ -19,9 +19,9 @@ def autoscaler(owner: Owner, target: str, revision: str, scaling: Autoscaling) -
     The ensemble's own pending count stays near zero: what waits are the denoiser's steps. The mean of a minute
     counts, since between two batches the gauge of a server that never rests says 0: a quarter of the samples did.
     """
-    deployment = naming.revision(owner.name, target, revision)
+    deployment = naming.revision_name(owner.name, target, revision)
     labels = naming.target_labels(owner.name, target)
-    head = metadata(naming.target_service(owner.name, target), owner, labels)
+    head = metadata(naming.target_service_name(owner.name, target), owner, labels)
     limits: JsonObject = {"minReplicas": scaling.min_replicas, "maxReplicas": scaling.max_replicas}
     if scaling.keda is None:
         return _horizontal(head, deployment, scaling, limits)
@@ -43,7 +43,7 @@ def disruption_budget(owner: Owner, target: str) -> JsonObject:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": metadata(naming.target_service(owner.name, target), owner, labels),
+        "metadata": metadata(naming.target_service_name(owner.name, target), owner, labels),
         "spec": {
             "maxUnavailable": 1,
             # A pod that does not answer anyway must not keep its node.
@@ -71,7 +71,7 @@ def _horizontal(head: JsonObject, deployment: str, scaling: Autoscaling, limits:
 def _scaled_object(head: JsonObject, deployment: str, scaling: Autoscaling, keda: KedaOptions) -> JsonObject:
     # Pods of every revision of the target: a canary's load counts too.
     # The length keeps out those of a target whose name begins with this one's and a dash.
-    pods = f"{head['labels'][naming.PIPELINE]}-{head['labels'][naming.TARGET]}-[0-9a-f]{{{digests.SHORT_REVISION}}}-.*"
+    pods = f"{head['labels'][naming.PIPELINE]}-{head['labels'][naming.TARGET]}-[0-9a-f]{{{digests.REVISION_LENGTH}}}-.*"
     labels = f'model="{DENOISER}",namespace="{head["namespace"]}",pod=~"{pods}"'
     spec: JsonObject = {
         "scaleTargetRef": {"name": deployment},

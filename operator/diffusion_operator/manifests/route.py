@@ -157,4 +157,4 @@ def _mirror_filters(owner: Owner, kind: str, traffic: Traffic, targets: Mapping[
 
 def _service(owner: Owner, kind: str, target: str, revision: str) -> JsonObject:
     port = dict(PORTS)["http" if kind == "HTTPRoute" else "grpc"]
-    return {"group": "", "kind": "Service", "name": naming.revision(owner.name, target, revision), "port": port}
+    return {"group": "", "kind": "Service", "name": naming.revision_name(owner.name, target, revision), "port": port}

@@ -10,12 +10,11 @@ from diffusion_operator.manifests.common import Owner, metadata
 PORTS = (("http", HTTP_PORT), ("grpc", GRPC_PORT), ("metrics", METRICS_PORT))
 
 
-def for_revision(owner: Owner, target: str, revision: str) -> JsonObject:
+def revision_service(owner: Owner, target: str, revision: str) -> JsonObject:
     """Service of one revision, whether it has the traffic or not."""
+    name = naming.revision_name(owner.name, target, revision)
     labels = naming.target_labels(owner.name, target) | {naming.REVISION: revision}
-    return _service(
-        naming.revision(owner.name, target, revision), owner, labels, _selector(owner, target, TrafficSplit(revision))
-    )
+    return _service(name, owner, labels, _selector(owner, target, TrafficSplit(revision)))
 
 
 @dataclass(frozen=True)
@@ -59,23 +58,23 @@ class TrafficSplit:
         return {self.stable: 100 - sum(shares.values()), **shares}
 
     @property
-    def mixed(self) -> bool:
+    def selects_both(self) -> bool:
         """Whether Services select the pods of both revisions."""
         return self.by_pods and self.canary is not None and self.weight > 0
 
 
-def for_target(owner: Owner, target: str, split: TrafficSplit) -> JsonObject:
+def target_service(owner: Owner, target: str, split: TrafficSplit) -> JsonObject:
     """Service of one target. Its annotation in the cluster is the truth about which revision is stable."""
-    name = naming.target_service(owner.name, target)
+    name = naming.target_service_name(owner.name, target)
     manifest = _service(name, owner, naming.target_labels(owner.name, target), _selector(owner, target, split))
     annotations = {naming.STABLE: split.stable}
-    if split.mixed:
+    if split.selects_both:
         annotations[naming.CANARY] = f"{split.canary}={split.weight}"
     manifest["metadata"]["annotations"] = annotations
     return manifest
 
 
-def for_pipeline(owner: Owner, stable: dict[str, TrafficSplit]) -> JsonObject:
+def pipeline_service(owner: Owner, stable: dict[str, TrafficSplit]) -> JsonObject:
     """Service of the whole pipeline.
 
     With one target it selects what the target's Service selects. A selector cannot name a different revision for
@@ -95,7 +94,7 @@ def for_pipeline(owner: Owner, stable: dict[str, TrafficSplit]) -> JsonObject:
 def _selector(owner: Owner, target: str, split: TrafficSplit) -> dict[str, str]:
     """Ready pods share the requests evenly, so selecting both revisions splits them by their numbers of pods."""
     either = {naming.PIPELINE: owner.name, naming.TARGET: target}
-    return either if split.mixed else {**either, naming.REVISION: split.stable}
+    return either if split.selects_both else {**either, naming.REVISION: split.stable}
 
 
 def _service(name: str, owner: Owner, labels: dict[str, str], selector: dict[str, str]) -> JsonObject:

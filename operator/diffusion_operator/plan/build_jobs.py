@@ -127,7 +127,7 @@ class BuildJobFactory:
         given = dict(quality)
         scorer = given.pop("scorer", None)
         document = {
-            **{side: naming.host(urls[side]) for side in ("stable", "canary")},
+            **{side: naming.service_of_url(urls[side]) for side in ("stable", "canary")},
             "ensembles": _ensembles(self.spec),
             "height": self.spec.shapes.height.opt,
             "width": self.spec.shapes.width.opt,

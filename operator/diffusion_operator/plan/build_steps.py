@@ -9,10 +9,10 @@ from typing import Self
 from diffusion_contract.limits import MAX_MESSAGE
 from diffusion_operator import naming
 from diffusion_operator.api.status import BuildStatus, State
-from diffusion_operator.conditions import shortened
+from diffusion_operator.conditions import truncated
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner
-from diffusion_operator.manifests.job import BuildJobSpec, job, template_digest
+from diffusion_operator.manifests.job import BuildJobSpec, job_manifest, template_digest
 from diffusion_operator.plan.actions import Action, AdmitJobs, DeleteJob, RecordResult, ReleaseJob, RestartJob, StartJob
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.settings import Settings
@@ -115,11 +115,11 @@ class JobLauncher:
         if self.suspended:
             return release_job(present, self.owner) if present is not None and present.unfinished else None
         if present is None:
-            return StartJob(job(request, self.owner, self.settings))
+            return StartJob(job_manifest(request, self.owner, self.settings))
         if not self._restarts(step, present):
             return None
         attempt = 0 if self._has_changed(step, present) else present.attempt + 1
-        body = job(request, self.owner, self.settings, attempt)
+        body = job_manifest(request, self.owner, self.settings, attempt)
         return RestartJob(present.name, present.uid, present.resource_version, body)
 
     def _restarts(self, step: BuildStep, present: JobView) -> bool:
@@ -145,7 +145,7 @@ def release_job(present: JobView, owner: Owner) -> Action:
     """End this pipeline's claim on a Job; the Job goes with its last claim."""
     if present.owner_uids <= {owner.uid}:
         return DeleteJob(present.name, present.uid, present.resource_version)
-    return ReleaseJob(present.name, naming.membership(owner.name), owner.uid)
+    return ReleaseJob(present.name, naming.needed_by_label(owner.name), owner.uid)
 
 
 def admissions(steps: Iterable[BuildStep], actions: Iterable[Action]) -> Iterator[AdmitJobs]:
@@ -209,8 +209,8 @@ def _message(step: BuildStep, present: JobView) -> str | None:
     if present.phase == "Queued":
         return queue_message(step)
     if present.failure is not None:
-        return shortened(present.failure.message, MAX_MESSAGE)
-    return shortened(present.problem.message, MAX_MESSAGE) if present.problem is not None else None
+        return truncated(present.failure.message, MAX_MESSAGE)
+    return truncated(present.problem.message, MAX_MESSAGE) if present.problem is not None else None
 
 
 def _pipeline(job: JobView) -> tuple[str, str]:

@@ -115,7 +115,7 @@ def _sides(state: RolloutState) -> dict[str, str]:
 
 
 def _url(observed: ObservedPipeline, target: str, revision: str) -> str:
-    return naming.url(naming.revision(observed.owner.name, target, revision), observed.owner.namespace)
+    return naming.service_url(naming.revision_name(observed.owner.name, target, revision), observed.owner.namespace)
 
 
 def _image_verdict(step: BuildStep) -> Verdict:

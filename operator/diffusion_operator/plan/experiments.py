@@ -13,7 +13,7 @@ from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.context import PlanContext, TargetContext
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.targets import revision_problem
-from diffusion_operator.rollout import RolloutDecision, RolloutState, VariantDecision, VariantState, next_variant
+from diffusion_operator.rollout import RolloutDecision, RolloutState, VariantDecision, VariantState, decide_variant
 from diffusion_operator.views.pod_problem import PodProblem
 
 ALL_PERCENT = 100
@@ -27,7 +27,7 @@ class VariantPlan:
         revision: to create; None while it is being built, or when it is another's already.
         duplicate_of: who serves the same revision, so that there is nothing to compare; empty when none does.
         problem: what keeps its pods from being ready.
-        peers: its revisions on all targets; empty when there is one target, or not all are built.
+        siblings: its revisions on all targets; empty when there is one target, or not all are built.
         builds: everything that it is made of; None before there is a store.
     """
 
@@ -37,7 +37,7 @@ class VariantPlan:
     revision: ServingRevision | None
     duplicate_of: str
     problem: PodProblem | None
-    peers: Mapping[str, str]
+    siblings: Mapping[str, str]
     builds: BuildGraph | None
 
     @property
@@ -79,8 +79,8 @@ def _variant_plan(
     context: PlanContext, variant: Variant, targets: Sequence[TargetContext], states: Mapping[str, VariantState]
 ) -> dict[str, VariantPlan]:
     """One variant, by target."""
-    variant_steps = next_variant(variant.weight, states)
-    peers = sibling_revisions({name: state.desired for name, state in states.items()})
+    variant_steps = decide_variant(variant.weight, states)
+    siblings = sibling_revisions({name: state.desired for name, state in states.items()})
     plans = {}
     for target in targets:
         state, revision = states[target.name], target.variant_revisions.get(variant.name)
@@ -91,7 +91,7 @@ def _variant_plan(
             revision=revision if state.desired is not None else None,
             duplicate_of=_duplicate_of(variant.name, revision, target),
             problem=revision_problem(context.observed, target.name, state.desired),
-            peers=peers,
+            siblings=siblings,
             builds=context.builds.variants.get(variant.name) if context.builds is not None else None,
         )
     return plans
@@ -109,9 +109,9 @@ def apply_actions(observed: ObservedPipeline, target: Target, plans: Sequence[Va
     for plan in plans:
         pods = plan.step.replicas.get(plan.state.desired or "")
         if plan.revision is not None and plan.state.desired is not None and pods is not None:
-            body = deployment(plan.revision, owner, plan.peers, plan.variant.name)
+            body = deployment(plan.revision, owner, plan.siblings, plan.variant.name)
             yield Apply(body, initial={"replicas": pods})
-            yield Apply(service.for_revision(owner, target.name, plan.state.desired))
+            yield Apply(service.revision_service(owner, target.name, plan.state.desired))
 
 
 def scale_actions(observed: ObservedPipeline, target: Target, plans: Sequence[VariantPlan]) -> Iterator[Action]:
@@ -120,7 +120,7 @@ def scale_actions(observed: ObservedPipeline, target: Target, plans: Sequence[Va
         for revision, replicas in plan.step.replicas.items():
             live = plan.state.find(revision)
             if live is not None and live.replicas != replicas:
-                yield Scale(naming.revision(observed.owner.name, target.name, revision), replicas)
+                yield Scale(naming.revision_name(observed.owner.name, target.name, revision), replicas)
 
 
 def _state(target: TargetContext, variant: Variant, total_weight: int, *, share_frozen: bool) -> VariantState:

@@ -10,9 +10,9 @@ from diffusion_contract.enums import Stage
 from diffusion_contract.limits import MAX_MESSAGE
 from diffusion_contract.spec.garbage_collection import GarbageCollection, GarbageCollectionStatus
 from diffusion_operator import digests, naming
-from diffusion_operator.conditions import shortened
+from diffusion_operator.conditions import truncated
 from diffusion_operator.json_objects import parse_json_object
-from diffusion_operator.manifests.job import BuildJobSpec, job
+from diffusion_operator.manifests.job import BuildJobSpec, job_manifest
 from diffusion_operator.plan.actions import Action, RecordResult, StartJob
 from diffusion_operator.plan.build_jobs import SMALL, StoreClaim
 from diffusion_operator.plan.build_steps import release_job
@@ -101,14 +101,14 @@ def _status(view: JobView) -> GarbageCollectionStatus:
         freed_bytes=view.result.get("sizeBytes"),
         deleted=view.result.get("deleted"),
         retained=view.result.get("kept"),
-        message=shortened(view.failure.message, MAX_MESSAGE) if view.failure is not None else None,
+        message=truncated(view.failure.message, MAX_MESSAGE) if view.failure is not None else None,
     )
 
 
 def _job_name(observed: ObservedPipeline, store: StoreClaim) -> str | None:
     """Name of the Job of this interval; None when this pipeline asks for no collection."""
     options = observed.spec.storage.gc
-    return naming.job(Stage.GC, None, _key(options, store, observed.now)) if options is not None else None
+    return naming.job_name(Stage.GC, None, _key(options, store, observed.now)) if options is not None else None
 
 
 def _views(observed: ObservedPipeline) -> list[JobView]:
@@ -129,7 +129,7 @@ def _start(
         claim=store.claim,
         store_uid=store.uid,
     )
-    return StartJob(job(request, observed.owner, settings))
+    return StartJob(job_manifest(request, observed.owner, settings))
 
 
 def _arguments(options: GarbageCollection, keep: list[str]) -> Iterator[str]:

@@ -70,7 +70,7 @@ class ObservedPipeline:
 
     def target_service(self, target: str) -> ServiceView | None:
         """The target's Service; its annotation is the truth about which revision is stable."""
-        name = naming.target_service(self.owner.name, target)
+        name = naming.target_service_name(self.owner.name, target)
         return next((service for service in self.services if service.name == name), None)
 
     def pods_of(self, target: str, revision: str) -> list[PodView]:
@@ -89,4 +89,4 @@ def live_views(views: Iterable[View], target: str) -> Iterator[View]:
 
 def claim_name(spec: DiffusionPipelineSpec, pipeline: str) -> str:
     """Name of the claim that holds the store."""
-    return spec.storage.claim_name or naming.claim(pipeline)
+    return spec.storage.claim_name or naming.claim_name(pipeline)

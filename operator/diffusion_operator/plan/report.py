@@ -63,7 +63,7 @@ def status_basis(generation: int, now: str, status: JsonObject) -> StatusBasis:
 
 def with_ready(updates: Sequence[ConditionUpdate]) -> tuple[ConditionUpdate, ...]:
     """The updates and their sum."""
-    return (*updates, conditions.ready(updates))
+    return (*updates, conditions.ready_condition(updates))
 
 
 def conditions_only(basis: StatusBasis, updates: Sequence[ConditionUpdate]) -> DiffusionPipelineStatus:
@@ -208,7 +208,7 @@ def _target(observed: ObservedPipeline, plan: TargetPlan, builds: BuildGraph | N
     state, serving, progress, sku = plan.state, plan.serving, plan.progress, plan.target.sku
     assemble = builds.assembles.get(sku) if builds is not None else None
     estimated_gpu_memory_bytes = assemble.result.get("vramBytes") or None if assemble is not None else None
-    service = naming.target_service(observed.owner.name, plan.target.name)
+    service = naming.target_service_name(observed.owner.name, plan.target.name)
     problem = plan.context.problem
     return TargetStatus(
         name=plan.target.name,
@@ -230,8 +230,8 @@ def _target(observed: ObservedPipeline, plan: TargetPlan, builds: BuildGraph | N
         history=[item.name for item in state.revisions if item.served and item.name != state.stable] or None,
         replicas=serving.replicas if serving is not None else 0,
         ready_replicas=serving.ready if serving is not None else 0,
-        url=naming.url(service, observed.owner.namespace) if state.stable is not None else None,
-        message=conditions.shortened(problem.message, MAX_MESSAGE) if problem is not None else None,
+        url=naming.service_url(service, observed.owner.namespace) if state.stable is not None else None,
+        message=conditions.truncated(problem.message, MAX_MESSAGE) if problem is not None else None,
     )
 
 
@@ -242,7 +242,7 @@ def _analysis(plan: TargetPlan) -> AnalysisStatus | None:
     return AnalysisStatus(
         verdict=verdict.outcome,
         reason=verdict.reason,
-        message=conditions.shortened(verdict.message, MAX_MESSAGE),
+        message=conditions.truncated(verdict.message, MAX_MESSAGE),
         numbers=dict(verdict.numbers),
     )
 

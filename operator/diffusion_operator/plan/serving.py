@@ -23,7 +23,7 @@ from diffusion_operator.rollout import (
     RolloutProgress,
     RolloutState,
     Strategy,
-    next_step,
+    decide_rollout,
     strategy_of,
 )
 from diffusion_operator.rollout.progress import serialize
@@ -36,12 +36,12 @@ class TargetPlan:
     """One target and its next step.
 
     Attributes:
-        peers: revisions that the targets serve together; empty when there is one target, or not all are built.
+        siblings: revisions that the targets serve together; empty when there is one target, or not all are built.
     """
 
     context: TargetContext
     step: RolloutDecision
-    peers: Mapping[str, str] = field(default_factory=dict)
+    siblings: Mapping[str, str] = field(default_factory=dict)
     variants: tuple[VariantPlan, ...] = ()
 
     @property
@@ -150,10 +150,10 @@ def plan_targets(context: PlanContext) -> TargetPlans:
         promote=observed.annotations.get(naming.PROMOTE),
         abort=observed.annotations.get(naming.ABORT),
     )
-    steps = next_step(strategy, observation)
-    peers = experiments.sibling_revisions({target.name: target.state.desired for target in targets})
+    steps = decide_rollout(strategy, observation)
+    siblings = experiments.sibling_revisions({target.name: target.state.desired for target in targets})
     variants = experiments.variant_plans(context, targets, steps)
-    plans = (TargetPlan(target, steps[target.name], peers, variants[target.name]) for target in targets)
+    plans = (TargetPlan(target, steps[target.name], siblings, variants[target.name]) for target in targets)
     return TargetPlans(tuple(plans), strategy)
 
 
@@ -164,7 +164,7 @@ def actions(context: PlanContext, targets: TargetPlans) -> Iterator[Action]:
         yield from _apply_actions(observed, plan, splits.get(plan.target.name))
         yield from experiments.apply_actions(observed, plan.target, plan.variants)
     if splits:
-        yield Apply(service.for_pipeline(observed.owner, splits))
+        yield Apply(service.pipeline_service(observed.owner, splits))
     yield from _route_actions(observed, plans, splits)
     for plan in plans:
         yield from _scale_actions(observed, plan)
@@ -181,14 +181,14 @@ def actions(context: PlanContext, targets: TargetPlans) -> Iterator[Action]:
 def _apply_actions(observed: ObservedPipeline, plan: TargetPlan, split: TrafficSplit | None) -> Iterator[Action]:
     owner, name = observed.owner, plan.target.name
     if plan.revision is not None and plan.step.desired_replicas is not None:
-        body = deployment(plan.revision, owner, plan.peers)
+        body = deployment(plan.revision, owner, plan.siblings)
         yield Apply(body, initial={"replicas": plan.step.desired_replicas})
-        yield Apply(service.for_revision(owner, name, plan.revision.name))
+        yield Apply(service.revision_service(owner, name, plan.revision.name))
     for revision, progress in plan.step.progress_updates.items():
         value = serialize(progress, observed.now)
-        yield Annotate(naming.revision(owner.name, name, revision), naming.ROLLOUT, value)
+        yield Annotate(naming.revision_name(owner.name, name, revision), naming.ROLLOUT, value)
     if split is not None:
-        yield Apply(service.for_target(owner, name, split))
+        yield Apply(service.target_service(owner, name, split))
 
 
 def _route_actions(
@@ -217,7 +217,7 @@ def _scale_actions(observed: ObservedPipeline, plan: TargetPlan) -> Iterator[Act
         live = plan.state.find(revision)
         if live is None or live.replicas == replicas or (revision == plan.step.traffic and _is_autoscaled(plan, live)):
             continue
-        yield Scale(naming.revision(observed.owner.name, plan.target.name, revision), replicas)
+        yield Scale(naming.revision_name(observed.owner.name, plan.target.name, revision), replicas)
 
 
 def _is_autoscaled(plan: TargetPlan, live: RevisionState) -> bool:

@@ -123,7 +123,7 @@ def _not(kind: ConditionType, reason: Reason, message: str) -> ConditionUpdate:
 
 def _serving_text(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> str:
     ready = sum(plan.serving.ready for plan in plans if plan.serving is not None)
-    text = f"{ready} pods serve at {naming.url(observed.owner.name, observed.owner.namespace)}."
+    text = f"{ready} pods serve at {naming.service_url(observed.owner.name, observed.owner.namespace)}."
     idle = ", ".join(plan.target.name for plan in plans if plan.idle)
     return f"{text} Target {idle} is scaled to zero until a request comes." if idle else text
 

@@ -25,7 +25,7 @@ def revision_problem(observed: ObservedPipeline, target: str, revision: str | No
     if revision is None:
         return None
     problem = next(filter(None, map(pod_problem, observed.pods_of(target, revision))), None)
-    name = naming.revision(observed.owner.name, target, revision)
+    name = naming.revision_name(observed.owner.name, target, revision)
     refusals = (_refusal(view) for view in observed.deployments if view.name == name)
     return problem or next(filter(None, refusals), None)
 
@@ -81,7 +81,7 @@ def _built_revision(
         serving=spec.serving,
         repository=assemble.digest,
         claim=claim_name(spec, owner.name),
-        longest=max(steps for pipeline in spec.pipelines for steps in pipeline.steps),
+        max_steps=max(steps for pipeline in spec.pipelines for steps in pipeline.steps),
         flags=tuple(str(flag) for flag in assemble.result.get("serverFlags", []) if str(flag).startswith("--")),
     )
     return serving_revision(request, owner, context.settings)
@@ -94,7 +94,7 @@ def _desired(observed: ObservedPipeline, target: str, spec_revision: ServingRevi
         return spec_revision.name if spec_revision is not None else None
     present = {view.revision: view for view in observed.deployments if not view.terminating}
     restored = present.get(rollout.rollback_to)
-    revision = restored.peers.get(target) if restored is not None else None
+    revision = restored.siblings.get(target) if restored is not None else None
     return revision if revision in present else None
 
 

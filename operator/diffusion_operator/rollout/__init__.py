@@ -1,7 +1,7 @@
-"""How a new revision gets the traffic; pure: `next_step` is all that there is to decide."""
+"""How a new revision gets the traffic; pure: `decide_rollout` is all that there is to decide."""
 
-from diffusion_operator.rollout.decision import next_step
-from diffusion_operator.rollout.experiment import VariantDecision, VariantState, next_variant
+from diffusion_operator.rollout.decision import decide_rollout
+from diffusion_operator.rollout.experiment import VariantDecision, VariantState, decide_variant
 from diffusion_operator.rollout.progress import RolloutProgress
 from diffusion_operator.rollout.state import (
     RevisionState,
@@ -21,7 +21,7 @@ __all__ = [
     "Strategy",
     "VariantDecision",
     "VariantState",
-    "next_step",
-    "next_variant",
+    "decide_rollout",
+    "decide_variant",
     "strategy_of",
 ]

@@ -6,7 +6,7 @@ from diffusion_operator.rollout import canary, rolling
 from diffusion_operator.rollout.state import RolloutDecision, RolloutObservation, Strategy
 
 
-def next_step(strategy: Strategy, observation: RolloutObservation) -> Mapping[str, RolloutDecision]:
+def decide_rollout(strategy: Strategy, observation: RolloutObservation) -> Mapping[str, RolloutDecision]:
     """The next step of each target. Executing it in part, or twice, is safe: the next pass continues from there."""
     if strategy.canary:
         return canary.steps(strategy, observation)

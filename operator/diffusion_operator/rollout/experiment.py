@@ -53,7 +53,7 @@ class VariantDecision:
     remove: tuple[str, ...] = ()
 
 
-def next_variant(weight: int, targets: Mapping[str, VariantState]) -> Mapping[str, VariantDecision]:
+def decide_variant(weight: int, targets: Mapping[str, VariantState]) -> Mapping[str, VariantDecision]:
     """What to do now with a variant on each target; a share grows only to as many ready pods as it needs.
 
     Args:

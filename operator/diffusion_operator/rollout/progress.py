@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from diffusion_operator.analysis import Outcome, Verdict
-from diffusion_operator.conditions import shortened
+from diffusion_operator.conditions import truncated
 from diffusion_operator.json_objects import JsonObject, parse_json_object
 
 Phase = Literal["ImageComparison", "Step", "Promoting", "Rejected", "Served"]
@@ -48,7 +48,7 @@ def serialize(progress: RolloutProgress, now: datetime) -> str:
         document["verdict"] = {
             "passed": progress.verdict.outcome == "Pass",
             "reason": progress.verdict.reason,
-            "message": shortened(progress.verdict.message, MAX_MESSAGE),
+            "message": truncated(progress.verdict.message, MAX_MESSAGE),
             "numbers": dict(progress.verdict.numbers),
         }
     return json.dumps(document, separators=(",", ":"))

@@ -17,8 +17,8 @@ from diffusion_operator.views.pod_problem import PodProblem, pod_problem
 
 Phase = Literal["Queued", "Pending", "Running", "Succeeded", "Failed", "Lost"]
 
-FIRST_RETRY_SECONDS = 30
-LAST_RETRY_SECONDS = 900
+MIN_RETRY_SECONDS = 30
+MAX_RETRY_SECONDS = 900
 COMPANION_GRACE = timedelta(seconds=30)
 """Containers of others may end by themselves once the builder has; the Job then completes like any other."""
 EXTERNALLY_FIXABLE = frozenset({BuildReason.ACCESS_DENIED, BuildReason.SOURCE_NOT_FOUND})
@@ -136,7 +136,7 @@ class JobView(ObjectView):
             return None
         # The store answers at once for what was built, so the first loss costs nothing.
         is_first_loss = lost and self.attempt == 0
-        pause = 0 if is_first_loss else min(FIRST_RETRY_SECONDS * 2 ** min(self.attempt, 10), LAST_RETRY_SECONDS)
+        pause = 0 if is_first_loss else min(MIN_RETRY_SECONDS * 2 ** min(self.attempt, 10), MAX_RETRY_SECONDS)
         return parse_time(self.finished_at) + timedelta(seconds=pause)
 
 

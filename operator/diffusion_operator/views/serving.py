@@ -57,10 +57,10 @@ class DeploymentView(ObjectView):
         return self.annotations.get(naming.REPOSITORY, "")
 
     @property
-    def peers(self) -> dict[str, str]:
+    def siblings(self) -> dict[str, str]:
         """Revisions that are served together with this one, by target; this one included."""
-        peers = parse_json_object(self.annotations.get(naming.PEERS))
-        return {name: str(revision) for name, revision in peers.items()} | {self.target or "": self.revision}
+        siblings = parse_json_object(self.annotations.get(naming.SIBLINGS))
+        return {name: str(revision) for name, revision in siblings.items()} | {self.target or "": self.revision}
 
     @property
     def ready_replicas(self) -> int:
@@ -121,7 +121,7 @@ class RouteView(ObjectView):
 
     def revision_weights(self, pipeline: str, target: str) -> dict[str, int]:
         """Percentages of the target's revisions."""
-        prefix = naming.revision(pipeline, target, "")
+        prefix = naming.revision_name(pipeline, target, "")
         # Another target may have a name that begins with this one's.
         weights = {
             service.removeprefix(prefix): weight

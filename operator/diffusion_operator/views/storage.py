@@ -51,7 +51,7 @@ class PipelineView(ObjectView):
         storage = spec.get("storage", {})
         return cls(
             **fields,
-            claim=storage.get("claimName") or naming.claim(fields["name"]),
+            claim=storage.get("claimName") or naming.claim_name(fields["name"]),
             retained_digests=frozenset(map(str, storage.get("retain") or ())),
             collects=storage.get("gc") is not None and not (fields["terminating"] or spec.get("suspend", False)),
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from diffusion_operator import naming
 from diffusion_operator.analysis import ScrapeTarget, Window
 from diffusion_operator.analysis.counters import StepCounters
-from diffusion_operator.analysis.window import Traffic
+from diffusion_operator.analysis.window import EnsembleStats
 from diffusion_operator.api import KIND
 from diffusion_operator.metrics_scraper import MetricsScraper
 from diffusion_operator.reconcile import PipelineKey, Reconciler
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 STEPS = [{"weight": 10, "pause": "1s"}, {"weight": 50, "pause": "1s"}]
-GOOD = Window({"generate_20_pipeline": Traffic(200, 0, 200.0, 1.0, 1.2)}, StepCounters(4000, 40.0, 4000, 4000), 1)
-BAD = Window({"generate_20_pipeline": Traffic(100, 100, 100.0, 1.0, 1.2)}, StepCounters(2000, 20.0, 2000, 2000), 1)
+GOOD = Window({"generate_20_pipeline": EnsembleStats(200, 0, 200.0, 1.0, 1.2)}, StepCounters(4000, 40.0, 4000, 4000), 1)
+BAD = Window(
+    {"generate_20_pipeline": EnsembleStats(100, 100, 100.0, 1.0, 1.2)}, StepCounters(2000, 20.0, 2000, 2000), 1
+)
 
 
 class FakeScraper(MetricsScraper):

@@ -12,7 +12,7 @@ from diffusion_operator.rollout import (
     RolloutProgress,
     RolloutState,
     Strategy,
-    next_step,
+    decide_rollout,
 )
 
 PASS = Verdict("Pass", "Passed", "as good")
@@ -108,7 +108,7 @@ class Simulation:
         desired_revisions = {item.desired for item in self.targets.values() if item.desired is not None}
         if self.promote in desired_revisions:
             self.by_hand |= desired_revisions
-        steps = dict(next_step(self.strategy, self.observation()))
+        steps = dict(decide_rollout(self.strategy, self.observation()))
         for write in [write for name, step in steps.items() for write in self.writes(name, step)][:until]:
             write()
         return steps

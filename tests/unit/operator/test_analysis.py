@@ -8,19 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_contract.spec.rollout import Analysis
-from diffusion_operator.analysis import Counters, Track, Traffic, Verdict, Window, evaluate, read, summarize
+from diffusion_operator.analysis import Counters, PodHistory, Verdict, Window, evaluate, parse_counters, summarize
 from diffusion_operator.analysis.counters import EnsembleCounters, StepCounters
+from diffusion_operator.analysis.window import EnsembleStats
 
 LIMITS = Analysis()
 SHORT, LONG = "generate_4_pipeline", "generate_20_pipeline"
 
 
-def traffic(requests: int, seconds: float = 0.1, failed: int = 0, tail: float = 1.5) -> Traffic:
+def traffic(requests: int, seconds: float = 0.1, failed: int = 0, tail: float = 1.5) -> EnsembleStats:
     succeeded = requests - failed
-    return Traffic(succeeded, failed, succeeded * seconds, seconds, seconds * tail)
+    return EnsembleStats(succeeded, failed, succeeded * seconds, seconds, seconds * tail)
 
 
-def window(step: float = 0.02, batch: float = 1.0, **ensembles: Traffic) -> Window:
+def window(step: float = 0.02, batch: float = 1.0, **ensembles: EnsembleStats) -> Window:
     names = {"short": SHORT, "long": LONG}
     steps = 4 * sum(item.succeeded for item in ensembles.values())
     return Window(
@@ -45,7 +46,7 @@ GOOD = window(short=traffic(100))
         ("nobody asked the canary", GOOD, Window(), "Inconclusive", "Inconclusive"),
         ("nobody asked the stable revision", Window(), GOOD, "Inconclusive", "Inconclusive"),
         ("too few", GOOD, window(short=traffic(19)), "Inconclusive", "Inconclusive"),
-        ("metrics gone", Window(silent=2), Window(silent=1), "Inconclusive", "Inconclusive"),
+        ("metrics gone", Window(unreachable_pods=2), Window(unreachable_pods=1), "Inconclusive", "Inconclusive"),
         ("half of it fails", GOOD, window(short=traffic(20, failed=10)), "Fail", "ErrorRatio"),
         ("all of it fails", GOOD, window(short=traffic(20, failed=20)), "Fail", "ErrorRatio"),
         ("one failure of twenty", GOOD, window(short=traffic(20, failed=1)), "Inconclusive", "Inconclusive"),
@@ -110,7 +111,7 @@ def test_the_message_says_the_numbers() -> None:
     assert "1.2 times is allowed (canary 0.3 s, stable 0.15 s)" in slow.message
     few = verdict(GOOD, window(short=traffic(3)))
     assert few.message == "The canary had 3 of 20 requests that are needed."
-    assert "2 of its pods did not report" in verdict(GOOD, Window(silent=2)).message
+    assert "2 of its pods did not report" in verdict(GOOD, Window(unreachable_pods=2)).message
 
 
 def test_servers_that_tell_no_quantiles_are_compared_by_their_means() -> None:
@@ -125,10 +126,10 @@ seconds = st.floats(1e-3, 100)
 
 
 @st.composite
-def traffics(draw: st.DrawFn) -> Traffic:
+def traffics(draw: st.DrawFn) -> EnsembleStats:
     succeeded, failed, mean = draw(amounts), draw(amounts), draw(seconds)
     has_latencies = draw(st.booleans()) and succeeded > 0
-    return Traffic(
+    return EnsembleStats(
         succeeded, failed, succeeded * mean, mean if has_latencies else None, mean * 2 if has_latencies else None
     )
 
@@ -191,7 +192,7 @@ def counters(requests: int, failed: int = 0, p95: float | None = 0.2) -> Counter
 
 
 def test_a_window_is_what_came_after_its_first_reading() -> None:
-    track = Track(counters(100)).advance(counters(130, failed=2))
+    track = PodHistory(counters(100)).advance(counters(130, failed=2))
     assert track.total.requests == 32
     assert track.total.failures == 2
     assert track.total.ensembles[SHORT].seconds == pytest.approx(3.0)
@@ -200,17 +201,17 @@ def test_a_window_is_what_came_after_its_first_reading() -> None:
 
 
 def test_a_server_that_started_anew_counts_from_zero_and_loses_nothing() -> None:
-    track = Track(counters(100)).advance(counters(130)).advance(counters(7)).advance(counters(9))
+    track = PodHistory(counters(100)).advance(counters(130)).advance(counters(7)).advance(counters(9))
     assert track.total.requests == 30 + 7 + 2
 
 
 def test_an_ensemble_that_was_not_asked_is_not_in_the_window() -> None:
-    assert Track(counters(10)).advance(counters(10)).total.ensembles == {}
+    assert PodHistory(counters(10)).advance(counters(10)).total.ensembles == {}
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=20))
 def test_whatever_restarts_every_seen_request_is_counted_once(life: list[tuple[int, bool]]) -> None:
-    track, count, expected = Track(counters(5)), 5, 0
+    track, count, expected = PodHistory(counters(5)), 5, 0
     for served_requests, restarted in life:
         # A server that has counted as much again between two readings cannot be told from one that went on.
         expected, count = (
@@ -222,7 +223,7 @@ def test_whatever_restarts_every_seen_request_is_counted_once(life: list[tuple[i
 
 
 def test_quantiles_are_weighed_by_requests() -> None:
-    track = Track(counters(0)).advance(counters(90, p95=0.1)).advance(counters(100, p95=1.1))
+    track = PodHistory(counters(0)).advance(counters(90, p95=0.1)).advance(counters(100, p95=1.1))
     assert track.total.ensembles[SHORT].p95 == pytest.approx(0.2)
 
 
@@ -254,7 +255,7 @@ nv_gpu_utilization{gpu_uuid="GPU-1"} 0.5
 
 
 def test_tritons_words_are_read() -> None:
-    reading = read(TEXT)
+    reading = parse_counters(TEXT)
     [(name, ensemble)] = reading.ensembles.items()
     assert (name, ensemble.succeeded, ensemble.failed) == (SHORT, 12, 3)
     assert (ensemble.seconds, ensemble.p50, ensemble.p95) == pytest.approx((3.0, 0.121511, 0.385422))
@@ -264,7 +265,7 @@ def test_tritons_words_are_read() -> None:
 
 @pytest.mark.parametrize("value", ["Nan", "NaN", "+Inf"])
 def test_a_quantile_of_nothing_is_none(value: str) -> None:
-    assert read(TEXT.replace("385422", value)).ensembles[SHORT].p95 is None
+    assert parse_counters(TEXT.replace("385422", value)).ensembles[SHORT].p95 is None
 
 
 @pytest.mark.parametrize(
@@ -272,12 +273,12 @@ def test_a_quantile_of_nothing_is_none(value: str) -> None:
 )
 def test_what_is_not_triton_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any message is right
-        read(text)
+        parse_counters(text)
 
 
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        read(f"{TEXT}{text}")
+        parse_counters(f"{TEXT}{text}")
     except ValueError:
         return

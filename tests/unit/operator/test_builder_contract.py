@@ -14,7 +14,7 @@ from diffusion_contract.exports import ExportOptions
 from diffusion_contract.spec import DiffusionPipelineSpec, Shapes
 from diffusion_operator import naming
 from diffusion_operator.manifests.common import Owner
-from diffusion_operator.manifests.job import job
+from diffusion_operator.manifests.job import job_manifest
 from diffusion_operator.plan.build_jobs import BuildJobFactory, StoreClaim
 from diffusion_operator.settings import Settings
 from tests.support.operator.build_specs import HUB, SPECS
@@ -87,12 +87,12 @@ def test_the_builder_understands_a_comparison(scorer: dict[str, Any] | None) -> 
         }
     )
     urls = {
-        "stable": naming.url("shapes-cpu-01234567", "studio"),
-        "canary": naming.url("shapes-cpu-89abcdef", "studio"),
+        "stable": naming.service_url("shapes-cpu-01234567", "studio"),
+        "canary": naming.service_url("shapes-cpu-89abcdef", "studio"),
     }
     quality = {**QUALITY, **({"scorer": scorer} if scorer else {})}
     request = BuildJobFactory(spec, StoreClaim("claim", "uid"), SETTINGS).compare(urls, quality)
-    pod = job(request, OWNER, SETTINGS)["spec"]["template"]["spec"]
+    pod = job_manifest(request, OWNER, SETTINGS)["spec"]["template"]["spec"]
     for container in [*pod.get("initContainers", []), *pod["containers"]]:
         if container["name"] == "scorer":
             continue
@@ -112,7 +112,9 @@ def test_a_scorer_sees_the_images_and_neither_store_nor_more() -> None:
     )
     urls = {"stable": "http://a.b.svc:8000", "canary": "http://c.b.svc:8000"}
     requests = BuildJobFactory(spec, StoreClaim("claim", "uid"), SETTINGS)
-    pod = job(requests.compare(urls, {"scorer": {"image": "s:1"}}), OWNER, SETTINGS)["spec"]["template"]["spec"]
+    pod = job_manifest(requests.compare(urls, {"scorer": {"image": "s:1"}}), OWNER, SETTINGS)["spec"]["template"][
+        "spec"
+    ]
     drawing, scorer = pod["initContainers"]
     [build] = pod["containers"]
     assert {mount["name"] for mount in scorer["volumeMounts"]} == {"tmp", "images"}

@@ -16,7 +16,7 @@ from diffusion_operator.rollout import (
     RolloutProgress,
     RolloutState,
     Strategy,
-    next_step,
+    decide_rollout,
 )
 
 STRATEGY = Strategy(canary=True, weights=(10, 50), pauses=(60, 60), deadline=600, progress_deadline=600, history=1)
@@ -62,7 +62,7 @@ TABLE = (
 
 def decide(new: RevisionState, weight: int, verdict: Verdict) -> RolloutDecision:
     state = RolloutState("new", "old", (OLD, new), replicas=4, weights={"new": weight} if weight else {})
-    return next_step(STRATEGY, RolloutObservation({"cpu": state}, {"cpu": verdict}))["cpu"]
+    return decide_rollout(STRATEGY, RolloutObservation({"cpu": state}, {"cpu": verdict}))["cpu"]
 
 
 def phase(progress: RolloutProgress) -> str:
@@ -86,6 +86,6 @@ def test_every_step_of_an_ordinary_canary() -> None:
 def test_after_the_promotion_the_old_revision_stays_without_pods_to_roll_back_to() -> None:
     promoted = replace(NEW, replicas=4, ready=4, was_available=True, progress=RolloutProgress("Promoting"))
     state = RolloutState("new", "new", (OLD, promoted), replicas=4)
-    step = next_step(STRATEGY, RolloutObservation({"cpu": state}))["cpu"]
+    step = decide_rollout(STRATEGY, RolloutObservation({"cpu": state}))["cpu"]
     assert (step.scale, step.remove) == ({"old": 0}, ())
     assert step.progress_updates["new"].phase == "Served"

@@ -17,7 +17,7 @@ JOB: dict[str, Any] = {
     "metadata": {
         "uid": "1",
         "resourceVersion": "7",
-        "labels": {naming.STAGE: "fetch", naming.membership("one"): "true"},
+        "labels": {naming.STAGE: "fetch", naming.needed_by_label("one"): "true"},
         "ownerReferences": [{"kind": KIND, "name": "one", "uid": "a"}],
         "managedFields": [{"manager": "x"}],
     },
@@ -37,7 +37,7 @@ def test_a_pipeline_that_joins_a_job_wakes_itself_and_nobody_else() -> None:
     event_filter = EventFilter()
     joined = copy.deepcopy(JOB)
     assert event_filter.affected_keys("ADDED", JOB, [ONE]) == {ONE}
-    joined["metadata"]["labels"][naming.membership("two")] = "true"
+    joined["metadata"]["labels"][naming.needed_by_label("two")] = "true"
     joined["metadata"]["ownerReferences"].append({"kind": KIND, "name": "two", "uid": "b"})
     joined["metadata"] |= {"resourceVersion": "8", "managedFields": []}
     assert event_filter.affected_keys("MODIFIED", joined, [ONE, TWO]) == {TWO}

@@ -10,7 +10,7 @@ import pytest
 
 from diffusion_contract.spec import DiffusionPipelineSpec, Variant, apply_variant
 from diffusion_operator.manifests import buckets
-from diffusion_operator.rollout import RevisionState, VariantDecision, VariantState, next_variant
+from diffusion_operator.rollout import RevisionState, VariantDecision, VariantState, decide_variant
 from tests.support.operator.fake_cluster import REVISION, minimal_spec
 
 HASHES = [f"{number:02x}" + "c0ffee" for number in range(buckets.BUCKETS)]
@@ -114,13 +114,13 @@ CASES: dict[str, tuple[VariantState, VariantDecision]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_variant(name: str) -> None:
     observed, expected = CASES[name]
-    assert next_variant(30, {"cpu": observed}) == {"cpu": expected}
+    assert decide_variant(30, {"cpu": observed}) == {"cpu": expected}
 
 
 def test_a_variant_that_one_target_lacks_gets_nothing_on_any() -> None:
     """A user's requests go to several targets, and are to be answered by one variant."""
     good = state(revision("new", 2, 2), weights={"new": 30})
-    steps = next_variant(30, {"cpu": good, "l4": state(revision("new", 2, 0), weights={"new": 30})})
+    steps = decide_variant(30, {"cpu": good, "l4": state(revision("new", 2, 0), weights={"new": 30})})
     assert [item.weight for item in steps.values()] == [0, 0]
     assert [item.traffic for item in steps.values()] == [None, None]
 
@@ -203,7 +203,7 @@ class Simulation:
     def reconcile(self, *, whole: bool = False) -> None:
         """A pass, in the operator's order; it may be cut off anywhere."""
         states = self.states()
-        steps = next_variant(self.weight, states)
+        steps = decide_variant(self.weight, states)
         whole = whole or self.chance.random() < 0.7
         for name, step in steps.items():
             for added in step.replicas.keys() - self.targets[name].keys():

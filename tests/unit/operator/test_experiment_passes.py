@@ -10,7 +10,7 @@ from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import naming
 from diffusion_operator.analysis import Window
 from diffusion_operator.analysis.counters import StepCounters
-from diffusion_operator.analysis.window import Traffic
+from diffusion_operator.analysis.window import EnsembleStats
 from diffusion_operator.api import KIND
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.garbage_collection import StoreUsers, live_digests
@@ -25,7 +25,9 @@ from tests.support.operator.reconciling import OTHER_REVISION, build, serve
 UNET = {"components": {"denoiser": {"source": {"huggingFace": {"repo": "demo/fast", "revision": OTHER_REVISION}}}}}
 FAST = {"name": "fast", "weight": 25, "model": UNET}
 OTHER_SERVER = {"name": "other", "weight": 10, "serving": {"image": "triton:2"}}
-QUICK = Window({"generate_20_pipeline": Traffic(80, 20, 40.0, 0.5, 0.75)}, StepCounters(2000, 20.0, 2000, 1000), 1)
+QUICK = Window(
+    {"generate_20_pipeline": EnsembleStats(80, 20, 40.0, 0.5, 0.75)}, StepCounters(2000, 20.0, 2000, 1000), 1
+)
 GATEWAY = {"gateway": {"name": "web"}}
 
 

@@ -17,8 +17,8 @@ from diffusion_operator import naming
 from diffusion_operator.manifests import deployment, policies, route, service
 from diffusion_operator.manifests.common import Owner, Placement, placement, store_claim
 from diffusion_operator.manifests.deployment import RevisionSpec, serving_revision
-from diffusion_operator.manifests.event import PendingEvent, event
-from diffusion_operator.manifests.job import BuildJobSpec, Scorer, job, template_digest
+from diffusion_operator.manifests.event import PendingEvent, event_manifest
+from diffusion_operator.manifests.job import BuildJobSpec, Scorer, job_manifest, template_digest
 from diffusion_operator.manifests.route import RouteTarget
 from diffusion_operator.manifests.service import TrafficSplit, VariantWeight
 from diffusion_operator.settings import FetchNetwork, PodUser, Settings
@@ -75,7 +75,7 @@ SERVE = RevisionSpec(
     serving=Serving(env=[EnvVar(name="DIFFUSION_THREADS", value="2")]),
     repository="b" * 64,
     claim="shapes-store",
-    longest=20,
+    max_steps=20,
 )
 SCALED = Autoscaling(
     min_replicas=2,
@@ -135,23 +135,23 @@ ROUTES = tuple(route.routes(OWNER, BEHIND, {"cpu": RouteTarget(TrafficSplit("012
 # Namespaces such as OpenShift's assign all three.
 ASSIGNED = replace(SETTINGS, pod_user=PodUser(None, None, None))
 OBJECTS: dict[str, dict[str, Any]] = {
-    "job-fetch-hub": job(FETCH, OWNER, SETTINGS),
-    "job-fetch-claim": job(FETCH_CLAIM, OWNER, SETTINGS),
-    "job-compile": job(COMPILE, OWNER, SETTINGS, attempt=2),
+    "job-fetch-hub": job_manifest(FETCH, OWNER, SETTINGS),
+    "job-fetch-claim": job_manifest(FETCH_CLAIM, OWNER, SETTINGS),
+    "job-compile": job_manifest(COMPILE, OWNER, SETTINGS, attempt=2),
     "deployment": deployment.deployment(serving_revision(SERVE, OWNER, SETTINGS), OWNER),
-    "job-compare": job(COMPARE, OWNER, SETTINGS),
-    "job-fetch-hub-assigned-user": job(FETCH, OWNER, ASSIGNED),
+    "job-compare": job_manifest(COMPARE, OWNER, SETTINGS),
+    "job-fetch-hub-assigned-user": job_manifest(FETCH, OWNER, ASSIGNED),
     "deployment-assigned-user": deployment.deployment(serving_revision(SERVE, OWNER, ASSIGNED), OWNER),
-    "job-compile-gpu": job(COMPILE_GPU, OWNER, SETTINGS),
+    "job-compile-gpu": job_manifest(COMPILE_GPU, OWNER, SETTINGS),
     "deployment-gpu": deployment.deployment(serving_revision(replace(SERVE, target=GPU), OWNER, SETTINGS), OWNER),
     "deployment-gpu-claim": deployment.deployment(
         serving_revision(replace(SERVE, target=CLAIMED), OWNER, SETTINGS), OWNER
     ),
-    "service-revision": service.for_revision(OWNER, "cpu", "01234567"),
-    "service-target": service.for_target(OWNER, "cpu", TrafficSplit("01234567")),
-    "service-target-by-pods": service.for_target(OWNER, "cpu", TrafficSplit("01234567", "89abcdef", 10)),
-    "service-pipeline-one-target": service.for_pipeline(OWNER, {"cpu": TrafficSplit("01234567")}),
-    "service-pipeline-two-targets": service.for_pipeline(
+    "service-revision": service.revision_service(OWNER, "cpu", "01234567"),
+    "service-target": service.target_service(OWNER, "cpu", TrafficSplit("01234567")),
+    "service-target-by-pods": service.target_service(OWNER, "cpu", TrafficSplit("01234567", "89abcdef", 10)),
+    "service-pipeline-one-target": service.pipeline_service(OWNER, {"cpu": TrafficSplit("01234567")}),
+    "service-pipeline-two-targets": service.pipeline_service(
         OWNER, {"cpu": TrafficSplit("01234567"), "l4": TrafficSplit("89abcdef")}
     ),
     "route-http-mirrored": ROUTES[0],
@@ -162,7 +162,9 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "autoscaler-hpa": policies.autoscaler(OWNER, "cpu", "01234567", SCALED),
     "autoscaler-keda": policies.autoscaler(OWNER, "cpu", "01234567", TO_ZERO),
     "claim": store_claim(Storage(size="20Gi"), OWNER),
-    "event": event(PendingEvent(warning=True, reason="PickleOnly", message="No."), OWNER, 3, "2026-01-01T00:00:00Z"),
+    "event": event_manifest(
+        PendingEvent(warning=True, reason="PickleOnly", message="No."), OWNER, 3, "2026-01-01T00:00:00Z"
+    ),
 }
 PODS = {
     name: document["spec"]["template"]["spec"]
@@ -226,7 +228,7 @@ def option(arguments: list[str], name: str) -> int:
 
 @pytest.mark.parametrize("longest", [4, 64])
 def test_a_stopping_pod_is_killed_only_after_it_had_time_for_its_longest_tier(longest: int) -> None:
-    pod = deployment.deployment(serving_revision(replace(SERVE, longest=longest), OWNER, SETTINGS), OWNER)["spec"][
+    pod = deployment.deployment(serving_revision(replace(SERVE, max_steps=longest), OWNER, SETTINGS), OWNER)["spec"][
         "template"
     ]["spec"]
     [server] = pod["containers"]
@@ -269,12 +271,15 @@ def test_the_number_of_pods_is_left_to_whoever_scales() -> None:
 def test_the_builder_image_changes_how_a_job_runs_but_not_its_name() -> None:
     newer = Settings("registry/builder:2", "registry/triton:1")
     assert template_digest(FETCH, SETTINGS) != template_digest(FETCH, newer)
-    assert job(FETCH, OWNER, SETTINGS)["metadata"]["name"] == job(FETCH, OWNER, newer)["metadata"]["name"]
+    assert (
+        job_manifest(FETCH, OWNER, SETTINGS)["metadata"]["name"]
+        == job_manifest(FETCH, OWNER, newer)["metadata"]["name"]
+    )
 
 
 def test_proxy_and_certificates_are_those_of_the_jobs_that_fetch_and_of_nobody_else() -> None:
     closed = replace(SETTINGS, fetch=FetchNetwork((("HTTPS_PROXY", "http://proxy:3128"),), "company-ca", "bundle.pem"))
-    pod = job(FETCH, OWNER, closed)["spec"]["template"]["spec"]
+    pod = job_manifest(FETCH, OWNER, closed)["spec"]["template"]["spec"]
     environment = {item["name"]: item["value"] for item in pod["containers"][0]["env"]}
     mounted = {item["name"]: item["mountPath"] for item in pod["containers"][0]["volumeMounts"]}
     [volume] = [item for item in pod["volumes"] if item["name"] == "ca"]
@@ -282,7 +287,7 @@ def test_proxy_and_certificates_are_those_of_the_jobs_that_fetch_and_of_nobody_e
     assert environment["SSL_CERT_FILE"] == f"{mounted['ca']}/{volume['configMap']['items'][0]['path']}"
     assert volume["configMap"]["items"][0]["key"] == "bundle.pem"
     for request in (FETCH_CLAIM, COMPILE):
-        assert job(request, OWNER, closed) == job(request, OWNER, SETTINGS)
+        assert job_manifest(request, OWNER, closed) == job_manifest(request, OWNER, SETTINGS)
     assert deployment.deployment(serving_revision(SERVE, OWNER, closed), OWNER) == deployment.deployment(
         serving_revision(SERVE, OWNER, SETTINGS), OWNER
     )
@@ -290,7 +295,9 @@ def test_proxy_and_certificates_are_those_of_the_jobs_that_fetch_and_of_nobody_e
 
 def test_jobs_and_servers_run_as_the_accounts_that_the_administrator_names_without_a_token() -> None:
     settings = replace(SETTINGS, build_service_account="build", serving_service_account="serving")
-    pods = [document["spec"]["template"]["spec"] for document in (job(FETCH, OWNER, settings), deployed(settings))]
+    pods = [
+        document["spec"]["template"]["spec"] for document in (job_manifest(FETCH, OWNER, settings), deployed(settings))
+    ]
     assert [pod["serviceAccountName"] for pod in pods] == ["build", "serving"]
     assert [pod["automountServiceAccountToken"] for pod in pods] == [False, False]
     assert "serviceAccountName" not in deployed(SETTINGS)["spec"]["template"]["spec"]
@@ -308,8 +315,8 @@ def test_the_revision_names_the_pods_and_not_their_number() -> None:
 
 
 def test_the_longest_names_fit_into_a_label() -> None:
-    assert len(naming.revision("p" * 38, "t" * 15, "0" * 8)) <= 63
-    assert len(naming.job("export", "scheduler_step", "0" * 12)) <= 63
-    prefix, _, name = naming.membership("p" * 38).partition("/")
+    assert len(naming.revision_name("p" * 38, "t" * 15, "0" * 8)) <= 63
+    assert len(naming.job_name("export", "scheduler_step", "0" * 12)) <= 63
+    prefix, _, name = naming.needed_by_label("p" * 38).partition("/")
     assert len(prefix) <= 253
     assert len(name) <= 63

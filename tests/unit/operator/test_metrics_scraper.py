@@ -38,7 +38,7 @@ def watched(step: str = "1", **pods: str) -> ScrapeTarget:
     return ScrapeTarget("cpu", "aaaa", step, pods)
 
 
-def read(scraper: MetricsScraper, *items: ScrapeTarget) -> Window:
+def scrape(scraper: MetricsScraper, *items: ScrapeTarget) -> Window:
     return asyncio.run(scraper.windows("studio/shapes", items))[KEY]
 
 
@@ -49,32 +49,32 @@ def fresh(pods: Callable[[httpx.Request], httpx.Response]) -> MetricsScraper:
 def test_the_first_reading_only_remembers_and_later_ones_sum_over_pods() -> None:
     pods = Pods(a=100, b=50)
     scraper = fresh(pods)
-    assert read(scraper, watched(x="a", y="b")) == Window(pods=2)
+    assert scrape(scraper, watched(x="a", y="b")) == Window(pods=2)
     pods.answers |= {"a": 110, "b": 55}
-    assert read(scraper, watched(x="a", y="b")).requests == 15
+    assert scrape(scraper, watched(x="a", y="b")).requests == 15
     assert pods.urls[0] == "http://a:8002/metrics"
 
 
 def test_another_step_begins_anew() -> None:
     pods = Pods(a=100)
     scraper = fresh(pods)
-    read(scraper, watched(x="a"))
+    scrape(scraper, watched(x="a"))
     pods.answers["a"] = 150
-    assert read(scraper, watched("2", x="a")).requests == 0
+    assert scrape(scraper, watched("2", x="a")).requests == 0
     pods.answers["a"] = 157
-    assert read(scraper, watched("2", x="a")).requests == 7
+    assert scrape(scraper, watched("2", x="a")).requests == 7
 
 
 def test_pods_come_and_go_and_nothing_is_lost_or_counted_twice() -> None:
     pods = Pods(a=100, b=1000)
     scraper = fresh(pods)
-    read(scraper, watched(x="a"))
+    scrape(scraper, watched(x="a"))
     pods.answers["a"] = 110
-    assert read(scraper, watched(x="a", y="b")).requests == 10
+    assert scrape(scraper, watched(x="a", y="b")).requests == 10
     pods.answers["b"] = 1005
-    assert read(scraper, watched(y="b")).requests == 15
+    assert scrape(scraper, watched(y="b")).requests == 15
     pods.answers["b"] = 3
-    assert read(scraper, watched(y="b")).requests == 18
+    assert scrape(scraper, watched(y="b")).requests == 18
 
 
 @pytest.mark.parametrize(
@@ -83,18 +83,18 @@ def test_pods_come_and_go_and_nothing_is_lost_or_counted_twice() -> None:
 def test_a_pod_that_does_not_answer_is_silent_and_loses_nothing(trouble: str | Exception) -> None:
     pods = Pods(a=100, b=100)
     scraper = fresh(pods)
-    read(scraper, watched(x="a", y="b"))
+    scrape(scraper, watched(x="a", y="b"))
     pods.answers |= {"a": 110, "b": trouble}
-    window = read(scraper, watched(x="a", y="b"))
-    assert (window.requests, window.pods, window.silent) == (10, 1, 1)
+    window = scrape(scraper, watched(x="a", y="b"))
+    assert (window.requests, window.pods, window.unreachable_pods) == (10, 1, 1)
     pods.answers["b"] = 130
-    assert read(scraper, watched(x="a", y="b")).requests == 40
+    assert scrape(scraper, watched(x="a", y="b")).requests == 40
 
 
 def test_metrics_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_scraper, "MAX_BYTES", 1000)
     scraper = fresh(lambda _request: httpx.Response(200, text=metrics(1) * 100))
-    assert read(scraper, watched(x="a")).silent == 1
+    assert scrape(scraper, watched(x="a")).unreachable_pods == 1
 
 
 def test_a_pod_that_never_ends_to_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,28 +104,28 @@ def test_a_pod_that_never_ends_to_answer_is_given_up(monkeypatch: pytest.MonkeyP
         await asyncio.Event().wait()
         return httpx.Response(200)
 
-    assert read(MetricsScraper(transport=httpx.MockTransport(never)), watched(x="a")).silent == 1
+    assert scrape(MetricsScraper(transport=httpx.MockTransport(never)), watched(x="a")).unreachable_pods == 1
 
 
 def test_what_is_not_watched_is_forgotten() -> None:
     pods = Pods(a=100)
     scraper = fresh(pods)
-    read(scraper, watched(x="a"))
+    scrape(scraper, watched(x="a"))
     assert asyncio.run(scraper.windows("studio/shapes", [])) == {}
     pods.answers["a"] = 200
-    assert read(scraper, watched(x="a")).requests == 0
+    assert scrape(scraper, watched(x="a")).requests == 0
     scraper.forget("studio/shapes")
     pods.answers["a"] = 300
-    assert read(scraper, watched(x="a")).requests == 0
+    assert scrape(scraper, watched(x="a")).requests == 0
 
 
 def test_pipelines_do_not_see_each_other() -> None:
     pods = Pods(a=100)
     scraper = fresh(pods)
-    read(scraper, watched(x="a"))
+    scrape(scraper, watched(x="a"))
     asyncio.run(scraper.windows("other/shapes", [watched("1", x="a")]))
     pods.answers["a"] = 105
-    assert read(scraper, watched(x="a")).requests == 5
+    assert scrape(scraper, watched(x="a")).requests == 5
 
 
 def test_addresses_of_the_other_kind_are_written_in_brackets() -> None:
@@ -135,5 +135,5 @@ def test_addresses_of_the_other_kind_are_written_in_brackets() -> None:
         urls.append(str(request.url))
         return httpx.Response(200, text=metrics(1))
 
-    read(fresh(answer), watched(x="fd00::1"))
+    scrape(fresh(answer), watched(x="fd00::1"))
     assert urls == ["http://[fd00::1]:8002/metrics"]

@@ -71,7 +71,7 @@ def test_one_stuck_key_does_not_stop_the_others() -> None:
 def test_a_failed_pass_is_tried_again_and_success_forgets_the_failures(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(queue, "FIRST_BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(queue, "MIN_BACKOFF_SECONDS", 0.001)
 
     async def scenario() -> int:
         passes, completion = Counter[PipelineKey](), asyncio.Event()

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from diffusion_operator.api import PLURAL
-from diffusion_operator.handlers.controller import CHILDREN
+from diffusion_operator.handlers.controller import WATCHED_KINDS
 from diffusion_operator.leader_election import LeaderElection, lease_reference
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 from tests.support.operator.reconciling import OTHER_REVISION, build, serve, settle
@@ -52,7 +52,9 @@ def live_a_full_life(cluster: FakeCluster) -> None:
 def test_no_more_and_no_less_is_granted_than_used() -> None:
     cluster = FakeCluster()
     live_a_full_life(cluster)
-    watched = {(plural, verb) for plural in [PLURAL, *(item[2] for item in CHILDREN)] for verb in ("list", "watch")}
+    watched = {
+        (plural, verb) for plural in [PLURAL, *(kind[2] for kind in WATCHED_KINDS)] for verb in ("list", "watch")
+    }
     assert granted("diffusion-operator.rules") == cluster.verbs | watched
 
 

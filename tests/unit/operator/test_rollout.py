@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from diffusion_operator.rollout import RevisionState, RolloutDecision, RolloutState
-from diffusion_operator.rollout.rolling import step as next_step
+from diffusion_operator.rollout.rolling import step as decide_rollout
 
 OLD = RevisionState("old", replicas=2, ready=2, was_available=True)
 OLD_BROKEN = RevisionState("old", replicas=2, ready=0, was_available=False)
@@ -92,7 +92,7 @@ TABLE: dict[str, tuple[RolloutState, RolloutDecision]] = {
 
 @pytest.mark.parametrize(("state", "step"), TABLE.values(), ids=TABLE.keys())
 def test_next_step(state: RolloutState, step: RolloutDecision) -> None:
-    assert next_step(state) == step
+    assert decide_rollout(state) == step
 
 
 def every_state() -> list[RolloutState]:
@@ -108,7 +108,7 @@ def every_state() -> list[RolloutState]:
 
 def test_in_every_state_what_serves_goes_on_serving() -> None:
     for state in every_state():
-        step, serving = next_step(state), state.find(state.stable)
+        step, serving = decide_rollout(state), state.find(state.stable)
         if serving is not None and serving.ready > 0 and step.traffic != state.stable:
             taking_over = state.find(step.traffic)
             assert taking_over is not None, state
@@ -125,10 +125,10 @@ def test_every_rollout_ends() -> None:
             continue
         current = state
         for _ in range(8):
-            current = apply_step(current, next_step(current))
+            current = apply_step(current, decide_rollout(current))
         assert current.stable == current.desired
         assert [item.name for item in current.revisions] == [current.desired]
-        assert next_step(current).progress == "Complete"
+        assert decide_rollout(current).progress == "Complete"
 
 
 def apply_step(state: RolloutState, step: RolloutDecision) -> RolloutState:

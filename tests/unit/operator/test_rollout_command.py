@@ -26,7 +26,7 @@ def deployment(revision: str, pods: int, **note: Any) -> dict[str, Any]:  # noqa
     return {
         "kind": "Deployment",
         "metadata": {
-            "name": naming.revision("shapes", "cpu", revision),
+            "name": naming.revision_name("shapes", "cpu", revision),
             "namespace": NAMESPACE,
             "labels": labels,
             "annotations": {naming.ROLLOUT: written},

@@ -71,9 +71,9 @@ def finding(kind: ConditionType, reason: str, *, ok: bool = False) -> ConditionU
 def test_ready_names_trouble_before_progress() -> None:
     waiting = finding(ConditionType.ENGINES_READY, Reason.EXPORTING)
     broken = finding(ConditionType.AVAILABLE, Reason.IMAGE_PULL_BACK_OFF)
-    assert conditions.ready([waiting, broken]).reason == Reason.IMAGE_PULL_BACK_OFF
-    assert conditions.ready([waiting]).reason == Reason.EXPORTING
-    assert conditions.ready([finding(ConditionType.AVAILABLE, Reason.SERVING, ok=True)]).ok
+    assert conditions.ready_condition([waiting, broken]).reason == Reason.IMAGE_PULL_BACK_OFF
+    assert conditions.ready_condition([waiting]).reason == Reason.EXPORTING
+    assert conditions.ready_condition([finding(ConditionType.AVAILABLE, Reason.SERVING, ok=True)]).ok
 
 
 def test_a_reason_of_the_builder_needs_action() -> None:
