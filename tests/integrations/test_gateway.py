@@ -54,12 +54,12 @@ class Door:
 
     def split(self, weight: int, **traffic: object) -> None:
         """Apply what the operator renders for this weight, and wait until the Gateway has taken it."""
-        self._apply(TrafficSplit(STABLE, CANARY, weight, by_pods=False), None, **traffic)
+        self._apply(TrafficSplit(STABLE, CANARY, weight, splits_by_pods=False), None, **traffic)
 
     def compare(self, weight: int) -> None:
         """The same for an experiment with one variant."""
         shares = (VariantWeight(VARIANT, CANARY if weight else None, weight, 25),)
-        self._apply(TrafficSplit(STABLE, by_pods=False, variants=shares), USER)
+        self._apply(TrafficSplit(STABLE, splits_by_pods=False, variants=shares), USER)
 
     def _apply(self, split: TrafficSplit, user_header: str | None, **traffic: object) -> None:
         traffic_spec = Traffic.model_validate({"gateway": {"name": NAME}, **traffic})

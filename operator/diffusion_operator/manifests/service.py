@@ -40,13 +40,13 @@ class TrafficSplit:
     Attributes:
         stable: revision that gets what the canary does not.
         canary: revision on its way; None when there is none.
-        by_pods: the number of pods decides, so Services select both revisions while the weight is not 0.
+        splits_by_pods: the number of pods decides, so Services select both revisions while the weight is not 0.
     """
 
     stable: str
     canary: str | None = None
     weight: int = 0
-    by_pods: bool = True
+    splits_by_pods: bool = True
     variants: tuple[VariantWeight, ...] = ()
 
     @property
@@ -60,7 +60,7 @@ class TrafficSplit:
     @property
     def selects_both(self) -> bool:
         """Whether Services select the pods of both revisions."""
-        return self.by_pods and self.canary is not None and self.weight > 0
+        return self.splits_by_pods and self.canary is not None and self.weight > 0
 
 
 def target_service(owner: Owner, target: str, split: TrafficSplit) -> JsonObject:

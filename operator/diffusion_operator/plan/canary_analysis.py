@@ -105,7 +105,7 @@ def _addresses(observed: ObservedPipeline, target: str, revision: str) -> dict[s
 def _can_be_compared(state: RolloutState) -> bool:
     """True from when all pods are ready until the next revision; of a rejected one the result stays."""
     progress = state.candidate.progress if state.candidate is not None else None
-    if progress is None or state.stable is None or progress.served:
+    if progress is None or state.stable is None or progress.was_stable:
         return False
     return progress.phase == "Step" or progress.observing or progress.phase in {"Promoting", "Rejected"}
 

@@ -33,7 +33,7 @@ class VariantPlan:
 
     variant: Variant
     state: VariantState
-    step: VariantDecision
+    decision: VariantDecision
     revision: ServingRevision | None
     duplicate_of: str
     problem: PodProblem | None
@@ -43,30 +43,36 @@ class VariantPlan:
     @property
     def share(self) -> VariantWeight:
         """For the routes."""
-        return VariantWeight(self.variant.name, self.step.traffic, self.step.weight, self.variant.weight)
+        return VariantWeight(
+            self.variant.name, self.decision.serving_revision, self.decision.weight, self.variant.weight
+        )
 
     @property
     def complete(self) -> bool:
         """Whether it has all of its share, and no earlier revision of it exists."""
         alone = all(revision.name == self.state.desired for revision in self.state.revisions)
-        return alone and self.step.traffic == self.state.desired and self.step.weight == self.variant.weight
+        return (
+            alone
+            and self.decision.serving_revision == self.state.desired
+            and self.decision.weight == self.variant.weight
+        )
 
 
 def variant_plans(
-    context: PlanContext, targets: Sequence[TargetContext], steps: Mapping[str, RolloutDecision]
+    context: PlanContext, targets: Sequence[TargetContext], decisions: Mapping[str, RolloutDecision]
 ) -> dict[str, tuple[VariantPlan, ...]]:
     """The next step of every variant, by target, in the order of the spec.
 
     Args:
         context: of the pipeline.
         targets: all of them.
-        steps: of the targets' own revisions.
+        decisions: about the targets' own revisions.
     """
     variants = context.experiment.variants if context.experiment is not None else ()
     total_weight = sum(variant.weight for variant in variants)
     states = {
         variant.name: {
-            target.name: _state(target, variant, total_weight, share_frozen=steps[target.name].weight > 0)
+            target.name: _state(target, variant, total_weight, share_frozen=decisions[target.name].weight > 0)
             for target in targets
         }
         for variant in variants
@@ -79,7 +85,7 @@ def _variant_plan(
     context: PlanContext, variant: Variant, targets: Sequence[TargetContext], states: Mapping[str, VariantState]
 ) -> dict[str, VariantPlan]:
     """One variant, by target."""
-    variant_steps = decide_variant(variant.weight, states)
+    decisions = decide_variant(variant.weight, states)
     siblings = sibling_revisions({name: state.desired for name, state in states.items()})
     plans = {}
     for target in targets:
@@ -87,7 +93,7 @@ def _variant_plan(
         plans[target.name] = VariantPlan(
             variant=variant,
             state=state,
-            step=variant_steps[target.name],
+            decision=decisions[target.name],
             revision=revision if state.desired is not None else None,
             duplicate_of=_duplicate_of(variant.name, revision, target),
             problem=revision_problem(context.observed, target.name, state.desired),
@@ -107,7 +113,7 @@ def apply_actions(observed: ObservedPipeline, target: Target, plans: Sequence[Va
     """Create Deployments and Services of the variants on a target."""
     owner = observed.owner
     for plan in plans:
-        pods = plan.step.replicas.get(plan.state.desired or "")
+        pods = plan.decision.replicas.get(plan.state.desired or "")
         if plan.revision is not None and plan.state.desired is not None and pods is not None:
             body = deployment(plan.revision, owner, plan.siblings, plan.variant.name)
             yield Apply(body, initial={"replicas": pods})
@@ -117,7 +123,7 @@ def apply_actions(observed: ObservedPipeline, target: Target, plans: Sequence[Va
 def scale_actions(observed: ObservedPipeline, target: Target, plans: Sequence[VariantPlan]) -> Iterator[Action]:
     """Pods of the variants; no autoscaler changes them."""
     for plan in plans:
-        for revision, replicas in plan.step.replicas.items():
+        for revision, replicas in plan.decision.replicas.items():
             live = plan.state.find(revision)
             if live is not None and live.replicas != replicas:
                 yield Scale(naming.revision_name(observed.owner.name, target.name, revision), replicas)
@@ -130,7 +136,7 @@ def _state(target: TargetContext, variant: Variant, total_weight: int, *, share_
         desired=revision.name if revision is not None and revision.name in names else None,
         revisions=tuple(item for item in target.revisions if item.name in names),
         weights={name: weight for name, weight in target.route_weights.items() if name in names},
-        pods=_pods(target.target, stable, variant.weight, total_weight),
+        required_pods=_pods(target.target, stable, variant.weight, total_weight),
         startable=stable.stable is not None and not stable.has_no_working_stable,
         suspended=stable.suspended,
         share_frozen=share_frozen,

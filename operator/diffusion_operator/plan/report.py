@@ -122,7 +122,7 @@ def gpu_warnings(status: DiffusionPipelineStatus, present: JsonObject) -> Iterat
 def canary_events(targets: TargetPlans) -> Iterator[PendingEvent]:
     """One Event for every step that a canary takes."""
     for plan in targets.plans:
-        update = plan.step.progress_updates.get(plan.state.desired or "")
+        update = plan.decision.progress_updates.get(plan.state.desired or "")
         text = _canary_text(targets.strategy, update) if update is not None and plan.progress is not None else ""
         if text:
             message = f"Target {plan.target.name}, canary {plan.state.desired}: {text}."
@@ -176,11 +176,11 @@ def _canary_column(plans: Sequence[TargetPlan]) -> str | None:
     if plan is None:
         return None
     verdict = plan.latest_verdict
-    if plan.step.progress == "Rejected":
+    if plan.decision.status == "Rejected":
         return f"rejected: {verdict.reason}" if verdict is not None else "rejected"
-    if plan.step.progress == "Promoting":
+    if plan.decision.status == "Promoting":
         return "promoting"
-    return f"{plan.step.weight}% {verdict.outcome if verdict is not None else 'Starting'}"
+    return f"{plan.decision.weight}% {verdict.outcome if verdict is not None else 'Starting'}"
 
 
 def _source(fetch: BuildStep) -> SourceStatus:
@@ -220,14 +220,14 @@ def _target(observed: ObservedPipeline, plan: TargetPlan, builds: BuildGraph | N
         stable_revision=state.stable,
         desired_revision=state.desired if state.desired != state.stable else None,
         canary_revision=state.desired if progress is not None else None,
-        canary_weight=plan.step.weight if progress is not None else None,
+        canary_weight=plan.decision.weight if progress is not None else None,
         canary_ready_replicas=state.ready(state.desired) if progress is not None else None,
         phase=progress.phase if progress is not None else None,
         step=progress.step + 1 if progress is not None and progress.phase == "Step" else None,
         analysis=_analysis(plan),
         image_comparison=_images(plan.context.comparison),
         variants=_variants(observed, plan),
-        history=[item.name for item in state.revisions if item.served and item.name != state.stable] or None,
+        history=[item.name for item in state.revisions if item.was_stable and item.name != state.stable] or None,
         replicas=serving.replicas if serving is not None else 0,
         ready_replicas=serving.ready if serving is not None else 0,
         url=naming.service_url(service, observed.owner.namespace) if state.stable is not None else None,
@@ -265,16 +265,16 @@ def _variants(observed: ObservedPipeline, plan: TargetPlan) -> list[VariantStatu
     if not plan.variants or plan.split is None:
         return None
     share = plan.split.shares.get(plan.split.stable, 0)
-    stable = _side(observed, plan, "stable", plan.state.find(plan.step.traffic), share)
+    stable = _side(observed, plan, "stable", plan.state.find(plan.decision.stable), share)
     return [stable, *(_variant(observed, plan, variant) for variant in plan.variants)]
 
 
 def _variant(observed: ObservedPipeline, plan: TargetPlan, variant: VariantPlan) -> VariantStatus:
     name, state = variant.variant.name, variant.state
-    revision = state.find(variant.step.traffic) or state.find(state.desired)
+    revision = state.find(variant.decision.serving_revision) or state.find(state.desired)
     if revision is None:
         return VariantStatus(name=name, revision=state.desired)
-    return _side(observed, plan, name, revision, variant.step.weight)
+    return _side(observed, plan, name, revision, variant.decision.weight)
 
 
 def _side(

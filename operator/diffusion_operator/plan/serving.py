@@ -33,14 +33,14 @@ AUTOSCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 
 @dataclass(frozen=True)
 class TargetPlan:
-    """One target and its next step.
+    """One target and what to do now.
 
     Attributes:
         siblings: revisions that the targets serve together; empty when there is one target, or not all are built.
     """
 
     context: TargetContext
-    step: RolloutDecision
+    decision: RolloutDecision
     siblings: Mapping[str, str] = field(default_factory=dict)
     variants: tuple[VariantPlan, ...] = ()
 
@@ -68,10 +68,10 @@ class TargetPlan:
     @property
     def split(self) -> TrafficSplit | None:
         """Who answers the requests; None when there is no revision yet."""
-        if self.step.traffic is None:
+        if self.decision.stable is None:
             return None
         shares = tuple(variant.share for variant in self.variants)
-        return TrafficSplit(self.step.traffic, self.step.canary, self.step.weight, variants=shares)
+        return TrafficSplit(self.decision.stable, self.decision.canary, self.decision.weight, variants=shares)
 
     @property
     def progress(self) -> RolloutProgress | None:
@@ -80,7 +80,7 @@ class TargetPlan:
             return None
         candidate = self.state.candidate
         present = candidate.progress if candidate is not None else None
-        return self.step.progress_updates.get(self.state.desired or "", present)
+        return self.decision.progress_updates.get(self.state.desired or "", present)
 
     @property
     def latest_verdict(self) -> Verdict | None:
@@ -124,17 +124,17 @@ class TargetPlans:
         delays = [float(interval)]
         for plan in self.plans:
             candidate, progress = plan.state.candidate, plan.progress
-            if plan.step.progress == "Canary" and candidate is not None and progress is not None:
+            if plan.decision.status == "Canary" and candidate is not None and progress is not None:
                 pause = self.strategy.pauses[progress.step] if progress.phase == "Step" else 0
-                delays.append(max(1.0, pause - candidate.age))
-        shared = any(variant.step.weight for plan in self.plans for variant in plan.variants)
-        return min(delays) if shared or any(plan.step.progress == "Canary" for plan in self.plans) else None
+                delays.append(max(1.0, pause - candidate.phase_seconds))
+        shared = any(variant.decision.weight for plan in self.plans for variant in plan.variants)
+        return min(delays) if shared or any(plan.decision.status == "Canary" for plan in self.plans) else None
 
     @property
     def splits(self) -> dict[str, TrafficSplit]:
         """Who answers the requests, by target."""
         return {
-            plan.target.name: replace(plan.split, by_pods=self.strategy.by_pods)
+            plan.target.name: replace(plan.split, splits_by_pods=self.strategy.splits_by_pods)
             for plan in self.plans
             if plan.split is not None
         }
@@ -150,10 +150,10 @@ def plan_targets(context: PlanContext) -> TargetPlans:
         promote=observed.annotations.get(naming.PROMOTE),
         abort=observed.annotations.get(naming.ABORT),
     )
-    steps = decide_rollout(strategy, observation)
+    decisions = decide_rollout(strategy, observation)
     siblings = experiments.sibling_revisions({target.name: target.state.desired for target in targets})
-    variants = experiments.variant_plans(context, targets, steps)
-    plans = (TargetPlan(target, steps[target.name], siblings, variants[target.name]) for target in targets)
+    variants = experiments.variant_plans(context, targets, decisions)
+    plans = (TargetPlan(target, decisions[target.name], siblings, variants[target.name]) for target in targets)
     return TargetPlans(tuple(plans), strategy)
 
 
@@ -175,16 +175,16 @@ def actions(context: PlanContext, targets: TargetPlans) -> Iterator[Action]:
     yield from canary_analysis.actions(context, targets.contexts)
     # Last, since a cluster without KEDA refuses its object: nothing else may wait for it.
     for plan in plans:
-        yield from _policy_actions(observed, plan.target, plan.step.traffic)
+        yield from _policy_actions(observed, plan.target, plan.decision.stable)
 
 
 def _apply_actions(observed: ObservedPipeline, plan: TargetPlan, split: TrafficSplit | None) -> Iterator[Action]:
     owner, name = observed.owner, plan.target.name
-    if plan.revision is not None and plan.step.desired_replicas is not None:
+    if plan.revision is not None and plan.decision.desired_replicas is not None:
         body = deployment(plan.revision, owner, plan.siblings)
-        yield Apply(body, initial={"replicas": plan.step.desired_replicas})
+        yield Apply(body, initial={"replicas": plan.decision.desired_replicas})
         yield Apply(service.revision_service(owner, name, plan.revision.name))
-    for revision, progress in plan.step.progress_updates.items():
+    for revision, progress in plan.decision.progress_updates.items():
         value = serialize(progress, observed.now)
         yield Annotate(naming.revision_name(owner.name, name, revision), naming.ROLLOUT, value)
     if split is not None:
@@ -210,12 +210,16 @@ def _route_actions(
 
 def _scale_actions(observed: ObservedPipeline, plan: TargetPlan) -> Iterator[Action]:
     """Revisions whose number of pods is ours to change. An autoscaler owns that of the revision with the traffic."""
-    replicas_by_revision = dict(plan.step.scale)
-    if plan.state.desired is not None and plan.step.desired_replicas is not None:
-        replicas_by_revision[plan.state.desired] = plan.step.desired_replicas
+    replicas_by_revision = dict(plan.decision.replica_changes)
+    if plan.state.desired is not None and plan.decision.desired_replicas is not None:
+        replicas_by_revision[plan.state.desired] = plan.decision.desired_replicas
     for revision, replicas in replicas_by_revision.items():
         live = plan.state.find(revision)
-        if live is None or live.replicas == replicas or (revision == plan.step.traffic and _is_autoscaled(plan, live)):
+        if (
+            live is None
+            or live.replicas == replicas
+            or (revision == plan.decision.stable and _is_autoscaled(plan, live))
+        ):
             continue
         yield Scale(naming.revision_name(observed.owner.name, plan.target.name, revision), replicas)
 
@@ -227,7 +231,10 @@ def _is_autoscaled(plan: TargetPlan, live: RevisionState) -> bool:
 
 
 def _removals(observed: ObservedPipeline, plan: TargetPlan) -> Iterator[Remove]:
-    revisions = {*plan.step.remove, *(revision for variant in plan.variants for revision in variant.step.remove)}
+    revisions = {
+        *plan.decision.removals,
+        *(revision for variant in plan.variants for revision in variant.decision.removals),
+    }
     for view in live_views(observed.serving_objects, plan.target.name):
         if view.revision in revisions:
             yield remove(view)

@@ -36,7 +36,7 @@ def available(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Condit
 
 def rollout_complete(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> ConditionUpdate:
     """Whether every target serves the desired revision, and nothing else."""
-    kind, incomplete = ConditionType.ROLLOUT_COMPLETE, [plan for plan in plans if plan.step.progress != "Complete"]
+    kind, incomplete = ConditionType.ROLLOUT_COMPLETE, [plan for plan in plans if plan.decision.status != "Complete"]
     if not incomplete and any(plan.variants for plan in plans) and not observed.spec.suspend:
         return _experiment(observed, plans)
     if not incomplete:
@@ -48,7 +48,7 @@ def rollout_complete(observed: ObservedPipeline, plans: Sequence[TargetPlan]) ->
     problem = problem or first_problem(observed, kind, (plan.context.problem for plan in incomplete))
     if problem is not None:
         return problem
-    canary = next((plan for plan in incomplete if plan.step.progress in {"Canary", "Promoting"}), None)
+    canary = next((plan for plan in incomplete if plan.decision.status in {"Canary", "Promoting"}), None)
     if canary is not None:
         return _not(kind, Reason.CANARY_PROGRESSING, _canary_text(observed, canary))
     return _not(kind, *_rollout_progress(incomplete[0]))
@@ -60,7 +60,7 @@ def _final_state(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Con
     if rollout is not None and rollout.rollback_to is not None and any(plan.state.desired is None for plan in plans):
         text = _not_kept_text(rollout.rollback_to, plans)
         return _not(ConditionType.ROLLOUT_COMPLETE, Reason.REVISION_NOT_IN_HISTORY, text)
-    rejected = next((plan for plan in plans if plan.step.progress == "Rejected"), None)
+    rejected = next((plan for plan in plans if plan.decision.status == "Rejected"), None)
     if rejected is None:
         return None
     return _not(ConditionType.ROLLOUT_COMPLETE, Reason.CANARY_REJECTED, _rejection_text(rejected))
@@ -68,11 +68,11 @@ def _final_state(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Con
 
 def _rollout_progress(plan: TargetPlan) -> tuple[Reason, str]:
     name, state = plan.target.name, plan.state
-    if plan.step.progress == "Waiting":
+    if plan.decision.status == "Waiting":
         present = f"{state.stable} serves meanwhile" if plan.available else "nothing serves yet"
         text = f"Target {name}: the new revision is being built; {present}."
         return Reason.WAITING_FOR_REPOSITORY, text
-    if plan.step.progress == "Removing":
+    if plan.decision.status == "Removing":
         text = f"Target {name}: traffic goes to {state.desired}; older revisions are being removed."
         return Reason.REMOVING_OLD_REVISION, text
     present = f"; {state.stable} serves meanwhile." if state.stable not in {None, state.desired} else "."
@@ -158,8 +158,8 @@ def _canary_stage(observed: ObservedPipeline, plan: TargetPlan) -> str:
         return "image comparison, no traffic yet"
     if progress is not None and progress.phase == "Step":
         count = len(rollout.steps) if rollout is not None else 0
-        return f"it gets {plan.step.weight} % of the requests (step {progress.step + 1} of {count})"
-    if plan.step.progress == "Promoting":
+        return f"it gets {plan.decision.weight} % of the requests (step {progress.step + 1} of {count})"
+    if plan.decision.status == "Promoting":
         ready = plan.state.ready(plan.state.desired)
         return f"scaling up ({ready} of {plan.state.replicas} pods ready)"
     return "its pods are starting"
@@ -176,12 +176,12 @@ def _variant_failure_text(plan: TargetPlan, variant: VariantPlan, cause: str) ->
 def _variant_progress_text(plan: TargetPlan, variant: VariantPlan) -> str:
     stage = "its pods are starting" if variant.state.desired is not None else "it is being built"
     return (
-        f"Variant {variant.variant.name} on target {plan.target.name}: {stage}; it gets {variant.step.weight} % of "
+        f"Variant {variant.variant.name} on target {plan.target.name}: {stage}; it gets {variant.decision.weight} % of "
         f"the requests now and {variant.variant.weight} % once it is ready on every target."
     )
 
 
 def _experiment_text(variants: Iterable[VariantPlan]) -> str:
-    weights = {variant.variant.name: variant.step.weight for variant in variants}
+    weights = {variant.variant.name: variant.decision.weight for variant in variants}
     shares = ", ".join(f"{name} {weight} %" for name, weight in weights.items())
     return f"Experiment running: stable gets {100 - sum(weights.values())} % of the requests, {shares}."

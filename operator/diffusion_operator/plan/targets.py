@@ -180,7 +180,7 @@ def _revision_state(observed: ObservedPipeline, view: DeploymentView) -> Revisio
         ready=view.ready_replicas,
         was_available=view.was_available,
         progress=view.progress,
-        age=(observed.now - view.progress_since).total_seconds() if view.progress is not None else 0.0,
+        phase_seconds=(observed.now - view.progress_since).total_seconds() if view.progress is not None else 0.0,
     )
 
 

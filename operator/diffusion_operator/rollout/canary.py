@@ -28,7 +28,7 @@ pods not ready within progress_deadline         Rejected (NotReady)
 a target loses all ready pods while observing   the same phase, not observing; the third time Rejected (NotReady)
 annotation `abort` with a candidate's revision  Rejected (Aborted)
 annotation `promote` with such a revision       Promoting
-suspend, or a desired revision that is unbuilt  nothing new: `rolling.hold`
+suspend, or a desired revision that is unbuilt  nothing new: `rolling.wait_for_build`
 ==============================================  ===========================================================
 
 No share grows before the smaller one passed on every target, and a share moves only to a side with ready pods.
@@ -41,65 +41,65 @@ from diffusion_operator.analysis import Verdict
 from diffusion_operator.rollout import rolling
 from diffusion_operator.rollout.progress import RolloutProgress
 from diffusion_operator.rollout.state import (
-    Progress,
     RevisionState,
     RolloutDecision,
     RolloutObservation,
     RolloutState,
+    RolloutStatus,
     Strategy,
 )
 
 MAX_READINESS_LOSSES = 2
-START = RolloutProgress("ImageComparison")
+INITIAL_PROGRESS = RolloutProgress("ImageComparison")
 PHASE_ORDER = ("Rejected", "ImageComparison", "Step", "Promoting", "Served")
 IMAGE_QUALITY, NOT_READY, INCONCLUSIVE, ABORTED = "ImageQuality", "NotReady", "Inconclusive", "Aborted"
 
 
-def steps(strategy: Strategy, observation: RolloutObservation) -> Mapping[str, RolloutDecision]:
+def decide(strategy: Strategy, observation: RolloutObservation) -> Mapping[str, RolloutDecision]:
     """The next step of each target."""
-    moving = {name: state for name, state in observation.targets.items() if _is_moving(state)}
+    moving = {name: state for name, state in observation.targets.items() if _needs_rollout(state)}
     # Engines of all targets have to be there before the first pod of any starts.
     blocked = any(state.desired is None or state.suspended for state in observation.targets.values())
-    next_steps = {}
+    decisions = {}
     for name, state in observation.targets.items():
         if name not in moving:
-            next_steps[name] = rolling.step(state, strategy.history)
+            decisions[name] = rolling.decide(state, strategy.history)
         elif blocked:
-            next_steps[name] = rolling.hold(state, strategy.history)
+            decisions[name] = rolling.wait_for_build(state, strategy.history)
     if moving and not blocked:
-        next_steps |= Lockstep(strategy, moving, observation).steps()
-    return next_steps
+        decisions |= CanaryPlanner(strategy, moving, observation).decisions()
+    return decisions
 
 
-def _is_moving(state: RolloutState) -> bool:
+def _needs_rollout(state: RolloutState) -> bool:
     """The first revision ever has no other to be compared with."""
     return state.desired not in {None, state.stable} and not state.has_no_working_stable
 
 
 @dataclass(frozen=True)
-class Lockstep:
+class CanaryPlanner:
     """The targets whose desired revision is not the stable one; each has a stable revision that worked."""
 
     strategy: Strategy
-    moving: Mapping[str, RolloutState]
+    targets: Mapping[str, RolloutState]
     observation: RolloutObservation
 
-    def steps(self) -> dict[str, RolloutDecision]:
+    def decisions(self) -> dict[str, RolloutDecision]:
         """The next step of each of them."""
-        goal = self._goal()
-        return {name: self._step(state, goal) for name, state in self.moving.items()}
+        progress = self._next_progress()
+        return {name: self._step(state, progress) for name, state in self.targets.items()}
 
     # Where all of them go.
 
-    def _goal(self) -> RolloutProgress:
-        revisions = {state.desired for state in self.moving.values()}
+    def _next_progress(self) -> RolloutProgress:
+        revisions = {state.desired for state in self.targets.values()}
         positions = list(self._positions())
         present = min(positions, key=lambda item: (PHASE_ORDER.index(item.phase), item.step, item.observing))
-        present = replace(present, served=False)
+        present = replace(present, was_stable=False)
         if self.observation.abort in revisions:
             is_over = present.phase == "Rejected"
             return present if is_over else _rejected(present, ABORTED, "The canary was aborted by hand.")
-        if self.observation.promote in revisions or all(position.served for position in positions):
+        if self.observation.promote in revisions or all(position.was_stable for position in positions):
             is_promoting = present.phase == "Promoting"
             return present if is_promoting else RolloutProgress("Promoting", verdict=present.verdict)
         if present.phase in {"Rejected", "Promoting"}:
@@ -109,34 +109,34 @@ class Lockstep:
         return self._after_verdict(present) if present.observing else self._after_start(present)
 
     def _positions(self) -> Iterator[RolloutProgress]:
-        for state in self.moving.values():
+        for state in self.targets.values():
             candidate = state.candidate
-            progress = candidate.progress if candidate is not None and candidate.progress is not None else START
+            progress = (candidate.progress if candidate is not None else None) or INITIAL_PROGRESS
             # One that served before and is desired together with others that did not is tried with them.
-            yield replace(START, served=True) if progress.phase == "Served" else progress
+            yield replace(INITIAL_PROGRESS, was_stable=True) if progress.phase == "Served" else progress
 
     def _after_start(self, present: RolloutProgress) -> RolloutProgress:
         weight = self._weight(present)
-        ready = all(_ready(state) >= self._pods(state, present) for state in self.moving.values())
-        if ready and all(state.weight(state.desired) == weight for state in self.moving.values()):
+        ready = all(_ready(state) >= self._required_pods(state, present) for state in self.targets.values())
+        if ready and all(state.weight(state.desired) == weight for state in self.targets.values()):
             return replace(present, observing=True)
-        if self._age() >= self.strategy.progress_deadline:
-            limit = f"{self.strategy.progress_deadline} seconds"
-            return _rejected(present, NOT_READY, f"{self._unready()} not ready within {limit} (progressDeadline).")
+        if self._phase_seconds() >= self.strategy.progress_deadline:
+            cause = f"not ready within {self.strategy.progress_deadline} seconds (progressDeadline)"
+            return _rejected(present, NOT_READY, f"{self._unready_targets()} {cause}.")
         return present
 
     def _after_verdict(self, present: RolloutProgress) -> RolloutProgress:
-        if not all(map(_ready, self.moving.values())):
+        if not all(map(_ready, self.targets.values())):
             losses = present.readiness_losses + 1
             if losses > MAX_READINESS_LOSSES:
-                return _rejected(present, NOT_READY, f"{self._unready()} lost all ready pods, {losses} times.")
+                return _rejected(present, NOT_READY, f"{self._unready_targets()} lost all ready pods, {losses} times.")
             return replace(present, observing=False, readiness_losses=losses)
-        verdict, pause = self._verdict(), self._pause(present)
+        verdict, pause = self._worst_verdict(), self._pause(present)
         if verdict.outcome == "Fail":
             return replace(present, phase="Rejected", verdict=verdict)
         if verdict.outcome == "Pass":
-            return self._next_phase(present, verdict) if self._age() >= pause else present
-        if self._age() < pause + self.strategy.deadline:
+            return self._next_phase(present, verdict) if self._phase_seconds() >= pause else present
+        if self._phase_seconds() < pause + self.strategy.deadline:
             return present
         text = f"No verdict within {self.strategy.deadline} seconds (analysis.deadline): {verdict.message}"
         return _rejected(present, INCONCLUSIVE, text, verdict.numbers)
@@ -148,27 +148,28 @@ class Lockstep:
             return RolloutProgress("Step", step=step, readiness_losses=losses, verdict=verdict)
         return RolloutProgress("Promoting", readiness_losses=losses, verdict=verdict)
 
-    def _verdict(self) -> Verdict:
+    def _worst_verdict(self) -> Verdict:
         """The worst of all targets: what fails on one fails on all."""
         unknown = Verdict("Inconclusive", INCONCLUSIVE, "Nothing is known yet.")
-        verdicts = [(name, self.observation.verdicts.get(name, unknown)) for name in self.moving]
+        verdicts = [(name, self.observation.verdicts.get(name, unknown)) for name in self.targets]
         rank = {"Fail": 0, "Inconclusive": 1, "Pass": 2}
         name, verdict = min(verdicts, key=lambda item: rank[item[1].outcome])
         if len(verdicts) == 1:
             return verdict
         return replace(verdict, message=f"Target {name}: {verdict.message}")
 
-    def _age(self) -> float:
+    def _phase_seconds(self) -> float:
         """Seconds since the last of them came to this phase."""
-        return min((candidate.age if candidate is not None else 0.0) for candidate in self._candidates())
+        return min((candidate.phase_seconds if candidate is not None else 0.0) for candidate in self._candidates())
 
     def _candidates(self) -> Iterator[RevisionState | None]:
-        for state in self.moving.values():
+        for state in self.targets.values():
             yield state.candidate
 
-    def _unready(self) -> str:
-        names = [name for name, state in self.moving.items() if _ready(state) < self._pods(state, START)]
-        return f"Target {', '.join(names or self.moving)}: the canary's pods were"
+    def _unready_targets(self) -> str:
+        targets, progress = self.targets.items(), INITIAL_PROGRESS
+        names = [name for name, state in targets if _ready(state) < self._required_pods(state, progress)]
+        return f"Target {', '.join(names or self.targets)}: the canary's pods were"
 
     def _pause(self, progress: RolloutProgress) -> int:
         return self.strategy.pauses[progress.step] if progress.phase == "Step" else 0
@@ -178,57 +179,57 @@ class Lockstep:
 
     # What that means for one of them.
 
-    def _step(self, state: RolloutState, goal: RolloutProgress) -> RolloutDecision:
+    def _step(self, state: RolloutState, progress: RolloutProgress) -> RolloutDecision:
         desired = state.desired or ""
-        promoted = goal.phase == "Promoting" and self._all_full()
-        canary, weight = (None, 0) if promoted else self._share(state, goal)
+        promoted = progress.phase == "Promoting" and self._fully_scaled()
+        canary, weight = (None, 0) if promoted else self._canary_weight(state, progress)
         keep = {desired, *({state.stable} if state.stable else ())}
-        scale, remove = rolling.retire(state, keep, self.strategy.history)
+        scale, remove = rolling.retire_revisions(state, keep, self.strategy.history)
         return RolloutDecision(
-            traffic=desired if promoted else state.stable,
-            desired_replicas=self._replicas(state, goal),
-            progress=_progress(goal),
-            scale=_restored(state) | scale,
-            remove=remove,
+            stable=desired if promoted else state.stable,
+            desired_replicas=self._replicas(state, progress),
+            status=_status(progress),
+            replica_changes=_restored_replicas(state) | scale,
+            removals=remove,
             canary=canary,
             weight=weight,
-            progress_updates=rolling.served_update(state) | _progress_update(state, goal),
+            progress_updates=rolling.stable_update(state) | _progress_update(state, progress),
         )
 
-    def _all_full(self) -> bool:
-        return all(_ready(state) >= max(1, state.replicas) for state in self.moving.values())
+    def _fully_scaled(self) -> bool:
+        return all(_ready(state) >= max(1, state.replicas) for state in self.targets.values())
 
-    def _replicas(self, state: RolloutState, goal: RolloutProgress) -> int | None:
+    def _replicas(self, state: RolloutState, progress: RolloutProgress) -> int | None:
         """Pods of the candidate; never fewer than its live share needs."""
         live, candidate = state.weight(state.desired), state.candidate
-        if goal.phase == "Rejected":
+        if progress.phase == "Rejected":
             # Nothing new starts; a share ends before its pods do.
             return (candidate.replicas if live else 0) if candidate is not None else None
-        return max(self._pods(state, goal), self.strategy.pods(live, state.replicas) if live else 0)
+        return max(self._required_pods(state, progress), self.strategy.pods(live, state.replicas) if live else 0)
 
-    def _pods(self, state: RolloutState, goal: RolloutProgress) -> int:
-        if goal.phase == "Promoting":
+    def _required_pods(self, state: RolloutState, progress: RolloutProgress) -> int:
+        if progress.phase == "Promoting":
             return max(1, state.replicas)
-        return self.strategy.pods(self._weight(goal) or self.strategy.weights[0], state.replicas)
+        return self.strategy.pods(self._weight(progress) or self.strategy.weights[0], state.replicas)
 
-    def _share(self, state: RolloutState, goal: RolloutProgress) -> tuple[str | None, int]:
+    def _canary_weight(self, state: RolloutState, progress: RolloutProgress) -> tuple[str | None, int]:
         """The canary's share now. A share moves only to a side with ready pods, and grows on all targets together."""
         live, ready = state.weight(state.desired), _ready(state)
         frozen = rolling.frozen_share(state)
-        if goal.phase == "Rejected" or ready == 0 or frozen[0] not in {None, state.desired}:
+        if progress.phase == "Rejected" or ready == 0 or frozen[0] not in {None, state.desired}:
             return frozen
         # Without a share it can be requested by header, and gets copies of requests.
-        weight = live if goal.phase == "Promoting" else self._weight(goal)
+        weight = live if progress.phase == "Promoting" else self._weight(progress)
         if weight > live:
-            return state.desired, weight if self._may_grow(goal) else live
+            return state.desired, weight if self._may_grow(progress) else live
         return state.desired, live if frozen[0] is not None else weight
 
-    def _may_grow(self, goal: RolloutProgress) -> bool:
+    def _may_grow(self, progress: RolloutProgress) -> bool:
         return all(
-            _ready(state) >= self._pods(state, goal)
+            _ready(state) >= self._required_pods(state, progress)
             and not any(weight for name, weight in state.weights.items() if name != state.desired)
-            and not (self.strategy.by_pods and state.unexpected_pods)
-            for state in self.moving.values()
+            and not (self.strategy.splits_by_pods and state.unexpected_pods)
+            for state in self.targets.values()
         )
 
 
@@ -242,22 +243,22 @@ def _rejected(
     return replace(present, phase="Rejected", verdict=Verdict("Fail", reason, message, numbers or {}))
 
 
-def _progress(goal: RolloutProgress) -> Progress:
-    if goal.phase == "Rejected":
+def _status(progress: RolloutProgress) -> RolloutStatus:
+    if progress.phase == "Rejected":
         return "Rejected"
-    return "Promoting" if goal.phase == "Promoting" else "Canary"
+    return "Promoting" if progress.phase == "Promoting" else "Canary"
 
 
-def _restored(state: RolloutState) -> dict[str, int]:
+def _restored_replicas(state: RolloutState) -> dict[str, int]:
     """The stable revision gets its pods back after it was suspended."""
     stable = state.find(state.stable)
     return {stable.name: state.replicas} if stable is not None and stable.replicas == 0 else {}
 
 
-def _progress_update(state: RolloutState, goal: RolloutProgress) -> dict[str, RolloutProgress]:
+def _progress_update(state: RolloutState, progress: RolloutProgress) -> dict[str, RolloutProgress]:
     candidate = state.candidate
     present = candidate.progress if candidate is not None else None
-    updated = replace(goal, served=present is not None and present.served)
-    if state.desired is None or present == updated or (candidate is None and goal.phase == "Rejected"):
+    updated = replace(progress, was_stable=present is not None and present.was_stable)
+    if state.desired is None or present == updated or (candidate is None and progress.phase == "Rejected"):
         return {}
     return {state.desired: updated}

@@ -8,6 +8,6 @@ from diffusion_operator.rollout.state import RolloutDecision, RolloutObservation
 
 def decide_rollout(strategy: Strategy, observation: RolloutObservation) -> Mapping[str, RolloutDecision]:
     """The next step of each target. Executing it in part, or twice, is safe: the next pass continues from there."""
-    if strategy.canary:
-        return canary.steps(strategy, observation)
-    return {name: rolling.step(state, strategy.history) for name, state in observation.targets.items()}
+    if strategy.is_canary:
+        return canary.decide(strategy, observation)
+    return {name: rolling.decide(state, strategy.history) for name, state in observation.targets.items()}

@@ -17,7 +17,7 @@ class VariantState(RevisionLookup):
         desired: revision that the spec asks for; None while it is being built, or when there is nothing to start.
         revisions: of this variant that exist.
         weights: live percentages of its revisions.
-        pods: that its share needs.
+        required_pods: that its share needs.
         startable: a Deployment may be created: there is a stable revision that works.
         share_frozen: a revision that is neither stable nor a variant keeps a share: the stable one has no ready pod.
     """
@@ -25,13 +25,13 @@ class VariantState(RevisionLookup):
     desired: str | None
     revisions: tuple[RevisionState, ...]
     weights: Mapping[str, int]
-    pods: int
+    required_pods: int
     startable: bool = True
     suspended: bool = False
     share_frozen: bool = False
 
     @property
-    def present(self) -> str | None:
+    def serving_revision(self) -> str | None:
         """The ready revision that has a share now."""
         sharing = [revision.name for revision in self.revisions if revision.ready and self.weight(revision.name)]
         return max(sharing, key=self.weight, default=None)
@@ -43,14 +43,14 @@ class VariantDecision:
 
     Attributes:
         weight: percentage of the requests that it gets; what it lacks of its share stays with the stable revision.
-        traffic: revision that gets it; None when none does.
+        serving_revision: revision that gets it; None when none does.
         replicas: pods of every revision that is to exist.
     """
 
     weight: int = 0
-    traffic: str | None = None
+    serving_revision: str | None = None
     replicas: Mapping[str, int] = field(default_factory=dict)
-    remove: tuple[str, ...] = ()
+    removals: tuple[str, ...] = ()
 
 
 def decide_variant(weight: int, targets: Mapping[str, VariantState]) -> Mapping[str, VariantDecision]:
@@ -60,35 +60,35 @@ def decide_variant(weight: int, targets: Mapping[str, VariantState]) -> Mapping[
         weight: percentage that the spec gives it.
         targets: of the pipeline, all of them.
     """
-    served = _served(targets)
-    share = _weight(weight, targets, served)
-    steps = {}
+    serving_revisions = _serving_revisions(targets)
+    share = _weight(weight, targets, serving_revisions)
+    decisions = {}
     for name, state in targets.items():
-        traffic = served.get(name) if share else None
-        remove = _superseded(state, traffic)
-        steps[name] = VariantDecision(share, traffic, _replicas(state, remove), remove)
-    return steps
+        serving = serving_revisions.get(name) if share else None
+        remove = _superseded(state, serving)
+        decisions[name] = VariantDecision(share, serving, _replicas(state, remove), remove)
+    return decisions
 
 
-def _served(targets: Mapping[str, VariantState]) -> dict[str, str]:
+def _serving_revisions(targets: Mapping[str, VariantState]) -> dict[str, str]:
     """Revision by target; nothing when there is a target without a ready one."""
     if any(state.share_frozen for state in targets.values()):
         return {}
-    if all(_takes_over(state) for state in targets.values()):
+    if all(_can_take_over(state) for state in targets.values()):
         return {name: state.desired for name, state in targets.items() if state.desired is not None}
-    present = {name: state.present for name, state in targets.items() if state.present is not None}
+    present = {name: state.serving_revision for name, state in targets.items() if state.serving_revision is not None}
     return present if len(present) == len(targets) else {}
 
 
-def _takes_over(state: VariantState) -> bool:
+def _can_take_over(state: VariantState) -> bool:
     """Pods that are lost later do not take a share away that has ready ones."""
-    return state.ready(state.desired) >= (1 if state.weight(state.desired) else state.pods)
+    return state.ready(state.desired) >= (1 if state.weight(state.desired) else state.required_pods)
 
 
-def _weight(full_weight: int, targets: Mapping[str, VariantState], served: Mapping[str, str]) -> int:
-    if not served:
+def _weight(full_weight: int, targets: Mapping[str, VariantState], serving_revisions: Mapping[str, str]) -> int:
+    if not serving_revisions:
         return 0
-    if all(state.ready(served[name]) >= state.pods for name, state in targets.items()):
+    if all(state.ready(serving_revisions[name]) >= state.required_pods for name, state in targets.items()):
         return full_weight
     live = max(max(state.weights.values(), default=0) for state in targets.values())
     return min(full_weight, live)
@@ -98,13 +98,13 @@ def _replicas(state: VariantState, remove: tuple[str, ...]) -> dict[str, int]:
     names = [revision.name for revision in state.revisions if revision.name not in remove]
     if state.desired is not None and state.startable and state.desired not in names:
         names.append(state.desired)
-    return dict.fromkeys(names, 0 if state.suspended else state.pods)
+    return dict.fromkeys(names, 0 if state.suspended else state.required_pods)
 
 
-def _superseded(state: VariantState, traffic: str | None) -> tuple[str, ...]:
+def _superseded(state: VariantState, serving: str | None) -> tuple[str, ...]:
     """Earlier revisions of the variant: kept while the next one is being built, gone once it is there."""
-    if state.ready(state.desired) < state.pods:
+    if state.ready(state.desired) < state.required_pods:
         return ()
-    needed = {state.desired, traffic}
+    needed = {state.desired, serving}
     names = (revision.name for revision in state.revisions)
     return tuple(name for name in names if name not in needed and not state.weight(name))

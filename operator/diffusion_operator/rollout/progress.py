@@ -22,7 +22,7 @@ class RolloutProgress:
         step: index of the strategy's step, in phase Step.
         observing: the pods are ready and the weight is live, so the time counts and the verdict is about this phase.
         readiness_losses: how often all of its ready pods were lost.
-        served: it has had all of the traffic before, so it needs no verdict to get it again.
+        was_stable: it has had all of the traffic before, so it needs no verdict to get it again.
         verdict: of the last phase that ended.
     """
 
@@ -30,7 +30,7 @@ class RolloutProgress:
     step: int = 0
     observing: bool = False
     readiness_losses: int = 0
-    served: bool = False
+    was_stable: bool = False
     verdict: Verdict | None = None
 
 
@@ -42,7 +42,7 @@ def serialize(progress: RolloutProgress, now: datetime) -> str:
         "since": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "observing": progress.observing,
         "readinessLosses": progress.readiness_losses,
-        "served": progress.served,
+        "served": progress.was_stable,
     }
     if progress.verdict is not None:
         document["verdict"] = {
@@ -73,7 +73,7 @@ def _progress(document: JsonObject) -> RolloutProgress | None:
         step=int(document.get("step", 0)),
         observing=bool(document.get("observing")),
         readiness_losses=int(document.get("readinessLosses", 0)),
-        served=bool(document.get("served")),
+        was_stable=bool(document.get("served")),
         verdict=_verdict(document.get("verdict")),
     )
 

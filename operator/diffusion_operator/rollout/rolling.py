@@ -1,10 +1,10 @@
 """Moving one target from its stable revision to the desired one at once; pure."""
 
 from diffusion_operator.rollout.progress import RolloutProgress
-from diffusion_operator.rollout.state import Progress, RevisionState, RolloutDecision, RolloutState
+from diffusion_operator.rollout.state import RevisionState, RolloutDecision, RolloutState, RolloutStatus
 
 
-def step(state: RolloutState, history: int = 0) -> RolloutDecision:
+def decide(state: RolloutState, history: int = 0) -> RolloutDecision:
     """The next safe step: traffic moves only to a ready revision, then, once seen, the old one goes.
 
     Args:
@@ -12,40 +12,40 @@ def step(state: RolloutState, history: int = 0) -> RolloutDecision:
         history: how many revisions that served before are kept without pods.
     """
     if state.desired is None:
-        return hold(state, history)
+        return wait_for_build(state, history)
     replicas = 0 if state.suspended else state.replicas
     traffic = _traffic(state, state.desired)
-    idle, remove = retire(state, {state.desired}, history)
+    idle, remove = retire_revisions(state, {state.desired}, history)
     canary, weight = frozen_share(state) if traffic == state.stable else (None, 0)
     return RolloutDecision(
-        traffic=traffic,
+        stable=traffic,
         desired_replicas=replicas,
-        progress=_progress(state, state.desired, traffic, remove),
-        scale=_scale(state, skip={state.desired, *remove, *idle}) | idle,
-        remove=remove,
+        status=_status(state, state.desired, traffic, remove),
+        replica_changes=_scale(state, skip={state.desired, *remove, *idle}) | idle,
+        removals=remove,
         canary=canary,
         weight=weight,
-        progress_updates=served_update(state) if history else {},
+        progress_updates=stable_update(state) if history else {},
     )
 
 
-def hold(state: RolloutState, history: int) -> RolloutDecision:
+def wait_for_build(state: RolloutState, history: int) -> RolloutDecision:
     """While the desired revision is being built, the stable one serves, and unused ones are removed."""
-    idle, remove = retire(state, {state.stable} if state.stable else set(), history)
+    idle, remove = retire_revisions(state, {state.stable} if state.stable else set(), history)
     canary, weight = frozen_share(state)
     return RolloutDecision(
-        traffic=state.stable,
+        stable=state.stable,
         desired_replicas=None,
-        progress="Suspended" if state.suspended else "Waiting",
-        scale=_scale(state, skip={*remove, *idle}) | idle,
-        remove=remove,
+        status="Suspended" if state.suspended else "Waiting",
+        replica_changes=_scale(state, skip={*remove, *idle}) | idle,
+        removals=remove,
         canary=canary,
         weight=weight,
-        progress_updates=served_update(state) if history else {},
+        progress_updates=stable_update(state) if history else {},
     )
 
 
-def retire(state: RolloutState, keep: set[str], history: int) -> tuple[dict[str, int], tuple[str, ...]]:
+def retire_revisions(state: RolloutState, keep: set[str], history: int) -> tuple[dict[str, int], tuple[str, ...]]:
     """Unneeded revisions: the number of pods of those that are retained, and those to delete.
 
     A revision that served before stays without pods as far as the history reaches, and so does a rejected one while
@@ -59,9 +59,9 @@ def retire(state: RolloutState, keep: set[str], history: int) -> tuple[dict[str,
         and not state.weight(revision.name)
         and (revision.name != state.stable or idle_stable)
     ]
-    served = [revision.name for revision in unused if revision.served and revision.name != state.stable]
-    retained = set(served[max(0, len(served) - history) :])
-    retained |= {revision.name for revision in unused if revision.rejected and state.desired in {None, revision.name}}
+    past = [revision.name for revision in unused if revision.was_stable and revision.name != state.stable]
+    rejected = [revision.name for revision in unused if revision.is_rejected]
+    retained = {*past[max(0, len(past) - history) :], *(name for name in rejected if state.desired in {None, name})}
     scale = {revision.name: 0 for revision in unused if revision.name in retained and revision.replicas}
     return scale, tuple(revision.name for revision in unused if revision.name not in retained)
 
@@ -74,7 +74,7 @@ def frozen_share(state: RolloutState) -> tuple[str | None, int]:
     return (share, state.weight(share)) if state.ready(share) else (None, 0)
 
 
-def served_update(state: RolloutState) -> dict[str, RolloutProgress]:
+def stable_update(state: RolloutState) -> dict[str, RolloutProgress]:
     """Records that the stable revision can be rolled back to."""
     stable = state.find(state.stable)
     if stable is None or not stable.was_available:
@@ -82,7 +82,7 @@ def served_update(state: RolloutState) -> dict[str, RolloutProgress]:
     if stable.progress is not None and stable.progress.phase == "Served":
         return {}
     verdict = stable.progress.verdict if stable.progress is not None else None
-    return {stable.name: RolloutProgress("Served", served=True, verdict=verdict)}
+    return {stable.name: RolloutProgress("Served", was_stable=True, verdict=verdict)}
 
 
 def _traffic(state: RolloutState, desired: str) -> str:
@@ -92,7 +92,7 @@ def _traffic(state: RolloutState, desired: str) -> str:
     return desired if ready or state.suspended else state.stable
 
 
-def _progress(state: RolloutState, desired: str, traffic: str, remove: tuple[str, ...]) -> Progress:
+def _status(state: RolloutState, desired: str, traffic: str, remove: tuple[str, ...]) -> RolloutStatus:
     if state.suspended:
         return "Suspended"
     candidate = state.find(desired)
@@ -101,7 +101,7 @@ def _progress(state: RolloutState, desired: str, traffic: str, remove: tuple[str
     older = [
         revision
         for revision in state.revisions
-        if revision.name != desired and (revision.replicas or not revision.served)
+        if revision.name != desired and (revision.replicas or not revision.was_stable)
     ]
     return "Removing" if remove or older or state.stable != desired else "Complete"
 
@@ -117,9 +117,8 @@ def _scale(state: RolloutState, skip: set[str]) -> dict[str, int]:
     """Older revisions that stay keep their pods, none while suspended, and get them back afterwards."""
     scale = {}
     for revision in state.revisions:
-        past = (
-            revision.name != state.stable and (revision.served or revision.rejected) and not state.weight(revision.name)
-        )
+        is_over = revision.was_stable or revision.is_rejected
+        past = revision.name != state.stable and is_over and not state.weight(revision.name)
         replicas = 0 if state.suspended or past else revision.replicas or state.replicas
         if revision.name not in skip and replicas != revision.replicas:
             scale[revision.name] = replicas

@@ -9,7 +9,7 @@ from diffusion_contract.spec import Rollout
 from diffusion_operator.analysis import Verdict
 from diffusion_operator.rollout.progress import RolloutProgress
 
-Progress = Literal["Waiting", "Starting", "Canary", "Promoting", "Rejected", "Removing", "Complete", "Suspended"]
+RolloutStatus = Literal["Waiting", "Starting", "Canary", "Promoting", "Rejected", "Removing", "Complete", "Suspended"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RevisionState:
         replicas: pods that its Deployment asks for.
         was_available: every pod was ready at some time.
         progress: how far it has come; None when nothing is recorded yet.
-        age: of the progress, seconds.
+        phase_seconds: since it came there.
     """
 
     name: str
@@ -28,15 +28,15 @@ class RevisionState:
     ready: int
     was_available: bool
     progress: RolloutProgress | None = None
-    age: float = 0.0
+    phase_seconds: float = 0.0
 
     @property
-    def served(self) -> bool:
+    def was_stable(self) -> bool:
         """Whether it is or was stable."""
-        return self.progress is not None and self.progress.served
+        return self.progress is not None and self.progress.was_stable
 
     @property
-    def rejected(self) -> bool:
+    def is_rejected(self) -> bool:
         """Whether it was tried and rejected."""
         return self.progress is not None and self.progress.phase == "Rejected"
 
@@ -91,7 +91,7 @@ class RolloutState(RevisionLookup):
     def has_no_working_stable(self) -> bool:
         """True when there is no stable revision that ever worked: no client is served who could be hurt."""
         stable = self.find(self.stable)
-        return stable is None or not (stable.was_available or stable.served or stable.ready)
+        return stable is None or not (stable.was_available or stable.was_stable or stable.ready)
 
 
 @dataclass(frozen=True)
@@ -99,19 +99,19 @@ class RolloutDecision:
     """What to do now with one target.
 
     Attributes:
-        traffic: revision that becomes or stays stable; None while there is nothing to serve.
+        stable: revision that becomes or stays stable; None while there is nothing to serve.
         desired_replicas: pods of the desired revision's Deployment; None while it must not exist.
-        scale: new number of pods of other revisions, where it changes.
+        replica_changes: new number of pods of other revisions, where it changes.
         canary: revision that gets `weight`.
         weight: percentage of the traffic that is not the stable revision's.
         progress_updates: to record on Deployments, by revision.
     """
 
-    traffic: str | None
+    stable: str | None
     desired_replicas: int | None
-    progress: Progress
-    scale: Mapping[str, int] = field(default_factory=dict)
-    remove: tuple[str, ...] = ()
+    status: RolloutStatus
+    replica_changes: Mapping[str, int] = field(default_factory=dict)
+    removals: tuple[str, ...] = ()
     canary: str | None = None
     weight: int = 0
     progress_updates: Mapping[str, RolloutProgress] = field(default_factory=dict)
@@ -122,22 +122,22 @@ class Strategy:
     """How revisions follow each other.
 
     Attributes:
-        canary: a new revision gets the traffic step by step.
+        is_canary: a new revision gets the traffic step by step.
         weights: of the steps, percent.
         pauses: of the steps, seconds.
         deadline: how long a phase may stay without a verdict, seconds.
         progress_deadline: how long pods may take to be ready, seconds.
         history: revisions that are kept without pods.
-        by_pods: the number of pods decides who gets how much, not a Gateway.
+        splits_by_pods: the number of pods decides who gets how much, not a Gateway.
     """
 
-    canary: bool = False
+    is_canary: bool = False
     weights: tuple[int, ...] = ()
     pauses: tuple[int, ...] = ()
     deadline: int = 0
     progress_deadline: int = 0
     history: int = 0
-    by_pods: bool = True
+    splits_by_pods: bool = True
 
     def pods(self, weight: int, replicas: int) -> int:
         """Pods that a canary needs for a percentage, beside `replicas` pods of the stable revision.
@@ -146,7 +146,7 @@ class Strategy:
         canary is promoted, so that share is a half at most.
         """
         full = max(1, replicas)
-        pods = round(weight * full / (100 - weight)) if self.by_pods else -(-weight * full // 100)
+        pods = round(weight * full / (100 - weight)) if self.splits_by_pods else -(-weight * full // 100)
         return min(max(1, pods), full)
 
 
@@ -155,13 +155,13 @@ def strategy_of(rollout: Rollout | None) -> Strategy:
     if rollout is None:
         return Strategy()
     return Strategy(
-        canary=rollout.strategy == "Canary",
+        is_canary=rollout.strategy == "Canary",
         weights=tuple(step.weight for step in rollout.steps),
         pauses=tuple(duration_seconds(step.pause) for step in rollout.steps),
         deadline=duration_seconds(rollout.analysis.deadline),
         progress_deadline=duration_seconds(rollout.progress_deadline),
         history=rollout.revision_history_limit,
-        by_pods=rollout.traffic.gateway is None,
+        splits_by_pods=rollout.traffic.gateway is None,
     )
 
 

@@ -19,7 +19,13 @@ PASS = Verdict("Pass", "Passed", "as good")
 FAIL = Verdict("Fail", "ErrorRatio", "half of the requests fail", {"errorRatio": 0.5})
 SILENT = Verdict("Inconclusive", "Inconclusive", "no requests")
 STRATEGY = Strategy(
-    canary=True, weights=(10, 50), pauses=(60, 60), deadline=600, progress_deadline=600, history=2, by_pods=True
+    is_canary=True,
+    weights=(10, 50),
+    pauses=(60, 60),
+    deadline=600,
+    progress_deadline=600,
+    history=2,
+    splits_by_pods=True,
 )
 
 
@@ -108,24 +114,26 @@ class Simulation:
         desired_revisions = {item.desired for item in self.targets.values() if item.desired is not None}
         if self.promote in desired_revisions:
             self.by_hand |= desired_revisions
-        steps = dict(decide_rollout(self.strategy, self.observation()))
-        for write in [write for name, step in steps.items() for write in self.writes(name, step)][:until]:
+        decisions = dict(decide_rollout(self.strategy, self.observation()))
+        for write in [write for name, decision in decisions.items() for write in self.writes(name, decision)][:until]:
             write()
-        return steps
+        return decisions
 
-    def writes(self, name: str, step: RolloutDecision) -> list[_Write]:
+    def writes(self, name: str, decision: RolloutDecision) -> list[_Write]:
         """What a pass writes for one target, in the operator's order."""
         target, desired = self.targets[name], self.targets[name].desired
         writes = [
             _Write(self, target, "progress", revision, progress=progress)
-            for revision, progress in step.progress_updates.items()
+            for revision, progress in decision.progress_updates.items()
         ]
-        if desired is not None and step.desired_replicas is not None:
-            writes = [_Write(self, target, "scale", desired, step.desired_replicas), *writes]
-        if step.traffic is not None:
-            writes.append(_Write(self, target, "traffic", step.traffic, step.weight, canary=step.canary))
-        writes += [_Write(self, target, "scale", revision, count) for revision, count in step.scale.items()]
-        return writes + [_Write(self, target, "remove", revision) for revision in step.remove]
+        if desired is not None and decision.desired_replicas is not None:
+            writes = [_Write(self, target, "scale", desired, decision.desired_replicas), *writes]
+        if decision.stable is not None:
+            writes.append(_Write(self, target, "traffic", decision.stable, decision.weight, canary=decision.canary))
+        writes += [
+            _Write(self, target, "scale", revision, count) for revision, count in decision.replica_changes.items()
+        ]
+        return writes + [_Write(self, target, "remove", revision) for revision in decision.removals]
 
     def settle_pods(self) -> None:
         """Every pod that is wanted becomes ready."""

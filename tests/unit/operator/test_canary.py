@@ -63,7 +63,7 @@ def test_a_good_one_takes_its_steps_and_the_old_one_stays_to_go_back_to() -> Non
 
 
 def test_with_a_gateway_a_small_share_needs_few_pods() -> None:
-    simulation = simulate(strategy=replace(STRATEGY, by_pods=False, weights=(5, 50, 90), pauses=(60, 60, 60)))
+    simulation = simulate(strategy=replace(STRATEGY, splits_by_pods=False, weights=(5, 50, 90), pauses=(60, 60, 60)))
     want(simulation, 2)
     assert run(simulation) == [(0, 0), (0, 1), (5, 1), (5, 2), (50, 2), (50, 4), (90, 4), (0, 0)]
 
@@ -253,7 +253,7 @@ def test_whatever_happens_in_whatever_order(part: int) -> None:
     switched = shared = refused = 0
     for order in range(ORDERS):
         names = ["cpu", "l4"][: 1 + order % 2]
-        strategy = replace(STRATEGY, by_pods=dice.random() < 0.5, history=dice.randrange(3))
+        strategy = replace(STRATEGY, splits_by_pods=dice.random() < 0.5, history=dice.randrange(3))
         simulation = Simulation({name: Target(dice.randint(1, 4), desired=f"{name}-1") for name in names}, strategy)
         simulation.bad = {f"{names[-1]}-{dice.randrange(2, 7)}"}
         simulation.bad_with_traffic = {f"{names[0]}-{dice.randrange(2, 7)}"}

@@ -19,8 +19,8 @@ from diffusion_operator.rollout import (
     decide_rollout,
 )
 
-STRATEGY = Strategy(canary=True, weights=(10, 50), pauses=(60, 60), deadline=600, progress_deadline=600, history=1)
-OLD = RevisionState("old", replicas=4, ready=4, was_available=True, progress=RolloutProgress("Served", served=True))
+STRATEGY = Strategy(is_canary=True, weights=(10, 50), pauses=(60, 60), deadline=600, progress_deadline=600, history=1)
+OLD = RevisionState("old", replicas=4, ready=4, was_available=True, progress=RolloutProgress("Served", was_stable=True))
 NEW = RevisionState("new", replicas=0, ready=0, was_available=False)
 PASS = Verdict("Pass", "Passed", "as good as the stable revision")
 WAIT = Verdict("Inconclusive", "Inconclusive", "3 of 20 requests that are needed")
@@ -73,19 +73,19 @@ def phase(progress: RolloutProgress) -> str:
 def test_every_step_of_an_ordinary_canary() -> None:
     new, weight = NEW, 0
     for row in TABLE:
-        new = replace(new, ready=row.ready, age=float(row.seconds))
-        step = decide(new, weight, row.verdict)
-        progress = step.progress_updates.get("new", new.progress)
+        new = replace(new, ready=row.ready, phase_seconds=float(row.seconds))
+        decision = decide(new, weight, row.verdict)
+        progress = decision.progress_updates.get("new", new.progress)
         assert progress is not None
-        decision = (phase(progress), step.desired_replicas, step.weight, step.traffic)
-        assert decision == (row.phase, row.pods, row.weight, row.stable), row.observed
-        assert not step.scale, "the stable revision keeps its pods until the canary is promoted"
-        new, weight = replace(new, replicas=step.desired_replicas or 0, progress=progress), step.weight
+        decided = (phase(progress), decision.desired_replicas, decision.weight, decision.stable)
+        assert decided == (row.phase, row.pods, row.weight, row.stable), row.observed
+        assert not decision.replica_changes, "the stable revision keeps its pods until the canary is promoted"
+        new, weight = replace(new, replicas=decision.desired_replicas or 0, progress=progress), decision.weight
 
 
 def test_after_the_promotion_the_old_revision_stays_without_pods_to_roll_back_to() -> None:
     promoted = replace(NEW, replicas=4, ready=4, was_available=True, progress=RolloutProgress("Promoting"))
     state = RolloutState("new", "new", (OLD, promoted), replicas=4)
-    step = decide_rollout(STRATEGY, RolloutObservation({"cpu": state}))["cpu"]
-    assert (step.scale, step.remove) == ({"old": 0}, ())
-    assert step.progress_updates["new"].phase == "Served"
+    decision = decide_rollout(STRATEGY, RolloutObservation({"cpu": state}))["cpu"]
+    assert (decision.replica_changes, decision.removals) == ({"old": 0}, ())
+    assert decision.progress_updates["new"].phase == "Served"

@@ -58,7 +58,7 @@ def revision(name: str, replicas: int, ready: int) -> RevisionState:
 
 
 def state(*revisions: RevisionState, **changes: Any) -> VariantState:  # noqa: ANN401 - fields of the state
-    fields: dict[str, Any] = {"desired": "new", "revisions": revisions, "weights": {}, "pods": 2}
+    fields: dict[str, Any] = {"desired": "new", "revisions": revisions, "weights": {}, "required_pods": 2}
     return VariantState(**(fields | changes))
 
 
@@ -120,9 +120,9 @@ def test_a_variant(name: str) -> None:
 def test_a_variant_that_one_target_lacks_gets_nothing_on_any() -> None:
     """A user's requests go to several targets, and are to be answered by one variant."""
     good = state(revision("new", 2, 2), weights={"new": 30})
-    steps = decide_variant(30, {"cpu": good, "l4": state(revision("new", 2, 0), weights={"new": 30})})
-    assert [item.weight for item in steps.values()] == [0, 0]
-    assert [item.traffic for item in steps.values()] == [None, None]
+    decisions = decide_variant(30, {"cpu": good, "l4": state(revision("new", 2, 0), weights={"new": 30})})
+    assert [item.weight for item in decisions.values()] == [0, 0]
+    assert [item.serving_revision for item in decisions.values()] == [None, None]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -193,7 +193,7 @@ class Simulation:
                 desired=self.desired if self.built else None,
                 revisions=tuple(revision_states.values()),
                 weights=self.live[name],
-                pods=max(1, self.weight * 4 // 100),
+                required_pods=max(1, self.weight * 4 // 100),
                 startable=self.startable,
                 suspended=self.suspended,
             )
@@ -203,35 +203,35 @@ class Simulation:
     def reconcile(self, *, whole: bool = False) -> None:
         """A pass, in the operator's order; it may be cut off anywhere."""
         states = self.states()
-        steps = decide_variant(self.weight, states)
+        decisions = decide_variant(self.weight, states)
         whole = whole or self.chance.random() < 0.7
-        for name, step in steps.items():
-            for added in step.replicas.keys() - self.targets[name].keys():
-                self.targets[name][added] = revision(added, step.replicas[added], 0)
+        for name, decision in decisions.items():
+            for added in decision.replicas.keys() - self.targets[name].keys():
+                self.targets[name][added] = revision(added, decision.replicas[added], 0)
         if not whole and self.chance.random() < 0.3:
             return
-        for name, step in steps.items():
-            self.route(name, states[name], step)
+        for name, decision in decisions.items():
+            self.route(name, states[name], decision)
         if not whole and self.chance.random() < 0.5:
             return
-        for name, step in steps.items():
-            for scaled, count in step.replicas.items():
+        for name, decision in decisions.items():
+            for scaled, count in decision.replicas.items():
                 item = self.targets[name][scaled]
                 self.targets[name][scaled] = revision(scaled, count, min(item.ready, count))
-            for useless in step.remove:
+            for useless in decision.removals:
                 assert not self.live[name].get(useless), "what has a share is removed"
                 del self.targets[name][useless]
 
-    def route(self, name: str, observed: VariantState, step: VariantDecision) -> None:
-        assert 0 <= step.weight <= self.weight
-        if step.traffic is None:
-            assert step.weight == 0
+    def route(self, name: str, observed: VariantState, decision: VariantDecision) -> None:
+        assert 0 <= decision.weight <= self.weight
+        if decision.serving_revision is None:
+            assert decision.weight == 0
         else:
-            assert observed.ready(step.traffic) > 0, "a share without a ready pod"
+            assert observed.ready(decision.serving_revision) > 0, "a share without a ready pod"
         before = max(self.live[name].values(), default=0)
-        if step.weight > before:
-            assert observed.ready(step.traffic) >= observed.pods, "more than its pods can take"
-        self.live[name] = {step.traffic: step.weight} if step.traffic is not None else {}
+        if decision.weight > before:
+            assert observed.ready(decision.serving_revision) >= observed.required_pods, "more than its pods can take"
+        self.live[name] = {decision.serving_revision: decision.weight} if decision.serving_revision is not None else {}
 
 
 # What a variant is.

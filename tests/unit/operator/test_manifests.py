@@ -127,7 +127,7 @@ BEHIND = Traffic(
     mirror_percent=5,
 )
 COMPARED = (VariantWeight("fast", "89abcdef", 10, 30), VariantWeight("sharp", None, 0, 20))
-SIDES = TrafficSplit("01234567", by_pods=False, variants=COMPARED)
+SIDES = TrafficSplit("01234567", splits_by_pods=False, variants=COMPARED)
 EXPERIMENT = tuple(
     route.routes(OWNER, BEHIND, {"cpu": RouteTarget(SIDES, 2), "l4": RouteTarget(SIDES, 1)}, "x-diffusion-user")
 )

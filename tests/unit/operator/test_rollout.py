@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from diffusion_operator.rollout import RevisionState, RolloutDecision, RolloutState
-from diffusion_operator.rollout.rolling import step as decide_rollout
+from diffusion_operator.rollout.rolling import decide
 
 OLD = RevisionState("old", replicas=2, ready=2, was_available=True)
 OLD_BROKEN = RevisionState("old", replicas=2, ready=0, was_available=False)
@@ -37,7 +37,7 @@ TABLE: dict[str, tuple[RolloutState, RolloutDecision]] = {
     ),
     "what an older spec started without traffic goes": (
         RolloutState(None, "old", (OLD, OTHER), 2),
-        RolloutDecision("old", None, "Waiting", remove=("other",)),
+        RolloutDecision("old", None, "Waiting", removals=("other",)),
     ),
     "the next revision is created beside the old one": (
         RolloutState("new", "old", (OLD,), 2),
@@ -53,15 +53,15 @@ TABLE: dict[str, tuple[RolloutState, RolloutDecision]] = {
     ),
     "then the old one goes": (
         RolloutState("new", "new", (OLD, NEW), 2),
-        RolloutDecision("new", 2, "Removing", remove=("old",)),
+        RolloutDecision("new", 2, "Removing", removals=("old",)),
     ),
     "a superseded candidate goes at once": (
         RolloutState("new", "old", (OLD, OTHER), 2),
-        RolloutDecision("old", 2, "Starting", remove=("other",)),
+        RolloutDecision("old", 2, "Starting", removals=("other",)),
     ),
     "a stable revision that never worked makes room": (
         RolloutState("new", "old", (OLD_BROKEN,), 2),
-        RolloutDecision("old", 2, "Starting", remove=("old",)),
+        RolloutDecision("old", 2, "Starting", removals=("old",)),
     ),
     "a stable revision that is down for a moment stays": (
         RolloutState("new", "old", (OLD_DOWN, NEW_STARTING), 2),
@@ -73,15 +73,15 @@ TABLE: dict[str, tuple[RolloutState, RolloutDecision]] = {
     ),
     "suspended: everything has no pods": (
         RolloutState(None, "old", (OLD,), 2, suspended=True),
-        RolloutDecision("old", None, "Suspended", scale={"old": 0}),
+        RolloutDecision("old", None, "Suspended", replica_changes={"old": 0}),
     ),
     "suspended: a switch costs nobody anything": (
         RolloutState("new", "old", (OLD,), 2, suspended=True),
-        RolloutDecision("new", 0, "Suspended", scale={"old": 0}),
+        RolloutDecision("new", 0, "Suspended", replica_changes={"old": 0}),
     ),
     "resumed while the next is built: the old one gets its pods back": (
         RolloutState(None, "old", (RevisionState("old", 0, 0, was_available=True),), 2),
-        RolloutDecision("old", None, "Waiting", scale={"old": 2}),
+        RolloutDecision("old", None, "Waiting", replica_changes={"old": 2}),
     ),
     "a lost pod of a serving revision is no rollout": (
         RolloutState("new", "new", (RevisionState("new", 2, 1, was_available=True),), 2),
@@ -90,9 +90,9 @@ TABLE: dict[str, tuple[RolloutState, RolloutDecision]] = {
 }
 
 
-@pytest.mark.parametrize(("state", "step"), TABLE.values(), ids=TABLE.keys())
-def test_next_step(state: RolloutState, step: RolloutDecision) -> None:
-    assert decide_rollout(state) == step
+@pytest.mark.parametrize(("state", "decision"), TABLE.values(), ids=TABLE.keys())
+def test_decide(state: RolloutState, decision: RolloutDecision) -> None:
+    assert decide(state) == decision
 
 
 def every_state() -> list[RolloutState]:
@@ -108,14 +108,14 @@ def every_state() -> list[RolloutState]:
 
 def test_in_every_state_what_serves_goes_on_serving() -> None:
     for state in every_state():
-        step, serving = decide_rollout(state), state.find(state.stable)
-        if serving is not None and serving.ready > 0 and step.traffic != state.stable:
-            taking_over = state.find(step.traffic)
+        decision, serving = decide(state), state.find(state.stable)
+        if serving is not None and serving.ready > 0 and decision.stable != state.stable:
+            taking_over = state.find(decision.stable)
             assert taking_over is not None, state
             assert taking_over.ready >= state.replicas, state
         if serving is not None and serving.ready > 0 and state.desired != state.stable:
-            assert state.stable not in step.remove, state
-        assert step.traffic not in step.remove or (serving is not None and serving.ready == 0), state
+            assert state.stable not in decision.removals, state
+        assert decision.stable not in decision.removals or (serving is not None and serving.ready == 0), state
 
 
 def test_every_rollout_ends() -> None:
@@ -125,17 +125,19 @@ def test_every_rollout_ends() -> None:
             continue
         current = state
         for _ in range(8):
-            current = apply_step(current, decide_rollout(current))
+            current = apply_decision(current, decide(current))
         assert current.stable == current.desired
         assert [item.name for item in current.revisions] == [current.desired]
-        assert decide_rollout(current).progress == "Complete"
+        assert decide(current).status == "Complete"
 
 
-def apply_step(state: RolloutState, step: RolloutDecision) -> RolloutState:
-    """The state after the step was carried out and the pods became ready."""
-    remaining = {item.name: item for item in state.revisions if item.name not in step.remove}
-    if state.desired is not None and step.desired_replicas is not None:
+def apply_decision(state: RolloutState, decision: RolloutDecision) -> RolloutState:
+    """The state after the decision was carried out and the pods became ready."""
+    remaining = {item.name: item for item in state.revisions if item.name not in decision.removals}
+    if state.desired is not None and decision.desired_replicas is not None:
         is_existing = state.desired in remaining
-        ready = step.desired_replicas if is_existing else 0
-        remaining[state.desired] = RevisionState(state.desired, step.desired_replicas, ready, was_available=is_existing)
-    return RolloutState(state.desired, step.traffic, tuple(remaining.values()), state.replicas)
+        ready = decision.desired_replicas if is_existing else 0
+        remaining[state.desired] = RevisionState(
+            state.desired, decision.desired_replicas, ready, was_available=is_existing
+        )
+    return RolloutState(state.desired, decision.stable, tuple(remaining.values()), state.replicas)
