@@ -108,7 +108,7 @@ def builder(*arguments: str) -> dict[str, Any]:
 
 def noop(subject: Subject, store: Path) -> dict[str, float]:
     """Build once, then measure builds that find everything."""
-    arguments = ["build", "--no-parity", "--source", str(subject.checkpoint), "--out", str(store)]
+    arguments = ["build", "--no-parity", "--path", str(subject.checkpoint), "--store", str(store)]
     builder(*arguments)
     modules = json.dumps(stage(_LIST, *arguments))
     whole, after = [], []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusion_contract.enums import ExitCode
 from diffusion_contract.reasons import Reason
 
-__all__ = ["BadInputError", "BuilderError", "ExitCode", "ProbeError", "Reason", "StoreError", "UnavailableError"]
+__all__ = ["BadInputError", "BuilderError", "ExitCode", "Reason", "SmokeTestError", "StoreError", "UnavailableError"]
 
 
 class BuilderError(Exception):
@@ -42,7 +42,7 @@ class StoreError(BuilderError):
     exit_code = ExitCode.STORE
 
 
-class ProbeError(BuilderError):
+class SmokeTestError(BuilderError):
     """A running server does not answer as it should (yet)."""
 
     exit_code = ExitCode.NOT_READY

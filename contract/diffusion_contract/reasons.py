@@ -51,6 +51,7 @@ class Reason(StrEnum):
     STORE_READ_ONLY = "StoreReadOnly"
     STORE_UNAVAILABLE = "StoreUnavailable"
     # a running server
-    PROBE_FAILED = "ProbeFailed"
+    SMOKE_TEST_FAILED = "SmokeTestFailed"
+    SERVER_UNREACHABLE = "ServerUnreachable"
     SCORE_MISSING = "ScoreMissing"
     INTERNAL_ERROR = "InternalError"

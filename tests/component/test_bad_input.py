@@ -135,7 +135,7 @@ def test_what_diffusers_has_no_pipeline_for_is_said_before_anything_is_exported(
     parts.image_encoder()(tmp_path / "adapter" / "image_encoder")
     options = json.dumps(model).replace("ADAPTER", str(tmp_path / "adapter"))
     code = _run(
-        "build", "--out", str(tmp_path / "store"), "--source", str(_wide(tmp_path / "wide")),
+        "build", "--store", str(tmp_path / "store"), "--path", str(_wide(tmp_path / "wide")),
         "--pipelines", json.dumps([pipeline]), "--options", options,
     )  # fmt: skip
     _check(code, capsys, Reason.PARITY_FAILED, says)

@@ -71,8 +71,8 @@ def test_exporting_twice_gives_the_same_bytes_and_verification_stays_small(
 def test_command_line_writes_a_small_result_and_json_progress(tmp_path: Path, random_checkpoint: Path) -> None:
     result = tmp_path / "result.json"
     command = [
-        sys.executable, "-m", "diffusion_builder", "--progress", "json", "build", "--source", str(random_checkpoint),
-        "--out", str(tmp_path / "store"), "--steps", "2", "--result", str(result),
+        sys.executable, "-m", "diffusion_builder", "--progress", "json", "build", "--path", str(random_checkpoint),
+        "--store", str(tmp_path / "store"), "--steps", "2", "--result", str(result),
     ]  # fmt: skip
     process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "builder")
     assert result.stat().st_size <= 4096

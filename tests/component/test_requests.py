@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from diffusion_builder.errors import ProbeError
-from diffusion_builder.serving.probe import probe
+from diffusion_builder.errors import SmokeTestError
+from diffusion_builder.serving.smoke import smoke_test
 from diffusion_builder.store import Kind, Store
 from examples import client
 from tests.support.triton.client import ImageRequest, Pixels, answer, counts, inputs, psnr, send, send_all, tensor
@@ -148,6 +148,6 @@ def test_bad_requests_spoil_nothing_for_others_in_the_same_batches(ddim: Server)
 
 def test_probe_accepts_the_server_and_refuses_a_dead_one(ddim: Server, built: Built) -> None:
     repository = Store(built.store).get(Kind.REPOSITORY, built.repository)
-    assert probe(ddim.http, repository, 60.0) == ("generate_4_pipeline", "generate_20_pipeline")
-    with pytest.raises(ProbeError, match="does not answer"):
-        probe("http://127.0.0.1:1", repository, 1.0)
+    assert smoke_test(ddim.http, repository, 60.0) == ("generate_4_pipeline", "generate_20_pipeline")
+    with pytest.raises(SmokeTestError, match="does not answer"):
+        smoke_test("http://127.0.0.1:1", repository, 1.0)

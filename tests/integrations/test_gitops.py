@@ -55,11 +55,11 @@ class Studio:
         target_statuses: list[Object] = self.live.get("status", {}).get("targets") or [{}]
         return target_statuses[0]
 
-    def wait(self, probe: Callable[[], object], what: str) -> None:
+    def wait(self, condition: Callable[[], object], what: str) -> None:
         """Play Jobs and pods until it is so."""
 
         def simulate() -> bool:
-            if probe():
+            if condition():
                 return True
             asyncio.run(self._play())
             return False

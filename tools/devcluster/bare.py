@@ -14,11 +14,11 @@ from tools.common.errors import ToolError
 from tools.common.files import write
 from tools.devcluster.build import require_built
 from tools.devcluster.configs import KubeconfigParts, audit_policy, kubeconfig
+from tools.devcluster.health import Endpoint
 from tools.devcluster.kubectl import Kubectl
 from tools.devcluster.layout import default_root, layout_at
 from tools.devcluster.pki import Pki, Subject
 from tools.devcluster.ports import free_ports
-from tools.devcluster.probe import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tools.devcluster.probe import Endpoint
+from tools.devcluster.health import Endpoint
 
 if TYPE_CHECKING:
     from tools.common.log import Logger

@@ -12,10 +12,10 @@ from tools.common.errors import ToolError
 from tools.common.files import write
 from tools.common.shell import attempt, run
 from tools.devcluster import cgroups, host, leftovers, network
+from tools.devcluster.health import Endpoint
 from tools.devcluster.images import pause_archive
 from tools.devcluster.layout import PAUSE_IMAGE
 from tools.devcluster.nodes import GPU_COUNT, GPU_PRODUCT, GPU_RESOURCE
-from tools.devcluster.probe import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

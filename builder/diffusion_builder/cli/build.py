@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffusion_builder.cli.command import result_option, run_command
+from diffusion_builder.cli.command import result_option, run_command, store_option
 from diffusion_builder.errors import BadInputError, Reason
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ _JSON = "JSON"
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the store.")
+@store_option
 @click.option(
     "--spec", type=click.Path(path_type=Path), help="YAML or JSON file with all of this; see docs/builder.md."
 )
-@click.option("--source", "path", help="Folder with a checkpoint.")
+@click.option("--path", help="Folder with a checkpoint.")
 @click.option("--repo", help="Repository on the hub instead, ORG/NAME.")
 @click.option("--revision", help="Commit, 40 hex digits.")
 @click.option("--url", help="tar, tar.gz or zip file on a web server instead.")
@@ -51,10 +51,10 @@ _JSON = "JSON"
 @click.option("--no-parity", is_flag=True, help="Skip the stage parity: do not compare the repository with diffusers.")
 @result_option
 @click.pass_obj
-def build(mode: Mode, /, out: Path, result: Path | None, *, no_parity: bool, dry_run: bool, **options: Any) -> None:  # noqa: ANN401 - click's options
+def build(mode: Mode, /, store: Path, result: Path | None, *, no_parity: bool, dry_run: bool, **options: Any) -> None:  # noqa: ANN401 - click's options
     """Run all stages; what is in the store already is not made again."""
     if dry_run:
-        run_command(mode, out, result, lambda _: _validation_result(*_spec(**options)))
+        run_command(mode, store, result, lambda _: _validation_result(*_spec(**options)))
         return
 
     def work(context: StageContext) -> Result:
@@ -63,8 +63,8 @@ def build(mode: Mode, /, out: Path, result: Path | None, *, no_parity: bool, dry
         spec, target = _spec(**options)
         return _summary(run(context, spec, target, parity=not no_parity))
 
-    outcome = run_command(mode, out, result, work)
-    click.echo(f"repository: {out.resolve() / 'repositories' / outcome['digest'] / 'models'}", err=True)
+    outcome = run_command(mode, store, result, work)
+    click.echo(f"repository: {store.resolve() / 'repositories' / outcome['digest'] / 'models'}", err=True)
 
 
 def _validation_result(spec: DiffusionPipelineSpec, target: str | None) -> Result:
@@ -161,7 +161,7 @@ def _source(options: Mapping[str, Any]) -> Mapping[str, Any]:
     if not sources:
         raise BadInputError(
             Reason.INVALID_ARGUMENT,
-            "give --spec FILE, or a checkpoint: --source FOLDER, --repo and --revision, or --url and --sha256",
+            "give --spec FILE, or a checkpoint: --path FOLDER, --repo and --revision, or --url and --sha256",
         )
     return sources
 

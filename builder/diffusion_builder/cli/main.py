@@ -35,8 +35,8 @@ _SIGNALLED = 128
 def cli(context: click.Context, progress: str) -> None:
     """Turn a diffusers checkpoint into engines and an unrolled Triton ensemble.
 
-    Exit codes: 0 ok, 1 probe not ready, 64 bad input, 69 something outside is unavailable, 70 internal error,
-    74 trouble with the store.
+    Exit codes: 0 ok, 1 server not ready, 64 bad input, 69 something outside is unavailable, 70 internal error,
+    74 problem of the store.
     """
     context.obj = Mode(progress)
 
@@ -135,18 +135,18 @@ def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> Non
     run_command(mode, store, result, lambda context: stages.verify(context, repository))
 
 
-@cli.command()
+@cli.command(name="smoke-test")
 @store_option
 @click.option("--url", default=f"http://127.0.0.1:{HTTP_PORT}", show_default=True, help="HTTP address of the server.")
 @click.option("--repository", required=True, help="Digest of the repository that is served.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds for each image.")
 @result_option
 @click.pass_obj
-def probe(mode: Mode, store: Path, url: str, repository: str, timeout: float, result: Path | None) -> None:
-    """Ask a running server for one image per ensemble."""
+def smoke_test(mode: Mode, store: Path, url: str, repository: str, timeout: float, result: Path | None) -> None:
+    """Request one image of every ensemble of a running server."""
     from diffusion_builder.stages import run as stages
 
-    run_command(mode, store, result, lambda context: stages.probe(context, url, repository, timeout))
+    run_command(mode, store, result, lambda context: stages.smoke_test(context, url, repository, timeout))
 
 
 @cli.command()

@@ -67,7 +67,7 @@ class TritonClient:
         """
         response = self._get("/v2/health/ready")
         if isinstance(response, ErrorResponse):
-            raise UnavailableError(Reason.PROBE_FAILED, f"{self.url} is not ready: {response.message}")
+            raise UnavailableError(Reason.SERVER_UNREACHABLE, f"{self.url} is not ready: {response.message}")
 
     def has_model(self, name: str) -> bool:
         """Whether the server has a model.
@@ -110,7 +110,7 @@ class TritonClient:
             if body is None or not isinstance(response, ErrorResponse):
                 return response
         if response is None:
-            raise UnavailableError(Reason.PROBE_FAILED, f"{self.url} does not answer: {problem}") from problem
+            raise UnavailableError(Reason.SERVER_UNREACHABLE, f"{self.url} does not answer: {problem}") from problem
         return response
 
 

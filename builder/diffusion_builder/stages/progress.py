@@ -29,7 +29,7 @@ class ProgressEvent:
     """Something happened.
 
     Args:
-        stage: fetch, export, compile, assemble, verify, probe.
+        stage: fetch, export, compile, assemble, verify, smoke-test.
         component: which one, or empty.
         phase: what it is doing; `done`, `cached` and `failed` end a stage.
         fraction: how much of the phase is done, 0 to 1, or None where nobody knows.

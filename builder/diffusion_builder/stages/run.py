@@ -241,16 +241,16 @@ def compare(context: StageContext, request: CompareArguments) -> Result:
     return stage.apply_score(result, request.score) if request.score is not None else result
 
 
-def probe(context: StageContext, url: str, digest: str, timeout: float) -> Result:
-    """Ask a server for a image from every ensemble."""
-    from diffusion_builder.serving.probe import probe as ask
+def smoke_test(context: StageContext, url: str, digest: str, timeout: float) -> Result:
+    """Request one image of every ensemble of a server."""
+    from diffusion_builder.serving.smoke import smoke_test as test_server
 
     began = time.monotonic()
     repository = context.store.get(Kind.REPOSITORY, digest)
-    ensembles: Sequence[str] = ask(url, repository, timeout)
+    ensembles: Sequence[str] = test_server(url, repository, timeout)
     seconds = round(time.monotonic() - began, 3)
-    context.reporter.report(ProgressEvent("probe", "", "done", 1.0, ", ".join(ensembles)))
+    context.reporter.report(ProgressEvent("smoke-test", "", "done", 1.0, ", ".join(ensembles)))
     return {
-        "stage": "probe", "digest": digest, "sizeBytes": repository.manifest.size, "seconds": seconds,
+        "stage": "smoke-test", "digest": digest, "sizeBytes": repository.manifest.size, "seconds": seconds,
         "cached": False, "ensembles": list(ensembles),
     }  # fmt: skip

@@ -197,11 +197,11 @@ def _pre_stop_command(spec: RevisionSpec) -> list[str]:
 
 def _probes(spec: RevisionSpec) -> JsonObject:
     """Ready only after every ensemble has answered a real request; from then on Triton's own word counts."""
-    probe = ["python3", "-m", "diffusion_builder", "probe", "--url", f"http://127.0.0.1:{HTTP_PORT}"]
-    probe += ["--store", STORE_PATH, "--repository", spec.repository]
+    command = ["python3", "-m", "diffusion_builder", "smoke-test", "--url", f"http://127.0.0.1:{HTTP_PORT}"]
+    command += ["--store", STORE_PATH, "--repository", spec.repository]
     return {
         "startupProbe": {
-            "exec": {"command": probe},
+            "exec": {"command": command},
             "periodSeconds": 5,
             "timeoutSeconds": 120,
             "failureThreshold": 120,

@@ -75,17 +75,19 @@ class Kube:
         self.run("delete", kind, name, "--ignore-not-found", f"--wait={str(wait).lower()}")
 
 
-def eventually(probe: Callable[[], T | None], deadline: float, what: str | Callable[[], str], pause: float = 0.5) -> T:
-    """Return the probe's first truthy answer within `deadline` seconds, asking every `pause` seconds.
+def eventually(
+    condition: Callable[[], T | None], deadline: float, what: str | Callable[[], str], pause: float = 0.5
+) -> T:
+    """First truthy return value of `condition` within `deadline` seconds, called every `pause` seconds.
 
     Raises:
         AssertionError: naming what did not happen.
     """
     end = time.monotonic() + deadline
     while True:
-        answer = probe()
-        if answer:
-            return answer
+        value = condition()
+        if value:
+            return value
         if time.monotonic() >= end:
             description = what() if callable(what) else what
             raise AssertionError(f"not within {deadline:.0f} s: {description}")

@@ -51,7 +51,7 @@ def _spec(checkpoint: Path, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 -
 def _run(tmp_path: Path, *arguments: str) -> tuple[int, Mapping[str, Any]]:
     result = tmp_path / "result.json"
     try:
-        cli.main(["build", "--out", str(tmp_path / "store"), "--result", str(result), *arguments])
+        cli.main(["build", "--store", str(tmp_path / "store"), "--result", str(result), *arguments])
     except SystemExit as end:
         return int(end.code or 0), json.loads(result.read_text())
     return 0, json.loads(result.read_text())
@@ -209,7 +209,7 @@ def test_the_sound_spec_gets_as_far_as_its_first_export(
     file = tmp_path / "spec.json"
     file.write_text(json.dumps(_spec(sound)))
     assert _run(tmp_path, "--spec", str(file))[1]["error"]["reason"] == Reason.EXPORT_FAILED
-    assert _run(tmp_path, "--source", str(sound), "--steps", "4")[1]["error"]["reason"] == Reason.EXPORT_FAILED
+    assert _run(tmp_path, "--path", str(sound), "--steps", "4")[1]["error"]["reason"] == Reason.EXPORT_FAILED
 
 
 @pytest.mark.usefixtures("nothing_expensive")
@@ -219,19 +219,19 @@ def test_the_sound_spec_gets_as_far_as_its_first_export(
         ([], Reason.INVALID_ARGUMENT, "give --spec FILE, or a checkpoint"),
         (["--spec", "/nowhere.yaml"], Reason.INVALID_SPEC, "/nowhere.yaml cannot be read"),
         (["--spec", "x.yaml", "--steps", "4"], Reason.INVALID_ARGUMENT, "--steps: with --spec"),
-        (["--source", "x", "--steps", "4,x"], Reason.INVALID_ARGUMENT, "separated by commas"),
-        (["--source", "x", "--steps", "4", "--pipelines", "[]"], Reason.INVALID_ARGUMENT, "either --steps"),
-        (["--source", "x", "--pipelines", "{"], Reason.INVALID_SPEC, "--pipelines is not JSON"),
-        (["--source", "x", "--shapes", "{"], Reason.INVALID_SPEC, "--shapes is not JSON"),
-        (["--source", "x", "--options", "{"], Reason.INVALID_SPEC, "--options is not JSON"),
-        (["--source", "x", "--options", "[]"], Reason.INVALID_SPEC, "--options must be a JSON object"),
-        (["--source", "x", "--options", '{"dragons": 1}'], Reason.INVALID_SPEC, "model.dragons"),
-        (["--source", "x", "--component-precision", "unet"], Reason.INVALID_ARGUMENT, "NAME=PRECISION"),
-        (["--source", "x", "--component-precision", "unet=float16"], Reason.INVALID_SPEC, "componentPrecision"),
-        (["--source", "x", "--repo", "a/b", "--revision", "0" * 40], Reason.INVALID_SPEC, "exactly one of"),
+        (["--path", "x", "--steps", "4,x"], Reason.INVALID_ARGUMENT, "separated by commas"),
+        (["--path", "x", "--steps", "4", "--pipelines", "[]"], Reason.INVALID_ARGUMENT, "either --steps"),
+        (["--path", "x", "--pipelines", "{"], Reason.INVALID_SPEC, "--pipelines is not JSON"),
+        (["--path", "x", "--shapes", "{"], Reason.INVALID_SPEC, "--shapes is not JSON"),
+        (["--path", "x", "--options", "{"], Reason.INVALID_SPEC, "--options is not JSON"),
+        (["--path", "x", "--options", "[]"], Reason.INVALID_SPEC, "--options must be a JSON object"),
+        (["--path", "x", "--options", '{"dragons": 1}'], Reason.INVALID_SPEC, "model.dragons"),
+        (["--path", "x", "--component-precision", "unet"], Reason.INVALID_ARGUMENT, "NAME=PRECISION"),
+        (["--path", "x", "--component-precision", "unet=float16"], Reason.INVALID_SPEC, "componentPrecision"),
+        (["--path", "x", "--repo", "a/b", "--revision", "0" * 40], Reason.INVALID_SPEC, "exactly one of"),
         (["--repo", "a/b"], Reason.INVALID_SPEC, "model.source.huggingFace.revision: Field required"),
-        (["--source", "x", "--target", "NVIDIA L4"], Reason.INVALID_SPEC, "targets[0].gpu.product"),
-        (["--source", "x", "--runtime", "magic"], Reason.INVALID_SPEC, "engines.runtime"),
+        (["--path", "x", "--target", "NVIDIA L4"], Reason.INVALID_SPEC, "targets[0].gpu.product"),
+        (["--path", "x", "--runtime", "magic"], Reason.INVALID_SPEC, "engines.runtime"),
     ],
 )
 def test_wrong_options_cost_no_export(
@@ -270,7 +270,7 @@ def test_trouble_with_the_store_is_exit_code_74(
         monkeypatch.setattr(Path, "mkdir", fail)
     else:
         monkeypatch.setattr(errors, "free", lambda _root: 1)
-    code, body = _run(tmp_path, "--source", str(sound))
+    code, body = _run(tmp_path, "--path", str(sound))
     assert (code, body["error"]["reason"]) == (ExitCode.STORE, reason)
     _nothing_made(tmp_path / "store")
 

@@ -30,7 +30,7 @@ def _loaded(code: str, names: list[str]) -> list[str]:
     return loaded
 
 
-@pytest.mark.parametrize("module", ["serving.verify", "serving.probe", "cli.main", "stages.run", "store"])
+@pytest.mark.parametrize("module", ["serving.verify", "serving.smoke", "cli.main", "stages.run", "store"])
 def test_serving_commands_import_neither_numpy_nor_torch(module: str) -> None:
     assert _loaded(f"import diffusion_builder.{module}", [*_HEAVY, "numpy", "pydantic", "rich", "jinja2"]) == []
 

@@ -55,7 +55,7 @@ def _validate(file: Path) -> str:
 
 def _build(file: Path, folder: Path) -> str:
     result = folder / "result.json"
-    arguments = ["build", "--out", str(folder / "store"), "--spec", str(file), "--dry-run", "--result", str(result)]
+    arguments = ["build", "--store", str(folder / "store"), "--spec", str(file), "--dry-run", "--result", str(result)]
     code = _exit_code(arguments)
     body = json.loads(result.read_text())
     assert (code == 0) == body.get("valid", False)

@@ -124,7 +124,7 @@ def test_results_are_side_by_side_and_looked_at_again(cluster: FakeCluster) -> N
     status_by_variant = sides(cluster)
     assert list(status_by_variant) == ["stable", "fast"]
     assert (status_by_variant["stable"]["weight"], status_by_variant["fast"]["weight"]) == (75, 25)
-    # The fake probe says QUICK about whoever is asked first: the stable revision.
+    # The fake scraper returns QUICK for the first target: the stable revision.
     assert status_by_variant["stable"]["errorRatio"] == 0.2
     assert (
         status_by_variant["stable"]["requests"],
@@ -141,20 +141,20 @@ def test_results_are_side_by_side_and_looked_at_again(cluster: FakeCluster) -> N
 
 def test_windows_begin_anew_together_and_only_for_those_with_a_share(cluster: FakeCluster) -> None:
     apply_variants(cluster, FAST, OTHER_SERVER)
-    probe = FakeScraper(QUICK)
-    reconcile_with(cluster, probe)
-    assert probe.targets == []
+    scraper = FakeScraper(QUICK)
+    reconcile_with(cluster, scraper)
+    assert scraper.targets == []
     run_passes(cluster)
-    reconcile_with(cluster, probe)
-    assert len(probe.targets) == 3
-    assert len({item.step for item in probe.targets}) == 1
-    before = probe.targets[0].step
-    reconcile_with(cluster, probe)
-    assert probe.targets[0].step == before
+    reconcile_with(cluster, scraper)
+    assert len(scraper.targets) == 3
+    assert len({item.step for item in scraper.targets}) == 1
+    before = scraper.targets[0].step
+    reconcile_with(cluster, scraper)
+    assert scraper.targets[0].step == before
     apply_variants(cluster, FAST)
     run_passes(cluster)
-    reconcile_with(cluster, probe)
-    assert probe.targets[0].step != before
+    reconcile_with(cluster, scraper)
+    assert scraper.targets[0].step != before
 
 
 def test_a_variant_without_ready_pods_leaves_its_share_and_its_users_to_stable(cluster: FakeCluster) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusion_builder.errors import ExitCode, ProbeError
-from diffusion_builder.serving.probe import probe
+from diffusion_builder.errors import ExitCode, SmokeTestError
+from diffusion_builder.serving.smoke import smoke_test
 from diffusion_builder.store import Artifact, Kind, Manifest
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _serve(ready: int = 200, **answers: tuple[int, Body]) -> Iterator[str]:
 
 def test_all_ensembles_must_answer() -> None:
     with _serve() as url:
-        assert probe(url, _REPOSITORY, 10.0) == tuple(_ENSEMBLES)
+        assert smoke_test(url, _REPOSITORY, 10.0) == tuple(_ENSEMBLES)
 
 
 @pytest.mark.parametrize(
@@ -103,18 +103,18 @@ def test_all_ensembles_must_answer() -> None:
     ],
 )
 def test_one_bad_ensemble_is_named(answer: tuple[int, Body], says: str) -> None:
-    with _serve(generate_20_pipeline=answer) as url, pytest.raises(ProbeError, match=says) as caught:
-        probe(url, _REPOSITORY, 10.0)
+    with _serve(generate_20_pipeline=answer) as url, pytest.raises(SmokeTestError, match=says) as caught:
+        smoke_test(url, _REPOSITORY, 10.0)
     assert "generate_20_pipeline" in caught.value.message
     assert caught.value.exit_code == ExitCode.NOT_READY
 
 
 def test_a_server_that_is_not_ready_is_asked_for_nothing_else() -> None:
-    with _serve(503) as url, pytest.raises(ProbeError, match="not ready: status 503"):
-        probe(url, _REPOSITORY, 10.0)
+    with _serve(503) as url, pytest.raises(SmokeTestError, match="not ready: status 503"):
+        smoke_test(url, _REPOSITORY, 10.0)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "127.0.0.1:8000"])
 def test_only_http_is_asked(url: str) -> None:
-    with pytest.raises(ProbeError, match="not an http address"):
-        probe(url, _REPOSITORY, 1.0)
+    with pytest.raises(SmokeTestError, match="not an http address"):
+        smoke_test(url, _REPOSITORY, 1.0)

@@ -1,11 +1,11 @@
-"""Ask a running server for one real image per ensemble. Standard library only; remembers nothing."""
+"""Smoke test: one real image of every ensemble of a running server. Standard library only, no state."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from diffusion_builder.errors import BadInputError, ProbeError, Reason, UnavailableError
+from diffusion_builder.errors import BadInputError, Reason, SmokeTestError, UnavailableError
 from diffusion_builder.serving.triton_client import ErrorResponse, OutputTensor, TritonClient, request_tensor
 
 if TYPE_CHECKING:
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 _CHANNELS = 3
 
 
-def probe(url: str, repository: Artifact, timeout: float) -> Sequence[str]:
+def smoke_test(url: str, repository: Artifact, timeout: float) -> Sequence[str]:
     """Check readiness, then each ensemble at the smallest size of the profile.
 
     Args:
         url: the server's HTTP address.
-        repository: served by it.
+        repository: the repository that it serves.
         timeout: seconds for each image.
 
     Returns:
-        The ensembles that have answered.
+        Names of the ensembles; all have answered.
 
     Raises:
-        ProbeError: not ready, an error, or an answer that is not an image.
+        SmokeTestError: not ready, an error, or an answer that is not an image.
     """
     extra, client = repository.manifest.extra, TritonClient(url, timeout)
     shape = (1, extra["shapes"]["height"]["min"], extra["shapes"]["width"]["min"], _CHANNELS)
@@ -38,14 +38,18 @@ def probe(url: str, repository: Artifact, timeout: float) -> Sequence[str]:
             inputs = [request_tensor(**tensor) for tensor in extra["requests"][name]]
             _check(name, client.infer(name, inputs, "image"), shape)
     except (BadInputError, UnavailableError) as error:
-        raise ProbeError(Reason.PROBE_FAILED, error.message) from error
+        raise SmokeTestError(Reason.SMOKE_TEST_FAILED, error.message) from error
     return tuple(extra["ensembles"])
 
 
 def _check(name: str, output: OutputTensor | ErrorResponse, shape: tuple[int, ...]) -> None:
     if isinstance(output, ErrorResponse):
-        raise ProbeError(Reason.PROBE_FAILED, f"{name} answered with an error: {output.message}")
+        raise SmokeTestError(Reason.SMOKE_TEST_FAILED, f"{name} answered with an error: {output.message}")
     if output.shape != shape or len(output.content) != math.prod(shape):
-        raise ProbeError(Reason.PROBE_FAILED, f"{name} returned an image of shape {output.shape} instead of {shape}")
+        raise SmokeTestError(
+            Reason.SMOKE_TEST_FAILED, f"{name} returned an image of shape {output.shape} instead of {shape}"
+        )
     if min(output.content) == max(output.content):
-        raise ProbeError(Reason.PROBE_FAILED, f"{name} returned an image of a single color: the engines are broken")
+        raise SmokeTestError(
+            Reason.SMOKE_TEST_FAILED, f"{name} returned an image of a single color: the engines are broken"
+        )

@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCRIPT = (ROOT / "charts" / "diffusion-operator" / "files" / "ask.py").read_text()
+SCRIPT = (ROOT / "charts" / "diffusion-operator" / "files" / "smoke_test.py").read_text()
 PATH = "/v2/models/generate_4_pipeline/infer"
 
 
@@ -53,7 +53,7 @@ def server(image: list[int], status: int = 200) -> Iterator[tuple[str, list[dict
         running.server_close()
 
 
-def ask(*urls: str) -> subprocess.CompletedProcess[str]:
+def run_script(*urls: str) -> subprocess.CompletedProcess[str]:
     """As the pod of the chart runs it."""
     command = [sys.executable, "-c", SCRIPT, *urls]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
@@ -61,7 +61,7 @@ def ask(*urls: str) -> subprocess.CompletedProcess[str]:
 
 def test_an_image_is_asked_for_as_triton_wants_it_and_looked_at() -> None:
     with server([0, 1, 2, 3, 4, 5]) as (url, questions):
-        process = ask(f"{url}/readyz", url + PATH)
+        process = run_script(f"{url}/readyz", url + PATH)
     assert process.returncode == 0, process.stderr
     assert "generated an image of shape [1, 1, 2, 3]" in process.stdout
     [tensor] = questions[0]["inputs"]
@@ -70,19 +70,19 @@ def test_an_image_is_asked_for_as_triton_wants_it_and_looked_at() -> None:
 
 def test_without_a_pipeline_only_the_operator_is_asked() -> None:
     with server([]) as (url, questions):
-        assert ask(f"{url}/readyz").returncode == 0
+        assert run_script(f"{url}/readyz").returncode == 0
     assert questions == []
 
 
 def test_an_empty_image_is_none() -> None:
     with server([7] * 6) as (url, _):
-        process = ask(f"{url}/readyz", url + PATH)
+        process = run_script(f"{url}/readyz", url + PATH)
     assert process.returncode == 1
     assert "empty image" in process.stderr
 
 
 def test_the_words_of_a_server_that_refuses_are_told() -> None:
     with server([1, 2], status=400) as (url, _):
-        process = ask(f"{url}/readyz", url + PATH)
+        process = run_script(f"{url}/readyz", url + PATH)
     assert process.returncode == 1
     assert "answered 400" in process.stderr
