@@ -117,7 +117,7 @@ def build(setting: Setting) -> Mapping[str, Any]:
     with ThreadPoolExecutor(setting.jobs) as pool:
         seconds = dict(zip(COMPONENTS, pool.map(engine, COMPONENTS), strict=True))
     repository = builder("build", "--no-parity", "--spec", str(spec), "--store", str(setting.store))
-    figures = {key: repository[key] for key in ("digest", "vramBytes", "serverFlags")}
+    figures = {key: repository[key] for key in ("digest", "estimatedGPUMemoryBytes", "serverFlags")}
     return {**figures, "seconds": seconds, "all_cached": all(cached for _, _, cached in repository["stages"][:-1])}
 
 

@@ -55,7 +55,7 @@ def summary(phases: Phases, worst: float, versions: Mapping[str, str]) -> dict[s
         "ms_per_image": {"product": {clients: one["ms"] for clients, one in rounds.items()}, **times},
         "mean_batch": {clients: one["mean_batch"] for clients, one in rounds.items()},
         "per_model_ms": {clients: one["per_model_ms"] for clients, one in rounds.items()},
-        "vram_bytes": {"estimated": phases.build["vramBytes"], "used": phases.serve["used_bytes"]},
+        "vram_bytes": {"estimated": phases.build["estimatedGPUMemoryBytes"], "used": phases.serve["used_bytes"]},
         "build_seconds": phases.build["seconds"],
         "psnr_db": worst,
         "ratios": ratios,

@@ -14,7 +14,7 @@ Array = NDArray[Any]
 Tensors = Mapping[str, Array]
 # Model, its inputs, the names of the outputs that are wanted.
 Call = Callable[[str, Tensors, Sequence[str]], Tensors]
-_CONSTANT = ("levels", "kept", "step_mask", "guidance")
+_CONSTANT = ("levels", "image_latent_and_noise", "step_mask", "guidance")
 _MOVING = ("state", "model_input", "timestep", "step_index")
 
 
@@ -32,7 +32,8 @@ def draw(call: Call, request: Tensors, steps: int) -> Array:
     conditioner_inputs = {name: array for name, array in request.items() if name != "prompt"}
     plan = call("4_conditioner", {**conditioner_inputs, **tokens}, [table, *_CONSTANT, *_MOVING, *noises])
     constant = {
-        "table": plan[table], "levels": plan["levels"], "kept": plan["kept"], "latent_mask": plan["step_mask"],
+        "table": plan[table], "levels": plan["levels"],
+        "image_latent_and_noise": plan["image_latent_and_noise"], "latent_mask": plan["step_mask"],
     }  # fmt: skip
     moving: Tensors = {name: plan[name] for name in _MOVING}
     for noise in noises[:-1]:
@@ -42,7 +43,7 @@ def draw(call: Call, request: Tensors, steps: int) -> Array:
         moving = {name: moved[f"next_{name}"] for name in _MOVING}
     output = _denoise(call, moving, text, plan)
     inputs = {**_own(moving), **output, **constant, "noise": plan[noises[-1]]}
-    decoded = call("7_vae_decoder", call("6_scheduler_step", inputs, ["latent"]), ["decoded"])
+    decoded = call("7_vae_decoder", call("6_scheduler_step", inputs, ["latent"]), ["decoded_image"])
     return call("8_postprocessor", decoded, ["encoded_image"])["encoded_image"]
 
 

@@ -45,7 +45,7 @@ def read_pipeline(document: Mapping[str, Any]) -> DiffusionPipelineSpec:
     """The spec of a whole DiffusionPipeline.
 
     Raises:
-        InvalidSpecError: the API server would refuse it.
+        InvalidSpecError: the API server would reject it.
     """
     problems = tuple(_head_problems(document))
     if problems:
@@ -68,7 +68,7 @@ def read_spec(body: object) -> DiffusionPipelineSpec:
     """The `spec` of a DiffusionPipeline.
 
     Raises:
-        InvalidSpecError: the API server would refuse it.
+        InvalidSpecError: the API server would reject it.
     """
     return _read(body, "spec", {})
 

@@ -28,10 +28,10 @@ class StageResult(TypedDict, total=False):
 
 
 class FetchResult(StageResult, total=False):
-    """A source; `components` holds the digest of each subfolder's content."""
+    """A source; `subfolders` holds the digest of each subfolder's content."""
 
     pipelineClass: str
-    components: dict[str, str]
+    subfolders: dict[str, str]
 
 
 class ExportResult(StageResult, total=False):
@@ -58,7 +58,7 @@ class AssembleResult(StageResult, total=False):
     ensembles: list[str]
     stateSlots: int
     serverFlags: list[str]
-    vramBytes: int
+    estimatedGPUMemoryBytes: int
 
 
 class ParityResult(StageResult, total=False):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 # Bumped whenever tensors or their meaning change, so that repositories built before are built again.
-CONTRACT_VERSION = 4
+CONTRACT_VERSION = 5
 # Coefficient tables are padded to this many rows, so that requests of different tiers batch together.
 MAX_STEPS = 64
 # A prompt longer than the text encoder's window is encoded in pieces, at most so many. More would only cost memory in
@@ -132,7 +132,7 @@ class ModelFacts:
 
     def dims(self, tensor: Tensor) -> tuple[int, ...]:
         """Replace names by this checkpoint's numbers; dynamic ones, and those of what it does not have, by -1."""
-        sizes = asdict(self) | {"columns": self.slots + 2, "rows_": self.slots + 1}
+        sizes = asdict(self) | {"table_columns": self.slots + 2, "table_rows": self.slots + 1}
         if self.text_chunks:
             del sizes["text_length"]
         return tuple((sizes.get(dim) or -1) if isinstance(dim, str) else dim for dim in tensor.dims)
@@ -158,14 +158,14 @@ STEP_INDEX = Tensor("step_index", DType.INT32, (1,))
 # Fresh noise of one call; zeros where the scheduler draws none.
 NOISE = Tensor("noise", DType.FP32, _LATENT_DIMS)
 # Columns: slots, model output, noise. Rows: new slots, then the predicted original sample.
-TABLE = Tensor("table", DType.FP32, (MAX_STEPS, "rows_", "columns"))
+TABLE = Tensor("table", DType.FP32, (MAX_STEPS, "table_rows", "table_columns"))
 # Of each call: timestep, input scale, and the factors of IMAGE_LATENT_AND_NOISE that hold after it.
 LEVELS = Tensor("levels", DType.FP32, (MAX_STEPS, 4))
 # The latent of the given image and the noise that the request began with.
-IMAGE_LATENT_AND_NOISE = Tensor("kept", DType.FP32, (2, *_LATENT_DIMS))
+IMAGE_LATENT_AND_NOISE = Tensor("image_latent_and_noise", DType.FP32, (2, *_LATENT_DIMS))
 LATENT = Tensor("latent", DType.FP32, _LATENT_DIMS)
 PREVIEW_LATENT = Tensor("preview_latent", DType.FP32, _LATENT_DIMS)
-# 1 where the image is repainted, 0 where it is kept: what inpainting UNets were trained with.
+# 1 where the image is repainted, 0 where it is preserved: what inpainting UNets were trained with.
 LATENT_MASK = Tensor("latent_mask", DType.FP32, _REGION_DIMS)
 MASKED_LATENT = Tensor("masked_latent", DType.FP32, _LATENT_DIMS)
 # Pixels in [-1, 1].
@@ -185,11 +185,11 @@ CONTROL_IMAGE = Tensor("control_image", DType.FP32, _PIXEL_DIMS)
 CONTROL_SCALES = Tensor("control_scales", DType.FP32, (MAX_STEPS,))
 # All residuals of a ControlNet in one tensor (negative, positive): see `residual_elements`.
 RESIDUALS = Tensor("residuals", DType.FP32, (2, "residuals"))
-DECODED_IMAGE = Tensor("decoded", DType.FP32, _PIXEL_DIMS)
+DECODED_IMAGE = Tensor("decoded_image", DType.FP32, _PIXEL_DIMS)
 # 1 where the safety checker wants an image withheld, else 0.
-SAFETY_FLAG = Tensor("flagged", DType.FP32, (1,))
+SAFETY_FLAG = Tensor("safety_flag", DType.FP32, (1,))
 # By how much the worst concept exceeds its threshold.
-SAFETY_MARGIN = Tensor("flag_margin", DType.FP32, (1,))
+SAFETY_MARGIN = Tensor("safety_margin", DType.FP32, (1,))
 
 # What a scheduler step reads besides the model's output, and hands to the next step.
 NEXT_PREFIX = "next_"

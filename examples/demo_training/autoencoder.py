@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .painter import Painter
-from .training import History, Optimiser, Size, Step, recorded, train
+from .training import History, Optimizer, Size, Step, recorded, train
 
 SIZES = (
     Size(64, 64, 256, 0.6),
@@ -41,19 +41,19 @@ def train_autoencoder(painter: Painter, device: torch.device, steps: int, shrink
         shrink: divides the batch sizes, for a trial without a GPU.
     """
     model = make_autoencoder().to(device).train()
-    optimiser = Optimiser(model.parameters(), PEAK_RATE, steps)
+    optimizer = Optimizer(model.parameters(), PEAK_RATE, steps)
 
     def step_for(size: Size) -> Step:
         def step() -> Tensor:
             pixels = painter.paint(max(2, size.batch // shrink), size.height, size.width).pixels
             with torch.autocast(device.type, torch.bfloat16):
                 loss = _loss(model, pixels)
-            return optimiser.descend(loss)
+            return optimizer.descend(loss)
 
         return recorded(step, device)
 
-    optimiser.set_rate(0)
-    history = train("autoencoder", {size: step_for(size) for size in SIZES}, steps, optimiser.set_rate)
+    optimizer.set_rate(0)
+    history = train("autoencoder", {size: step_for(size) for size in SIZES}, steps, optimizer.set_rate)
     model.eval().requires_grad_(requires_grad=False)
     model.register_to_config(scaling_factor=round(1 / _spread(model, painter), 4))
     return model, history

@@ -14,7 +14,7 @@ from .denoiser import Bank, Models, Noised, Noiser, encode_bank
 from .grading import grade, overlap
 from .painter import Painter
 from .shapes import draw
-from .training import History, Optimiser, Size, Step, recorded, train
+from .training import History, Optimizer, Size, Step, recorded, train
 from .words import Scene, held_out_scenes
 
 SIZES = (Size(64, 64, 384, 0.6), Size(128, 128, 96, 0.4))
@@ -40,14 +40,14 @@ class ControlTraining:
             self._unet, conditioning_embedding_out_channels=(16, 32, 64, 96), conditioning_channels=3
         )
         self.controlnet.to(device).train()
-        self._optimiser = Optimiser(self.controlnet.parameters(), PEAK_RATE, steps)
+        self._optimizer = Optimizer(self.controlnet.parameters(), PEAK_RATE, steps)
         self._noiser = Noiser(tokenizer, device, EMPTY)
 
     def run(self, vae: AutoencoderKL, painter: Painter, shrink: int) -> History:
         """Encode images of every size, then train on them; batches and data are divided by `shrink`."""
-        self._optimiser.set_rate(0)
+        self._optimizer.set_rate(0)
         steps = {size: self._step(encode_bank(vae, painter, size, FEWER * shrink), size, shrink) for size in SIZES}
-        history = train("controlnet", steps, self._steps, self._optimiser.set_rate)
+        history = train("controlnet", steps, self._steps, self._optimizer.set_rate)
         self.controlnet.eval().requires_grad_(requires_grad=False)
         return history
 
@@ -55,7 +55,7 @@ class ControlTraining:
         count = max(2, size.batch // shrink)
 
         def step() -> Tensor:
-            return self._optimiser.descend(self._loss(bank, count))
+            return self._optimizer.descend(self._loss(bank, count))
 
         return recorded(step, self._device)
 

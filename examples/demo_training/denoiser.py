@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .painter import Painter
 from .tokenizer import MAX_TOKENS
-from .training import History, Optimiser, Size, Step, recorded, train
+from .training import History, Optimizer, Size, Step, recorded, train
 from .words import every_scene
 
 SIZES = (
@@ -159,12 +159,12 @@ class DenoiserTraining:
         self.models = copy.deepcopy(self._live)
         self._parameters = [*self._live.unet.parameters(), *self._live.text.parameters()]
         self._averages = [*self.models.unet.parameters(), *self.models.text.parameters()]
-        self._optimiser = Optimiser(self._parameters, PEAK_RATE, steps)
+        self._optimizer = Optimizer(self._parameters, PEAK_RATE, steps)
         self._noiser = Noiser(tokenizer, device, EMPTY)
 
     def run(self, vae: AutoencoderKL, painter: Painter) -> History:
         """Encode images of every size, then train on them."""
-        self._optimiser.set_rate(0)
+        self._optimizer.set_rate(0)
         steps = {size: self._step(encode_bank(vae, painter, size, self._shrink), size) for size in SIZES}
         history = train("denoiser", steps, self._steps, self._before)
         self.models.unet.eval().requires_grad_(requires_grad=False)
@@ -175,7 +175,7 @@ class DenoiserTraining:
         count = max(2, size.batch // self._shrink)
 
         def step() -> Tensor:
-            return self._optimiser.descend(self._loss(bank, count))
+            return self._optimizer.descend(self._loss(bank, count))
 
         return recorded(step, self._device)
 
@@ -187,7 +187,7 @@ class DenoiserTraining:
         return self._noiser.loss(predicted_noise, noised)
 
     def _before(self, step: int) -> None:
-        self._optimiser.set_rate(step)
+        self._optimizer.set_rate(step)
         if step % AVERAGE_EVERY == 0:
             # Early on the average would remember the random start for too long.
             keep = min(AVERAGE_KEEP, step / (step + 100))

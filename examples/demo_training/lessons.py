@@ -24,7 +24,7 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from .denoiser import Models, make_scheduler, token_table
-from .training import History, Optimiser, Size, Step, recorded, train
+from .training import History, Optimizer, Size, Step, recorded, train
 from .words import every_scene, held_out_scenes
 
 SIZES = (Size(64, 64, 96, 0.6), Size(96, 96, 48, 0.2), Size(128, 128, 32, 0.2))
@@ -94,7 +94,7 @@ class LessonTraining:
         self._lesson, self._steps, self._device = lesson, steps, models.unet.device
         self._teacher = models.unet.eval().requires_grad_(requires_grad=False)
         self.student = copy.deepcopy(self._teacher).train().requires_grad_(requires_grad=True)
-        self._optimiser = Optimiser(self.student.parameters(), PEAK_RATE, steps)
+        self._optimizer = Optimizer(self.student.parameters(), PEAK_RATE, steps)
         self._signal: list[float] = make_scheduler().alphas_cumprod.tolist()
         self._states = _states(models.text.eval(), token_table(tokenizer).to(self._device))
         self._trained = torch.tensor(_trained(), device=self._device)
@@ -102,9 +102,9 @@ class LessonTraining:
 
     def run(self, shrink: int) -> History:
         """Train on all sizes in turn; batches are divided by `shrink`."""
-        self._optimiser.set_rate(0)
+        self._optimizer.set_rate(0)
         steps = {size: self._step(size, max(2, size.batch // shrink)) for size in SIZES}
-        history = train("student", steps, self._steps, self._optimiser.set_rate)
+        history = train("student", steps, self._steps, self._optimizer.set_rate)
         self.student.eval().requires_grad_(requires_grad=False)
         return history
 
@@ -116,7 +116,7 @@ class LessonTraining:
             for stride in range(STRIDES):
                 loss, latents = self._stride(stride, latents, batch)
                 losses.append(loss)
-            return self._optimiser.descend(torch.stack(losses).sum())
+            return self._optimizer.descend(torch.stack(losses).sum())
 
         return recorded(step, self._device)
 

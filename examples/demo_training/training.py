@@ -35,7 +35,7 @@ class History:
     device: str = "CPU"
 
 
-class Optimiser:
+class Optimizer:
     """AdamW with clipped gradients and a learning rate that lives on the device, so that a graph can be replayed."""
 
     def __init__(self, parameters: Iterable[Parameter], peak: float, steps: int) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-BUILD_FORMAT = 2
+BUILD_FORMAT = 3
 """Part of every Job's name. Raise it when the meaning of a stage's arguments changes; a new builder image
 alone never renames a Job, since a finished Job proves an artifact that stays valid."""
 

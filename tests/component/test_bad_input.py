@@ -186,7 +186,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
         ),
         (("--runtime", "tensorrt", "--sku", "NVIDIA L4"), (Reason.INVALID_ARGUMENT, "nvidia.com/gpu.product")),
         (("--runtime", "tensorrt", "--sku", "NVIDIA-H200"), (Reason.WRONG_GPU, "this machine has NVIDIA-L4")),
-        (("--runtime", "openvino"), (Reason.INVALID_ARGUMENT, "served are runtime onnxruntime")),
+        (("--runtime", "openvino"), (Reason.INVALID_ARGUMENT, "supported are runtime onnxruntime")),
         ((*_TENSORRT, "--optimization-level", "9"), (Reason.INVALID_ARGUMENT, "optimization level 9")),
     ],
 )  # fmt: skip

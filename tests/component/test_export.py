@@ -120,7 +120,7 @@ def test_a_safety_checker_exports(tmp_path: Path, precision: str) -> None:
     checker = {"safety_checker": parts.safety_checker()}
     artifact = _export(tmp_path, checker, Component.SAFETY_CHECKER, precision)
     graph = onnx.load_model(str(artifact.path / MODEL), load_external_data=False).graph
-    assert [item.name for item in graph.output] == ["flagged", "flag_margin"]
+    assert [item.name for item in graph.output] == ["safety_flag", "safety_margin"]
 
 
 def test_what_stands_in_for_a_controlnet_exports_without_weights(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_folder_and_hub_give_the_same_components(tmp_path: Path, hub: str, root:
     folder = root / "demo" / "good"
     _, from_hub, _ = _fetch(tmp_path / "a" / "store", hub, "--repo", "demo/good", "--revision", revision_of(folder))
     _, from_folder, _ = _fetch(tmp_path / "b" / "store", hub, "--path", str(folder))
-    assert from_hub["components"] == from_folder["components"]
+    assert from_hub["subfolders"] == from_folder["subfolders"]
 
 
 @pytest.mark.parametrize("name", _BAD)

@@ -112,9 +112,10 @@ def store_gc(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) 
         collected = collect(context.store, options, report_entry)
         context.reporter.report(ProgressEvent("gc", "", "done", 1.0, f"{phase} {bytes_text(collected.size)}"))
         return {
-            "stage": "gc", "digest": "", "sizeBytes": collected.size, "seconds": round(time.monotonic() - began, 3),
-            "cached": False, "dryRun": options.dry_run, "deleted": len(collected.deleted), "kept": collected.retained,
-            "litter": collected.stale_staging, "timing": list(collected.timing[:_MAX_LISTED]),
+            "stage": "gc", "digest": "", "freedBytes": collected.size, "seconds": round(time.monotonic() - began, 3),
+            "cached": False, "dryRun": options.dry_run, "deleted": len(collected.deleted),
+            "retained": collected.retained, "staleStagingFolders": collected.stale_staging,
+            "timing": list(collected.timing[:_MAX_LISTED]),
             "missing": list(collected.missing[:_MAX_LISTED]),
         }  # fmt: skip
 

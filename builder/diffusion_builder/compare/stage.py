@@ -37,7 +37,7 @@ _MAX_SHOWN = 300
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Both answers to one golden prompt; `stable` is None where that server has no such ensemble or refused."""
+    """Both answers to one golden prompt; `stable` is None where that server has no such ensemble or rejects it."""
 
     golden: GoldenPrompt
     ensemble: str

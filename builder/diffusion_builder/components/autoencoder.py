@@ -31,7 +31,7 @@ class _Half(nn.Module):
 
 
 class VaeDecoder(_Half):
-    """latent [B, C, h, w] → decoded [B, 3, H, W] in about [-1, 1]."""
+    """latent [B, C, h, w] → decoded_image [B, 3, H, W] in about [-1, 1]."""
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
         """Decode the whole batch."""

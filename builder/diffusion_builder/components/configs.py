@@ -63,7 +63,7 @@ def read(folder: Path, part: str) -> Mapping[str, Any]:
         Its entries, and the library's defaults for those of `DEFAULTS` that are missing.
 
     Raises:
-        BadInputError: not readable, an entry is of another type, or asks for inputs that are not served.
+        BadInputError: not readable, an entry is of another type, or asks for inputs that are not supported.
     """
     name = f"{part}/config.json"
     try:
@@ -112,7 +112,7 @@ def _check_channels(name: str, entry: str, config: Mapping[str, Any]) -> None:
     if config.get(entry, _COLORS) != _COLORS:
         raise BadInputError(
             Reason.UNSUPPORTED_COMPONENT,
-            f"{name}: {entry} is {config[entry]!r}; images of {_COLORS} channels are served",
+            f"{name}: {entry} is {config[entry]!r}; images of {_COLORS} channels are supported",
         )
 
 
@@ -126,7 +126,7 @@ def text_width(name: str, config: Mapping[str, Any]) -> int:
     widths = set(width) if isinstance(width, list) else {width}
     if len(widths) != 1:
         raise BadInputError(
-            Reason.INVALID_CONFIG, f"{name}/config.json: cross_attention_dim is {width}; one width for all is served"
+            Reason.INVALID_CONFIG, f"{name}/config.json: cross_attention_dim is {width}; one width for all is supported"
         )
     return int(widths.pop())
 
@@ -165,5 +165,5 @@ def _check_supported(name: str, config: Mapping[str, Any]) -> None:
         if config.get(entry) is not None:
             raise BadInputError(
                 Reason.UNSUPPORTED_COMPONENT,
-                f"{name} has {entry} {config[entry]!r}: models with that input are not served",
+                f"{name} has {entry} {config[entry]!r}: models with that input are not supported",
             )

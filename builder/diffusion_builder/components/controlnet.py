@@ -115,7 +115,7 @@ def check(control: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
     if control["in_channels"] != unet["out_channels"]:
         raise _mismatch("in_channels", control["in_channels"], unet["out_channels"])
     if control.get("global_pool_conditions"):
-        raise BadInputError(Reason.UNSUPPORTED_COMPONENT, "a ControlNet with global_pool_conditions is not served")
+        raise BadInputError(Reason.UNSUPPORTED_COMPONENT, "a ControlNet with global_pool_conditions is not supported")
 
 
 def _mismatch(entry: str, control_value: object, unet_value: object) -> BadInputError:

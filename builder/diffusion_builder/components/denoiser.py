@@ -138,6 +138,6 @@ def _facts(config: Mapping[str, Any]) -> dict[str, int]:
         return {**facts, tensors.INPAINTING_TRAIT: 1}
     raise BadInputError(
         Reason.UNSUPPORTED_COMPONENT,
-        f"unet/config.json: in_channels {inputs} with out_channels {channels}; served are {channels} (text to image) "
+        f"unet/config.json: in_channels {inputs} with out_channels {channels}; supported: {channels} (text to image) "
         f"and {2 * channels + 1} (inpainting)",
     )

@@ -53,7 +53,8 @@ class IPAdapterWeights:
                 return int(self.projection[name].shape[1])
         raise BadInputError(
             Reason.UNSUPPORTED_COMPONENT,
-            "this kind of IP-Adapter is not served: it must read what a CLIP image encoder gives (plain, plus, full)",
+            "this kind of IP-Adapter is not supported: it must read the output of a CLIP image encoder "
+            "(plain, plus, full)",
         )
 
     @property
@@ -91,7 +92,7 @@ def read(folder: Path) -> IPAdapterWeights:
     if face:
         raise BadInputError(
             Reason.UNSUPPORTED_COMPONENT,
-            f"{files[0].name} is a Face ID adapter: it needs a face recogniser, not served",
+            f"{files[0].name} is a Face ID adapter: it needs a face recognizer, which is not supported",
         )
     return IPAdapterWeights(projection, attention)
 
@@ -207,7 +208,7 @@ def install(model: TorchModel, adapter: IPAdapterWeights, image_length: int) -> 
     for name, module in model.named_modules():
         processor: TorchModel = getattr(module, "processor", None)
         if hasattr(processor, "to_k_ip"):
-            # A plain attribute: `set_processor` refuses to replace a processor with weights by one of another class.
+            # A plain attribute: `set_processor` does not replace a processor with weights by one of another class.
             level = _downsampling_level(name, len(model.config.block_out_channels) - 1)
             module.processor = ReferenceAttention(processor.to_k_ip[0], processor.to_v_ip[0], level)
             processors.append(module.processor)

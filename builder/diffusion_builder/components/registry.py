@@ -96,7 +96,7 @@ def _dimensions(loaded: LoadedModule, sizes: Sizes) -> dict[str, int]:
     pixels = sizes_by_dim.get("pixels_per_latent", 1)
     sizes_by_dim |= {"height": sizes.height * pixels, "width": sizes.width * pixels}
     slots = sizes_by_dim.get("slots", 1)
-    sizes_by_dim |= {"rows_": slots + 1, "columns": slots + 2}
+    sizes_by_dim |= {"table_rows": slots + 1, "table_columns": slots + 2}
     sizes_by_dim["residuals"] = residual_elements(sizes_by_dim, sizes.height, sizes.width)
     sizes_by_dim |= {
         "references": sizes.references,

@@ -29,7 +29,7 @@ _ADJUSTMENT = 0.01
 
 
 class SafetyCheckerModule(nn.Module):
-    """decoded [B, 3, H, W] in [-1, 1] → flagged [B, 1] (0 or 1), flag_margin [B, 1] (positive when flagged)."""
+    """decoded_image [B, 3, H, W] in [-1, 1] → safety_flag [B, 1] (0 or 1), safety_margin [B, 1] (positive: flagged)."""
 
     def __init__(self, model: TorchModel, size: int) -> None:
         super().__init__()
@@ -38,9 +38,9 @@ class SafetyCheckerModule(nn.Module):
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None])
         self.register_buffer("std", torch.tensor(_STD)[:, None, None])
 
-    def forward(self, decoded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, decoded_image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As diffusers' StableDiffusionSafetyChecker decides about the image as bytes."""
-        pixels = torch.round(torch.clamp(decoded * 0.5 + 0.5, 0.0, 1.0) * _WHITE)
+        pixels = torch.round(torch.clamp(decoded_image * 0.5 + 0.5, 0.0, 1.0) * _WHITE)
         checker_input = torch.clamp(torch.round(_resized(pixels, self.size)), 0.0, _WHITE) / _WHITE
         normal = (checker_input - self.get_buffer("mean")) / self.get_buffer("std")
         pooled = self.model.vision_model(normal.to(self.model.dtype))[1]

@@ -63,5 +63,5 @@ def _blend(mask: torch.Tensor, repainted: torch.Tensor, original: torch.Tensor) 
 
 def load(_material: LoadContext, _precision: Precision) -> LoadedModule:
     """Always float32: the latent adds up over all steps, and the arithmetic is nothing beside the denoiser's."""
-    dynamic = LATENT | {"slots", "channels", "rows_", "columns"}
+    dynamic = LATENT | {"slots", "channels", "table_rows", "table_columns"}
     return LoadedModule(SchedulerStep().eval(), {}, {"slots": 2, "channels": 3}, dynamic)

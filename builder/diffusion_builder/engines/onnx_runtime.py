@@ -1,7 +1,7 @@
 """The compile stage for ONNX Runtime: offline graph optimization on the CPU.
 
 The level is EXTENDED, not ALL: ALL also rewrites the graph into the blocked layout of the CPU that
-optimizes, and such a file is slow or refused on another CPU. EXTENDED depends on nothing but the version of
+optimizes, and such a file is slow or rejected on another CPU. EXTENDED depends on nothing but the version of
 ONNX Runtime; the layout is chosen when the file is loaded, on the machine that serves.
 """
 
@@ -47,7 +47,7 @@ def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str) -> tup
     if runtime not in RUNTIMES or target not in TARGETS:
         raise BadInputError(
             Reason.INVALID_ARGUMENT,
-            f"runtime {runtime!r} for target {target!r}: served are runtime {', '.join(RUNTIMES)} "
+            f"runtime {runtime!r} for target {target!r}: supported are runtime {', '.join(RUNTIMES)} "
             f"for target {', '.join(TARGETS)}",
         )
     extra = onnx.manifest.extra
@@ -97,5 +97,5 @@ def _optimize(source: Path, target: Path, component: str) -> None:
     except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
         shutil.rmtree(target, ignore_errors=True)
         raise BadInputError(
-            Reason.COMPILE_FAILED, f"ONNX Runtime cannot optimise {component}: {str(error).splitlines()[0][:300]}"
+            Reason.COMPILE_FAILED, f"ONNX Runtime cannot optimize {component}: {str(error).splitlines()[0][:300]}"
         ) from error

@@ -65,7 +65,7 @@ class InProcessServer:
             inputs: tensors, each with the batch first.
 
         Raises:
-            BadInputError: the ensemble has no such input, or a model refuses.
+            BadInputError: the ensemble has no such input, or a model rejects the request.
         """
         ensemble = self.ensembles[name]
         unknown = inputs.keys() - {port.name for port in ensemble.inputs}

@@ -94,14 +94,14 @@ def _weights_folder(store: Store, graph: Artifact) -> Path:
     """The folder with a graph's weights: of all sources, the one with the content that the graph is named by."""
     part = MAIN_PART[Component(graph.manifest.extra["component"])]
     for source in _made_from(store, graph, Kind.SOURCE):
-        if source.manifest.extra["components"].get(part) == graph.manifest.inputs["content"]:
+        if source.manifest.extra["subfolders"].get(part) == graph.manifest.inputs["content"]:
             return source.path / str(part)
     raise _missing_error(graph)
 
 
 def _checkpoint(store: Store, repository: Artifact) -> Path:
     for source in _made_from(store, repository, Kind.SOURCE):
-        if "tokenizer" in source.manifest.extra["components"]:
+        if "tokenizer" in source.manifest.extra["subfolders"]:
             return source.path
     raise _missing_error(repository)
 

@@ -99,7 +99,7 @@ def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
         StoreError: the store is not as it should be.
     """
     parts = _resolve_inputs(store, spec)
-    content = parts.source.manifest.extra["components"]
+    content = parts.source.manifest.extra["subfolders"]
     inputs = {
         "version": CONTRACT_VERSION,
         "code": _code_digest(),
@@ -186,7 +186,9 @@ def _write(parts: RepositoryInputs, folder: Path) -> Mapping[str, Any]:
         "stateSlots": parts.facts.slots,
         "shapes": parts.spec.shapes.model_dump(),
         "serverFlags": list(serving.server_flags(parts.spec.runtime, parts.facts, parts.spec.shapes)),
-        "vramBytes": serving.gpu_memory_bytes(parts.spec.runtime, _memory(parts), parts.facts, parts.spec.shapes),
+        "estimatedGPUMemoryBytes": serving.gpu_memory_bytes(
+            parts.spec.runtime, _memory(parts), parts.facts, parts.spec.shapes
+        ),
         "requests": {ensemble.name: smoke_request(ensemble, parts.facts, parts.spec.shapes) for ensemble in ensembles},
     }
 

@@ -19,11 +19,11 @@ _MIB = 1 << 20
 _FLOAT = 4
 # Decoded image (float32), finished image (uint8) and as much again for the images that a request brings.
 _PIXEL_BYTES = 2 * (3 * _FLOAT + 3)
-# Latents of one sample besides state and noise: model input and output, kept latents, previews, masks.
+# Latents of one sample besides state and noise: model input and output, image latent and noise, previews, masks.
 _LATENTS = 8
 # One batch is in the denoiser while the next one waits.
 _BATCHES = 2
-# Of engines whose build did not say it: activations per pixel of an image, of one optimisation profile. Measured with
+# Of engines whose build did not say it: activations per pixel of an image, of one optimization profile. Measured with
 # TensorRT 10.6 on an H200 in float16, 512 x 512 pixels, batch 8, of Stable Diffusion 1.5: 5120 MiB of the VAE's decoder
 # (ten maps of 128 channels), 1223 MiB of the denoiser, which guidance doubles (thirty maps of 320 channels at 1/64).
 _ACTIVATION_BYTES: Mapping[Component, int] = {
@@ -43,7 +43,7 @@ class EngineMemory:
     Args:
         component: which one.
         plan: bytes of its files.
-        profiles: how many optimisation profiles it has.
+        profiles: how many optimization profiles it has.
         activations: bytes that a context of each profile allocates, as its build said; nothing where it did not.
     """
 
@@ -84,7 +84,7 @@ def pool_bytes(facts: ModelFacts, shapes: Shapes) -> int:
 def gpu_memory_bytes(runtime: str, engines: Iterable[EngineMemory], facts: ModelFacts, shapes: Shapes) -> int:
     """GPU memory of one server, in bytes; 0 without a GPU.
 
-    The sum of: every engine's plan, which is about its weights; for each of its optimisation profiles what an execution
+    The sum of: every engine's plan, which is about its weights; for each of its optimization profiles what an execution
     context allocates, since Triton keeps one context for each; the pool between steps; CUDA's own context.
 
     Args:

@@ -63,7 +63,7 @@ def named_schedulers(listed: Sequence[Scheduler], config: Mapping[str, Any]) -> 
         config: the checkpoint's scheduler_config.json.
 
     Raises:
-        BadInputError: a setting is not served.
+        BadInputError: a setting is not supported.
     """
     try:
         return tuple(

@@ -1,6 +1,6 @@
 """Wait until a server that gets no new connections has answered what it has. Standard library only.
 
-Triton, told to stop, refuses new connections, goes on serving on the open ones until `--exit-timeout-secs` and then
+Triton, told to stop, refuses new connections, continues to serve the open ones until `--exit-timeout-secs` and then
 cuts them, even in the middle of an answer. So it is told only when nothing is being computed any more.
 """
 

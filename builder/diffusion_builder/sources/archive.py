@@ -230,4 +230,4 @@ def _readable(name: str) -> Iterator[None]:
 
 
 def _too_large(name: str, why: str) -> BadInputError:
-    return BadInputError(Reason.TOO_LARGE, f"{name} is refused: {why}")
+    return BadInputError(Reason.TOO_LARGE, f"{name} is rejected: {why}")

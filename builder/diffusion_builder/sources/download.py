@@ -85,7 +85,7 @@ class Download:
         if actual_sha256 != self.sha256:
             target.unlink()
             raise BadInputError(
-                Reason.DIGEST_MISMATCH, f"{self.name} has the SHA-256 {actual_sha256}, {self.sha256} was asked for"
+                Reason.DIGEST_MISMATCH, f"{self.name} has the SHA-256 {actual_sha256}, {self.sha256} was expected"
             )
 
     def _complete(self, target: Path, on_file: Callable[[str, float], None], on_size: Callable[[int], None]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffusion_builder.sources.hub import Hub, HubReference
 
 # Bumped when the choice of files or the checks change; of a folder every selected file is in the name anyway.
-_FETCH_VERSION = 1
+_FETCH_VERSION = 2
 _VERSIONS: Mapping[str | None, int] = {layout.LORA: 2}
 _EVERYTHING = Selection()
 
@@ -105,7 +105,7 @@ def from_folder(
 
     def write(target: Path) -> Mapping[str, Any]:
         extra = _copy_all(origin, files, target, selection, on_file)
-        if extra["components"] != _contents(hashes):
+        if extra["subfolders"] != _contents(hashes):
             raise UnavailableError(
                 Reason.SOURCE_CHANGED, f"files in {folder} changed while they were copied; it is tried again"
             )

@@ -142,13 +142,13 @@ def check_index(index: Mapping[str, Any]) -> str:
         The pipeline's class name.
 
     Raises:
-        BadInputError: a pipeline or component class that is not served, code of its own, or a missing component.
+        BadInputError: a pipeline or component class that is not supported, code of its own, or a missing component.
     """
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str) or pipeline not in PIPELINES:
         raise BadInputError(
             Reason.UNSUPPORTED_PIPELINE,
-            f"{MODEL_INDEX} names the pipeline class {pipeline!r}; served are: {', '.join(PIPELINES)}",
+            f"{MODEL_INDEX} names the pipeline class {pipeline!r}; supported are: {', '.join(PIPELINES)}",
         )
     for part in CHECKPOINT_FOLDERS:
         _check_class(part, index.get(part.name))
@@ -169,7 +169,7 @@ def _check_class(part: CheckpointFolder, entry: object) -> None:
     if part.classes and name not in part.classes:
         raise BadInputError(
             Reason.UNSUPPORTED_COMPONENT,
-            f"{MODEL_INDEX} has {part.name} of class {name!r}; served are: {', '.join(part.classes)}",
+            f"{MODEL_INDEX} has {part.name} of class {name!r}; supported are: {', '.join(part.classes)}",
         )
 
 
@@ -207,14 +207,14 @@ def check_component(name: str, config: Mapping[str, Any]) -> None:
     """Validate the config.json of a component that comes without model_index.json.
 
     Raises:
-        BadInputError: it says that it is of a class that is not served.
+        BadInputError: it says that it is of a class that is not supported.
     """
     part = _STANDALONE.get(PurePosixPath(name).parent.name)
     class_names = config.get("_class_name") or config.get("architectures") or []
     classes = class_names if isinstance(class_names, list) else [class_names]
     if part and classes and not set(map(str, classes)) & set(part.classes):
         raise BadInputError(
-            Reason.UNSUPPORTED_COMPONENT, f"{name} is of class {classes[0]!r}; served are: {', '.join(part.classes)}"
+            Reason.UNSUPPORTED_COMPONENT, f"{name} is of class {classes[0]!r}; supported are: {', '.join(part.classes)}"
         )
 
 

@@ -45,7 +45,7 @@ def check_path(name: str) -> None:
     if any(unicodedata.category(character) in _UNWRITABLE for character in name):
         raise BadInputError(
             Reason.UNSAFE_PATH,
-            f"the checkpoint has a file named {name!r}: control characters and what is not UTF-8 are refused",
+            f"the checkpoint has a file named {name!r}: control characters and names that are not UTF-8 are rejected",
         )
     longest = max(len(part.encode()) for part in path.parts)
     if longest > _MAX_NAME_BYTES or len(name.encode()) > _MAX_PATH_BYTES:

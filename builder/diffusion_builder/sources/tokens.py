@@ -32,7 +32,7 @@ def load(folder: Path) -> Tokenizer:
         `CLIPTokenizer(text, padding="max_length", truncation=True)` gives.
 
     Raises:
-        BadInputError: files are missing or do not belong together, or a setting is not served.
+        BadInputError: files are missing or do not belong together, or a setting is not supported.
     """
     _check_files(folder)
     _check_settings(read_json(folder, "tokenizer_config.json"))
@@ -90,7 +90,7 @@ def _check_settings(config: Mapping[str, Any]) -> None:
     for name in _UNSUPPORTED:
         if config.get(name):
             raise BadInputError(
-                Reason.INVALID_CONFIG, f"tokenizer_config.json has {name}, which is not served: remove it"
+                Reason.INVALID_CONFIG, f"tokenizer_config.json has {name}, which is not supported: remove it"
             )
     longest = config.get("model_max_length")
     if not isinstance(longest, int) or not 3 <= longest <= 4096:  # noqa: PLR2004 - start, a token, end

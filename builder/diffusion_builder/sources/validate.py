@@ -27,7 +27,7 @@ def validate_texts(folder: Path, files: Sequence[str], selection: Selection) -> 
         selection: what the source is.
 
     Raises:
-        BadInputError: a file is unsafe, or the source cannot be served.
+        BadInputError: a file is unsafe, or the source is not supported.
     """
     for name in files:
         if name.endswith(".json"):
@@ -58,7 +58,7 @@ def inspect_source(folder: Path, selection: Selection = _EVERYTHING) -> Mapping[
     """Validate a fetched source and compute each part's content digest.
 
     Returns:
-        `pipelineClass` (empty for a single component) and `components`: part name to digest.
+        `pipelineClass` (empty for a single component) and `subfolders`: name to digest of the content.
 
     Raises:
         BadInputError: it is unsafe or incomplete.
@@ -66,12 +66,12 @@ def inspect_source(folder: Path, selection: Selection = _EVERYTHING) -> Mapping[
     files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
     validate_texts(folder, files, selection)
     validate_weights(folder, files, selection)
-    components: dict[str, str] = {}
+    subfolders: dict[str, str] = {}
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
         contents = {path.name: digests.file_digest(path) for path in part.iterdir() if path.is_file()}
-        components[part.name] = digests.json_digest(contents)
+        subfolders[part.name] = digests.json_digest(contents)
     pipeline = "" if selection.component else read_json(folder, layout.MODEL_INDEX)["_class_name"]
-    return {"pipelineClass": pipeline, "components": components}
+    return {"pipelineClass": pipeline, "subfolders": subfolders}
 
 
 def read_json(folder: Path, name: str) -> Mapping[str, Any]:

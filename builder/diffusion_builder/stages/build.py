@@ -140,7 +140,7 @@ def _origin(ref: SourceRef) -> stages.FetchArguments | str:
 def _validate(context: StageContext, spec: DiffusionPipelineSpec, digests: Mapping[str, str], *, parity: bool) -> None:
     def has(source: str, subfolder: str) -> bool:
         artifact = context.store.get(Kind.SOURCE, digests[source])
-        return subfolder in artifact.manifest.extra["components"]
+        return subfolder in artifact.manifest.extra["subfolders"]
 
     def folder(source: str, subfolder: str) -> Path:
         if not has(source, subfolder):

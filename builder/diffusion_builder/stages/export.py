@@ -73,7 +73,7 @@ class _SourceFolder:
 
     @property
     def content(self) -> str:
-        return str(self.source.manifest.extra["components"][self.name])
+        return str(self.source.manifest.extra["subfolders"][self.name])
 
 
 def export(store: Store, request: ExportRequest, on_phase: OnPhase) -> tuple[Artifact, bool]:
@@ -167,12 +167,12 @@ def _source_folders(store: Store, request: ExportRequest) -> dict[str, _SourceFo
             )
         # Else it comes with the adapter, or with the checkpoint; the component says when there is none.
         for artifact in (adapter, source):
-            if parts.IMAGE_ENCODER in artifact.manifest.extra["components"]:
+            if parts.IMAGE_ENCODER in artifact.manifest.extra["subfolders"]:
                 folders.setdefault(parts.IMAGE_ENCODER, _source_folder(artifact, parts.IMAGE_ENCODER))
     if options.control_net:
         folders[parts.CONTROLNET] = _source_folder(store.get(Kind.SOURCE, options.control_net), parts.CONTROLNET)
         # The one that it is served with comes first, whatever lies in the sources of other sizes.
-        own = parts.UNET in source.manifest.extra["components"]
+        own = parts.UNET in source.manifest.extra["subfolders"]
         folders[parts.UNET] = _source_folder(
             source if own else _source_with(store, request, parts.UNET) or source, parts.UNET
         )
@@ -186,9 +186,9 @@ def _source_with(store: Store, request: ExportRequest, part: str) -> Artifact | 
     """The source that has a part: one of those that the options name, else the component's own."""
     for digest in request.options.shape_sources:
         artifact = store.get(Kind.SOURCE, digest)
-        if part in artifact.manifest.extra["components"]:
+        if part in artifact.manifest.extra["subfolders"]:
             return artifact
-    return request.source if part in request.source.manifest.extra["components"] else None
+    return request.source if part in request.source.manifest.extra["subfolders"] else None
 
 
 def _shape_facts(store: Store, request: ExportRequest) -> Mapping[str, int]:
@@ -200,7 +200,7 @@ def _shape_facts(store: Store, request: ExportRequest) -> Mapping[str, int]:
 
 
 def _source_folder(source: Artifact, name: str) -> _SourceFolder:
-    available = source.manifest.extra["components"]
+    available = source.manifest.extra["subfolders"]
     if name not in available:
         raise BadInputError(
             Reason.MISSING_COMPONENT,
@@ -224,11 +224,11 @@ def _export(
         on_phase("trace")
         # Odd sizes: UNets with even ones skip the code that resizes to the skip connection's size.
         onnx_graph.trace(component, interface, loaded, Sizes(2, 9, 11, 2, 2), target)
-        on_phase("verify")
+        on_phase("reference")
         cases = deviation.reference_cases(interface, loaded, (Sizes(1, 8, 8), Sizes(3, 16, 12, 3, 3)))
         # From here on the weights are needed once, in ONNX Runtime.
         del loaded
-        on_phase("check")
+        on_phase("parity")
         measured = _check_graph_parity(component, interface, target, precision, cases)
     facts |= sizes.required_facts(component, material.sizes)
     content = {name: digests.file_digest(target / name) for name in (MODEL, WEIGHTS) if (target / name).exists()}

@@ -20,7 +20,7 @@ def validate_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path
         control_nets: folders, by the names of their sources.
 
     Raises:
-        BadInputError: a configuration is not served, or models do not belong together.
+        BadInputError: a configuration is not supported, or models do not belong together.
     """
     text_width = configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER)["hidden_size"]
     configs.read(folders[parts.VAE], parts.VAE)

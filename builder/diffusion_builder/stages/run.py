@@ -162,7 +162,7 @@ def compile_(context: StageContext, request: CompileArguments) -> Result:
 
     def work(phase: Callable[..., None]) -> tuple[Artifact, bool]:
         if request.runtime != Runtime.TENSORRT:
-            phase("optimise")
+            phase("optimize")
             return compile_onnx(store, onnx, request.runtime, request.sku)
         from diffusion_builder.engines.tensorrt.build import PlanRequest, compile_plan
         from diffusion_builder.engines.tensorrt.command import TensorRTOptions

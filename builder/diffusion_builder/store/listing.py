@@ -96,7 +96,7 @@ def _row(manifest: Manifest, referrers: Sequence[str], now: float) -> Row:
 def _description(manifest: Manifest) -> str:
     """What it is: a component, ensembles, or the parts of a source."""
     extra = manifest.extra
-    return str(extra.get("component") or ",".join(extra.get("ensembles") or sorted(extra.get("components", ()))) or "-")
+    return str(extra.get("component") or ",".join(extra.get("ensembles") or sorted(extra.get("subfolders", ()))) or "-")
 
 
 def _damaged(kind: str, digest: str) -> Row:

@@ -186,12 +186,12 @@ def _place(source: Source) -> tuple[JsonObject, tuple[str, ...]]:
 
 def _content(step: BuildStep, folder: str) -> str:
     """Digest of what is in a subfolder of a source."""
-    return str(step.result.get("components", {}).get(folder, step.digest))
+    return str(step.result.get("subfolders", {}).get(folder, step.digest))
 
 
 def _contents(step: BuildStep, engine: EngineSpec) -> JsonObject | str:
     """What a source holds, without what the engine does not read."""
-    contents: JsonObject = step.result.get("components", {})
+    contents: JsonObject = step.result.get("subfolders", {})
     if not contents:
         return step.digest
     decisive = {folder: contents[folder] for folder, _ in engine.contents if folder in contents}

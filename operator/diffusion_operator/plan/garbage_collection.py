@@ -98,9 +98,9 @@ def _status(view: JobView) -> GarbageCollectionStatus:
         job=view.name,
         finished_at=view.finished_at,
         dry_run=bool(view.result.get("dryRun", False)),
-        freed_bytes=view.result.get("sizeBytes"),
+        freed_bytes=view.result.get("freedBytes"),
         deleted=view.result.get("deleted"),
-        retained=view.result.get("kept"),
+        retained=view.result.get("retained"),
         message=truncated(view.failure.message, MAX_MESSAGE) if view.failure is not None else None,
     )
 

@@ -207,7 +207,9 @@ def _last_seconds(before: JsonObject) -> float | None:
 def _target(observed: ObservedPipeline, plan: TargetPlan, builds: BuildGraph | None) -> TargetStatus:
     state, serving, progress, sku = plan.state, plan.serving, plan.progress, plan.target.sku
     assemble = builds.assembles.get(sku) if builds is not None else None
-    estimated_gpu_memory_bytes = assemble.result.get("vramBytes") or None if assemble is not None else None
+    estimated_gpu_memory_bytes = (
+        assemble.result.get("estimatedGPUMemoryBytes") or None if assemble is not None else None
+    )
     service = naming.target_service_name(observed.owner.name, plan.target.name)
     problem = plan.context.problem
     return TargetStatus(

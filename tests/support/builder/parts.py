@@ -214,7 +214,7 @@ def source(store: Store, parts: Mapping[str, Write], scratch: Path) -> str:
 
     def fill(folder: Path) -> Mapping[str, Any]:
         shutil.copytree(scratch, folder, dirs_exist_ok=True)
-        return {"pipelineClass": "StableDiffusionPipeline", "components": contents}
+        return {"pipelineClass": "StableDiffusionPipeline", "subfolders": contents}
 
     artifact, _ = store.publish(Recipe(Kind.SOURCE, {"test": contents}), fill)
     return str(artifact.manifest.digest)

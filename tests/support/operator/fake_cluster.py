@@ -256,13 +256,21 @@ def result_of(job: JsonObject) -> JsonObject:
     stage = arguments[2]
     if stage == "store":
         dry = "--dry-run" in arguments
-        return {"stage": "gc", "digest": "", "sizeBytes": 4096, "seconds": 0.5, "dryRun": dry, "deleted": 3, "kept": 9}
+        return {
+            "stage": "gc",
+            "digest": "",
+            "freedBytes": 4096,
+            "seconds": 0.5,
+            "dryRun": dry,
+            "deleted": 3,
+            "retained": 9,
+        }
     result: JsonObject = {"stage": stage, "digest": digest_of(job["metadata"]["name"][::-1])}
     result |= {"sizeBytes": 1000, "seconds": 1.5, "cached": False}
     if stage == "fetch":
         parts = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
         revision = arguments[arguments.index("--revision") + 1] if "--revision" in arguments else "claim"
-        result["components"] = {part: digest_of(part + (revision if part == "unet" else "")) for part in parts}
+        result["subfolders"] = {part: digest_of(part + (revision if part == "unet" else "")) for part in parts}
         result["pipelineClass"] = "StableDiffusionPipeline"
     if stage == "export":
         result["content"] = digest_of("content" + job["metadata"]["name"])

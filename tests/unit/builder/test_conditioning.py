@@ -27,7 +27,7 @@ _SIDE = {"min": 64, "opt": 64, "max": 128}
 _FACTOR = 0.18215
 _SHAPE = (4, 8, 12)
 _RANDOM = np.random.default_rng(3)
-_CORE = ("levels", "state", "model_input", "timestep", "step_index", "kept", "step_mask")
+_CORE = ("levels", "state", "model_input", "timestep", "step_index", "image_latent_and_noise", "step_mask")
 
 
 def _config(*types: SchedulerType, **changes: object) -> ConditionerConfig:
@@ -182,11 +182,11 @@ def test_repainting_starts_as_in_diffusers(type_: SchedulerType, strength: float
     )  # fmt: skip
     _close(out["state"][:, 0], latent)
     _close(out["masked_latent"], masked_latent)
-    _close(out["kept"][:, 1], noise)
+    _close(out["image_latent_and_noise"][:, 1], noise)
     if made_for_it:
         assert (out["step_mask"] == 1).all()
     else:
-        _close(out["kept"][:, 0], clean[0])
+        _close(out["image_latent_and_noise"][:, 0], clean[0])
         assert np.array_equal(out["step_mask"], mask)
     if type_ is SchedulerType.EULER_ANCESTRAL:
         _close(out["noise_0"], _next(generators))

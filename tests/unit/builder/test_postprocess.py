@@ -155,7 +155,7 @@ def test_a_side_that_follows_may_not_be_too_large() -> None:
 @pytest.mark.parametrize("verdict", [1.0, float("nan")])
 def test_a_flagged_image_is_black_whatever_else_is_asked_for(verdict: float) -> None:
     read = {
-        "flagged": np.array([[verdict], [0.0]], np.float32),
+        "safety_flag": np.array([[verdict], [0.0]], np.float32),
         "input_image": np.stack([np.asarray(_ORIGINAL)] * 2),
         "blend_mask": np.full((2, 64, 96), 255, np.uint8),
         "upscale_height": np.array([[128], [128]], np.int32),

@@ -59,7 +59,7 @@ def _source(store: Store) -> str:
         write_tokenizer(folder / "tokenizer")
         (folder / "scheduler").mkdir()
         (folder / "scheduler" / "scheduler_config.json").write_text('{"beta_schedule": "scaled_linear"}')
-        return {"components": {"tokenizer": "t", "scheduler": "s"}}
+        return {"subfolders": {"tokenizer": "t", "scheduler": "s"}}
 
     return store.publish(Recipe(Kind.SOURCE, {}), write)[0].manifest.digest
 
@@ -131,13 +131,16 @@ def test_only_the_denoiser_has_priorities_and_only_where_they_are_wanted(store: 
 
 def test_repository_says_what_it_asks_of_the_server(store: Store) -> None:
     cpu, _ = assemble(store, _spec(store))
-    assert (cpu.manifest.extra["serverFlags"], cpu.manifest.extra["vramBytes"]) == (["--rate-limit=execution_count"], 0)
+    assert (cpu.manifest.extra["serverFlags"], cpu.manifest.extra["estimatedGPUMemoryBytes"]) == (
+        ["--rate-limit=execution_count"],
+        0,
+    )
     gpu, _ = assemble(store, _spec(store, _TENSORRT_FACTS, "tensorrt"))
     pool = 64 << 20
     assert gpu.manifest.extra["serverFlags"] == [
         "--rate-limit=execution_count", f"--cuda-memory-pool-byte-size=0:{pool}",
     ]  # fmt: skip
-    assert gpu.manifest.extra["vramBytes"] > pool
+    assert gpu.manifest.extra["estimatedGPUMemoryBytes"] > pool
 
 
 def test_engine_of_another_runtime_is_refused(store: Store) -> None:

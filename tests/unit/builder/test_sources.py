@@ -27,9 +27,9 @@ def test_names_of_sources_are_as_they_always_were(pristine_checkpoint: Path, tmp
         path.relative_to(pristine_checkpoint).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in pristine_checkpoint.rglob("*.*")
     }
-    assert artifact.manifest.inputs == {"version": 1, "files": hashes}
+    assert artifact.manifest.inputs == {"version": 2, "files": hashes}
     assert artifact.manifest.extra["pipelineClass"] == "StableDiffusionPipeline"
-    assert set(artifact.manifest.extra["components"]) == {"scheduler", "text_encoder", "tokenizer", "unet", "vae"}
+    assert set(artifact.manifest.extra["subfolders"]) == {"scheduler", "text_encoder", "tokenizer", "unet", "vae"}
 
 
 def test_an_inpainting_checkpoint_is_taken(checkpoint: Path, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_component_alone_has_the_content_digest_that_it_has_in_a_checkpoint(
     alone, _ = sources.from_folder(Store(tmp_path), pristine_checkpoint, ignore, Selection(component))
     part = str(Selection(component).part)
     assert alone.manifest.extra == {
-        "pipelineClass": "", "components": {part: whole.manifest.extra["components"][part]},
+        "pipelineClass": "", "subfolders": {part: whole.manifest.extra["subfolders"][part]},
     }  # fmt: skip
     # The same from a repository that holds nothing else, as overrides usually are.
     root, _ = sources.from_folder(Store(tmp_path), pristine_checkpoint / part, ignore, Selection(component))
@@ -91,7 +91,7 @@ def test_adapters_and_controlnets_are_taken_from_where_they_lie(
 ) -> None:
     artifact, _ = sources.from_folder(Store(tmp_path / "store"), extra_parts(checkpoint) / where, ignore, selection)
     assert files_of(artifact) == files
-    assert set(artifact.manifest.extra["components"]) == {name.split("/")[0] for name in files}
+    assert set(artifact.manifest.extra["subfolders"]) == {name.split("/")[0] for name in files}
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_the_command_fetches_archives_and_components(packed: bytes, tmp_path: Pa
     digest = hashlib.sha256(packed).hexdigest()
     with FileServer(packed) as server, serving(server) as address:
         code, body = _run(tmp_path, "--url", f"{address}/x.tar.gz", "--sha256", digest, "--component", "denoiser")
-    assert (code, body["cached"], list(body["components"])) == (0, False, ["unet"])
+    assert (code, body["cached"], list(body["subfolders"])) == (0, False, ["unet"])
 
 
 @pytest.mark.parametrize(

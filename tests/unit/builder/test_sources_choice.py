@@ -354,7 +354,7 @@ def test_a_subfolder_is_taken_as_if_it_were_the_root(checkpoint: Path, tmp_path:
     assert artifact == _fetch(tmp_path, checkpoint / "v2" / "large")
     assert artifact != _fetch(tmp_path, checkpoint)
     alone = _fetch(tmp_path, checkpoint, Selection("tokenizer", subfolder="v2/large"))
-    assert alone.manifest.extra["components"]["tokenizer"] == artifact.manifest.extra["components"]["tokenizer"]
+    assert alone.manifest.extra["subfolders"]["tokenizer"] == artifact.manifest.extra["subfolders"]["tokenizer"]
 
 
 def test_a_subfolder_of_a_hub_downloads_only_that_and_has_a_name_of_its_own(checkpoint: Path, tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def test_the_command_takes_subfolder_variant_and_root(checkpoint: Path, tmp_path
     path = ("--path", str(claim / "models"), "--subfolder", "v2", "--variant", "bf16")
     assert _run(tmp_path, *path)[1]["error"]["reason"] == "UnsafePath"
     code, body = _run(tmp_path, *path, "--root", str(claim))
-    assert (code, sorted(body["components"])) == (0, sorted((*_STEMS, "scheduler", "tokenizer")))
+    assert (code, sorted(body["subfolders"])) == (0, sorted((*_STEMS, "scheduler", "tokenizer")))
     code, body = _run(tmp_path, "--repo", "a/b", "--revision", "0" * 40, "--root", str(claim))
     assert (code, body["error"]["reason"]) == (64, "InvalidArgument")
 

@@ -84,10 +84,16 @@ def test_verify_passes_or_names_every_damaged_file(tmp_path: Path, artifacts: tu
 def test_gc_tells_and_then_deletes(tmp_path: Path, artifacts: tuple[Artifact, Artifact]) -> None:
     keep = ("gc", "--keep", artifacts[0].manifest.digest, "--grace", "1h")
     code, preview = _result(tmp_path, *keep, "--dry-run")
-    assert (code, preview["dryRun"], preview["deleted"], preview["kept"], preview["sizeBytes"]) == (0, True, 1, 1, 3000)
+    assert (code, preview["dryRun"], preview["deleted"], preview["retained"], preview["freedBytes"]) == (
+        0,
+        True,
+        1,
+        1,
+        3000,
+    )
     assert artifacts[1].path.exists()
     code, report = _result(tmp_path, *keep)
-    assert (code, report["deleted"], report["sizeBytes"]) == (0, 1, 3000)
+    assert (code, report["deleted"], report["freedBytes"]) == (0, 1, 3000)
     assert [item.path.exists() for item in artifacts] == [True, False]
 
 
@@ -111,7 +117,7 @@ def test_gc_refuses_what_could_be_meant_otherwise(
 
 def test_gc_of_everything_must_be_said(tmp_path: Path, artifacts: tuple[Artifact, Artifact]) -> None:
     code, body = _result(tmp_path, "gc", "--keep-nothing", "--grace", "0")
-    assert (code, body["deleted"], body["kept"]) == (0, 2, 0)
+    assert (code, body["deleted"], body["retained"]) == (0, 2, 0)
     assert not any(item.path.exists() for item in artifacts)
 
 

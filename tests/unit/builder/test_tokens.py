@@ -185,7 +185,7 @@ def test_absurd_length_is_refused(tmp_path: Path, length: object) -> None:
     "setting", [{"split_special_tokens": True}, {"vocab": "/etc/hostname"}, {"gguf_file": "x.gguf"}]
 )
 def test_setting_that_the_served_file_cannot_hold_is_named(tmp_path: Path, setting: dict[str, object]) -> None:
-    with pytest.raises(BadInputError, match=f"has {next(iter(setting))}, which is not served"):
+    with pytest.raises(BadInputError, match=f"has {next(iter(setting))}, which is not supported"):
         tokens.load(_written(tmp_path / "files", tokenizer_config=setting))
 
 

@@ -79,7 +79,7 @@ def prepared(*pipelines: str, limit: int) -> FakeCluster:
 
 def result(job: dict[str, Any]) -> dict[str, Any]:
     name = job["metadata"]["name"]
-    return {"digest": (name.encode().hex() * 4)[:64], "components": {}}
+    return {"digest": (name.encode().hex() * 4)[:64], "subfolders": {}}
 
 
 def test_no_more_run_than_the_operator_allows_and_the_others_say_that_they_wait() -> None:

@@ -52,7 +52,12 @@ def test_the_server_gets_the_flags_that_its_repository_asks_for() -> None:
         cluster.succeed_jobs()
     settle(cluster)
     [assemble] = cluster.unfinished_jobs()
-    result = {"digest": "d" * 64, "ensembles": [], "serverFlags": ["--rate-limit=execution_count"], "vramBytes": 5}
+    result = {
+        "digest": "d" * 64,
+        "ensembles": [],
+        "serverFlags": ["--rate-limit=execution_count"],
+        "estimatedGPUMemoryBytes": 5,
+    }
     cluster.end_job(assemble, 0, result)
     settle(cluster)
     serve(cluster)

@@ -38,7 +38,7 @@ def served(needed: float, gpu: JsonObject) -> FakeCluster:
     settle(cluster)
     while jobs := cluster.unfinished_jobs():
         for job in jobs:
-            cluster.end_job(job, 0, result_of(job) | {"vramBytes": int(needed * GIB)})
+            cluster.end_job(job, 0, result_of(job) | {"estimatedGPUMemoryBytes": int(needed * GIB)})
         settle(cluster)
     return cluster
 

@@ -83,7 +83,7 @@ def read(folder: Path, file: str, metadata: Mapping[str, str]) -> Mapping[str, S
         Part name to settings, for the parts that something is said about.
 
     Raises:
-        BadInputError: it cannot be read, or asks for something that is not served; the message names the field.
+        BadInputError: it cannot be read, or asks for something that is not supported; the message names the field.
     """
     where = f"{file}: {_METADATA} in its header"
     header = _object(where, metadata.get(_METADATA, "{}"))
@@ -124,9 +124,9 @@ def _settings(where: str, fields: Mapping[str, Any]) -> Settings:
         )
     for name in _UNSUPPORTED:
         if fields.get(name):
-            raise _unsupported(f"{where}{name} is {str(fields[name])[:40]!r}, which is not served")
+            raise _unsupported(f"{where}{name} is {str(fields[name])[:40]!r}, which is not supported")
     if fields.get("peft_type") not in (None, "LORA", "LOHA", "LOKR"):
-        raise _unsupported(f"{where}peft_type is {str(fields['peft_type'])[:40]!r}; served are LORA, LOHA and LOKR")
+        raise _unsupported(f"{where}peft_type is {str(fields['peft_type'])[:40]!r}; supported are LORA, LOHA and LOKR")
     try:
         settings = Settings.model_validate({key: value for key, value in fields.items() if key != "peft_type" or value})
     except ValidationError as error:

@@ -101,7 +101,7 @@ def compile_plan(
             activations = run.build(
                 program, command, request.component, lambda step: on_phase(step.phase, step.fraction)
             )
-        on_phase("check", None)
+        on_phase("validate", None)
         plan = plan_check.read(folder / PLAN)
         if plan is not None:
             plan_check.check(plan, request.component, interface(request.component, extra["facts"]), profiles)

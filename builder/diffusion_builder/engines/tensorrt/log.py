@@ -109,7 +109,7 @@ PATTERNS: tuple[LogPattern, ...] = (
     ),
     _pattern(
         r"no optimization profile has been defined|invalid or missing shape spec at profile index", BadInputError,
-        Reason.COMPILE_FAILED, "{component}: an optimisation profile is missing. Please report it.",
+        Reason.COMPILE_FAILED, "{component}: an optimization profile is missing. Please report it.",
     ),
     _pattern(
         r"Dimension mismatch for tensor (?P<input>\S+) and profile (?P<profile>\d+)", BadInputError,
@@ -191,16 +191,16 @@ _MILESTONES: tuple[tuple[re.Pattern[str], float, str], ...] = tuple(
     for pattern, fraction, phase in (
         (r"^Start parsing network model", 0.02, "parse"),
         (r"^Finished parsing network model", 0.08, "parse"),
-        (r"^Detected \d+ inputs? and \d+ output", 0.12, "optimise"),
-        (r"^Total Activation Memory", 0.70, "optimise"),
-        (r"^Engine generation completed", 0.94, "optimise"),
+        (r"^Detected \d+ inputs? and \d+ output", 0.12, "optimize"),
+        (r"^Total Activation Memory", 0.70, "optimize"),
+        (r"^Engine generation completed", 0.94, "optimize"),
         (r"^Created engine with size", 0.96, "save"),
         (r"^Skipped inference phase", 1.0, "save"),
     )
 )
 
 
-# Once per optimisation profile: what an execution context of it allocates.
+# Once per optimization profile: what an execution context of it allocates.
 _ACTIVATIONS = re.compile(r"^Total Activation Memory: (\d+) bytes")
 
 
@@ -224,7 +224,7 @@ class LogReader:
 
     Args:
         component: which one, for messages.
-        activations: bytes that an execution context of each optimisation profile allocates, as far as the log says.
+        activations: bytes that an execution context of each optimization profile allocates, as far as the log says.
     """
 
     component: str
@@ -297,5 +297,5 @@ class LogReader:
         values = {"component": self.component, "node": "(unnamed)", "asked": ""}
         values |= {name: value for name, value in finding.groups if value}
         if requested_bytes := values.get("bytes"):
-            values["asked"] = f" ({int(requested_bytes)} bytes were asked for)"
+            values["asked"] = f" ({int(requested_bytes)} bytes were requested)"
         return finding.sign.error(finding.sign.reason, finding.sign.message.format(**values))

@@ -51,7 +51,7 @@ def read(path: Path, module: str = "tensorrt") -> TensorRTPlan | None:
         What it says, or None where the package is not installed.
 
     Raises:
-        BadInputError: TensorRT refuses it.
+        BadInputError: TensorRT rejects it.
     """
     try:
         tensorrt: Any = importlib.import_module(module)
@@ -100,7 +100,7 @@ def check(plan: TensorRTPlan, component: str, interface: Interface, profiles: Se
     problems = list(differences(plan, interface, profiles))
     if problems:
         raise BadInputError(
-            Reason.COMPILE_FAILED, f"{component}: the plan is not what was asked for: {'; '.join(problems)}"
+            Reason.COMPILE_FAILED, f"{component}: the plan differs from the request: {'; '.join(problems)}"
         )
 
 
@@ -109,7 +109,7 @@ def differences(plan: TensorRTPlan, interface: Interface, profiles: Sequence[Pro
     yield from _tensor_differences("input", plan.inputs, interface.inputs)
     yield from _tensor_differences("output", plan.outputs, interface.outputs)
     if len(plan.profiles) != len(profiles):
-        yield f"{len(plan.profiles)} optimisation profiles instead of {len(profiles)}"
+        yield f"{len(plan.profiles)} optimization profiles instead of {len(profiles)}"
         return
     for index, (actual, expected) in enumerate(zip(plan.profiles, profiles, strict=True)):
         actual_by_name = {item.name: item for item in actual}

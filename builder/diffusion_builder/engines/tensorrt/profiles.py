@@ -85,8 +85,8 @@ def _ranges(facts: Mapping[str, int], shapes: Shapes) -> Mapping[str, Range]:
     ranges["references"] = Range(min=1, opt=1, max=MAX_REFERENCE_IMAGES)
     if length := facts.get("image_length"):
         ranges["image_elements"] = Range(min=length, opt=length, max=MAX_REFERENCE_IMAGES * length)
-    ranges["rows_"] = Range(min=2, opt=2, max=MAX_SLOTS + 1)
-    ranges["columns"] = Range(min=3, opt=3, max=MAX_SLOTS + 2)
+    ranges["table_rows"] = Range(min=2, opt=2, max=MAX_SLOTS + 1)
+    ranges["table_columns"] = Range(min=3, opt=3, max=MAX_SLOTS + 2)
     if pixels := facts.get("pixels_per_latent"):
         ranges["latent_height"] = _latent("height", shapes.height, pixels)
         ranges["latent_width"] = _latent("width", shapes.width, pixels)

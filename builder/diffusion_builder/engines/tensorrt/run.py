@@ -89,7 +89,7 @@ def build(
         on_step: called for progress, as trtexec's log shows it.
 
     Returns:
-        Bytes that an execution context of each optimisation profile allocates; nothing where the log does not say it.
+        Bytes that an execution context of each optimization profile allocates; nothing where the log does not say it.
 
     Raises:
         BuilderError: it failed, or the engine would be useless; the end of its log is on stderr then.

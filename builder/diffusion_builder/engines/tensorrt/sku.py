@@ -67,6 +67,6 @@ def require_gpu(sku: str, listing: str) -> None:
     if skus[0] != sku.removesuffix(_SHARED):
         raise BadInputError(
             Reason.WRONG_GPU,
-            f"this machine has {skus[0]}, the engine was asked for {sku}: engines only run on the GPU product that "
-            "they were built on. Is the node's label nvidia.com/gpu.product right?",
+            f"this machine has {skus[0]}, the engine is to be compiled for {sku}: engines only run on the GPU product "
+            "that they were built on. Is the node's label nvidia.com/gpu.product right?",
         )

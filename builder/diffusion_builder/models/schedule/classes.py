@@ -1,4 +1,4 @@
-"""Which schedulers are served, and what diffusers' class of each knows."""
+"""Which schedulers are supported, and what diffusers' class of each knows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class SchedulerType(StrEnum):
-    """Schedulers that are served, by the names of their classes in diffusers without what all of them share."""
+    """Schedulers that are supported, by the names of their classes in diffusers without what all of them share."""
 
     DDIM = "DDIM"
     DDPM = "DDPM"
@@ -32,7 +32,7 @@ class SchedulerClass:
 
     Args:
         defaults: parameter to default; those that `SchedulerSettings` lacks are only checked.
-        supported: parameter to the values that are served, where the type alone does not say it.
+        supported: parameter to the values that are supported, where the type alone does not say it.
         read_as: values that other classes use, which this one reads as its own.
         implied: settings that it has without a parameter for them.
     """
@@ -68,7 +68,7 @@ _NOT_SAMPLE = {"prediction_type": ("epsilon", "v_prediction")}
 
 
 def _off(*parameters: Mapping[str, object]) -> dict[str, tuple[object, ...]]:
-    """Parameters that are served with their defaults only."""
+    """Parameters that are supported with their defaults only."""
     return {name: (default,) for group in parameters for name, default in group.items()}
 
 
@@ -140,5 +140,5 @@ _CLASSES: Mapping[SchedulerType, SchedulerClass] = {
 
 
 def class_of(type_: SchedulerType) -> SchedulerClass:
-    """What diffusers' class for this type knows, and what of it is served."""
+    """What diffusers' class for this type knows, and what of it is supported."""
     return _CLASSES[type_]

@@ -21,7 +21,7 @@ class SchedulerSettings:
     of the classes.
 
     Raises:
-        ScheduleError: a value is not served.
+        ScheduleError: a value is not supported.
     """
 
     type: SchedulerType
@@ -82,7 +82,7 @@ class SchedulerSettings:
             overrides: settings that are requested explicitly; unlike the file's, all of them must be known.
 
         Raises:
-            ScheduleError: something is requested that is not served.
+            ScheduleError: something is requested that is not supported.
         """
         explicit = overrides or {}
         family = class_of(type_)
@@ -133,7 +133,7 @@ class SchedulerSettings:
 
 
 def _unsupported(name: str, value: object, advice: str) -> ScheduleError:
-    return ScheduleError(f"the scheduler has {name}: {value}, which is not served: {advice}")
+    return ScheduleError(f"the scheduler has {name}: {value}, which is not supported: {advice}")
 
 
 def _number(low: float, high: float, *, whole: bool = False) -> Callable[[object], bool]:

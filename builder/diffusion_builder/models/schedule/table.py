@@ -134,7 +134,7 @@ def tabulate(course: CallParameters, slots: int, advance: Callable[[int, Sequenc
     calls = len(course.timesteps)
     if calls > MAX_CALLS:
         raise ScheduleError(
-            f"{calls} denoiser calls are needed, at most {MAX_CALLS} are served: use fewer steps",
+            f"{calls} denoiser calls are needed, at most {MAX_CALLS} are supported: use fewer steps",
         )
     table = np.zeros((MAX_CALLS, slots + 1, slots + 2), np.float32)
     unit = list(np.eye(slots + 2))

@@ -31,7 +31,7 @@ class UsageError(Exception):
 
 @dataclass
 class Bounds:
-    """Shapes of one optimisation profile, by flag and input."""
+    """Shapes of one optimization profile, by flag and input."""
 
     shapes: dict[str, Shapes] = field(default_factory=dict)
 

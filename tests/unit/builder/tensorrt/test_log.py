@@ -72,12 +72,12 @@ CASES = {
     "GPU memory": Case(
         "[E] [TRT] [virtualMemoryBuffer.cpp::nvinfer1::StdVirtualMemoryBufferImpl::resizePhysical::154] "
         "Error Code 2: OutOfMemory (Requested size was 3356491776 bytes.)",
-        Reason.OUT_OF_GPU_MEMORY, ExitCode.BAD_INPUT, "(3356491776 bytes were asked for)",
+        Reason.OUT_OF_GPU_MEMORY, ExitCode.BAD_INPUT, "(3356491776 bytes were requested)",
     ),
     "GPU memory, allocation": Case(
         "[W] [TRT] Requested amount of GPU memory (4294967296 bytes) could not be allocated. There may not be enough "
         "free memory for allocation to succeed.",
-        Reason.OUT_OF_GPU_MEMORY, ExitCode.BAD_INPUT, "(4294967296 bytes were asked for)",
+        Reason.OUT_OF_GPU_MEMORY, ExitCode.BAD_INPUT, "(4294967296 bytes were requested)",
     ),
     "GPU memory, CUDA": Case(
         "[E] [TRT] [defaultAllocator.cpp::allocate::19] Error Code 1: Cuda Runtime (out of memory)",

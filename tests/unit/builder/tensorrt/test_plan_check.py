@@ -76,12 +76,12 @@ def test_a_shape_that_was_overridden_is_named() -> None:
 
 
 def test_a_lost_profile_is_named() -> None:
-    assert problems_of(replace(GOOD, profiles=PROFILES[:1])) == ["1 optimisation profiles instead of 2"]
+    assert problems_of(replace(GOOD, profiles=PROFILES[:1])) == ["1 optimization profiles instead of 2"]
 
 
 def test_all_differences_are_in_one_error() -> None:
     wrong = replace(GOOD, outputs=(), profiles=PROFILES[:1])
-    with pytest.raises(BadInputError, match="no output model_output; 1 optimisation profiles instead of 2"):
+    with pytest.raises(BadInputError, match="no output model_output; 1 optimization profiles instead of 2"):
         check(wrong, "denoiser", INTERFACE, PROFILES)
 
 

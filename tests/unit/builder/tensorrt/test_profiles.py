@@ -84,7 +84,9 @@ def test_an_image_encoder_takes_one_to_four_images() -> None:
 
 def test_a_safety_checker_knows_no_latents_and_needs_none() -> None:
     (profile,) = optimization_profiles(Component.SAFETY_CHECKER, {}, shapes())
-    assert by_name(profile)["decoded"] == InputProfile("decoded", (1, 3, 256, 256), (4, 3, 512, 512), (8, 3, 768, 1024))
+    assert by_name(profile)["decoded_image"] == InputProfile(
+        "decoded_image", (1, 3, 256, 256), (4, 3, 512, 512), (8, 3, 768, 1024)
+    )
 
 
 def test_a_scheduler_step_serves_any_scheduler() -> None:

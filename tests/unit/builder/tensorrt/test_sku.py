@@ -54,7 +54,7 @@ def test_the_right_gpu_passes(requested_sku: str, listing: str) -> None:
 
 @pytest.mark.parametrize(("requested_sku", "listing"), [("NVIDIA-L4", A100), ("NVIDIA-A100-SXM4-80GB", MIG)])
 def test_another_gpu_is_never_tried_again(requested_sku: str, listing: str) -> None:
-    with pytest.raises(BadInputError, match=f"asked for {requested_sku}") as caught:
+    with pytest.raises(BadInputError, match=f"to be compiled for {requested_sku}") as caught:
         sku.require_gpu(requested_sku, listing)
     assert caught.value.reason is Reason.WRONG_GPU
 
