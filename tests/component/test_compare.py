@@ -11,9 +11,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from diffusion_builder.compare import CompareSpec, compare
+from diffusion_builder.compare.stage import compare
 from diffusion_builder.serving.triton_client import TritonClient
 from diffusion_builder.store import Store
+from diffusion_contract.comparison import CompareSpec
 from tests.support.triton.tritonserver import serve
 
 if TYPE_CHECKING:

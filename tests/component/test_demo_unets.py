@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from diffusion_builder.compare.metrics import color_shift
-from diffusion_builder.compare.spec import DEFAULT_COLOR_SHIFT
+from diffusion_contract.spec.rollout import Quality
 from examples.demo_training.checkpoint import Asking, load_checkpoint, paint
 from examples.demo_training.grading import colours_of, grade, mud
 from examples.demo_training.likeness import Likeness, Targets, likeness, originals
@@ -78,4 +78,4 @@ def test_the_colours_of_golden_images_tell_the_two_apart(checkpoint: StableDiffu
     for name in LESSONS:
         canary = paint(with_unet(checkpoint, name), scenes, asking)
         shifts[name] = median(color_shift(first, second) for first, second in zip(stable, canary, strict=True))
-    assert shifts["few-steps"] < 0.1 < DEFAULT_COLOR_SHIFT < shifts["wrong-colours"]
+    assert shifts["few-steps"] < 0.1 < Quality().max_color_shift < shifts["wrong-colours"]

@@ -23,8 +23,8 @@ from diffusion_contract.python_models import (
 from diffusion_contract.tensors import DType
 
 if TYPE_CHECKING:
-    from diffusion_builder.compare.spec import GoldenPrompt
     from diffusion_builder.serving.triton_client import OutputTensor, RequestTensor
+    from diffusion_contract.spec.rollout import GoldenPrompt
     from diffusion_contract.tensors import Tensor
 
 Pixels: TypeAlias = NDArray[np.uint8]

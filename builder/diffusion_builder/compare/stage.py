@@ -1,4 +1,4 @@
-"""The stage itself: ask both servers, compare, publish the images with the verdict."""
+"""The stage itself: request the images of both servers, compare them, publish them with the verdict."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusion_builder.compare.client import Pixels
-    from diffusion_builder.compare.spec import CompareSpec, GoldenPrompt
+    from diffusion_contract.comparison import CompareSpec
+    from diffusion_contract.spec.rollout import GoldenPrompt
 
 # Bumped when requests, metrics or the rules of the verdict change.
 _COMPARE_VERSION = 2
@@ -70,12 +71,14 @@ def compare(
         UnavailableError: a server does not answer.
         StoreError: the store is not as it should be.
     """
-    inputs = {"version": _COMPARE_VERSION, "spec": spec.model_dump(mode="json", by_alias=True)}
+    # With the built-in prompts by their content, which another version may change.
+    body = spec.model_dump(mode="json", by_alias=True)
+    body["prompts"] = [golden.model_dump(mode="json") for golden in spec.golden_prompts]
+    inputs = {"version": _COMPARE_VERSION, "spec": body}
     tools = {name: version(name) for name in ("numpy", "pillow", "scikit-image")}
 
     def write(folder: Path) -> Mapping[str, Any]:
-        pairs = list(_generate_pairs(servers, spec, on_phase))
-        return _write_artifact(folder, spec, pairs)
+        return _write_artifact(folder, spec, _generate_pairs(servers, spec, on_phase))
 
     return store.publish(Recipe(Kind.COMPARISON, inputs, tools), write)
 
@@ -119,10 +122,10 @@ def _generate_pairs(
         raise BadInputError(
             Reason.INVALID_SPEC, f"{servers[1].url} serves none of the ensembles {', '.join(spec.ensembles)}"
         )
-    pairs = []
-    for index, golden in enumerate(spec.prompts):
+    pairs, prompts = [], spec.golden_prompts
+    for index, golden in enumerate(prompts):
         ensemble = _choose_ensemble(spec.ensembles, ensembles, golden)
-        on_phase("generate", index / len(spec.prompts), ensemble)
+        on_phase("generate", index / len(prompts), ensemble)
         request = GoldenRequest(ensemble, golden, spec.height, spec.width)
         stable = generate(servers[0], request) if ensemble in ensembles[0] else None
         pairs.append(ImagePair(golden, ensemble, stable, generate(servers[1], request)))

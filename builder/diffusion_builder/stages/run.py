@@ -213,7 +213,7 @@ class CompareArguments:
     Args:
         stable: HTTP address of the stable revision.
         canary: of the other one.
-        spec: JSON of `compare.CompareSpec`.
+        spec: JSON of `comparison.CompareSpec`.
         export: folder for a copy of the images, for a scorer.
         score: the file that the scorer has left.
     """
@@ -230,11 +230,11 @@ def compare(context: StageContext, request: CompareArguments) -> Result:
     from diffusion_builder.arguments import parse
     from diffusion_builder.compare import stage
     from diffusion_builder.compare.client import server
-    from diffusion_builder.compare.spec import CompareSpec
+    from diffusion_contract.comparison import CompareSpec
 
-    wanted = parse(CompareSpec, request.spec, "--spec")
+    compare_spec = parse(CompareSpec, request.spec, "--spec")
     servers = (server(request.stable), server(request.canary))
-    result = context.run(Stage.COMPARE, "", lambda phase: stage.compare(context.store, servers, wanted, phase))
+    result = context.run(Stage.COMPARE, "", lambda phase: stage.compare(context.store, servers, compare_spec, phase))
     result = {**result, "comparison": f"{Kind.COMPARISON}/{result['digest']}"}
     if request.export is not None:
         stage.copy_images(context.store.get(Kind.COMPARISON, result["digest"]), request.export)

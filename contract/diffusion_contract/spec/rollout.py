@@ -90,8 +90,8 @@ class Scorer(ApiModel):
     ) = Field(default=None, description="Command of the container. Defaults to that of its image.")
 
 
-class Quality(ApiModel):
-    """Criteria of the image comparison."""
+class ImageCriteria(ApiModel):
+    """What images are compared for, and how different they may be."""
 
     prompts: Annotated[list[GoldenPrompt], Field(min_length=1, max_length=8), ATOMIC] | None = Field(
         default=None, description="Golden prompts. Defaults to built-in ones."
@@ -111,6 +111,11 @@ class Quality(ApiModel):
         description="Maximum mean difference between the sorted values of a color channel and those of the stable "
         "revision; 1 is black against white.",
     )
+
+
+class Quality(ImageCriteria):
+    """Criteria of the image comparison."""
+
     scorer: Scorer | None = Field(
         default=None, description="User-provided container that scores the images, in addition."
     )

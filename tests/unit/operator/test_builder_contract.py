@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from diffusion_builder.cli.main import cli
-from diffusion_builder.compare.spec import CompareSpec
 from diffusion_builder.components.options import check
 from diffusion_contract.assembly import AssembleSpec
+from diffusion_contract.comparison import CompareSpec
 from diffusion_contract.enums import Component
 from diffusion_contract.exports import ExportOptions
 from diffusion_contract.spec import DiffusionPipelineSpec, Shapes
@@ -102,7 +102,7 @@ def test_the_builder_understands_a_comparison(scorer: dict[str, Any] | None) -> 
         compare_spec = CompareSpec.model_validate(json.loads(parameters["spec"]))
         assert (compare_spec.stable, compare_spec.canary) == ("shapes-cpu-01234567", "shapes-cpu-89abcdef")
         assert compare_spec.ensembles[:2] == ("generate_20_pipeline", "generate_4_pipeline")
-        assert [item.steps for item in compare_spec.prompts] == [4, None]
+        assert [item.steps for item in compare_spec.golden_prompts] == [4, None]
         assert (compare_spec.min_psnr, compare_spec.min_ssim, compare_spec.max_color_shift) == (30.0, 0.5, 0.2)
 
 
