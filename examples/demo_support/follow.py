@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from diffusion_operator.conditions import PROGRESS, Reason
+from diffusion_operator.conditions import PROGRESS_REASONS, Reason
 from examples.demo_support.board import Row
 from examples.demo_support.errors import DemoError
 
@@ -125,7 +125,7 @@ def problem_of(status: Status, generation: int) -> str:
     """Return what is wrong as `Reason: message`; empty where things are only under way."""
     ready = condition(status, "Ready", generation)
     reason = str(ready.get("reason", ""))
-    if not reason or reason in PROGRESS or ready.get("status") == "True":
+    if not reason or reason in PROGRESS_REASONS or ready.get("status") == "True":
         return ""
     # On a small node one build waits for the processors that another one still uses.
     if reason == Reason.UNSCHEDULABLE and "Running" in {row.state for row in rows(status, datetime.now(UTC))}:

@@ -130,7 +130,7 @@ def ready_condition(updates: Iterable[ConditionUpdate]) -> ConditionUpdate:
     )
 
 
-def merge(
+def merge_conditions(
     updates: Iterable[ConditionUpdate], previous: Mapping[str, Condition], generation: int, now: str
 ) -> list[Condition]:
     """Conditions for the status; the transition time moves only when the status value does.

@@ -42,7 +42,7 @@ def recorded(reason: str, message: str) -> dict[str, Any]:
 def expected(reason: str) -> str:
     if reason == Reason.SUSPENDED:
         return "Suspended"
-    return "Progressing" if reason in conditions.PROGRESS else "Degraded"
+    return "Progressing" if reason in conditions.PROGRESS_REASONS else "Degraded"
 
 
 @pytest.mark.parametrize("reason", [reason for reason in REASONS if reason not in FINE])

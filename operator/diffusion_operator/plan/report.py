@@ -70,7 +70,7 @@ def conditions_only(basis: StatusBasis, updates: Sequence[ConditionUpdate]) -> D
     """A status for a spec that cannot be planned."""
     return DiffusionPipelineStatus(
         observed_generation=basis.generation,
-        conditions=conditions.merge(updates, basis.present, basis.generation, basis.now),
+        conditions=conditions.merge_conditions(updates, basis.present, basis.generation, basis.now),
     )
 
 
@@ -83,7 +83,7 @@ def pipeline_status(
     present = observed.status.get("components", {})
     return DiffusionPipelineStatus(
         observed_generation=basis.generation,
-        conditions=conditions.merge(updates, basis.present, basis.generation, basis.now),
+        conditions=conditions.merge_conditions(updates, basis.present, basis.generation, basis.now),
         summary=_summary(len(components), builds, targets.plans),
         source=_source(builds.fetch) if builds is not None else None,
         components={name: _component(name, builds, present.get(name, {})) for name in components},

@@ -85,9 +85,11 @@ def test_the_transition_time_moves_only_with_the_status() -> None:
     before = Condition(
         type="Ready", status="False", reason="Fetching", message="", observed_generation=1, last_transition_time="then"
     )
-    [same] = conditions.merge([finding(ConditionType.READY, Reason.EXPORTING)], {"Ready": before}, 2, "now")
+    [same] = conditions.merge_conditions([finding(ConditionType.READY, Reason.EXPORTING)], {"Ready": before}, 2, "now")
     assert (same.last_transition_time, same.reason, same.observed_generation) == ("then", "Exporting", 2)
-    [changed] = conditions.merge([finding(ConditionType.READY, Reason.READY, ok=True)], {"Ready": before}, 2, "now")
+    [changed] = conditions.merge_conditions(
+        [finding(ConditionType.READY, Reason.READY, ok=True)], {"Ready": before}, 2, "now"
+    )
     assert changed.last_transition_time == "now"
 
 
