@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 from diffusion_builder.components import lora, parts, text_encoder
 from diffusion_builder.parity import requests
 from diffusion_builder.parity.in_process import GeneratedImages
+from diffusion_builder.repository.tiers import read_scheduler_config, resolve_schedulers
 from diffusion_contract.python_models import GENERATE, IMG2IMG, INPAINT
 from diffusion_contract.spec import Scheduler
 
@@ -118,13 +118,12 @@ class Reference:
         return pipe
 
     def _scheduler(self, name: str) -> Any:  # noqa: ANN401 - the library has no types
-        listed = [Scheduler.model_validate(one) for one in self._provenance.schedulers]
+        config = read_scheduler_config(self._provenance.checkpoint)
+        listed = resolve_schedulers([Scheduler.model_validate(one) for one in self._provenance.schedulers], config)
         scheduler = next((one for one in listed if one.request_name == name), listed[0])
         kind = str(scheduler.type)
         names = (f"{kind}Scheduler", f"{kind}DiscreteScheduler")
         scheduler_class = next(getattr(_DIFFUSERS, name) for name in names if hasattr(_DIFFUSERS, name))
-        path = self._provenance.checkpoint / "scheduler" / "scheduler_config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
         return scheduler_class.from_config(config, **{**_SETTINGS.get(kind, {}), **scheduler.overrides()})
 
     def _net(self, name: str) -> Any:  # noqa: ANN401 - the library has no types

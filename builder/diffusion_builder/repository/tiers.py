@@ -51,8 +51,21 @@ def validated_schedulers(
     Raises:
         BadInputError: the checkpoint's configuration, the settings and the step counts do not go together.
     """
-    schedulers = named_schedulers(listed, read_json(checkpoint, "scheduler/scheduler_config.json"))
+    schedulers = named_schedulers(listed, read_scheduler_config(checkpoint))
     return schedulers, slots(schedulers, sorted({steps for item in pipelines for steps in item.steps}))
+
+
+def read_scheduler_config(checkpoint: Path) -> Mapping[str, Any]:
+    """Read scheduler_config.json; model_index.json names the class where the file itself does not.
+
+    Raises:
+        BadInputError: one of the files cannot be read.
+    """
+    config = read_json(checkpoint, "scheduler/scheduler_config.json")
+    if "_class_name" in config or not (checkpoint / "model_index.json").is_file():
+        return config
+    entry = read_json(checkpoint, "model_index.json").get("scheduler")
+    return {**config, "_class_name": entry[1]} if isinstance(entry, list) and len(entry) > 1 else config
 
 
 def named_schedulers(listed: Sequence[Scheduler], config: Mapping[str, Any]) -> tuple[NamedScheduler, ...]:
@@ -66,14 +79,32 @@ def named_schedulers(listed: Sequence[Scheduler], config: Mapping[str, Any]) -> 
         BadInputError: a setting is not supported.
     """
     try:
+        resolved = resolve_schedulers(listed, config)
         return tuple(
             NamedScheduler(
-                one.request_name, SchedulerSettings.from_config(SchedulerType(one.type), config, one.overrides())
+                one.request_name, SchedulerSettings.from_config(SchedulerType(str(one.type)), config, one.overrides())
             )
-            for one in listed
+            for one in resolved
         )
-    except ScheduleError as error:
+    except (ScheduleError, ValueError) as error:
         raise BadInputError(Reason.UNSUPPORTED_SCHEDULER, str(error)) from error
+
+
+def resolve_schedulers(listed: Sequence[Scheduler], config: Mapping[str, Any]) -> tuple[Scheduler, ...]:
+    """Take the checkpoint's own type where none is set.
+
+    Args:
+        listed: as specified.
+        config: the checkpoint's scheduler_config.json.
+
+    Raises:
+        ValueError: the checkpoint's scheduler is not supported, or two have the same name in requests.
+    """
+    schedulers = tuple(one.resolve(str(config.get("_class_name", ""))) for one in listed)
+    names = [one.request_name for one in schedulers]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two schedulers have the name {repeated[0]} in requests: set another name")
+    return schedulers
 
 
 def slots(schedulers: Sequence[NamedScheduler], steps: Sequence[int]) -> int:

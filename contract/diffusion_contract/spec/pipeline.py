@@ -23,8 +23,9 @@ def _calls(scheduler: str, steps: int, why: str) -> tuple[Rule, ...]:
     """Rules for a scheduler that needs more calls of the denoiser than it has steps."""
     text = f"{why}, 64 times at most: use at most {steps} steps"
     few = f"self.pipelines.all(p, p.steps.all(s, s <= {steps}))"
-    none = f"!self.rollout.experiment.variants.exists(v, has(v.scheduler) && v.scheduler.type == '{scheduler}')"
-    unlisted = f"!has(self.schedulers) || !self.schedulers.exists(i, i.type == '{scheduler}')"
+    is_variants = f"has(v.scheduler) && has(v.scheduler.type) && v.scheduler.type == '{scheduler}'"
+    none = f"!self.rollout.experiment.variants.exists(v, {is_variants})"
+    unlisted = f"!has(self.schedulers) || !self.schedulers.exists(i, has(i.type) && i.type == '{scheduler}')"
 
     def is_short(self: "DiffusionPipelineSpec") -> bool:
         return all(count <= steps for item in self.pipelines for count in item.steps)
@@ -34,7 +35,7 @@ def _calls(scheduler: str, steps: int, why: str) -> tuple[Rule, ...]:
 
     return (
         Rule(
-            f"!has(self.scheduler) || self.scheduler.type != '{scheduler}' || {few}",
+            f"!has(self.scheduler) || !has(self.scheduler.type) || self.scheduler.type != '{scheduler}' || {few}",
             text,
             lambda self: not uses(self.scheduler) or is_short(self),
             ".pipelines",
@@ -75,8 +76,8 @@ def _has_room(self: "DiffusionPipelineSpec") -> bool:
 
 
 _DISTINCT_NAMES = Rule(
-    "self.all(a, self.exists_one(b, (has(a.name) ? a.name : a.type.lowerAscii()) == "
-    "(has(b.name) ? b.name : b.type.lowerAscii())))",
+    "self.all(a, self.exists_one(b, (has(a.name) ? a.name : has(a.type) ? a.type.lowerAscii() : '') == "
+    "(has(b.name) ? b.name : has(b.type) ? b.type.lowerAscii() : '')))",
     "requests choose a scheduler by name: give each entry another name",
     lambda schedulers: len({item.request_name for item in schedulers}) == len(schedulers),
 )
@@ -99,7 +100,7 @@ class DiffusionPipelineSpec(ApiModel):
             ".engines.runtime",
         ),
         Rule(
-            "self.precision != 'bfloat16' || self.targets.all(t, has(t.gpu))",
+            "!has(self.precision) || self.precision != 'bfloat16' || self.targets.all(t, has(t.gpu))",
             "ONNX Runtime has no bfloat16 on a CPU: use float32 or float16, or only targets with a gpu",
             lambda self: self.precision is not Precision.BFLOAT16 or self.gpus_only,
             ".precision",
@@ -161,14 +162,18 @@ class DiffusionPipelineSpec(ApiModel):
 
     model: Model = Field(description="The checkpoint that is served.")
     scheduler: Scheduler | None = Field(
-        default=None, description="Noise scheduler. Defaults to DDIM, unless schedulers is set."
+        default=None, description="Noise scheduler. Defaults to that of the checkpoint, unless schedulers is set."
     )
     schedulers: Annotated[list[Scheduler], Field(min_length=1, max_length=16), ATOMIC, _DISTINCT_NAMES] | None = Field(
         default=None,
         description="Instead of scheduler: noise schedulers that requests select by name (input `scheduler`). The "
         "first one is the default.",
     )
-    precision: Precision = Field(default=Precision.FLOAT32, description="Number format of weights and activations.")
+    precision: Precision | None = Field(
+        default=None,
+        description="Number format of weights and activations. Defaults to float16 where every target has a gpu, else "
+        "to float32.",
+    )
     component_precision: ComponentPrecision | None = Field(
         default=None,
         description="Number format of individual components.",
@@ -218,7 +223,7 @@ class DiffusionPipelineSpec(ApiModel):
         if component is Component.SCHEDULER_STEP:
             return Precision.FLOAT32
         own = self.component_precision.of(component) if self.component_precision is not None else None
-        return own or self.precision
+        return own or self.precision or (Precision.FLOAT16 if self.gpus_only else Precision.FLOAT32)
 
     def precisions(self) -> frozenset[Precision]:
         """All number formats that components have."""

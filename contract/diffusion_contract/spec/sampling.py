@@ -1,6 +1,6 @@
 """How images are generated: scheduler and tasks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field
 
@@ -14,6 +14,19 @@ Task = Literal["generate", "img2img", "inpaint"]
 Feature = Literal["controlnet", "ip_adapter", "embeddings"]
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
+SchedulerName = Literal[
+    "DDIM",
+    "DDPM",
+    "Euler",
+    "EulerAncestral",
+    "Heun",
+    "LCM",
+    "PNDM",
+    "DPMSolverMultistep",
+    "DEISMultistep",
+    "UniPCMultistep",
+]
+
 NO_SIGMAS = ("DDIM", "DDPM", "EulerAncestral", "LCM", "PNDM")
 NO_SAMPLE_PREDICTION = ("EulerAncestral", "PNDM")
 
@@ -22,7 +35,7 @@ def _no_sigmas(field: str, attribute: str) -> Rule:
     """Schedulers of timesteps know no noise levels that a rule could space."""
     types = ", ".join(f"'{name}'" for name in NO_SIGMAS)
     return Rule(
-        f"!has(self.{field}) || !(self.type in [{types}])",
+        f"!has(self.{field}) || !has(self.type) || !(self.type in [{types}])",
         f"{', '.join(NO_SIGMAS[:-1])} and {NO_SIGMAS[-1]} know no {field}: leave it out, or use another type",
         lambda self: getattr(self, attribute) is None or self.type not in NO_SIGMAS,
         f".{field}",
@@ -43,7 +56,7 @@ class Scheduler(ApiModel):
             ".useExponentialSigmas",
         ),
         Rule(
-            "!has(self.predictionType) || self.predictionType != 'sample' || "
+            "!has(self.predictionType) || self.predictionType != 'sample' || !has(self.type) || "
             "!(self.type in ['EulerAncestral', 'PNDM'])",
             "EulerAncestral and PNDM know no predictionType sample: use another type",
             lambda self: self.prediction_type != "sample" or self.type not in NO_SAMPLE_PREDICTION,
@@ -51,18 +64,10 @@ class Scheduler(ApiModel):
         ),
     )
 
-    type: Literal[
-        "DDIM",
-        "DDPM",
-        "Euler",
-        "EulerAncestral",
-        "Heun",
-        "LCM",
-        "PNDM",
-        "DPMSolverMultistep",
-        "DEISMultistep",
-        "UniPCMultistep",
-    ] = Field(default="DDIM", description="Algorithm, as in diffusers; Heun calls the denoiser twice a step.")
+    type: SchedulerName | None = Field(
+        default=None,
+        description="Algorithm, as in diffusers; Heun calls the denoiser twice a step. Defaults to the checkpoint's.",
+    )
     name: Annotated[str, Field(min_length=1, max_length=32, pattern=SCHEDULER_PATTERN)] | None = Field(
         default=None,
         description="Name used in requests, if there are several. Defaults to the type in lower case.",
@@ -85,8 +90,27 @@ class Scheduler(ApiModel):
 
     @property
     def request_name(self) -> str:
-        """Name used in requests."""
-        return self.name or self.type.lower()
+        """Name used in requests; empty while the checkpoint decides about the type."""
+        return self.name or (self.type or "").lower()
+
+    def resolve(self, class_name: str) -> Self:
+        """Take the type of the checkpoint, unless it is set.
+
+        Args:
+            class_name: diffusers' class in the checkpoint's scheduler_config.json, such as `EulerDiscreteScheduler`.
+
+        Raises:
+            ValueError: no type stands for this class.
+        """
+        if self.type is not None:
+            return self
+        type_ = class_name.removesuffix("Scheduler").removesuffix("Discrete")
+        if type_ not in get_args(SchedulerName):
+            raise ValueError(
+                f"the checkpoint's scheduler {class_name or '(none)'} is not supported: set spec.scheduler.type, "
+                f"such as DPMSolverMultistep"
+            )
+        return self.model_copy(update={"type": type_})
 
     def overrides(self) -> dict[str, object]:
         """The settings that are given, by their names in diffusers' configurations."""

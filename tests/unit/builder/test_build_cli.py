@@ -34,7 +34,10 @@ def sound(checkpoint: Path) -> Path:
     write_json(checkpoint / "text_encoder" / "config.json", _TEXT)
     write_json(checkpoint / "unet" / "config.json", _UNET)
     write_json(checkpoint / "vae" / "config.json", {"latent_channels": 4, "block_out_channels": [8]})
-    write_json(checkpoint / "scheduler" / "scheduler_config.json", {"beta_schedule": "scaled_linear"})
+    write_json(
+        checkpoint / "scheduler" / "scheduler_config.json",
+        {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"},
+    )
     return checkpoint
 
 

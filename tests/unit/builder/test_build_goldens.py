@@ -45,7 +45,10 @@ def _sources(root: Path, checkpoint: Path) -> dict[str, Any]:
     })  # fmt: skip
     write_json(checkpoint / "unet" / "config.json", _UNET)
     write_json(checkpoint / "vae" / "config.json", {"latent_channels": 4, "block_out_channels": [8]})
-    write_json(checkpoint / "scheduler" / "scheduler_config.json", {"beta_schedule": "scaled_linear"})
+    write_json(
+        checkpoint / "scheduler" / "scheduler_config.json",
+        {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"},
+    )
     shutil.copytree(checkpoint / "unet", root / "unet" / "unet")
     write_json(root / "unet" / "unet" / "config.json", {"sample_size": 64})
     weights = checkpoint / "vae" / "diffusion_pytorch_model.safetensors"

@@ -58,7 +58,9 @@ def _source(store: Store) -> str:
     def write(folder: Path) -> Mapping[str, Any]:
         write_tokenizer(folder / "tokenizer")
         (folder / "scheduler").mkdir()
-        (folder / "scheduler" / "scheduler_config.json").write_text('{"beta_schedule": "scaled_linear"}')
+        (folder / "scheduler" / "scheduler_config.json").write_text(
+            '{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}'
+        )
         return {"subfolders": {"tokenizer": "t", "scheduler": "s"}}
 
     return store.publish(Recipe(Kind.SOURCE, {}), write)[0].manifest.digest
