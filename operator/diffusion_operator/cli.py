@@ -56,27 +56,27 @@ def run() -> None:
 
 @cli.command()
 @click.option("--write", "target", type=click.Path(path_type=Path), help="Write the CRD to this file.")
-@click.option("--check", "checked", type=click.Path(path_type=Path), help="Fail when this file is out of date.")
+@click.option("--check", type=click.Path(path_type=Path), help="Fail when this file is out of date.")
 @click.option("--chart", is_flag=True, help="Print the chart's template: Helm upgrades it and never deletes it.")
-def crd(target: Path | None, checked: Path | None, *, chart: bool) -> None:
+def crd(target: Path | None, check: Path | None, *, chart: bool) -> None:
     """Print, write or check the CustomResourceDefinition."""
-    _generate(as_yaml(for_chart(definition()) if chart else definition()), target, checked)
+    _generate(as_yaml(for_chart(definition()) if chart else definition()), target, check)
 
 
 @cli.command()
 @click.option("--write", "target", type=click.Path(path_type=Path), help="Write the reference to this file.")
-@click.option("--check", "checked", type=click.Path(path_type=Path), help="Fail when this file is out of date.")
-def docs(target: Path | None, checked: Path | None) -> None:
+@click.option("--check", type=click.Path(path_type=Path), help="Fail when this file is out of date.")
+def docs(target: Path | None, check: Path | None) -> None:
     """Print, write or check the API reference."""
-    _generate(markdown(), target, checked)
+    _generate(markdown(), target, check)
 
 
-def _generate(text: str, target: Path | None, checked: Path | None) -> None:
+def _generate(text: str, target: Path | None, check: Path | None) -> None:
     if target is not None:
         target.write_text(text)
-    if checked is not None and (not checked.exists() or checked.read_text() != text):
-        raise BadInputError(f"{checked} is out of date: write it again with --write instead of --check.")
-    if target is None and checked is None:
+    if check is not None and (not check.exists() or check.read_text() != text):
+        raise BadInputError(f"{check} is out of date: write it again with --write instead of --check.")
+    if target is None and check is None:
         click.echo(text, nl=False)
 
 
@@ -109,7 +109,7 @@ def plan(file: Path, namespace: str, kubeconfig: str | None, *, offline: bool, a
     from diffusion_operator import plan_command  # noqa: PLC0415 - the Kubernetes client takes a second to import
 
     options = plan_command.ClusterOptions(namespace, kubeconfig, offline)
-    click.echo(plan_command.text(documents, options, as_json=as_json))
+    click.echo(plan_command.render_previews(documents, options, as_json=as_json))
 
 
 @cli.group()

@@ -5,17 +5,18 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from diffusion_contract.enums import Stage
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import naming
 from diffusion_operator.errors import BadInputError, UnavailableError
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.kube_client import KubeClient, Reference, connect
-from diffusion_operator.preview import Build, ClusterSnapshot, Preview, preview
+from diffusion_operator.preview import ClusterSnapshot, Preview, PreviewBuild, preview
 from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.job import JobView
 
-CHANGE_SIGNS = {"create": "+", "change": "~", "remove": "-"}
+VERB_SYMBOLS = {"create": "+", "change": "~", "remove": "-"}
 MINUTE = 60
 
 
@@ -28,7 +29,7 @@ class ClusterOptions:
     offline: bool
 
 
-def text(documents: Sequence[JsonObject], options: ClusterOptions, *, as_json: bool) -> str:
+def render_previews(documents: Sequence[JsonObject], options: ClusterOptions, *, as_json: bool) -> str:
     """The answer for every pipeline.
 
     Raises:
@@ -77,20 +78,20 @@ def _lines(pipeline: Preview) -> Iterator[str]:
         yield f"  {sign} {verb:6} {_title(build):40}{_duration(build.seconds) if not build.reused else ''}".rstrip()
     for change in pipeline.changes:
         note = f"  ({change.note})" if change.note else ""
-        yield f"  {CHANGE_SIGNS[change.verb]} {change.verb:6} {change.kind} {change.name}{note}"
+        yield f"  {VERB_SYMBOLS[change.verb]} {change.verb:6} {change.kind} {change.name}{note}"
     yield _summary(pipeline)
 
 
-def _title(build: Build) -> str:
+def _title(build: PreviewBuild) -> str:
     return " ".join(filter(None, (build.stage, build.component, build.sku and f"for {build.sku}")))
 
 
 def _summary(pipeline: Preview) -> str:
-    engines = [build for build in pipeline.builds if build.stage == "compile"]
+    engines = [build for build in pipeline.builds if build.stage == Stage.COMPILE]
     new = sum(not build.reused for build in engines)
     built = sum(not build.reused for build in pipeline.builds)
     bound = "at most " if pipeline.upper_limit and new else ""
-    verbs = ", ".join(f"{sum(item.verb == verb for item in pipeline.changes)} to {verb}" for verb in CHANGE_SIGNS)
+    verbs = ", ".join(f"{sum(item.verb == verb for item in pipeline.changes)} to {verb}" for verb in VERB_SYMBOLS)
     if built == 0:
         time = "nothing to build"
     else:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
+from diffusion_contract.enums import Stage
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import digests, naming
 from diffusion_operator.conditions import ConditionType
@@ -12,7 +13,7 @@ from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.job import BuildJobSpec
 from diffusion_operator.matching import contains
-from diffusion_operator.plan.actions import Action, Apply, Remove, Scale
+from diffusion_operator.plan.actions import Action, Apply, DeleteObject, Scale
 from diffusion_operator.plan.build_graph import build_graph
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.build_steps import BuildStep
@@ -27,7 +28,7 @@ PLACEHOLDER = "from-the-operators-settings"
 
 
 @dataclass(frozen=True)
-class Build:
+class PreviewBuild:
     """One build step.
 
     Attributes:
@@ -43,7 +44,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Change:
+class ObjectChange:
     """One object: `create`, `change` or `remove`."""
 
     verb: str
@@ -66,8 +67,8 @@ class Preview:
     pipeline: str
     live: bool
     upper_limit: bool
-    builds: tuple[Build, ...]
-    changes: tuple[Change, ...]
+    builds: tuple[PreviewBuild, ...]
+    changes: tuple[ObjectChange, ...]
     seconds: float | None
     objection: str = ""
 
@@ -78,7 +79,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class ClusterSnapshot:
-    """ObservedPipeline state of the cluster.
+    """The cluster as observed.
 
     Attributes:
         pipeline: the objects of the pipeline.
@@ -97,7 +98,7 @@ def preview(snapshot: ClusterSnapshot | None, name: str, spec: DiffusionPipeline
         name: namespace/name.
         spec: that would be applied.
     """
-    observed = replace(snapshot.pipeline if snapshot is not None else _nothing(name), spec=spec)
+    observed = replace(snapshot.pipeline if snapshot is not None else _empty_observation(name), spec=spec)
     jobs = snapshot.jobs if snapshot is not None else ()
     settings, store = _settings(observed), _store(observed)
     steps, assumed = _simulate_builds(spec, store, settings, jobs)
@@ -109,7 +110,7 @@ def preview(snapshot: ClusterSnapshot | None, name: str, spec: DiffusionPipeline
     return Preview(
         pipeline=name,
         live=snapshot is not None,
-        upper_limit=bool(jobs) and any(build.stage == "fetch" and not build.reused for build in builds),
+        upper_limit=bool(jobs) and any(build.stage == Stage.FETCH and not build.reused for build in builds),
         builds=builds,
         changes=tuple(filter(None, (_change(action, observed) for action in plan.actions))),
         seconds=_seconds([build for build in builds if not build.reused]),
@@ -117,7 +118,7 @@ def preview(snapshot: ClusterSnapshot | None, name: str, spec: DiffusionPipeline
     )
 
 
-def _nothing(name: str) -> ObservedPipeline:
+def _empty_observation(name: str) -> ObservedPipeline:
     namespace, _, pipeline = name.partition("/")
     spec = DiffusionPipelineSpec.model_construct()
     return ObservedPipeline(Owner(pipeline, namespace, NEW), generation=1, spec=spec, now=datetime.now(UTC))
@@ -186,12 +187,12 @@ def _durations(jobs: Iterable[JobView]) -> Mapping[BuildKind, float]:
     return durations
 
 
-def _build(step: BuildStep, assumed: frozenset[str], durations: Mapping[BuildKind, float]) -> Build:
+def _build(step: BuildStep, assumed: frozenset[str], durations: Mapping[BuildKind, float]) -> PreviewBuild:
     kind = (step.request.stage, step.request.component or "", step.request.sku or "")
-    return Build(*kind, reused=step.request.name not in assumed, seconds=durations.get(kind))
+    return PreviewBuild(*kind, reused=step.request.name not in assumed, seconds=durations.get(kind))
 
 
-def _seconds(builds: Sequence[Build]) -> float | None:
+def _seconds(builds: Sequence[PreviewBuild]) -> float | None:
     """The slowest of each stage, one after the other."""
     if not builds or all(build.seconds is None for build in builds):
         return 0.0 if not builds else None
@@ -199,24 +200,24 @@ def _seconds(builds: Sequence[Build]) -> float | None:
     return sum(max(build.seconds or 0.0 for build in builds if build.stage == stage) for stage in stages)
 
 
-def _change(action: Action, observed: ObservedPipeline) -> Change | None:
+def _change(action: Action, observed: ObservedPipeline) -> ObjectChange | None:
     match action:
         case Apply(body):
-            return _applied(body, observed)
+            return _apply_change(body, observed)
         case Scale(name, replicas):
-            return Change("change", "Deployment", name, f"{replicas} pods")
-        case Remove(kind, name, _):
-            return Change("remove", kind, name)
+            return ObjectChange("change", "Deployment", name, f"{replicas} pods")
+        case DeleteObject(kind, name, _):
+            return ObjectChange("remove", kind, name)
         case _:
             return None
 
 
-def _applied(body: JsonObject, observed: ObservedPipeline) -> Change | None:
+def _apply_change(body: JsonObject, observed: ObservedPipeline) -> ObjectChange | None:
     kind, name = body["kind"], body["metadata"]["name"]
     live = observed.find(kind, name)
     if live is None:
-        return Change("create", kind, name, _deployment_note(body, observed) if kind == "Deployment" else "")
-    return None if contains(live.manifest.get("spec", {}), body["spec"]) else Change("change", kind, name)
+        return ObjectChange("create", kind, name, _deployment_note(body, observed) if kind == "Deployment" else "")
+    return None if contains(live.manifest.get("spec", {}), body["spec"]) else ObjectChange("change", kind, name)
 
 
 def _deployment_note(body: JsonObject, observed: ObservedPipeline) -> str:

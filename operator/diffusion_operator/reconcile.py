@@ -255,7 +255,7 @@ class Reconciler:
             case actions.Annotate(name, key, value):
                 log.info("%s: %s: %s", owner.name, name, value)
                 await self._client.patch(_deployment(owner, name), {"metadata": {"annotations": {key: value}}})
-            case actions.Remove(kind, name, uid):
+            case actions.DeleteObject(kind, name, uid):
                 log.info("%s: deleting %s %s", owner.name, kind, name)
                 await self._client.delete(Reference(kind, owner.namespace, name), uid)
             case _:
@@ -282,8 +282,8 @@ class Reconciler:
             case actions.DeleteJob(name, uid, version):
                 log.info("%s: deleting Job %s: no longer needed", owner.name, name)
                 await self._client.delete(Reference("Job", owner.namespace, name), uid, version)
-            case actions.ReleaseJob(name, membership, uid):
-                head = {"labels": {membership: None}, "ownerReferences": [{"$patch": "delete", "uid": uid}]}
+            case actions.ReleaseJob(name, label, uid):
+                head = {"labels": {label: None}, "ownerReferences": [{"$patch": "delete", "uid": uid}]}
                 await self._client.patch(Reference("Job", owner.namespace, name), {"metadata": head})
 
     async def _admit(self, sku: str) -> None:

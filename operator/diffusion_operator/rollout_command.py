@@ -45,7 +45,7 @@ class PipelineRef:
 
 
 @dataclass(frozen=True)
-class RevisionLine:
+class RevisionRow:
     """One revision of one target.
 
     Attributes:
@@ -72,15 +72,15 @@ class RevisionLine:
 class RolloutView:
     """A rollout at one time: its revisions, and the message of the condition RolloutComplete."""
 
-    lines: tuple[RevisionLine, ...]
+    rows: tuple[RevisionRow, ...]
     summary: str
 
     @property
     def canaries(self) -> tuple[str, ...]:
         """Revisions that are neither stable nor given up; those of an earlier spec come last."""
-        lines = [line for line in self.lines if line.role == "canary" and line.phase not in ENDED]
-        lines.sort(key=lambda line: line.weight is None)
-        return tuple(dict.fromkeys(line.revision for line in lines))
+        rows = [row for row in self.rows if row.role == "canary" and row.phase not in ENDED]
+        rows.sort(key=lambda row: row.weight is None)
+        return tuple(dict.fromkeys(row.revision for row in rows))
 
     @property
     def is_moving(self) -> bool:
@@ -112,13 +112,13 @@ async def _status(pipeline: PipelineRef, console: Console, *, watch: bool) -> No
     async with connect(pipeline.kubeconfig) as client:
         view = await observe(client, pipeline)
         if not (watch and view.is_moving):
-            console.print(table(view))
+            console.print(render_table(view))
             return
-        with Live(table(view), console=console, auto_refresh=False) as live:
+        with Live(render_table(view), console=console, auto_refresh=False) as live:
             while view.is_moving:
                 await asyncio.sleep(POLL_SECONDS)
                 view = await observe(client, pipeline)
-                live.update(table(view), refresh=True)
+                live.update(render_table(view), refresh=True)
 
 
 async def _request(pipeline: PipelineRef, verb: Verb) -> str:
@@ -164,18 +164,18 @@ def rollout_view(
     stable = {
         view.target: view.annotations.get(naming.STABLE) for view in services if naming.STABLE in view.annotations
     }
-    lines = [
-        _line(view, statuses.get(view.target or "", {}), now, is_stable=view.revision == stable.get(view.target))
+    rows = [
+        _row(view, statuses.get(view.target or "", {}), now, is_stable=view.revision == stable.get(view.target))
         for view in deployments
     ]
-    lines.sort(key=lambda line: (line.target, ROLE_ORDER.index(line.role), line.phase, line.revision))
-    return RolloutView(tuple(lines), _summary(pipeline_status))
+    rows.sort(key=lambda row: (row.target, ROLE_ORDER.index(row.role), row.phase, row.revision))
+    return RolloutView(tuple(rows), _summary(pipeline_status))
 
 
-def _line(view: DeploymentView, status: JsonObject, now: datetime, *, is_stable: bool) -> RevisionLine:
+def _row(view: DeploymentView, status: JsonObject, now: datetime, *, is_stable: bool) -> RevisionRow:
     progress, role = view.progress, _role(view, is_stable=is_stable)
     verdict = progress.verdict if progress is not None else None
-    line = RevisionLine(
+    row = RevisionRow(
         target=view.target or "",
         revision=view.revision,
         role=role,
@@ -187,15 +187,15 @@ def _line(view: DeploymentView, status: JsonObject, now: datetime, *, is_stable:
     )
     sides = {side.get("revision"): side for side in status.get("variants", [])}
     if view.revision in sides:
-        return _experiment_line(line, sides[view.revision])
+        return _experiment_row(row, sides[view.revision])
     if role != "canary" or status.get("canaryRevision") != view.revision:
-        return line
+        return row
     analysis = status.get("analysis") or {}
     return replace(
-        line,
+        row,
         weight=status.get("canaryWeight"),
-        outcome=analysis.get("verdict", line.outcome),
-        message=analysis.get("message", line.message),
+        outcome=analysis.get("verdict", row.outcome),
+        message=analysis.get("message", row.message),
     )
 
 
@@ -207,14 +207,14 @@ def _role(view: DeploymentView, *, is_stable: bool) -> Role:
     return "variant" if view.variant is not None else "canary"
 
 
-def _experiment_line(line: RevisionLine, side: JsonObject) -> RevisionLine:
+def _experiment_row(row: RevisionRow, side: JsonObject) -> RevisionRow:
     """With the numbers of the status about one side of an experiment."""
     texts = [f"{side.get('requests', 0)} requests"]
     if side.get("errorRatio") is not None:
         texts.append(f"{side['errorRatio']:.1%} failed")
     seconds = {"p50": "p50Seconds", "p95": "p95Seconds", "step": "stepSeconds"}
     texts += [f"{name} {side[key]:.3g} s" for name, key in seconds.items() if side.get(key) is not None]
-    return replace(line, phase=side["name"], weight=side.get("weight"), outcome="", message=", ".join(texts))
+    return replace(row, phase=side["name"], weight=side.get("weight"), outcome="", message=", ".join(texts))
 
 
 def _phase(progress: RolloutProgress | None) -> str:
@@ -229,16 +229,16 @@ def _summary(pipeline_status: JsonObject) -> str:
     return f"{condition['reason']}: {condition['message']}" if condition else ""
 
 
-def table(view: RolloutView) -> Table:
+def render_table(view: RolloutView) -> Table:
     """The rollout for a terminal: one row for each revision, and below the message of the pipeline."""
-    rows = Table(box=None, pad_edge=False, header_style="bold", caption=Text(view.summary), caption_justify="left")
+    table = Table(box=None, pad_edge=False, header_style="bold", caption=Text(view.summary), caption_justify="left")
     for name in ("target", "revision", "role", "share", "pods", "phase", "for"):
-        rows.add_column(name, no_wrap=True)
-    rows.add_column("verdict", overflow="fold")
-    for line in view.lines:
-        share = f"{line.weight} %" if line.weight is not None else ""
-        age = f"{line.seconds:.0f} s" if line.seconds is not None and line.role == "canary" else ""
-        verdict = Text(f"{line.outcome} {line.message}".strip(), STYLES.get(line.outcome, ""))
+        table.add_column(name, no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    for row in view.rows:
+        share = f"{row.weight} %" if row.weight is not None else ""
+        age = f"{row.seconds:.0f} s" if row.seconds is not None and row.role == "canary" else ""
+        verdict = Text(f"{row.outcome} {row.message}".strip(), STYLES.get(row.outcome, ""))
         # Text, since a message may hold brackets, which rich would read as markup.
-        rows.add_row(line.target, line.revision, line.role, share, line.pods, line.phase, age, verdict)
-    return rows
+        table.add_row(row.target, row.revision, row.role, share, row.pods, row.phase, age, verdict)
+    return table

@@ -94,11 +94,11 @@ class Settings:
     serving_service_account: str = ""
     pod_user: PodUser = PodUser()
 
-    def builder(self, runtime: Runtime) -> str:
+    def builder_image_for(self, runtime: Runtime) -> str:
         """Image of the Jobs that compile for this runtime; empty when the administrator named none."""
         return self.tensorrt_builder_image if runtime is Runtime.TENSORRT else self.builder_image
 
-    def serving(self, runtime: Runtime) -> str:
+    def serving_image_for(self, runtime: Runtime) -> str:
         """Image that serves engines of this runtime; empty when the administrator named none."""
         return self.tensorrt_serving_image if runtime is Runtime.TENSORRT else self.serving_image
 

@@ -101,7 +101,7 @@ class Controller:
             return
         self._pipelines.add(key)
         if affected:
-            self._wake(key)
+            self._enqueue(key)
 
     async def _child_event(
         self,
@@ -110,22 +110,22 @@ class Controller:
         body: Mapping[str, Any],
         **_: object,
     ) -> None:
-        for key in self._filter.affected_keys(type, body, owners(namespace or "", body)):
+        for key in self._filter.affected_keys(type, body, affected_pipelines(namespace or "", body)):
             if key in self._pipelines:
-                self._wake(key)
+                self._enqueue(key)
 
     async def _resync_forever(self) -> None:
         while True:
             await asyncio.sleep(self._settings.resync_seconds)
             for key in sorted(self._pipelines, key=str):
-                self._wake(key)
+                self._enqueue(key)
 
-    def _wake(self, key: PipelineKey) -> None:
+    def _enqueue(self, key: PipelineKey) -> None:
         if self._queue is not None:
             self._queue.add(key)
 
 
-def owners(namespace: str, body: Mapping[str, Any]) -> Iterator[PipelineKey]:
+def affected_pipelines(namespace: str, body: Mapping[str, Any]) -> Iterator[PipelineKey]:
     """Pipelines that an event about a child concerns: its owners, and for pods the one in the label."""
     metadata = body.get("metadata", {})
     names = {owner["name"] for owner in metadata.get("ownerReferences", []) if owner.get("kind") == KIND}

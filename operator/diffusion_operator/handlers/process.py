@@ -29,7 +29,7 @@ def run(settings: Settings) -> None:
         UnavailableError: a watch or an endpoint cannot continue; the process must be restarted.
     """
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(Process(settings).live())
+        asyncio.run(Process(settings).run())
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Process:
     metrics: Metrics = field(default_factory=Metrics)
     controller: Controller | None = None
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         """Everything from start to end."""
         _stop_on_sigterm()
         async with connect() as client, serve(self.settings, self._health_checks()):

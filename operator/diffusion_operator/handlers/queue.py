@@ -27,7 +27,7 @@ class WorkQueue:
         self._ready: asyncio.Queue[PipelineKey | None] = asyncio.Queue()
         self._queued: set[PipelineKey] = set()
         self._running: set[PipelineKey] = set()
-        self._again: set[PipelineKey] = set()
+        self._dirty: set[PipelineKey] = set()
         self._timers: dict[PipelineKey, asyncio.TimerHandle] = {}
         self._failures: dict[PipelineKey, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -56,7 +56,7 @@ class WorkQueue:
         """Reconcile the key soon; a request while it is reconciled leads to one more reconcile."""
         self._cancel_timer(key)
         if key in self._running:
-            self._again.add(key)
+            self._dirty.add(key)
         elif key not in self._queued and not self._closing:
             self._queued.add(key)
             self._ready.put_nowait(key)
@@ -72,11 +72,11 @@ class WorkQueue:
         """Drop the key: its pipeline is gone."""
         self._cancel_timer(key)
         self._failures.pop(key, None)
-        self._again.discard(key)
+        self._dirty.discard(key)
 
     def length(self) -> int:
         """Keys that wait for a pass."""
-        return len(self._queued) + len(self._again)
+        return len(self._queued) + len(self._dirty)
 
     def is_alive(self) -> bool:
         """True while every worker works or waits."""
@@ -89,16 +89,16 @@ class WorkQueue:
             self._queued.discard(key)
             self._running.add(key)
             try:
-                await self._pass(key)
+                await self._process(key)
             finally:
                 self._running.discard(key)
-            if key in self._again:
-                self._again.discard(key)
+            if key in self._dirty:
+                self._dirty.discard(key)
                 self.add(key)
 
-    async def _pass(self, key: PipelineKey) -> None:
+    async def _process(self, key: PipelineKey) -> None:
         try:
-            again = await self._work(key)
+            requeue_seconds = await self._work(key)
         except OperatorError as error:
             log.warning("%s: %s", key, error)
             self.add_after(key, self._backoff(key))
@@ -108,8 +108,8 @@ class WorkQueue:
             self.add_after(key, self._backoff(key))
         else:
             self._failures.pop(key, None)
-            if again is not None:
-                self.add_after(key, again)
+            if requeue_seconds is not None:
+                self.add_after(key, requeue_seconds)
 
     def _backoff(self, key: PipelineKey) -> float:
         failures = self._failures.get(key, 0)

@@ -118,7 +118,7 @@ def deployment(
 def _pod(spec: RevisionSpec, owner: Owner, settings: Settings) -> JsonObject:
     target = spec.target
     where = placement(target, target.gpu.count if target.gpu is not None else 0, target.priority_class_name)
-    image = spec.serving.image or settings.serving(where.runtime)
+    image = spec.serving.image or settings.serving_image_for(where.runtime)
     return {
         **pod_fields(settings, where, settings.serving_service_account),
         "terminationGracePeriodSeconds": spec.drain_seconds + EXIT_TIMEOUT_SECONDS + TERMINATION_MARGIN_SECONDS,

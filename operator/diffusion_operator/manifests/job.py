@@ -181,7 +181,7 @@ def _pod(spec: BuildJobSpec, settings: Settings) -> JsonObject:
 def _builder_container(
     name: str, spec: BuildJobSpec, settings: Settings, extra_arguments: tuple[str, ...]
 ) -> JsonObject:
-    image = settings.builder(spec.placement.runtime)
+    image = settings.builder_image_for(spec.placement.runtime)
     container = container_fields(name, image, settings.image_pull_policy, spec.resources)
     words = ("--progress", "json", *spec.command, "--store", STORE_PATH, *spec.arguments, *extra_arguments)
     container["args"] = list(words)

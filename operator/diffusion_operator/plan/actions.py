@@ -54,7 +54,7 @@ class ReleaseJob:
     """Give up this pipeline's claim on a Job that others still need."""
 
     name: str
-    membership: str
+    label: str
     owner_uid: str
 
 
@@ -100,7 +100,7 @@ class Annotate:
 
 
 @dataclass(frozen=True)
-class Remove:
+class DeleteObject:
     """Delete an object that this pipeline controls."""
 
     kind: str
@@ -108,9 +108,9 @@ class Remove:
     uid: str
 
 
-def remove(view: ObjectView) -> Remove:
+def delete_observed(view: ObjectView) -> DeleteObject:
     """Delete this object, and no later one of its name."""
-    return Remove(view.kind, view.name, view.uid)
+    return DeleteObject(view.kind, view.name, view.uid)
 
 
 Action = (
@@ -124,5 +124,5 @@ Action = (
     | DeleteJob
     | Scale
     | Annotate
-    | Remove
+    | DeleteObject
 )

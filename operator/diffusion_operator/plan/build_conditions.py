@@ -46,7 +46,7 @@ def engines_ready(observed: ObservedPipeline, builds: BuildGraph | None) -> Cond
     problem = storage_problem(observed)
     if problem is not None or builds is None:
         return problem or _engines(Reason.WAITING_FOR_STORAGE, "Waiting for the store.")
-    if builds.engines_ready == builds.engine_count:
+    if builds.built_engine_count == builds.engine_count:
         return _engines(Reason.ENGINES_BUILT, f"{builds.engine_count} engines are in the store.", ok=True)
     problem = build_problem(observed, ConditionType.ENGINES_READY, builds.engine_steps())
     if problem is not None:
@@ -58,7 +58,7 @@ def engines_ready(observed: ObservedPipeline, builds: BuildGraph | None) -> Cond
 
 def repository_ready(observed: ObservedPipeline, builds: BuildGraph | None) -> ConditionUpdate:
     """Whether the Triton model repository is in the store."""
-    if builds is None or not builds.assembled:
+    if builds is None or not builds.is_assembled:
         return _repository(Reason.WAITING_FOR_ENGINES, "The repository is made once all engines are there.")
     steps = builds.repository_steps()
     if all(step.succeeded for step in steps):
@@ -137,9 +137,9 @@ def _engine_progress(builds: BuildGraph) -> tuple[Reason, str]:
     if fetched < len(builds.fetches):
         return Reason.FETCHING, f"{fetched} of {len(builds.fetches)} sources are in the store."
     exported = sum(step.succeeded for step in builds.exports.values())
-    if exported < len(builds.parts):
-        return Reason.EXPORTING, f"{exported} of {len(builds.parts)} components are exported."
-    text = f"{builds.engines_ready} of {builds.engine_count} engines are in the store"
+    if exported < len(builds.engine_names):
+        return Reason.EXPORTING, f"{exported} of {len(builds.engine_names)} components are exported."
+    text = f"{builds.built_engine_count} of {builds.engine_count} engines are in the store"
     unfinished = [step for step in builds.compiles.values() if not step.succeeded]
     queued = [step for step in unfinished if step.job is not None and step.job.phase == "Queued"]
     if queued and len(queued) == len(unfinished):

@@ -1,9 +1,10 @@
 """The graph of builds: fetch, export, compile, assemble, parity. Each stage's results name the next stage's Jobs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 
-from diffusion_contract.engines import CHECKPOINT, EngineSpec, engines, sources
+from diffusion_contract.engines import CHECKPOINT, engines, sources
+from diffusion_contract.enums import Stage
 from diffusion_contract.spec import DiffusionPipelineSpec, Target, apply_variant
 from diffusion_operator.manifests.common import Placement, placement
 from diffusion_operator.plan.build_jobs import BuildJobFactory, StoreClaim
@@ -17,16 +18,16 @@ class BuildGraph:
     """All steps that are known so far.
 
     Attributes:
-        parts: names of the engines that the spec asks for.
+        engine_names: names of the engines that the spec asks for.
         fetches: sources by role; `model` is the checkpoint.
-        exports: by part; holds those whose sources are all there.
-        compiles: by part and SKU; holds those whose export is done.
+        exports: by engine; holds those whose sources are all there.
+        compiles: by engine and SKU; holds those whose export is done.
         assembles: by SKU; holds those whose engines are all there.
         parity_steps: by SKU; holds those whose repository is there.
         variants: of an experiment, by name. What they have in common with the pipeline are the same Jobs.
     """
 
-    parts: tuple[str, ...]
+    engine_names: tuple[str, ...]
     skus: tuple[str, ...]
     fetches: Mapping[str, BuildStep]
     exports: Mapping[str, BuildStep]
@@ -36,14 +37,14 @@ class BuildGraph:
     variants: Mapping[str, "BuildGraph"] = field(default_factory=dict)
 
     @property
-    def assembled(self) -> bool:
+    def is_assembled(self) -> bool:
         """Whether every SKU's repository is known: its engines are all there."""
         return len(self.assembles) == len(self.skus)
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether nothing remains to be built."""
-        assembled = self.assembled and all(item.assembled for item in self.variants.values())
+        assembled = self.is_assembled and all(item.is_assembled for item in self.variants.values())
         return assembled and all(step.succeeded for step in self.steps())
 
     @property
@@ -53,12 +54,12 @@ class BuildGraph:
 
     def steps(self) -> tuple[BuildStep, ...]:
         """All known steps in the order of the chain, those of variants last; each Job once."""
-        steps = {step.request.name: step for step in self.own_steps()}
+        steps = {step.request.name: step for step in self.pipeline_steps()}
         for variant in self.variants.values():
             steps = {step.request.name: step for step in variant.steps()} | steps
         return tuple(steps.values())
 
-    def own_steps(self) -> tuple[BuildStep, ...]:
+    def pipeline_steps(self) -> tuple[BuildStep, ...]:
         """All known steps without those that only variants need."""
         return (*self.engine_steps(), *self.repository_steps())
 
@@ -78,25 +79,24 @@ class BuildGraph:
     @property
     def engine_count(self) -> int:
         """Number of engines that the spec asks for."""
-        return len(self.parts) * len(self.skus)
+        return len(self.engine_names) * len(self.skus)
 
     @property
-    def engines_ready(self) -> int:
+    def built_engine_count(self) -> int:
         """Number of engines in the store."""
         return sum(item.succeeded for item in self.compiles.values())
 
-    def complete_stages(self) -> frozenset[str]:
+    def resolved_stages(self) -> frozenset[str]:
         """Stages whose Jobs are all in the graph: any other Job of such a stage is obsolete."""
-        stages = {"fetch"}
-        if len(self.exports) == len(self.parts):
-            stages.add("export")
-        if len(self.compiles) == self.engine_count:
-            stages.add("compile")
-        if self.assembled:
-            stages.add("assemble")
-        if len(self.parity_steps) == len(self.skus):
-            stages.add("parity")
-        return frozenset(stages).intersection(*(item.complete_stages() for item in self.variants.values()))
+        steps_and_counts: Mapping[Stage, tuple[Sized, int]] = {
+            Stage.FETCH: (self.fetches, len(self.fetches)),
+            Stage.EXPORT: (self.exports, len(self.engine_names)),
+            Stage.COMPILE: (self.compiles, self.engine_count),
+            Stage.ASSEMBLE: (self.assembles, len(self.skus)),
+            Stage.PARITY: (self.parity_steps, len(self.skus)),
+        }
+        stages = frozenset(stage for stage, (steps, count) in steps_and_counts.items() if len(steps) == count)
+        return stages.intersection(*(item.resolved_stages() for item in self.variants.values()))
 
 
 def build_graph(
@@ -111,36 +111,32 @@ def build_graph(
     return replace(_graph(spec, store, settings, jobs), variants=variants)
 
 
-def names(specs: Iterable[EngineSpec]) -> tuple[str, ...]:
-    """Names of the engines."""
-    return tuple(engine.name for engine in specs)
-
-
 def _graph(
     spec: DiffusionPipelineSpec, store: StoreClaim, settings: Settings, jobs: Mapping[str, JobView]
 ) -> BuildGraph:
-    requests = BuildJobFactory(spec, store, settings)
+    factory = BuildJobFactory(spec, store, settings)
     specs = engines(spec)
     places = _placements(spec.targets, spec.engines.priority_class_name)
-    fetches = {ref.name: build_step(requests.fetch(ref), jobs) for ref in sources(spec.model)}
+    fetches = {ref.name: build_step(factory.fetch(ref), jobs) for ref in sources(spec.model)}
     exports = {
-        engine.name: build_step(requests.export(engine, fetches), jobs)
+        engine.name: build_step(factory.export(engine, fetches), jobs)
         for engine in specs
         if all(fetches[name].succeeded for name in engine.sources)
     }
     compiles = {
-        (engine.name, sku): build_step(requests.compile(engine, exports[engine.name], sku, place), jobs)
+        (engine.name, sku): build_step(factory.compile(engine, exports[engine.name], sku, place), jobs)
         for engine in specs
         if engine.name in exports and exports[engine.name].succeeded
         for sku, place in places.items()
     }
     assembles = {
-        sku: build_step(requests.assemble(fetches[CHECKPOINT], _engines(compiles, sku), place.runtime), jobs)
+        sku: build_step(factory.assemble(fetches[CHECKPOINT], _engine_digests(compiles, sku), place.runtime), jobs)
         for sku, place in places.items()
-        if len(_engines(compiles, sku)) == len(specs)
+        if len(_engine_digests(compiles, sku)) == len(specs)
     }
-    parity_steps = {sku: build_step(requests.parity(item), jobs) for sku, item in assembles.items() if item.succeeded}
-    return BuildGraph(names(specs), tuple(places), fetches, exports, compiles, assembles, parity_steps)
+    parity_steps = {sku: build_step(factory.parity(item), jobs) for sku, item in assembles.items() if item.succeeded}
+    names = tuple(engine.name for engine in specs)
+    return BuildGraph(names, tuple(places), fetches, exports, compiles, assembles, parity_steps)
 
 
 def _placements(targets: Iterable[Target], priority_class: str | None) -> dict[str, Placement]:
@@ -151,5 +147,5 @@ def _placements(targets: Iterable[Target], priority_class: str | None) -> dict[s
     return placements
 
 
-def _engines(compiles: Mapping[tuple[str, str], BuildStep], sku: str) -> dict[str, str]:
-    return {name: item.digest for (name, its_sku), item in compiles.items() if its_sku == sku and item.succeeded}
+def _engine_digests(compiles: Mapping[tuple[str, str], BuildStep], sku: str) -> dict[str, str]:
+    return {name: item.digest for (name, engine_sku), item in compiles.items() if engine_sku == sku and item.succeeded}

@@ -18,9 +18,9 @@ from diffusion_operator.manifests.job import SOURCE_PATH, BuildJobSpec, Scorer
 from diffusion_operator.plan.build_steps import BuildStep
 from diffusion_operator.settings import Settings
 
-SMALL = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
+SMALL_RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
 COMPARE_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
-FETCH = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
+FETCH_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class BuildJobFactory:
     def fetch(self, ref: SourceRef) -> BuildJobSpec:
         """Bring one source, or a component of it, into the store."""
         hub, claim = ref.source.hugging_face, ref.source.persistent_volume_claim
-        inputs, arguments = _place(ref.source)
+        inputs, arguments = _source_arguments(ref.source)
         selection = {
             "component": ref.component, "file": ref.file,
             "subfolder": ref.source.subfolder, "variant": ref.source.variant,
@@ -55,7 +55,7 @@ class BuildJobFactory:
             Stage.FETCH,
             inputs,
             arguments,
-            resources=FETCH,
+            resources=FETCH_RESOURCES,
             source_claim=claim.claim_name if claim is not None else None,
             token=hub.token_secret_ref if hub is not None else None,
         )
@@ -92,7 +92,7 @@ class BuildJobFactory:
         if placement.runtime == Runtime.TENSORRT:
             flags = self._tensorrt_flags()
             # A plan only runs in the TensorRT that made it, and the image decides which one that is.
-            inputs |= {"flags": flags, "image": self.settings.builder(placement.runtime)}
+            inputs |= {"flags": flags, "image": self.settings.builder_image_for(placement.runtime)}
             arguments = (*arguments, *flags)
         return self._job(
             Stage.COMPILE,
@@ -107,7 +107,7 @@ class BuildJobFactory:
     def assemble(self, checkpoint: BuildStep, engines: Mapping[str, str], runtime: Runtime) -> BuildJobSpec:
         """Make a Triton model repository of these engines."""
         document = assembly(self.spec, runtime, checkpoint.digest, engines)
-        return self._job(Stage.ASSEMBLE, document.document(), ("--spec", document.text()), resources=SMALL)
+        return self._job(Stage.ASSEMBLE, document.document(), ("--spec", document.text()), resources=SMALL_RESOURCES)
 
     def parity(self, repository: BuildStep) -> BuildJobSpec:
         """Compare images of the repository with those of diffusers; on a CPU, for every runtime."""
@@ -168,7 +168,7 @@ class BuildJobFactory:
         )
 
 
-def _place(source: Source) -> tuple[JsonObject, tuple[str, ...]]:
+def _source_arguments(source: Source) -> tuple[JsonObject, tuple[str, ...]]:
     """What names a source, and the builder's arguments for it."""
     hub, claim, archive = source.hugging_face, source.persistent_volume_claim, source.archive
     if hub is not None:

@@ -23,9 +23,9 @@ NUMBERS = ("worstPSNR", "worstSSIM", "colorShift")
 def comparison(context: PlanContext, target: str, state: RolloutState) -> BuildStep | None:
     """The Job that compares the images of a canary whose pods are ready with those of the stable revision."""
     observed, rollout = context.observed, context.observed.spec.rollout
-    if rollout is None or rollout.strategy != "Canary" or context.store is None or not _can_be_compared(state):
+    if rollout is None or rollout.strategy != "Canary" or context.store is None or not _needs_comparison(state):
         return None
-    urls = {side: _url(observed, target, revision) for side, revision in _sides(state).items()}
+    urls = {side: _url(observed, target, revision) for side, revision in _revisions_by_side(state).items()}
     quality = rollout.analysis.quality.model_dump(mode="json", by_alias=True, exclude_none=True)
     request = BuildJobFactory(observed.spec, context.store, context.settings).compare(urls, quality)
     return build_step(request, {job.name: job for job in observed.jobs})
@@ -33,12 +33,12 @@ def comparison(context: PlanContext, target: str, state: RolloutState) -> BuildS
 
 def actions(context: PlanContext, targets: Iterable[TargetContext]) -> Iterator[Action]:
     """Start the comparisons of this phase, record results, and release Jobs about earlier canaries."""
-    observed, scheduler, names = context.observed, JobLauncher.of(context.observed, context.settings), set()
+    observed, launcher, names = context.observed, JobLauncher.of(context.observed, context.settings), set()
     for target in targets:
         if target.comparison is None:
             continue
         names.add(target.comparison.request.name)
-        action, candidate = scheduler.action(target.comparison), target.state.candidate
+        action, candidate = launcher.action(target.comparison), target.state.candidate
         progress = candidate.progress if candidate is not None else None
         is_due = progress is not None and progress.phase == "ImageComparison"
         if action is not None and (is_due or isinstance(action, RecordResult)):
@@ -102,7 +102,7 @@ def _addresses(observed: ObservedPipeline, target: str, revision: str) -> dict[s
     return {pod.uid: pod.address for pod in pods if pod.address and pod.is_ready and not pod.terminating}
 
 
-def _can_be_compared(state: RolloutState) -> bool:
+def _needs_comparison(state: RolloutState) -> bool:
     """True from when all pods are ready until the next revision; of a rejected one the result stays."""
     progress = state.candidate.progress if state.candidate is not None else None
     if progress is None or state.stable is None or progress.was_stable:
@@ -110,7 +110,7 @@ def _can_be_compared(state: RolloutState) -> bool:
     return progress.phase == "Step" or progress.observing or progress.phase in {"Promoting", "Rejected"}
 
 
-def _sides(state: RolloutState) -> dict[str, str]:
+def _revisions_by_side(state: RolloutState) -> dict[str, str]:
     return {"stable": state.stable or "", "canary": state.desired or ""}
 
 
@@ -137,5 +137,5 @@ def _is_number(report: JsonObject, name: str) -> bool:
 
 
 def _request_verdict(observed: ObservedPipeline, rollout: Rollout, target: str, state: RolloutState) -> Verdict:
-    windows = {side: observed.window(target, revision) for side, revision in _sides(state).items()}
+    windows = {side: observed.window(target, revision) for side, revision in _revisions_by_side(state).items()}
     return evaluate(rollout.analysis, windows["stable"], windows["canary"])

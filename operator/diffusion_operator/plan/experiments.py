@@ -48,7 +48,7 @@ class VariantPlan:
         )
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether it has all of its share, and no earlier revision of it exists."""
         alone = all(revision.name == self.state.desired for revision in self.state.revisions)
         return (

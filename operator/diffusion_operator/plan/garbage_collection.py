@@ -14,7 +14,7 @@ from diffusion_operator.conditions import truncated
 from diffusion_operator.json_objects import parse_json_object
 from diffusion_operator.manifests.job import BuildJobSpec, job_manifest
 from diffusion_operator.plan.actions import Action, RecordResult, StartJob
-from diffusion_operator.plan.build_jobs import SMALL, StoreClaim
+from diffusion_operator.plan.build_jobs import SMALL_RESOURCES, StoreClaim
 from diffusion_operator.plan.build_steps import release_job
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.settings import Settings
@@ -124,7 +124,7 @@ def _start(
         sku=None,
         key=_key(options, store, observed.now),
         arguments=tuple(_arguments(options, sorted(keep))),
-        resources=SMALL,
+        resources=SMALL_RESOURCES,
         timeout_seconds=TIMEOUT_SECONDS,
         claim=store.claim,
         store_uid=store.uid,

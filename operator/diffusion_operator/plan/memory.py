@@ -7,7 +7,7 @@ from types import MappingProxyType
 GIB = 2**30
 MIB = 2**20
 
-PRODUCTS: Mapping[str, int] = MappingProxyType(
+GPU_MEMORY_MIB: Mapping[str, int] = MappingProxyType(
     {
         "NVIDIA-A2": 15356,
         "NVIDIA-A10": 23028,
@@ -34,7 +34,7 @@ PRODUCTS: Mapping[str, int] = MappingProxyType(
     }
 )
 """MiB, about as nvidia-smi shows it, of products whose name does not say it. What is unknown is not judged."""
-SLICE = re.compile(r"-MIG-\d+g\.(\d+)gb")
+MEMORY_IN_SLICE = re.compile(r"-MIG-\d+g\.(\d+)gb")
 MEMORY_IN_NAME = re.compile(r"-(\d+)GB(?:-|$)", re.IGNORECASE)
 TIME_SLICED_SUFFIX = "-SHARED"
 """What GPU feature discovery adds to the name of a GPU that several pods take turns on."""
@@ -44,10 +44,10 @@ USABLE_FRACTION = 0.95
 
 def memory_bytes(sku: str) -> int | None:
     """Memory of one GPU or MIG slice, bytes; None where neither its name nor the table tells."""
-    mebibytes = PRODUCTS.get(sku.removesuffix(TIME_SLICED_SUFFIX))
+    mebibytes = GPU_MEMORY_MIB.get(sku.removesuffix(TIME_SLICED_SUFFIX))
     if mebibytes is not None:
         return mebibytes * MIB
-    match = SLICE.search(sku) or MEMORY_IN_NAME.search(sku)
+    match = MEMORY_IN_SLICE.search(sku) or MEMORY_IN_NAME.search(sku)
     # Of a slice without its size in the name, the product's size says nothing.
     return (
         int(int(match[1]) * USABLE_FRACTION * GIB)

@@ -125,7 +125,10 @@ class Planning:
     def _needs(self) -> ObservationRequest:
         observed, store, builds = self.context.observed, self.context.store, self.context.builds
         is_due = (
-            store is not None and builds is not None and builds.complete and garbage_collection.is_due(observed, store)
+            store is not None
+            and builds is not None
+            and builds.is_complete
+            and garbage_collection.is_due(observed, store)
         )
         scrape_targets = (
             canary_analysis.scrape_targets(observed, self.targets.contexts) if observed.windows is None else ()
@@ -163,8 +166,8 @@ def _actions(context: PlanContext, targets: TargetPlans) -> Iterator[Action]:
 
 def _build_actions(context: PlanContext, builds: BuildGraph) -> Iterator[Action]:
     observed, steps = context.observed, builds.steps()
-    scheduler = JobLauncher.of(observed, context.settings)
-    actions = [action for step in steps if (action := scheduler.action(step)) is not None]
+    launcher = JobLauncher.of(observed, context.settings)
+    actions = [action for step in steps if (action := launcher.action(step)) is not None]
     yield from actions
     if not observed.spec.suspend:
         yield from dict.fromkeys(admissions(steps, actions))
@@ -181,7 +184,7 @@ def _detained_jobs(observed: ObservedPipeline) -> Iterator[Action]:
 
 def _obsolete_jobs(observed: ObservedPipeline, builds: BuildGraph, needed: frozenset[str]) -> Iterator[Action]:
     """Jobs of an older spec, as soon as it is certain that this one does not need them; at once while suspended."""
-    complete = builds.complete_stages()
+    complete = builds.resolved_stages()
     for job in observed.jobs:
         stopped = observed.spec.suspend and job.unfinished and job.stage != Stage.GC
         if job.name not in needed and not job.terminating and (job.stage in complete or stopped):

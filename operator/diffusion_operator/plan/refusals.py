@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from diffusion_operator import naming
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.manifests import route
-from diffusion_operator.plan.actions import Action, Annotate, Apply, Remove, Scale
+from diffusion_operator.plan.actions import Action, Annotate, Apply, DeleteObject, Scale
 from diffusion_operator.plan.observed import ObservedPipeline
 
 
@@ -52,7 +52,11 @@ def action_subject(action: Action, observed: ObservedPipeline) -> Subject:
         labels = body["metadata"].get("labels", {}) if isinstance(action, Apply) else {}
         return Subject(body["kind"], body["metadata"]["name"], labels.get(naming.TARGET, ""))
     kind = (
-        action.kind if isinstance(action, Remove) else "Deployment" if isinstance(action, Scale | Annotate) else "Job"
+        action.kind
+        if isinstance(action, DeleteObject)
+        else "Deployment"
+        if isinstance(action, Scale | Annotate)
+        else "Job"
     )
     name = str(getattr(action, "name", ""))
     view = observed.find(kind, name)
@@ -66,7 +70,7 @@ def has_to_wait(action: Action, observed: ObservedPipeline, refusals: Sequence[R
     that is not there. Builds, and all other targets, go on.
     """
     serving = [refusal for refusal in refusals if isinstance(refusal.action, Apply | Scale | Annotate)]
-    if isinstance(action, Scale | Annotate | Remove):
+    if isinstance(action, Scale | Annotate | DeleteObject):
         target = action_subject(action, observed).target
         return any(not target or refusal.subject.target in {"", target} for refusal in serving)
     is_route = isinstance(action, Apply) and action.body["kind"] in route.KINDS

@@ -25,7 +25,7 @@ from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.event import PendingEvent
 from diffusion_operator.plan import garbage_collection, memory
-from diffusion_operator.plan.build_graph import BuildGraph, names
+from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.build_steps import BuildStep, step_status
 from diffusion_operator.plan.context import PlanContext
 from diffusion_operator.plan.experiments import VariantPlan
@@ -79,7 +79,7 @@ def pipeline_status(
 ) -> DiffusionPipelineStatus:
     """The whole status."""
     observed, builds = context.observed, context.builds
-    components = builds.parts if builds is not None else names(engines(observed.spec))
+    components = [engine.name for engine in engines(observed.spec)]
     present = observed.status.get("components", {})
     return DiffusionPipelineStatus(
         observed_generation=basis.generation,
@@ -160,7 +160,7 @@ def _canary_text(strategy: Strategy, progress: RolloutProgress) -> str:
 
 def _summary(components: int, builds: BuildGraph | None, plans: Sequence[TargetPlan]) -> Summary:
     skus = {plan.target.sku for plan in plans}
-    total, ready = (builds.engine_count, builds.engines_ready) if builds else (components * len(skus), 0)
+    total, ready = (builds.engine_count, builds.built_engine_count) if builds else (components * len(skus), 0)
     serving = sum(plan.available for plan in plans)
     return Summary(engines=f"{ready}/{total}", targets=f"{serving}/{len(plans)}", canary=_canary_column(plans))
 
@@ -169,7 +169,7 @@ def _canary_column(plans: Sequence[TargetPlan]) -> str | None:
     """Share and verdict of the canary, in a few words; of an experiment the variants that have their share."""
     complete: dict[str, bool] = {}
     for variant in (variant for plan in plans for variant in plan.variants):
-        complete[variant.variant.name] = complete.get(variant.variant.name, True) and variant.complete
+        complete[variant.variant.name] = complete.get(variant.variant.name, True) and variant.is_complete
     if complete:
         return f"experiment {sum(complete.values())}/{len(complete)}"
     plan = next((plan for plan in plans if plan.progress is not None and plan.progress.phase != "Served"), None)
@@ -267,7 +267,7 @@ def _variants(observed: ObservedPipeline, plan: TargetPlan) -> list[VariantStatu
     if not plan.variants or plan.split is None:
         return None
     share = plan.split.shares.get(plan.split.stable, 0)
-    stable = _side(observed, plan, "stable", plan.state.find(plan.decision.stable), share)
+    stable = _revision_status(observed, plan, "stable", plan.state.find(plan.decision.stable), share)
     return [stable, *(_variant(observed, plan, variant) for variant in plan.variants)]
 
 
@@ -276,10 +276,10 @@ def _variant(observed: ObservedPipeline, plan: TargetPlan, variant: VariantPlan)
     revision = state.find(variant.decision.serving_revision) or state.find(state.desired)
     if revision is None:
         return VariantStatus(name=name, revision=state.desired)
-    return _side(observed, plan, name, revision, variant.decision.weight)
+    return _revision_status(observed, plan, name, revision, variant.decision.weight)
 
 
-def _side(
+def _revision_status(
     observed: ObservedPipeline, plan: TargetPlan, name: str, revision: RevisionState | None, weight: int
 ) -> VariantStatus:
     if revision is None:

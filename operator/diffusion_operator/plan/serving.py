@@ -11,7 +11,7 @@ from diffusion_operator.manifests.deployment import ServingRevision, deployment
 from diffusion_operator.manifests.route import RouteTarget
 from diffusion_operator.manifests.service import TrafficSplit
 from diffusion_operator.plan import canary_analysis, experiments
-from diffusion_operator.plan.actions import Action, Annotate, Apply, Remove, Scale, remove
+from diffusion_operator.plan.actions import Action, Annotate, Apply, DeleteObject, Scale, delete_observed
 from diffusion_operator.plan.context import PlanContext, TargetContext
 from diffusion_operator.plan.experiments import VariantPlan
 from diffusion_operator.plan.observed import ObservedPipeline, live_views
@@ -51,7 +51,7 @@ class TargetPlan:
 
     @property
     def state(self) -> RolloutState:
-        """ObservedPipeline state of its rollout."""
+        """Observed state of its rollout."""
         return self.context.state
 
     @property
@@ -91,7 +91,7 @@ class TargetPlan:
         return self.context.verdict or (progress.verdict if progress is not None else None)
 
     @property
-    def idle(self) -> bool:
+    def scaled_to_zero(self) -> bool:
         """True when the autoscaler has removed the last pod because there are no requests."""
         scaling, serving = self.target.autoscaling, self.serving
         may = scaling is not None and scaling.min_replicas == 0 and not self.state.suspended
@@ -100,7 +100,7 @@ class TargetPlan:
     @property
     def available(self) -> bool:
         """True when at least one pod answers, or one would be started for the next request."""
-        return self.idle or (self.serving is not None and self.serving.ready > 0)
+        return self.scaled_to_zero or (self.serving is not None and self.serving.ready > 0)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def actions(context: PlanContext, targets: TargetPlans) -> Iterator[Action]:
         yield from _scale_actions(observed, plan)
         yield from experiments.scale_actions(observed, plan.target, plan.variants)
     for plan in plans:
-        yield from _removals(observed, plan)
+        yield from _deletions(observed, plan)
     yield from _removed_targets(observed)
     yield from canary_analysis.actions(context, targets.contexts)
     # Last, since a cluster without KEDA refuses its object: nothing else may wait for it.
@@ -197,7 +197,7 @@ def _route_actions(
     """Bring the routes to the splits; without a Gateway there are none."""
     rollout = observed.spec.rollout
     if rollout is None or rollout.traffic.gateway is None:
-        yield from (remove(view) for view in observed.routes if not view.terminating)
+        yield from (delete_observed(view) for view in observed.routes if not view.terminating)
     if rollout is None or not splits:
         return
     sizes = {plan.target.name: max(1, plan.state.replicas) for plan in plans}
@@ -230,21 +230,21 @@ def _is_autoscaled(plan: TargetPlan, live: RevisionState) -> bool:
     return scaling is not None and not plan.state.suspended and (live.replicas > 0 or scaling.min_replicas == 0)
 
 
-def _removals(observed: ObservedPipeline, plan: TargetPlan) -> Iterator[Remove]:
+def _deletions(observed: ObservedPipeline, plan: TargetPlan) -> Iterator[DeleteObject]:
     revisions = {
         *plan.decision.removals,
         *(revision for variant in plan.variants for revision in variant.decision.removals),
     }
     for view in live_views(observed.serving_objects, plan.target.name):
         if view.revision in revisions:
-            yield remove(view)
+            yield delete_observed(view)
 
 
-def _removed_targets(observed: ObservedPipeline) -> Iterator[Remove]:
+def _removed_targets(observed: ObservedPipeline) -> Iterator[DeleteObject]:
     names = {None, *(target.name for target in observed.spec.targets)}
     for view in observed.serving_objects:
         if view.target not in names and not view.terminating:
-            yield remove(view)
+            yield delete_observed(view)
 
 
 def _policy_actions(observed: ObservedPipeline, target: Target, traffic: str | None) -> Iterator[Action]:
@@ -256,6 +256,6 @@ def _policy_actions(observed: ObservedPipeline, target: Target, traffic: str | N
     scaling = None if observed.spec.suspend else target.autoscaling
     for view in live_views(observed.policies, target.name):
         if view.kind in AUTOSCALERS and (scaling is None or policies.autoscaler_kind(scaling) != view.kind):
-            yield remove(view)
+            yield delete_observed(view)
     if scaling is not None:
         yield Apply(policies.autoscaler(observed.owner, target.name, traffic, scaling))

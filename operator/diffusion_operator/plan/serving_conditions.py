@@ -88,7 +88,7 @@ def _experiment(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Cond
         if cause:
             return _not(kind, Reason.VARIANT_FAILED, _variant_failure_text(plan, variant, cause))
     for plan, variant in pairs:
-        if not variant.complete:
+        if not variant.is_complete:
             return _not(kind, Reason.EXPERIMENT_STARTING, _variant_progress_text(plan, variant))
     text = _experiment_text(variant for _, variant in pairs)
     return ConditionUpdate(kind, ok=True, reason=Reason.EXPERIMENT_RUNNING, message=text)
@@ -98,7 +98,7 @@ def _variant_failure(observed: ObservedPipeline, plan: TargetPlan, variant: Vari
     """What needs a person's action before the variant can be served; empty when nothing does."""
     if variant.duplicate_of:
         return f"it is the same as {variant.duplicate_of}, so there is nothing to compare"
-    steps = variant.builds.own_steps() if variant.builds is not None else ()
+    steps = variant.builds.pipeline_steps() if variant.builds is not None else ()
     problem = build_problem(observed, ConditionType.ROLLOUT_COMPLETE, steps)
     problem = problem or first_problem(observed, ConditionType.ROLLOUT_COMPLETE, (variant.problem,))
     if problem is not None:
@@ -124,7 +124,7 @@ def _not(kind: ConditionType, reason: Reason, message: str) -> ConditionUpdate:
 def _serving_text(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> str:
     ready = sum(plan.serving.ready for plan in plans if plan.serving is not None)
     text = f"{ready} pods serve at {naming.service_url(observed.owner.name, observed.owner.namespace)}."
-    idle = ", ".join(plan.target.name for plan in plans if plan.idle)
+    idle = ", ".join(plan.target.name for plan in plans if plan.scaled_to_zero)
     return f"{text} Target {idle} is scaled to zero until a request comes." if idle else text
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from diffusion_operator import naming
 from diffusion_operator.errors import BadInputError
-from diffusion_operator.rollout_command import PipelineRef, observe, table, write_request
+from diffusion_operator.rollout_command import PipelineRef, observe, render_table, write_request
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 
 STABLE, CANARY, OLD = "aaaaaaaa", "bbbbbbbb", "cccccccc"
@@ -68,16 +68,16 @@ def annotations(kube: FakeCluster) -> dict[str, str]:
 def test_each_revision_has_one_row_with_role_share_pods_phase_and_verdict() -> None:
     kube = cluster(deployment(CANARY, 1, phase="Step", step=1, verdict=PASSED))
     view = asyncio.run(observe(kube, PIPELINE))
-    assert [(line.revision, line.role, line.pods) for line in view.lines] == [
+    assert [(row.revision, row.role, row.pods) for row in view.rows] == [
         (STABLE, "stable", "2/2"),
         (CANARY, "canary", "1/1"),
         (OLD, "kept", "0/0"),
     ]
-    canary = view.lines[1]
+    canary = view.rows[1]
     assert (canary.weight, canary.phase, canary.outcome) == (50, "Step 2", "Pass")
     assert canary.seconds == pytest.approx(90, abs=30)
     stream = io.StringIO()
-    Console(file=stream, width=200).print(table(view))
+    Console(file=stream, width=200).print(render_table(view))
     printed = stream.getvalue()
     assert all(word in printed for word in (STABLE, CANARY, OLD, "50 %", "12 dB [sic] of likeness", "half way"))
 
@@ -86,13 +86,13 @@ def test_live_objects_say_what_is_stable_when_the_status_is_lost() -> None:
     kube = cluster(deployment(CANARY, 1, phase="ImageComparison"))
     kube.pipeline()["status"] = {}
     view = asyncio.run(observe(kube, PIPELINE))
-    assert [line.role for line in view.lines] == ["stable", "canary", "kept"]
+    assert [row.role for row in view.rows] == ["stable", "canary", "kept"]
     assert view.canaries == (CANARY,)
 
 
 def test_a_note_that_nobody_can_read_is_shown_as_no_phase() -> None:
     view = asyncio.run(observe(cluster(deployment(CANARY, 1)), PIPELINE))
-    assert view.lines[1].phase == ""
+    assert view.rows[1].phase == ""
     assert view.canaries == (CANARY,)
 
 
@@ -136,12 +136,12 @@ def test_sides_of_an_experiment_are_told_with_their_results_and_are_no_canaries(
     ]
     kube.pipeline()["status"]["targets"] = [{"name": "cpu", "variants": sides}]
     view = asyncio.run(observe(kube, PIPELINE))
-    assert [(line.role, line.phase, line.weight) for line in view.lines] == [
+    assert [(row.role, row.phase, row.weight) for row in view.rows] == [
         ("stable", "stable", 75),
         ("variant", "fast", 25),
         ("kept", "Served", None),
     ]
-    assert view.lines[1].message == "100 requests, 2.0% failed, p95 0.75 s"
+    assert view.rows[1].message == "100 requests, 2.0% failed, p95 0.75 s"
     assert not view.is_moving
     with pytest.raises(BadInputError, match="no canary to promote"):
         asyncio.run(write_request(kube, PIPELINE, "promote"))

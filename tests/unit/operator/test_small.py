@@ -13,7 +13,7 @@ from diffusion_operator.api.status import Condition
 from diffusion_operator.cli import cli, main
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.errors import BadInputError
-from diffusion_operator.handlers.controller import owners
+from diffusion_operator.handlers.controller import affected_pipelines
 from diffusion_operator.matching import contains
 from diffusion_operator.reconcile import PipelineKey
 from tests.support.operator.fake_cluster import minimal_spec
@@ -96,7 +96,7 @@ def test_the_transition_time_moves_only_with_the_status() -> None:
 def test_an_event_of_a_shared_job_wakes_all_its_pipelines() -> None:
     references = [{"kind": "DiffusionPipeline", "name": "a"}, {"kind": "DiffusionPipeline", "name": "b"}]
     body = {"metadata": {"ownerReferences": references, "labels": {"diffusion-operator.io/pipeline": "a"}}}
-    assert list(owners("studio", body)) == [PipelineKey("studio", "a"), PipelineKey("studio", "b")]
+    assert list(affected_pipelines("studio", body)) == [PipelineKey("studio", "a"), PipelineKey("studio", "b")]
 
 
 def test_validate_names_the_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:  # noqa: ANN401
