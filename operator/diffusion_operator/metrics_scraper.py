@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import httpx
 
 from diffusion_contract.limits import METRICS_PORT
-from diffusion_operator.analysis import Counters, PodHistory, ScrapeTarget, Window, parse_counters, summarize
+from diffusion_operator.analysis.counters import Counters, parse_counters
+from diffusion_operator.analysis.window import PodHistory, ScrapeTarget, Window, summarize
 
 TIMEOUT_SECONDS = 5.0
 MAX_BYTES = 4 << 20

@@ -19,7 +19,7 @@ from diffusion_operator.api import KIND
 from diffusion_operator.errors import BadInputError
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.kube_client import MERGE, KubeClient, Reference, connect
-from diffusion_operator.rollout import RolloutProgress
+from diffusion_operator.rollout.progress import RolloutProgress
 from diffusion_operator.views.serving import DeploymentView, ServiceView
 
 Verb = Literal["promote", "abort"]

@@ -11,14 +11,15 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from diffusion_contract.spec.rollout import Analysis
-from diffusion_operator.analysis import ScrapeTarget, evaluate
+from diffusion_operator.analysis.evaluation import evaluate
+from diffusion_operator.analysis.window import ScrapeTarget
 from diffusion_operator.metrics_scraper import MetricsScraper
 from tests.support.triton.client import ImageRequest, send, send_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from diffusion_operator.analysis import Window
+    from diffusion_operator.analysis.window import Window
     from tests.support.triton.tritonserver import Server
 
 _PROMPT = "a red circle on a blue background"

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from operator import add, sub
+from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -27,11 +29,15 @@ _NOT_A_FAILURE = "CANCELED"
 
 
 @dataclass(frozen=True)
-class EnsembleCounters:
-    """One ensemble; seconds are the sum over its successful requests.
+class EnsembleStats:
+    """One ensemble's requests, since its server started or within a window.
 
     Attributes:
-        p50: seconds, over about the last minute; None without requests in it.
+        succeeded: requests that were answered.
+        failed: requests that were not; those that a client gave up are left out.
+        seconds: sum over the answered ones.
+        p50: seconds; of one server over about the last minute, else the mean over pods and readings, weighed by
+            requests. None without requests, and where Triton reports none.
         p95: same.
     """
 
@@ -41,10 +47,30 @@ class EnsembleCounters:
     p50: float | None = None
     p95: float | None = None
 
+    @property
+    def requests(self) -> float:
+        """All of them."""
+        return self.succeeded + self.failed
+
+    def __add__(self, other: Self) -> "EnsembleStats":
+        return EnsembleStats(
+            self.succeeded + other.succeeded,
+            self.failed + other.failed,
+            self.seconds + other.seconds,
+            _weighted_mean(self.p50, self.succeeded, other.p50, other.succeeded),
+            _weighted_mean(self.p95, self.succeeded, other.p95, other.succeeded),
+        )
+
+    def __sub__(self, earlier: Self) -> "EnsembleStats":
+        succeeded = self.succeeded - earlier.succeeded
+        # Quantiles of a stretch of time without requests are those of an earlier one.
+        p50, p95 = (self.p50, self.p95) if succeeded else (None, None)
+        return EnsembleStats(succeeded, self.failed - earlier.failed, self.seconds - earlier.seconds, p50, p95)
+
 
 @dataclass(frozen=True)
 class StepCounters:
-    """The denoiser: one request is one step of a image or of a few.
+    """The denoiser: one request is one step of an image or of a few.
 
     Attributes:
         requests: that have succeeded.
@@ -58,12 +84,18 @@ class StepCounters:
     samples: float = 0.0
     calls: float = 0.0
 
+    def __add__(self, other: Self) -> "StepCounters":
+        return StepCounters(*map(add, astuple(self), astuple(other)))
+
+    def __sub__(self, earlier: Self) -> "StepCounters":
+        return StepCounters(*(max(0.0, difference) for difference in map(sub, astuple(self), astuple(earlier))))
+
 
 @dataclass(frozen=True)
 class Counters:
     """One pod."""
 
-    ensembles: Mapping[str, EnsembleCounters] = field(default_factory=dict)
+    ensembles: Mapping[str, EnsembleStats] = field(default_factory=dict)
     steps: StepCounters = field(default_factory=StepCounters)
 
 
@@ -100,9 +132,18 @@ def _add_sample(values: dict[tuple[str, str, str], float], sample: Sample) -> No
         values[key] = values.get(key, 0.0) + float(sample.value)
 
 
-def _ensemble(values: Mapping[tuple[str, str, str], float], model: str) -> EnsembleCounters:
+def _weighted_mean(first: float | None, weight: float, second: float | None, other: float) -> float | None:
+    """Mean of what is known. A quantile of a sum is not known from quantiles; between readings it hardly moves."""
+    if first is None or weight == 0:
+        return second if other > 0 else first
+    if second is None or other == 0:
+        return first
+    return (first * weight + second * other) / (weight + other)
+
+
+def _ensemble(values: Mapping[tuple[str, str, str], float], model: str) -> EnsembleStats:
     p50, p95 = (_quantile(values, model, quantile) for quantile in _QUANTILES)
-    return EnsembleCounters(
+    return EnsembleStats(
         succeeded=values.get((_SUCCESS, model, ""), 0.0),
         failed=values.get((_FAILURE, model, ""), 0.0),
         seconds=values.get((_DURATION, model, ""), 0.0) * _MICROSECOND,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from diffusion_contract.spec.rollout import Analysis
 from diffusion_operator.analysis.chance import chance_of_failures
+from diffusion_operator.analysis.counters import EnsembleStats
 from diffusion_operator.analysis.verdict import ERROR_RATIO, INCONCLUSIVE, LATENCY, PASSED, Outcome, Verdict
-from diffusion_operator.analysis.window import EnsembleStats, Window
+from diffusion_operator.analysis.window import Window
 
 # A difference that chance makes this rarely is none of chance.
 _RARE = 0.05

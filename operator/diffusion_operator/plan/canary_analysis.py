@@ -5,16 +5,17 @@ from collections.abc import Iterable, Iterator
 from diffusion_contract.enums import Stage
 from diffusion_contract.spec import Rollout
 from diffusion_operator import naming
-from diffusion_operator.analysis import ScrapeTarget, Verdict, evaluate
-from diffusion_operator.analysis.verdict import PASSED
+from diffusion_operator.analysis.evaluation import evaluate
+from diffusion_operator.analysis.verdict import PASSED, Verdict
+from diffusion_operator.analysis.window import ScrapeTarget
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.plan.actions import Action, RecordResult
 from diffusion_operator.plan.build_jobs import BuildJobFactory
 from diffusion_operator.plan.build_steps import BuildStep, JobLauncher, build_step, release_job
 from diffusion_operator.plan.context import PlanContext, TargetContext
 from diffusion_operator.plan.observed import ObservedPipeline
-from diffusion_operator.rollout import RolloutState
 from diffusion_operator.rollout.canary import IMAGE_QUALITY, INCONCLUSIVE
+from diffusion_operator.rollout.state import RolloutState
 from diffusion_operator.views.base import rfc3339
 
 NUMBERS = ("worstPSNR", "worstSSIM", "colorShift")

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diffusion_contract.spec import Experiment, Target
-from diffusion_operator.analysis import Verdict
+from diffusion_operator.analysis.verdict import Verdict
 from diffusion_operator.manifests.deployment import ServingRevision
 from diffusion_operator.plan.build_conditions import storage_problem
 from diffusion_operator.plan.build_graph import BuildGraph, build_graph
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.build_steps import BuildStep
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name
-from diffusion_operator.rollout import RevisionState, RolloutState
+from diffusion_operator.rollout.state import RevisionState, RolloutState
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.pod_problem import PodProblem
 from diffusion_operator.views.serving import DeploymentView

@@ -13,7 +13,8 @@ from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.context import PlanContext, TargetContext
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.targets import revision_problem
-from diffusion_operator.rollout import RolloutDecision, RolloutState, VariantDecision, VariantState, decide_variant
+from diffusion_operator.rollout.experiment import VariantDecision, VariantState, decide_variant
+from diffusion_operator.rollout.state import RolloutDecision, RolloutState
 from diffusion_operator.views.pod_problem import PodProblem
 
 ALL_PERCENT = 100

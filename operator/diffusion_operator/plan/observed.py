@@ -6,7 +6,7 @@ from datetime import datetime
 
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import naming
-from diffusion_operator.analysis import Window
+from diffusion_operator.analysis.window import Window
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.views.base import ObjectView, View, newest_first

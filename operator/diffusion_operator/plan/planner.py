@@ -11,7 +11,7 @@ from datetime import datetime
 
 from diffusion_contract.durations import duration_seconds
 from diffusion_contract.enums import Stage
-from diffusion_operator.analysis import ScrapeTarget
+from diffusion_operator.analysis.window import ScrapeTarget
 from diffusion_operator.api.status import DiffusionPipelineStatus
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.json_objects import JsonObject

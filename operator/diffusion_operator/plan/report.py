@@ -31,7 +31,8 @@ from diffusion_operator.plan.context import PlanContext
 from diffusion_operator.plan.experiments import VariantPlan
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.serving import TargetPlan, TargetPlans
-from diffusion_operator.rollout import RevisionState, RolloutProgress, Strategy
+from diffusion_operator.rollout.progress import RolloutProgress
+from diffusion_operator.rollout.state import RevisionState, Strategy
 from diffusion_operator.views.base import parse_time, rfc3339
 
 EVENT_ON_TRUE = frozenset(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from diffusion_contract.spec import Target
 from diffusion_operator import naming
-from diffusion_operator.analysis import Verdict
+from diffusion_operator.analysis.verdict import Verdict
 from diffusion_operator.manifests import policies, route, service
 from diffusion_operator.manifests.deployment import ServingRevision, deployment
 from diffusion_operator.manifests.route import RouteTarget
@@ -16,17 +16,16 @@ from diffusion_operator.plan.context import PlanContext, TargetContext
 from diffusion_operator.plan.experiments import VariantPlan
 from diffusion_operator.plan.observed import ObservedPipeline, live_views
 from diffusion_operator.plan.targets import target_contexts
-from diffusion_operator.rollout import (
+from diffusion_operator.rollout.decision import decide_rollout
+from diffusion_operator.rollout.progress import RolloutProgress, serialize
+from diffusion_operator.rollout.state import (
     RevisionState,
     RolloutDecision,
     RolloutObservation,
-    RolloutProgress,
     RolloutState,
     Strategy,
-    decide_rollout,
     strategy_of,
 )
-from diffusion_operator.rollout.progress import serialize
 
 AUTOSCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 

@@ -10,7 +10,7 @@ from diffusion_operator.plan import canary_analysis
 from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.context import PlanContext, TargetContext
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name, live_views
-from diffusion_operator.rollout import RevisionState, RolloutState
+from diffusion_operator.rollout.state import RevisionState, RolloutState
 from diffusion_operator.views.pod_problem import PodProblem, pod_problem
 from diffusion_operator.views.serving import DeploymentView
 

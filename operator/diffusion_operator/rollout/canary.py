@@ -37,7 +37,7 @@ No share grows before the smaller one passed on every target, and a share moves 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from diffusion_operator.analysis import Verdict
+from diffusion_operator.analysis.verdict import Verdict
 from diffusion_operator.rollout import rolling
 from diffusion_operator.rollout.progress import RolloutProgress
 from diffusion_operator.rollout.state import (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
-from diffusion_operator.analysis import Outcome, Verdict
+from diffusion_operator.analysis.verdict import Outcome, Verdict
 from diffusion_operator.conditions import truncated
 from diffusion_operator.json_objects import JsonObject, parse_json_object
 

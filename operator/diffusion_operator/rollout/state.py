@@ -6,7 +6,7 @@ from typing import Literal
 
 from diffusion_contract.durations import duration_seconds
 from diffusion_contract.spec import Rollout
-from diffusion_operator.analysis import Verdict
+from diffusion_operator.analysis.verdict import Verdict
 from diffusion_operator.rollout.progress import RolloutProgress
 
 RolloutStatus = Literal["Waiting", "Starting", "Canary", "Promoting", "Rejected", "Removing", "Complete", "Suspended"]

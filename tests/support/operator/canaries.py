@@ -7,9 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from diffusion_operator import naming
-from diffusion_operator.analysis import ScrapeTarget, Window
-from diffusion_operator.analysis.counters import StepCounters
-from diffusion_operator.analysis.window import EnsembleStats
+from diffusion_operator.analysis.counters import EnsembleStats, StepCounters
+from diffusion_operator.analysis.window import ScrapeTarget, Window
 from diffusion_operator.api import KIND
 from diffusion_operator.metrics_scraper import MetricsScraper
 from diffusion_operator.reconcile import PipelineKey, Reconciler

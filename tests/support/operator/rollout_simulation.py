@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from diffusion_operator.analysis import Verdict
-from diffusion_operator.rollout import (
-    RevisionState,
-    RolloutDecision,
-    RolloutObservation,
-    RolloutProgress,
-    RolloutState,
-    Strategy,
-    decide_rollout,
-)
+from diffusion_operator.analysis.verdict import Verdict
+from diffusion_operator.rollout.decision import decide_rollout
+from diffusion_operator.rollout.state import RevisionState, RolloutDecision, RolloutObservation, RolloutState, Strategy
+
+if TYPE_CHECKING:
+    from diffusion_operator.rollout.progress import RolloutProgress
 
 PASS = Verdict("Pass", "Passed", "as good")
 FAIL = Verdict("Fail", "ErrorRatio", "half of the requests fail", {"errorRatio": 0.5})

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_contract.spec.rollout import Analysis
-from diffusion_operator.analysis import Counters, PodHistory, Verdict, Window, evaluate, parse_counters, summarize
-from diffusion_operator.analysis.counters import EnsembleCounters, StepCounters
-from diffusion_operator.analysis.window import EnsembleStats
+from diffusion_operator.analysis.counters import Counters, EnsembleStats, StepCounters, parse_counters
+from diffusion_operator.analysis.evaluation import evaluate
+from diffusion_operator.analysis.verdict import Verdict
+from diffusion_operator.analysis.window import PodHistory, Window, summarize
 
 LIMITS = Analysis()
 SHORT, LONG = "generate_4_pipeline", "generate_20_pipeline"
@@ -186,7 +187,7 @@ def test_a_sum_over_pods_counts_every_request_once(parts: list[Window]) -> None:
 
 def counters(requests: int, failed: int = 0, p95: float | None = 0.2) -> Counters:
     return Counters(
-        {SHORT: EnsembleCounters(requests, failed, requests * 0.1, p95 and p95 / 2, p95)},
+        {SHORT: EnsembleStats(requests, failed, requests * 0.1, p95 and p95 / 2, p95)},
         StepCounters(requests * 4, requests * 0.08, requests * 4, requests * 2),
     )
 

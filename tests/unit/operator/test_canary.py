@@ -11,7 +11,7 @@ import pytest
 from tests.support.operator.rollout_simulation import STRATEGY, Simulation, Target
 
 if TYPE_CHECKING:
-    from diffusion_operator.rollout import Strategy
+    from diffusion_operator.rollout.state import Strategy
 
 # Ten thousand orders in all; in parts, so that several processes can share them.
 PARTS, ORDERS, EVENTS = 10, 1_000, 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diffusion_operator import naming
-from diffusion_operator.analysis import Window
+from diffusion_operator.analysis.window import Window
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.garbage_collection import StoreUsers, live_digests
 from diffusion_operator.views.serving import DeploymentView

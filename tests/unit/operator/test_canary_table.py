@@ -8,16 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from diffusion_operator.analysis import Verdict
-from diffusion_operator.rollout import (
-    RevisionState,
-    RolloutDecision,
-    RolloutObservation,
-    RolloutProgress,
-    RolloutState,
-    Strategy,
-    decide_rollout,
-)
+from diffusion_operator.analysis.verdict import Verdict
+from diffusion_operator.rollout.decision import decide_rollout
+from diffusion_operator.rollout.progress import RolloutProgress
+from diffusion_operator.rollout.state import RevisionState, RolloutDecision, RolloutObservation, RolloutState, Strategy
 
 STRATEGY = Strategy(is_canary=True, weights=(10, 50), pauses=(60, 60), deadline=600, progress_deadline=600, history=1)
 OLD = RevisionState("old", replicas=4, ready=4, was_available=True, progress=RolloutProgress("Served", was_stable=True))

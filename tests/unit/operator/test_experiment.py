@@ -10,7 +10,8 @@ import pytest
 
 from diffusion_contract.spec import DiffusionPipelineSpec, Variant, apply_variant
 from diffusion_operator.manifests import buckets
-from diffusion_operator.rollout import RevisionState, VariantDecision, VariantState, decide_variant
+from diffusion_operator.rollout.experiment import VariantDecision, VariantState, decide_variant
+from diffusion_operator.rollout.state import RevisionState
 from tests.support.operator.fake_cluster import REVISION, minimal_spec
 
 HASHES = [f"{number:02x}" + "c0ffee" for number in range(buckets.BUCKETS)]

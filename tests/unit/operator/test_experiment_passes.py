@@ -8,9 +8,8 @@ import pytest
 
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import naming
-from diffusion_operator.analysis import Window
-from diffusion_operator.analysis.counters import StepCounters
-from diffusion_operator.analysis.window import EnsembleStats
+from diffusion_operator.analysis.counters import EnsembleStats, StepCounters
+from diffusion_operator.analysis.window import Window
 from diffusion_operator.api import KIND
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.garbage_collection import StoreUsers, live_digests

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from diffusion_operator import metrics_scraper
-from diffusion_operator.analysis import ScrapeTarget, Window
+from diffusion_operator.analysis.window import ScrapeTarget, Window
 from diffusion_operator.metrics_scraper import MetricsScraper
 
 KEY = ("cpu", "aaaa")

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from diffusion_operator.rollout import RevisionState, RolloutDecision, RolloutState
 from diffusion_operator.rollout.rolling import decide
+from diffusion_operator.rollout.state import RevisionState, RolloutDecision, RolloutState
 
 OLD = RevisionState("old", replicas=2, ready=2, was_available=True)
 OLD_BROKEN = RevisionState("old", replicas=2, ready=0, was_available=False)
