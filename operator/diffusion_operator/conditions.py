@@ -1,7 +1,7 @@
 """Conditions: positive types, one list of reasons, messages that say what to do."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -84,9 +84,9 @@ class ConditionUpdate:
     """
 
     type: ConditionType
-    ok: bool
     reason: str
     message: str
+    ok: bool = False
     event_message: str = ""
 
 
@@ -121,13 +121,9 @@ def ready_condition(updates: Iterable[ConditionUpdate]) -> ConditionUpdate:
     """`Ready` sums up the others: trouble first, otherwise the first that is not yet true."""
     failing = [update for update in updates if not update.ok]
     if not failing:
-        return ConditionUpdate(
-            ConditionType.READY, ok=True, reason=Reason.READY, message="All targets serve this generation."
-        )
+        return ConditionUpdate(ConditionType.READY, Reason.READY, "All targets serve this generation.", ok=True)
     worst = next((update for update in failing if needs_action(update)), failing[0])
-    return ConditionUpdate(
-        ConditionType.READY, ok=False, reason=worst.reason, message=worst.message, event_message=worst.event_message
-    )
+    return replace(worst, type=ConditionType.READY)
 
 
 def merge_conditions(

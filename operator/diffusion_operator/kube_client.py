@@ -162,7 +162,8 @@ class KubeClient:
             _check_owner(body, observed)
         if observed is not None and _is_applied(body, observed, digest):
             return False
-        head = {**body["metadata"], "annotations": _annotations(body) | {naming.APPLIED: digest}}
+        annotations = {**body["metadata"].get("annotations", {}), naming.APPLIED: digest}
+        head = {**body["metadata"], "annotations": annotations}
         if observed is None and initial is not None:
             # Not by apply: a field that is applied once and then left out would fall back to its default.
             return await self.create({**body, "metadata": head, "spec": body["spec"] | initial})
@@ -267,10 +268,6 @@ def _message(data: bytes | str | None) -> str:
         return str(json.loads(data or "{}").get("message", "no message"))
     except (ValueError, AttributeError):
         return "no readable message"
-
-
-def _annotations(body: JsonObject) -> dict[str, str]:
-    return dict(body["metadata"].get("annotations", {}))
 
 
 def _check_owner(body: JsonObject, observed: JsonObject | None) -> None:

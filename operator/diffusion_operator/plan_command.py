@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from diffusion_contract.enums import Stage
 from diffusion_contract.spec import DiffusionPipelineSpec
@@ -38,7 +38,7 @@ def render_previews(documents: Sequence[JsonObject], options: ClusterOptions, *,
     """
     pipelines = asyncio.run(previews(documents, options))
     if as_json:
-        return json.dumps([pipeline.as_json() for pipeline in pipelines], indent=2)
+        return json.dumps([asdict(pipeline) for pipeline in pipelines], indent=2)
     return "\n\n".join("\n".join(_lines(pipeline)) for pipeline in pipelines)
 
 

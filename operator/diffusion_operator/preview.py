@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from diffusion_contract.enums import Stage
@@ -17,6 +17,7 @@ from diffusion_operator.plan.actions import Action, Apply, DeleteObject, Scale
 from diffusion_operator.plan.build_graph import build_graph
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.build_steps import BuildStep
+from diffusion_operator.plan.context import plan_context
 from diffusion_operator.plan.observed import Claims, ObservedPipeline, claim_name, live_views
 from diffusion_operator.plan.planner import planning
 from diffusion_operator.settings import Settings
@@ -72,10 +73,6 @@ class Preview:
     seconds: float | None
     objection: str = ""
 
-    def as_json(self) -> JsonObject:
-        """For programs."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class ClusterSnapshot:
@@ -103,7 +100,8 @@ def preview(snapshot: ClusterSnapshot | None, name: str, spec: DiffusionPipeline
     settings, store = _settings(observed), _store(observed)
     steps, assumed = _simulate_builds(spec, store, settings, jobs)
     finished = tuple(step.job for step in steps if step.job is not None)
-    plan = planning(replace(observed, jobs=finished, claims=_claims(observed, store)), settings).plan()
+    assumption = replace(observed, jobs=finished, claims=_claims(observed, store))
+    plan = planning(plan_context(assumption, settings)).plan()
     accepted = next(item for item in plan.status.conditions if item.type == ConditionType.ACCEPTED)
     durations = _durations(jobs)
     builds = tuple(_build(step, assumed, durations) for step in steps)

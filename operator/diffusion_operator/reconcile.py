@@ -25,6 +25,7 @@ from diffusion_operator.metrics_scraper import MetricsScraper
 from diffusion_operator.plan import actions
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.build_steps import admissible_jobs
+from diffusion_operator.plan.context import plan_context
 from diffusion_operator.plan.garbage_collection import StoreUsers, gc_owner, live_digests, pipelines_on
 from diffusion_operator.plan.observed import Claims, ObservedPipeline, claim_name
 from diffusion_operator.plan.planner import ObservationRequest, Plan, planning, rejection
@@ -105,13 +106,15 @@ class Reconciler:
 
     async def _plan_and_act(self, observed: ObservedPipeline) -> Plan:
         """Plan, observe what the plan needs, plan again, act; a refused action changes the plan's conditions."""
-        inputs = planning(observed, self._settings)
+        context = plan_context(observed, self._settings)
+        inputs = planning(context)
         plan = inputs.plan()
         if not plan.needs.metrics:
             self._scraper.forget(f"{observed.owner.namespace}/{observed.owner.name}")
         if plan.needs:
             observed = await self._observe_needs(observed, plan.needs)
-            inputs = planning(observed, self._settings)
+            # The builds are the same: nothing that they depend on was observed again.
+            inputs = planning(replace(context, observed=observed))
             plan = inputs.plan()
         refusals = await self._act(plan, observed)
         return inputs.plan(refusal_condition(refusals)) if refusals else plan

@@ -55,14 +55,14 @@ class BuildJobSpec:
     """
 
     stage: str
-    component: str | None
-    sku: str | None
     key: str
     arguments: tuple[str, ...]
     resources: Resources
     timeout_seconds: int
     claim: str
     store_uid: str
+    component: str | None = None
+    sku: str | None = None
     placement: Placement = field(default_factory=Placement)
     source_claim: str | None = None
     token: SecretKey | None = None

@@ -22,8 +22,8 @@ def accepted(spec: DiffusionPipelineSpec, settings: Settings) -> ConditionUpdate
     """Whether this operator, with its settings, can serve the spec: what admission could not know."""
     problem = _missing_images(spec, settings)
     if problem is not None:
-        return ConditionUpdate(ConditionType.ACCEPTED, ok=False, reason=Reason.INVALID_SPEC, message=problem)
-    return ConditionUpdate(ConditionType.ACCEPTED, ok=True, reason=Reason.VALID, message="The spec can be served.")
+        return ConditionUpdate(ConditionType.ACCEPTED, Reason.INVALID_SPEC, problem)
+    return ConditionUpdate(ConditionType.ACCEPTED, Reason.VALID, "The spec can be served.", ok=True)
 
 
 def storage_problem(observed: ObservedPipeline) -> ConditionUpdate | None:
@@ -87,7 +87,7 @@ def build_problem(
         if failure is not None:
             event = f"{step.subject}: {failure.message}"
             text = step.failure_text()
-            return ConditionUpdate(kind, ok=False, reason=failure.reason, message=text, event_message=event)
+            return ConditionUpdate(kind, failure.reason, text, event_message=event)
         by_sku.setdefault(step.request.sku, []).append(step)
     # One that waits while another of the same SKU runs is only next in line.
     idle = [group for group in by_sku.values() if not any(step.running for step in group)]
@@ -103,12 +103,12 @@ def first_problem(
     waiting = [problem for problem in lasting if problem.reason == Reason.WAITING_FOR_GPU]
     for problem in lasting:
         if problem.reason != Reason.WAITING_FOR_GPU:
-            return ConditionUpdate(kind, ok=False, reason=problem.reason, message=problem.message)
+            return ConditionUpdate(kind, problem.reason, problem.message)
     if not waiting:
         return None
     since = min(problem.since for problem in waiting)
     text = " ".join(dict.fromkeys(problem.message for problem in waiting))
-    return ConditionUpdate(kind, ok=False, reason=Reason.WAITING_FOR_GPU, message=f"Since {since}: {text}")
+    return ConditionUpdate(kind, Reason.WAITING_FOR_GPU, f"Since {since}: {text}")
 
 
 def _lasting(observed: ObservedPipeline, problems: Iterable[PodProblem | None]) -> Iterator[PodProblem]:
@@ -167,8 +167,8 @@ def _missing_claim(observed: ObservedPipeline, field: str, name: str) -> Conditi
 
 
 def _engines(reason: str, message: str, *, ok: bool = False) -> ConditionUpdate:
-    return ConditionUpdate(ConditionType.ENGINES_READY, ok=ok, reason=reason, message=message)
+    return ConditionUpdate(ConditionType.ENGINES_READY, reason, message, ok=ok)
 
 
 def _repository(reason: str, message: str, *, ok: bool = False) -> ConditionUpdate:
-    return ConditionUpdate(ConditionType.REPOSITORY_READY, ok=ok, reason=reason, message=message)
+    return ConditionUpdate(ConditionType.REPOSITORY_READY, reason, message, ok=ok)

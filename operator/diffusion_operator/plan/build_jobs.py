@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from diffusion_contract.assembly import assembly
 from diffusion_contract.base import Resources
@@ -51,11 +50,8 @@ class BuildJobFactory:
             if value is not None:
                 inputs[name] = value
                 arguments = (*arguments, f"--{name}", value)
-        return self._job(
-            Stage.FETCH,
-            inputs,
-            arguments,
-            resources=FETCH_RESOURCES,
+        return replace(
+            self._job(Stage.FETCH, inputs, arguments, FETCH_RESOURCES),
             source_claim=claim.claim_name if claim is not None else None,
             token=hub.token_secret_ref if hub is not None else None,
         )
@@ -73,7 +69,7 @@ class BuildJobFactory:
         arguments: tuple[str, ...] = ("--source", source, "--component", component, "--precision", precision)
         if options := engine.options(lambda name: fetched[name].digest):
             arguments = (*arguments, "--options", _json(options))
-        return self._job(Stage.EXPORT, inputs, arguments, component=engine.name, resources=self.spec.engines.resources)
+        return replace(self._job(Stage.EXPORT, inputs, arguments), component=engine.name)
 
     def compile(self, engine: EngineSpec, export: BuildStep, sku: str, placement: Placement) -> BuildJobSpec:
         """Compile an exported component for one SKU, on a node of that SKU."""
@@ -94,27 +90,17 @@ class BuildJobFactory:
             # A plan only runs in the TensorRT that made it, and the image decides which one that is.
             inputs |= {"flags": flags, "image": self.settings.builder_image_for(placement.runtime)}
             arguments = (*arguments, *flags)
-        return self._job(
-            Stage.COMPILE,
-            inputs,
-            arguments,
-            component=engine.name,
-            sku=sku,
-            resources=self.spec.engines.resources,
-            placement=placement,
-        )
+        job = self._job(Stage.COMPILE, inputs, arguments)
+        return replace(job, component=engine.name, sku=sku, placement=placement)
 
     def assemble(self, checkpoint: BuildStep, engines: Mapping[str, str], runtime: Runtime) -> BuildJobSpec:
         """Make a Triton model repository of these engines."""
         document = assembly(self.spec, runtime, checkpoint.digest, engines)
-        return self._job(Stage.ASSEMBLE, document.document(), ("--spec", document.text()), resources=SMALL_RESOURCES)
+        return self._job(Stage.ASSEMBLE, document.document(), ("--spec", document.text()), SMALL_RESOURCES)
 
     def parity(self, repository: BuildStep) -> BuildJobSpec:
         """Compare images of the repository with those of diffusers; on a CPU, for every runtime."""
-        arguments = ("--repository", repository.digest)
-        return self._job(
-            Stage.PARITY, {"repository": repository.digest}, arguments, resources=self.spec.engines.resources
-        )
+        return self._job(Stage.PARITY, {"repository": repository.digest}, ("--repository", repository.digest))
 
     def compare(self, urls: Mapping[str, str], quality: JsonObject) -> BuildJobSpec:
         """Compare the images of two revisions.
@@ -124,47 +110,39 @@ class BuildJobFactory:
                 revision in them, so that equal names are equal images.
             quality: `spec.rollout.analysis.quality` as JSON.
         """
-        given = dict(quality)
-        scorer = given.pop("scorer", None)
+        limits = dict(quality)
+        scorer = limits.pop("scorer", None)
         document = {
             **{side: naming.service_of_url(urls[side]) for side in ("stable", "canary")},
             "ensembles": _ensembles(self.spec),
             "height": self.spec.shapes.height.opt,
             "width": self.spec.shapes.width.opt,
-            **given,
+            **limits,
         }
         arguments = ("--stable", urls["stable"], "--canary", urls["canary"], "--spec", _json(document))
-        who = Scorer(scorer["image"], tuple(scorer.get("command") or ())) if scorer is not None else None
+        program = Scorer(scorer["image"], tuple(scorer.get("command") or ())) if scorer is not None else None
         inputs = {**urls, "document": document, "scorer": scorer}
-        return self._job(Stage.COMPARE, inputs, arguments, resources=COMPARE_RESOURCES, scorer=who)
+        return replace(self._job(Stage.COMPARE, inputs, arguments, COMPARE_RESOURCES), scorer=program)
 
     def _tensorrt_flags(self) -> tuple[str, ...]:
         engines = self.spec.engines
-        given = {"--optimization-level": engines.optimization_level, "--workspace": engines.workspace}
-        return tuple(word for name, value in given.items() if value is not None for word in (name, str(value)))
+        options = {"--optimization-level": engines.optimization_level, "--workspace": engines.workspace}
+        return tuple(word for name, value in options.items() if value is not None for word in (name, str(value)))
 
     def _job(
-        self,
-        stage: Stage,
-        inputs: JsonObject,
-        arguments: tuple[str, ...],
-        **more: Any,  # noqa: ANN401 - fields of BuildJobSpec
+        self, stage: Stage, inputs: JsonObject, arguments: tuple[str, ...], resources: Resources | None = None
     ) -> BuildJobSpec:
         engines = self.spec.engines
-        defaults: JsonObject = {
-            "component": None,
-            "sku": None,
-            "placement": Placement(priority_class=engines.priority_class_name),
-        }
         return BuildJobSpec(
             stage=str(stage),
             key=digests.build_key(stage, self.store.claim, inputs),
             arguments=arguments,
+            resources=resources or engines.resources,
             timeout_seconds=duration_seconds(engines.timeout),
             claim=self.store.claim,
             store_uid=self.store.uid,
+            placement=Placement(priority_class=engines.priority_class_name),
             labels=tuple(sorted((engines.labels or {}).items())),
-            **(defaults | more),
         )
 
 

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Self
 
 from diffusion_contract.limits import MAX_MESSAGE
 from diffusion_operator import naming
@@ -94,15 +93,8 @@ def build_step(request: BuildJobSpec, jobs: Mapping[str, JobView]) -> BuildStep:
 class JobLauncher:
     """Decides about starting Jobs for one pipeline."""
 
-    owner: Owner
+    observed: ObservedPipeline
     settings: Settings
-    now: datetime
-    suspended: bool
-
-    @classmethod
-    def of(cls, observed: ObservedPipeline, settings: Settings) -> Self:
-        """For the observed pipeline."""
-        return cls(observed.owner, settings, observed.now, observed.spec.suspend)
 
     def action(self, step: BuildStep) -> Action | None:
         """The next action for the step, or None."""
@@ -112,14 +104,14 @@ class JobLauncher:
             return RecordResult(present.name, present.unrecorded, labels)
         if present is not None and present.terminating:
             return None
-        if self.suspended:
-            return release_job(present, self.owner) if present is not None and present.unfinished else None
+        if self.observed.spec.suspend:
+            return release_job(present, self.observed.owner) if present is not None and present.unfinished else None
         if present is None:
-            return StartJob(job_manifest(request, self.owner, self.settings))
+            return StartJob(job_manifest(request, self.observed.owner, self.settings))
         if not self._restarts(step, present):
             return None
         attempt = 0 if self._has_changed(step, present) else present.attempt + 1
-        body = job_manifest(request, self.owner, self.settings, attempt)
+        body = job_manifest(request, self.observed.owner, self.settings, attempt)
         return RestartJob(present.name, present.uid, present.resource_version, body)
 
     def _restarts(self, step: BuildStep, present: JobView) -> bool:
@@ -128,7 +120,7 @@ class JobLauncher:
         if self._has_changed(step, present):
             return True
         retry = present.retry_at()
-        return retry is not None and retry <= self.now
+        return retry is not None and retry <= self.observed.now
 
     def _has_changed(self, step: BuildStep, present: JobView) -> bool:
         """True when this pipeline started the Job, some time ago, in another way than it would now.
@@ -136,7 +128,7 @@ class JobLauncher:
         Only its creator replaces a Job for this: two pipelines with different resources would take turns
         for ever. And not at once: two operators with different settings would.
         """
-        if present.creator != self.owner.name or recently_created(present, self.now):
+        if present.creator != self.observed.owner.name or recently_created(present, self.observed.now):
             return False
         return present.template != template_digest(step.request, self.settings)
 

@@ -34,7 +34,7 @@ def comparison(context: PlanContext, target: str, state: RolloutState) -> BuildS
 
 def actions(context: PlanContext, targets: Iterable[TargetContext]) -> Iterator[Action]:
     """Start the comparisons of this phase, record results, and release Jobs about earlier canaries."""
-    observed, launcher, names = context.observed, JobLauncher.of(context.observed, context.settings), set()
+    observed, launcher, names = context.observed, JobLauncher(context.observed, context.settings), set()
     for target in targets:
         if target.comparison is None:
             continue

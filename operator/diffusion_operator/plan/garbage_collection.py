@@ -88,10 +88,9 @@ def status(observed: ObservedPipeline) -> GarbageCollectionStatus | None:
     """The newest Job, as the status shows it."""
     views = sorted(_views(observed), key=lambda view: view.created_at or "")
     ended = [view for view in views if view.phase in {"Succeeded", "Failed"}]
-    return _status((ended or views)[-1]) if views and observed.spec.storage.gc is not None else None
-
-
-def _status(view: JobView) -> GarbageCollectionStatus:
+    if not views or observed.spec.storage.gc is None:
+        return None
+    view = (ended or views)[-1]
     states: dict[str, Literal["Succeeded", "Failed"]] = {"Succeeded": "Succeeded", "Failed": "Failed"}
     return GarbageCollectionStatus(
         state=states.get(view.phase, "Running"),
@@ -120,8 +119,6 @@ def _start(
 ) -> StartJob:
     request = BuildJobSpec(
         stage=Stage.GC,
-        component=None,
-        sku=None,
         key=_key(options, store, observed.now),
         arguments=tuple(_arguments(options, sorted(keep))),
         resources=SMALL_RESOURCES,

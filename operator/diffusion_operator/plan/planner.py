@@ -29,10 +29,9 @@ from diffusion_operator.plan.actions import Action, Apply, EndJob
 from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.build_steps import JobLauncher, admissions, recently_created, release_job
-from diffusion_operator.plan.context import PlanContext, plan_context
+from diffusion_operator.plan.context import PlanContext
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.serving import TargetPlans
-from diffusion_operator.settings import Settings
 from diffusion_operator.views.base import rfc3339
 
 FINAL = frozenset({Reason.CANARY_REJECTED, Reason.REVISION_NOT_IN_HISTORY})
@@ -138,16 +137,15 @@ class Planning:
         )
 
 
-def planning(observed: ObservedPipeline, settings: Settings) -> Planning:
+def planning(context: PlanContext) -> Planning:
     """Derive everything that the plan of one pipeline is made from."""
-    context = plan_context(observed, settings)
     return Planning(context, serving.plan_targets(context))
 
 
 def rejection(generation: int, now: datetime, status: JsonObject, message: str) -> Plan:
     """A plan for a spec that this version cannot read: report it, touch nothing."""
     basis = report.status_basis(generation, rfc3339(now), status)
-    invalid = ConditionUpdate(ConditionType.ACCEPTED, ok=False, reason=Reason.INVALID_SPEC, message=message)
+    invalid = ConditionUpdate(ConditionType.ACCEPTED, Reason.INVALID_SPEC, message)
     updates = report.with_ready([invalid])
     return Plan((), report.conditions_only(basis, updates), tuple(report.condition_events(basis, updates)), None)
 
@@ -166,7 +164,7 @@ def _actions(context: PlanContext, targets: TargetPlans) -> Iterator[Action]:
 
 def _build_actions(context: PlanContext, builds: BuildGraph) -> Iterator[Action]:
     observed, steps = context.observed, builds.steps()
-    launcher = JobLauncher.of(observed, context.settings)
+    launcher = JobLauncher(observed, context.settings)
     actions = [action for step in steps if (action := launcher.action(step)) is not None]
     yield from actions
     if not observed.spec.suspend:

@@ -80,4 +80,4 @@ def has_to_wait(action: Action, observed: ObservedPipeline, refusals: Sequence[R
 def refusal_condition(refusals: Sequence[Refusal]) -> ConditionUpdate:
     """`Accepted`, with every refused object; the reason is that of the first."""
     text = " ".join(dict.fromkeys(refusal.message for refusal in refusals))
-    return ConditionUpdate(ConditionType.ACCEPTED, ok=False, reason=refusals[0].reason, message=text)
+    return ConditionUpdate(ConditionType.ACCEPTED, refusals[0].reason, text)

@@ -18,20 +18,20 @@ def available(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Condit
     """Whether every target answers requests."""
     kind, unavailable = ConditionType.AVAILABLE, [plan for plan in plans if not plan.available]
     if not unavailable:
-        return ConditionUpdate(kind, ok=True, reason=Reason.SERVING, message=_serving_text(observed, plans))
+        return ConditionUpdate(kind, Reason.SERVING, _serving_text(observed, plans), ok=True)
     if observed.spec.suspend:
-        return _not(kind, Reason.SUSPENDED, NOTHING_SERVED)
+        return ConditionUpdate(kind, Reason.SUSPENDED, NOTHING_SERVED)
     problem = first_problem(observed, kind, (plan.context.problem for plan in unavailable))
     if problem is not None:
         return problem
     names = ", ".join(plan.target.name for plan in unavailable)
     if not any(plan.state.revisions for plan in unavailable):
-        return _not(kind, Reason.WAITING_FOR_REPOSITORY, "Waiting for the repository.")
+        return ConditionUpdate(kind, Reason.WAITING_FOR_REPOSITORY, "Waiting for the repository.")
     if any(_has_lost_readiness(observed, plan) for plan in unavailable):
         text = f"Target {names}: the server has started and is not ready any more; see kubectl describe pod."
-        return _not(kind, Reason.NOT_READY, text)
+        return ConditionUpdate(kind, Reason.NOT_READY, text)
     text = f"Target {names}: the server is starting; it is ready once every ensemble has answered a request."
-    return _not(kind, Reason.STARTING, text)
+    return ConditionUpdate(kind, Reason.STARTING, text)
 
 
 def rollout_complete(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> ConditionUpdate:
@@ -41,17 +41,17 @@ def rollout_complete(observed: ObservedPipeline, plans: Sequence[TargetPlan]) ->
         return _experiment(observed, plans)
     if not incomplete:
         text = ", ".join(f"{plan.target.name} serves {plan.state.stable}" for plan in plans)
-        return ConditionUpdate(kind, ok=True, reason=Reason.COMPLETE, message=f"{text}.")
+        return ConditionUpdate(kind, Reason.COMPLETE, f"{text}.", ok=True)
     if observed.spec.suspend:
-        return _not(kind, Reason.SUSPENDED, NOTHING_SERVED)
+        return ConditionUpdate(kind, Reason.SUSPENDED, NOTHING_SERVED)
     problem = _final_state(observed, incomplete)
     problem = problem or first_problem(observed, kind, (plan.context.problem for plan in incomplete))
     if problem is not None:
         return problem
     canary = next((plan for plan in incomplete if plan.decision.status in {"Canary", "Promoting"}), None)
     if canary is not None:
-        return _not(kind, Reason.CANARY_PROGRESSING, _canary_text(observed, canary))
-    return _not(kind, *_rollout_progress(incomplete[0]))
+        return ConditionUpdate(kind, Reason.CANARY_PROGRESSING, _canary_text(observed, canary))
+    return ConditionUpdate(kind, *_rollout_progress(incomplete[0]))
 
 
 def _final_state(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> ConditionUpdate | None:
@@ -59,11 +59,11 @@ def _final_state(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Con
     rollout = observed.spec.rollout
     if rollout is not None and rollout.rollback_to is not None and any(plan.state.desired is None for plan in plans):
         text = _not_kept_text(rollout.rollback_to, plans)
-        return _not(ConditionType.ROLLOUT_COMPLETE, Reason.REVISION_NOT_IN_HISTORY, text)
+        return ConditionUpdate(ConditionType.ROLLOUT_COMPLETE, Reason.REVISION_NOT_IN_HISTORY, text)
     rejected = next((plan for plan in plans if plan.decision.status == "Rejected"), None)
     if rejected is None:
         return None
-    return _not(ConditionType.ROLLOUT_COMPLETE, Reason.CANARY_REJECTED, _rejection_text(rejected))
+    return ConditionUpdate(ConditionType.ROLLOUT_COMPLETE, Reason.CANARY_REJECTED, _rejection_text(rejected))
 
 
 def _rollout_progress(plan: TargetPlan) -> tuple[Reason, str]:
@@ -86,12 +86,12 @@ def _experiment(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Cond
     for plan, variant in pairs:
         cause = _variant_failure(observed, plan, variant)
         if cause:
-            return _not(kind, Reason.VARIANT_FAILED, _variant_failure_text(plan, variant, cause))
+            return ConditionUpdate(kind, Reason.VARIANT_FAILED, _variant_failure_text(plan, variant, cause))
     for plan, variant in pairs:
         if not variant.is_complete:
-            return _not(kind, Reason.EXPERIMENT_STARTING, _variant_progress_text(plan, variant))
+            return ConditionUpdate(kind, Reason.EXPERIMENT_STARTING, _variant_progress_text(plan, variant))
     text = _experiment_text(variant for _, variant in pairs)
-    return ConditionUpdate(kind, ok=True, reason=Reason.EXPERIMENT_RUNNING, message=text)
+    return ConditionUpdate(kind, Reason.EXPERIMENT_RUNNING, text, ok=True)
 
 
 def _variant_failure(observed: ObservedPipeline, plan: TargetPlan, variant: VariantPlan) -> str:
@@ -115,10 +115,6 @@ def _has_lost_readiness(observed: ObservedPipeline, plan: TargetPlan) -> bool:
     stable = plan.state.stable
     pods = observed.pods_of(plan.target.name, stable) if stable is not None else []
     return any(pod.has_lost_readiness for pod in pods)
-
-
-def _not(kind: ConditionType, reason: Reason, message: str) -> ConditionUpdate:
-    return ConditionUpdate(kind, ok=False, reason=reason, message=message)
 
 
 def _serving_text(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> str:

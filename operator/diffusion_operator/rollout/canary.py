@@ -41,7 +41,6 @@ from diffusion_operator.analysis.verdict import Verdict
 from diffusion_operator.rollout import rolling
 from diffusion_operator.rollout.progress import RolloutProgress
 from diffusion_operator.rollout.state import (
-    RevisionState,
     RolloutDecision,
     RolloutObservation,
     RolloutState,
@@ -160,11 +159,8 @@ class CanaryPlanner:
 
     def _phase_seconds(self) -> float:
         """Seconds since the last of them came to this phase."""
-        return min((candidate.phase_seconds if candidate is not None else 0.0) for candidate in self._candidates())
-
-    def _candidates(self) -> Iterator[RevisionState | None]:
-        for state in self.targets.values():
-            yield state.candidate
+        candidates = [state.candidate for state in self.targets.values()]
+        return min((candidate.phase_seconds if candidate is not None else 0.0) for candidate in candidates)
 
     def _unready_targets(self) -> str:
         targets, progress = self.targets.items(), INITIAL_PROGRESS

@@ -65,7 +65,7 @@ def test_contains(observed: dict[str, Any], desired: dict[str, Any], expected: b
 
 
 def finding(kind: ConditionType, reason: str, *, ok: bool = False) -> ConditionUpdate:
-    return ConditionUpdate(kind, ok=ok, reason=reason, message=f"about {reason}")
+    return ConditionUpdate(kind, reason, f"about {reason}", ok=ok)
 
 
 def test_ready_names_trouble_before_progress() -> None:
