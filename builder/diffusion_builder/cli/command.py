@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,24 @@ store_option = click.option(
 result_option = click.option(
     "--result", type=click.Path(path_type=Path, dir_okay=False), help="File for the JSON result or error."
 )
+
+
+def stage_command(group: click.Group, name: str | None = None) -> Callable[[Callable[..., Result]], click.Command]:
+    """Make a command of a function that is given the stage's context and the command's options.
+
+    Args:
+        group: that it becomes part of.
+        name: of the command, if it is not the function's.
+    """
+
+    def decorate(work: Callable[..., Result]) -> click.Command:
+        @wraps(work)
+        def command(mode: Mode, /, store: Path, result: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's
+            run_command(mode, store, result, lambda context: work(context, **options))
+
+        return group.command(name)(store_option(result_option(click.pass_obj(command))))
+
+    return decorate
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffusion_builder.cli.build import DEFAULT_SHAPES, build
-from diffusion_builder.cli.command import result_option, run_command, store_option
+from diffusion_builder.cli.command import stage_command
 from diffusion_builder.cli.store import store_group
 from diffusion_builder.errors import ExitCode
+from diffusion_builder.stages import run as stages
 from diffusion_builder.stages.progress import Mode
 from diffusion_contract.enums import Component
 from diffusion_contract.limits import HTTP_PORT, METRICS_PORT
@@ -20,6 +21,8 @@ from diffusion_contract.limits import HTTP_PORT, METRICS_PORT
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
+
+    from diffusion_builder.stages.run import Result, StageContext
 
 # Shells report a program that ended by a signal so.
 _SIGNALLED = 128
@@ -41,8 +44,7 @@ def cli(context: click.Context, progress: str) -> None:
     context.obj = Mode(progress)
 
 
-@cli.command()
-@store_option
+@stage_command(cli)
 @click.option("--repo", help="Repository on the hub, ORG/NAME. HF_ENDPOINT chooses the hub.")
 @click.option("--revision", help="Commit, 40 hex digits.")
 @click.option("--path", type=click.Path(path_type=Path), help="Folder with a checkpoint, instead of a hub.")
@@ -55,34 +57,22 @@ def cli(context: click.Context, progress: str) -> None:
 @click.option(
     "--root", type=click.Path(path_type=Path), help="Folder that links of --path may lead to, such as a claim's mount."
 )
-@result_option
-@click.pass_obj
-def fetch(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
+def fetch(context: StageContext, /, **arguments: Any) -> Result:  # noqa: ANN401 - click's options
     """Bring a checkpoint or one component into the store."""
-    from diffusion_builder.stages import run as stages
-
-    run_command(mode, store, result, lambda context: stages.fetch(context, stages.FetchArguments(**arguments)))
+    return stages.fetch(context, stages.FetchArguments(**arguments))
 
 
-@cli.command()
-@store_option
+@stage_command(cli)
 @click.option("--source", required=True, help="Digest of the source.")
 @click.option("--component", required=True, type=click.Choice([str(item) for item in Component]))
 @click.option("--precision", default="float32", show_default=True, help="float32, float16 or bfloat16.")
 @click.option("--options", default="{}", help="JSON: LoRAs, ControlNets, IP-Adapter and more; see docs/components.md.")
-@result_option
-@click.pass_obj
-def export(mode: Mode, /, store: Path, result: Path | None, component: str, **arguments: str) -> None:
+def export(context: StageContext, /, component: str, **arguments: str) -> Result:
     """Export one component to ONNX and compare it with torch."""
-    from diffusion_builder.stages import run as stages
-
-    run_command(
-        mode, store, result, lambda context: stages.export(context, component=Component(component), **arguments)
-    )
+    return stages.export(context, component=Component(component), **arguments)
 
 
-@cli.command(name="compile")
-@store_option
+@stage_command(cli, "compile")
 @click.option("--onnx", required=True, help="Digest of the exported graph.")
 @click.option("--runtime", default="onnxruntime", show_default=True, help="onnxruntime or tensorrt.")
 @click.option("--sku", default="cpu", show_default=True, help="cpu, or a GPU product such as NVIDIA-L4.")
@@ -90,79 +80,50 @@ def export(mode: Mode, /, store: Path, result: Path | None, component: str, **ar
 @click.option("--optimization-level", type=int, default=3, show_default=True, help="tensorrt: 0 (quick) to 5.")
 @click.option("--workspace", type=int, help="tensorrt: scratch memory for kernels in MiB; default: all of the GPU.")
 @click.option("--layers", is_flag=True, help="tensorrt: write the engine's layers beside it as JSON.")
-@result_option
-@click.pass_obj
-def compile_(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's
+def compile_(context: StageContext, /, **arguments: Any) -> Result:  # noqa: ANN401 - click's options
     """Compile one component for a SKU."""
-    from diffusion_builder.stages import run as stages
-
-    run_command(mode, store, result, lambda context: stages.compile_(context, stages.CompileArguments(**arguments)))
+    return stages.compile_(context, stages.CompileArguments(**arguments))
 
 
-@cli.command()
-@store_option
+@stage_command(cli)
 @click.option("--spec", required=True, help="JSON: source, engines, pipelines, schedulers, shapes and the like.")
-@result_option
-@click.pass_obj
-def assemble(mode: Mode, store: Path, spec: str, result: Path | None) -> None:
+def assemble(context: StageContext, spec: str) -> Result:
     """Assemble a Triton model repository."""
-    from diffusion_builder.stages import run as stages
-
-    run_command(mode, store, result, lambda context: stages.assemble(context, spec))
+    return stages.assemble(context, spec)
 
 
-@cli.command()
-@store_option
+@stage_command(cli)
 @click.option("--repository", required=True, help="Digest of the repository.")
-@result_option
-@click.pass_obj
-def parity(mode: Mode, store: Path, repository: str, result: Path | None) -> None:
+def parity(context: StageContext, repository: str) -> Result:
     """Compare images of a repository with those of diffusers."""
-    from diffusion_builder.stages import run as stages
-
-    run_command(mode, store, result, lambda context: stages.parity(context, repository))
+    return stages.parity(context, repository)
 
 
-@cli.command()
-@store_option
+@stage_command(cli)
 @click.option("--repository", required=True, help="Digest of the repository.")
-@result_option
-@click.pass_obj
-def verify(mode: Mode, store: Path, repository: str, result: Path | None) -> None:
+def verify(context: StageContext, repository: str) -> Result:
     """Compare every file of a repository and its engines with the manifests."""
-    from diffusion_builder.stages import run as stages
-
-    run_command(mode, store, result, lambda context: stages.verify(context, repository))
+    return stages.verify(context, repository)
 
 
-@cli.command(name="smoke-test")
-@store_option
+@stage_command(cli, "smoke-test")
 @click.option("--url", default=f"http://127.0.0.1:{HTTP_PORT}", show_default=True, help="HTTP address of the server.")
 @click.option("--repository", required=True, help="Digest of the repository that is served.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds for each image.")
-@result_option
-@click.pass_obj
-def smoke_test(mode: Mode, store: Path, url: str, repository: str, timeout: float, result: Path | None) -> None:
+def smoke_test(context: StageContext, url: str, repository: str, timeout: float) -> Result:
     """Request one image of every ensemble of a running server."""
-    from diffusion_builder.stages import run as stages
-
-    run_command(mode, store, result, lambda context: stages.smoke_test(context, url, repository, timeout))
+    return stages.smoke_test(context, url, repository, timeout)
 
 
-@cli.command()
-@store_option
+@stage_command(cli)
 @click.option("--stable", required=True, help="HTTP address of the stable revision's server.")
 @click.option("--canary", required=True, help="HTTP address of the canary's server.")
 @click.option("--spec", required=True, help="JSON: revisions, ensembles, prompts, limits; see docs/builder.md.")
 @click.option("--export", type=click.Path(path_type=Path), help="Folder for a copy of the images, for a scorer.")
 @click.option("--score", type=click.Path(path_type=Path), help="JSON file that a scorer has left: passed, message.")
-@result_option
-@click.pass_obj
-def compare(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
+def compare(context: StageContext, /, **arguments: Any) -> Result:  # noqa: ANN401 - click's options
     """Compare images of two servers for the golden prompts; a bad canary is a result, not an error."""
-    from diffusion_builder.stages import run as stages
-
-    run_command(mode, store, result, lambda context: stages.compare(context, stages.CompareArguments(**arguments)))
+    return stages.compare(context, stages.CompareArguments(**arguments))
 
 
 @cli.command()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffusion_builder.cli.command import print_error, result_option, run_command, store_option
+from diffusion_builder.cli.command import print_error, stage_command, store_option
 from diffusion_builder.errors import BadInputError, BuilderError, Reason, StoreError
 from diffusion_builder.stages.progress import ProgressEvent
+from diffusion_builder.stages.run import Inspection
 from diffusion_builder.store import Store
 from diffusion_builder.store.garbage_collection import Entry, GarbageCollectionOptions, collect
 from diffusion_builder.store.listing import bytes_text, rows, table
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from diffusion_builder.stages.progress import Mode
     from diffusion_builder.stages.run import Result, StageContext
 
 _DURATION = re.compile(r"(\d+)([smhd]?)")
@@ -60,16 +59,12 @@ def store_show(store: Path, digest: str) -> None:
         click.echo(artifact.manifest.to_json(), nl=False)
 
 
-@store_group.command(name="verify")
-@store_option
+@stage_command(store_group, "verify")
 @click.argument("digest", default="")
-@result_option
-@click.pass_obj
-def store_verify(mode: Mode, store: Path, digest: str, result: Path | None) -> None:
+def store_verify(context: StageContext, digest: str) -> Result:
     """Hash every file of every artifact, or of one, and compare it with the manifests."""
 
-    def work(context: StageContext) -> Result:
-        began = time.monotonic()
+    def work() -> Inspection:
         report = verify_store(
             context.store, lambda name: context.reporter.report(ProgressEvent("verify", "", "hash", None, name)), digest
         )
@@ -80,46 +75,36 @@ def store_verify(mode: Mode, store: Path, digest: str, result: Path | None) -> N
                 f"{len(report.damages)} of the files in {report.artifacts} artifacts are not what was built: {listed}. "
                 "Delete these artifacts' folders and let them be built again",
             )
-        return {
-            "stage": "verify", "digest": digest, "sizeBytes": report.size,
-            "seconds": round(time.monotonic() - began, 3), "cached": False, "artifacts": report.artifacts,
-        }  # fmt: skip
+        return Inspection(report.size, f"{report.artifacts} artifacts", {"artifacts": report.artifacts})
 
-    run_command(mode, store, result, work)
+    return context.inspect("verify", digest, work)
 
 
-@store_group.command(name="gc")
-@store_option
-@click.option("--keep", multiple=True, metavar="DIGEST", help="Artifact to keep, with all that it was made from.")
-@click.option("--keep-nothing", is_flag=True, help="Say so when really nothing is to be kept.")
-@click.option("--grace", default="24h", show_default=True, help="Keep what is younger: 90s, 30m, 24h, 7d.")
-@click.option("--timing", is_flag=True, help="Also delete TensorRT's timing caches that no kept engine was built with.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
-@result_option
-@click.pass_obj
-def store_gc(mode: Mode, /, store: Path, result: Path | None, **arguments: Any) -> None:  # noqa: ANN401 - click's options
-    """Delete what nothing that is kept was made from or links to."""
+@stage_command(store_group, "gc")
+@click.option("--keep", multiple=True, metavar="DIGEST", help="Artifact to retain, with all that it was made from.")
+@click.option("--keep-nothing", is_flag=True, help="Confirm that nothing is to be retained.")
+@click.option("--grace", default="24h", show_default=True, help="Retain what is younger: 90s, 30m, 24h, 7d.")
+@click.option("--timing", is_flag=True, help="Also delete TensorRT's timing caches that no retained engine used.")
+@click.option("--dry-run", is_flag=True, help="Report what would be deleted without deleting it.")
+def store_gc(context: StageContext, /, **arguments: Any) -> Result:  # noqa: ANN401 - click's options
+    """Delete what no retained artifact was made from or links to."""
+    options = _options(**arguments)
+    phase = "would delete" if options.dry_run else "deleted"
 
-    def work(context: StageContext) -> Result:
-        began = time.monotonic()
-        options = _options(**arguments)
-        phase = "would delete" if options.dry_run else "deleted"
+    def report_entry(entry: Entry) -> None:
+        text = f"{entry.kind}/{entry.digest[:_DIGITS]} {bytes_text(entry.size)}"
+        context.reporter.report(ProgressEvent("gc", "", phase, None, text))
 
-        def report_entry(entry: Entry) -> None:
-            text = f"{entry.kind}/{entry.digest[:_DIGITS]} {bytes_text(entry.size)}"
-            context.reporter.report(ProgressEvent("gc", "", phase, None, text))
-
+    def work() -> Inspection:
         collected = collect(context.store, options, report_entry)
-        context.reporter.report(ProgressEvent("gc", "", "done", 1.0, f"{phase} {bytes_text(collected.size)}"))
-        return {
-            "stage": "gc", "digest": "", "freedBytes": collected.size, "seconds": round(time.monotonic() - began, 3),
-            "cached": False, "dryRun": options.dry_run, "deleted": len(collected.deleted),
-            "retained": collected.retained, "staleStagingFolders": collected.stale_staging,
-            "timing": list(collected.timing[:_MAX_LISTED]),
+        fields = {
+            "dryRun": options.dry_run, "deleted": len(collected.deleted), "retained": collected.retained,
+            "staleStagingFolders": collected.stale_staging, "timing": list(collected.timing[:_MAX_LISTED]),
             "missing": list(collected.missing[:_MAX_LISTED]),
         }  # fmt: skip
+        return Inspection(collected.size, f"{phase} {bytes_text(collected.size)}", fields)
 
-    run_command(mode, store, result, work)
+    return context.inspect("gc", "", work, "freedBytes")
 
 
 def duration(text: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from diffusion_contract.enums import Component
 
 Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Outcome of a command that makes no artifact.
+
+    Args:
+        size: of what it has looked at, bytes.
+        summary: for the last line of progress.
+        fields: of the result, besides those of every stage.
+    """
+
+    size: int
+    summary: str
+    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,15 @@ class StageContext:
             "cached": cached,
             **{name: manifest.extra[name] for name in reported(stage)},
         }
+
+    def inspect(self, stage: str, digest: str, work: Callable[[], Inspection], size: str = "sizeBytes") -> Result:
+        """Run a command that makes no artifact; its result has the same fields, the size under a name of its own."""
+        began = time.monotonic()
+        inspection = work()
+        self.reporter.report(ProgressEvent(stage, "", "done", 1.0, inspection.summary))
+        seconds = round(time.monotonic() - began, 3)
+        fields = {size: inspection.size, "seconds": seconds, "cached": False, **inspection.fields}
+        return {"stage": stage, "digest": digest, **fields}
 
 
 @dataclass(frozen=True)
@@ -195,15 +219,11 @@ def verify(context: StageContext, digest: str) -> Result:
     """Compare a repository with its manifests."""
     from diffusion_builder.serving.verify import verify as compare
 
-    began = time.monotonic()
-    repository = context.store.get(Kind.REPOSITORY, digest)
-    verified = compare(context.store, repository)
-    seconds = round(time.monotonic() - began, 3)
-    context.reporter.report(ProgressEvent("verify", "", "done", 1.0, f"{verified.files} files, {verified.size} bytes"))
-    return {
-        "stage": "verify", "digest": digest, "sizeBytes": verified.size, "seconds": seconds, "cached": False,
-        "files": verified.files,
-    }  # fmt: skip
+    def work() -> Inspection:
+        report = compare(context.store, context.store.get(Kind.REPOSITORY, digest))
+        return Inspection(report.size, f"{report.files} files, {report.size} bytes", {"files": report.files})
+
+    return context.inspect("verify", digest, work)
 
 
 @dataclass(frozen=True)
@@ -245,12 +265,9 @@ def smoke_test(context: StageContext, url: str, digest: str, timeout: float) -> 
     """Request one image of every ensemble of a server."""
     from diffusion_builder.serving.smoke import smoke_test as test_server
 
-    began = time.monotonic()
-    repository = context.store.get(Kind.REPOSITORY, digest)
-    ensembles: Sequence[str] = test_server(url, repository, timeout)
-    seconds = round(time.monotonic() - began, 3)
-    context.reporter.report(ProgressEvent("smoke-test", "", "done", 1.0, ", ".join(ensembles)))
-    return {
-        "stage": "smoke-test", "digest": digest, "sizeBytes": repository.manifest.size, "seconds": seconds,
-        "cached": False, "ensembles": list(ensembles),
-    }  # fmt: skip
+    def work() -> Inspection:
+        repository = context.store.get(Kind.REPOSITORY, digest)
+        ensembles = list(test_server(url, repository, timeout))
+        return Inspection(repository.manifest.size, ", ".join(ensembles), {"ensembles": ensembles})
+
+    return context.inspect("smoke-test", digest, work)
