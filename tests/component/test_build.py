@@ -108,7 +108,7 @@ def test_a_repository_that_draws_something_else_fails_its_check_with_the_numbers
     assert report["ensembles"].keys() == {"generate_4_pipeline"}
     assert parity(context(store), repository)["cached"]
     shutil.rmtree(store / "parity")
-    model = store / "repositories" / repository / "models" / "8_postprocessor" / "1" / "pixels.py"
+    model = store / "repositories" / repository / "models" / "8_postprocessor" / "1" / "postprocess.py"
     code = model.read_text()
     assert "decoded * np.float32(0.5)" in code
     model.write_text(code.replace("decoded * np.float32(0.5)", "decoded * np.float32(0.3)"))

@@ -50,33 +50,23 @@ def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str) -> tup
             f"runtime {runtime!r} for target {target!r}: supported are runtime {', '.join(RUNTIMES)} "
             f"for target {', '.join(TARGETS)}",
         )
-    extra = onnx.manifest.extra
     tools = {"onnxruntime": version("onnxruntime")}
-    inputs = {
-        "version": _COMPILE_VERSION,
-        # Content, not name: a graph that was exported again and came out the same is not compiled again.
-        "content": extra["content"],
-        "component": extra["component"],
-        "facts": extra["facts"],
-        "runtime": runtime,
-        "target": target,
-        "level": _LEVEL,
-        "tools": tools,
-    }
+    fields = engine_fields(onnx, runtime, target) | {"level": _LEVEL}
+    # Content, not name: a graph that was exported again and came out the same is not compiled again.
+    inputs = {"version": _COMPILE_VERSION, "content": onnx.manifest.extra["content"], **fields, "tools": tools}
 
     def write(folder: Path) -> Mapping[str, Any]:
-        _optimize(onnx.path, folder, str(extra["component"]))
-        return {
-            "component": extra["component"],
-            "facts": extra["facts"],
-            "runtime": runtime,
-            "runtimeVersion": tools["onnxruntime"],
-            "target": target,
-            "level": _LEVEL,
-        }
+        _optimize(onnx.path, folder, str(fields["component"]))
+        return {**fields, "runtimeVersion": tools["onnxruntime"]}
 
     recipe = Recipe(Kind.ENGINE, inputs, tools, required_bytes=2 * onnx.manifest.size, derived_from=(onnx,))
     return store.publish(recipe, write)
+
+
+def engine_fields(onnx: Artifact, runtime: str, target: str) -> dict[str, Any]:
+    """What an engine has of its graph, and what it is for: part of its name and of its manifest."""
+    extra = onnx.manifest.extra
+    return {"component": extra["component"], "facts": extra["facts"], "runtime": runtime, "target": target}
 
 
 def _optimize(source: Path, target: Path, component: str) -> None:

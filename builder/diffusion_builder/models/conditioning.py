@@ -162,7 +162,7 @@ class _Conditioning:
 
     @cached_property
     def _generators(self) -> Sequence[Generator]:
-        return [Generator(seed) for seed in self._inputs.integers(python_models.SEED, _DEFAULT_SEED)]
+        return [Generator(seed) for seed in self._inputs.scalars(python_models.SEED, _DEFAULT_SEED)]
 
     @cached_property
     def _starts(self) -> Sequence[InitialState]:

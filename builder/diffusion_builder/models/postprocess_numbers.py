@@ -89,7 +89,7 @@ def read_numbers(inputs: RequestInputs) -> list[PostprocessNumbers]:
     """
     numbers = {field: inputs.numbers(number) for field, number in _NUMBERS.items()}
     height, width = (_sides(inputs, number) for number in _SIDES)
-    paste_back, formats = inputs.booleans(python_models.PASTE_BACK), _formats(inputs)
+    paste_back, formats = inputs.scalars(python_models.PASTE_BACK, default=False), _formats(inputs)
     quality = inputs.numbers(_QUALITY)
     return [
         PostprocessNumbers(

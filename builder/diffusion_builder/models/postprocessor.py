@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import InvalidRequest
-from .pixels import encode, to_pixels
-from .postprocess import postprocess, read_options
+from .postprocess import encode, postprocess, read_options, to_pixels
 from .python_models import ENCODED_IMAGE, ENCODED_IMAGE_BASE64, IMAGE
 from .request_inputs import RequestInputs
 from .tensors import DECODED_IMAGE

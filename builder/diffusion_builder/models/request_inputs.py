@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ Array = NDArray[Any]
 # A tensor of the request by its name, batch first; None when it was left out.
 ReadTensor = Callable[[str], Array | None]
 _PIXEL_MULTIPLE = 8
+_Scalar = TypeVar("_Scalar", int, bool)
 
 
 @dataclass(frozen=True)
@@ -114,23 +115,14 @@ class RequestInputs:
             return [number.default] * self.batch
         return [number.check(float(str(value))) for value in values]
 
-    def integers(self, tensor: Tensor, default: int) -> list[int]:
-        """An integer for each sample.
+    def scalars(self, tensor: Tensor, default: _Scalar) -> list[_Scalar]:
+        """An integer or a boolean, as the default is, for each sample.
 
         Raises:
             InvalidRequest: there are more or fewer than samples.
         """
         values = self.values(tensor)
-        return [default] * self.batch if values is None else [int(value) for value in values]
-
-    def booleans(self, tensor: Tensor) -> list[bool]:
-        """A boolean for each sample; false when left out.
-
-        Raises:
-            InvalidRequest: there are more or fewer than samples.
-        """
-        values = self.values(tensor)
-        return [False] * self.batch if values is None else [bool(value) for value in values]
+        return [default] * self.batch if values is None else [type(default)(value) for value in values]
 
     def texts(self, tensor: Tensor, default: str) -> list[str]:
         """A text for each sample.

@@ -60,8 +60,7 @@ _PYTHON = {
         "initial_latents.py", "noise.py", "postprocess_numbers.py", "schedule",
     ),
     python_models.POSTPROCESSOR_NAME: (
-        "postprocessor.py", *_SHARED, "colors.py", "images.py", "pixels.py", "postprocess.py",
-        "postprocess_numbers.py",
+        "postprocessor.py", *_SHARED, "colors.py", "images.py", "postprocess.py", "postprocess_numbers.py",
     ),
 }  # fmt: skip
 _ONNX_RUNTIME = ("onnx_engine.py", "triton_io.py", "errors.py", "cpus.py")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from diffusion_builder import digests
 from diffusion_builder.errors import Reason, StoreError
 from diffusion_builder.store import Artifact, Kind, Store
+from diffusion_builder.store.verification import file_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,8 @@ def verify(store: Store, repository: Artifact) -> VerifyReport:
         artifacts[linked.path] = linked
     for artifact in artifacts.values():
         for name, entry in artifact.manifest.files.items():
-            _check_file(artifact.path / name, entry.sha256, entry.size)
+            if problem := file_problem(artifact.path / name, entry):
+                raise _damaged(artifact.path / name, problem)
     manifests = [artifact.manifest for artifact in artifacts.values()]
     return VerifyReport(sum(len(item.files) for item in manifests), sum(item.size for item in manifests))
 
@@ -61,17 +63,6 @@ def _split(target: str) -> Iterator[tuple[Kind, str, str]]:
     parts = [part for part in Path(target).parts if part != ".."]
     if len(parts) >= 3 and parts[0] in set(Kind) and digests.is_digest(parts[1]):  # noqa: PLR2004 - see above
         yield Kind(parts[0]), parts[1], "/".join(parts[2:])
-
-
-def _check_file(path: Path, sha256: str, size: int) -> None:
-    try:
-        if path.is_symlink() or path.stat().st_size != size:
-            raise _damaged(path, f"it should be a file of {size} bytes")
-        actual_sha256 = digests.file_digest(path)
-    except OSError as error:
-        raise _damaged(path, str(error.strerror)) from error
-    if actual_sha256 != sha256:
-        raise _damaged(path, f"its SHA-256 is {actual_sha256}, it was published as {sha256}")
 
 
 def _damaged(path: Path, why: str) -> StoreError:

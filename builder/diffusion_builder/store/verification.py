@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder import digests
 from diffusion_builder.errors import BadInputError, Reason, StoreError
-from diffusion_builder.store.manifest import MANIFEST, Artifact, Kind, Recipe
+from diffusion_builder.store.manifest import MANIFEST, Artifact, FileEntry, Kind, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,12 +73,10 @@ def _damages(store: Store, artifact: Artifact) -> Iterator[Damage]:
     if manifest.digest != Recipe(manifest.kind, manifest.inputs).digest:
         yield Damage(folder / MANIFEST, "its inputs do not give its name")
     for name, entry in manifest.files.items():
-        problem = _difference(folder / name, entry.sha256, entry.size)
-        if problem:
+        if problem := file_problem(folder / name, entry):
             yield Damage(folder / name, problem)
     for name, target in manifest.links.items():
-        problem = _link_problem(store, folder / name, target)
-        if problem:
+        if problem := _link_problem(store, folder / name, target):
             yield Damage(folder / name, problem)
     published = {*manifest.files, *manifest.links, MANIFEST}
     for path in sorted(folder.rglob("*")):
@@ -86,16 +84,19 @@ def _damages(store: Store, artifact: Artifact) -> Iterator[Damage]:
             yield Damage(path, "it is not in the manifest")
 
 
-def _difference(path: Path, sha256: str, size: int) -> str:
+def file_problem(path: Path, entry: FileEntry) -> str:
+    """What differs from the manifest; empty for a sound file."""
     try:
         if path.is_symlink() or not path.is_file():
             return "it should be a file"
-        if path.stat().st_size != size:
-            return f"it has {path.stat().st_size} bytes, it was published with {size}"
+        if path.stat().st_size != entry.size:
+            return f"it has {path.stat().st_size} bytes, it was published with {entry.size}"
         actual_sha256 = digests.file_digest(path)
     except OSError as error:
         return str(error.strerror)
-    return "" if actual_sha256 == sha256 else f"its SHA-256 is {actual_sha256}, it was published as {sha256}"
+    return (
+        "" if actual_sha256 == entry.sha256 else f"its SHA-256 is {actual_sha256}, it was published as {entry.sha256}"
+    )
 
 
 def _link_problem(store: Store, path: Path, target: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from diffusion_builder.models.cpus import threads
-from diffusion_builder.models.pixels import encode, to_pixels
+from diffusion_builder.models.postprocess import encode, to_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from diffusion_builder.models.errors import InvalidRequest
-from diffusion_builder.models.pixels import encode
-from diffusion_builder.models.postprocess import PostprocessOptions, postprocess, read_options
+from diffusion_builder.models.postprocess import PostprocessOptions, encode, postprocess, read_options
 from diffusion_builder.models.request_inputs import ReadTensor, RequestInputs
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffusion_builder.engines.onnx_runtime import engine_fields
 from diffusion_builder.engines.tensorrt import plan_check, run, sku
 from diffusion_builder.engines.tensorrt.command import Files, TensorRTOptions, arguments, flags
 from diffusion_builder.engines.tensorrt.profiles import Profile, optimization_profiles
@@ -79,19 +80,12 @@ def compile_plan(
     profiles = request.profiles()
     program = run.trtexec()
     version = run.version(program)
-    extra = request.onnx.manifest.extra
     tools = {RUNTIME: str(version)}
-    inputs = {
-        "version": _COMPILE_VERSION,
-        "content": extra["content"],
-        "component": extra["component"],
-        "facts": extra["facts"],
-        "runtime": RUNTIME,
-        "target": target,
-        # The profiles are among the flags.
-        "flags": flags(profiles, request.options),
-        "tools": tools,
-    }
+    fields = engine_fields(request.onnx, RUNTIME, target)
+    content = request.onnx.manifest.extra["content"]
+    # The profiles are among the flags.
+    build_flags = flags(profiles, request.options)
+    inputs = {"version": _COMPILE_VERSION, "content": content, **fields, "flags": build_flags, "tools": tools}
 
     def write(folder: Path) -> Mapping[str, Any]:
         sku.require_gpu(target, run.gpus())
@@ -104,13 +98,10 @@ def compile_plan(
         on_phase("validate", None)
         plan = plan_check.read(folder / PLAN)
         if plan is not None:
-            plan_check.check(plan, request.component, interface(request.component, extra["facts"]), profiles)
+            plan_check.check(plan, request.component, interface(request.component, fields["facts"]), profiles)
         return {
-            "component": extra["component"],
-            "facts": extra["facts"],
-            "runtime": RUNTIME,
+            **fields,
             "runtimeVersion": str(version),
-            "target": target,
             "profiles": len(profiles),
             "activationBytes": list(activations),
             "planChecked": plan is not None,

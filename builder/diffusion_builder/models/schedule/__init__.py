@@ -11,15 +11,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .classes import SchedulerType
-from .ddim import ddim
-from .ddpm import ddpm
 from .deis import deis
+from .discrete import ddim, ddpm, lcm
 from .dpmsolver import dpm_solver
 from .errors import ScheduleError
-from .euler import euler
-from .euler_ancestral import euler_ancestral
-from .heun import heun
-from .lcm import lcm
+from .euler import euler, heun
 from .pndm import pndm
 from .settings import SchedulerSettings
 from .table import MAX_CALLS, Schedule, ScheduleRun
@@ -37,7 +33,7 @@ _TABLES: Mapping[SchedulerType, Callable[[SchedulerSettings, ScheduleRun], Sched
     SchedulerType.DDIM: ddim,
     SchedulerType.DDPM: ddpm,
     SchedulerType.EULER: euler,
-    SchedulerType.EULER_ANCESTRAL: euler_ancestral,
+    SchedulerType.EULER_ANCESTRAL: euler,
     SchedulerType.HEUN: heun,
     SchedulerType.LCM: lcm,
     SchedulerType.PNDM: pndm,
