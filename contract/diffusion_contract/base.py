@@ -204,7 +204,7 @@ _Amounts = Annotated[dict[str, Quantity], Field(max_length=8), _RESOURCE_NAMES]
 
 
 class Resources(ApiModel):
-    """What the container asks for, as in a pod."""
+    """Requests and limits of the container, as in a pod."""
 
     requests: _Amounts | None = Field(default=None, description="Requests (minimum), by resource name.")
     limits: _Amounts | None = Field(default=None, description="Limits (maximum), by resource name.")

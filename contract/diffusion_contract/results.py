@@ -1,6 +1,6 @@
 """What a stage writes as JSON when it ends, and the operator reads from the termination message; standard library only.
 
-Names are those of the JSON. A field that a stage adds is added here and nowhere else.
+Names are those of the JSON. A field that a stage adds is added only here.
 """
 
 from collections.abc import Mapping

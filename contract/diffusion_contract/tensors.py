@@ -111,17 +111,17 @@ class ModelFacts:
     controlnets: int = 0
 
     @classmethod
-    def merge(cls, parts: Mapping[str, Mapping[str, int]]) -> Self:
-        """Join what each component knows.
+    def merge(cls, facts_by_component: Mapping[str, Mapping[str, int]]) -> Self:
+        """Join the facts of all components.
 
         Args:
-            parts: component name to the facts it recorded.
+            facts_by_component: those that each has recorded.
 
         Raises:
             ValueError: two components disagree, or a fact is missing.
         """
         sizes: dict[str, int] = {}
-        for component, facts in parts.items():
+        for component, facts in facts_by_component.items():
             for name, value in facts.items():
                 if sizes.setdefault(name, value) != value:
                     raise ValueError(f"{component} has {name} {value}, another component has {sizes[name]}")

@@ -149,7 +149,7 @@ def _terminated(number: int, _frame: FrameType | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; a mistake on the command line is bad input, like any other."""
-    # A Job that is deleted is asked to stop first: leave as an error does, so that nothing half-written stays behind.
+    # Kubernetes sends SIGTERM first: leave as an error does, so that nothing half-written remains.
     signal.signal(signal.SIGTERM, _terminated)
     try:
         cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)

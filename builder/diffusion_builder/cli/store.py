@@ -1,4 +1,4 @@
-"""`diffusion-builder store`: look at a store, check it, and clean it up."""
+"""`diffusion-builder store`: list and verify a store, and delete what is not needed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DIGITS = 12
 
 @click.group(name="store")
 def store_group() -> None:
-    """Look at a store, check it, clean it up."""
+    """List and verify a store, and delete what is not needed."""
 
 
 @store_group.command(name="ls")

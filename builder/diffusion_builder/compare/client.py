@@ -1,4 +1,4 @@
-"""Ask a server for the image of a golden prompt."""
+"""Request the image of a golden prompt."""
 
 from __future__ import annotations
 

@@ -55,13 +55,13 @@ class ImagePair:
 def compare(
     store: Store, servers: tuple[TritonClient, TritonClient], spec: CompareSpec, on_phase: Callable[..., None]
 ) -> tuple[Artifact, bool]:
-    """Draw the golden images with both revisions and compare them. A bad canary is a result and no error.
+    """Generate the golden images with both revisions and compare them. A bad canary is a result and no error.
 
     Args:
         store: where the images go.
         servers: stable and canary.
-        spec: what is asked.
-        on_phase: told generate, with a fraction and the name of the ensemble.
+        spec: revisions, prompts and limits.
+        on_phase: called with the phase generate, with a fraction and the name of the ensemble.
 
     Returns:
         The artifact, and whether these revisions were compared before.
@@ -96,7 +96,7 @@ def copy_images(comparison: Artifact, folder: Path) -> None:
 
 
 def apply_score(verdict: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
-    """The verdict with what a scorer has added: both have to be content.
+    """The verdict combined with a scorer's: both must pass.
 
     Raises:
         BadInputError: there is no readable score.

@@ -29,7 +29,7 @@ _PADDED_FROM, _PADDED_TO = 33, 64
 
 
 class BlockAttention:
-    """Attention of a transformer block, in float32 where the model asks for it.
+    """Attention of a transformer block, in float32 where the model requires it.
 
     SD 2.1's products of queries and keys exceed 65504, so that half precision gives black images; diffusers' fused
     attention ignores its `upcast_attention`.
@@ -108,7 +108,7 @@ class GatedLinear(nn.Module):
 
 
 def attend(attn: TorchModel, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Multi-head attention, [B, N, D], [B, M, D], [B, M, D] → [B, N, D]; in float32 where the model asks for it."""
+    """Multi-head attention, [B, N, D], [B, M, D], [B, M, D] → [B, N, D]; in float32 where the model requires it."""
     dtype = query.dtype
     if attn.upcast_attention:
         query, key, value = query.float(), key.float(), value.float()
@@ -133,7 +133,7 @@ def rewrite(model: TorchModel, *, upcast: bool) -> None:
 
     Args:
         model: changed in place, with its LoRAs merged.
-        upcast: whether it computes in half precision, so that attention that wants float32 must be told to.
+        upcast: whether it computes in half precision, so that attention in float32 is explicit.
     """
     from diffusers.models.attention import BasicTransformerBlock
     from diffusers.models.attention_processor import AttnProcessor

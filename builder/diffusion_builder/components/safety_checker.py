@@ -22,7 +22,7 @@ _WHITE = 255.0
 # Free parameter of the cubic kernel that Pillow resizes with (Keys 1981, a = -1/2), and half its width.
 _CUBIC = -0.5
 _SUPPORT = 2.0
-# diffusers rounds scores to three digits before it asks whether they are positive.
+# diffusers rounds scores to three digits before it tests whether they are positive.
 _POSITIVE = 0.0005
 # Stricter when a concept of special care is in the image.
 _ADJUSTMENT = 0.01

@@ -52,7 +52,7 @@ def transformers_model(model_class: TorchModel, folder: Path, dtype: torch.dtype
 
     Raises:
         BadInputError: the configuration makes no model, weights are missing or of other shapes, or there are more
-            layers than it tells of.
+            layers than it lists.
     """
     # Eager attention has no data-dependent Python branches that a trace would freeze.
     with _configured(folder.name):
@@ -64,7 +64,7 @@ def transformers_model(model_class: TorchModel, folder: Path, dtype: torch.dtype
         key, stored, needed = min(info["mismatched_keys"])
         raise BadInputError(
             Reason.INVALID_WEIGHTS,
-            f"{folder.name}: {key} is {list(stored)}, config.json asks for {list(needed)}. {_TOGETHER}",
+            f"{folder.name}: {key} is {list(stored)}, config.json requires {list(needed)}. {_TOGETHER}",
         )
     # Left over is normal here: files often hold a head or position numbers that this class does not use.
     check_missing_keys(folder.name, info["missing_keys"], _more_layers(model, folder, info["unexpected_keys"]))
@@ -73,7 +73,7 @@ def transformers_model(model_class: TorchModel, folder: Path, dtype: torch.dtype
 
 @contextmanager
 def _configured(part: str) -> Iterator[None]:
-    """A stranger's numbers and names can fail anywhere in a library: none of it is a bug of ours."""
+    """Untrusted numbers and names can fail anywhere in a library: none of it is a bug of ours."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:

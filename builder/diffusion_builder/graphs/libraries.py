@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Keep the libraries' chatter out of the log; what matters is checked by us."""
+    """Keep the libraries' messages out of the log; the builder checks what they warn of."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -40,5 +40,5 @@ def _unsupported(what: str) -> BadInputError:
     return BadInputError(
         Reason.PARITY_FAILED,
         f"diffusers has nothing to compare with for {what}. Leave that out of pipelines; or build with --no-parity, "
-        "and look at the images yourself",
+        "and inspect the images yourself",
     )

@@ -29,7 +29,7 @@ class Provenance:
         loras: in order.
         clip_skip: layers that are left out.
         text: tokens per prompt, and features per token.
-        schedulers: as the repository was asked for them, the default one first.
+        schedulers: as in the repository's specification, the default one first.
         precisions: of all graphs.
     """
 
@@ -57,13 +57,13 @@ def trace_provenance(store: Store, repository: Artifact) -> Provenance:
         name: ExportOptions.model_validate(graph.manifest.inputs.get("options", {})) for name, graph in graphs.items()
     }
     denoiser = options[Component.DENOISER]
-    known = {part: folder for graph in graphs.values() for part, folder in _folders(store, graph)}
+    folders = {part: folder for graph in graphs.values() for part, folder in _folders(store, graph)}
     control = {name: _weights_folder(store, graph) for name, graph in nets.items()}
     facts = graphs[Component.TEXT_ENCODER].manifest.extra["facts"]
     adapter = _source(store, denoiser.ip_adapter) if denoiser.ip_adapter else None
     return Provenance(
         _checkpoint(store, repository),
-        known,
+        folders,
         control,
         adapter / parts.IP_ADAPTER if adapter else None,
         tuple(LoraWeights(_source(store, item.source) / parts.LORA, item.weight) for item in denoiser.loras),
@@ -80,7 +80,7 @@ def source_graph(store: Store, engine: str) -> Artifact:
     Raises:
         BadInputError: it is gone from the store.
     """
-    return next(_made_from(store, store.get(Kind.ENGINE, engine), Kind.ONNX))
+    return next(_sources_of(store, store.get(Kind.ENGINE, engine), Kind.ONNX))
 
 
 def _folders(store: Store, graph: Artifact) -> Iterator[tuple[str, Path]]:
@@ -93,14 +93,14 @@ def _folders(store: Store, graph: Artifact) -> Iterator[tuple[str, Path]]:
 def _weights_folder(store: Store, graph: Artifact) -> Path:
     """The folder with a graph's weights: of all sources, the one with the content that the graph is named by."""
     part = MAIN_PART[Component(graph.manifest.extra["component"])]
-    for source in _made_from(store, graph, Kind.SOURCE):
+    for source in _sources_of(store, graph, Kind.SOURCE):
         if source.manifest.extra["subfolders"].get(part) == graph.manifest.inputs["content"]:
             return source.path / str(part)
     raise _missing_error(graph)
 
 
 def _checkpoint(store: Store, repository: Artifact) -> Path:
-    for source in _made_from(store, repository, Kind.SOURCE):
+    for source in _sources_of(store, repository, Kind.SOURCE):
         if "tokenizer" in source.manifest.extra["subfolders"]:
             return source.path
     raise _missing_error(repository)
@@ -110,14 +110,11 @@ def _source(store: Store, digest: str) -> Path:
     return store.get(Kind.SOURCE, digest).path
 
 
-def _made_from(store: Store, artifact: Artifact, kind: Kind) -> Iterator[Artifact]:
-    found = False
-    for digest in artifact.manifest.derived_from:
-        if store.find(kind, digest) is not None:
-            found = True
-            yield store.get(kind, digest)
-    if not found:
+def _sources_of(store: Store, artifact: Artifact, kind: Kind) -> Iterator[Artifact]:
+    digests = [digest for digest in artifact.manifest.derived_from if store.find(kind, digest) is not None]
+    if not digests:
         raise _missing_error(artifact)
+    yield from (store.get(kind, digest) for digest in digests)
 
 
 def _missing_error(artifact: Artifact) -> BadInputError:

@@ -55,7 +55,7 @@ def check_parity(store: Store, repository: Artifact, on_phase: Callable[..., Non
     Args:
         store: where the repository, its engines, graphs and sources are.
         repository: compared with diffusers.
-        on_phase: told generate and compare, with a fraction and the name of the ensemble.
+        on_phase: called with the phases generate and compare, with a fraction and the name of the ensemble.
 
     Returns:
         The artifact with the metrics, and whether it was in the store already.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from diffusion_contract.tensors import DType
 
-# One mistake in a map shows at several places; more than a few lines help nobody.
+# One mistake in a map shows at several places; more than a few lines do not help.
 _MAX_LISTED = 5
 
 
@@ -96,8 +96,8 @@ def _problems(ensemble: Ensemble) -> Iterator[str]:
 def _unread_inputs(ensemble: Ensemble, output: str) -> Iterator[str]:
     """Inputs that nothing on the way to an output reads.
 
-    Triton leaves out the steps that the requested outputs do not need, going backwards from the tensors that nobody
-    reads any more. It takes an input of the ensemble among those for an output of step 0 and may leave that out too.
+    Triton leaves out the steps that the requested outputs do not need, going backwards from the tensors that no
+    step reads. It takes an input of the ensemble among those for an output of step 0 and may leave that out too.
     """
     reached = ancestors(ensemble, [output])
     for port in ensemble.inputs:

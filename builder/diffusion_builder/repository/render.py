@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffusion_builder.repository.graph import Ensemble, Port, TritonModel
     from diffusion_contract.assembly import Queues
 
-# Models of the denoising loop share one resource, so that a request that has to wait waits at a short model and not at
+# Models of the denoising loop share one resource, so that a request that must wait does so at a short model and not at
 # the denoiser: whoever comes back meanwhile joins it (ADR 6). Of two that wait the one with the smaller product of
 # this number and its calls so far is first: the denoiser starts when no other model of the loop is waiting.
 _DENOISER = MODEL_NAMES[Component.DENOISER]

@@ -1,4 +1,4 @@
-"""What a repository asks of the server that serves it: flags, and an estimate of GPU memory. Pure functions."""
+"""Requirements of a repository on its server: flags, and an estimate of GPU memory. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Wait until a server that gets no new connections has answered what it has. Standard library only.
 
 Triton, told to stop, refuses new connections, continues to serve the open ones until `--exit-timeout-secs` and then
-cuts them, even in the middle of an answer. So it is told only when nothing is being computed any more.
+cuts them, even in the middle of an answer. So it is stopped only when nothing is being computed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A client of Triton's HTTP protocol that asks for one output. Standard library only."""
+"""A client of Triton's HTTP protocol that requests one output. Standard library only."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class TritonClient:
     pause: Callable[[float], None] = time.sleep
 
     def check_ready(self) -> None:
-        """Ask for readiness.
+        """Require readiness.
 
         Raises:
             UnavailableError: the server is not ready, or does not answer.
@@ -78,7 +78,7 @@ class TritonClient:
         return not isinstance(self._get(f"/v2/models/{name}/ready"), ErrorResponse)
 
     def infer(self, model: str, inputs: Sequence[RequestTensor], output: str) -> OutputTensor | ErrorResponse:
-        """Ask a model for one output.
+        """Request one output of a model.
 
         Raises:
             UnavailableError: the server does not answer.

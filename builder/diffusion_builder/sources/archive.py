@@ -1,4 +1,4 @@
-"""Read tar, tar.gz and zip files of strangers: regular files only, with limits on everything.
+"""Read untrusted tar, tar.gz and zip files: regular files only, with limits on everything.
 
 Nothing is extracted by the libraries' own extraction: names, kinds and sizes are validated first, and the bytes of the
 selected files are copied to generated names.
@@ -75,7 +75,7 @@ def open_archive(path: Path, name: str) -> Iterator[Origin]:
 
     Args:
         path: the file.
-        name: how to call it in messages.
+        name: its name in messages.
 
     Raises:
         BadInputError: it is no archive, damaged, too large, or holds anything but files and folders.
@@ -129,7 +129,7 @@ def _tar(stream: IO[bytes] | gzip.GzipFile, name: str, limit: int) -> ArchiveOri
     total = 0
     with _readable(name):
         careful = _LimitedStream(stream, name, limit)  # type: ignore[arg-type] # GzipFile reads as a stream does
-        # It owns nothing that would have to be closed: the stream is the caller's.
+        # It owns nothing that must be closed: the stream is the caller's.
         archive = tarfile.open(fileobj=careful, mode="r:", encoding="utf-8")  # type: ignore[call-overload] # noqa: SIM115
         for member in archive:
             # Before the next header is looked for, which reads what is in between.
@@ -191,7 +191,7 @@ def _zip(archive: zipfile.ZipFile, name: str, limit: int) -> ArchiveOrigin:
 def _add(name: str, members: dict[str, _Member], entry: str, member: _Member) -> None:
     names.check_path(entry)
     if entry in members:
-        raise BadInputError(Reason.UNSAFE_PATH, f"{name} holds {entry!r} twice: nobody knows which is meant")
+        raise BadInputError(Reason.UNSAFE_PATH, f"{name} holds {entry!r} twice: it is unclear which is meant")
     members[entry] = member
     names.check_count(len(members))
 

@@ -1,4 +1,4 @@
-"""Download one file over HTTP(S) to disk, going on where a broken connection left it.
+"""Download one file over HTTP(S) to disk, continuing after a broken connection.
 
 Proxies are those of the environment (`https_proxy`, `http_proxy`, `no_proxy`), certificates those of the system or of
 `SSL_CERT_FILE`.
@@ -64,7 +64,7 @@ class Download:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def run(self, target: Path, on_file: Callable[[str, float], None], on_size: Callable[[int], None]) -> None:
-        """Bring the file to `target`; what is there of an earlier download is gone on with.
+        """Bring the file to `target`; an earlier, partial download is continued.
 
         Args:
             target: path of the file.
@@ -162,7 +162,7 @@ class _ConnectionLostError(Exception):
 
 
 class _AlreadyComplete(Exception):  # noqa: N818 - never leaves this module
-    """Nothing is left to download, so all of it is here; whether it is right, its SHA-256 tells."""
+    """Nothing is left to download, so all of it is here; its SHA-256 is verified afterwards."""
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -114,7 +114,7 @@ class Hub:
         }
 
     def download(self, reference: HubReference, name: str, target: Path) -> None:
-        """Put one file below `target`, under its own relative name; what is half there is gone on with.
+        """Put one file below `target`, under its own relative name; a partial download is continued.
 
         Raises:
             BuilderError: as in `files`.
@@ -151,7 +151,7 @@ class Hub:
         where = f"{reference.repo} on {self.endpoint}"
         if isinstance(error, errors.GatedRepoError) or status in _DENIED:
             if isinstance(error, errors.RepositoryNotFoundError) and not isinstance(error, errors.GatedRepoError):
-                # The hub says 401 for what does not exist, so that nobody can tell private from absent.
+                # The hub says 401 for what does not exist, so that private and absent look alike.
                 return BadInputError(
                     Reason.REPOSITORY_NOT_FOUND, f"there is no {where}, or it is private: check repo and token"
                 )

@@ -1,7 +1,7 @@
-"""Names and sizes of a stranger's files, validated before anything is read.
+"""Names and sizes of untrusted files, validated before anything is read.
 
 Every name must be one that a folder can hold and that leads nowhere else. What is used must moreover be the only file
-of its name on any filesystem, and show as what it is; whatever else lies in a source is nobody's business.
+of its name on any filesystem, and show as what it is; other files of a source do not matter.
 """
 
 from __future__ import annotations

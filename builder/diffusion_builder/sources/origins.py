@@ -56,7 +56,7 @@ class HubOrigin:
         return sorted(names)
 
     def copy(self, name: str, target: Path) -> None:
-        """Download, going on where an earlier download broke off, and compare with the hub's SHA-256 if it has one."""
+        """Download, continuing an earlier partial download, and compare with the hub's SHA-256 if it has one."""
         self.hub.download(self.reference, name, self.scratch)
         path = self.scratch / name
         expected = self.listing[name].sha256
@@ -149,7 +149,7 @@ class FolderOrigin:
 
 
 def _entries(directory: Path) -> list[Path]:
-    """What is in a folder; nothing where nobody may look, such as lost+found."""
+    """What is in a folder; nothing where access is denied, such as lost+found."""
     try:
         return sorted(directory.iterdir())
     except PermissionError:

@@ -37,7 +37,7 @@ def check(path: Path, name: str) -> None:
 
     Args:
         path: the file.
-        name: how to call it in the message.
+        name: its name in the message.
 
     Raises:
         BadInputError: it is not a sound safetensors file.

@@ -22,7 +22,7 @@ def check(path: Path, name: str) -> None:
 
     Args:
         path: the file.
-        name: how to call it in the message.
+        name: its name in the message.
 
     Raises:
         BadInputError: it does.

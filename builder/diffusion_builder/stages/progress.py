@@ -32,7 +32,7 @@ class ProgressEvent:
         stage: fetch, export, compile, assemble, verify, smoke-test.
         component: which one, or empty.
         phase: what it is doing; `done`, `cached` and `failed` end a stage.
-        fraction: how much of the phase is done, 0 to 1, or None where nobody knows.
+        fraction: how much of the phase is done, 0 to 1, or None where that is unknown.
         message: one line for display, or empty.
     """
 

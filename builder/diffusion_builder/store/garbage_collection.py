@@ -1,6 +1,6 @@
-"""Garbage collection: delete what nothing that is kept was made from or links to.
+"""Garbage collection: delete what no retained artifact was made from or links to.
 
-Kept are the artifacts that the caller names, those that were created or used within the grace time, all that they
+Retained are the artifacts that the caller names, those that were created or used within the grace time, all that they
 refer to, and the last comparisons. An artifact is moved to a staging name before its files are deleted, so that a
 kill leaves no half one; and those that refer go before what they refer to.
 """
@@ -34,7 +34,7 @@ class GarbageCollectionOptions:
 
     Args:
         keep: digests; the beginning of one (8 digits at least) is enough.
-        grace: seconds since an artifact was created or used, within which it is kept.
+        grace: seconds since an artifact was created or used, within which it is retained.
         dry_run: only report.
         timing: also delete TensorRT's timing caches that no engine which stays was built with.
     """
@@ -76,7 +76,7 @@ class CollectionResult:
         size: bytes of the deleted artifacts and timing caches.
         stale_staging: folders that killed writers had left.
         timing: names of timing caches.
-        missing: digests that should be kept and are not in the store.
+        missing: digests that should be retained and are not in the store.
     """
 
     deleted: tuple[Entry, ...]
@@ -90,16 +90,16 @@ class CollectionResult:
 def collect(
     store: Store, options: GarbageCollectionOptions, on_delete: Callable[[Entry], None] = lambda _entry: None
 ) -> CollectionResult:
-    """Delete what is not kept.
+    """Delete what is not retained.
 
     Args:
         store: the store.
-        options: what is kept.
+        options: what is retained.
         on_delete: called for each artifact when it is gone.
 
     Raises:
         BadInputError: a digest to keep is none, or fits several artifacts or none.
-        StoreError: a manifest that is kept is damaged, so that nobody can know what it needs; or not writable.
+        StoreError: a retained manifest is damaged, so that its references are unknown; or not writable.
     """
     now = store.clock()
     try:
@@ -161,8 +161,8 @@ def reachable(entries: Mapping[str, Entry], roots: Collection[str]) -> frozenset
         if entry.references is None:
             raise StoreError(
                 Reason.ARTIFACT_DAMAGED,
-                f"{entry.kind}/{digest} is to be kept and its manifest is damaged, so nobody knows what it needs: "
-                "nothing was deleted. Delete that folder and build it again, or do not keep it",
+                f"{entry.kind}/{digest} must be retained and its manifest is damaged, so its references are unknown: "
+                "nothing was deleted. Delete that folder and build it again, or do not retain it",
             )
         reached.add(digest)
         pending += entry.references
@@ -179,7 +179,7 @@ def _describes_retained(entry: Entry, retained: Collection[str]) -> bool:
 
 
 def _latest_comparisons(entries: Mapping[str, Entry]) -> frozenset[str]:
-    """The newest comparisons, which nothing refers to: what people look at after a rollout, a few 100 KB each."""
+    """The newest comparisons, which nothing refers to: evidence for users after a rollout, a few 100 KB each."""
     comparisons = [entry for entry in entries.values() if entry.kind is Kind.COMPARISON]
     newest = sorted(comparisons, key=lambda entry: (-entry.last_used, entry.digest))[:RETAINED_COMPARISONS]
     return frozenset(entry.digest for entry in newest)
@@ -195,7 +195,7 @@ def _entry(artifact: Artifact, used: float) -> Entry:
 
 
 def _roots(entries: Mapping[str, Entry], keep: Sequence[str]) -> tuple[set[str], tuple[str, ...]]:
-    """Full digests of what is to be kept, and those among them that are not there."""
+    """Full digests of what must be retained, and those among them that are missing."""
     roots = {_resolve(entries, text) for text in keep}
     return roots, tuple(sorted(roots - entries.keys()))
 
@@ -237,7 +237,7 @@ def _delete(store: Store, entry: Entry, now: float, grace: float) -> bool:
 
 
 def _timing(root: Path, retained: Iterable[Entry]) -> tuple[Path, ...]:
-    """Caches that no kept engine was built with."""
+    """Caches that no retained engine was built with."""
     needed = {entry.cache for entry in retained}
     caches = sorted((root / TIMING).glob("*"))
     return tuple(path for path in caches if path.is_file() and path.name not in needed)

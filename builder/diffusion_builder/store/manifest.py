@@ -13,7 +13,7 @@ from diffusion_builder import digests
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
 
@@ -87,7 +87,7 @@ class Manifest:
             "seconds": self.seconds,
             "createdAt": self.created_at,
             "extra": self.extra,
-            "madeFrom": list(self.derived_from),
+            "derivedFrom": list(self.derived_from),
         }
         return json.dumps(body, indent=1, sort_keys=True) + "\n"
 
@@ -105,7 +105,7 @@ class Manifest:
             files = {path: FileEntry(**entry) for path, entry in body["files"].items()}
             return cls(
                 Kind(body["kind"]), body["digest"], body["inputs"], files, body["links"],
-                body["tools"], body["seconds"], body["createdAt"], body["extra"], tuple(body.get("madeFrom", ())),
+                body["tools"], body["seconds"], body["createdAt"], body["extra"], tuple(body["derivedFrom"]),
             )  # fmt: skip
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a manifest: {error}") from error
@@ -128,7 +128,7 @@ class Recipe:
         inputs: JSON; everything that decides the content.
         tools: tool name to version, for display.
         required_bytes: how much space making it takes; 0 if unknown.
-        derived_from: artifacts that garbage collection keeps as long as this one is kept.
+        derived_from: artifacts that garbage collection retains as long as this one.
         resumable: whether a writer can go on with what a killed one has left in `scratch_of(folder)`.
     """
 

@@ -29,7 +29,7 @@ _BEAT_SECONDS = 15.0
 _LEASE = "lease"
 _ARTIFACT = "artifact"
 _SCRATCH = "scratch"
-# A lease that says so: its writer has ended in an orderly way, and another may go on with its scratch folder.
+# A lease that says so: its writer has ended in an orderly way, and another may continue with its scratch folder.
 _RELEASED = "released"
 _DIGEST_DIGITS = 12
 _EXISTS_ERRNOS = frozenset({errno.ENOTEMPTY, errno.EEXIST})
@@ -54,7 +54,7 @@ def staging(parent: Path, digest: str, clock: Callable[[], float], *, resumable:
         digest: of the artifact.
         clock: returns Unix time.
         resumable: take the scratch folder of an earlier writer, and leave it to a later one when something outside is
-            unavailable or this one is asked to stop.
+            unavailable or this one is stopped.
 
     Raises:
         OSError: the store cannot be written.
@@ -115,7 +115,7 @@ def sweep(parent: Path, now: float, spare: str | None = None) -> int:
     Args:
         parent: folder of a kind.
         now: Unix time.
-        spare: digest of an artifact whose next writer will go on with what was left.
+        spare: digest of an artifact whose next writer will continue with what was left.
 
     Returns:
         How many folders or files were removed.
@@ -143,7 +143,7 @@ def remove(path: Path) -> None:
 
 
 def _is_expired(sign: float, now: float) -> bool:
-    # A time far in the future comes from a wrong clock, and must not keep litter for ever.
+    # A time far in the future comes from a wrong clock, and must not retain a folder for ever.
     return abs(now - sign) > STAGING_GRACE_SECONDS
 
 

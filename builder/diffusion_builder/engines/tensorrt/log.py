@@ -1,7 +1,7 @@
 """Progress and errors in the log of trtexec, with advice.
 
 The patterns are the messages of TensorRT 10 and 11 (trtexec's own, the ONNX parser's, the builder's, and CUDA's).
-Some of them are no failure by themselves: a kernel that needs too much memory is skipped, and the build goes on. Such
+Some of them are no failure by themselves: a kernel that needs too much memory is skipped, and the build continues. Such
 a sign only explains a build that did fail. An overridden shape is the opposite: trtexec warns, exits with 0, and the
 engine is useless.
 """
@@ -65,15 +65,15 @@ _NO_SHAPE = (
     "The graph does not fit this builder's contract: export it again with this builder."
 )
 _NO_MEMORY = (
-    "{component}: the GPU has too little memory to build the engine{asked}. Lower the workspace, the largest batch or "
-    "the largest size, and see that nothing else uses this GPU."
+    "{component}: the GPU has too little memory to build the engine{requested}. Lower the workspace, the largest batch "
+    "or the largest size, and see that nothing else uses this GPU."
 )
 _UNSUPPORTED = (
     "{component}: TensorRT does not support operator {operator} at node {node} of the graph. "
     "A newer TensorRT may; otherwise please report it."
 )
 _NO_GPU = (
-    "{component}: trtexec finds no GPU. Does the Job ask for nvidia.com/gpu, and is the node's device plugin healthy?"
+    "{component}: trtexec finds no GPU. Does the Job request nvidia.com/gpu, and is the node's device plugin healthy?"
 )
 _OLD_DRIVER = (
     "{component}: the NVIDIA driver of this node is too old for the image's CUDA, or there is none. "
@@ -262,7 +262,7 @@ class LogReader:
             return self._explain(self._finding)
         if exit_code == 0:
             return None
-        if exit_code == -9:  # noqa: PLR2004 - SIGKILL: nobody here sends it to a build that is not is_fatal
+        if exit_code == -9:  # noqa: PLR2004 - SIGKILL: never sent from here to a build that is not is_fatal
             return BadInputError(
                 Reason.OUT_OF_MEMORY,
                 f"{self.component}: trtexec was killed, most likely by the memory limit of this pod. "
@@ -294,8 +294,8 @@ class LogReader:
         return False
 
     def _explain(self, finding: _LogMatch) -> BuilderError:
-        values = {"component": self.component, "node": "(unnamed)", "asked": ""}
+        values = {"component": self.component, "node": "(unnamed)", "requested": ""}
         values |= {name: value for name, value in finding.groups if value}
         if requested_bytes := values.get("bytes"):
-            values["asked"] = f" ({int(requested_bytes)} bytes were requested)"
+            values["requested"] = f" ({int(requested_bytes)} bytes were requested)"
         return finding.sign.error(finding.sign.reason, finding.sign.message.format(**values))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _USUAL_PLACE = "/usr/src/tensorrt/bin"
 _QUERY_SECONDS = 60
 # Becomes the program given as its arguments, and is killed when the process that started it ends, however that ends:
-# a build that nobody waits for would keep the GPU for an hour. PR_SET_PDEATHSIG is 1, SIGKILL is 9.
+# a build without a waiting caller would keep the GPU for an hour. PR_SET_PDEATHSIG is 1, SIGKILL is 9.
 _WITH_PARENT = (
     "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9);"
     "os.getppid()==int(sys.argv[1]) or os._exit(137);os.execv(sys.argv[2],sys.argv[2:])"
@@ -61,7 +61,7 @@ def gpus() -> str:
     if program is None:
         raise UnavailableError(
             Reason.NO_GPU,
-            "there is no nvidia-smi, so the container runtime has given this pod no GPU: does the Job ask for "
+            "there is no nvidia-smi, so the container runtime has given this pod no GPU: does the Job request "
             "nvidia.com/gpu, and does NVIDIA_DRIVER_CAPABILITIES contain compute,utility?",
         )
     return _output([program, "-L"])

@@ -61,7 +61,7 @@ def require_gpu(sku: str, listing: str) -> None:
     if not skus:
         raise UnavailableError(
             Reason.NO_GPU,
-            f"nvidia-smi lists no GPU, {sku} is needed: does the Job ask for nvidia.com/gpu, "
+            f"nvidia-smi lists no GPU, {sku} is needed: does the Job request nvidia.com/gpu, "
             "and is the node's device plugin healthy?",
         )
     if skus[0] != sku.removesuffix(_SHARED):

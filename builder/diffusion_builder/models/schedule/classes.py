@@ -116,7 +116,7 @@ _CLASSES: Mapping[SchedulerType, SchedulerClass] = {
         {
             "algorithm_type": {"deis": "dpmsolver++"},
             "solver_type": dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"),
-            # It asks only whether the model predicts a variance.
+            # The class reads only whether the model predicts a variance.
             "variance_type": dict.fromkeys((*_FIXED, "fixed_large_log")),
         },
     ),

@@ -70,7 +70,7 @@ def sigmas_at(settings: SchedulerSettings, timesteps: Floats) -> Floats:
 def timesteps_at(settings: SchedulerSettings, sigmas: Floats) -> Floats:
     """Fractional training timesteps of sigmas, linear in their logarithm.
 
-    Some are truncated afterwards, so the roundings of diffusers' `_sigma_to_t` are kept: logarithms and their
+    Some are truncated afterwards, so the roundings of diffusers' `_sigma_to_t` are reproduced: logarithms and their
     differences in single precision.
     """
     training = np.log(training_sigmas(settings).astype(np.float32))

@@ -27,7 +27,7 @@ def final_image(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
 
 
 def preview(calls: int, tier: Tier, models: Models) -> Iterator[EnsembleStep]:
-    """The image after this number of calls; Triton leaves these steps out unless a request asks for it."""
+    """The image after this number of calls; Triton leaves these steps out unless it is requested."""
     names = {tensor.name: tensor_after(tensor, calls) for tensor in (tensors.DECODED_IMAGE, tensors.SAFETY_FLAG)}
     names[tensors.LATENT.name] = tensor_after(tensors.PREVIEW_LATENT, calls)
     yield from _decode(models, names)
