@@ -1,4 +1,4 @@
-"""Sources as other people leave them: variants, subfolders, caches with links, clones without contents, litter."""
+"""Sources as users have them: subfolders, clones without contents, files of desktops."""
 
 from __future__ import annotations
 
@@ -20,115 +20,15 @@ from diffusion_builder.sources.layout import Selection
 from diffusion_builder.store import Store
 from examples.demo_hub import HubServer, revision_of
 from tests.support.builder.file_server import UNET, files_of, ignore, serving
+from tests.support.builder.folder_sources import STEMS, as_variant, fetch, fetch_error
 from tests.support.builder.hostile_archives import LocalArchive, zip_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from diffusion_builder.store import Artifact
 
-_STEMS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 _POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 3438167540\n"
-
-
-def _fetch(tmp_path: Path, folder: Path, selection: Selection | None = None, root: Path | None = None) -> Artifact:
-    return sources.from_folder(Store(tmp_path / "store"), folder, ignore, selection or Selection(), root)[0]
-
-
-def _refused(
-    tmp_path: Path, folder: Path, selection: Selection | None = None, root: Path | None = None
-) -> BadInputError:
-    with pytest.raises(BadInputError) as caught:
-        _fetch(tmp_path, folder, selection, root)
-    assert not list((tmp_path / "store").glob("sources/*"))
-    return caught.value
-
-
-def _as_variant(folder: Path, name: str = "fp16", *, keep: bool = False) -> None:
-    """Rename the weights as diffusers does for a variant."""
-    for part, stem in _STEMS.items():
-        plain = folder / part / f"{stem}.safetensors"
-        (shutil.copyfile if keep else shutil.move)(plain, folder / part / f"{stem}.{name}.safetensors")
-
-
-def _in_shards(folder: Path, index: str, shard: str) -> None:
-    plain = folder / UNET
-    plain.rename(plain.with_name(shard))
-    (plain.parent / index).write_text(json.dumps({"metadata": {}, "weight_map": {"w": shard}}))
-
-
-def test_weights_that_are_there_as_a_variant_only_are_taken_under_their_usual_name(
-    checkpoint: Path, pristine_checkpoint: Path, tmp_path: Path
-) -> None:
-    _as_variant(checkpoint)
-    # As such repositories are: pickles of both kinds beside them.
-    (checkpoint / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
-    (checkpoint / "unet" / "diffusion_pytorch_model.fp16.bin").write_bytes(b"pickle")
-    reported: list[str] = []
-    artifact, _ = sources.from_folder(Store(tmp_path / "store"), checkpoint, lambda name, _: reported.append(name))
-    assert artifact == _fetch(tmp_path, pristine_checkpoint)
-    assert "unet/diffusion_pytorch_model.fp16.safetensors" in reported
-
-
-@pytest.mark.parametrize(
-    ("index", "shard"),
-    [
-        # Of diffusers, of transformers, and of older versions.
-        (
-            "diffusion_pytorch_model.safetensors.index.fp16.json",
-            "diffusion_pytorch_model.fp16-00001-of-00001.safetensors",
-        ),
-        (
-            "diffusion_pytorch_model.safetensors.fp16.index.json",
-            "diffusion_pytorch_model-00001-of-00001.fp16.safetensors",
-        ),
-    ],
-)
-def test_a_variant_may_be_in_shards(checkpoint: Path, tmp_path: Path, index: str, shard: str) -> None:
-    _in_shards(checkpoint, index, shard)
-    assert files_of(_fetch(tmp_path, checkpoint, Selection("unet"))) == {
-        "unet/config.json", "unet/diffusion_pytorch_model.safetensors.index.json", f"unet/{shard}",
-    }  # fmt: skip
-
-
-def test_shards_of_a_variant_are_no_part_of_the_plain_weights(checkpoint: Path, tmp_path: Path) -> None:
-    shard = "diffusion_pytorch_model-00001-of-00001.safetensors"
-    _in_shards(checkpoint, "diffusion_pytorch_model.safetensors.index.json", shard)
-    (checkpoint / "unet" / "diffusion_pytorch_model-00001-of-00001.fp16.safetensors").write_bytes(b"unused")
-    assert "unet/diffusion_pytorch_model-00001-of-00001.fp16.safetensors" not in files_of(
-        _fetch(tmp_path, checkpoint, Selection("unet"))
-    )
-
-
-def test_a_variant_is_taken_where_it_is_asked_for(checkpoint: Path, tmp_path: Path) -> None:
-    weights = (checkpoint / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
-    (checkpoint / "unet" / "diffusion_pytorch_model.non_ema.safetensors").write_bytes(weights)
-    # The other parts have none; as diffusers does, their plain weights are taken.
-    artifact = _fetch(tmp_path, checkpoint, Selection(variant="non_ema"))
-    assert (artifact.path / UNET).read_bytes() == weights
-    assert artifact != _fetch(tmp_path, checkpoint)
-
-
-def test_a_variant_that_is_nowhere_and_one_that_is_ambiguous_are_named(checkpoint: Path, tmp_path: Path) -> None:
-    _as_variant(checkpoint, "bf16", keep=True)
-    error = _refused(tmp_path, checkpoint, Selection(variant="fp16"))
-    assert (error.reason, "'fp16'" in error.message, "bf16" in error.message) == (Reason.MISSING_FILE, True, True)
-    _as_variant(checkpoint, "fp16")
-    error = _refused(tmp_path, checkpoint, Selection("unet"))
-    assert (error.reason, "bf16, fp16" in error.message, "variant" in error.message) == (
-        Reason.MISSING_FILE,
-        True,
-        True,
-    )
-    assert UNET in files_of(_fetch(tmp_path, checkpoint, Selection("unet", variant="bf16")))
-
-
-@pytest.mark.parametrize("variant", ["", "../x", "fp16/..", "a b", "x" * 65])
-def test_a_variant_is_a_word(variant: str) -> None:
-    with pytest.raises(BadInputError, match="variant") as caught:
-        Selection(variant=variant)
-    assert caught.value.reason is Reason.INVALID_ARGUMENT
 
 
 _LITTER = (
@@ -156,7 +56,7 @@ def _litter(folder: Path) -> None:
 
 def test_files_that_are_not_used_are_not_judged(checkpoint: Path, pristine_checkpoint: Path, tmp_path: Path) -> None:
     _litter(checkpoint)
-    assert _fetch(tmp_path, checkpoint) == _fetch(tmp_path, pristine_checkpoint)
+    assert fetch(tmp_path, checkpoint) == fetch(tmp_path, pristine_checkpoint)
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -178,7 +78,7 @@ def test_an_archive_with_the_litter_of_a_desktop_is_taken(
             archive.add(outer, arcname=".")
     download = LocalArchive(f"http://local{file}", "0" * 64)
     artifact, _ = sources.from_archive(Store(tmp_path / "store"), download, ignore)
-    assert artifact.manifest.files == _fetch(tmp_path / "other", pristine_checkpoint).manifest.files
+    assert artifact.manifest.files == fetch(tmp_path / "other", pristine_checkpoint).manifest.files
 
 
 def test_a_lora_among_the_litter_of_a_desktop_is_found(checkpoint: Path, tmp_path: Path) -> None:
@@ -186,7 +86,7 @@ def test_a_lora_among_the_litter_of_a_desktop_is_found(checkpoint: Path, tmp_pat
     folder.mkdir()
     shutil.copyfile(checkpoint / UNET, folder / "style.safetensors")
     (folder / "._style.safetensors").write_bytes(b"\0\5\x16\7")
-    assert files_of(_fetch(tmp_path, folder, Selection("lora"))) == {"lora/style.safetensors"}
+    assert files_of(fetch(tmp_path, folder, Selection("lora"))) == {"lora/style.safetensors"}
 
 
 def test_the_settings_beside_a_lora_come_along(checkpoint: Path, tmp_path: Path) -> None:
@@ -195,7 +95,7 @@ def test_the_settings_beside_a_lora_come_along(checkpoint: Path, tmp_path: Path)
     shutil.copyfile(checkpoint / UNET, folder / "unet" / "adapter_model.safetensors")
     (folder / "unet" / "adapter_config.json").write_text('{"lora_alpha": 8}')
     (folder / "adapter_config.json").write_text('{"lora_alpha": 1}')
-    artifact = _fetch(tmp_path, folder, Selection("lora", "unet/adapter_model.safetensors"))
+    artifact = fetch(tmp_path, folder, Selection("lora", "unet/adapter_model.safetensors"))
     assert files_of(artifact) == {"lora/adapter_model.safetensors", "lora/adapter_config.json"}
     assert json.loads((artifact.path / "lora" / "adapter_config.json").read_text()) == {"lora_alpha": 8}
 
@@ -212,7 +112,7 @@ def test_a_used_file_is_judged_as_ever(checkpoint: Path, tmp_path: Path, name: s
     folder.mkdir()
     for each in {name, "cafe\u0301.safetensors", "Caf\u00e9.safetensors"}:
         shutil.copyfile(checkpoint / UNET, folder / each)
-    error = _refused(tmp_path, folder, Selection("lora", name))
+    error = fetch_error(tmp_path, folder, Selection("lora", name))
     assert (error.reason, says in error.message) == (Reason.UNSAFE_PATH, True)
 
 
@@ -220,7 +120,7 @@ def test_a_used_name_that_shows_another_is_refused(checkpoint: Path, tmp_path: P
     folder = tmp_path / "lora"
     folder.mkdir()
     shutil.copyfile(checkpoint / UNET, folder / "\u202estyle.safetensors")
-    error = _refused(tmp_path, folder, Selection("lora"))
+    error = fetch_error(tmp_path, folder, Selection("lora"))
     assert error.reason is Reason.UNSAFE_PATH
 
 
@@ -262,84 +162,9 @@ _CONTENTS: Mapping[str, tuple[Callable[[Path], object], Reason, str]] = {
 def test_what_stands_in_for_a_file_is_named(checkpoint: Path, tmp_path: Path, case: str) -> None:
     spoil, reason, says = _CONTENTS[case]
     spoil(checkpoint)
-    error = _refused(tmp_path, checkpoint)
+    error = fetch_error(tmp_path, checkpoint)
     assert error.reason is reason
     assert says in error.message
-
-
-def _cache(checkpoint: Path, root: Path) -> Path:
-    """A hub's cache as `hf download` makes it; returns the snapshot's folder."""
-    model = root / "models--org--name"
-    snapshot = model / "snapshots" / ("0" * 40)
-    (model / "blobs").mkdir(parents=True)
-    for number, path in enumerate(sorted(path for path in checkpoint.rglob("*") if path.is_file())):
-        blob = model / "blobs" / f"{number:040}"
-        shutil.copyfile(path, blob)
-        link = snapshot / path.relative_to(checkpoint)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(blob, link.parent))
-    return snapshot
-
-
-def test_links_of_a_hub_cache_are_followed(pristine_checkpoint: Path, tmp_path: Path) -> None:
-    snapshot = _cache(pristine_checkpoint, tmp_path / "claim")
-    artifact = _fetch(tmp_path, snapshot)
-    assert artifact == _fetch(tmp_path, pristine_checkpoint)
-    assert not any(path.is_symlink() for path in artifact.path.rglob("*"))
-    # The same where the whole cache is named.
-    assert (
-        _fetch(tmp_path, snapshot.parents[2], Selection(subfolder=f"models--org--name/snapshots/{'0' * 40}"))
-        == artifact
-    )
-
-
-def test_a_cache_without_a_snapshots_name_says_which_there_are(pristine_checkpoint: Path, tmp_path: Path) -> None:
-    snapshot = _cache(pristine_checkpoint, tmp_path / "claim")
-    error = _refused(tmp_path, snapshot.parents[1])
-    assert (error.reason, f"snapshots/{'0' * 40}" in error.message) == (Reason.MISSING_FILE, True)
-
-
-def test_links_inside_of_the_claim_are_followed_to_files_and_folders(
-    checkpoint: Path, pristine_checkpoint: Path, tmp_path: Path
-) -> None:
-    claim = tmp_path / "claim"
-    shutil.copytree(checkpoint / "unet", claim / "shared" / "unet")
-    shutil.rmtree(checkpoint / "unet")
-    shutil.move(checkpoint, claim / "model")
-    (claim / "model" / "unet").symlink_to("../shared/unet")
-    # Folders that lead back to themselves are walked once.
-    (claim / "model" / "again").symlink_to(".")
-    (claim / "shared" / "unet" / "up").symlink_to("../..")
-    assert _fetch(tmp_path, claim / "model", root=claim) == _fetch(tmp_path, pristine_checkpoint)
-    error = _refused(tmp_path / "other", claim / "model")
-    assert (error.reason, "leads out" in error.message) == (Reason.UNSAFE_PATH, True)
-
-
-def test_links_that_leave_the_claim_are_refused(checkpoint: Path, tmp_path: Path) -> None:
-    claim = tmp_path / "claim"
-    shutil.move(checkpoint, claim / "model")
-    (tmp_path / "secret").write_text("{}")
-    (claim / "model" / "unet" / "config.json").unlink()
-    (claim / "model" / "unet" / "config.json").symlink_to("../../../secret")
-    assert _refused(tmp_path, claim / "model", root=claim).reason is Reason.UNSAFE_PATH
-    (claim / "elsewhere").symlink_to(tmp_path)
-    assert _refused(tmp_path, claim / "elsewhere", root=claim).reason is Reason.UNSAFE_PATH
-
-
-def test_a_cache_does_not_open_what_is_around_it(pristine_checkpoint: Path, tmp_path: Path) -> None:
-    snapshot = _cache(pristine_checkpoint, tmp_path / "claim")
-    (tmp_path / "claim" / "secret").write_text("{}")
-    (snapshot / "unet" / "config.json").unlink()
-    (snapshot / "unet" / "config.json").symlink_to("../../../../secret")
-    assert _refused(tmp_path, snapshot).reason is Reason.UNSAFE_PATH
-
-
-@pytest.mark.parametrize("target", ["missing.json", "config.json"])
-def test_a_link_that_leads_nowhere_is_named(checkpoint: Path, tmp_path: Path, target: str) -> None:
-    (checkpoint / "unet" / "config.json").unlink()
-    (checkpoint / "unet" / "config.json").symlink_to(target)
-    error = _refused(tmp_path, checkpoint)
-    assert (error.reason, "unet/config.json" in error.message) == (Reason.MISSING_FILE, True)
 
 
 def _nested(checkpoint: Path) -> None:
@@ -350,10 +175,10 @@ def _nested(checkpoint: Path) -> None:
 
 def test_a_subfolder_is_taken_as_if_it_were_the_root(checkpoint: Path, tmp_path: Path) -> None:
     _nested(checkpoint)
-    artifact = _fetch(tmp_path, checkpoint, Selection(subfolder="./v2/large/"))
-    assert artifact == _fetch(tmp_path, checkpoint / "v2" / "large")
-    assert artifact != _fetch(tmp_path, checkpoint)
-    alone = _fetch(tmp_path, checkpoint, Selection("tokenizer", subfolder="v2/large"))
+    artifact = fetch(tmp_path, checkpoint, Selection(subfolder="./v2/large/"))
+    assert artifact == fetch(tmp_path, checkpoint / "v2" / "large")
+    assert artifact != fetch(tmp_path, checkpoint)
+    alone = fetch(tmp_path, checkpoint, Selection("tokenizer", subfolder="v2/large"))
     assert alone.manifest.extra["subfolders"]["tokenizer"] == artifact.manifest.extra["subfolders"]["tokenizer"]
 
 
@@ -373,10 +198,10 @@ def test_a_subfolder_of_a_hub_downloads_only_that_and_has_a_name_of_its_own(chec
 
 def test_a_subfolder_that_is_not_there_says_which_are(checkpoint: Path, tmp_path: Path) -> None:
     _nested(checkpoint)
-    error = _refused(tmp_path, checkpoint, Selection(subfolder="v3"))
+    error = fetch_error(tmp_path, checkpoint, Selection(subfolder="v3"))
     assert (error.reason, "v2" in error.message) == (Reason.MISSING_FILE, True)
     (checkpoint / "model_index.json").unlink()
-    error = _refused(tmp_path, checkpoint)
+    error = fetch_error(tmp_path, checkpoint)
     assert (error.reason, "v2/large" in error.message, "subfolder" in error.message) == (
         Reason.MISSING_FILE,
         True,
@@ -392,12 +217,12 @@ def test_a_subfolder_that_leads_out_is_refused(subfolder: str) -> None:
 
 
 def test_files_that_are_replaced_in_place_are_another_source(checkpoint: Path, tmp_path: Path) -> None:
-    before = _fetch(tmp_path, checkpoint)
+    before = fetch(tmp_path, checkpoint)
     path = checkpoint / "tokenizer" / "merges.txt"
     times = path.stat()
     path.write_text(path.read_text().replace("a b", "b a"))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    after = _fetch(tmp_path, checkpoint)
+    after = fetch(tmp_path, checkpoint)
     assert before.manifest.digest != after.manifest.digest
 
 
@@ -411,13 +236,13 @@ def _run(tmp_path: Path, *arguments: str) -> tuple[int, Mapping[str, Any]]:
 def test_the_command_takes_subfolder_variant_and_root(checkpoint: Path, tmp_path: Path) -> None:
     claim = tmp_path / "claim"
     shutil.copytree(checkpoint, claim / "models" / "v2")
-    _as_variant(claim / "models" / "v2", "bf16", keep=True)
+    as_variant(claim / "models" / "v2", "bf16", keep=True)
     shutil.move(claim / "models" / "v2" / "vae", claim / "vae")
     (claim / "models" / "v2" / "vae").symlink_to("../../vae")
     path = ("--path", str(claim / "models"), "--subfolder", "v2", "--variant", "bf16")
     assert _run(tmp_path, *path)[1]["error"]["reason"] == "UnsafePath"
     code, body = _run(tmp_path, *path, "--root", str(claim))
-    assert (code, sorted(body["subfolders"])) == (0, sorted((*_STEMS, "scheduler", "tokenizer")))
+    assert (code, sorted(body["subfolders"])) == (0, sorted((*STEMS, "scheduler", "tokenizer")))
     code, body = _run(tmp_path, "--repo", "a/b", "--revision", "0" * 40, "--root", str(claim))
     assert (code, body["error"]["reason"]) == (64, "InvalidArgument")
 
@@ -430,7 +255,7 @@ def test_a_zip_with_backslashes_is_read_as_it_is_meant(pristine_checkpoint: Path
             name = "\\".join(("model", *path.relative_to(pristine_checkpoint).parts))
             archive.writestr(name, path.read_bytes())
     artifact, _ = sources.from_archive(Store(tmp_path / "store"), LocalArchive(f"http://local{file}", "0" * 64), ignore)
-    assert artifact.manifest.files == _fetch(tmp_path / "other", pristine_checkpoint).manifest.files
+    assert artifact.manifest.files == fetch(tmp_path / "other", pristine_checkpoint).manifest.files
 
 
 @pytest.mark.parametrize("content", [b"hf_abc\nhf_def", b"\xff\xfeh\0f\0", b"hf abc", "hf_\u00e9".encode()])
