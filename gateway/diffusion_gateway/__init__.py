@@ -1,0 +1,1 @@
+"""An OpenAI-compatible HTTP API for images in front of Triton."""
