@@ -1,0 +1,5 @@
+"""`python -m diffusion_gateway`."""
+
+from diffusion_gateway.cli import main
+
+main()

@@ -1,0 +1,116 @@
+"""Answers of the API: JSON objects and events. Pure."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_json
+
+from diffusion_gateway.image_files import read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from diffusion_gateway.ensembles import Ensemble, Pipeline
+    from diffusion_gateway.errors import ApiError
+
+_OWNER = "diffusion-operator"
+
+
+@dataclass(frozen=True)
+class AnswerContext:
+    """What all images of an answer share.
+
+    Args:
+        created: Unix time in seconds.
+        output_format: png, jpeg or webp.
+        quality: of the request.
+        is_edit: whether the request was an edit.
+    """
+
+    created: int
+    output_format: str
+    quality: str
+    is_edit: bool
+
+    def images(self, contents: Sequence[bytes], seeds: Sequence[int]) -> bytes:
+        """The JSON answer with all images."""
+        entries = [{"b64_json": _base64(content), "seed": seed} for content, seed in zip(contents, seeds, strict=True)]
+        return to_json(
+            {
+                "created": self.created,
+                "data": entries,
+                "background": "opaque",
+                "output_format": self.output_format,
+                "quality": self.quality,
+                "size": _size(contents[0]),
+            }
+        )
+
+    def partial_event(self, content: bytes, index: int) -> bytes:
+        """The event with a preview; `index` counts the previews from 0."""
+        return self._event("partial_image", content, {"partial_image_index": index})
+
+    def completed_event(self, content: bytes, seed: int) -> bytes:
+        """The event with a finished image."""
+        return self._event("completed", content, {"seed": seed})
+
+    def _event(self, name: str, content: bytes, fields: dict[str, Any]) -> bytes:
+        kind = f"{'image_edit' if self.is_edit else 'image_generation'}.{name}"
+        body = {
+            "type": kind,
+            "b64_json": _base64(content),
+            "background": "opaque",
+            "created_at": self.created,
+            "output_format": self.output_format,
+            "quality": self.quality,
+            "size": _size(content),
+        }
+        return _sse(kind, body | fields)
+
+
+def error_event(error: ApiError) -> bytes:
+    """The last event of a stream that fails."""
+    return _sse("error", {"type": "error", **error.body()})
+
+
+def model_list(pipelines: Iterable[Pipeline], created: int) -> dict[str, Any]:
+    """Answer of `GET /v1/models`."""
+    return {"object": "list", "data": [model_object(pipeline, created) for pipeline in pipelines]}
+
+
+def model_object(pipeline: Pipeline, created: int) -> dict[str, Any]:
+    """One model, with what it serves besides OpenAI's own fields."""
+    return {
+        "id": pipeline.name,
+        "object": "model",
+        "created": created,
+        "owned_by": _OWNER,
+        "ensembles": [_ensemble_object(ensemble) for ensemble in pipeline.ensembles],
+    }
+
+
+def _ensemble_object(ensemble: Ensemble) -> dict[str, Any]:
+    return {
+        "task": ensemble.task,
+        "features": sorted(ensemble.features),
+        "steps": ensemble.steps,
+        "scheduler": ensemble.scheduler or None,
+        "previews": ensemble.previews,
+        "max_n": ensemble.max_batch,
+    }
+
+
+def _sse(name: str, body: dict[str, Any]) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + to_json(body) + b"\n\n"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _size(content: bytes) -> str:
+    _, header = read_header(content)
+    return f"{header.width}x{header.height}"

@@ -1,0 +1,356 @@
+"""The API over HTTP, in front of a Triton that answers when the test lets it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from diffusion_gateway.app import create_app
+from diffusion_gateway.errors import ApiError
+from diffusion_gateway.keys import digest_of
+from diffusion_gateway.metrics import Metrics
+from diffusion_gateway.settings import PipelineAddress, ProvenanceSettings, QueueLimits, RequestLimits, Settings
+from tests.support.gateway.fake_triton import FakeTriton
+from tests.support.gateway.pipelines import image_file
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+SETTINGS = Settings((PipelineAddress("shapes", "127.0.0.1:1"),), refresh_seconds=0.01)
+GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
+PROMPT = {"prompt": "a red star"}
+
+
+class Api:
+    """A client of a gateway, and the Triton behind it."""
+
+    def __init__(self, client: httpx.AsyncClient, triton: FakeTriton, metrics: Metrics, app: Any) -> None:  # noqa: ANN401
+        self.client, self.triton, self.metrics, self.app = client, triton, metrics, app
+
+    async def post(self, path: str = GENERATIONS, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:  # noqa: ANN401
+        return await self.client.post(path, json={**PROMPT, **body}, headers=headers)
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"diffusion_gateway_{name}", labels) or 0.0
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - a metric has no event
+                await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def _api(settings: Settings) -> AsyncIterator[Api]:
+    servers: list[FakeTriton] = []
+
+    def connect(pipeline: PipelineAddress) -> FakeTriton:
+        servers.append(FakeTriton(pipeline))
+        return servers[-1]
+
+    metrics = Metrics()
+    app = create_app(settings, metrics, connect)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://gateway") as client,
+    ):
+        api = Api(client, servers[0], metrics, app)
+        await api.wait_until(lambda: app.state.catalog.is_ready)
+        yield api
+
+
+def run(test: Callable[[Api], Awaitable[None]], settings: Settings = SETTINGS) -> None:
+    async def main() -> None:
+        async with _api(settings) as api:
+            await test(api)
+
+    asyncio.run(main())
+
+
+def _image(entry: dict[str, Any]) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(entry["b64_json"], validate=True)))
+
+
+def test_images_come_with_their_seeds() -> None:
+    async def test(api: Api) -> None:
+        answer = (await api.post(n=2, seed=7, output_format="webp")).json()
+        assert [entry["seed"] for entry in answer["data"]] == [7, 8]
+        assert [_image(entry).format for entry in answer["data"]] == ["WEBP", "WEBP"]
+        assert (answer["size"], answer["output_format"], answer["background"]) == ("64x48", "webp", "opaque")
+        assert api.value("images_total", model="shapes", key="anonymous", kind="image") == 2
+
+    run(test)
+
+
+def test_without_a_seed_each_request_has_another_one() -> None:
+    async def test(api: Api) -> None:
+        seeds = {(await api.post()).json()["data"][0]["seed"] for _ in range(8)}
+        assert len(seeds) == 8
+        assert all(0 <= seed < 2**32 for seed in seeds)
+
+    run(test)
+
+
+def test_an_edit_is_sent_as_a_form() -> None:
+    async def test(api: Api) -> None:
+        files = {"image": ("a.png", image_file("RGBA")), "mask": ("m.png", image_file("RGBA", color=(0, 0, 0, 0)))}
+        answer = await api.client.post(EDITS, data=PROMPT | {"n": "2", "strength": "0.5"}, files=files)
+        assert answer.status_code == 200
+        request, _ = api.triton.requests[-1]
+        sent = {tensor.name: tensor.array for tensor in request.tensors}
+        assert request.ensemble == "inpaint_20_pipeline"
+        with Image.open(io.BytesIO(sent["mask_file"][1, 0])) as mask:
+            assert (mask.mode, mask.getextrema()) == ("L", (255, 255))
+        assert api.value("requests_total", model="shapes", key="anonymous", operation="edit", status="200") == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        (GENERATIONS, {"model": "other"}, 404, "model"),
+        (GENERATIONS, {"prompt": None}, 400, "prompt"),
+        (GENERATIONS, {"image": base64.b64encode(image_file()).decode()}, 400, "image"),
+        (GENERATIONS, {"size": "8192x8192"}, 400, "size"),
+        (GENERATIONS, {"num_inference_steps": 5}, 400, "num_inference_steps"),
+        (EDITS, {}, 400, "image"),
+        (EDITS, {"image": "http://127.0.0.1:9/image.png"}, 400, "image"),
+        (EDITS, {"image": base64.b64encode(b"GIF89a").decode()}, 400, "image"),
+        (EDITS, {"image": base64.b64encode(image_file("1", (4100, 4100))).decode()}, 400, "image"),
+    ],
+)
+def test_errors_name_the_field_and_never_reach_triton(path: str, body: dict[str, Any], status: int, param: str) -> None:
+    async def test(api: Api) -> None:
+        answer = await api.post(path, **body)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (status, param)
+        assert answer.headers["x-request-id"]
+        assert api.triton.requests == []
+
+    run(test)
+
+
+def test_models_are_listed_with_what_they_serve() -> None:
+    async def test(api: Api) -> None:
+        answer = (await api.client.get("/v1/models")).json()
+        assert (answer["object"], [model["id"] for model in answer["data"]]) == ("list", ["shapes"])
+        assert answer["data"][0]["ensembles"][1] == {
+            "task": "generate", "features": [], "steps": 20, "scheduler": None, "previews": [2, 5, 10, 15], "max_n": 8,
+        }  # fmt: skip
+        assert (await api.client.get("/v1/models/shapes")).json() == answer["data"][0]
+        assert (await api.client.get("/v1/models/other")).status_code == 404
+        assert (await api.client.get("/v1/files")).json()["error"]["code"] == "not_found"
+        assert (await api.client.get(GENERATIONS)).status_code == 405
+
+    run(test)
+
+
+def _events(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+
+
+def test_partial_images_come_before_the_images() -> None:
+    async def test(api: Api) -> None:
+        answer = await api.post(stream=True, partial_images=2, n=2, seed=1)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        events = _events(answer.text)
+        kinds = [
+            (event["type"].removeprefix("image_generation."), event.get("partial_image_index")) for event in events
+        ]
+        previews, completed = kinds[:-2], kinds[-2:]
+        assert completed == [("completed", None)] * 2
+        # One that is not finished before the images is left out.
+        assert previews in ([("partial_image", 0)] * 2 + [("partial_image", 1)] * 2, [("partial_image", 0)] * 2, [])
+        assert {request.output for request, _ in api.triton.requests} == {"preview_5", "preview_15", "encoded_image"}
+
+    run(test)
+
+
+def test_an_error_before_the_first_event_is_an_ordinary_answer() -> None:
+    async def test(api: Api) -> None:
+        api.triton.failure = ApiError("contrast 9 is not supported", "contrast")
+        answer = await api.post(stream=True)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "contrast")
+
+    run(test)
+
+
+def test_more_than_may_wait_get_429_at_once_while_others_wait() -> None:
+    async def test(api: Api) -> None:
+        api.triton.gate.clear()
+        waiting = [asyncio.create_task(api.post()) for _ in range(3)]
+        await api.wait_until(lambda: api.value("waiting_requests", model="shapes") == 2)
+        answer = await asyncio.wait_for(api.post(), 5)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+        assert answer.json()["error"]["type"] == "rate_limit_error"
+        assert api.value("rejected_requests_total", model="shapes", key="anonymous") == 1
+        assert api.value("running_images", model="shapes") == 1
+        api.triton.gate.set()
+        assert [(await task).status_code for task in waiting] == [200] * 3
+
+    run(test, Settings(SETTINGS.pipelines, queue=QueueLimits(1, 2)))
+
+
+def test_a_request_that_takes_too_long_is_cancelled_in_triton() -> None:
+    async def test(api: Api) -> None:
+        api.triton.gate.clear()
+        answer = await api.post()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        assert api.triton.cancelled == 1
+
+    run(test, Settings(SETTINGS.pipelines, limits=RequestLimits(request_seconds=0.05)))
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_client_that_goes_away_cancels_its_request_in_triton(is_stream: bool) -> None:  # noqa: FBT001 - a parameter
+    async def test(api: Api) -> None:
+        api.triton.gate.clear()
+        body = json.dumps(PROMPT | ({"stream": True, "partial_images": 1} if is_stream else {})).encode()
+        messages = [{"type": "http.request", "body": body}]
+        gone = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            if messages:
+                return messages.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:  # noqa: ANN401 - ASGI's
+            pytest.fail(f"nobody is there to read {message}")
+
+        scope = {
+            "type": "http", "method": "POST", "path": GENERATIONS, "query_string": b"", "root_path": "",
+            "headers": [(b"content-type", b"application/json")],
+        }  # fmt: skip
+        request = asyncio.create_task(api.app(scope, receive, send))
+        calls = 2 if is_stream else 1
+        await api.wait_until(lambda: len(api.triton.requests) == calls)
+        gone.set()
+        await request
+        assert api.triton.cancelled == calls
+        assert api.value("running_images", model="shapes") == 0
+        assert api.value("requests_total", model="shapes", key="anonymous", operation="generate", status="499") == 1
+
+    run(test)
+
+
+def _keys(path: Path, **entries: dict[str, Any]) -> Settings:
+    keys = [{"name": text.removeprefix("sk_"), "sha256": digest_of(text), **more} for text, more in entries.items()]
+    path.write_text(json.dumps({"keys": keys}))
+    return Settings(SETTINGS.pipelines, keys=path, queue=QueueLimits(4, 4), refresh_seconds=0.01)
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def test_without_a_valid_key_nothing_is_answered_and_no_key_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+
+    async def test(api: Api) -> None:
+        for headers in ({}, _bearer("sk_secret_of_another"), {"authorization": "sk_team"}):
+            for answer in (await api.post(headers=headers), await api.client.get("/v1/models", headers=headers)):
+                assert answer.status_code == 401
+                assert "sk_" not in answer.text
+        assert api.triton.requests == []
+        assert (await api.post(headers=_bearer("sk_team"), prompt="a secret prompt")).status_code == 200
+        assert api.value("requests_total", model="shapes", key="team", operation="generate", status="200") == 1
+        assert api.value("requests_total", model="", key="", operation="generate", status="401") == 3
+
+    run(test, _keys(tmp_path / "keys.json", sk_team={}))
+    assert "key=team status=200" in caplog.text
+    assert not [text for text in ("sk_secret", "sk_team", "a secret prompt") if text in caplog.text]
+
+
+def test_a_key_has_its_own_limits_and_priority(tmp_path: Path) -> None:
+    async def test(api: Api) -> None:
+        api.triton.gate.clear()
+        tasks = [asyncio.create_task(api.post(headers=_bearer("sk_batch")))]
+        await api.wait_until(lambda: len(api.triton.requests) == 1)
+        assert (await api.post(headers=_bearer("sk_batch"))).status_code == 429
+        tasks.append(asyncio.create_task(api.post(headers=_bearer("sk_web"))))
+        await api.wait_until(lambda: len(api.triton.requests) == 2)
+        assert [request.priority for request, _ in api.triton.requests] == [2, 0]
+        api.triton.gate.set()
+        assert [(await task).status_code for task in tasks] == [200, 200]
+
+    run(test, _keys(tmp_path / "keys.json", sk_batch={"priority": 2, "concurrent": 1, "waiting": 0}, sk_web={}))
+
+
+def test_a_key_is_replaced_while_the_gateway_runs(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+
+    async def test(api: Api) -> None:
+        assert (await api.post(headers=_bearer("sk_old"))).status_code == 200
+        _keys(path, sk_new={})
+        async with asyncio.timeout(10):
+            while (await api.post(headers=_bearer("sk_old"))).status_code != 401:
+                pass
+        assert (await api.post(headers=_bearer("sk_new"))).status_code == 200
+
+    run(test, _keys(path, sk_old={}))
+
+
+def test_pages_of_other_sites_cannot_use_the_api() -> None:
+    async def test(api: Api) -> None:
+        answer = await api.post(headers={"sec-fetch-site": "cross-site"})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (403, "permission_error")
+        assert (await api.post(headers={"sec-fetch-site": "same-origin"})).status_code == 200
+
+    run(test)
+
+
+def test_what_routes_split_traffic_by_goes_on_to_triton() -> None:
+    async def test(api: Api) -> None:
+        names = [
+            ("x-diffusion-user", b"00ff"),
+            ("traceparent", b"00-1-2-01"),
+            ("x-other", b"x"),
+            ("tracestate", b"\xe9"),
+        ]
+        await api.client.post(GENERATIONS, json=PROMPT, headers=[(name.encode(), value) for name, value in names])
+        assert api.triton.requests[0][1] == {"x-diffusion-user": "00ff", "traceparent": "00-1-2-01"}
+
+    run(test)
+
+
+def test_images_say_what_they_are_configured_to_say() -> None:
+    async def test(api: Api) -> None:
+        image = _image((await api.post(seed=99)).json()["data"][0])
+        packet = str(image.info["xmp"])
+        assert "trainedAlgorithmicMedia" in packet
+        assert "<diffusion:seed>99<" in packet
+        assert "a red star" not in packet
+
+    run(test, Settings(SETTINGS.pipelines, provenance=ProvenanceSettings(seed=True)))
+
+
+def test_a_body_that_is_too_large_or_of_another_type() -> None:
+    async def test(api: Api) -> None:
+        assert (await api.post(prompt="x" * 2000)).status_code == 413
+        assert (await api.client.post(GENERATIONS, content=b"prompt=x")).status_code == 415
+
+    run(test, Settings(SETTINGS.pipelines, limits=RequestLimits(upload_bytes=1000)))
+
+
+def test_the_gateway_stays_ready_while_triton_is_away() -> None:
+    async def test(api: Api) -> None:
+        assert (await api.client.get("/healthz")).text == "ok"
+        api.triton.is_up = False
+        looked = api.triton.discoveries
+        await api.wait_until(lambda: api.triton.discoveries > looked + 1)
+        assert (await api.client.get("/readyz")).text == "ready"
+
+    run(test)
