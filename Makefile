@@ -55,6 +55,15 @@ test-conformance: venv ## TensorRT takes every component of every test checkpoin
 	@CONFORMANCE=everything $(RUN) pytest tests/component/test_checkpoints.py tests/component/test_tensorrt_conformance.py \
 		-k tensorrt --numprocesses 2 --dist loadfile
 
+# What a cluster needs; `demo-hub` is the model hub of examples/pipeline.yaml.
+IMAGES ?= operator builder triton
+PUSH_OPTIONS = $(if $(VALUES),--values $(VALUES)) $(if $(CA),--ca-file $(CA)) $(if $(PLAIN_HTTP),--plain-http) \
+	$(if $(ROOT_IMAGE),--root-image $(ROOT_IMAGE))
+.PHONY: images
+images: $(if $(REGISTRY),venv) ## Build the images and push them: REGISTRY=HOST[:PORT][/PATH] (IMAGES=, VALUES=, CA=, PLAIN_HTTP=1, ROOT_IMAGE=)
+	@$(if $(REGISTRY),,echo "REGISTRY is not set: make images REGISTRY=registry.example.com/project" >&2; exit 64)
+	@$(RUN) python -m tools.images push $(REGISTRY) $(IMAGES) $(PUSH_OPTIONS)
+
 .PHONY: built
 built: venv
 	@$(DEVCLUSTER) build

@@ -15,6 +15,7 @@ from tools.common.errors import ToolError
 from tools.images.build import Options, build_all, prepare
 from tools.images.paths import default_paths
 from tools.images.recipes import by_name
+from tools.images.registry import parse_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,8 @@ def build_images(registry: str, tell: Callable[[str], None]) -> tuple[Images, li
 
     try:
         recipes = [by_name(name) for name in IMAGE_VARIABLES]
-        return build_all(recipes, default_paths(), Options(registry=registry, report=report)), changed
+        options = Options(registry=parse_registry(registry) if registry else None, report=report)
+        return build_all(recipes, default_paths(), options), changed
     except ToolError as error:
         raise DemoError(str(error)) from error
 

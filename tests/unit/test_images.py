@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
+from tests.support.paths import ROOT
 from tools.common.errors import ToolError
+from tools.images.cli import chart_values
 from tools.images.contexts import source_files, write_context
 from tools.images.digest import TAG_LENGTH, Inputs, files_below, fingerprint, tag_of
 from tools.images.paths import Paths, default_paths
-from tools.images.recipes import RECIPES, Recipe, by_name, layer_chain
-from tools.images.registry import has_manifest, is_local
+from tools.images.recipes import CHART_NAMES, RECIPES, Recipe, by_name, layer_chain
+from tools.images.registry import parse_registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,11 +106,18 @@ def test_every_recipe_has_its_containerfile() -> None:
     assert [recipe.name for recipe in RECIPES if not (root / recipe.containerfile).is_file()] == []
 
 
-def test_only_this_machines_registry_is_spoken_to_without_tls() -> None:
-    assert [is_local(name) for name in ("127.0.0.1:15000", "localhost:5000")] == [True, True]
-    assert [is_local(name) for name in ("registry.example.com:5000", "10.0.0.1:5000")] == [False, False]
+def test_the_makefile_and_the_chart_name_the_images_that_a_cluster_needs() -> None:
+    [images] = re.findall(r"^IMAGES \?= (.+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert images.split() == list(CHART_NAMES)
+    values = yaml.safe_load((ROOT / "charts" / "diffusion-operator" / "values.yaml").read_text())["images"]
+    for name, chart_name in CHART_NAMES.items():
+        assert values[chart_name]["repository"] == by_name(name).repository
 
 
-def test_a_registry_that_does_not_answer_is_named() -> None:
-    with pytest.raises(ToolError, match=r"127\.0\.0\.1:9 does not answer"):
-        has_manifest("127.0.0.1:9", "diffusion-base", "0")
+def test_the_values_of_pushed_images_are_those_of_the_chart() -> None:
+    registry = parse_registry("registry.example.com:5000/project")
+    references = {name: registry.reference(by_name(name).repository, "1e5") for name in (*CHART_NAMES, "demo-hub")}
+    values = yaml.safe_load(chart_values(registry, references))
+    assert values["images"].pop("registry") == "registry.example.com:5000/project"
+    assert set(values["images"]) == set(CHART_NAMES.values())
+    assert values["images"]["serving"] == {"repository": "diffusion-triton", "tag": "1e5"}

@@ -6,7 +6,7 @@ import fcntl
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from tools.common.shell import run
 from tools.images.buildah import Buildah, open_buildah, uv_cache_options
 from tools.images.contexts import tags, write_context
 from tools.images.recipes import layer_chain
-from tools.images.registry import has_manifest
+from tools.images.registry_client import RegistryClient, open_registry
 from tools.images.rootfs import ensure_rootfs
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tools.images.paths import Paths
     from tools.images.recipes import Recipe
+    from tools.images.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,12 @@ class Options:
     """What is built, and where it goes.
 
     Attributes:
-        registry: host:port to push to; empty to build only.
+        registry: Where to push to; None to build only.
         root_image: What the base stands on; empty for the one that debootstrap makes.
         report: Called with (image, what happened, seconds).
     """
 
-    registry: str = ""
+    registry: Registry | None = None
     root_image: str = ""
     report: Callable[[str, str, float], None]
 
@@ -46,6 +47,7 @@ class _Session:
 
     paths: Paths
     options: Options
+    client: RegistryClient | None
     _buildah: list[Buildah] = field(default_factory=list)
 
     @property
@@ -55,15 +57,35 @@ class _Session:
         return self._buildah[0]
 
 
+@dataclass(frozen=True)
+class _Step:
+    """One image of a run.
+
+    Attributes:
+        recipe: The image.
+        tags: Name → tag, of it and everything that it stands on.
+        pushed: Whether the registry has it already.
+    """
+
+    recipe: Recipe
+    tags: dict[str, str]
+    pushed: bool = False
+
+    @property
+    def tag(self) -> str:
+        return self.tags[self.recipe.name]
+
+
 def build_all(recipes: Sequence[Recipe], paths: Paths, options: Options) -> dict[str, str]:
     """Bring the images up to date; return name → reference for a pod (in the registry where one is given).
 
     Raises:
         ToolError: Something could not be built or pushed; a second run goes on where this one stopped.
     """
-    session = _Session(paths, options)
+    session = _Session(paths, options, open_registry(options.registry) if options.registry else None)
     with _build_lock(paths):
-        return {recipe.name: _bring_up_to_date(recipe, session) for recipe in recipes}
+        steps = [_plan(recipe, session) for recipe in recipes]
+        return {step.recipe.name: _bring_up_to_date(step, session) for step in steps}
 
 
 def prepare() -> None:
@@ -80,22 +102,38 @@ def local_reference(recipe: Recipe, tag: str) -> str:
     return f"localhost/{recipe.repository}:{tag}"
 
 
-def _bring_up_to_date(recipe: Recipe, session: _Session) -> str:
+def _plan(recipe: Recipe, session: _Session) -> _Step:
+    """Ask the registry about one image; nothing is built before every missing one may be pushed."""
     image_tags = tags(recipe, session.paths, root_image=session.options.root_image)
-    tag, registry = image_tags[recipe.name], session.options.registry
-    pushed = f"{registry}/{recipe.repository}:{tag}"
-    started = time.monotonic()
-    if registry and has_manifest(registry, recipe.repository, tag):
+    step, client = _Step(recipe, image_tags), session.client
+    if client is None:
+        return step
+    repository = client.registry.repository(recipe.repository)
+    if client.has_manifest(repository, step.tag):
+        return replace(step, pushed=True)
+    client.check_push(repository)
+    return step
+
+
+def _bring_up_to_date(step: _Step, session: _Session) -> str:
+    recipe, client = step.recipe, session.client
+    if client is None:
+        _ensure_chain(step, session)
+        return local_reference(recipe, step.tag)
+    reference = client.registry.reference(recipe.repository, step.tag)
+    if step.pushed:
         session.options.report(recipe.name, "unchanged", 0)
-        return pushed
-    for step in layer_chain(recipe):
-        _ensure_built(step, image_tags, session)
-    if not registry:
-        return local_reference(recipe, tag)
+        return reference
+    _ensure_chain(step, session)
     started = time.monotonic()
-    session.buildah.push(local_reference(recipe, tag), pushed)
+    session.buildah.push(local_reference(recipe, step.tag), reference, client.registry, client.login)
     session.options.report(recipe.name, "pushed", time.monotonic() - started)
-    return pushed
+    return reference
+
+
+def _ensure_chain(step: _Step, session: _Session) -> None:
+    for recipe in layer_chain(step.recipe):
+        _ensure_built(recipe, step.tags, session)
 
 
 def _ensure_built(recipe: Recipe, image_tags: dict[str, str], session: _Session) -> None:

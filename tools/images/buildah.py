@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +16,9 @@ from tools.images.registry import is_local
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tools.images.credentials import Login
     from tools.images.paths import Paths
+    from tools.images.registry import Registry
 
 # The host's certificates, for those who sit behind a proxy with an authority of its own.
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -45,12 +49,26 @@ class Buildah:
         log = self.paths.logs / f"{reference.rpartition(':')[0].rpartition('/')[2]}.log"
         run_logged(["nice", *self._command("build", *fixed, *options, *where)], log, what=f"building {reference}")
 
-    def push(self, reference: str, destination: str) -> None:
-        """Push; to this machine's own registry without compression, since the layers are gigabytes."""
-        local = ["--disable-compression", "--tls-verify=false"] if is_local(destination) else []
-        command = self._command("push", "--quiet", *local)
+    def push(self, reference: str, destination: str, registry: Registry, login: Login | None) -> None:
+        """Push; to this machine's own registry without compression, since the layers are gigabytes.
+
+        Args:
+            reference: The image in our storage.
+            destination: Its reference in the registry.
+            registry: How to speak to it.
+            login: The login, whose auth file buildah reads itself; None for a registry without logins.
+        """
+        options = ["--disable-compression"] if is_local(destination) else []
+        options += ["--tls-verify=false"] if registry.plain_http else []
+        options += [f"--authfile={login.file}"] if login else []
         log = self.paths.logs / "push.log"
-        run_logged([*command, reference, f"docker://{destination}"], log, what=f"pushing {destination}")
+        with tempfile.TemporaryDirectory(dir=self.paths.cache) as folder:
+            if registry.ca_file:
+                # A folder that buildah is given replaces its own ones: the file is all that it needs then.
+                shutil.copyfile(registry.ca_file, Path(folder) / "ca.crt")
+                options.append(f"--cert-dir={folder}")
+            command = self._command("push", "--quiet", *options)
+            run_logged([*command, reference, f"docker://{destination}"], log, what=f"pushing {destination}")
 
 
 def open_buildah(paths: Paths) -> Buildah:

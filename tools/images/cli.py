@@ -1,11 +1,12 @@
-"""`python -m tools.images build|tags|context`."""
+"""`python -m tools.images build|push|tags|context`."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -15,10 +16,13 @@ from tools.common.errors import bad_input
 from tools.images.build import Options, build_all
 from tools.images.contexts import tags, write_context
 from tools.images.paths import default_paths
-from tools.images.recipes import RECIPES, by_name
+from tools.images.recipes import CHART_NAMES, RECIPES, by_name
+from tools.images.registry import parse_registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from tools.images.registry import Registry
 
 _NAMES = [recipe.name for recipe in RECIPES]
 _PUBLISHED = tuple(recipe.name for recipe in RECIPES if recipe.published)
@@ -26,13 +30,22 @@ _names = click.argument("names", metavar="[NAME]...", nargs=-1, type=click.Choic
 _root_image = click.option(
     "--root-image", default="", metavar="IMAGE", help="Debian or NGC image instead of debootstrap's."
 )
+_new_file = click.Path(dir_okay=False, path_type=Path)
+_existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _result = click.option(
-    "--result",
-    "result_file",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the answer there, not to stdout.",
+    "--result", "result_file", metavar="FILE", type=_new_file, help="Write the answer there, not to stdout."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Push:
+    """Options of `push`."""
+
+    address: str
+    ca_file: Path | None
+    plain_http: bool
+    root_image: str
+    values_file: Path | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,18 +60,34 @@ def cli() -> None:
 
 @cli.command()
 @_names
-@click.option("--push", default="", metavar="HOST:PORT", help="Registry that takes the images; plain HTTP on loopback.")
 @_root_image
 @_result
-def build(names: Sequence[str], push: str, root_image: str, result_file: Path | None) -> None:
-    """Build, and with --push push, what changed."""
-    console = Console(stderr=True, highlight=False)
+def build(names: Sequence[str], root_image: str, result_file: Path | None) -> None:
+    """Build what changed."""
+    _answer(_build(names or _PUBLISHED, Options(root_image=root_image, report=_report)), result_file)
 
-    def report(name: str, what: str, seconds: float) -> None:
-        console.print(f"  image {name:<15} {what:<9} {f'{seconds:6.1f} s' if seconds else ''}".rstrip())
 
-    options = Options(registry=push, root_image=root_image, report=report)
-    _answer(build_all([by_name(name) for name in names or _PUBLISHED], default_paths(), options), result_file)
+@cli.command()
+@click.argument("address", metavar="HOST[:PORT][/PATH]")
+@_names
+@click.option("--ca-file", metavar="FILE", type=_existing_file, help="The authority of the registry's certificate.")
+@click.option("--plain-http", is_flag=True, help="Without TLS, as on this machine's loopback.")
+@_root_image
+@click.option(
+    "--values", "values_file", metavar="FILE", type=_new_file, help="Write the chart's values for these images there."
+)
+def push(names: Sequence[str], **settings: Any) -> None:  # noqa: ANN401 - click's values, read by the model
+    """Build and push what changed; logins are those of docker, podman, buildah or skopeo.
+
+    Without names: the images that a cluster needs.
+    """
+    arguments = _Push(**settings)
+    registry = parse_registry(arguments.address, plain_http=arguments.plain_http, ca_file=arguments.ca_file)
+    options = Options(registry=registry, root_image=arguments.root_image, report=_report)
+    references = _build(names or tuple(CHART_NAMES), options)
+    if arguments.values_file:
+        arguments.values_file.write_text(chart_values(registry, references))
+    _answer(references, None)
 
 
 @cli.command("tags")
@@ -84,6 +113,25 @@ def context(name: str, folder: Path, result_file: Path | None) -> None:
     recipe = by_name(name)
     write_context(recipe, default_paths(), folder)
     _answer({"context": str(folder), "containerfile": recipe.containerfile}, result_file)
+
+
+def chart_values(registry: Registry, references: Mapping[str, str]) -> str:
+    """Return a file of values with which the chart takes exactly these images (YAML)."""
+    lines = ["images:", f"  registry: {registry.address}"]
+    for name, reference in references.items():
+        if name in CHART_NAMES:
+            tag = reference.rpartition(":")[2]
+            lines.append(f'  {CHART_NAMES[name]}: {{repository: {by_name(name).repository}, tag: "{tag}"}}')
+    return "\n".join(lines) + "\n"
+
+
+def _build(names: Sequence[str], options: Options) -> dict[str, str]:
+    return build_all([by_name(name) for name in names], default_paths(), options)
+
+
+def _report(name: str, what: str, seconds: float) -> None:
+    console = Console(stderr=True, highlight=False)
+    console.print(f"  image {name:<15} {what:<9} {f'{seconds:6.1f} s' if seconds else ''}".rstrip())
 
 
 def _answer(values: Mapping[str, str], file: Path | None) -> None:

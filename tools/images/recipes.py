@@ -130,6 +130,9 @@ RECIPES: Final = (
     ),
 )
 
+# What a cluster needs, and where the chart has it: `images.<name>`.
+CHART_NAMES: Final = {"operator": "operator", "builder": "builder", "triton": "serving"}
+
 
 def by_name(name: str) -> Recipe:
     """Return the recipe of that name; KeyError where there is none."""

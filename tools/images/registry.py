@@ -1,37 +1,96 @@
-"""Asking a registry whether it has an image already."""
+"""Where images are pushed: a registry, the path of the images in it, and how to speak to it."""
 
 from __future__ import annotations
 
-import http.client
-from http import HTTPStatus
+import re
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-from tools.common.errors import ToolError
+from tools.common.errors import bad_input
 
-_MANIFESTS = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-_TIMEOUT_SECONDS = 10
+_ADDRESS: Final = re.compile(r"(?P<host>[A-Za-z0-9.-]+(?::\d+)?)(?P<path>(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)")
+# Docker Hub's API has another host than its images, and its logins have a name of their own.
+_DOCKER_HUB: Final = "docker.io"
+_DOCKER_HUB_API: Final = "registry-1.docker.io"
+_DOCKER_HUB_LOGIN: Final = "https://index.docker.io/v1/"
+_CERTIFICATE_FOLDERS: Final = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+
+
+@dataclass(frozen=True)
+class Registry:
+    """One registry and the path below which the images are.
+
+    Attributes:
+        host: `HOST` or `HOST:PORT`.
+        path: `project/repository`; empty for images at the top.
+        plain_http: Without TLS.
+        ca_file: Certificates of an authority that the machine does not trust already.
+    """
+
+    host: str
+    path: str = ""
+    plain_http: bool = False
+    ca_file: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """What a reference to an image begins with."""
+        return f"{self.host}/{self.path}" if self.path else self.host
+
+    @property
+    def api_host(self) -> str:
+        """`HOST[:PORT]` that answers the registry's API."""
+        return _DOCKER_HUB_API if self.host == _DOCKER_HUB else self.host
+
+    @property
+    def login_names(self) -> tuple[str, ...]:
+        """Names under which an auth file may have the login, the most specific first."""
+        parts = self.path.split("/") if self.path else []
+        paths = ["/".join([self.host, *parts[:length]]) for length in range(len(parts), -1, -1)]
+        addresses = [self.host, f"https://{self.host}", f"https://{self.host}/v1/", f"https://{self.host}/v2/"]
+        return (*paths, *addresses, *([_DOCKER_HUB_LOGIN] if self.host == _DOCKER_HUB else []))
+
+    def repository(self, name: str) -> str:
+        """Path of one image's repository in the registry."""
+        return f"{self.path}/{name}" if self.path else name
+
+    def reference(self, name: str, tag: str) -> str:
+        """Reference of one image, as a pod names it."""
+        return f"{self.address}/{name}:{tag}"
+
+    def tls(self) -> ssl.SSLContext:
+        """Return what HTTPS connections trust: the machine's authorities, containers' folders and `ca_file`."""
+        context = ssl.create_default_context()
+        folders = [folder / self.host for folder in _CERTIFICATE_FOLDERS]
+        for file in [*(path for folder in folders for path in sorted(folder.glob("*.crt"))), *self._ca_files()]:
+            context.load_verify_locations(cafile=str(file))
+        return context
+
+    def _ca_files(self) -> list[Path]:
+        return [self.ca_file] if self.ca_file else []
+
+
+def parse_registry(text: str, *, plain_http: bool = False, ca_file: Path | None = None) -> Registry:
+    """Read `HOST[:PORT][/PATH]`; a registry on this machine's loopback is spoken to without TLS unless it has a CA.
+
+    Raises:
+        ToolError: It is something else.
+    """
+    match = _ADDRESS.fullmatch(text.removesuffix("/"))
+    if match is None:
+        raise bad_input(
+            f"{text!r} is no registry", do="write HOST[:PORT][/PATH] in lower case, such as registry.example.com/team"
+        )
+    if plain_http and ca_file:
+        raise bad_input("a registry over plain HTTP has no certificates", do="leave out --ca-file or --plain-http")
+    host = match["host"]
+    plain = plain_http or (is_local(host) and ca_file is None)
+    return Registry(host=host, path=match["path"].strip("/"), plain_http=plain, ca_file=ca_file)
 
 
 def is_local(registry: str) -> bool:
-    """Whether host:port is this machine's loopback: then plain HTTP is spoken, and nothing is compressed."""
-    host = registry.partition(":")[0]
+    """Whether HOST:PORT is this machine's loopback: nothing is compressed on the way to it."""
+    host = registry.partition("/")[0].partition(":")[0]
     return host == "localhost" or host.startswith("127.")
-
-
-def has_manifest(registry: str, repository: str, tag: str) -> bool:
-    """Whether the registry has the tag; also False where it wants a login, which only the push has.
-
-    Raises:
-        ToolError: It does not answer.
-    """
-    kind = http.client.HTTPConnection if is_local(registry) else http.client.HTTPSConnection
-    connection = kind(registry, timeout=_TIMEOUT_SECONDS)
-    try:
-        connection.request("HEAD", f"/v2/{repository}/manifests/{tag}", headers={"Accept": _MANIFESTS})
-        return connection.getresponse().status == HTTPStatus.OK
-    except OSError as error:
-        raise ToolError(
-            f"The registry {registry} does not answer: {error}.\n"
-            "Is its name right? The embedded one runs with the cluster (make cluster-up)."
-        ) from error
-    finally:
-        connection.close()
