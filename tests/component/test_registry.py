@@ -47,11 +47,12 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegis
         yield registry
 
 
-def push(paths: Paths, address: str, ca_file: Path | None) -> tuple[str, list[str]]:
+def push(paths: Paths, address: str, ca_file: Path | None, version_tag: str = "") -> tuple[str, list[str]]:
     """Push the small image; return its reference and what happened."""
     events: list[str] = []
     options = Options(
         registry=parse_registry(address, ca_file=ca_file),
+        version_tag=version_tag,
         root_image="scratch",
         report=lambda _name, what, _seconds: events.append(what),
     )
@@ -100,6 +101,17 @@ def test_a_registry_without_tls_takes_images_below_a_path(paths: Paths, tmp_path
         reference, events = push(paths, f"{registry.host}/{PATH}", None)
     assert reference.startswith(f"{registry.host}/{PATH}/small:")
     assert events[-1] == "pushed"
+
+
+def test_an_image_gets_a_second_tag_whether_or_not_it_is_pushed_again(
+    paths: Paths, protected: RunningRegistry, home: Path
+) -> None:
+    write_login(home / ".docker/config.json", protected.host)
+    registry = parse_registry(f"{protected.host}/tagged", ca_file=protected.ca_file)
+    for tag, last in (("0.1.0", "pushed"), ("0.2.0", "unchanged")):
+        assert push(paths, registry.address, protected.ca_file, tag)[1][-1] == last
+        assert open_registry(registry).has_manifest("tagged/small", tag)
+    assert not open_registry(registry).has_manifest("tagged/small", "0.3.0")
 
 
 def test_a_missing_and_a_wrong_login_end_before_anything_is_built(

@@ -121,3 +121,35 @@ def test_the_values_of_pushed_images_are_those_of_the_chart() -> None:
     assert values["images"].pop("registry") == "registry.example.com:5000/project"
     assert set(values["images"]) == set(CHART_NAMES.values())
     assert values["images"]["serving"] == {"repository": "diffusion-triton", "tag": "1e5"}
+
+
+_CHART_VALUE = {name: f"images.{chart_name}" for name, chart_name in CHART_NAMES.items()}
+
+
+def documented(page: str) -> dict[str, list[str]]:
+    """Image → the other cells of its row, of the first table of a page."""
+    rows = re.findall(r"^\| `(diffusion-[a-z-]+)` \|(.*)\|$", (ROOT / "docs" / page).read_text(), flags=re.MULTILINE)
+    return {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
+
+
+def test_the_page_of_images_lists_all_of_them_with_their_values() -> None:
+    images = documented("images.md")
+    published = {recipe.repository for recipe in RECIPES if recipe.published}
+    gpu = {f"{by_name(name).repository}-tensorrt" for name in ("builder", "triton")}
+    assert set(images) == published | gpu
+    expected = {by_name(name).repository: f"`{value}`" for name, value in _CHART_VALUE.items()}
+    assert {name: images[name][1] for name in expected} == expected
+    assert {images[name][1] for name in gpu} == {"`images.tensorrt.builder`", "`images.tensorrt.serving`"}
+
+
+def test_a_closed_network_needs_the_same_images() -> None:
+    airgap = {name: cells[0] for name, cells in documented("airgap.md").items()}
+    assert airgap == {name: cells[-1] for name, cells in documented("images.md").items() if name in airgap}
+    assert set(documented("images.md")) - set(airgap) == {by_name("demo-hub").repository}
+
+
+def test_the_commands_for_docker_build_and_push_every_image_of_the_page() -> None:
+    text = (ROOT / "docs" / "images.md").read_text()
+    pushed = set(re.findall(r"^\$ docker push \S+/(diffusion-[a-z-]+):", text, flags=re.MULTILINE))
+    built = set(re.findall(r"^\$ docker build .* -t \S+/(diffusion-[a-z-]+):", text, flags=re.MULTILINE))
+    assert pushed == built == set(documented("airgap.md"))

@@ -32,11 +32,13 @@ class Options:
 
     Attributes:
         registry: Where to push to; None to build only.
+        version_tag: A second tag of every pushed image; empty for none.
         root_image: What the base stands on; empty for the one that debootstrap makes.
         report: Called with (image, what happened, seconds).
     """
 
     registry: Registry | None = None
+    version_tag: str = ""
     root_image: str = ""
     report: Callable[[str, str, float], None]
 
@@ -116,18 +118,24 @@ def _plan(recipe: Recipe, session: _Session) -> _Step:
 
 
 def _bring_up_to_date(step: _Step, session: _Session) -> str:
-    recipe, client = step.recipe, session.client
-    if client is None:
+    if session.client is None:
         _ensure_chain(step, session)
-        return local_reference(recipe, step.tag)
-    reference = client.registry.reference(recipe.repository, step.tag)
+        return local_reference(step.recipe, step.tag)
+    return _ensure_pushed(step, session, session.client)
+
+
+def _ensure_pushed(step: _Step, session: _Session, client: RegistryClient) -> str:
+    recipe, registry = step.recipe, client.registry
+    reference = registry.reference(recipe.repository, step.tag)
     if step.pushed:
         session.options.report(recipe.name, "unchanged", 0)
-        return reference
-    _ensure_chain(step, session)
-    started = time.monotonic()
-    session.buildah.push(local_reference(recipe, step.tag), reference, client.registry, client.login)
-    session.options.report(recipe.name, "pushed", time.monotonic() - started)
+    else:
+        _ensure_chain(step, session)
+        started = time.monotonic()
+        session.buildah.push(local_reference(recipe, step.tag), reference, registry, client.login)
+        session.options.report(recipe.name, "pushed", time.monotonic() - started)
+    if session.options.version_tag:
+        client.add_tag(registry.repository(recipe.repository), step.tag, session.options.version_tag)
     return reference
 
 

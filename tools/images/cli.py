@@ -44,6 +44,7 @@ class _Push:
     address: str
     ca_file: Path | None
     plain_http: bool
+    version_tag: str
     root_image: str
     values_file: Path | None
 
@@ -72,6 +73,7 @@ def build(names: Sequence[str], root_image: str, result_file: Path | None) -> No
 @_names
 @click.option("--ca-file", metavar="FILE", type=_existing_file, help="The authority of the registry's certificate.")
 @click.option("--plain-http", is_flag=True, help="Without TLS, as on this machine's loopback.")
+@click.option("--tag", "version_tag", default="", metavar="TAG", help="A second tag, such as the version.")
 @_root_image
 @click.option(
     "--values", "values_file", metavar="FILE", type=_new_file, help="Write the chart's values for these images there."
@@ -83,7 +85,9 @@ def push(names: Sequence[str], **settings: Any) -> None:  # noqa: ANN401 - click
     """
     arguments = _Push(**settings)
     registry = parse_registry(arguments.address, plain_http=arguments.plain_http, ca_file=arguments.ca_file)
-    options = Options(registry=registry, root_image=arguments.root_image, report=_report)
+    options = Options(
+        registry=registry, version_tag=arguments.version_tag, root_image=arguments.root_image, report=_report
+    )
     references = _build(names or tuple(CHART_NAMES), options)
     if arguments.values_file:
         arguments.values_file.write_text(chart_values(registry, references))

@@ -30,7 +30,15 @@ _REFUSED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 class _Answer:
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    content: bytes
+
+
+@dataclass(frozen=True)
+class _Body:
+    """What a request carries."""
+
+    content: bytes = b""
+    kind: str = ""
 
 
 @dataclass
@@ -61,7 +69,7 @@ class RegistryClient:
         if answer.status == HTTPStatus.ACCEPTED:
             self._ask("DELETE", answer.headers["location"], scope)
             return
-        detail = answer.body.decode(errors="replace").strip()
+        detail = answer.content.decode(errors="replace").strip()
         where = f"{self.registry.host}/{repository}"
         if answer.status in _REFUSED:
             raise bad_input(self._refusal(where), detail=detail, do=self._advice())
@@ -70,6 +78,22 @@ class RegistryClient:
             detail=detail,
             do="create the repository first where the registry wants that (AWS ECR does), and check the path",
         )
+
+    def add_tag(self, repository: str, tag: str, name: str) -> None:
+        """Give an image that is in the registry a second tag.
+
+        Raises:
+            ToolError: The registry does not answer, or refuses it.
+        """
+        scope = f"repository:{repository}:pull,push"
+        manifest = self._ask("GET", f"/v2/{repository}/manifests/{tag}", scope)
+        body = _Body(manifest.content, manifest.headers.get("content-type", ""))
+        answer = self._ask("PUT", f"/v2/{repository}/manifests/{name}", scope, body)
+        if answer.status != HTTPStatus.CREATED:
+            detail = answer.content.decode(errors="replace").strip()
+            raise ToolError(
+                f"{self.registry.host}/{repository} takes no tag {name}: HTTP {answer.status}", detail=detail
+            )
 
     def _refusal(self, where: str) -> str:
         if self.login is None:
@@ -80,15 +104,15 @@ class RegistryClient:
         command = f"docker login {self.registry.host} (or podman, buildah or skopeo login)"
         return command if self.login is None else f"{command} as somebody who may push there"
 
-    def _ask(self, method: str, path: str, scope: str) -> _Answer:
-        answer = self._send(method, path, self._authorizations.get(scope))
+    def _ask(self, method: str, path: str, scope: str, body: _Body = _Body()) -> _Answer:
+        answer = self._send(method, path, self._authorizations.get(scope), body)
         if answer.status != HTTPStatus.UNAUTHORIZED or scope in self._authorizations:
             return answer
         authorization = self._authorize(answer.headers.get("www-authenticate", ""), scope)
         if not authorization:
             return answer
         self._authorizations[scope] = authorization
-        return self._send(method, path, authorization)
+        return self._send(method, path, authorization, body)
 
     def _authorize(self, challenge: str, scope: str) -> str:
         """Return the header that the challenge asks for; empty where there is no login for it."""
@@ -97,30 +121,30 @@ class RegistryClient:
         fields = dict(_CHALLENGE.findall(challenge))
         query = {"service": fields.get("service", ""), "scope": scope}
         headers = {"Authorization": self.login.basic} if self.login and self.login.user else {}
-        form = ""
         if self.login and self.login.identity_token:
             grant = {"grant_type": "refresh_token", "refresh_token": self.login.identity_token, "client_id": "images"}
-            form = urllib.parse.urlencode(query | grant)
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        realm = fields["realm"] if form else f"{fields['realm']}?{urllib.parse.urlencode(query)}"
-        answer = self._request("POST" if form else "GET", realm, headers, form)
+            form = _Body(urllib.parse.urlencode(query | grant).encode(), "application/x-www-form-urlencoded")
+            answer = self._request("POST", fields["realm"], headers, form)
+        else:
+            answer = self._request("GET", f"{fields['realm']}?{urllib.parse.urlencode(query)}", headers, _Body())
         if answer.status != HTTPStatus.OK:
             return ""
-        token = json.loads(answer.body)
+        token = json.loads(answer.content)
         return f"Bearer {token.get('token') or token['access_token']}"
 
-    def _send(self, method: str, path: str, authorization: str | None) -> _Answer:
+    def _send(self, method: str, path: str, authorization: str | None, body: _Body) -> _Answer:
         scheme = "http" if self.registry.plain_http else "https"
         url = urllib.parse.urljoin(f"{scheme}://{self.registry.api_host}", path)
         headers = {"Accept": _MANIFESTS} | ({"Authorization": authorization} if authorization else {})
-        return self._request(method, url, headers, "")
+        return self._request(method, url, headers, body)
 
-    def _request(self, method: str, url: str, headers: Mapping[str, str], form: str) -> _Answer:
+    def _request(self, method: str, url: str, headers: Mapping[str, str], body: _Body) -> _Answer:
         parts = urllib.parse.urlsplit(url)
         target = urllib.parse.urlunsplit(("", "", parts.path, parts.query, ""))
         connection = self._connection(parts)
         try:
-            connection.request(method, target, body=form or None, headers=dict(headers))
+            kind = {"Content-Type": body.kind} if body.kind else {}
+            connection.request(method, target, body=body.content or None, headers={**headers, **kind})
             response = connection.getresponse()
             lower = {name.lower(): value for name, value in response.getheaders()}
             return _Answer(response.status, lower, response.read())
