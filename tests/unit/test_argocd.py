@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -13,19 +13,22 @@ from diffusion_operator import conditions, naming
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from tests.support.operator.fake_cluster import FakeCluster
 from tests.support.operator.reconciling import build, reconcile, serve, settle
-from tools.charttools.manifests import HEALTH, health_settings
+from tools.charttools.manifests import APPLICATION_HEALTH, HEALTH, health_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 REASONS = sorted({str(reason) for reason in (*conditions.Reason, *errors.Reason)})
 FINE = {"Valid", "EnginesBuilt", "RepositoryBuilt", "Serving", "Complete", "Ready"}
 
 
-def health(pipeline: dict[str, Any]) -> tuple[str, str]:
+def health(resource: dict[str, Any], script: Path = HEALTH) -> tuple[str, str]:
     """What Argo CD would show."""
     lua = LuaRuntime(register_eval=False)
-    lua.globals().obj = lua.table_from(pipeline, recursive=True)
+    lua.globals().obj = lua.table_from(resource, recursive=True)
     for library in ("io", "os", "package", "require", "dofile", "loadfile"):
         lua.globals()[library] = None  # Argo CD's sandbox has none of them.
-    answer = lua.execute(HEALTH.read_text())
+    answer = lua.execute(script.read_text())
     return answer["status"], answer["message"]
 
 
@@ -72,12 +75,49 @@ def test_what_was_ready_before_the_spec_changed_is_on_the_way() -> None:
     assert health(changed) == ("Progressing", "The operator has not looked at this generation yet.")
 
 
-def test_the_settings_for_argo_cd_hold_the_script() -> None:
+def test_the_settings_for_argo_cd_hold_the_scripts() -> None:
     text = HEALTH.with_name("argocd-cm.yaml").read_text()
-    assert text == health_settings(HEALTH.read_text())
-    [(key, script)] = yaml.safe_load(text)["data"].items()
-    assert key == "resource.customizations.health.diffusion-operator.io_DiffusionPipeline"
-    assert script == HEALTH.read_text()
+    assert text == health_settings()
+    assert yaml.safe_load(text)["data"] == {
+        "resource.customizations.health.diffusion-operator.io_DiffusionPipeline": HEALTH.read_text(),
+        "resource.customizations.health.argoproj.io_Application": APPLICATION_HEALTH.read_text(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("application", "expected_health"),
+    [
+        ({}, ("Progressing", "")),
+        ({"status": {"health": {"status": "Degraded", "message": "why"}}}, ("Degraded", "why")),
+        ({"status": {"health": {"status": "Healthy"}}}, ("Healthy", "")),
+    ],
+)
+def test_the_health_of_an_application_is_its_own(application: dict[str, Any], expected_health: tuple[str, str]) -> None:
+    assert health(application, APPLICATION_HEALTH) == expected_health
+
+
+def applied_by_the_root() -> list[dict[str, Any]]:
+    """The objects that the app of apps syncs, in the order of their waves."""
+    folder = HEALTH.parent
+    include = yaml.safe_load((folder / "root.yaml").read_text())["spec"]["source"]["directory"]["include"]
+    names = include.removeprefix("{").removesuffix("}.yaml").split(",")
+    documents = [item for name in names for item in yaml.safe_load_all((folder / f"{name}.yaml").read_text())]
+    wave = "argocd.argoproj.io/sync-wave"
+    return sorted(documents, key=lambda item: int(item["metadata"].get("annotations", {}).get(wave, "0")))
+
+
+def test_an_app_of_apps_syncs_the_definition_the_operator_and_the_pipelines_in_this_order() -> None:
+    assert [item["metadata"]["name"] for item in applied_by_the_root()] == [
+        "diffusion-operator-crds",
+        "diffusion-operator",
+        "diffusion-pipelines",
+    ]
+
+
+def test_the_application_says_which_value_it_needs() -> None:
+    text = (HEALTH.parent / "operator.yaml").read_text()
+    assert "`images.registry`" in text.partition("apiVersion")[0]
+    assert "docs/images.md" in text.partition("apiVersion")[0]
 
 
 def test_what_the_operator_makes_carries_no_label_of_argo_cd() -> None:

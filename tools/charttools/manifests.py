@@ -18,13 +18,27 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 HEAD: Final = "# Generated from charts/diffusion-operator by `make manifests`; change the chart instead.\n"
+INSTALL_HEAD: Final = """\
+# The definition of DiffusionPipelines and the operator, for kubectl.
+#
+# The images are your own (docs/images.md): registry.example.com stands for your registry and the path there, in the
+# image of the Deployment and in its variables DIFFUSION_OPERATOR_BUILDER_IMAGE and DIFFUSION_OPERATOR_SERVING_IMAGE.
+# Applied as it is, the operator's pod ends in ImagePullBackOff. To push the images and set all three:
+#   make images REGISTRY=REGISTRY/PATH TAG=VERSION
+#   sed 's|registry\\.example\\.com|REGISTRY/PATH|' deploy/install.yaml | kubectl apply --server-side -f -
+# A registry with a login also needs a pull secret: deploy/kustomize/overlays/private-registry has it.
+"""
 HEALTH: Final = ROOT / "deploy" / "argocd" / "health.lua"
+APPLICATION_HEALTH: Final = HEALTH.with_name("application-health.lua")
 HEALTH_HEAD: Final = """\
-# Generated from health.lua by `make manifests`. Merge it into Argo CD's own ConfigMap:
+# Generated from the .lua files by `make manifests`. Merge it into Argo CD's own ConfigMap:
 #   kubectl patch configmap argocd-cm --namespace argocd --type merge --patch-file deploy/argocd/argocd-cm.yaml
 data:
-  resource.customizations.health.diffusion-operator.io_DiffusionPipeline: |
 """
+_HEALTH_SCRIPTS: Final = {
+    "diffusion-operator.io_DiffusionPipeline": HEALTH,
+    "argoproj.io_Application": APPLICATION_HEALTH,
+}
 KUSTOMIZE: Final = ROOT / "deploy" / "kustomize"
 OPERATOR: Final = KUSTOMIZE / "base" / "operator.yaml"
 INSTALL: Final = ROOT / "deploy" / "install.yaml"
@@ -53,18 +67,28 @@ def files() -> dict[Path, str]:
         KUSTOMIZE / "pipeline-namespace" / "networkpolicies.yaml": _unplaced(placed),
     }
     contents = {path: HEAD + _dump(items) for path, items in parts.items()}
-    contents |= {HEALTH.with_name("argocd-cm.yaml"): health_settings(HEALTH.read_text())}
+    contents |= {HEALTH.with_name("argocd-cm.yaml"): health_settings()}
     return contents | {INSTALL: installation(contents[OPERATOR])}
 
 
 def installation(operator: str) -> str:
     """The one plain manifest: the definition and the operator. Needs no Helm, as the definition changes often."""
-    return f"{DEFINITION.read_text().rstrip()}\n---\n{operator}"
+    head = INSTALL_HEAD.replace("VERSION", _version())
+    return f"{head}{DEFINITION.read_text().rstrip()}\n---\n{operator}"
 
 
-def health_settings(script: str) -> str:
-    """The health script as Argo CD's ConfigMap takes it."""
-    return HEALTH_HEAD + "".join(f"    {line}\n" if line else "\n" for line in script.splitlines())
+def _version() -> str:
+    chart = yaml.safe_load((ROOT / "charts" / "diffusion-operator" / "Chart.yaml").read_text())
+    return str(chart["appVersion"])
+
+
+def health_settings() -> str:
+    """The health scripts as Argo CD's ConfigMap takes them."""
+    lines = []
+    for kind, file in _HEALTH_SCRIPTS.items():
+        lines.append(f"  resource.customizations.health.{kind}: |\n")
+        lines += [f"    {line}\n" if line else "\n" for line in file.read_text().splitlines()]
+    return HEALTH_HEAD + "".join(lines)
 
 
 def _plain(text: str) -> list[Object]:
