@@ -37,10 +37,12 @@ CLICK: dict[str, click.Command] = {
 ARGPARSE = {"examples/client.py": "examples.client"}
 # Programs of others: that they are meant is all that is asked.
 FOREIGN_PROGRAMS = re.compile(
-    r"argocd|aws|base64|buildah|cd|curl|cosign|docker|eksctl|eval|export|flux|gcloud|git|gunzip|hf|jq|k3s|kind|kubeconform"
-    r"|kustomize|perf_analyzer|pip|promtool|sed|skopeo|sudo|tar|tritonserver|uv|zcat"
+    r"argocd|aws|base64|buildah|cd|cp|curl|cosign|docker|echo|eksctl|eval|export|flux|gcloud|git|gunzip|hf|jq|k3s|kind|kubeconform"
+    r"|kustomize|perf_analyzer|pip|promtool|sed|skopeo|sudo|tar|tritonserver|uv|uvx|zcat"
 )
-KUBECTL = re.compile("annotate|apply|create|delete|describe|diff|exec|get|label|logs|patch|port-forward|run|rollout")
+KUBECTL = re.compile(
+    "annotate|apply|create|delete|describe|diff|exec|expose|get|label|logs|patch|plugin|port-forward|run|rollout|wait"
+)
 HELM = re.compile("install|upgrade|uninstall|package|pull|push|template|test|lint|show|repo|dependency|status")
 
 
@@ -157,6 +159,8 @@ def problem(command: Command) -> str:
     if not command.words:
         return ""
     program, *words = command.words
+    if command.words[:2] == ("kubectl", "diffusion"):
+        program, *words = ("diffusion-operator", *words[1:])
     if program in CLICK:
         return click_problem(CLICK[program], words, whole=command.whole)
     checks: dict[str, Callable[[Sequence[str]], str]] = {
@@ -194,6 +198,7 @@ def test_every_command_of_the_documents_exists_with_its_options() -> None:
         ("python -m benchmarks.nothing", "there is no"),
         ("python examples/train_demo.py --ot x", "--ot"),
         ("kubectl aply -f examples/pipeline.yaml", "aply"),
+        ("kubectl diffusion plna pipeline.yaml", "no command plna"),
         ("kubectl apply -f examples/pipline.yaml", "neither"),
         ("helm install x charts/diffusion-operater", "does not exist"),
         ("helm install x charts/diffusion-operator --set replicsa=2", "no value"),

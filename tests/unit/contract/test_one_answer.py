@@ -72,7 +72,7 @@ def _exit_code(arguments: list[str]) -> int:
 
 def test_the_table_is_large_and_has_every_example() -> None:
     assert len(ACCEPTED) + len(REFUSED) > 100
-    assert len({name.partition(":")[0] for name in EXAMPLES}) == 3
+    assert len({name.partition(":")[0] for name in EXAMPLES}) == 4
 
 
 @pytest.mark.parametrize("name", VALID)
