@@ -33,6 +33,7 @@ from tools.images.build import local_reference
 from tools.images.buildah import open_buildah
 from tools.images.paths import default_paths
 from tools.images.recipes import by_name
+from tools.images.registry import parse_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,7 @@ def builder_with_tensorrt(builder: str, registry: str, folder: Path) -> str:
     buildah = open_buildah(default_paths())
     base = f"--build-arg=BUILDER={local_reference(recipe, tag)}"
     buildah.build(folder / "Containerfile", folder, f"localhost/{name}", [base])
-    buildah.push(f"localhost/{name}", f"{registry}/{name}")
+    buildah.push(f"localhost/{name}", f"{registry}/{name}", parse_registry(registry), None)
     return f"{registry}/{name}"
 
 
