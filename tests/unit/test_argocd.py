@@ -35,7 +35,9 @@ def health(resource: dict[str, Any], script: Path = HEALTH) -> tuple[str, str]:
 def recorded(reason: str, message: str) -> dict[str, Any]:
     """A pipeline whose one condition that is not true has this reason, as the operator writes it."""
     finding = ConditionUpdate(ConditionType.AVAILABLE, reason, message)
-    merged = conditions.merge_conditions([finding, conditions.ready_condition([finding])], {}, 3, "2026-01-01T00:00:00Z")
+    merged = conditions.merge_conditions(
+        [finding, conditions.ready_condition([finding])], {}, 3, "2026-01-01T00:00:00Z"
+    )
     status = {"conditions": [item.model_dump(mode="json", by_alias=True) for item in merged]}
     return {"metadata": {"name": "shapes", "generation": 3}, "status": status}
 
