@@ -6,8 +6,12 @@ import re
 MAX_RESULT_BYTES = 4096
 # Characters of a stage's error message: with everything around it, it fits into the termination message.
 MAX_ERROR_MESSAGE = 1500
-# Characters of a message in `status`, an Event (Kubernetes allows 1024) or a verdict.
+# Characters of a condition's message; the CRD allows 2048.
+MAX_CONDITION_MESSAGE = 2000
+# Characters of any other message in `status`, of an Event (Kubernetes allows 1024) or a verdict.
 MAX_MESSAGE = 1000
+# Characters of a verdict's message in the annotation of its Deployment.
+MAX_ANNOTATION_MESSAGE = 900
 
 HTTP_PORT = 8000
 GRPC_PORT = 8001

@@ -37,6 +37,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
+KUBECONFIG = click.option(
+    "--kubeconfig",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Kubeconfig of the cluster. Defaults to kubectl's.",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="diffusion-operator")
 def cli() -> None:
@@ -94,11 +101,7 @@ def validate(file: Path) -> None:
 @click.option(
     "--namespace", "-n", default="default", show_default=True, help="Namespace of pipelines that have none in FILE."
 )
-@click.option(
-    "--kubeconfig",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Kubeconfig of the cluster. Defaults to kubectl's.",
-)
+@KUBECONFIG
 @click.option("--offline", is_flag=True, help="Use no cluster: plan as if nothing existed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(file: Path, namespace: str, kubeconfig: str | None, *, offline: bool, as_json: bool) -> None:
@@ -119,14 +122,8 @@ def rollout() -> None:
 
 def _pipeline_arguments(command: Callable[..., None]) -> Callable[..., None]:
     """The arguments that name a pipeline."""
-    name = click.argument("name")
     namespace = click.option("--namespace", "-n", default="default", show_default=True)
-    kubeconfig = click.option(
-        "--kubeconfig",
-        type=click.Path(exists=True, dir_okay=False),
-        help="Kubeconfig of the cluster. Defaults to kubectl's.",
-    )
-    return name(namespace(kubeconfig(command)))
+    return click.argument("name")(namespace(KUBECONFIG(command)))
 
 
 @rollout.command("status")

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
+from diffusion_contract.limits import MAX_CONDITION_MESSAGE, MAX_MESSAGE
 from diffusion_operator.api.status import Condition
-
-MAX_MESSAGE = 2000
 
 
 class ConditionType(StrEnum):
@@ -147,12 +146,12 @@ def _condition(update: ConditionUpdate, previous: Condition | None, generation: 
         type=update.type,
         status=status,
         reason=update.reason,
-        message=truncated(update.message, MAX_MESSAGE),
+        message=truncated(update.message, MAX_CONDITION_MESSAGE),
         observed_generation=generation,
         last_transition_time=since,
     )
 
 
-def truncated(text: str, limit: int) -> str:
+def truncated(text: str, limit: int = MAX_MESSAGE) -> str:
     """The text, cut with an ellipsis when it is longer than the limit."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -120,26 +120,24 @@ class KubeClient:
 
     async def serves_pipelines(self) -> bool:
         """True when the API server knows our custom resource."""
-        group = await self._request("GET", f"/apis/{API_VERSION}", missing_ok=True)
+        group = await self.request("GET", f"/apis/{API_VERSION}", missing_ok=True)
         return group is not None and any(resource["kind"] == KIND for resource in group.get("resources", []))
 
     async def get(self, target: Reference) -> JsonObject | None:
         """The object, or None when there is none."""
-        return await self._request("GET", target.path(), missing_ok=True)
+        return await self.request("GET", target.path(), missing_ok=True)
 
     async def select(self, target: Reference, selector: str, fields: str = "") -> list[JsonObject]:
         """All objects of the kind and namespace with these labels, and these values of fields."""
         items: list[JsonObject] = []
         query = [("labelSelector", selector), ("fieldSelector", fields), ("limit", str(PAGE_SIZE))]
-        page: JsonObject = {"metadata": {"continue": ""}}
-        while page is not None:
-            page = await self._request("GET", target.path(), query=query, missing_ok=target.kind in OPTIONAL) or {}
+        while True:
+            page = await self.request("GET", target.path(), query=query, missing_ok=target.kind in OPTIONAL) or {}
             items += page.get("items", [])
             token = page.get("metadata", {}).get("continue")
             if not token:
-                break
+                return items
             query = [*query[:3], ("continue", token)]
-        return items
 
     async def apply(self, body: JsonObject, observed: JsonObject | None, initial: JsonObject | None = None) -> bool:
         """Server-side apply, unless the observed object has all fields of the manifest already.
@@ -168,7 +166,7 @@ class KubeClient:
             # Not by apply: a field that is applied once and then left out would fall back to its default.
             return await self.create({**body, "metadata": head, "spec": body["spec"] | initial})
         query = [("fieldManager", naming.MANAGER), ("force", "true")]
-        applied = await self._request(
+        applied = await self.request(
             "PATCH",
             target.path(),
             {**body, "metadata": head},
@@ -186,7 +184,7 @@ class KubeClient:
         collection = Reference(target.kind, target.namespace)
         query = [("fieldManager", naming.MANAGER)]
         try:
-            await self._request("POST", collection.path(), body, query=query)
+            await self.request("POST", collection.path(), body, query=query)
         except ConflictError:
             return False
         return True
@@ -194,7 +192,7 @@ class KubeClient:
     async def patch(self, target: Reference, body: JsonObject, content_type: str = STRATEGIC) -> JsonObject | None:
         """Patch the object; None when there is none."""
         query = [("fieldManager", naming.MANAGER)]
-        return await self._request("PATCH", target.path(), body, content_type, query=query, missing_ok=True)
+        return await self.request("PATCH", target.path(), body, content_type, query=query, missing_ok=True)
 
     async def write_status(self, target: Reference, status: JsonObject) -> None:
         """Replace the status by server-side apply; nothing happens when the object is gone."""
@@ -205,7 +203,7 @@ class KubeClient:
             "status": status,
         }
         query = [("fieldManager", naming.MANAGER), ("force", "true")]
-        await self._request("PATCH", target.path("status"), body, APPLY, query=query, missing_ok=True)
+        await self.request("PATCH", target.path("status"), body, APPLY, query=query, missing_ok=True)
 
     async def delete(self, target: Reference, uid: str, resource_version: str | None = None) -> None:
         """Delete the object as it was observed; nothing happens when it is gone.
@@ -215,9 +213,9 @@ class KubeClient:
         """
         preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
         body = {"propagationPolicy": "Background", "preconditions": preconditions}
-        await self._request("DELETE", target.path(), body, missing_ok=True)
+        await self.request("DELETE", target.path(), body, missing_ok=True)
 
-    async def _request(
+    async def request(
         self,
         method: str,
         path: str,
@@ -227,6 +225,13 @@ class KubeClient:
         query: list[tuple[str, str]] | None = None,
         missing_ok: bool = False,
     ) -> JsonObject | None:
+        """Everything that is sent goes through here; None for what is missing, where that is no error.
+
+        Raises:
+            ConflictError: the object has changed, or exists already.
+            RejectedError: the API server does not accept the request.
+            UnavailableError: the API server cannot be reached now.
+        """
         headers = {"Accept": "application/json", "Content-Type": content_type}
         try:
             request = await self._api.param_serialize(

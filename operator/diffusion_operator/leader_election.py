@@ -110,8 +110,11 @@ class LeaderElection:
         holder = _spec(lease).get("holderIdentity") or ""
         if holder not in {"", self._identity} and not self._is_expired(lease):
             return False
-        changes = {} if holder == self._identity else self._takeover_spec(lease)
-        await self._write(lease, {**changes, "holderIdentity": self._identity})
+        changes: JsonObject = {"holderIdentity": self._identity}
+        if holder != self._identity:
+            changes["acquireTime"] = _now()
+            changes["leaseTransitions"] = int(_spec(lease).get("leaseTransitions") or 0) + 1
+        await self._write(lease, changes)
         return True
 
     def _is_expired(self, lease: JsonObject) -> bool:
@@ -120,9 +123,6 @@ class LeaderElection:
             self._last_change = (version, now)
         duration = float(_spec(lease).get("leaseDurationSeconds") or self._timing.duration)
         return now - self._last_change[1] >= duration
-
-    def _takeover_spec(self, lease: JsonObject) -> JsonObject:
-        return {"acquireTime": _now(), "leaseTransitions": int(_spec(lease).get("leaseTransitions") or 0) + 1}
 
     def _new(self) -> JsonObject:
         spec = self._renewal() | {"holderIdentity": self._identity, "acquireTime": _now(), "leaseTransitions": 0}

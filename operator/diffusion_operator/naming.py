@@ -15,7 +15,6 @@ REVISION = f"{GROUP}/revision"
 STAGE = f"{GROUP}/stage"
 COMPONENT = f"{GROUP}/component"
 KEY = f"{GROUP}/key"
-CLAIM = f"{GROUP}/claim"
 QUEUE = f"{GROUP}/queue"
 KUEUE = "kueue.x-k8s.io/queue-name"
 
@@ -42,12 +41,7 @@ MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 
 def common_labels(pipeline: str, role: str) -> dict[str, str]:
     """Labels of everything that belongs to a pipeline."""
-    return {
-        NAME: "diffusion-pipeline",
-        MANAGED_BY: MANAGER,
-        ROLE: role,
-        PIPELINE: pipeline,
-    }
+    return {NAME: "diffusion-pipeline", MANAGED_BY: MANAGER, ROLE: role, PIPELINE: pipeline}
 
 
 def target_labels(pipeline: str, target: str) -> dict[str, str]:

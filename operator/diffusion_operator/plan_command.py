@@ -92,14 +92,10 @@ def _summary(pipeline: Preview) -> str:
     built = sum(not build.reused for build in pipeline.builds)
     bound = "at most " if pipeline.upper_limit and new else ""
     verbs = ", ".join(f"{sum(item.verb == verb for item in pipeline.changes)} to {verb}" for verb in VERB_SYMBOLS)
-    if built == 0:
-        time = "nothing to build"
-    else:
-        time = (
-            f"takes {_duration(pipeline.seconds)}"
-            if pipeline.seconds
-            else "nothing like it was built before: time unknown"
-        )
+    time = "nothing to build"
+    if built:
+        estimate = f"takes {_duration(pipeline.seconds)}"
+        time = estimate if pipeline.seconds else "nothing like it was built before: time unknown"
     return f"Plan: {bound}{new} of {len(engines)} engines to build ({bound}{built} Jobs), {time}; objects: {verbs}."
 
 

@@ -18,7 +18,7 @@ from diffusion_operator.conditions import Reason
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.kube_client import KubeClient, NameConflictError, Reference, RejectedError
 from diffusion_operator.manifests import route
-from diffusion_operator.manifests.common import Owner
+from diffusion_operator.manifests.common import Owner, to_manifest
 from diffusion_operator.manifests.event import event_manifest
 from diffusion_operator.metrics import Metrics, Readiness
 from diffusion_operator.metrics_scraper import MetricsScraper
@@ -321,7 +321,7 @@ class Reconciler:
             except RejectedError as error:
                 # A namespace that is being deleted takes no Events; the status is still written.
                 log.warning("%s: Event rejected: %s", owner.name, error)
-        status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        status = to_manifest(plan.status)
         if status != resource.get("status"):
             await self._client.write_status(Reference(KIND, owner.namespace, owner.name), status)
 

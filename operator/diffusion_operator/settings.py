@@ -1,8 +1,8 @@
 """Settings of one operator process, read once from its environment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Literal
 
 from diffusion_contract.enums import Runtime
 from diffusion_operator.errors import BadInputError
@@ -112,33 +112,25 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     log_format = _get(environment, "LOG_FORMAT", "text")
     if log_format not in {"text", "json"}:
         raise BadInputError(f"{PREFIX}LOG_FORMAT is {log_format!r}; set it to text or json.")
-    return Settings(
-        builder_image=_required(environment, "BUILDER_IMAGE"),
-        serving_image=_required(environment, "SERVING_IMAGE"),
-        tensorrt_builder_image=_get(environment, "TENSORRT_BUILDER_IMAGE", ""),
-        tensorrt_serving_image=_get(environment, "TENSORRT_SERVING_IMAGE", ""),
-        compile_jobs_per_sku=int(_positive(environment, "COMPILE_JOBS_PER_SKU", 4)),
-        image_pull_policy=_get(environment, "IMAGE_PULL_POLICY", "IfNotPresent"),
-        image_pull_secrets=_names(environment, "IMAGE_PULL_SECRETS"),
-        hub_endpoint=environment.get("HF_ENDPOINT", "").strip(),
-        resync_seconds=_positive(environment, "RESYNC_SECONDS", 300.0),
-        watch_namespaces=_names(environment, "WATCH_NAMESPACES"),
-        health_port=int(_positive(environment, "HEALTH_PORT", 8080)),
-        metrics_port=int(_positive(environment, "METRICS_PORT", 9090)),
-        lease_namespace=_get(environment, "LEASE_NAMESPACE", ""),
-        lease_name=_get(environment, "LEASE_NAME", Settings.lease_name),
-        identity=_get(environment, "IDENTITY", "operator"),
-        workers=int(_positive(environment, "WORKERS", 4)),
-        log_format=cast("LogFormat", log_format),
-        fetch=_fetch(environment),
-        build_service_account=_get(environment, "BUILD_SERVICE_ACCOUNT", ""),
-        serving_service_account=_get(environment, "SERVING_SERVICE_ACCOUNT", ""),
-        pod_user=PodUser(
-            user=_identifier(environment, "RUN_AS_USER"),
-            group=_identifier(environment, "RUN_AS_GROUP"),
-            fs_group=_identifier(environment, "FS_GROUP"),
-        ),
-    )
+    values: dict[str, Any] = {
+        field.name: _value(environment, field.name.upper(), field.default)
+        for field in fields(Settings)
+        if not is_dataclass(field.default)
+    }
+    user, group, fs_group = (_identifier(environment, name) for name in ("RUN_AS_USER", "RUN_AS_GROUP", "FS_GROUP"))
+    values["hub_endpoint"] = environment.get("HF_ENDPOINT", "").strip()
+    return Settings(**values, fetch=_fetch(environment), pod_user=PodUser(user, group, fs_group))
+
+
+def _value(environment: Mapping[str, str], name: str, default: object) -> str | float | tuple[str, ...]:
+    """Text, a positive number or several names, as the default is; without a default the text is required."""
+    if default is MISSING:
+        return _required(environment, name)
+    if isinstance(default, tuple):
+        return _names(environment, name)
+    if isinstance(default, int | float):
+        return type(default)(_positive(environment, name, default))
+    return _get(environment, name, str(default))
 
 
 def _fetch(environment: Mapping[str, str]) -> FetchNetwork:

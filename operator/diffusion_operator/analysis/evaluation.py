@@ -1,29 +1,19 @@
 """From two windows to a verdict."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from diffusion_contract.spec.rollout import Analysis
 from diffusion_operator.analysis.chance import chance_of_failures
 from diffusion_operator.analysis.counters import EnsembleStats
-from diffusion_operator.analysis.verdict import ERROR_RATIO, INCONCLUSIVE, LATENCY, PASSED, Outcome, Verdict
+from diffusion_operator.analysis.verdict import Verdict, VerdictReason
 from diffusion_operator.analysis.window import Window
 
 # A difference that chance makes this rarely is none of chance.
 _RARE = 0.05
 # Below so many requests the slowest twentieth are one or two: then the median has to agree.
 _TAIL_REQUESTS = 60
-
-
-@dataclass(frozen=True)
-class _Aspect:
-    """One aspect: what it means by itself, and the sentence about it."""
-
-    outcome: Outcome
-    reason: str
-    message: str
-    numbers: dict[str, float]
 
 
 def evaluate(limits: Analysis, stable: Window, canary: Window) -> Verdict:
@@ -40,15 +30,15 @@ def evaluate(limits: Analysis, stable: Window, canary: Window) -> Verdict:
     counts = {"canaryRequests": canary.requests, "stableRequests": stable.requests}
     shortage = _shortage(limits, stable, canary)
     if shortage:
-        return Verdict("Inconclusive", INCONCLUSIVE, shortage, counts)
-    aspects = [aspect(limits, stable, canary) for aspect in (_error_aspect, _latency_aspect, _step_aspect)]
-    numbers = {name: round(value, 6) for aspect in aspects for name, value in aspect.numbers.items()}
+        return Verdict("Inconclusive", VerdictReason.INCONCLUSIVE, shortage, counts)
+    verdicts = [verdict_of(limits, stable, canary) for verdict_of in (_error_verdict, _latency_verdict, _step_verdict)]
+    numbers = {name: round(value, 6) for verdict in verdicts for name, value in verdict.numbers.items()}
     for outcome in ("Fail", "Inconclusive"):
-        for aspect in aspects:
-            if aspect.outcome == outcome:
-                return Verdict(aspect.outcome, aspect.reason, aspect.message, counts | numbers)
-    message = f"{_requests(canary)}: " + "; ".join(aspect.message for aspect in aspects if aspect.message) + "."
-    return Verdict("Pass", PASSED, message, counts | numbers)
+        for verdict in verdicts:
+            if verdict.outcome == outcome:
+                return replace(verdict, numbers=counts | numbers)
+    message = f"{_requests(canary)}: " + "; ".join(verdict.message for verdict in verdicts if verdict.message) + "."
+    return Verdict("Pass", VerdictReason.PASSED, message, counts | numbers)
 
 
 def _shortage(limits: Analysis, stable: Window, canary: Window) -> str:
@@ -61,7 +51,7 @@ def _shortage(limits: Analysis, stable: Window, canary: Window) -> str:
     return ""
 
 
-def _error_aspect(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
+def _error_verdict(limits: Analysis, stable: Window, canary: Window) -> Verdict:
     expected = _expected_failures(stable, canary)
     canary_ratio, stable_ratio = canary.failures / canary.requests, expected / canary.requests
     numbers = {"canaryErrorRatio": canary_ratio, "stableErrorRatio": stable_ratio}
@@ -71,13 +61,13 @@ def _error_aspect(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
         f" {limits.max_error_ratio:.1%} more is allowed"
     )
     if canary_ratio - stable_ratio <= limits.max_error_ratio:
-        return _Aspect("Pass", PASSED, message, numbers)
+        return Verdict("Pass", VerdictReason.PASSED, message, numbers)
     chance = chance_of_failures(
         canary.failures, canary.requests, (stable_ratio * stable.requests, stable.requests), limits.max_error_ratio
     )
     if chance < _RARE:
-        return _Aspect("Fail", ERROR_RATIO, f"{message}.", numbers)
-    return _Aspect("Inconclusive", INCONCLUSIVE, f"{message}; so few may be chance.", numbers)
+        return Verdict("Fail", VerdictReason.ERROR_RATIO, f"{message}.", numbers)
+    return Verdict("Inconclusive", VerdictReason.INCONCLUSIVE, f"{message}; so few may be chance.", numbers)
 
 
 def _expected_failures(stable: Window, canary: Window) -> float:
@@ -87,15 +77,15 @@ def _expected_failures(stable: Window, canary: Window) -> float:
     return sum(item.requests * shares.get(name, overall) for name, item in canary.ensembles.items())
 
 
-def _latency_aspect(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
+def _latency_verdict(limits: Analysis, stable: Window, canary: Window) -> Verdict:
     shared = [name for name in canary.ensembles if name in stable.ensembles]
     pairs = [(stable.ensembles[name], canary.ensembles[name]) for name in shared]
     pairs = [(old, new) for old, new in pairs if old.succeeded and new.succeeded]
     enough = min(sum(old.succeeded for old, _ in pairs), sum(new.succeeded for _, new in pairs))
     if enough < limits.min_requests:
-        return _Aspect(
+        return Verdict(
             "Inconclusive",
-            INCONCLUSIVE,
+            VerdictReason.INCONCLUSIVE,
             f"Only {enough:.0f} of {limits.min_requests} needed requests succeeded on both sides and went to the same"
             " ensembles.",
             {},
@@ -106,11 +96,13 @@ def _latency_aspect(limits: Analysis, stable: Window, canary: Window) -> _Aspect
     message = f"p95 latency is {slowest:.2f} times the stable revision's, p50 {usual:.2f} times"
     limit = limits.max_p95_ratio
     if slowest <= limit:
-        return _Aspect("Pass", PASSED, f"{message} (up to {limit:g} is allowed)", numbers)
+        return Verdict("Pass", VerdictReason.PASSED, f"{message} (up to {limit:g} is allowed)", numbers)
     message += f"; {limit:g} times is allowed ({_p95_text(numbers)})"
     if enough < _TAIL_REQUESTS and usual <= limit:
-        return _Aspect("Inconclusive", INCONCLUSIVE, f"{message}; so few requests may be chance.", numbers)
-    return _Aspect("Fail", LATENCY, f"{message}.", numbers)
+        return Verdict(
+            "Inconclusive", VerdictReason.INCONCLUSIVE, f"{message}; so few requests may be chance.", numbers
+        )
+    return Verdict("Fail", VerdictReason.LATENCY, f"{message}.", numbers)
 
 
 def _ratio(
@@ -137,7 +129,7 @@ def _seconds(stable: Window, canary: Window) -> dict[str, float]:
     return {name: value for name, value in quantiles.items() if value is not None}
 
 
-def _p95_text(numbers: dict[str, float]) -> str:
+def _p95_text(numbers: Mapping[str, float]) -> str:
     texts = [
         f"{side} {numbers[f'{side}P95Seconds']:.3g} s"
         for side in ("canary", "stable")
@@ -146,14 +138,14 @@ def _p95_text(numbers: dict[str, float]) -> str:
     return ", ".join(texts) or "means, since the servers report no quantiles"
 
 
-def _step_aspect(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
+def _step_verdict(limits: Analysis, stable: Window, canary: Window) -> Verdict:
     """Denoiser steps. A call takes longer, and an image's part of it less long, the more images share it.
 
     Sides with different load have different batches: the smaller of both ratios is one that batches cannot explain.
     """
     canary_seconds, stable_seconds = canary.step_seconds, stable.step_seconds
     if not canary_seconds or not stable_seconds:
-        return _Aspect("Pass", PASSED, "", {})
+        return Verdict("Pass", VerdictReason.PASSED, "")
     batches = (canary.mean_batch or 1.0, stable.mean_batch or 1.0)
     ratio = canary_seconds / stable_seconds * min(1.0, batches[1] / batches[0])
     numbers = {
@@ -166,10 +158,10 @@ def _step_aspect(limits: Analysis, stable: Window, canary: Window) -> _Aspect:
     limit = limits.max_step_latency_ratio
     message = f"a denoiser step takes {ratio:.2f} times as long"
     if ratio <= limit:
-        return _Aspect("Pass", PASSED, f"{message} (up to {limit:g} is allowed)", numbers)
+        return Verdict("Pass", VerdictReason.PASSED, f"{message} (up to {limit:g} is allowed)", numbers)
     details = f"canary {canary_seconds:.3g} s at mean batch {batches[0]:.1f}"
     details += f", stable {stable_seconds:.3g} s at {batches[1]:.1f}"
-    return _Aspect("Fail", LATENCY, f"A{message[1:]}; {limit:g} times is allowed ({details}).", numbers)
+    return Verdict("Fail", VerdictReason.LATENCY, f"A{message[1:]}; {limit:g} times is allowed ({details}).", numbers)
 
 
 def _requests(canary: Window) -> str:

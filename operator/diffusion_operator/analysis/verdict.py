@@ -2,14 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal
 
 Outcome = Literal["Pass", "Fail", "Inconclusive"]
 
-PASSED = "Passed"
-ERROR_RATIO = "ErrorRatio"
-LATENCY = "Latency"
-INCONCLUSIVE = "Inconclusive"
+
+class VerdictReason(StrEnum):
+    """Reasons that the operator gives for a verdict."""
+
+    PASSED = "Passed"
+    INCONCLUSIVE = "Inconclusive"
+    ERROR_RATIO = "ErrorRatio"
+    LATENCY = "Latency"
+    IMAGE_QUALITY = "ImageQuality"
+    NOT_READY = "NotReady"
+    ABORTED = "Aborted"
 
 
 @dataclass(frozen=True)
@@ -18,7 +26,7 @@ class Verdict:
 
     Attributes:
         outcome: Inconclusive means: wait for more.
-        reason: ErrorRatio or Latency of a failure; Passed or Inconclusive.
+        reason: a VerdictReason, or what an annotation says.
         message: one or two sentences with the numbers, for people.
         numbers: what was compared; ratios and counts, latencies in seconds.
     """

@@ -8,17 +8,17 @@ from diffusion_contract.base import ApiModel
 from diffusion_contract.spec.garbage_collection import GarbageCollectionStatus
 
 State = Literal["Waiting", "Queued", "Pending", "Running", "Ready", "Failed"]
+Message = Annotated[str, Field(max_length=1024)]
+Word = Annotated[str, Field(max_length=64)]
 Digest = Annotated[str, Field(max_length=64)]
 
 
 class Condition(ApiModel):
     """One aspect of the pipeline, as a Kubernetes condition."""
 
-    type: Annotated[str, Field(max_length=64)] = Field(description="Type of the condition.")
+    type: Word = Field(description="Type of the condition.")
     status: Literal["True", "False", "Unknown"] = Field(description="Status of the condition: True, False or Unknown.")
-    reason: Annotated[str, Field(max_length=64)] = Field(
-        description="Reason for the last transition, one CamelCase word."
-    )
+    reason: Word = Field(description="Reason for the last transition, one CamelCase word.")
     message: Annotated[str, Field(max_length=2048)] = Field(description="Human-readable details and what to do.")
     observed_generation: int = Field(description="Generation of the spec that the condition is based on.")
     last_transition_time: str = Field(
@@ -46,7 +46,7 @@ class BuildStatus(ApiModel):
     started_at: str | None = Field(
         default=None, description="When the Job started.", json_schema_extra={"format": "date-time"}
     )
-    message: Annotated[str, Field(max_length=1024)] | None = Field(default=None, description="Details of the state.")
+    message: Message | None = Field(default=None, description="Details of the state.")
 
 
 class SourceStatus(BuildStatus):
@@ -81,8 +81,8 @@ class AnalysisStatus(ApiModel):
     verdict: Literal["Pass", "Fail", "Inconclusive"] = Field(
         description="Pass, Fail, or Inconclusive while there are too few requests."
     )
-    reason: Annotated[str, Field(max_length=64)] = Field(description="Reason of the verdict, one CamelCase word.")
-    message: Annotated[str, Field(max_length=1024)] = Field(description="Details, with the numbers.")
+    reason: Word = Field(description="Reason of the verdict, one CamelCase word.")
+    message: Message = Field(description="Details, with the numbers.")
     numbers: dict[str, float] = Field(
         default={}, description="Numbers of the verdict: counts of requests, ratios, seconds, dB."
     )
@@ -130,9 +130,7 @@ class TargetStatus(ApiModel):
     gpu_memory_bytes: int | None = Field(
         default=None, description="GPU memory of the product or MIG slice, bytes, where it is known."
     )
-    warning: Annotated[str, Field(max_length=1024)] | None = Field(
-        default=None, description="Insufficient GPU memory, by the estimate."
-    )
+    warning: Message | None = Field(default=None, description="Insufficient GPU memory, by the estimate.")
     stable_revision: str | None = Field(default=None, description="Revision that gets the traffic.")
     desired_revision: str | None = Field(default=None, description="Revision that is being rolled out.")
     canary_revision: str | None = Field(default=None, description="Canary under analysis, or rejected.")
@@ -159,9 +157,7 @@ class TargetStatus(ApiModel):
     replicas: int = Field(default=0, description="Desired replicas of the stable revision.")
     ready_replicas: int = Field(default=0, description="Ready replicas of the stable revision.")
     url: str | None = Field(default=None, description="Address inside the cluster (HTTP).")
-    message: Annotated[str, Field(max_length=1024)] | None = Field(
-        default=None, description="Details of serving pods that are not ready."
-    )
+    message: Message | None = Field(default=None, description="Details of serving pods that are not ready.")
 
 
 class Summary(ApiModel):

@@ -164,11 +164,8 @@ def store_claim(storage: Storage, owner: Owner) -> JsonObject:
 
 def store_volume(claim: str, *, read_only: bool) -> JsonObject:
     """The store as a volume."""
-    source: JsonObject = {"claimName": claim}
-    return {
-        "name": naming.STORE,
-        "persistentVolumeClaim": {**source, "readOnly": True} if read_only else source,
-    }
+    source = {"claimName": claim, "readOnly": True} if read_only else {"claimName": claim}
+    return {"name": naming.STORE, "persistentVolumeClaim": source}
 
 
 def store_mount(*, read_only: bool) -> JsonObject:

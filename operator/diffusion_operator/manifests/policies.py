@@ -5,7 +5,7 @@ from diffusion_contract.spec.autoscaling import Autoscaling, KedaOptions
 from diffusion_contract.tensors import MODEL_NAMES
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
-from diffusion_operator.manifests.common import Owner, metadata
+from diffusion_operator.manifests.common import Owner, metadata, to_manifest
 
 DENOISER = MODEL_NAMES[Component.DENOISER]
 SERIES = "nv_inference_pending_request_count"
@@ -97,6 +97,4 @@ def _trigger(keda: KedaOptions, query: str, threshold: int) -> JsonObject:
 
 
 def _behavior(scaling: Autoscaling) -> JsonObject:
-    if scaling.behavior is None:
-        return {}
-    return {"behavior": scaling.behavior.model_dump(mode="json", by_alias=True, exclude_none=True)}
+    return {"behavior": to_manifest(scaling.behavior)} if scaling.behavior is not None else {}

@@ -8,7 +8,7 @@ from diffusion_operator import naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests import buckets
 from diffusion_operator.manifests.common import Owner, metadata
-from diffusion_operator.manifests.service import PORTS, TrafficSplit, VariantWeight
+from diffusion_operator.manifests.service import PORTS, TrafficSplit
 
 KINDS = ("HTTPRoute", "GRPCRoute")
 API = "gateway.networking.k8s.io"
@@ -42,10 +42,13 @@ def routes(
     if traffic.gateway is None:
         return
     for kind in KINDS:
-        rules = [
-            _rule(kind, {}, _default_backends(owner, kind, targets), _mirror_filters(owner, kind, traffic, targets))
+        backends = [
+            {**_service(owner, kind, target, revision), "weight": weight * item.size}
+            for target, item in targets.items()
+            for revision, weight in item.split.shares.items()
         ]
-        canaries = list(_canaries(owner, kind, targets))
+        rules = [_rule(kind, {}, backends, _mirror_filters(owner, kind, traffic, targets))]
+        canaries = _backends(owner, kind, targets, {target: item.split.canary for target, item in targets.items()})
         if canaries:
             rules.insert(0, _rule(kind, _header_match(traffic.header.name, traffic.header.value), canaries, []))
         if user_header is not None:
@@ -80,14 +83,6 @@ def _rule(kind: str, match: JsonObject, backends: list[JsonObject], filters: lis
     return rule
 
 
-def _default_backends(owner: Owner, kind: str, targets: Mapping[str, RouteTarget]) -> list[JsonObject]:
-    backends = []
-    for target, item in targets.items():
-        for revision, weight in item.split.shares.items():
-            backends.append({**_service(owner, kind, target, revision), "weight": weight * item.size})
-    return backends
-
-
 def _experiment_rules(
     owner: Owner, kind: str, tester: str, user: str, targets: Mapping[str, RouteTarget]
 ) -> Iterator[JsonObject]:
@@ -106,24 +101,25 @@ def _experiment_rules(
         filled = len(allocated) if complete else buckets.BUCKETS * share.weight // 100
         now, later = allocated[:filled], allocated[filled:]
         unused += [later] if later else []
-        backends = list(
-            _backends(owner, kind, targets, {name: split.variants[number] for name, split in splits.items()})
-        )
+        revisions = {target: split.variants[number].revision or split.stable for target, split in splits.items()}
+        backends = _backends(owner, kind, targets, revisions)
         if now:
             yield _rule(kind, _header_match(tester, share.name), backends, [])
             users.append(_rule(kind, _user_hash_match(user, [now]), list(map(dict, backends)), []))
     yield from users
-    plain = [
-        {**_service(owner, kind, target, item.split.stable), "weight": item.size} for target, item in targets.items()
-    ]
+    plain = _backends(owner, kind, targets, {target: split.stable for target, split in splits.items()})
     yield _rule(kind, _user_hash_match(user, [*unused, stable]), plain, [])
 
 
 def _backends(
-    owner: Owner, kind: str, targets: Mapping[str, RouteTarget], shares: Mapping[str, VariantWeight]
-) -> Iterator[JsonObject]:
-    for target, item in targets.items():
-        yield {**_service(owner, kind, target, shares[target].revision or item.split.stable), "weight": item.size}
+    owner: Owner, kind: str, targets: Mapping[str, RouteTarget], revisions: Mapping[str, str | None]
+) -> list[JsonObject]:
+    """One revision of each target, by the targets' sizes; none of a target without one."""
+    return [
+        {**_service(owner, kind, target, revision), "weight": targets[target].size}
+        for target, revision in revisions.items()
+        if revision is not None
+    ]
 
 
 def _header_match(name: str, value: str) -> JsonObject:
@@ -132,12 +128,6 @@ def _header_match(name: str, value: str) -> JsonObject:
 
 def _user_hash_match(name: str, ranges: Iterable[range]) -> JsonObject:
     return {"headers": [{"type": "RegularExpression", "name": name, "value": buckets.pattern(ranges)}]}
-
-
-def _canaries(owner: Owner, kind: str, targets: Mapping[str, RouteTarget]) -> Iterator[JsonObject]:
-    for target, item in targets.items():
-        if item.split.canary is not None:
-            yield {**_service(owner, kind, target, item.split.canary), "weight": item.size}
 
 
 def _mirror_filters(owner: Owner, kind: str, traffic: Traffic, targets: Mapping[str, RouteTarget]) -> list[JsonObject]:

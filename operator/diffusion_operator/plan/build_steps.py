@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from diffusion_contract.limits import MAX_MESSAGE
 from diffusion_operator import naming
 from diffusion_operator.api.status import BuildStatus, State
 from diffusion_operator.conditions import truncated
@@ -201,8 +200,8 @@ def _message(step: BuildStep, present: JobView) -> str | None:
     if present.phase == "Queued":
         return queue_message(step)
     if present.failure is not None:
-        return truncated(present.failure.message, MAX_MESSAGE)
-    return truncated(present.problem.message, MAX_MESSAGE) if present.problem is not None else None
+        return truncated(present.failure.message)
+    return truncated(present.problem.message) if present.problem is not None else None
 
 
 def _pipeline(job: JobView) -> tuple[str, str]:

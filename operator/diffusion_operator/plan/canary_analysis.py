@@ -3,18 +3,16 @@
 from collections.abc import Iterable, Iterator
 
 from diffusion_contract.enums import Stage
-from diffusion_contract.spec import Rollout
 from diffusion_operator import naming
 from diffusion_operator.analysis.evaluation import evaluate
-from diffusion_operator.analysis.verdict import PASSED, Verdict
+from diffusion_operator.analysis.verdict import Verdict, VerdictReason
 from diffusion_operator.analysis.window import ScrapeTarget
-from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.manifests.common import to_manifest
 from diffusion_operator.plan.actions import Action, RecordResult
 from diffusion_operator.plan.build_jobs import BuildJobFactory
 from diffusion_operator.plan.build_steps import BuildStep, JobLauncher, build_step, release_job
 from diffusion_operator.plan.context import PlanContext, TargetContext
 from diffusion_operator.plan.observed import ObservedPipeline
-from diffusion_operator.rollout.canary import IMAGE_QUALITY, INCONCLUSIVE
 from diffusion_operator.rollout.state import RolloutState
 from diffusion_operator.views.base import rfc3339
 
@@ -27,7 +25,7 @@ def comparison(context: PlanContext, target: str, state: RolloutState) -> BuildS
     if rollout is None or rollout.strategy != "Canary" or context.store is None or not _needs_comparison(state):
         return None
     urls = {side: _url(observed, target, revision) for side, revision in _revisions_by_side(state).items()}
-    quality = rollout.analysis.quality.model_dump(mode="json", by_alias=True, exclude_none=True)
+    quality = to_manifest(rollout.analysis.quality)
     request = BuildJobFactory(observed.spec, context.store, context.settings).compare(urls, quality)
     return build_step(request, {job.name: job for job in observed.jobs})
 
@@ -64,7 +62,10 @@ def verdict(observed: ObservedPipeline, target: str, state: RolloutState, images
         return None
     if progress.phase == "ImageComparison" and images is not None:
         return _image_verdict(images)
-    return _request_verdict(observed, rollout, target, state) if progress.phase == "Step" else None
+    if progress.phase != "Step":
+        return None
+    windows = {side: observed.window(target, revision) for side, revision in _revisions_by_side(state).items()}
+    return evaluate(rollout.analysis, windows["stable"], windows["canary"])
 
 
 def scrape_targets(observed: ObservedPipeline, targets: Iterable[TargetContext]) -> Iterator[ScrapeTarget]:
@@ -122,21 +123,12 @@ def _url(observed: ObservedPipeline, target: str, revision: str) -> str:
 def _image_verdict(step: BuildStep) -> Verdict:
     failure, report = step.job.failure if step.job is not None else None, step.result
     if failure is not None and failure.permanent:
-        return Verdict("Fail", INCONCLUSIVE, f"The images cannot be compared: {step.failure_text()}")
+        return Verdict("Fail", VerdictReason.INCONCLUSIVE, f"The images cannot be compared: {step.failure_text()}")
     if not step.succeeded:
         text = step.failure_text() or "The images of both revisions are being compared."
-        return Verdict("Inconclusive", INCONCLUSIVE, text)
-    numbers = {name: float(report[name]) for name in NUMBERS if _is_number(report, name)}
+        return Verdict("Inconclusive", VerdictReason.INCONCLUSIVE, text)
+    numbers = {name: float(report[name]) for name in NUMBERS if isinstance(report.get(name), int | float)}
     message = str(report.get("message", ""))
     if report.get("passed") is True:
-        return Verdict("Pass", PASSED, message, numbers)
-    return Verdict("Fail", IMAGE_QUALITY, message, numbers)
-
-
-def _is_number(report: JsonObject, name: str) -> bool:
-    return isinstance(report.get(name), int | float)
-
-
-def _request_verdict(observed: ObservedPipeline, rollout: Rollout, target: str, state: RolloutState) -> Verdict:
-    windows = {side: observed.window(target, revision) for side, revision in _revisions_by_side(state).items()}
-    return evaluate(rollout.analysis, windows["stable"], windows["canary"])
+        return Verdict("Pass", VerdictReason.PASSED, message, numbers)
+    return Verdict("Fail", VerdictReason.IMAGE_QUALITY, message, numbers)

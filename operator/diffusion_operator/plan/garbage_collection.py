@@ -7,7 +7,6 @@ from typing import Literal
 
 from diffusion_contract.durations import duration_seconds
 from diffusion_contract.enums import Stage
-from diffusion_contract.limits import MAX_MESSAGE
 from diffusion_contract.spec.garbage_collection import GarbageCollection, GarbageCollectionStatus
 from diffusion_operator import digests, naming
 from diffusion_operator.conditions import truncated
@@ -100,7 +99,7 @@ def status(observed: ObservedPipeline) -> GarbageCollectionStatus | None:
         freed_bytes=view.result.get("freedBytes"),
         deleted=view.result.get("deleted"),
         retained=view.result.get("retained"),
-        message=truncated(view.failure.message, MAX_MESSAGE) if view.failure is not None else None,
+        message=truncated(view.failure.message) if view.failure is not None else None,
     )
 
 

@@ -49,11 +49,9 @@ def memory_bytes(sku: str) -> int | None:
         return mebibytes * MIB
     match = MEMORY_IN_SLICE.search(sku) or MEMORY_IN_NAME.search(sku)
     # Of a slice without its size in the name, the product's size says nothing.
-    return (
-        int(int(match[1]) * USABLE_FRACTION * GIB)
-        if match is not None and ("-MIG-" not in sku or "g." in sku)
-        else None
-    )
+    if match is None or ("-MIG-" in sku and "g." not in sku):
+        return None
+    return int(int(match[1]) * USABLE_FRACTION * GIB)
 
 
 def memory_warning(sku: str, required_bytes: int | None) -> str | None:

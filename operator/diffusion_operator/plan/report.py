@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import TypeVar
 
 from diffusion_contract.engines import engines
-from diffusion_contract.limits import MAX_MESSAGE
 from diffusion_operator import conditions, naming
 from diffusion_operator.api.status import (
     AnalysisStatus,
@@ -234,7 +233,7 @@ def _target(observed: ObservedPipeline, plan: TargetPlan, builds: BuildGraph | N
         replicas=serving.replicas if serving is not None else 0,
         ready_replicas=serving.ready if serving is not None else 0,
         url=naming.service_url(service, observed.owner.namespace) if state.stable is not None else None,
-        message=conditions.truncated(problem.message, MAX_MESSAGE) if problem is not None else None,
+        message=conditions.truncated(problem.message) if problem is not None else None,
     )
 
 
@@ -245,7 +244,7 @@ def _analysis(plan: TargetPlan) -> AnalysisStatus | None:
     return AnalysisStatus(
         verdict=verdict.outcome,
         reason=verdict.reason,
-        message=conditions.truncated(verdict.message, MAX_MESSAGE),
+        message=conditions.truncated(verdict.message),
         numbers=dict(verdict.numbers),
     )
 

@@ -37,7 +37,7 @@ No share grows before the smaller one passed on every target, and a share moves 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from diffusion_operator.analysis.verdict import Verdict
+from diffusion_operator.analysis.verdict import Verdict, VerdictReason
 from diffusion_operator.rollout import rolling
 from diffusion_operator.rollout.progress import RolloutProgress
 from diffusion_operator.rollout.state import (
@@ -51,7 +51,6 @@ from diffusion_operator.rollout.state import (
 MAX_READINESS_LOSSES = 2
 INITIAL_PROGRESS = RolloutProgress("ImageComparison")
 PHASE_ORDER = ("Rejected", "ImageComparison", "Step", "Promoting", "Served")
-IMAGE_QUALITY, NOT_READY, INCONCLUSIVE, ABORTED = "ImageQuality", "NotReady", "Inconclusive", "Aborted"
 
 
 def decide(strategy: Strategy, observation: RolloutObservation) -> Mapping[str, RolloutDecision]:
@@ -97,7 +96,7 @@ class CanaryPlanner:
         present = replace(present, was_stable=False)
         if self.observation.abort in revisions:
             is_over = present.phase == "Rejected"
-            return present if is_over else _rejected(present, ABORTED, "The canary was aborted by hand.")
+            return present if is_over else _rejected(present, VerdictReason.ABORTED, "The canary was aborted by hand.")
         if self.observation.promote in revisions or all(position.was_stable for position in positions):
             is_promoting = present.phase == "Promoting"
             return present if is_promoting else RolloutProgress("Promoting", verdict=present.verdict)
@@ -121,14 +120,15 @@ class CanaryPlanner:
             return replace(present, observing=True)
         if self._phase_seconds() >= self.strategy.progress_deadline:
             cause = f"not ready within {self.strategy.progress_deadline} seconds (progressDeadline)"
-            return _rejected(present, NOT_READY, f"{self._unready_targets()} {cause}.")
+            return _rejected(present, VerdictReason.NOT_READY, f"{self._unready_targets()} {cause}.")
         return present
 
     def _after_verdict(self, present: RolloutProgress) -> RolloutProgress:
         if not all(map(_ready, self.targets.values())):
             losses = present.readiness_losses + 1
             if losses > MAX_READINESS_LOSSES:
-                return _rejected(present, NOT_READY, f"{self._unready_targets()} lost all ready pods, {losses} times.")
+                cause = f"lost all ready pods, {losses} times"
+                return _rejected(present, VerdictReason.NOT_READY, f"{self._unready_targets()} {cause}.")
             return replace(present, observing=False, readiness_losses=losses)
         verdict, pause = self._worst_verdict(), self._pause(present)
         if verdict.outcome == "Fail":
@@ -138,7 +138,7 @@ class CanaryPlanner:
         if self._phase_seconds() < pause + self.strategy.deadline:
             return present
         text = f"No verdict within {self.strategy.deadline} seconds (analysis.deadline): {verdict.message}"
-        return _rejected(present, INCONCLUSIVE, text, verdict.numbers)
+        return _rejected(present, VerdictReason.INCONCLUSIVE, text, verdict.numbers)
 
     def _next_phase(self, present: RolloutProgress, verdict: Verdict) -> RolloutProgress:
         step = 0 if present.phase == "ImageComparison" else present.step + 1
@@ -149,7 +149,7 @@ class CanaryPlanner:
 
     def _worst_verdict(self) -> Verdict:
         """The worst of all targets: what fails on one fails on all."""
-        unknown = Verdict("Inconclusive", INCONCLUSIVE, "Nothing is known yet.")
+        unknown = Verdict("Inconclusive", VerdictReason.INCONCLUSIVE, "Nothing is known yet.")
         verdicts = [(name, self.observation.verdicts.get(name, unknown)) for name in self.targets]
         rank = {"Fail": 0, "Inconclusive": 1, "Pass": 2}
         name, verdict = min(verdicts, key=lambda item: rank[item[1].outcome])

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
+from diffusion_contract.limits import MAX_ANNOTATION_MESSAGE
 from diffusion_operator.analysis.verdict import Outcome, Verdict
 from diffusion_operator.conditions import truncated
 from diffusion_operator.json_objects import JsonObject, parse_json_object
 
 Phase = Literal["ImageComparison", "Step", "Promoting", "Rejected", "Served"]
-MAX_MESSAGE = 900
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def serialize(progress: RolloutProgress, now: datetime) -> str:
         document["verdict"] = {
             "passed": progress.verdict.outcome == "Pass",
             "reason": progress.verdict.reason,
-            "message": truncated(progress.verdict.message, MAX_MESSAGE),
+            "message": truncated(progress.verdict.message, MAX_ANNOTATION_MESSAGE),
             "numbers": dict(progress.verdict.numbers),
         }
     return json.dumps(document, separators=(",", ":"))

@@ -33,7 +33,7 @@ class FakeCluster(KubeClient):
         self.verbs: set[tuple[str, str]] = set()
         self._numbers = itertools.count(1)
 
-    async def _request(
+    async def request(
         self,
         method: str,
         path: str,

@@ -78,12 +78,12 @@ class ControllerClient(KubeClient):
 
     async def patch_status(self, target: Reference, status: JsonObject) -> None:
         """Say how an object is."""
-        await self._request("PATCH", target.path("status"), {"status": status}, MERGE)
+        await self.request("PATCH", target.path("status"), {"status": status}, MERGE)
 
     async def make_namespace(self, name: str) -> None:
         """Create a namespace."""
         head = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-        await self._request("POST", "/api/v1/namespaces", head)
+        await self.request("POST", "/api/v1/namespaces", head)
 
 
 async def create(client: ControllerClient, fleet: Fleet) -> None:

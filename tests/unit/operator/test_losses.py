@@ -78,9 +78,9 @@ class DyingCluster(FakeCluster):
         super().__init__()
         self._remaining_requests = deadly
 
-    async def _request(self, method: str, path: str, *args: Any, **kwargs: Any) -> dict[str, Any] | None:  # noqa: ANN401
+    async def request(self, method: str, path: str, *args: Any, **kwargs: Any) -> dict[str, Any] | None:  # noqa: ANN401
         if method != "GET":
             self._remaining_requests -= 1
             if self._remaining_requests == 0:
                 raise UnavailableError("killed")
-        return await super()._request(method, path, *args, **kwargs)
+        return await super().request(method, path, *args, **kwargs)

@@ -18,11 +18,11 @@ class PickyCluster(FakeCluster):
         super().__init__()
         self.texts: set[str] = set()
 
-    async def _request(self, method: str, path: str, body: Any = None, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as above
+    async def request(self, method: str, path: str, body: Any = None, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as above
         name = body["metadata"]["name"] if method == "POST" else ""
         if method != "GET" and any(text in f"{path}/{name}" for text in self.texts):
             raise RejectedError(f"{method} {path}: the webhook says no (HTTP 422).")
-        return await super()._request(method, path, body, *arguments, **options)
+        return await super().request(method, path, body, *arguments, **options)
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def test_a_job_without_a_pod_says_why_in_the_job_controller_s_words() -> None:
 
 def test_an_account_that_may_not_list_events_observes_everything_else() -> None:
     class WithoutEvents(FakeCluster):
-        async def _request(self, method: str, path: str, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        async def request(self, method: str, path: str, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
             if method == "GET" and path.endswith("/events"):
                 raise RejectedError("GET events: is forbidden (HTTP 403).")
-            return await super()._request(method, path, *arguments, **options)
+            return await super().request(method, path, *arguments, **options)
 
     cluster = WithoutEvents()
     cluster.apply_pipeline()
