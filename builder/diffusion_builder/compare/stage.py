@@ -120,7 +120,8 @@ def _generate_pairs(
     ensembles = [{name for name in spec.ensembles if server.has_model(name)} for server in servers]
     if not ensembles[1]:
         raise BadInputError(
-            Reason.INVALID_SPEC, f"{servers[1].url} serves none of the ensembles {', '.join(spec.ensembles)}"
+            Reason.INVALID_SPEC,
+            f"{servers[1].url} serves none of the ensembles {', '.join(spec.ensembles) or '(all need features)'}",
         )
     pairs, prompts = [], spec.golden_prompts
     for index, golden in enumerate(prompts):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from diffusion_contract.base import Resources
 from diffusion_contract.enums import ExitCode, Stage
 from diffusion_contract.spec import SecretKey
+from diffusion_contract.spec.rollout import Scorer
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import (
@@ -28,14 +29,6 @@ IMAGES, IMAGES_PATH = "images", "/images"
 SCORE_PATH = f"{IMAGES_PATH}/score.json"
 SCORER_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"})
 TOKEN_FOLDER = "/var/run/secrets/huggingface"  # noqa: S105 - a path, not a secret
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """A user's program that scores the images of golden prompts; without a command its image's own."""
-
-    image: str
-    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

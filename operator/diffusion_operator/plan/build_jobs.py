@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 
 from diffusion_contract.assembly import assembly
 from diffusion_contract.base import Resources
+from diffusion_contract.comparison import comparison
 from diffusion_contract.durations import duration_seconds
 from diffusion_contract.engines import EngineSpec, SourceRef
 from diffusion_contract.enums import Runtime, Stage
 from diffusion_contract.spec import DiffusionPipelineSpec, Source
+from diffusion_contract.spec.rollout import Quality
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Placement
-from diffusion_operator.manifests.job import SOURCE_PATH, BuildJobSpec, Scorer
+from diffusion_operator.manifests.job import SOURCE_PATH, BuildJobSpec
 from diffusion_operator.plan.build_steps import BuildStep
 from diffusion_operator.settings import Settings
 
@@ -102,27 +104,24 @@ class BuildJobFactory:
         """Compare images of the repository with those of diffusers; on a CPU, for every runtime."""
         return self._job(Stage.PARITY, {"repository": repository.digest}, ("--repository", repository.digest))
 
-    def compare(self, urls: Mapping[str, str], quality: JsonObject) -> BuildJobSpec:
+    def compare(self, urls: Mapping[str, str], quality: Quality) -> BuildJobSpec:
         """Compare the images of two revisions.
 
         Args:
             urls: HTTP addresses of the Services of the `stable` and of the `canary` revision; their names have the
                 revision in them, so that equal names are equal images.
-            quality: `spec.rollout.analysis.quality` as JSON.
+            quality: criteria of the comparison, and its scorer.
         """
-        limits = dict(quality)
-        scorer = limits.pop("scorer", None)
-        document = {
-            **{side: naming.service_of_url(urls[side]) for side in ("stable", "canary")},
-            "ensembles": _ensembles(self.spec),
-            "height": self.spec.shapes.height.opt,
-            "width": self.spec.shapes.width.opt,
-            **limits,
+        services = {side: naming.service_of_url(urls[side]) for side in ("stable", "canary")}
+        compare_spec = comparison(self.spec, quality, **services)
+        scorer = quality.scorer
+        arguments = ("--stable", urls["stable"], "--canary", urls["canary"], "--spec", compare_spec.text())
+        inputs = {
+            **urls,
+            "document": compare_spec.document(),
+            "scorer": scorer.model_dump(mode="json", exclude_none=True) if scorer is not None else None,
         }
-        arguments = ("--stable", urls["stable"], "--canary", urls["canary"], "--spec", _json(document))
-        program = Scorer(scorer["image"], tuple(scorer.get("command") or ())) if scorer is not None else None
-        inputs = {**urls, "document": document, "scorer": scorer}
-        return replace(self._job(Stage.COMPARE, inputs, arguments, COMPARE_RESOURCES), scorer=program)
+        return replace(self._job(Stage.COMPARE, inputs, arguments, COMPARE_RESOURCES), scorer=scorer)
 
     def _tensorrt_flags(self) -> tuple[str, ...]:
         engines = self.spec.engines
@@ -174,16 +173,6 @@ def _contents(step: BuildStep, engine: EngineSpec) -> JsonObject | str:
         return step.digest
     decisive = {folder: contents[folder] for folder, _ in engine.contents if folder in contents}
     return decisive or contents
-
-
-def _ensembles(spec: DiffusionPipelineSpec) -> list[str]:
-    """Ensembles that need nothing but words and a image: text to image first, then by steps, most first.
-
-    With few steps also sound models draw different colours.
-    """
-    order = ("generate", "img2img", "inpaint")
-    found = {(order.index(item.task), steps) for item in spec.pipelines if not item.features for steps in item.steps}
-    return [f"{order[task]}_{steps}_pipeline" for task, steps in sorted(found, key=lambda item: (item[0], -item[1]))]
 
 
 def _json(value: JsonObject) -> str:

@@ -25,8 +25,8 @@ def comparison(context: PlanContext, target: str, state: RolloutState) -> BuildS
     if rollout is None or rollout.strategy != "Canary" or context.store is None or not _needs_comparison(state):
         return None
     urls = {side: _url(observed, target, revision) for side, revision in _revisions_by_side(state).items()}
-    quality = to_manifest(rollout.analysis.quality)
-    request = BuildJobFactory(observed.spec, context.store, context.settings).compare(urls, quality)
+    jobs = BuildJobFactory(observed.spec, context.store, context.settings)
+    request = jobs.compare(urls, rollout.analysis.quality)
     return build_step(request, {job.name: job for job in observed.jobs})
 
 

@@ -12,6 +12,7 @@ from diffusion_contract.comparison import CompareSpec
 from diffusion_contract.enums import Component
 from diffusion_contract.exports import ExportOptions
 from diffusion_contract.spec import DiffusionPipelineSpec, Shapes
+from diffusion_contract.spec.rollout import Quality, Scorer
 from diffusion_operator import naming
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.job import job_manifest
@@ -90,7 +91,7 @@ def test_the_builder_understands_a_comparison(scorer: dict[str, Any] | None) -> 
         "stable": naming.service_url("shapes-cpu-01234567", "studio"),
         "canary": naming.service_url("shapes-cpu-89abcdef", "studio"),
     }
-    quality = {**QUALITY, **({"scorer": scorer} if scorer else {})}
+    quality = Quality.model_validate({**QUALITY, **({"scorer": scorer} if scorer else {})})
     request = BuildJobFactory(spec, StoreClaim("claim", "uid"), SETTINGS).compare(urls, quality)
     pod = job_manifest(request, OWNER, SETTINGS)["spec"]["template"]["spec"]
     for container in [*pod.get("initContainers", []), *pod["containers"]]:
@@ -111,10 +112,9 @@ def test_a_scorer_sees_the_images_and_neither_store_nor_more() -> None:
         {"model": {"source": HUB}, "targets": [{"name": "cpu"}], "pipelines": [{"task": "generate", "steps": [4]}]}
     )
     urls = {"stable": "http://a.b.svc:8000", "canary": "http://c.b.svc:8000"}
+    scored = Quality(scorer=Scorer(image="s:1"))
     requests = BuildJobFactory(spec, StoreClaim("claim", "uid"), SETTINGS)
-    pod = job_manifest(requests.compare(urls, {"scorer": {"image": "s:1"}}), OWNER, SETTINGS)["spec"]["template"][
-        "spec"
-    ]
+    pod = job_manifest(requests.compare(urls, scored), OWNER, SETTINGS)["spec"]["template"]["spec"]
     drawing, scorer = pod["initContainers"]
     [build] = pod["containers"]
     assert {mount["name"] for mount in scorer["volumeMounts"]} == {"tmp", "images"}
@@ -122,4 +122,4 @@ def test_a_scorer_sees_the_images_and_neither_store_nor_more() -> None:
     assert scorer["securityContext"] == build["securityContext"]
     assert drawing["args"][-4:] == ["--export", "/images", "--result", "/dev/termination-log"]
     assert build["args"][-4:] == ["--score", "/images/score.json", "--result", "/dev/termination-log"]
-    assert requests.compare(urls, {}).name != requests.compare(urls, {"scorer": {"image": "s:1"}}).name
+    assert requests.compare(urls, Quality()).name != requests.compare(urls, scored).name

@@ -11,14 +11,14 @@ import yaml
 from diffusion_contract.base import Resources, Toleration
 from diffusion_contract.spec import EnvVar, Gpu, SecretKey, Serving, Storage, Target
 from diffusion_contract.spec.autoscaling import Autoscaling, KedaOptions, ScalingBehavior, ScalingRules
-from diffusion_contract.spec.rollout import GatewayRef, Traffic
+from diffusion_contract.spec.rollout import GatewayRef, Scorer, Traffic
 from diffusion_contract.spec.serving import RESERVED_VARIABLES
 from diffusion_operator import naming
 from diffusion_operator.manifests import deployment, policies, route, service
 from diffusion_operator.manifests.common import Owner, Placement, placement, store_claim
 from diffusion_operator.manifests.deployment import RevisionSpec, serving_revision
 from diffusion_operator.manifests.event import PendingEvent, event_manifest
-from diffusion_operator.manifests.job import BuildJobSpec, Scorer, job_manifest, template_digest
+from diffusion_operator.manifests.job import BuildJobSpec, job_manifest, template_digest
 from diffusion_operator.manifests.route import RouteTarget
 from diffusion_operator.manifests.service import TrafficSplit, VariantWeight
 from diffusion_operator.settings import FetchNetwork, PodUser, Settings
@@ -118,7 +118,7 @@ COMPARE = BuildJobSpec(
     timeout_seconds=600,
     claim="shapes-store",
     store_uid="66666666",
-    scorer=Scorer("registry/scorer:1", ("score", "--strict")),
+    scorer=Scorer(image="registry/scorer:1", command=["score", "--strict"]),
 )
 CLAIMED = Target(name="l4", gpu=Gpu(product="NVIDIA-L4", resource_claim_template_name="one-l4"))
 
