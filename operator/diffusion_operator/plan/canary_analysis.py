@@ -7,7 +7,6 @@ from diffusion_operator import naming
 from diffusion_operator.analysis.evaluation import evaluate
 from diffusion_operator.analysis.verdict import Verdict, VerdictReason
 from diffusion_operator.analysis.window import ScrapeTarget
-from diffusion_operator.manifests.common import to_manifest
 from diffusion_operator.plan.actions import Action, RecordResult
 from diffusion_operator.plan.build_jobs import BuildJobFactory
 from diffusion_operator.plan.build_steps import BuildStep, JobLauncher, build_step, release_job
