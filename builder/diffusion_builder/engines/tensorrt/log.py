@@ -40,24 +40,18 @@ class LogPattern:
     """A message of the log and its error.
 
     Args:
-        pattern: searched in a line; its groups are filled into the message.
+        regex: searched in a line; its groups are filled into the message.
         error: the exit code's class.
         reason: the reason of the error.
         message: what was wrong and what to do; `{component}` and named groups are replaced.
-        weight: what it says about the build.
+        severity: what it says about the build.
     """
 
-    pattern: re.Pattern[str]
+    regex: str
     error: type[BuilderError]
     reason: Reason
     message: str
-    weight: Severity = Severity.CAUSE
-
-
-def _pattern(
-    pattern: str, error: type[BuilderError], reason: Reason, message: str, weight: Severity = Severity.CAUSE
-) -> LogPattern:
-    return LogPattern(re.compile(pattern), error, reason, message, weight)
+    severity: Severity = Severity.CAUSE
 
 
 _NO_SHAPE = (
@@ -84,121 +78,117 @@ _OTHER_VERSION = (
     "Build and serve with images of one TensorRT version."
 )
 
-_PARSING = _pattern(
+_PARSING = LogPattern(
     r"While parsing node number \d+ \[(?P<operator>\S+)(?: -> \"(?P<node>[^\"]*)\")?\]", BadInputError,
     Reason.UNSUPPORTED_OPERATOR, _UNSUPPORTED,
 )  # fmt: skip
 
 PATTERNS: tuple[LogPattern, ...] = (
-    _pattern(
+    LogPattern(
         r"Dynamic dimensions required for input: (?P<input>\S+?),? but no shapes were provided",
         BadInputError, Reason.COMPILE_FAILED, _NO_SHAPE, Severity.FATAL,
     ),
-    _pattern(
+    LogPattern(
         r"Automatically overriding shape", BadInputError, Reason.COMPILE_FAILED,
         _NO_SHAPE.replace("input {input}", "an input"), Severity.FATAL,
     ),
-    _pattern(
+    LogPattern(
         r"Shapes is being broadcasted to (?P<bound>\w+) for tensor (?P<input>\S+)",
         BadInputError, Reason.COMPILE_FAILED,
         "{component}: the profile has no {bound} for input {input}. Please report it.", Severity.FATAL,
     ),
-    _pattern(
+    LogPattern(
         r'Cannot find input tensor with name "(?P<input>[^"]+)"', BadInputError, Reason.COMPILE_FAILED,
         "{component}: the profile names an input {input} that the graph has not. Export it again with this builder.",
     ),
-    _pattern(
+    LogPattern(
         r"no optimization profile has been defined|invalid or missing shape spec at profile index", BadInputError,
         Reason.COMPILE_FAILED, "{component}: an optimization profile is missing. Please report it.",
     ),
-    _pattern(
+    LogPattern(
         r"Dimension mismatch for tensor (?P<input>\S+) and profile (?P<profile>\d+)", BadInputError,
         Reason.COMPILE_FAILED,
         "{component}: profile {profile} gives input {input} a size that the graph has fixed otherwise. "
         "Export it again with this builder.",
     ),
-    _pattern(
+    LogPattern(
         r"Unknown option: (?P<flag>\S+)", BadInputError, Reason.VERSION_MISMATCH,
         "trtexec of this image does not know {flag}. Use a builder image with TensorRT 10 or 11.",
     ),
-    _pattern(
+    LogPattern(
         r"In node -?\d+ with name: (?P<node>.*?) and operator: (?P<operator>\S+)", BadInputError,
         Reason.UNSUPPORTED_OPERATOR, _UNSUPPORTED,
     ),
-    _pattern(
+    LogPattern(
         r"No importer registered for op: (?P<operator>[\w:]+)(?!.*[Aa]ttempting)", BadInputError,
         Reason.UNSUPPORTED_OPERATOR, _UNSUPPORTED, Severity.HINT,
     ),
     _PARSING,
-    _pattern(
+    LogPattern(
         r"MODEL_DESERIALIZE_FAILED|Failed to parse the ONNX model", BadInputError, Reason.ARTIFACT_DAMAGED,
         "{component}: the ONNX file cannot be read. Verify the store, delete the artifact and export it again.",
     ),
-    _pattern(
+    LogPattern(
         r"OutOfMemory(?: \(Requested size was (?P<bytes>\d+) bytes)?|(?i:out of memory)", BadInputError,
         Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY, Severity.HINT,
     ),
-    _pattern(
+    LogPattern(
         r"Requested amount of GPU memory \((?P<bytes>\d+) bytes\) could not be allocated", BadInputError,
         Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY, Severity.HINT,
     ),
-    _pattern(
+    LogPattern(
         r"insufficient workspace|insufficient memory on requested size of (?P<bytes>\d+)", BadInputError,
         Reason.OUT_OF_GPU_MEMORY, _NO_MEMORY.replace("Lower", "Raise or remove the limit on"), Severity.HINT,
     ),
-    _pattern(
+    LogPattern(
         r"Could not find any implementation for node (?P<node>\{.*\}|[^ .]+)", BadInputError, Reason.COMPILE_FAILED,
         "{component}: TensorRT has no kernel for node {node} at these sizes on this GPU. "
         "Try other sizes or a newer TensorRT; too little free GPU memory looks the same.",
         Severity.HINT,
     ),
-    _pattern(
+    LogPattern(
         r"Cannot find any available devices|no CUDA-capable device is detected|Cannot find device ID"
         r"|CUDA initialization failure with error:? 100\b|cudaError 100\b",
         UnavailableError, Reason.NO_GPU, _NO_GPU,
     ),
-    _pattern(
+    LogPattern(
         r"driver version is insufficient|CUDA initialization failure with error:? 35\b|cudaError 35\b",
         UnavailableError, Reason.NO_GPU, _OLD_DRIVER,
     ),
-    _pattern(
+    LogPattern(
         r"CUDA initialization failure with error:? (?P<code>\d+)", UnavailableError, Reason.NO_GPU,
         "{component}: CUDA does not start (error {code}). Look at the node's driver and device plugin.", Severity.HINT,
     ),
-    _pattern(
+    LogPattern(
         r"not compatible with this version of TensorRT|[Ss]erialization version (?:mismatch|is not supported)",
         BadInputError, Reason.VERSION_MISMATCH, _OTHER_VERSION,
     ),
-    _pattern(
+    LogPattern(
         r"Target GPU SM (?P<sm>\d+) is not supported by this TensorRT", BadInputError, Reason.WRONG_GPU,
         "{component}: this TensorRT does not support GPUs of compute capability {sm}. "
         "Use another target, or a builder image whose TensorRT supports it.",
     ),
-    _pattern(
-        r"incompatible device, expecting compute (?P<wanted>\S+) got compute (?P<have>[\d.]+\d)", BadInputError,
+    LogPattern(
+        r"incompatible device, expecting compute (?P<expected>\S+) got compute (?P<actual>[\d.]+\d)", BadInputError,
         Reason.WRONG_GPU,
-        "{component}: a plan is for compute capability {wanted}, this GPU has {have}. Build it on the target's GPU.",
+        "{component}: a plan is for compute capability {expected}, this GPU has {actual}: build on the target's GPU.",
     ),
-    _pattern(
+    LogPattern(
         r"Saving engine to file failed|Cannot write to FileStreamWriter|No space left on device", StoreError,
         Reason.STORE_FULL, "{component}: trtexec could not write the engine. Is the store full?",
     ),
 )  # fmt: skip
 
 # Lines after which a fraction of the work is done. trtexec says nothing while it measures kernels, most of the time.
-_MILESTONES: tuple[tuple[re.Pattern[str], float, str], ...] = tuple(
-    (re.compile(pattern), fraction, phase)
-    for pattern, fraction, phase in (
-        (r"^Start parsing network model", 0.02, "parse"),
-        (r"^Finished parsing network model", 0.08, "parse"),
-        (r"^Detected \d+ inputs? and \d+ output", 0.12, "optimize"),
-        (r"^Total Activation Memory", 0.70, "optimize"),
-        (r"^Engine generation completed", 0.94, "optimize"),
-        (r"^Created engine with size", 0.96, "save"),
-        (r"^Skipped inference phase", 1.0, "save"),
-    )
+_MILESTONES = (
+    (r"^Start parsing network model", 0.02, "parse"),
+    (r"^Finished parsing network model", 0.08, "parse"),
+    (r"^Detected \d+ inputs? and \d+ output", 0.12, "optimize"),
+    (r"^Total Activation Memory", 0.70, "optimize"),
+    (r"^Engine generation completed", 0.94, "optimize"),
+    (r"^Created engine with size", 0.96, "save"),
+    (r"^Skipped inference phase", 1.0, "save"),
 )
-
 
 # Once per optimization profile: what an execution context of it allocates.
 _ACTIVATIONS = re.compile(r"^Total Activation Memory: (\d+) bytes")
@@ -214,7 +204,7 @@ class CompileProgress:
 
 @dataclass(frozen=True)
 class _LogMatch:
-    sign: LogPattern
+    pattern: LogPattern
     groups: tuple[tuple[str, str], ...]
 
 
@@ -231,7 +221,7 @@ class LogReader:
     step: CompileProgress = CompileProgress(0.0, "start")
     activations: list[int] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
-    _finding: _LogMatch | None = None
+    _log_match: _LogMatch | None = None
     _last_error: str = ""
 
     def feed(self, line: str) -> bool:
@@ -250,7 +240,7 @@ class LogReader:
     @property
     def is_fatal(self) -> bool:
         """Whether the build is of no use even if it ends well, so that it may be ended now."""
-        return self._finding is not None and self._finding.sign.weight is Severity.FATAL
+        return self._log_match is not None and self._log_match.pattern.severity is Severity.FATAL
 
     def error(self, exit_code: int) -> BuilderError | None:
         """The error of a build that has ended, or None for a good one.
@@ -258,8 +248,8 @@ class LogReader:
         Args:
             exit_code: of the process; negative for a signal, as `subprocess` says it.
         """
-        if self._finding is not None and (exit_code != 0 or self.is_fatal):
-            return self._explain(self._finding)
+        if self._log_match is not None and (exit_code != 0 or self.is_fatal):
+            return self._explain(self._log_match)
         if exit_code == 0:
             return None
         if exit_code == -9:  # noqa: PLR2004 - SIGKILL: never sent from here to a build that is not is_fatal
@@ -277,25 +267,25 @@ class LogReader:
         )
 
     def _match(self, message: str) -> None:
-        if (node := _NODE_NAME.match(message)) and self._finding and self._finding.sign is _PARSING:
-            self._finding = _LogMatch(_PARSING, (*self._finding.groups, ("node", node["node"])))
-        for sign in PATTERNS:
-            if self._finding is not None and sign.weight <= self._finding.sign.weight:
+        if (node := _NODE_NAME.match(message)) and self._log_match and self._log_match.pattern is _PARSING:
+            self._log_match = _LogMatch(_PARSING, (*self._log_match.groups, ("node", node["node"])))
+        for pattern in PATTERNS:
+            if self._log_match is not None and pattern.severity <= self._log_match.pattern.severity:
                 continue
-            if match := sign.pattern.search(message):
+            if match := re.search(pattern.regex, message):
                 groups = {name: value or "" for name, value in match.groupdict().items()}
-                self._finding = _LogMatch(sign, tuple(groups.items()))
+                self._log_match = _LogMatch(pattern, tuple(groups.items()))
 
     def _advance(self, message: str) -> bool:
         for pattern, fraction, phase in _MILESTONES:
-            if fraction > self.step.fraction and pattern.search(message):
+            if fraction > self.step.fraction and re.search(pattern, message):
                 self.step = CompileProgress(fraction, phase)
                 return True
         return False
 
-    def _explain(self, finding: _LogMatch) -> BuilderError:
+    def _explain(self, match: _LogMatch) -> BuilderError:
         values = {"component": self.component, "node": "(unnamed)", "requested": ""}
-        values |= {name: value for name, value in finding.groups if value}
+        values |= {name: value for name, value in match.groups if value}
         if requested_bytes := values.get("bytes"):
             values["requested"] = f" ({int(requested_bytes)} bytes were requested)"
-        return finding.sign.error(finding.sign.reason, finding.sign.message.format(**values))
+        return match.pattern.error(match.pattern.reason, match.pattern.message.format(**values))
