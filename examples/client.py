@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[Any]]
 _PORTS = {"http": 8000, "grpc": 8001}
-_REFUSED, _UNREACHABLE, _UNWRITABLE = 64, 69, 73
+_REJECTED, _UNREACHABLE, _UNWRITABLE = 64, 69, 73
 
 
 class ClientError(Exception):
     """What went wrong and what to do about it, as two sentences, and the exit status."""
 
-    def __init__(self, what: str, advice: str, status: int = _REFUSED) -> None:
+    def __init__(self, what: str, advice: str, status: int = _REJECTED) -> None:
         super().__init__(what)
         self.what, self.advice, self.status = what, advice, status
 
@@ -72,7 +72,7 @@ class Server:
             The encoded images of each output, one for each sample.
 
         Raises:
-            ClientError: the server refused, or cannot be reached.
+            ClientError: the server rejected, or cannot be reached.
         """
         triton = _client_library(self.protocol)
         inputs = [_input(triton, name, array) for name, array in call.inputs.items()]
@@ -126,7 +126,7 @@ def generate(url: str, steps: int, request: Request, *, timeout: float = 120.0) 
         timeout: seconds to wait for the answer.
 
     Raises:
-        ClientError: the server refused, or cannot be reached.
+        ClientError: the server rejected, or cannot be reached.
     """
     call = InferenceCall(f"generate_{steps}_pipeline", request.inputs())
     return Server(url, timeout=timeout).send(call)["encoded_image"][0]
@@ -184,7 +184,7 @@ def _explained(error: InferenceServerException, url: str, model: str) -> ClientE
         return ClientError(what.splitlines()[0], f"Is Triton listening on {url}?", _UNREACHABLE)
     if "Deadline" in what or "timed out" in what.lower():
         return ClientError(what, "Wait longer with --timeout, or ask when less is waiting.", _UNREACHABLE)
-    return ClientError(what, f"{model} refused: change the request as the message says.")
+    return ClientError(what, f"{model} rejected: change the request as the message says.")
 
 
 def ensemble(arguments: argparse.Namespace) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`make demo-canary`: a better denoiser is promoted, one with wrong colours is refused, and no image is lost.
+"""`make demo-canary`: a better denoiser is promoted, one with wrong colours is rejected, and no image is lost.
 
 Brings up what `make demo` brings up, lets users ask for images all the time, applies examples/pipeline-canary.yaml,
 shows what the operator makes of it, and does the same with demo/wrong-colours. What both revisions drew lies side by
@@ -30,7 +30,7 @@ from examples.demo_support.settings import Settings, from_environment
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CANARIES: dict[str, canary.CanaryEnd] = {"few-steps": "promoted", "wrong-colours": "refused"}
+CANARIES: dict[str, canary.CanaryEnd] = {"few-steps": "promoted", "wrong-colours": "rejected"}
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def columns(server: Server) -> list[Column]:
     """Ask for every task.
 
     Raises:
-        ClientError: the server refuses, or cannot be reached.
+        ClientError: the server rejects, or cannot be reached.
     """
     start = _request_image(server, "generate", _START)
     mask = _polygon_png([(128, 0), (256, 0), (256, 256), (128, 256)])

@@ -1,4 +1,4 @@
-"""A canary of the demo's pipeline: applied, followed until it is promoted or refused, with its contact sheet."""
+"""A canary of the demo's pipeline: applied, followed until it is promoted or rejected, with its contact sheet."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STATES: Final = {"Pass": "Ready", "Fail": "Failed", "Inconclusive": "Running"}
 # What a canary has to do with: the rest is shared with the stable revision.
 _BUILDS: Final = ("denoiser", "assemble")
 
-CanaryEnd = Literal["promoted", "refused"]
+CanaryEnd = Literal["promoted", "rejected"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def canary_rows(status: Status) -> Iterator[Row]:
 
 
 def follow(place: Place, board: Board, extra_rows: Iterator[Row] | None = None) -> Result:
-    """Show the canary of the present spec until it is promoted or refused.
+    """Show the canary of the present spec until it is promoted or rejected.
 
     Args:
         place: the pipeline.
@@ -132,20 +132,20 @@ def follow(place: Place, board: Board, extra_rows: Iterator[Row] | None = None) 
         else:
             timer.reset()
         time.sleep(_POLL_SECONDS)
-    raise DemoError(f"The canary of {place.name} was neither promoted nor refused in {DEADLINE_SECONDS:.0f} s.")
+    raise DemoError(f"The canary of {place.name} was neither promoted nor rejected in {DEADLINE_SECONDS:.0f} s.")
 
 
 def final_result(status: Status, generation: int) -> CanaryEnd | None:
     """What became of the canary of this generation; None while it is on its way."""
     if condition(status, "RolloutComplete", generation).get("reason") == Reason.CANARY_REJECTED:
-        return "refused"
+        return "rejected"
     return "promoted" if condition(status, "Ready", generation).get("status") == "True" else None
 
 
 def contact_sheet(place: Place, status: Status) -> bytes:
     """The images of both revisions, out of the store through a pod that serves from it; empty before there are any.
 
-    They are named in the status from the comparison on; a canary that was refused keeps them.
+    They are named in the status from the comparison on; a canary that was rejected keeps them.
     """
     for target in status.get("targets", []):
         digest = (target.get("imageComparison") or {}).get("digest")

@@ -49,7 +49,7 @@ def generate_image(url: str, steps: int, request: Request, path: Path) -> Genera
     """Ask for the same image a few times, write it, and return the median time.
 
     Raises:
-        DemoError: The server refused, or two answers to the same request differ.
+        DemoError: The server rejected, or two answers to the same request differ.
     """
     answers, seconds = [], []
     try:

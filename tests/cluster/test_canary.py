@@ -244,7 +244,7 @@ def test_the_demos_users_lose_nothing_when_its_denoiser_with_wrong_colours_is_re
     ):
         change_good_spec(served, model=using("wrong-colours"))
         result = followed(cluster, served)
-        assert result.end == "refused"
+        assert result.end == "rejected"
         assert "colors shifted" in " ".join(result.messages)
         assert result.sheet.startswith(b"\x89PNG")
         eventually(lambda: asking.stats().images > 0, 300, "the users get images")

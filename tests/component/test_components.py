@@ -1,4 +1,4 @@
-"""Each component computes what diffusers and transformers compute, and refuses parts that do not belong together."""
+"""Each component computes what diffusers and transformers compute, and rejects parts that do not belong together."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_loras_of_convolutions_and_text_encoder_add_up(tmp_path: Path) -> None:
         ({f"unet.{_LAYER}.hada_w1_a": torch.ones(16, 2)}, Reason.INVALID_WEIGHTS, "lacks its counterpart"),
     ],
 )
-def test_a_lora_for_another_base_is_refused(
+def test_a_lora_for_another_base_is_rejected(
     tmp_path: Path, state: dict[str, torch.Tensor], reason: Reason, says: str
 ) -> None:
     folders = written(tmp_path, {"unet": parts.unet(), "lora": parts.files(state)})
@@ -215,7 +215,7 @@ def test_a_lora_for_another_base_is_refused(
 @pytest.mark.parametrize(
     ("name", "says"), [("sd2", "cross_attention_dim is 40, the UNet has 32"), ("one-level", "block_out_channels")]
 )
-def test_a_controlnet_for_another_base_is_refused(tmp_path: Path, name: str, says: str) -> None:
+def test_a_controlnet_for_another_base_is_rejected(tmp_path: Path, name: str, says: str) -> None:
     folders = written(tmp_path, {"unet": parts.unet(), "controlnet": parts.controlnet(name)})
     with pytest.raises(BadInputError, match=says) as caught:
         load(Component.CONTROLNET, folders, control_net="0" * 64)
@@ -243,7 +243,7 @@ def test_a_wrong_configuration_is_named(tmp_path: Path, entry: str, value: objec
     assert caught.value.reason is reason
 
 
-def test_an_option_that_would_be_ignored_is_refused() -> None:
+def test_an_option_that_would_be_ignored_is_rejected() -> None:
     with pytest.raises(BadInputError, match="vae_decoder has no option clipSkip; it has: none"):
         check(Component.VAE_DECODER, ExportOptions(clip_skip=1))
     with pytest.raises(BadInputError, match="controlnet needs the option controlNet"):

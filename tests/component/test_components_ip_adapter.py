@@ -129,7 +129,7 @@ def test_each_sample_has_its_own_region(tmp_path: Path, size: tuple[int, int], *
         ),
     ],
 )  # fmt: skip
-def test_an_ip_adapter_that_does_not_fit_is_refused(
+def test_an_ip_adapter_that_does_not_fit_is_rejected(
     tmp_path: Path, writers: dict[str, parts.Write], reason: Reason, says: str
 ) -> None:
     folders = written(tmp_path, {"unet": parts.unet(), **writers})
@@ -141,7 +141,7 @@ def test_an_ip_adapter_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("name", "says"), [("one-level", "only_cross_attention"), ("attention-everywhere", "down_blocks.0.attentions.0")]
 )
-def test_an_ip_adapter_is_refused_where_attention_has_no_place_for_it(tmp_path: Path, name: str, says: str) -> None:
+def test_an_ip_adapter_is_rejected_where_attention_has_no_place_for_it(tmp_path: Path, name: str, says: str) -> None:
     writers = {
         "unet": parts.unet(name), "ip_adapter": parts.ip_adapter(), "image_encoder": parts.image_encoder(),
     }  # fmt: skip

@@ -154,7 +154,7 @@ def test_a_graph_knows_the_sizes_that_others_decide_and_only_those_make_it_anoth
     assert alone["digest"] == first["digest"]
 
 
-def test_a_unet_for_another_text_encoder_is_refused(tmp_path: Path) -> None:
+def test_a_unet_for_another_text_encoder_is_rejected(tmp_path: Path) -> None:
     writers = {"unet": parts.unet("sd2"), "text_encoder": parts.text_encoder(32)}
     with pytest.raises(BadInputError, match="denoiser has text_width 40, the checkpoint around it has 32") as caught:
         _export(tmp_path, writers, Component.DENOISER)
@@ -225,13 +225,13 @@ def test_a_graph_that_does_not_compute_what_torch_computes_fails_with_the_number
     assert not [path for path in (tmp_path / "store" / "onnx").iterdir() if path.name[0] != "."]
 
 
-def test_a_source_without_the_component_is_refused(tmp_path: Path) -> None:
+def test_a_source_without_the_component_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="has no unet; it has: vae") as caught:
         _export(tmp_path, {"vae": parts.vae(levels=2)}, Component.DENOISER)
     assert caught.value.reason is Reason.MISSING_COMPONENT
 
 
-def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+def test_weights_that_are_not_numbers_are_rejected(tmp_path: Path) -> None:
     def write(folder: Path) -> None:
         parts.vae()(folder)
         file = folder / "diffusion_pytorch_model.safetensors"

@@ -1,4 +1,4 @@
-"""Images through real Triton: bad ones are refused in words, good ones are finished as asked for."""
+"""Images through real Triton: bad ones are rejected in words, good ones are finished as asked for."""
 
 from __future__ import annotations
 
@@ -105,13 +105,13 @@ _BAD: list[tuple[str, str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("task", "inputs", "says"), [case[1:] for case in _BAD], ids=[case[0] for case in _BAD])
-def test_bad_images_are_refused_in_words(server: Server, task: str, inputs: dict[str, Any], says: str) -> None:
+def test_bad_images_are_rejected_in_words(server: Server, task: str, inputs: dict[str, Any], says: str) -> None:
     with pytest.raises(InferenceServerException, match=says) as caught:
         request_image(server, f"{task}_4_pipeline", **inputs)
     assert "Traceback" not in str(caught.value)
 
 
-def test_refused_requests_are_not_in_flight_for_ever(built: Built) -> None:
+def test_rejected_requests_are_not_in_flight_for_ever(built: Built) -> None:
     nan = {"guidance_scale": np.float32("nan")}
     nan_requests = [(task, {**nan, **inputs}) for task, inputs in (("generate", {}), ("img2img", _IMAGE_INPUT))]
     with serve(built.models) as own:

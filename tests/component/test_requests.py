@@ -137,7 +137,7 @@ def test_bad_requests_spoil_nothing_for_others_in_the_same_batches(ddim: Server)
     bad = replace(_GOOD, guidance_scale=[float("nan")])
     mixed = [request for good in requests for request in (good, bad)]
     with ThreadPoolExecutor(len(mixed)) as pool:
-        # Once in about ten rounds a good request was refused, while models read a request at the same time.
+        # Once in about ten rounds a good request was rejected, while models read a request at the same time.
         for _ in range(40):
             results = list(pool.map(outcome, mixed))
             assert ["not a finite number" in str(result) for result in results[1::2]] == [True] * 4
@@ -146,7 +146,7 @@ def test_bad_requests_spoil_nothing_for_others_in_the_same_batches(ddim: Server)
             assert all(psnr(one, other) >= _SAME_DB for one, other in zip(alone, good, strict=True))
 
 
-def test_probe_accepts_the_server_and_refuses_a_dead_one(ddim: Server, built: Built) -> None:
+def test_the_smoke_test_passes_a_server_and_rejects_a_dead_one(ddim: Server, built: Built) -> None:
     repository = Store(built.store).get(Kind.REPOSITORY, built.repository)
     assert smoke_test(ddim.http, repository, 60.0) == ("generate_4_pipeline", "generate_20_pipeline")
     with pytest.raises(SmokeTestError, match="does not answer"):

@@ -197,7 +197,7 @@ def test_strength_1_starts_where_diffusers_does(compare: Callable[[Case], None],
         ("generate_4_pipeline", "Magic", "scheduler 'magic' is not supported: send ddim or"),
     ],
 )
-def test_a_scheduler_of_another_ensemble_is_refused_with_its_name(
+def test_a_scheduler_of_another_ensemble_is_rejected_with_its_name(
     server: Server, ensemble: str, scheduler: str, says: str
 ) -> None:
     task = ensemble.split("_", maxsplit=1)[0]

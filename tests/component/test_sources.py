@@ -1,4 +1,4 @@
-"""Checkpoints from a hub and from folders: what is taken, and what is refused with which reason."""
+"""Checkpoints from a hub and from folders: what is taken, and what is rejected with which reason."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_folder_and_hub_give_the_same_components(tmp_path: Path, hub: str, root:
 
 
 @pytest.mark.parametrize("name", _BAD)
-def test_bad_checkpoint_on_the_hub_is_refused_with_its_reason(tmp_path: Path, hub: str, root: Path, name: str) -> None:
+def test_bad_checkpoint_on_the_hub_is_rejected_with_its_reason(tmp_path: Path, hub: str, root: Path, name: str) -> None:
     code, body, stderr = _fetch(
         tmp_path / "store", hub, "--repo", f"bad/{name}", "--revision", revision_of(root / "bad" / name)
     )
@@ -148,7 +148,7 @@ def test_bad_checkpoint_on_the_hub_is_refused_with_its_reason(tmp_path: Path, hu
 
 
 @pytest.mark.parametrize("name", _BAD)
-def test_bad_folder_is_refused_with_its_reason(tmp_path: Path, root: Path, name: str) -> None:
+def test_bad_folder_is_rejected_with_its_reason(tmp_path: Path, root: Path, name: str) -> None:
     code, body, _ = _fetch(tmp_path / "store", "http://127.0.0.1:1", "--path", str(root / "bad" / name))
     assert (code, _error(body)[0]) == (ExitCode.BAD_INPUT, _BAD[name][1])
     assert not list((tmp_path / "store").glob("sources/*"))
@@ -212,7 +212,7 @@ def test_missing_token_file_is_named(tmp_path: Path, hub: str) -> None:
     assert missing in _error(body)[1]
 
 
-def test_link_that_leads_out_of_the_folder_is_refused(tmp_path: Path, random_checkpoint: Path) -> None:
+def test_link_that_leads_out_of_the_folder_is_rejected(tmp_path: Path, random_checkpoint: Path) -> None:
     folder = tmp_path / "checkpoint"
     shutil.copytree(random_checkpoint, folder)
     (folder / "unet" / "config.json").unlink()

@@ -1,4 +1,4 @@
-"""Every task with everything that can be put beside it: Triton draws what diffusers draws, and refuses in words."""
+"""Every task with everything that can be put beside it: Triton draws what diffusers draws, and rejects in words."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _column(value: Any, dtype: Any) -> Any:  # noqa: ANN401 - arrays
         ("img2img_2_pipeline", {"blend_mask_file": _column(b"GIF", object)}, "blend_mask_file is not a supported"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_drawn_is_refused_in_words(
+def test_what_cannot_be_drawn_is_rejected_in_words(
     ensemble: str, changes: dict[str, Any], says: str, everything: Conditioned, server: Server
 ) -> None:
     request, before = everything.requests[ensemble], counts(server.http, "5_denoiser")
@@ -174,7 +174,7 @@ def test_what_cannot_be_drawn_is_refused_in_words(
 
 
 def _invalid_changes(request: TestRequest) -> Iterator[dict[str, Any]]:
-    """Changes that make a request one to be refused: numbers, formats and masks that are none, an image left out."""
+    """Changes that make a request one to be rejected: numbers, formats and masks that are none, an image left out."""
     yield {"guidance_scale": _column(math.nan, np.float32)}
     yield {"output_format": _column(b"GIF", object)}
     if "input_image" in request.tensors():
@@ -182,7 +182,7 @@ def _invalid_changes(request: TestRequest) -> Iterator[dict[str, Any]]:
     yield from ({name: None} for name in request.tensors() if "image" in name or name == "mask")
 
 
-def test_refused_requests_are_in_flight_in_no_ensemble(everything: Conditioned) -> None:
+def test_rejected_requests_are_in_flight_in_no_ensemble(everything: Conditioned) -> None:
     """All outputs at once, previews among them, and a preview alone."""
     with serve(everything.models) as own:
         for ensemble, request in everything.requests.items():

@@ -137,7 +137,7 @@ def test_shell_exports_are_read() -> None:
     assert exported("export A='b c'\nexport PATH=/x:/y # comment\n") == {"A": "b c", "PATH": "/x:/y"}
 
 
-def test_an_image_without_a_tag_is_refused() -> None:
+def test_an_image_without_a_tag_is_rejected() -> None:
     assert split_reference("127.0.0.1:15000/a:b") == ("127.0.0.1:15000/a", "b")
     with pytest.raises(DemoError, match="no tag"):
         split_reference("127.0.0.1:15000/a")

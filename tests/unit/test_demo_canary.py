@@ -64,7 +64,7 @@ def test_images_and_requests_are_rows(status_json: dict[str, Any], rows: list[tu
 
 def test_only_what_is_said_about_this_generation_is_an_end() -> None:
     condition = {"type": "RolloutComplete", "status": "False", "reason": "CanaryRejected", "observedGeneration": 2}
-    assert final_result({"conditions": [condition]}, 2) == "refused"
+    assert final_result({"conditions": [condition]}, 2) == "rejected"
     assert final_result({"conditions": [condition]}, 3) is None
     ready = {"type": "Ready", "status": "True", "reason": "Ready", "observedGeneration": 3}
     assert final_result({"conditions": [condition, ready]}, 3) == "promoted"
@@ -93,13 +93,13 @@ def test_what_the_users_tell_is_what_is_shown() -> None:
 
 
 def test_the_end_names_verdicts_contact_sheets_and_what_the_users_got() -> None:
-    refused = Result("refused", 41.0, ("ImageQuality: colours [shifted] by 0.356",), b"")
+    rejected = Result("rejected", 41.0, ("ImageQuality: colours [shifted] by 0.356",), b"")
     text = summary(
         Settings(images={}),
-        [FinishedCanary("wrong-colours", refused, ROOT / "out" / "a.png")],
+        [FinishedCanary("wrong-colours", rejected, ROOT / "out" / "a.png")],
         LoadStats(7, 0, "", 3.5),
     )
     output = io.StringIO()
     Console(file=output, width=200).print(text)
-    for words in ("refused after 41 s", "colours [shifted] by 0.356", "out/a.png", "7 images, 3.5 a second, 0 failed"):
+    for words in ("rejected after 41 s", "colours [shifted] by 0.356", "out/a.png", "7 images, 3.5 a second, 0 failed"):
         assert words in output.getvalue()

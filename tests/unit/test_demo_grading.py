@@ -87,7 +87,7 @@ def test_images_need_not_be_square() -> None:
     [np.zeros((64, 64, 3)), np.zeros((64, 64), dtype=np.uint8), np.zeros((1, 64, 64, 3), dtype=np.uint8)],
     ids=["float", "grey", "batch"],
 )
-def test_what_is_not_an_image_is_refused(image: NDArray[np.generic]) -> None:
+def test_what_is_not_an_image_is_rejected(image: NDArray[np.generic]) -> None:
     with pytest.raises(ValueError, match=r"an image is uint8 \[H, W, 3\]"):
         grade(image, RED_ON_BLUE.caption)  # type: ignore[arg-type]
 
@@ -104,7 +104,7 @@ def test_a_caption_can_be_read_back(scene: Scene) -> None:
     "caption",
     ["", "a red circle", "a red dog on a blue background", "a pink star on a red background", "red circle on a blue"],
 )
-def test_another_language_is_refused(caption: str) -> None:
+def test_another_language_is_rejected(caption: str) -> None:
     with pytest.raises(ValueError, match="not a caption of the demo checkpoint"):
         grade(draw(RED_ON_BLUE, 64), caption)
 

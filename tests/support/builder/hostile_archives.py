@@ -1,4 +1,4 @@
-"""Hostile tar and zip files, the reason each is refused for, and words of the message."""
+"""Hostile tar and zip files, the reason each is rejected for, and words of the message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile folders: what is put into a sound checkpoint, the reason it is refused for, and words of the message."""
+"""Hostile folders: what is put into a sound checkpoint, the reason it is rejected for, and words of the message."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ def test_wrong_options_cost_no_export(
 
 @pytest.mark.usefixtures("nothing_expensive")
 @pytest.mark.parametrize("text", ["a: [", "kind: Pod\nspec: {}\n", "- 1\n", "", "\x00"])
-def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_spec_is_rejected(tmp_path: Path, text: str) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text(text)
     code, body = _run(tmp_path, "--spec", str(file))

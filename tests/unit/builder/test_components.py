@@ -62,7 +62,7 @@ def test_residuals_of_sd15_are_counted_with_each_level_rounded_up() -> None:
         (Component.CONTROLNET, {"controlNets": 1}),
     ],
 )
-def test_an_option_of_another_component_is_refused(component: Component, options: dict[str, object]) -> None:
+def test_an_option_of_another_component_is_rejected(component: Component, options: dict[str, object]) -> None:
     with pytest.raises(BadInputError, match="has no option") as caught:
         check(component, parse(ExportOptions, json.dumps(options), "--options"))
     assert caught.value.reason is Reason.INVALID_ARGUMENT
@@ -79,7 +79,7 @@ def test_an_option_of_another_component_is_refused(component: Component, options
         "not JSON",
     ],
 )
-def test_wrong_options_are_refused(options: str) -> None:
+def test_wrong_options_are_rejected(options: str) -> None:
     with pytest.raises(BadInputError, match=r"--options|clipSkip|controlNets|loras|unknown") as caught:
         parse(ExportOptions, options, "--options")
     assert caught.value.reason is Reason.INVALID_SPEC

@@ -1,4 +1,4 @@
-"""The conditioner prepares what diffusers' pipelines prepare, and refuses what it cannot."""
+"""The conditioner prepares what diffusers' pipelines prepare, and rejects what it cannot."""
 
 from __future__ import annotations
 
@@ -367,7 +367,7 @@ def _embeddings(*shape: int) -> NDArray[np.float32]:
         ),
     ],
 )
-def test_what_is_not_served_is_refused_with_what_to_send(key: str, values: dict[str, object], says: str) -> None:
+def test_what_is_not_served_is_rejected_with_what_to_send(key: str, values: dict[str, object], says: str) -> None:
     config = _config(SchedulerType.PNDM) if "pndm" in key else _config()
     extra_outputs = ["guidance", "guidance_rescale", "noise_0", "control_scales_canny", "ip_adapter_scale"]
     if any("embeddings" in name for name in values):
@@ -386,6 +386,6 @@ def test_every_input_has_one_value_for_each_sample() -> None:
         compute_outputs(_config(), lambda _name: None, output_names)
 
 
-def test_noise_is_refused_where_an_ensemble_has_no_way_for_it() -> None:
+def test_noise_is_rejected_where_an_ensemble_has_no_way_for_it() -> None:
     with pytest.raises(InvalidRequest, match="eta is not supported by this ensemble"):
         _ask(_config(SchedulerType.DDIM), "generate_4", eta=[0.5])

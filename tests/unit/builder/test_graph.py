@@ -103,7 +103,7 @@ _BROKEN: dict[str, tuple[Callable[[], Ensemble], str]] = {
 
 
 @pytest.mark.parametrize("name", _BROKEN)
-def test_a_broken_graph_is_refused_with_the_step_and_the_tensor(name: str) -> None:
+def test_a_broken_graph_is_rejected_with_the_step_and_the_tensor(name: str) -> None:
     make, says = _BROKEN[name]
     with pytest.raises(BadInputError, match=says) as caught:
         validate_ensemble(make())
@@ -111,7 +111,7 @@ def test_a_broken_graph_is_refused_with_the_step_and_the_tensor(name: str) -> No
     assert "generate_3_pipeline" in caught.value.message
 
 
-def test_an_input_that_a_preview_alone_would_leave_unread_is_refused() -> None:
+def test_an_input_that_a_preview_alone_would_leave_unread_is_rejected() -> None:
     tier = Tier("generate", 3, 3, previews=(1,))
     good = ensemble(tier, _parts(tier))
     validate_ensemble(good)

@@ -1,4 +1,4 @@
-"""Checkpoints made to run code, to write elsewhere or to exhaust the machine: each is refused, by its own reason.
+"""Checkpoints made to run code, to write elsewhere or to exhaust the machine: each is rejected, by its own reason.
 
 Every case holds a pickle whose loading, and a module whose import, would leave a canary behind.
 """
@@ -77,7 +77,7 @@ def trap(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return checkpoint
 
 
-def _refused(tmp_path: Path, fetch: Callable[[Store], object], reason: Reason, says: str) -> None:
+def _rejected(tmp_path: Path, fetch: Callable[[Store], object], reason: Reason, says: str) -> None:
     store = Store(tmp_path / "store")
     with pytest.raises(BadInputError) as caught:
         fetch(store)
@@ -89,25 +89,25 @@ def _refused(tmp_path: Path, fetch: Callable[[Store], object], reason: Reason, s
 
 
 @pytest.mark.parametrize("case", FOLDERS)
-def test_hostile_folder_is_refused_with_its_reason(trap: Path, tmp_path: Path, case: str) -> None:
+def test_hostile_folder_is_rejected_with_its_reason(trap: Path, tmp_path: Path, case: str) -> None:
     corrupt, reason, says = FOLDERS[case]
     corrupt(trap)
-    _refused(tmp_path, lambda store: sources.from_folder(store, trap, _ignore), reason, says)
+    _rejected(tmp_path, lambda store: sources.from_folder(store, trap, _ignore), reason, says)
 
 
 @pytest.mark.parametrize("case", ARCHIVES)
-def test_hostile_archive_is_refused_with_its_reason(trap: Path, tmp_path: Path, case: str) -> None:
+def test_hostile_archive_is_rejected_with_its_reason(trap: Path, tmp_path: Path, case: str) -> None:
     pack, reason, says = ARCHIVES[case]
     (tmp_path / "archive").write_bytes(pack(trap))
     download = LocalArchive(f"http://local{tmp_path / 'archive'}", "0" * 64)
-    _refused(tmp_path, lambda store: sources.from_archive(store, download, _ignore), reason, says)
+    _rejected(tmp_path, lambda store: sources.from_archive(store, download, _ignore), reason, says)
 
 
 @pytest.mark.parametrize("case", _LISTINGS)
-def test_hostile_listing_of_a_hub_is_refused_before_any_weights(trap: Path, tmp_path: Path, case: str) -> None:
+def test_hostile_listing_of_a_hub_is_rejected_before_any_weights(trap: Path, tmp_path: Path, case: str) -> None:
     extra_sizes, reason, says = _LISTINGS[case]
     reference = HubReference("a/b", "0" * 40)
-    _refused(
+    _rejected(
         tmp_path,
         lambda store: sources.from_hub(store, lambda: Listing(trap, extra_sizes), reference, _ignore),
         reason,

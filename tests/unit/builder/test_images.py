@@ -1,4 +1,4 @@
-"""Images that requests send: what is read, what is refused, and in which words."""
+"""Images that requests send: what is read, what is rejected, and in which words."""
 
 from __future__ import annotations
 
@@ -122,16 +122,16 @@ _FRAMES = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     ],
     ids=[
         "empty", "text", "gif", "tiff", "svg", "cut png", "cut jpeg", "cut webp", "bad checksum", "animated png",
-        "animated webp", "just too large", "bomb that Pillow warns of", "bomb that Pillow refuses",
+        "animated webp", "just too large", "bomb that Pillow warns of", "bomb that Pillow rejects",
     ],
 )  # fmt: skip
-def test_what_is_no_single_whole_image_is_refused_in_words(data: bytes, says: str) -> None:
+def test_what_is_no_single_whole_image_is_rejected_in_words(data: bytes, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says) as caught:
         decode("input_image_file", data, RGB)
     assert str(caught.value).startswith("input_image_file ")
 
 
-def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_rejected_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PIXELS", 20 * 30 - 1)
     monkeypatch.setattr(Image.Image, "load", lambda _self: pytest.fail("decoded"))
     with pytest.raises(InvalidRequest, match="30 x 20 pixels"):
@@ -158,7 +158,7 @@ def test_broken_bytes_end_in_an_image_or_in_our_error(name: str, at: float, junk
         ((0, 8, 3), RGB, "8 x 0 pixels: send at least one pixel"),
     ],
 )
-def test_pixels_of_another_shape_are_refused_with_what_to_send(shape: tuple[int, ...], mode: str, says: str) -> None:
+def test_pixels_of_another_shape_are_rejected_with_what_to_send(shape: tuple[int, ...], mode: str, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         from_pixels("mask", np.zeros(shape, np.uint8), mode)
 

@@ -20,7 +20,7 @@ def test_noise_equals_torch(seed: int, shape: tuple[int, ...]) -> None:
     assert np.abs(got - expected).max() <= 1e-6
 
 
-def test_too_few_elements_are_refused_rather_than_wrong() -> None:
+def test_too_few_elements_are_rejected_rather_than_wrong() -> None:
     with pytest.raises(ValueError, match="starts at 16"):
         Generator(0).normal((3, 5))
 

@@ -201,7 +201,7 @@ _ONE = {"input_image": np.asarray(_ORIGINAL)[None]}
         ({"color_match": [[0.5]], "input_image": np.zeros((1, 8, 8, 4), np.uint8)}, "send UINT8"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_what_to_send(inputs: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_done_is_rejected_with_what_to_send(inputs: dict[str, Any], says: str) -> None:
     read = {name: np.asarray(value) for name, value in inputs.items()}
     with pytest.raises(InvalidRequest, match=says):
         _options(read.get, 1)

@@ -153,7 +153,7 @@ _IMAGE = np.zeros((64, 64, 3), np.uint8)
         ("reference_pixels", {"ip_adapter_image": np.zeros((1, 1, 21, 3), np.uint8)}, "at most 20 times"),
     ],
 )
-def test_what_is_missing_or_unfit_is_refused_with_what_to_send(output: str, inputs: dict[str, Any], says: str) -> None:
+def test_what_is_missing_or_unfit_is_rejected_with_what_to_send(output: str, inputs: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         tensor_of(output, **inputs)
 

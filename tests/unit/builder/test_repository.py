@@ -145,7 +145,7 @@ def test_repository_says_what_it_asks_of_the_server(store: Store) -> None:
     assert gpu.manifest.extra["estimatedGPUMemoryBytes"] > pool
 
 
-def test_engine_of_another_runtime_is_refused(store: Store) -> None:
+def test_engine_of_another_runtime_is_rejected(store: Store) -> None:
     engines = _spec(store, _TENSORRT_FACTS, "tensorrt").engines
     with pytest.raises(BadInputError, match="is for tensorrt, the repository for onnxruntime"):
         assemble(store, _spec(store, engines=engines))

@@ -206,7 +206,7 @@ def test_calls_are_those_of_diffusers(type_: SchedulerType, steps: int) -> None:
 
 
 @pytest.mark.parametrize(("type_", "steps", "calls"), [(SchedulerType.PNDM, 64, 65), (SchedulerType.HEUN, 33, 65)])
-def test_more_calls_than_rows_are_refused_with_both_numbers(type_: SchedulerType, steps: int, calls: int) -> None:
+def test_more_calls_than_rows_are_rejected_with_both_numbers(type_: SchedulerType, steps: int, calls: int) -> None:
     with pytest.raises(ScheduleError, match=f"{calls} denoiser calls.* 64"):
         _plan(type_, steps)
 
@@ -276,12 +276,12 @@ def test_trained_betas_are_used() -> None:
 
 
 @pytest.mark.parametrize(("steps", "begin", "eta"), [(0, 0, 0), (-1, 0, 0), (1000, 990, 0), (4, 4, 0), (4, 0, 1.5)])
-def test_numbers_out_of_range_are_refused(steps: int, begin: int, eta: float) -> None:
+def test_numbers_out_of_range_are_rejected(steps: int, begin: int, eta: float) -> None:
     with pytest.raises(ScheduleError, match=r"1 to 999|must be left|0 to 1"):
         Case(SchedulerType.DDIM, steps, begin, eta).plan  # noqa: B018 - computing it is the point
 
 
-def test_eta_is_refused_where_it_would_do_nothing() -> None:
+def test_eta_is_rejected_where_it_would_do_nothing() -> None:
     with pytest.raises(ScheduleError, match="Euler has no eta"):
         Case(SchedulerType.EULER, 4, eta=0.5).plan  # noqa: B018 - computing it is the point
 
@@ -303,7 +303,7 @@ def test_no_strength_is_too_small_to_be_answered(strength: float) -> None:
         begin_for(settings, 4, strength)
 
 
-def test_too_small_a_strength_is_refused_with_the_smallest_one() -> None:
+def test_too_small_a_strength_is_rejected_with_the_smallest_one() -> None:
     settings = SchedulerSettings.from_config(SchedulerType.DDIM, CONFIG)
     with pytest.raises(ScheduleError, match=r"at least 0\.0201") as caught:
         begin_for(settings, 20, 0.02)
@@ -320,7 +320,7 @@ def test_too_small_a_strength_is_refused_with_the_smallest_one() -> None:
         (SchedulerType.UNIPC_MULTISTEP, {"lower_order_final": False, "solver_order": 3}),
     ],
 )
-def test_settings_for_which_diffusers_computes_nan_are_refused(
+def test_settings_for_which_diffusers_computes_nan_are_rejected(
     type_: SchedulerType, config: Mapping[str, object]
 ) -> None:
     with pytest.raises(ScheduleError, match="divides by zero"):
@@ -328,7 +328,7 @@ def test_settings_for_which_diffusers_computes_nan_are_refused(
 
 
 @pytest.mark.parametrize("type_", [SchedulerType.DPM_SOLVER_MULTISTEP, SchedulerType.UNIPC_MULTISTEP])
-def test_karras_levels_on_one_timestep_are_refused_where_diffusers_fails(type_: SchedulerType) -> None:
+def test_karras_levels_on_one_timestep_are_rejected_where_diffusers_fails(type_: SchedulerType) -> None:
     config = {"rescale_betas_zero_snr": True, "use_karras_sigmas": True, "prediction_type": "v_prediction"}
     with pytest.raises((IndexError, AssertionError)):
         by_diffusers(Case(type_, 50, config=config))

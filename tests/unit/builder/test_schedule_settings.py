@@ -13,7 +13,7 @@ from diffusion_builder.models.schedule import ScheduleError, SchedulerSettings, 
 from diffusion_builder.models.schedule.classes import class_of
 from tests.support.builder.samplers import CLASSES
 
-# Forced by the pipeline, or only meaningful with something that is refused.
+# Forced by the pipeline, or only meaningful with something that is rejected.
 _NOT_READ = {
     "steps_offset", "clip_sample", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value",
     "flow_shift", "time_shift_type", "shift_terminal",
@@ -92,7 +92,7 @@ def test_null_in_the_file_is_the_default() -> None:
     assert settings == SchedulerSettings.from_config(SchedulerType.EULER, {})
 
 
-def test_both_kinds_of_noise_levels_at_once_are_refused() -> None:
+def test_both_kinds_of_noise_levels_at_once_are_rejected() -> None:
     with pytest.raises(ScheduleError, match="leave out use_karras_sigmas"):
         SchedulerSettings.from_config(SchedulerType.EULER, {"use_karras_sigmas": True, "use_exponential_sigmas": True})
 
@@ -114,7 +114,7 @@ def test_settings_survive_json(type_: SchedulerType) -> None:
 @pytest.mark.parametrize(
     ("change", "says"), [({"colour": 1}, "colour"), ({"beta_end": None}, "beta_end"), ({"type": "Magic"}, "Magic")]
 )
-def test_json_that_is_no_settings_is_refused(change: dict[str, Any], says: str) -> None:
+def test_json_that_is_no_settings_is_rejected(change: dict[str, Any], says: str) -> None:
     body = SchedulerSettings.from_config(SchedulerType.DDIM, {}).to_json() | change
     with pytest.raises(ScheduleError, match=says):
         SchedulerSettings.from_json(body)

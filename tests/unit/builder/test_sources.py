@@ -108,7 +108,7 @@ def test_adapters_and_controlnets_are_taken_from_where_they_lie(
         ("dragon", None, "", Reason.INVALID_ARGUMENT),
     ],
 )
-def test_what_is_not_such_a_component_is_refused(
+def test_what_is_not_such_a_component_is_rejected(
     checkpoint: Path, tmp_path: Path, component: str, file: str | None, where: str, reason: Reason | None
 ) -> None:
     folder = extra_parts(checkpoint)

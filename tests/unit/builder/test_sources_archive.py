@@ -188,7 +188,7 @@ def test_another_content_than_was_asked_for_is_never_opened(
         ("https://host/x", "latest"),
     ],
 )
-def test_an_address_that_cannot_be_meant_is_refused(url: str, sha256: str) -> None:
+def test_an_address_that_cannot_be_meant_is_rejected(url: str, sha256: str) -> None:
     with pytest.raises(BadInputError) as caught:
         Download(url, sha256)
     assert caught.value.reason is Reason.INVALID_ARGUMENT
@@ -232,6 +232,6 @@ def test_the_command_fetches_archives_and_components(packed: bytes, tmp_path: Pa
         ("--path", "/", "--component", "dragon"),
     ],
 )
-def test_the_command_refuses_origins_that_contradict_each_other(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_the_command_rejects_origins_that_contradict_each_other(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     code, body = _run(tmp_path, *arguments)
     assert (code, body["error"]["reason"]) == (ExitCode.BAD_INPUT, "InvalidArgument")

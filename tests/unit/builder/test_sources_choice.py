@@ -116,7 +116,7 @@ def test_a_used_file_is_judged_as_ever(checkpoint: Path, tmp_path: Path, name: s
     assert (error.reason, says in error.message) == (Reason.UNSAFE_PATH, True)
 
 
-def test_a_used_name_that_shows_another_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_used_name_that_shows_another_is_rejected(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "lora"
     folder.mkdir()
     shutil.copyfile(checkpoint / UNET, folder / "\u202estyle.safetensors")
@@ -210,7 +210,7 @@ def test_a_subfolder_that_is_not_there_says_which_are(checkpoint: Path, tmp_path
 
 
 @pytest.mark.parametrize("subfolder", ["..", "/etc", "v2/../..", "", "a\\b"])
-def test_a_subfolder_that_leads_out_is_refused(subfolder: str) -> None:
+def test_a_subfolder_that_leads_out_is_rejected(subfolder: str) -> None:
     with pytest.raises(BadInputError, match="subfolder") as caught:
         Selection(subfolder=subfolder)
     assert caught.value.reason is Reason.INVALID_ARGUMENT

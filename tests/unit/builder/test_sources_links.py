@@ -63,7 +63,7 @@ def test_links_inside_of_the_claim_are_followed_to_files_and_folders(
     assert (error.reason, "leads out" in error.message) == (Reason.UNSAFE_PATH, True)
 
 
-def test_links_that_leave_the_claim_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_links_that_leave_the_claim_are_rejected(checkpoint: Path, tmp_path: Path) -> None:
     claim = tmp_path / "claim"
     shutil.move(checkpoint, claim / "model")
     (tmp_path / "secret").write_text("{}")

@@ -1,4 +1,4 @@
-"""A specification that cannot be served is refused with the field's name."""
+"""A specification that cannot be served is rejected with the field's name."""
 
 from __future__ import annotations
 

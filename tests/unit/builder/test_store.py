@@ -128,11 +128,11 @@ def test_file_times_decide_nothing(tmp_path: Path) -> None:
 def test_neither_hard_links_nor_changes_of_owner_or_mode_are_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_arguments: object, **_options: object) -> None:
+    def rejected(*_arguments: object, **_options: object) -> None:
         raise PermissionError(errno.EPERM, "not on this filesystem")
 
     for name in ("link", "chown", "lchown", "fchown", "chmod", "fchmod", "utime", "setxattr"):
-        monkeypatch.setattr(os, name, refused)
+        monkeypatch.setattr(os, name, rejected)
     assert not Store(tmp_path).publish(Recipe(Kind.ONNX, {}), _write)[1]
 
 

@@ -106,7 +106,7 @@ def test_gc_tells_and_then_deletes(tmp_path: Path, artifacts: tuple[Artifact, Ar
         (("--keep", "0" * 12), "nothing was deleted"),
     ],
 )
-def test_gc_refuses_what_could_be_meant_otherwise(
+def test_gc_rejects_what_could_be_meant_otherwise(
     tmp_path: Path, artifacts: tuple[Artifact, Artifact], arguments: tuple[str, ...], says: str
 ) -> None:
     code, body = _result(tmp_path, "gc", *arguments)

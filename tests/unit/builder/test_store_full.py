@@ -103,10 +103,10 @@ def test_what_is_there_is_found_in_a_read_only_store(tmp_path: Path, monkeypatch
     store, recipe = Store(tmp_path), Recipe(Kind.ONNX, {})
     artifact, _ = store.publish(recipe, lambda _folder: {})
 
-    def refused(*_arguments: object, **_options: object) -> int:
+    def rejected(*_arguments: object, **_options: object) -> int:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(os, "open", refused)
-    monkeypatch.setattr(os, "mkdir", refused)
+    monkeypatch.setattr(os, "open", rejected)
+    monkeypatch.setattr(os, "mkdir", rejected)
     assert store.get(Kind.ONNX, recipe.digest) == artifact
     assert store.publish(recipe, lambda _folder: pytest.fail("written")) == (artifact, True)

@@ -175,7 +175,7 @@ def test_any_files_and_settings_give_the_ids_of_transformers(files: dict[str, An
 
 
 @pytest.mark.parametrize("length", [None, 0, 2, 10**30, "77"])
-def test_absurd_length_is_refused(tmp_path: Path, length: object) -> None:
+def test_absurd_length_is_rejected(tmp_path: Path, length: object) -> None:
     with pytest.raises(BadInputError, match="model_max_length") as caught:
         tokens.load(_written(tmp_path / "files", tokenizer_config={"model_max_length": length}))
     assert caught.value.reason is Reason.INVALID_CONFIG
@@ -206,7 +206,7 @@ def test_missing_vocabulary_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", '{"a": "b"}', "{", '{"a": 0}'])
-def test_vocabulary_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+def test_vocabulary_that_is_none_is_rejected(tmp_path: Path, content: str) -> None:
     target = _written(tmp_path / "files")
     (target / "vocab.json").write_text(content)
     with pytest.raises(BadInputError, match="cannot read the tokenizer"):

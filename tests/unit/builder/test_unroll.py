@@ -1,4 +1,4 @@
-"""Every combination of task, features and denoiser is a sound graph, or is refused with what is missing."""
+"""Every combination of task, features and denoiser is a sound graph, or is rejected with what is missing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _before(unrolled: Ensemble, step: EnsembleStep) -> set[str]:
 @pytest.mark.parametrize("features", _SUBSETS)
 @pytest.mark.parametrize("task", TASKS)
 def test_what_reads_a_request_before_the_loop_runs_one_after_the_other(task: str, features: tuple[str, ...]) -> None:
-    """Triton frees a refused request's memory at once, whoever still reads it, and forgets it if an engine works."""
+    """Triton frees a rejected request's memory at once, whoever still reads it, and forgets it if an engine works."""
     tier = Tier(task, 1, 1, features)
     unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
     input_names = {port.name for port in unrolled.inputs}

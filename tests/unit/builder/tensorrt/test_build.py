@@ -127,7 +127,7 @@ def test_a_failed_build_leaves_nothing_behind(store: Store, request_: PlanReques
     assert not (store.root / "timing").exists()
 
 
-def test_a_graph_that_does_not_tell_its_sizes_is_refused(store: Store, request_: PlanRequest) -> None:
+def test_a_graph_that_does_not_tell_its_sizes_is_rejected(store: Store, request_: PlanRequest) -> None:
     graph = request_.onnx.manifest
     unknown = replace(request_.onnx, manifest=replace(graph, extra={**graph.extra, "facts": {"channels": 4}}))
     with pytest.raises(BadInputError, match="export it again") as caught:

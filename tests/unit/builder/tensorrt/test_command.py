@@ -49,7 +49,7 @@ def test_flags_that_name_an_engine_hold_no_path() -> None:
 @pytest.mark.parametrize(
     ("level", "workspace"), [(-1, None), (6, None), (3, 0), (3, -5)], ids=["below", "above", "nothing", "negative"]
 )
-def test_options_out_of_range_are_refused(level: int, workspace: int | None) -> None:
+def test_options_out_of_range_are_rejected(level: int, workspace: int | None) -> None:
     with pytest.raises(BadInputError):
         TensorRTOptions(level, workspace)
 
@@ -69,7 +69,7 @@ def test_the_version_is_read_from_the_banner(banner: str, version: str) -> None:
 @pytest.mark.parametrize(
     "banner", ["", "[TensorRT v8601]", "[TensorRT v080601]", "[TensorRT v120000]", "usage: trtexec"]
 )
-def test_a_version_whose_flags_are_unknown_is_refused(banner: str) -> None:
+def test_a_version_whose_flags_are_unknown_is_rejected(banner: str) -> None:
     with pytest.raises(BadInputError) as caught:
         parse_version(banner)
     assert caught.value.reason is Reason.VERSION_MISMATCH

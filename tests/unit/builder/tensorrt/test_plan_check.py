@@ -153,7 +153,7 @@ def test_a_plan_is_read_through_tensorrt(tmp_path: Path, tensorrt: str) -> None:
     assert read(path, tensorrt) == GOOD
 
 
-def test_a_plan_that_tensorrt_refuses_names_both_versions_as_the_problem(tmp_path: Path, tensorrt: str) -> None:
+def test_a_plan_that_tensorrt_rejects_names_both_versions_as_the_problem(tmp_path: Path, tensorrt: str) -> None:
     path = tmp_path / "model.plan"
     path.write_bytes(b"of another version")
     with pytest.raises(BadInputError, match=r"TensorRT 10\.13\.3 cannot load"):

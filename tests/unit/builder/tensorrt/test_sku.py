@@ -66,6 +66,6 @@ def test_no_gpu_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize("target", ["cpu", "", "NVIDIA L4", "../../etc", "-L4", "x" * 64])
-def test_a_target_that_is_no_label_is_refused(target: str) -> None:
+def test_a_target_that_is_no_label_is_rejected(target: str) -> None:
     with pytest.raises(BadInputError, match="NVIDIA-L4"):
         sku.validate_product(target)
