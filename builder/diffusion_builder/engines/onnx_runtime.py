@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs.onnx_files import MODEL, WEIGHTS
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
+from diffusion_contract.enums import Runtime
+from diffusion_contract.skus import CPU
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-RUNTIMES = ("onnxruntime",)
-TARGETS = ("cpu",)
 _LEVEL = "ORT_ENABLE_EXTENDED"
 _COMPILE_VERSION = 1
 _EXTERNAL_FROM_BYTES = "1024"
@@ -44,11 +44,11 @@ def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str) -> tup
         BadInputError: unknown runtime or target, or a graph that cannot be optimized.
         StoreError: the store is not as it should be.
     """
-    if runtime not in RUNTIMES or target not in TARGETS:
+    if (runtime, target) != (Runtime.ONNXRUNTIME, CPU):
         raise BadInputError(
             Reason.INVALID_ARGUMENT,
-            f"runtime {runtime!r} for target {target!r}: supported are runtime {', '.join(RUNTIMES)} "
-            f"for target {', '.join(TARGETS)}",
+            f"runtime {runtime!r} for target {target!r}: supported are runtime {Runtime.ONNXRUNTIME} for target {CPU}, "
+            f"and {Runtime.TENSORRT} for GPU products",
         )
     tools = {"onnxruntime": version("onnxruntime")}
     fields = engine_fields(onnx, runtime, target) | {"level": _LEVEL}
@@ -66,7 +66,7 @@ def compile_onnx(store: Store, onnx: Artifact, runtime: str, target: str) -> tup
 def engine_fields(onnx: Artifact, runtime: str, target: str) -> dict[str, Any]:
     """What an engine has of its graph, and what it is for: part of its name and of its manifest."""
     extra = onnx.manifest.extra
-    return {"component": extra["component"], "facts": extra["facts"], "runtime": runtime, "target": target}
+    return {"component": extra["component"], "facts": extra["facts"], "runtime": str(runtime), "target": target}
 
 
 def _optimize(source: Path, target: Path, component: str) -> None:

@@ -188,6 +188,6 @@ def _place(tensor: onnx.TensorProto, content: bytes, stream: BinaryIO) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What a library says is wrong, short."""
+    """First line of a library's message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

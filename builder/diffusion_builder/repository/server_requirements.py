@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import Component, Runtime
 from diffusion_contract.tensors import MAX_STEPS
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from diffusion_contract.spec import Shapes
     from diffusion_contract.tensors import ModelFacts
 
-TENSORRT = "tensorrt"
 _MIB = 1 << 20
 _FLOAT = 4
 # Decoded image (float32), finished image (uint8) and as much again for the images that a request brings.
@@ -63,7 +62,7 @@ def server_flags(runtime: str, facts: ModelFacts, shapes: Shapes) -> tuple[str, 
     """
     # Without it the models of the denoising loop do not take turns, and batches are half as large (ADR 6).
     flags = ("--rate-limit=execution_count",)
-    if runtime != TENSORRT:
+    if runtime != Runtime.TENSORRT:
         return flags
     return (*flags, f"--cuda-memory-pool-byte-size=0:{pool_bytes(facts, shapes)}")
 
@@ -93,7 +92,7 @@ def gpu_memory_bytes(runtime: str, engines: Iterable[EngineMemory], facts: Model
         facts: the checkpoint's numbers.
         shapes: the profile.
     """
-    if runtime != TENSORRT:
+    if runtime != Runtime.TENSORRT:
         return 0
     return sum(one.plan + _activations(one, shapes) for one in engines) + pool_bytes(facts, shapes) + _CONTEXT_BYTES
 

@@ -52,7 +52,7 @@ class StageContext:
             work: does it; is given a function that reports a phase and a fraction.
 
         Returns:
-            stage, digest, sizeBytes, seconds, cached and what the manifest says besides.
+            stage, digest, sizeBytes, seconds, cached, and fields of the manifest.
         """
         began = time.monotonic()
 

@@ -17,7 +17,7 @@ _DENIED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 def store_error(error: OSError, root: Path, needed: int = 0) -> StoreError:
-    """Explain what the operating system said.
+    """Explain an error of the operating system.
 
     Args:
         error: its error.

@@ -167,7 +167,7 @@ def _heartbeat(root: Path, clock: Callable[[], float]) -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(_BEAT_SECONDS):
-            # A full disk must not end the writer here: its own next write says so, in better words.
+            # A full disk must not end the writer here: its own next write fails with a better message.
             with contextlib.suppress(OSError):
                 _write_lease(root, f"{clock():.0f}")
 

@@ -17,7 +17,7 @@ from diffusion_builder.engines.tensorrt.command import Files, TensorRTOptions, a
 from diffusion_builder.engines.tensorrt.profiles import Profile, optimization_profiles
 from diffusion_builder.graphs.onnx_files import MODEL
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import Component, Runtime
 from diffusion_contract.tensors import interface
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 PLAN = "model.plan"
 LAYERS = "layers.json"
-RUNTIME = "tensorrt"
 _TIMING = "timing"
 _COMPILE_VERSION = 1
 
@@ -38,7 +37,7 @@ class PlanRequest:
 
     Args:
         onnx: the exported graph.
-        target: the GPU product, as the node label says it.
+        target: the GPU product, as in the node label.
         shapes: the profile that is served.
         options: settings of the build.
     """
@@ -80,8 +79,8 @@ def compile_plan(
     profiles = request.profiles()
     program = run.trtexec()
     version = run.version(program)
-    tools = {RUNTIME: str(version)}
-    fields = engine_fields(request.onnx, RUNTIME, target)
+    tools = {str(Runtime.TENSORRT): str(version)}
+    fields = engine_fields(request.onnx, Runtime.TENSORRT, target)
     content = request.onnx.manifest.extra["content"]
     # The profiles are among the flags.
     build_flags = flags(profiles, request.options)

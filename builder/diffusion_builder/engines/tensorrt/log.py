@@ -31,7 +31,7 @@ class Severity(IntEnum):
     HINT = 1
     # If the build failed, this is why.
     CAUSE = 2
-    # The build is of no use, whatever the exit code says.
+    # The build is of no use, whatever the exit code is.
     FATAL = 3
 
 
@@ -44,7 +44,7 @@ class LogPattern:
         error: the exit code's class.
         reason: the reason of the error.
         message: what was wrong and what to do; `{component}` and named groups are replaced.
-        severity: what it says about the build.
+        severity: consequence for the build.
     """
 
     regex: str
@@ -179,7 +179,7 @@ PATTERNS: tuple[LogPattern, ...] = (
     ),
 )  # fmt: skip
 
-# Lines after which a fraction of the work is done. trtexec says nothing while it measures kernels, most of the time.
+# Lines after which a fraction of the work is done. trtexec prints nothing while it measures kernels, most of the time.
 _MILESTONES = (
     (r"^Start parsing network model", 0.02, "parse"),
     (r"^Finished parsing network model", 0.08, "parse"),
@@ -246,7 +246,7 @@ class LogReader:
         """The error of a build that has ended, or None for a good one.
 
         Args:
-            exit_code: of the process; negative for a signal, as `subprocess` says it.
+            exit_code: of the process; negative for a signal, as in `subprocess`.
         """
         if self._log_match is not None and (exit_code != 0 or self.is_fatal):
             return self._explain(self._log_match)

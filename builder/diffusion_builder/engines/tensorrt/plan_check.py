@@ -48,7 +48,7 @@ def read(path: Path, module: str = "tensorrt") -> TensorRTPlan | None:
         module: the Python package of TensorRT.
 
     Returns:
-        What it says, or None where the package is not installed.
+        Its tensors and profiles, or None where the package is not installed.
 
     Raises:
         BadInputError: TensorRT rejects it.
@@ -89,7 +89,7 @@ def check(plan: TensorRTPlan, component: str, interface: Interface, profiles: Se
     """Compare a plan with the contract and the profiles that were requested.
 
     Args:
-        plan: what it says about itself.
+        plan: as TensorRT describes it.
         component: which one it is, for the message.
         interface: tensors of its graph.
         profiles: what it was built for.

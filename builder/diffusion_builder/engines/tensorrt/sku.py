@@ -1,4 +1,4 @@
-"""Names of GPUs: what nvidia-smi says → the node label `nvidia.com/gpu.product`.
+"""Names of GPUs: the output of nvidia-smi → the node label `nvidia.com/gpu.product`.
 
 The rule is that of `diffusion_contract.skus`; time slicing adds `-SHARED`.
 """
@@ -26,7 +26,7 @@ def validate_product(target: str) -> str:
     if re.fullmatch(LABEL_VALUE_PATTERN, target) is None or len(target) > _MAX_LABEL or target == CPU:
         raise BadInputError(
             Reason.INVALID_ARGUMENT,
-            f"target {target!r} for TensorRT: use a GPU product as the node label nvidia.com/gpu.product says it, "
+            f"target {target!r} for TensorRT: use a GPU product as in the node label nvidia.com/gpu.product, "
             "such as NVIDIA-L4",
         )
     return target
