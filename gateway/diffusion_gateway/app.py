@@ -19,6 +19,7 @@ from diffusion_gateway.catalog import Catalog
 from diffusion_gateway.endpoints import Gateway, ImagesEndpoint, ModelsEndpoint, error_response
 from diffusion_gateway.errors import ApiError
 from diffusion_gateway.keys import KeyStore
+from diffusion_gateway.page_routes import page_routes
 from diffusion_gateway.service import ImageService
 from diffusion_gateway.triton import TritonServer
 from diffusion_gateway.uploads import UploadMemory
@@ -69,7 +70,7 @@ def create_app(
         await asyncio.gather(*(server.close() for server in servers))
 
     return Starlette(
-        routes=[Route("/healthz", _live), Route("/readyz", _ready)],
+        routes=[*page_routes(), Route("/healthz", _live), Route("/readyz", _ready)],
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_error, Exception: _internal_error},
     )

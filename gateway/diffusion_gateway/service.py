@@ -87,13 +87,16 @@ class ImageService:
         pipeline = self._catalog.find(fields.model)
         self._check_size(fields)
         _check_task(body.files, is_edit=is_edit)
-        loop = asyncio.get_running_loop()
-        files = await loop.run_in_executor(self._decoder, _checked_files, body.files, self._settings.limits.pixels)
+        files = await self._check_files(body.files) if body.files else {}
         seed = secrets.randbelow(MAX_SEED - fields.n) if fields.seed is None else fields.seed
         job = plan_job(pipeline, fields, files, seed)
         if caller.priority == LOW_PRIORITY:
             job = _with_priority(job, LOW_PRIORITY)
         return ImageTask(pipeline.name, fields, job, is_edit)
+
+    async def _check_files(self, files: Files) -> Files:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoder, _checked_files, files, self._settings.limits.pixels)
 
     def _check_size(self, fields: ImageFields) -> None:
         width, height = fields.size or (0, 0)

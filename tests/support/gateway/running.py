@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
 
 from diffusion_gateway.app import create_app
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.server import config
 from diffusion_gateway.triton import TritonServer
+from tests.support.paths import ROOT
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
@@ -23,6 +30,71 @@ if TYPE_CHECKING:
     from diffusion_gateway.settings import PipelineAddress, Settings
 
 _SECONDS = 60.0
+_CODE = [str(ROOT / folder) for folder in ("contract", "gateway")]
+
+
+@dataclass(frozen=True)
+class GatewayProcess:
+    """A gateway in a process of its own.
+
+    Attributes:
+        url: of its API and its page.
+        metrics_url: of its metrics.
+        pid: of the process.
+        log: what it writes.
+    """
+
+    url: str
+    metrics_url: str
+    pid: int
+    log: Path
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that it takes now."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS:"))
+
+    def value(self, name: str, **labels: str) -> float:
+        """A number among its metrics; 0 before it has been counted."""
+        families = text_string_to_metric_families(httpx.get(self.metrics_url).text)
+        samples = (sample for family in families for sample in family.samples)
+        full_name = f"diffusion_gateway_{name}"
+        return sum(sample.value for sample in samples if sample.name == full_name and sample.labels == labels)
+
+
+@contextmanager
+def start_gateway(folder: Path, *options: str) -> Iterator[GatewayProcess]:
+    """Start the command line; the block begins when the gateway is ready, and ends it.
+
+    Args:
+        folder: for its log.
+        options: of `diffusion-gateway run`, besides the ports.
+    """
+    port, metrics_port = free_ports(2)
+    log = folder / "gateway.log"
+    command = [
+        sys.executable,
+        "-m",
+        "diffusion_gateway",
+        "run",
+        "--port",
+        str(port),
+        "--metrics-port",
+        str(metrics_port),
+    ]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [*command, *options], env=os.environ | {"PYTHONPATH": ":".join(_CODE)}, stdout=sink, stderr=sink
+        )
+    gateway = GatewayProcess(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}", process.pid, log)
+    try:
+        wait_until(lambda: process.poll() is not None or is_ready(gateway.url))
+        assert process.poll() is None, log.read_text()
+        yield gateway
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(_SECONDS)
 
 
 @dataclass(frozen=True)
