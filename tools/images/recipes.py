@@ -8,6 +8,7 @@ from typing import Final
 _CONTRACT_CODE: Final = ("contract/diffusion_contract", "code/diffusion_contract")
 BUILDER_CODE: Final = (_CONTRACT_CODE, ("builder/diffusion_builder", "code/diffusion_builder"))
 OPERATOR_CODE: Final = (_CONTRACT_CODE, ("operator/diffusion_operator", "code/diffusion_operator"))
+GATEWAY_CODE: Final = (_CONTRACT_CODE, ("gateway/diffusion_gateway", "code/diffusion_gateway"))
 
 # Carries tritonserver 2.51 with the Python backend: the one real Triton outside NVIDIA's registry.
 PYTRITON: Final = "nvidia-pytriton==0.7.0"
@@ -71,6 +72,13 @@ RECIPES: Final = (
         parent="base",
         extras=("operator",),
         files=(*OPERATOR_CODE, ("tools/images/operator/diffusion-operator", "diffusion-operator")),
+    ),
+    Recipe(
+        name="gateway",
+        repository="diffusion-gateway",
+        parent="base",
+        extras=("gateway",),
+        files=(*GATEWAY_CODE, ("tools/images/gateway/diffusion-gateway", "diffusion-gateway")),
     ),
     Recipe(
         name="runtime",
