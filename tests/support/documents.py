@@ -21,9 +21,16 @@ _PLACEHOLDER = re.compile(r"<([A-Za-z0-9][A-Za-z0-9 _-]*)>")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", flags=re.DOTALL)
 _JOINTS = {"&&", "||", "|", ";", "&"}
 # What `uv run` runs, behind its own options.
-_AFTER_UV_RUN = {"python", "diffusion-operator", "diffusion-builder", "pre-commit"}
+_AFTER_UV_RUN = {"python", "diffusion-operator", "diffusion-builder", "diffusion-gateway", "pre-commit"}
 # Our own programs are looked for in running text, too.
-_PROJECT_PROGRAMS = ("diffusion-operator ", "diffusion-builder ", "make ", "python -m ", "python examples/")
+_PROJECT_PROGRAMS = (
+    "diffusion-operator ",
+    "diffusion-builder ",
+    "diffusion-gateway ",
+    "make ",
+    "python -m ",
+    "python examples/",
+)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from diffusion_builder.cli.main import cli as builder
+from diffusion_gateway.cli import cli as gateway
 from diffusion_operator.cli import cli as operator
 from tests.support.documents import Command, blocks, commands, split
 from tests.support.paths import ROOT
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 CLICK: dict[str, click.Command] = {
     "diffusion-operator": operator,
     "diffusion-builder": builder,
+    "diffusion-gateway": gateway,
     "tools.images": images,
     "tools.devcluster": devcluster,
     "tools.charttools": charttools,
