@@ -129,6 +129,10 @@ changelog: venv ## Show what the next release's notes will be
 release-notes: venv ## Move the fragments of changelog.d into CHANGELOG.md under the version in pyproject.toml
 	@$(RUN) towncrier build --yes
 
+.PHONY: release-dry-run
+release-dry-run: $(UV) ## Build, package, sign with a local key and verify a release, without images; nothing is published
+	@$(UV) run --frozen --isolated --no-default-groups --extra operator python -m tools.release dry-run
+
 .PHONY: cluster-up
 cluster-up: venv ## Start (or bring up to date) the embedded Kubernetes
 	@$(DEVCLUSTER) up

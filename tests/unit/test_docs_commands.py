@@ -21,6 +21,7 @@ from tools.charttools.__main__ import cli as charttools
 from tools.dashboards.__main__ import cli as dashboards
 from tools.devcluster.cli import cli as devcluster
 from tools.images.cli import cli as images
+from tools.release.cli import cli as release
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +32,7 @@ CLICK: dict[str, click.Command] = {
     "diffusion-builder": builder,
     "diffusion-gateway": gateway,
     "tools.images": images,
+    "tools.release": release,
     "tools.devcluster": devcluster,
     "tools.charttools": charttools,
     "tools.dashboards": dashboards,
