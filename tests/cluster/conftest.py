@@ -29,6 +29,7 @@ WITHOUT_CLUSTER = {
     "test_canary_api.py",
     "test_delivery.py",
     "test_gpu_targets.py",
+    "test_release_charts.py",
 }
 
 __all__ = [
