@@ -58,9 +58,9 @@ test-conformance: venv ## TensorRT takes every component of every test checkpoin
 # What a cluster needs; `demo-hub` is the model hub of examples/pipeline.yaml.
 IMAGES ?= operator builder triton
 PUSH_OPTIONS = $(if $(VALUES),--values $(VALUES)) $(if $(TAG),--tag $(TAG)) $(if $(CA),--ca-file $(CA)) $(if $(PLAIN_HTTP),--plain-http) \
-	$(if $(ROOT_IMAGE),--root-image $(ROOT_IMAGE))
+	$(if $(ROOT_IMAGE),--root-image $(ROOT_IMAGE)) $(if $(PULL_SECRET),--pull-secret $(PULL_SECRET))
 .PHONY: images
-images: $(if $(REGISTRY),venv) ## Build the images and push them: REGISTRY=HOST[:PORT][/PATH] (IMAGES=, VALUES=, TAG=, CA=, PLAIN_HTTP=1, ROOT_IMAGE=)
+images: $(if $(REGISTRY),venv) ## Build the images and push them: REGISTRY=HOST[:PORT][/PATH] (IMAGES=, VALUES=, TAG=, CA=, …)
 	@$(if $(REGISTRY),,echo "REGISTRY is not set: make images REGISTRY=registry.example.com/project" >&2; exit 64)
 	@$(RUN) python -m tools.images push $(REGISTRY) $(IMAGES) $(PUSH_OPTIONS)
 

@@ -121,6 +121,9 @@ def test_the_values_of_pushed_images_are_those_of_the_chart() -> None:
     assert values["images"].pop("registry") == "registry.example.com:5000/project"
     assert set(values["images"]) == set(CHART_NAMES.values())
     assert values["images"]["serving"] == {"repository": "diffusion-triton", "tag": "1e5"}
+    assert "imagePullSecrets" not in values
+    with_secret = yaml.safe_load(chart_values(registry, references, "registry"))
+    assert with_secret["imagePullSecrets"] == [{"name": "registry"}]
 
 
 _CHART_VALUE = {name: f"images.{chart_name}" for name, chart_name in CHART_NAMES.items()}

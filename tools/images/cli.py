@@ -47,6 +47,7 @@ class _Push:
     version_tag: str
     root_image: str
     values_file: Path | None
+    pull_secret: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,6 +79,9 @@ def build(names: Sequence[str], root_image: str, result_file: Path | None) -> No
 @click.option(
     "--values", "values_file", metavar="FILE", type=_new_file, help="Write the chart's values for these images there."
 )
+@click.option(
+    "--pull-secret", default="", metavar="NAME", help="Pull secret of the cluster's nodes; goes into the values."
+)
 def push(names: Sequence[str], **settings: Any) -> None:  # noqa: ANN401 - click's values, read by the model
     """Build and push what changed; logins are those of docker, podman, buildah or skopeo.
 
@@ -90,7 +94,7 @@ def push(names: Sequence[str], **settings: Any) -> None:  # noqa: ANN401 - click
     )
     references = _build(names or tuple(CHART_NAMES), options)
     if arguments.values_file:
-        arguments.values_file.write_text(chart_values(registry, references))
+        arguments.values_file.write_text(chart_values(registry, references, arguments.pull_secret))
     _answer(references, None)
 
 
@@ -119,13 +123,15 @@ def context(name: str, folder: Path, result_file: Path | None) -> None:
     _answer({"context": str(folder), "containerfile": recipe.containerfile}, result_file)
 
 
-def chart_values(registry: Registry, references: Mapping[str, str]) -> str:
+def chart_values(registry: Registry, references: Mapping[str, str], pull_secret: str = "") -> str:
     """Return a file of values with which the chart takes exactly these images (YAML)."""
     lines = ["images:", f"  registry: {registry.address}"]
     for name, reference in references.items():
         if name in CHART_NAMES:
             tag = reference.rpartition(":")[2]
             lines.append(f'  {CHART_NAMES[name]}: {{repository: {by_name(name).repository}, tag: "{tag}"}}')
+    if pull_secret:
+        lines.append(f"imagePullSecrets: [{{name: {pull_secret}}}]")
     return "\n".join(lines) + "\n"
 
 
