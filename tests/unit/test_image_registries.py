@@ -103,6 +103,13 @@ def test_the_most_specific_login_is_used(tmp_path: Path, address: str, user: str
     assert (login.user if login else None) == user
 
 
+def test_an_identity_token_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"auths": {"a.azurecr.io": {**auth("0000", ""), "identitytoken": "t"}}}))
+    login = find_login(parse_registry("a.azurecr.io/team"), {"REGISTRY_AUTH_FILE": str(file)})
+    assert login == Login("", "", file, identity_token="t")  # noqa: S106 - of a test
+
+
 def test_a_helper_is_asked_for_the_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     helper = tmp_path / "docker-credential-test"
     helper.write_text('#!/bin/sh\nread server\nprintf \'{"Username": "%s", "Secret": "s"}\' "$server"\n')
@@ -138,8 +145,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {}, json.dumps({"token": f"{is_user} {scope}"}).encode())
 
     def do_POST(self) -> None:
-        if self._is_authorized("pull,push"):
+        if self.path == "/token":
+            self._answer_refresh_token()
+        elif self._is_authorized("pull,push"):
             self._answer(202, {"Location": f"{self.path}1?state=a"})
+
+    def _answer_refresh_token(self) -> None:
+        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        is_user = (form["grant_type"], form["refresh_token"]) == (["refresh_token"], ["identity"])
+        self.server.requests.append(f"refresh {form['scope'][0]}")
+        self._answer(200, {}, json.dumps({"access_token": f"{is_user} {form['scope'][0]}"}).encode())
 
     def do_HEAD(self) -> None:
         if self._is_authorized("pull"):
@@ -204,6 +219,14 @@ def test_a_token_is_fetched_for_each_scope_once_and_an_upload_is_cancelled() -> 
         "POST /v2/team/small/blobs/uploads/",
         "DELETE /v2/team/small/blobs/uploads/1?state=a",
     ]
+
+
+def test_an_identity_token_is_exchanged_for_a_token() -> None:
+    """Azure's registry has such logins."""
+    with token_registry() as registry:
+        login = Login("", "", Path("auth.json"), identity_token="identity")  # noqa: S106 - of a test's own server
+        assert client(registry, login).has_manifest("team/small", "there")
+    assert registry.requests[1] == "refresh repository:team/small:pull"
 
 
 def test_without_a_login_the_refusal_says_how_to_log_in() -> None:
