@@ -1,5 +1,6 @@
 """The command line `diffusion-operator`."""
 
+import asyncio
 import json
 import logging
 import os
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import click
 import yaml
@@ -134,25 +135,28 @@ def rollout_status(name: str, namespace: str, kubeconfig: str | None, *, watch: 
     from diffusion_operator import rollout_command  # noqa: PLC0415 - same
 
     pipeline = rollout_command.PipelineRef(name, namespace, kubeconfig)
-    rollout_command.status(pipeline, Console(highlight=False), watch=watch)
+    asyncio.run(rollout_command.status(pipeline, Console(highlight=False), watch=watch))
 
 
 @rollout.command()
 @_pipeline_arguments
 def promote(name: str, namespace: str, kubeconfig: str | None) -> None:
     """Give the canary of the pipeline NAME all of the traffic, whatever its verdicts."""
-    from diffusion_operator import rollout_command  # noqa: PLC0415 - same
-
-    click.echo(rollout_command.request(rollout_command.PipelineRef(name, namespace, kubeconfig), "promote"))
+    _request("promote", name, namespace, kubeconfig)
 
 
 @rollout.command()
 @_pipeline_arguments
 def abort(name: str, namespace: str, kubeconfig: str | None) -> None:
     """Abort the canary of the pipeline NAME; the stable revision keeps the traffic."""
+    _request("abort", name, namespace, kubeconfig)
+
+
+def _request(verb: Literal["promote", "abort"], name: str, namespace: str, kubeconfig: str | None) -> None:
     from diffusion_operator import rollout_command  # noqa: PLC0415 - same
 
-    click.echo(rollout_command.request(rollout_command.PipelineRef(name, namespace, kubeconfig), "abort"))
+    pipeline = rollout_command.PipelineRef(name, namespace, kubeconfig)
+    click.echo(asyncio.run(rollout_command.request(pipeline, verb)))
 
 
 def _pipelines(file: Path) -> list[dict[str, object]]:

@@ -123,16 +123,16 @@ class KubeClient:
         group = await self.request("GET", f"/apis/{API_VERSION}", missing_ok=True)
         return group is not None and any(resource["kind"] == KIND for resource in group.get("resources", []))
 
-    async def get(self, target: Reference) -> JsonObject | None:
+    async def get(self, ref: Reference) -> JsonObject | None:
         """The object, or None when there is none."""
-        return await self.request("GET", target.path(), missing_ok=True)
+        return await self.request("GET", ref.path(), missing_ok=True)
 
-    async def select(self, target: Reference, selector: str, fields: str = "") -> list[JsonObject]:
+    async def select(self, ref: Reference, selector: str, fields: str = "") -> list[JsonObject]:
         """All objects of the kind and namespace with these labels, and these values of fields."""
         items: list[JsonObject] = []
         query = [("labelSelector", selector), ("fieldSelector", fields), ("limit", str(PAGE_SIZE))]
         while True:
-            page = await self.request("GET", target.path(), query=query, missing_ok=target.kind in OPTIONAL) or {}
+            page = await self.request("GET", ref.path(), query=query, missing_ok=ref.kind in OPTIONAL) or {}
             items += page.get("items", [])
             token = page.get("metadata", {}).get("continue")
             if not token:
@@ -154,9 +154,9 @@ class KubeClient:
             NameConflictError: the object exists and another owner controls it.
             RejectedError: the API server does not accept the object.
         """
-        target, digest = reference(body), digests.json_digest(body)[: digests.KEY_LENGTH]
+        ref, digest = reference(body), digests.json_digest(body)[: digests.KEY_LENGTH]
         if observed is None:
-            observed = await self.get(target)
+            observed = await self.get(ref)
             _check_owner(body, observed)
         if observed is not None and _is_applied(body, observed, digest):
             return False
@@ -168,20 +168,20 @@ class KubeClient:
         query = [("fieldManager", naming.MANAGER), ("force", "true")]
         applied = await self.request(
             "PATCH",
-            target.path(),
+            ref.path(),
             {**body, "metadata": head},
             APPLY,
             query=query,
-            missing_ok=target.kind in OPTIONAL,
+            missing_ok=ref.kind in OPTIONAL,
         )
         if applied is None:
-            raise RejectedError(OPTIONAL[target.kind])
+            raise RejectedError(OPTIONAL[ref.kind])
         return True
 
     async def create(self, body: JsonObject) -> bool:
         """Create the object; False when one of its name exists."""
-        target = reference(body)
-        collection = Reference(target.kind, target.namespace)
+        ref = reference(body)
+        collection = Reference(ref.kind, ref.namespace)
         query = [("fieldManager", naming.MANAGER)]
         try:
             await self.request("POST", collection.path(), body, query=query)
@@ -189,23 +189,23 @@ class KubeClient:
             return False
         return True
 
-    async def patch(self, target: Reference, body: JsonObject, content_type: str = STRATEGIC) -> JsonObject | None:
+    async def patch(self, ref: Reference, body: JsonObject, content_type: str = STRATEGIC) -> JsonObject | None:
         """Patch the object; None when there is none."""
         query = [("fieldManager", naming.MANAGER)]
-        return await self.request("PATCH", target.path(), body, content_type, query=query, missing_ok=True)
+        return await self.request("PATCH", ref.path(), body, content_type, query=query, missing_ok=True)
 
-    async def write_status(self, target: Reference, status: JsonObject) -> None:
+    async def write_status(self, ref: Reference, status: JsonObject) -> None:
         """Replace the status by server-side apply; nothing happens when the object is gone."""
         body = {
             "apiVersion": API_VERSION,
-            "kind": target.kind,
-            "metadata": {"name": target.name, "namespace": target.namespace},
+            "kind": ref.kind,
+            "metadata": {"name": ref.name, "namespace": ref.namespace},
             "status": status,
         }
         query = [("fieldManager", naming.MANAGER), ("force", "true")]
-        await self.request("PATCH", target.path("status"), body, APPLY, query=query, missing_ok=True)
+        await self.request("PATCH", ref.path("status"), body, APPLY, query=query, missing_ok=True)
 
-    async def delete(self, target: Reference, uid: str, resource_version: str | None = None) -> None:
+    async def delete(self, ref: Reference, uid: str, resource_version: str | None = None) -> None:
         """Delete the object as it was observed; nothing happens when it is gone.
 
         Raises:
@@ -213,7 +213,7 @@ class KubeClient:
         """
         preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
         body = {"propagationPolicy": "Background", "preconditions": preconditions}
-        await self.request("DELETE", target.path(), body, missing_ok=True)
+        await self.request("DELETE", ref.path(), body, missing_ok=True)
 
     async def request(
         self,
@@ -281,11 +281,11 @@ def _check_owner(body: JsonObject, observed: JsonObject | None) -> None:
     own_uids = {owner["uid"] for owner in body["metadata"].get("ownerReferences", [])}
     live_uids = {owner["uid"] for owner in observed["metadata"].get("ownerReferences", [])}
     if not own_uids & live_uids:
-        target = reference(body)
+        ref = reference(body)
         if _names(body) & _names(observed):
-            raise ConflictError(f"{target.kind} {target.name} of a deleted pipeline of this name is still going.")
+            raise ConflictError(f"{ref.kind} {ref.name} of a deleted pipeline of this name is still going.")
         raise NameConflictError(
-            f"{target.kind} {target.name} exists in namespace {target.namespace} and is somebody else's: "
+            f"{ref.kind} {ref.name} exists in namespace {ref.namespace} and is somebody else's: "
             "delete it, or give the pipeline or its target another name."
         )
 

@@ -68,12 +68,12 @@ class LeaderElection:
         Raises:
             LeaseLostError: this process does not lead any more.
         """
-        renewed = self._clock()
+        last_renewal = self._clock()
         while True:
             await self._pause()
             if await self._try_renew():
-                renewed = self._clock()
-            elif self._clock() - renewed >= self._timing.deadline:
+                last_renewal = self._clock()
+            elif self._clock() - last_renewal >= self._timing.deadline:
                 raise LeaseLostError(f"{self._identity} does not lead any more: the Lease could not be renewed.")
 
     async def _pause(self) -> None:

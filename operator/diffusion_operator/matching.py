@@ -10,18 +10,14 @@ def contains(live: Any, manifest: Any) -> bool:  # noqa: ANN401 - any JSON value
     """True when every field of the manifest is in the live object; the server may have added more fields."""
     if isinstance(manifest, dict):
         return isinstance(live, dict) and all(
-            contains(live.get(key), value) or (live.get(key) is None and _is_omitted(value))
+            # The server leaves out what is empty, zero or false.
+            contains(live.get(key), value) or (live.get(key) is None and not value)
             for key, value in manifest.items()
         )
     if isinstance(manifest, list):
         same_length = isinstance(live, list) and len(live) == len(manifest)
         return same_length and all(map(contains, live, manifest))
     return bool(live == manifest) or _is_same_quantity(live, manifest)
-
-
-def _is_omitted(value: Any) -> bool:  # noqa: ANN401 - any JSON value
-    """The server leaves out what is empty, zero or false."""
-    return not value
 
 
 def _is_same_quantity(live: Any, manifest: Any) -> bool:  # noqa: ANN401 - any JSON value

@@ -254,10 +254,13 @@ class Reconciler:
                     log.info("%s: applied %s %s", owner.name, body["kind"], body["metadata"]["name"])
             case actions.Scale(name, replicas):
                 log.info("%s: scaling %s to %d", owner.name, name, replicas)
-                await self._client.patch(_deployment(owner, name), {"spec": {"replicas": replicas}})
+                await self._client.patch(
+                    Reference("Deployment", owner.namespace, name), {"spec": {"replicas": replicas}}
+                )
             case actions.Annotate(name, key, value):
                 log.info("%s: %s: %s", owner.name, name, value)
-                await self._client.patch(_deployment(owner, name), {"metadata": {"annotations": {key: value}}})
+                head = {"annotations": {key: value}}
+                await self._client.patch(Reference("Deployment", owner.namespace, name), {"metadata": head})
             case actions.DeleteObject(kind, name, uid):
                 log.info("%s: deleting %s %s", owner.name, kind, name)
                 await self._client.delete(Reference(kind, owner.namespace, name), uid)
@@ -324,10 +327,6 @@ class Reconciler:
         status = to_manifest(plan.status)
         if status != resource.get("status"):
             await self._client.write_status(Reference(KIND, owner.namespace, owner.name), status)
-
-
-def _deployment(owner: Owner, name: str) -> Reference:
-    return Reference("Deployment", owner.namespace, name)
 
 
 def _rejection(resource: JsonObject, error: ValidationError) -> Plan:

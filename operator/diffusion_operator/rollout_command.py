@@ -88,27 +88,13 @@ class RolloutView:
         return bool(self.canaries)
 
 
-def status(pipeline: PipelineRef, console: Console, *, watch: bool) -> None:
+async def status(pipeline: PipelineRef, console: Console, *, watch: bool) -> None:
     """Show the rollout; with `watch` until it has ended.
 
     Raises:
         BadInputError: there is no such pipeline.
         UnavailableError: the cluster does not answer.
     """
-    asyncio.run(_status(pipeline, console, watch=watch))
-
-
-def request(pipeline: PipelineRef, verb: Verb) -> str:
-    """Request that the canary is promoted or aborted; returns one sentence for the person.
-
-    Raises:
-        BadInputError: there is no such pipeline, or no canary.
-        UnavailableError: the cluster does not answer.
-    """
-    return asyncio.run(_request(pipeline, verb))
-
-
-async def _status(pipeline: PipelineRef, console: Console, *, watch: bool) -> None:
     async with connect(pipeline.kubeconfig) as client:
         view = await observe(client, pipeline)
         if not (watch and view.is_moving):
@@ -121,7 +107,13 @@ async def _status(pipeline: PipelineRef, console: Console, *, watch: bool) -> No
                 live.update(render_table(view), refresh=True)
 
 
-async def _request(pipeline: PipelineRef, verb: Verb) -> str:
+async def request(pipeline: PipelineRef, verb: Verb) -> str:
+    """Request that the canary is promoted or aborted; returns one sentence for the person.
+
+    Raises:
+        BadInputError: there is no such pipeline, or no canary.
+        UnavailableError: the cluster does not answer.
+    """
     async with connect(pipeline.kubeconfig) as client:
         return await write_request(client, pipeline, verb)
 

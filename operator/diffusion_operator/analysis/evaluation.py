@@ -37,7 +37,9 @@ def evaluate(limits: Analysis, stable: Window, canary: Window) -> Verdict:
         for verdict in verdicts:
             if verdict.outcome == outcome:
                 return replace(verdict, numbers=counts | numbers)
-    message = f"{_requests(canary)}: " + "; ".join(verdict.message for verdict in verdicts if verdict.message) + "."
+    answered = canary.requests - canary.failures
+    message = f"Of {canary.requests:.0f} requests to the canary {answered:.0f} were answered: "
+    message += "; ".join(verdict.message for verdict in verdicts if verdict.message) + "."
     return Verdict("Pass", VerdictReason.PASSED, message, counts | numbers)
 
 
@@ -162,7 +164,3 @@ def _step_verdict(limits: Analysis, stable: Window, canary: Window) -> Verdict:
     details = f"canary {canary_seconds:.3g} s at mean batch {batches[0]:.1f}"
     details += f", stable {stable_seconds:.3g} s at {batches[1]:.1f}"
     return Verdict("Fail", VerdictReason.LATENCY, f"A{message[1:]}; {limit:g} times is allowed ({details}).", numbers)
-
-
-def _requests(canary: Window) -> str:
-    return f"Of {canary.requests:.0f} requests to the canary {canary.requests - canary.failures:.0f} were answered"

@@ -27,8 +27,8 @@ def markdown() -> str:
         lines += [f"## {part}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
         lines += [_row(path, item, required=required) for path, item, required in _fields(part, schema[part])]
         lines.append("")
-        found = [f"* `{path}`: {entry['message']}" for path, entry in _rules(part, schema[part])]
-        lines += ["Rules:", "", *found, ""] if found else []
+        rules = [f"* `{path}`: {entry['message']}" for path, entry in _rules(part, schema[part])]
+        lines += ["Rules:", "", *rules, ""] if rules else []
     return "\n".join(lines).rstrip() + "\n"
 
 

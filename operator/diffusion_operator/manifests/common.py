@@ -48,7 +48,7 @@ class Placement:
         return Runtime.TENSORRT if self.gpu is not None else Runtime.ONNXRUNTIME
 
 
-def placement(target: Target, gpus: int, priority_class: str | None) -> Placement:
+def placement_of(target: Target, gpus: int, priority_class: str | None) -> Placement:
     """Where pods for this target run."""
     selector, tolerations = dict(target.node_selector or {}), tuple(target.tolerations or ())
     if target.gpu is not None:
@@ -58,20 +58,12 @@ def placement(target: Target, gpus: int, priority_class: str | None) -> Placemen
     return Placement(tuple(sorted(selector.items())), tolerations, priority_class, target.gpu, gpus)
 
 
-def owner_reference(owner: Owner, *, controller: bool) -> JsonObject:
-    """Reference that makes Kubernetes delete the object with its (last) owner."""
-    reference: JsonObject = {"apiVersion": API_VERSION, "kind": KIND, "name": owner.name, "uid": owner.uid}
-    return {**reference, "controller": True} if controller else reference
-
-
 def metadata(name: str, owner: Owner, labels: dict[str, str], *, controller: bool = True) -> JsonObject:
-    """Metadata of an object that the pipeline owns."""
-    return {
-        "name": name,
-        "namespace": owner.namespace,
-        "labels": labels,
-        "ownerReferences": [owner_reference(owner, controller=controller)],
-    }
+    """Metadata of an object that Kubernetes deletes with its (last) owner."""
+    reference: JsonObject = {"apiVersion": API_VERSION, "kind": KIND, "name": owner.name, "uid": owner.uid}
+    if controller:
+        reference["controller"] = True
+    return {"name": name, "namespace": owner.namespace, "labels": labels, "ownerReferences": [reference]}
 
 
 def pod_fields(settings: Settings, placement: Placement, service_account: str) -> JsonObject:

@@ -15,7 +15,7 @@ from diffusion_operator.manifests.common import (
     Owner,
     container_fields,
     metadata,
-    placement,
+    placement_of,
     pod_fields,
     store_mount,
     store_volume,
@@ -117,14 +117,14 @@ def deployment(
 
 def _pod(spec: RevisionSpec, owner: Owner, settings: Settings) -> JsonObject:
     target = spec.target
-    where = placement(target, target.gpu.count if target.gpu is not None else 0, target.priority_class_name)
-    image = spec.serving.image or settings.serving_image_for(where.runtime)
+    placement = placement_of(target, target.gpu.count if target.gpu is not None else 0, target.priority_class_name)
+    image = spec.serving.image or settings.serving_image_for(placement.runtime)
     return {
-        **pod_fields(settings, where, settings.serving_service_account),
+        **pod_fields(settings, placement, settings.serving_service_account),
         "terminationGracePeriodSeconds": spec.drain_seconds + EXIT_TIMEOUT_SECONDS + TERMINATION_MARGIN_SECONDS,
         "topologySpreadConstraints": [_topology_spread(spec, owner, key) for key in (ZONE, HOST)],
         "initContainers": [_verify_container(spec, image, settings)],
-        "containers": [with_gpu(_triton_container(spec, owner, image, settings), where)],
+        "containers": [with_gpu(_triton_container(spec, owner, image, settings), placement)],
         "volumes": [
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}},

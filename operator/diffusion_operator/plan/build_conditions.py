@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
@@ -15,6 +16,8 @@ from diffusion_operator.views.pod_problem import PodProblem
 
 PROBLEM_GRACE = timedelta(seconds=15)
 """Pods of a healthy cluster pass through "unschedulable" and the like; only what lasts is reported."""
+_engines = partial(ConditionUpdate, ConditionType.ENGINES_READY)
+_repository = partial(ConditionUpdate, ConditionType.REPOSITORY_READY)
 SUSPENDED = "No Job runs while spec.suspend is true."
 
 
@@ -164,11 +167,3 @@ def _missing_claim(observed: ObservedPipeline, field: str, name: str) -> Conditi
     namespace = observed.owner.namespace
     text = f"{field}: claim {name} does not exist in namespace {namespace}: create it, or name another."
     return _engines(Reason.STORAGE_NOT_FOUND, text)
-
-
-def _engines(reason: str, message: str, *, ok: bool = False) -> ConditionUpdate:
-    return ConditionUpdate(ConditionType.ENGINES_READY, reason, message, ok=ok)
-
-
-def _repository(reason: str, message: str, *, ok: bool = False) -> ConditionUpdate:
-    return ConditionUpdate(ConditionType.REPOSITORY_READY, reason, message, ok=ok)

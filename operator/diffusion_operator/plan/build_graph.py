@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from diffusion_contract.engines import CHECKPOINT, engines, sources
 from diffusion_contract.enums import Stage
 from diffusion_contract.spec import DiffusionPipelineSpec, Target, apply_variant
-from diffusion_operator.manifests.common import Placement, placement
+from diffusion_operator.manifests.common import Placement, placement_of
 from diffusion_operator.plan.build_jobs import BuildJobFactory, StoreClaim
 from diffusion_operator.plan.build_steps import BuildStep, build_step
 from diffusion_operator.settings import Settings
@@ -46,11 +46,6 @@ class BuildGraph:
         """Whether nothing remains to be built."""
         assembled = self.is_assembled and all(item.is_assembled for item in self.variants.values())
         return assembled and all(step.succeeded for step in self.steps())
-
-    @property
-    def fetch(self) -> BuildStep:
-        """The checkpoint."""
-        return self.fetches[CHECKPOINT]
 
     def steps(self) -> tuple[BuildStep, ...]:
         """All known steps in the order of the chain, those of variants last; each Job once."""
@@ -143,7 +138,7 @@ def _placements(targets: Iterable[Target], priority_class: str | None) -> dict[s
     """Where engines of each SKU are compiled: where the first target of that SKU runs, on one GPU."""
     placements: dict[str, Placement] = {}
     for target in targets:
-        placements.setdefault(target.sku, placement(target, 1, priority_class))
+        placements.setdefault(target.sku, placement_of(target, 1, priority_class))
     return placements
 
 

@@ -51,13 +51,12 @@ def live_digests(users: StoreUsers, store: StoreClaim) -> frozenset[str]:
     What a pipeline needs now are the results of its Jobs: obsolete Jobs are deleted. What is served may be older.
     """
     retained = {digest for pipeline in users.pipelines for digest in pipeline.retained_digests}
-    recorded = {_recorded_digest(job) for job in users.jobs if job.store_uid == store.uid}
+    results = [
+        parse_json_object(job.annotations.get(naming.RESULT)) for job in users.jobs if job.store_uid == store.uid
+    ]
+    recorded = {str(result.get("digest") or "") for result in results}
     served = {deployment.repository for deployment in users.deployments}
     return frozenset((retained | recorded | served) - {""})
-
-
-def _recorded_digest(job: JobView) -> str:
-    return str(parse_json_object(job.annotations.get(naming.RESULT)).get("digest") or "")
 
 
 def is_due(observed: ObservedPipeline, store: StoreClaim) -> bool:

@@ -51,13 +51,9 @@ def action_subject(action: Action, observed: ObservedPipeline) -> Subject:
     if body is not None:
         labels = body["metadata"].get("labels", {}) if isinstance(action, Apply) else {}
         return Subject(body["kind"], body["metadata"]["name"], labels.get(naming.TARGET, ""))
-    kind = (
-        action.kind
-        if isinstance(action, DeleteObject)
-        else "Deployment"
-        if isinstance(action, Scale | Annotate)
-        else "Job"
-    )
+    kind = action.kind if isinstance(action, DeleteObject) else "Job"
+    if isinstance(action, Scale | Annotate):
+        kind = "Deployment"
     name = str(getattr(action, "name", ""))
     view = observed.find(kind, name)
     return Subject(kind, name, (view.target or "") if view is not None else "")

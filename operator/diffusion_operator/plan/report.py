@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from diffusion_contract.engines import engines
+from diffusion_contract.engines import CHECKPOINT, engines
 from diffusion_operator import conditions, naming
 from diffusion_operator.api.status import (
     AnalysisStatus,
@@ -85,7 +85,7 @@ def pipeline_status(
         observed_generation=basis.generation,
         conditions=conditions.merge_conditions(updates, basis.present, basis.generation, basis.now),
         summary=_summary(len(components), builds, targets.plans),
-        source=_source(builds.fetch) if builds is not None else None,
+        source=_with_report(SourceStatus, builds.fetches[CHECKPOINT]) if builds is not None else None,
         components={name: _component(name, builds, present.get(name, {})) for name in components},
         targets=[_target(observed, plan, builds) for plan in targets.plans],
         garbage_collection=garbage_collection.status(observed),
@@ -183,8 +183,13 @@ def _canary_column(plans: Sequence[TargetPlan]) -> str | None:
     return f"{plan.decision.weight}% {verdict.outcome if verdict is not None else 'Starting'}"
 
 
-def _source(fetch: BuildStep) -> SourceStatus:
-    return SourceStatus(**step_status(fetch).model_dump(), pipeline_class=fetch.result.get("pipelineClass"))
+def _with_report(kind: type[BuildStatusT], step: BuildStep | None) -> BuildStatusT:
+    """The step as this kind of status: the fields that it has beyond every build's are those of the report."""
+    report = step.result if step is not None else {}
+    aliases = [field.alias for name, field in kind.model_fields.items() if name not in BuildStatus.model_fields]
+    return kind.model_validate(
+        step_status(step).model_dump() | {alias: report.get(alias) for alias in aliases if alias}
+    )
 
 
 def _component(name: str, builds: BuildGraph | None, present: JsonObject) -> ComponentStatus:
@@ -211,11 +216,11 @@ def _target(observed: ObservedPipeline, plan: TargetPlan, builds: BuildGraph | N
         assemble.result.get("estimatedGPUMemoryBytes") or None if assemble is not None else None
     )
     service = naming.target_service_name(observed.owner.name, plan.target.name)
-    problem = plan.context.problem
+    problem, comparison = plan.context.problem, plan.context.comparison
     return TargetStatus(
         name=plan.target.name,
         repository=step_status(assemble),
-        check=_check(builds.parity_steps.get(sku) if builds is not None else None),
+        check=_with_report(CheckStatus, builds.parity_steps.get(sku) if builds is not None else None),
         estimatedGPUMemoryBytes=estimated_gpu_memory_bytes,
         gpu_memory_bytes=memory.memory_bytes(sku),
         warning=memory.memory_warning(sku, estimated_gpu_memory_bytes),
@@ -227,7 +232,7 @@ def _target(observed: ObservedPipeline, plan: TargetPlan, builds: BuildGraph | N
         phase=progress.phase if progress is not None else None,
         step=progress.step + 1 if progress is not None and progress.phase == "Step" else None,
         analysis=_analysis(plan),
-        image_comparison=_images(plan.context.comparison),
+        image_comparison=_with_report(ImageComparisonStatus, comparison) if comparison is not None else None,
         variants=_variants(observed, plan),
         history=[item.name for item in state.revisions if item.was_stable and item.name != state.stable] or None,
         replicas=serving.replicas if serving is not None else 0,
@@ -247,19 +252,6 @@ def _analysis(plan: TargetPlan) -> AnalysisStatus | None:
         message=conditions.truncated(verdict.message),
         numbers=dict(verdict.numbers),
     )
-
-
-def _images(step: BuildStep | None) -> ImageComparisonStatus | None:
-    if step is None:
-        return None
-    numbers = {name: step.result.get(name) for name in ("worstPSNR", "worstSSIM", "colorShift")}
-    return ImageComparisonStatus.model_validate(step_status(step).model_dump() | numbers)
-
-
-def _check(step: BuildStep | None) -> CheckStatus:
-    report = step.result if step is not None else {}
-    numbers = {name: report.get(name) for name in ("worstPSNR", "minPSNR", "worstLatentError")}
-    return CheckStatus.model_validate(step_status(step).model_dump() | numbers)
 
 
 def _variants(observed: ObservedPipeline, plan: TargetPlan) -> list[VariantStatus] | None:

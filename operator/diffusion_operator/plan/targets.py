@@ -50,7 +50,8 @@ def _target_context(context: PlanContext, target: Target) -> TargetContext:
         replicas=_replicas(target, desired, next((item for item in own_revisions if item.name == stable), None)),
         suspended=observed.spec.suspend,
         weights={revision: weight for revision, weight in weights.items() if revision not in variants},
-        unexpected_pods=_has_unexpected_pods(observed, name, {stable, desired}),
+        # A Service over both revisions would select them, too.
+        unexpected_pods=any(pod.revision not in {stable, desired} for pod in live_views(observed.serving_pods, name)),
     )
     comparison = canary_analysis.comparison(context, name, state)
     return TargetContext(
@@ -166,11 +167,6 @@ def _weights(observed: ObservedPipeline, target: str, route_weights: Mapping[str
         return route_weights
     service = observed.target_service(target)
     return service.canary_weights if service is not None else {}
-
-
-def _has_unexpected_pods(observed: ObservedPipeline, target: str, expected: set[str | None]) -> bool:
-    """Whether there are pods that a Service over both revisions would select, too."""
-    return any(pod.revision not in expected for pod in live_views(observed.serving_pods, target))
 
 
 def _revision_state(observed: ObservedPipeline, view: DeploymentView) -> RevisionState:

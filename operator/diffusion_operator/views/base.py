@@ -71,11 +71,6 @@ class ObjectView:
         """The condition of this type, when the status has one."""
         return next((condition for condition in self.conditions if condition.type == type_), None)
 
-    def has_condition(self, type_: str, status: str = "True") -> bool:
-        """Whether the condition has this status."""
-        condition = self.condition(type_)
-        return condition is not None and condition.status == status
-
 
 View = TypeVar("View", bound=ObjectView)
 

@@ -1,6 +1,5 @@
 """Pods, and how their containers are."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -146,7 +145,8 @@ class PodView(ObjectView):
     @property
     def is_ready(self) -> bool:
         """Whether it answers requests."""
-        return self.has_condition("Ready")
+        ready = self.condition("Ready")
+        return ready is not None and ready.is_true
 
     @property
     def main(self) -> ContainerView | None:
@@ -185,18 +185,13 @@ class PodView(ObjectView):
         A sidecar decides nothing: it is stopped after the main container, mostly with exit code 143.
         """
         ended = self.main.termination if self.main is not None else None
-        ended = ended or next(self._failed_init_containers(), None)
+        init = [item.termination for item in self.containers if item.is_init and not item.is_sidecar]
+        ended = ended or next((item for item in init if item is not None and item.exit_code != 0), None)
         if ended is not None:
             return replace(ended, reason=self.status_reason or ended.reason)
         if self.phase == "Failed":
             return Termination(-1, self.status_reason, self.status_message)
         return None
-
-    def _failed_init_containers(self) -> Iterator[Termination]:
-        for container in self.containers:
-            ended = container.termination
-            if container.is_init and not container.is_sidecar and ended is not None and ended.exit_code != 0:
-                yield ended
 
 
 def _termination(state: JsonObject) -> Termination | None:

@@ -8,7 +8,7 @@ from typing import Self
 from diffusion_operator import naming
 from diffusion_operator.json_objects import JsonObject, parse_json_object
 from diffusion_operator.rollout.progress import RolloutProgress, parse_progress
-from diffusion_operator.views.base import ConditionView, ObjectView, base_fields
+from diffusion_operator.views.base import ObjectView, base_fields
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,10 @@ class DeploymentView(ObjectView):
             replicas=manifest.get("spec", {}).get("replicas", 1),
             reported_ready=status.get("readyReplicas", 0),
             status_is_current=status.get("observedGeneration", 0) >= fields["generation"],
-            was_available=any(map(_is_available, fields["conditions"])),
+            was_available=any(
+                condition.type == "Progressing" and condition.reason == "NewReplicaSetAvailable"
+                for condition in fields["conditions"]
+            ),
             progress=progress,
             progress_since=since,
         )
@@ -130,7 +133,3 @@ class RouteView(ObjectView):
         }
         total = sum(weights.values())
         return {revision: round(100 * weight / total) for revision, weight in weights.items()} if total else {}
-
-
-def _is_available(condition: ConditionView) -> bool:
-    return condition.type == "Progressing" and condition.reason == "NewReplicaSetAvailable"

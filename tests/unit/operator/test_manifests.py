@@ -15,7 +15,7 @@ from diffusion_contract.spec.rollout import GatewayRef, Scorer, Traffic
 from diffusion_contract.spec.serving import RESERVED_VARIABLES
 from diffusion_operator import naming
 from diffusion_operator.manifests import deployment, policies, route, service
-from diffusion_operator.manifests.common import Owner, Placement, placement, store_claim
+from diffusion_operator.manifests.common import Owner, Placement, placement_of, store_claim
 from diffusion_operator.manifests.deployment import RevisionSpec, serving_revision
 from diffusion_operator.manifests.event import PendingEvent, event_manifest
 from diffusion_operator.manifests.job import BuildJobSpec, job_manifest, template_digest
@@ -105,7 +105,7 @@ COMPILE_GPU = BuildJobSpec(
     timeout_seconds=3600,
     claim="shapes-store",
     store_uid="66666666",
-    placement=placement(GPU, 1, "builds"),
+    placement=placement_of(GPU, 1, "builds"),
     labels=(("kueue.x-k8s.io/queue-name", "gpus"),),
 )
 COMPARE = BuildJobSpec(
