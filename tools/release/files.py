@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHARTS: Final = ("diffusion-operator-crds", "diffusion-operator")
 # What is installed together: name of the bill → extras of the lock file.
-BILLS: Final = {"cli": ("operator",), "serving": ("serving",), "builder": ("builder",)}
+BILLS: Final = {"cli": ("operator",), "serving": ("serving",), "builder": ("builder",), "gateway": ("gateway",)}
 RELEASE_HEAD: Final = """\
 # The definition of DiffusionPipelines and the operator {version}, for kubectl; images by digest.
 #   kubectl apply --server-side -f install.yaml
