@@ -192,7 +192,7 @@ def _median_problem(spec: CompareSpec, roughness: float, shift: float) -> tuple[
 def _verdict(
     spec: CompareSpec, metrics: Sequence[ImageMetrics | None], problems: Sequence[tuple[str, str] | None]
 ) -> Mapping[str, Any]:
-    bad = [(f"Prompt {index}: {text}", reason) for index, (reason, text) in _with_index(problems)]
+    bad = [(f"Prompt {index}: {item[1]}", item[0]) for index, item in enumerate(problems, start=1) if item is not None]
     pairs = [item for item in metrics if item is not None]
     numbers: dict[str, float | None] = dict.fromkeys(("worstPSNR", "worstSSIM", "colorShift", "roughness"))
     sound = "The stable revision generates none of the golden images; the canary's are sound."
@@ -221,10 +221,6 @@ def _verdict(
         **numbers,
         "pairs": [asdict(item) if item is not None else None for item in metrics],
     }
-
-
-def _with_index(problems: Sequence[tuple[str, str] | None]) -> list[tuple[int, tuple[str, str]]]:
-    return [(index, item) for index, item in enumerate(problems, start=1) if item is not None]
 
 
 def _row(pair: ImagePair, metrics: ImageMetrics | None, problem: tuple[str, str] | None) -> Row:

@@ -62,7 +62,7 @@ def trace_provenance(store: Store, repository: Artifact) -> Provenance:
     facts = graphs[Component.TEXT_ENCODER].manifest.extra["facts"]
     adapter = _source(store, denoiser.ip_adapter) if denoiser.ip_adapter else None
     return Provenance(
-        _checkpoint(store, repository),
+        _source_with(store, repository, "tokenizer"),
         folders,
         control,
         adapter / parts.IP_ADAPTER if adapter else None,
@@ -92,18 +92,17 @@ def _folders(store: Store, graph: Artifact) -> Iterator[tuple[str, Path]]:
 
 def _weights_folder(store: Store, graph: Artifact) -> Path:
     """The folder with a graph's weights: of all sources, the one with the content that the graph is named by."""
-    part = MAIN_PART[Component(graph.manifest.extra["component"])]
-    for source in _sources_of(store, graph, Kind.SOURCE):
-        if source.manifest.extra["subfolders"].get(part) == graph.manifest.inputs["content"]:
-            return source.path / str(part)
-    raise _missing_error(graph)
+    part = str(MAIN_PART[Component(graph.manifest.extra["component"])])
+    return _source_with(store, graph, part, graph.manifest.inputs["content"]) / part
 
 
-def _checkpoint(store: Store, repository: Artifact) -> Path:
-    for source in _sources_of(store, repository, Kind.SOURCE):
-        if "tokenizer" in source.manifest.extra["subfolders"]:
+def _source_with(store: Store, artifact: Artifact, subfolder: str, content: str | None = None) -> Path:
+    """The source of an artifact that has this subfolder, with this content where it is given."""
+    for source in _sources_of(store, artifact, Kind.SOURCE):
+        present = source.manifest.extra["subfolders"].get(subfolder)
+        if present is not None and content in (None, present):
             return source.path
-    raise _missing_error(repository)
+    raise _missing_error(artifact)
 
 
 def _source(store: Store, digest: str) -> Path:

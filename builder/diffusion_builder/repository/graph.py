@@ -189,10 +189,7 @@ def _mismatch(tensor: str, producer: _Endpoint, consumer: _Endpoint) -> Iterator
         for source_dim, sink_dim in zip(source_port.dims, sink_port.dims, strict=False)
     )
     if not agree:
-        source_text, sink_text = (
-            f"{list(source_port.dims)} at {producer.place}",
-            f"{list(sink_port.dims)} at {consumer.place}",
-        )
-        yield f"tensor {tensor} is {source_text} and {sink_text}"
+        source_text = f"{list(source_port.dims)} at {producer.place}"
+        yield f"tensor {tensor} is {source_text} and {list(sink_port.dims)} at {consumer.place}"
     if source_port.optional and not sink_port.optional:
         yield f"tensor {tensor} may be left out of a request, but {consumer.place} requires it"

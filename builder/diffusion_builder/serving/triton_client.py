@@ -65,7 +65,7 @@ class TritonClient:
         Raises:
             UnavailableError: the server is not ready, or does not answer.
         """
-        response = self._get("/v2/health/ready")
+        response = self._with_retries("/v2/health/ready")
         if isinstance(response, ErrorResponse):
             raise UnavailableError(Reason.SERVER_UNREACHABLE, f"{self.url} is not ready: {response.message}")
 
@@ -75,7 +75,7 @@ class TritonClient:
         Raises:
             UnavailableError: it does not answer.
         """
-        return not isinstance(self._get(f"/v2/models/{name}/ready"), ErrorResponse)
+        return not isinstance(self._with_retries(f"/v2/models/{name}/ready"), ErrorResponse)
 
     def infer(self, model: str, inputs: Sequence[RequestTensor], output: str) -> OutputTensor | ErrorResponse:
         """Request one output of a model.
@@ -93,10 +93,7 @@ class TritonClient:
         except (ValueError, KeyError, IndexError, TypeError) as error:
             return ErrorResponse(f"an answer that cannot be read: {error!r}")
 
-    def _get(self, path: str) -> tuple[bytes, int] | ErrorResponse:
-        return self._with_retries(path, None)
-
-    def _with_retries(self, path: str, body: bytes | None) -> tuple[bytes, int] | ErrorResponse:
+    def _with_retries(self, path: str, body: bytes | None = None) -> tuple[bytes, int] | ErrorResponse:
         problem: Exception | None = None
         response: tuple[bytes, int] | ErrorResponse | None = None
         for attempt in range(self.attempts):

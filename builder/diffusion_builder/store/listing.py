@@ -47,7 +47,9 @@ def rows(store: Store) -> tuple[Row, ...]:
     referrers = _referrers(manifest for manifest in manifests.values() if manifest)
     now = store.clock()
     return tuple(
-        _row(manifest, referrers.get(digest, ()), now) if manifest else _damaged(kind, digest)
+        _row(manifest, referrers.get(digest, ()), now)
+        if manifest
+        else Row((kind, digest[:_DIGITS], "DAMAGED", "-", "-", "-"), 0)
         for (kind, digest), manifest in manifests.items()
     )
 
@@ -97,10 +99,6 @@ def _description(manifest: Manifest) -> str:
     """What it is: a component, ensembles, or the parts of a source."""
     extra = manifest.extra
     return str(extra.get("component") or ",".join(extra.get("ensembles") or sorted(extra.get("subfolders", ()))) or "-")
-
-
-def _damaged(kind: str, digest: str) -> Row:
-    return Row((kind, digest[:_DIGITS], "DAMAGED", "-", "-", "-"), 0)
 
 
 def _age(seconds: float) -> str:

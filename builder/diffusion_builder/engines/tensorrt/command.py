@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from diffusion_builder.errors import BadInputError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from diffusion_builder.engines.tensorrt.profiles import InputProfile, Profile, Shape
+    from diffusion_builder.engines.tensorrt.profiles import Profile
 
 SUPPORTED_MAJORS = (10, 11)
 MIN_LEVEL, MAX_LEVEL = 0, 5
@@ -116,12 +116,8 @@ def flags(profiles: Sequence[Profile], options: TensorRTOptions) -> tuple[str, .
         all_flags.append("--profilingVerbosity=detailed")
     for index, profile in enumerate(profiles):
         # trtexec reads the three shapes as belonging to the profile that they follow directly.
-        all_flags += [
-            f"--profile={index}",
-            f"--minShapes={_shapes(profile, lambda item: item.min)}",
-            f"--optShapes={_shapes(profile, lambda item: item.opt)}",
-            f"--maxShapes={_shapes(profile, lambda item: item.max)}",
-        ]
+        all_flags.append(f"--profile={index}")
+        all_flags += [f"--{bound}Shapes={_shapes(profile, bound)}" for bound in ("min", "opt", "max")]
     return tuple(all_flags)
 
 
@@ -140,5 +136,5 @@ def arguments(files: Files, profiles: Sequence[Profile], options: TensorRTOption
     return tuple(all_arguments)
 
 
-def _shapes(profile: Profile, pick: Callable[[InputProfile], Shape]) -> str:
-    return ",".join(f"{item.name}:{'x'.join(str(size) for size in pick(item))}" for item in profile)
+def _shapes(profile: Profile, bound: str) -> str:
+    return ",".join(f"{item.name}:{'x'.join(str(size) for size in getattr(item, bound))}" for item in profile)

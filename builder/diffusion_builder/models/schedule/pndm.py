@@ -52,13 +52,8 @@ class _Plms:
         if call == 0:
             return [self._transfer(latent, output, timestep), output, latent, nothing, sample]
         if call == 1:
-            return [
-                self._transfer(second, (output + first) / 2, timestep + self.stride),
-                first,
-                nothing,
-                nothing,
-                sample,
-            ]
+            moved = self._transfer(second, (output + first) / 2, timestep + self.stride)
+            return [moved, first, nothing, nothing, sample]
         outputs = [output, first, second, third][:call]
         mixed = sum(weight * past for weight, past in zip(_WEIGHTS[len(outputs)], outputs, strict=True))
         return [self._transfer(latent, nothing + mixed, timestep), output, first, second, sample]
