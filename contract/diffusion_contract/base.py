@@ -171,6 +171,11 @@ _LABEL_KEYS = _keys(
     "the key of a label is a name of at most 63 letters, digits, '-', '_' and '.', after a DNS domain and '/' "
     "where it has one: use such keys",
 )
+_ANNOTATION_KEYS = _keys(
+    LABEL_KEY,
+    "the key of an annotation is a name of at most 63 letters, digits, '-', '_' and '.', after a DNS domain and '/' "
+    "where it has one: use such keys",
+)
 _RESOURCE_NAMES = _keys(
     _RESOURCE,
     "the name of a resource is cpu, memory, ephemeral-storage, hugepages-<size> or <domain>/<name>, such as "
@@ -196,6 +201,18 @@ ExtraLabels = Annotated[
         lambda labels: not any(key.startswith(_OPERATORS_LABELS) for key in labels),
     ),
 ]
+Annotations = Annotated[
+    dict[str, Annotated[str, Field(max_length=4096)]],
+    Field(max_length=32),
+    _ANNOTATION_KEYS,
+    Rule(
+        "self.all(k, !k.startsWith('diffusion-operator.io/'))",
+        "annotations with the prefix diffusion-operator.io/ belong to the operator: use keys of your own",
+        lambda annotations: not any(key.startswith("diffusion-operator.io/") for key in annotations),
+    ),
+]
+OpenObject = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+"""A part of a pod that only Kubernetes checks."""
 Duration = Annotated[str, Field(max_length=12, pattern=DURATION_PATTERN)]
 ShortDuration = Annotated[str, Field(max_length=12, pattern=SHORT_DURATION_PATTERN)]
 
@@ -244,3 +261,6 @@ class Toleration(ApiModel):
     toleration_seconds: int | None = Field(
         default=None, description="How long a NoExecute taint is tolerated, in seconds."
     )
+
+
+Tolerations = Annotated[list[Toleration], Field(max_length=16)]

@@ -1,10 +1,14 @@
 """Settings of one operator process, read once from its environment."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
+from diffusion_contract.documents import problems_of
 from diffusion_contract.enums import Runtime
+from diffusion_contract.spec import Jobs
 from diffusion_operator.errors import BadInputError
 
 PREFIX = "DIFFUSION_OPERATOR_"
@@ -70,6 +74,7 @@ class Settings:
         build_service_account: of the Jobs; empty means the namespace's default. No token is mounted either way.
         serving_service_account: of the serving pods; the same.
         pod_user: uid and groups of the pods of Jobs and servers.
+        jobs: placement and metadata of all Jobs, which a pipeline can add to or replace.
     """
 
     builder_image: str
@@ -93,6 +98,7 @@ class Settings:
     build_service_account: str = ""
     serving_service_account: str = ""
     pod_user: PodUser = PodUser()
+    jobs: Jobs = field(default_factory=Jobs)
 
     def builder_image_for(self, runtime: Runtime) -> str:
         """Image of the Jobs that compile for this runtime; empty when the administrator named none."""
@@ -113,13 +119,15 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     if log_format not in {"text", "json"}:
         raise BadInputError(f"{PREFIX}LOG_FORMAT is {log_format!r}; set it to text or json.")
     values: dict[str, Any] = {
-        field.name: _value(environment, field.name.upper(), field.default)
-        for field in fields(Settings)
-        if not is_dataclass(field.default)
+        one.name: _value(environment, one.name.upper(), one.default)
+        for one in fields(Settings)
+        if not is_dataclass(one.default) and one.default_factory is MISSING
     }
     user, group, fs_group = (_identifier(environment, name) for name in ("RUN_AS_USER", "RUN_AS_GROUP", "FS_GROUP"))
     values["hub_endpoint"] = environment.get("HF_ENDPOINT", "").strip()
-    return Settings(**values, fetch=_fetch(environment), pod_user=PodUser(user, group, fs_group))
+    return Settings(
+        **values, fetch=_fetch(environment), pod_user=PodUser(user, group, fs_group), jobs=_jobs(environment)
+    )
 
 
 def _value(environment: Mapping[str, str], name: str, default: object) -> str | float | tuple[str, ...]:
@@ -141,6 +149,14 @@ def _fetch(environment: Mapping[str, str]) -> FetchNetwork:
         ca_config_map=_get(environment, "FETCH_CA_CONFIG_MAP", ""),
         ca_key=_get(environment, "FETCH_CA_KEY", FetchNetwork.ca_key),
     )
+
+
+def _jobs(environment: Mapping[str, str]) -> Jobs:
+    try:
+        return Jobs.model_validate_json(_get(environment, "JOBS", "{}"), strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        lines = "\n".join(f"  {problem}" for problem in problems_of(error, "jobs"))
+        raise BadInputError(f"{PREFIX}JOBS, the chart's value jobs, is not valid:\n{lines}") from error
 
 
 def _get(environment: Mapping[str, str], name: str, default: str) -> str:

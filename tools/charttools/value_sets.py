@@ -88,6 +88,14 @@ _VALUE_SETS: Final[dict[str, Values]] = {
         "tests": {"pipeline": "studio/shapes", "steps": 4},
     },
     "users of the namespace": {"runAs": None},
+    "jobs placed": {
+        "jobs": {
+            "nodeSelector": {"kubernetes.io/arch": "amd64"},
+            "tolerations": [{"key": "dedicated", "operator": "Equal", "value": "ai", "effect": "NoSchedule"}],
+            "annotations": {"sidecar.istio.io/inject": "false"},
+            "resources": {"limits": {"memory": "4Gi"}},
+        },
+    },
     "named and labelled": {
         "fullnameOverride": "acme",
         "nameOverride": "imaging",

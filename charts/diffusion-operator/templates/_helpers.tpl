@@ -119,6 +119,15 @@ What the operator is told about `runAs`: nothing where it is its own default.
 {{- end }}
 {{- end }}
 
+{{- /* Defaults of all Jobs as JSON, without what is empty; nothing where all is. */ -}}
+{{- define "diffusion-operator.jobs" -}}
+{{- $jobs := dict }}
+{{- range $field, $value := .Values.jobs }}
+{{- if $value }}{{ $_ := set $jobs $field $value }}{{ end }}
+{{- end }}
+{{- with $jobs }}{{ toJson . }}{{ end }}
+{{- end }}
+
 {{- /* Twice the same name in a pod is refused by server-side apply, with words that name nobody. */ -}}
 {{- define "diffusion-operator.checkExtras" -}}
 {{- range .Values.extraEnv }}

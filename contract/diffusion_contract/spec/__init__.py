@@ -3,6 +3,7 @@
 from diffusion_contract.enums import Precision
 from diffusion_contract.spec.engines import Engines, Shapes
 from diffusion_contract.spec.experiment import Experiment, Variant, apply_variant
+from diffusion_contract.spec.jobs import Affinity, Jobs
 from diffusion_contract.spec.model import ClaimSource, HuggingFaceSource, Model, SecretKey, Source
 from diffusion_contract.spec.pipeline import DiffusionPipelineSpec
 from diffusion_contract.spec.rollout import Rollout
@@ -12,6 +13,7 @@ from diffusion_contract.spec.storage import Storage
 from diffusion_contract.spec.targets import Gpu, Target
 
 __all__ = [
+    "Affinity",
     "Batching",
     "ClaimSource",
     "DiffusionPipelineSpec",
@@ -20,6 +22,7 @@ __all__ = [
     "Experiment",
     "Gpu",
     "HuggingFaceSource",
+    "Jobs",
     "Model",
     "Pipeline",
     "Precision",

@@ -8,6 +8,7 @@ from diffusion_contract.base import ATOMIC, BY_NAME, ApiModel, Rule
 from diffusion_contract.enums import Component, Precision
 from diffusion_contract.spec.engines import ComponentPrecision, Engines, Shapes
 from diffusion_contract.spec.experiment import Variant
+from diffusion_contract.spec.jobs import Jobs
 from diffusion_contract.spec.model import Model
 from diffusion_contract.spec.rollout import Rollout
 from diffusion_contract.spec.sampling import Pipeline, Scheduler
@@ -183,6 +184,7 @@ class DiffusionPipelineSpec(ApiModel):
         default=[Pipeline(task="generate")], description="Tasks, with the step counts of each."
     )
     engines: Engines = Field(default=Engines(), description="Build options of the engines.")
+    jobs: Jobs | None = Field(default=None, description="Placement and metadata of all Jobs.")
     storage: Storage = Field(default=Storage(size="20Gi"), description="The claim that holds the store.")
     targets: Annotated[list[Target], Field(min_length=1, max_length=16), BY_NAME] = Field(
         description="Targets: kinds of nodes that the pipeline is served on."

@@ -13,7 +13,7 @@ from diffusion_contract.base import (
     Resources,
     Rule,
     TargetName,
-    Toleration,
+    Tolerations,
 )
 from diffusion_contract.enums import Runtime
 from diffusion_contract.skus import CPU, GPU_RESOURCE, PRODUCT_LABEL, sku
@@ -93,7 +93,7 @@ class Target(ApiModel):
         description="Requests and limits of each serving pod, besides its GPUs.",
     )
     node_selector: LabelMap | None = Field(default=None, description="Labels that the nodes must have.")
-    tolerations: Annotated[list[Toleration], Field(max_length=16)] | None = Field(
+    tolerations: Tolerations | None = Field(
         default=None, description="Taints that the pods tolerate; nvidia.com/gpu is tolerated where there is a gpu."
     )
     priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the serving pods.")

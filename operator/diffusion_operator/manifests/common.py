@@ -1,11 +1,11 @@
 """What several kinds share: owners, security, volumes, placement."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diffusion_contract.base import ApiModel, Resources, Toleration
 from diffusion_contract.enums import Runtime
 from diffusion_contract.skus import GPU_RESOURCE, PRODUCT_LABEL
-from diffusion_contract.spec import Storage, Target
+from diffusion_contract.spec import Affinity, Jobs, Storage, Target
 from diffusion_contract.spec.targets import Gpu
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
@@ -39,6 +39,7 @@ class Placement:
     node_selector: tuple[tuple[str, str], ...] = ()
     tolerations: tuple[Toleration, ...] = ()
     priority_class: str | None = None
+    affinity: Affinity | None = None
     gpu: Gpu | None = None
     gpus: int = 1
 
@@ -55,7 +56,25 @@ def placement_of(target: Target, gpus: int, priority_class: str | None) -> Place
         tolerations = (*tolerations, Toleration(key=GPU_RESOURCE, operator="Exists"))
         if target.gpu.resource_claim_template_name is None:
             selector[PRODUCT_LABEL] = target.gpu.product
-    return Placement(tuple(sorted(selector.items())), tolerations, priority_class, target.gpu, gpus)
+    return Placement(tuple(sorted(selector.items())), tolerations, priority_class, gpu=target.gpu, gpus=gpus)
+
+
+def job_placement(jobs: Jobs, priority_class: str | None, target: Placement) -> Placement:
+    """Where pods of a Job run: as all Jobs, and as its target says, which wins.
+
+    Args:
+        jobs: of the pipeline, with the administrator's defaults.
+        priority_class: of the build Jobs; wins over that of all Jobs.
+        target: of a Job that compiles; an empty placement for the others.
+    """
+    selector = {**(jobs.node_selector or {}), **dict(target.node_selector)}
+    return replace(
+        target,
+        node_selector=tuple(sorted(selector.items())),
+        tolerations=tuple(dict.fromkeys([*(jobs.tolerations or ()), *target.tolerations])),
+        priority_class=priority_class or jobs.priority_class_name,
+        affinity=jobs.affinity,
+    )
 
 
 def metadata(name: str, owner: Owner, labels: dict[str, str], *, controller: bool = True) -> JsonObject:
@@ -81,6 +100,8 @@ def pod_fields(settings: Settings, placement: Placement, service_account: str) -
         pod["nodeSelector"] = dict(placement.node_selector)
     if placement.tolerations:
         pod["tolerations"] = [to_manifest(toleration) for toleration in placement.tolerations]
+    if placement.affinity is not None and (affinity := to_manifest(placement.affinity)):
+        pod["affinity"] = affinity
     if placement.priority_class is not None:
         pod["priorityClassName"] = placement.priority_class
     return {**pod, **_gpu_of_pod(placement.gpu)}

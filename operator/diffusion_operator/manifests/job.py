@@ -44,6 +44,7 @@ class BuildJobSpec:
         source_claim: that holds the checkpoint, when it comes from a claim.
         token: access token of the hub; mounted as a file in this Job only.
         labels: more labels, such as a queue's name.
+        annotations: of the Job and its pods.
         scorer: takes part in the verdict of a comparison.
     """
 
@@ -60,6 +61,7 @@ class BuildJobSpec:
     source_claim: str | None = None
     token: SecretKey | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
     scorer: Scorer | None = None
 
     @property
@@ -97,10 +99,13 @@ def job_manifest(spec: BuildJobSpec, owner: Owner, settings: Settings, attempt: 
         attempt: how often it was restarted.
     """
     labels = _labels(spec, owner)
-    template = {"metadata": {"labels": labels}, "spec": _pod(spec, settings)}
+    annotations = dict(spec.annotations)
+    pod_head = {"labels": labels, "annotations": annotations} if annotations else {"labels": labels}
+    template = {"metadata": pod_head, "spec": _pod(spec, settings)}
     own = {naming.needed_by_label(owner.name): "true"} | ({naming.QUEUE: spec.queue} if spec.queue else {})
     head = metadata(spec.name, owner, {**labels, **own}, controller=False)
     head["annotations"] = {
+        **annotations,
         naming.ATTEMPT: str(attempt),
         naming.TEMPLATE: template_digest(spec, settings),
         naming.STORE_UID: spec.store_uid,
@@ -121,7 +126,8 @@ def job_manifest(spec: BuildJobSpec, owner: Owner, settings: Settings, attempt: 
 
 def template_digest(spec: BuildJobSpec, settings: Settings) -> str:
     """Digest of how the Job is run; when it changes, a failed Job gets a new chance at once."""
-    return digests.json_digest(_pod(spec, settings))[: digests.KEY_LENGTH]
+    pod, head = _pod(spec, settings), [list(spec.labels), list(spec.annotations)]
+    return digests.json_digest({"pod": pod, "head": head} if any(head) else pod)[: digests.KEY_LENGTH]
 
 
 def _labels(spec: BuildJobSpec, owner: Owner) -> dict[str, str]:

@@ -129,8 +129,8 @@ def _with_storage_advice(observed: ObservedPipeline, problem: PodProblem) -> Pod
         return problem
     name = claim_name(observed.spec, observed.owner.name)
     text = (
-        f"Claim {name} is {modes[0]}, so all its pods have to run on one node: use a ReadWriteMany claim, or "
-        f"nodeSelector to keep every target on that node. {problem.message}"
+        f"Claim {name} is {modes[0]}, so all its pods have to run on one node: use a ReadWriteMany claim, or name "
+        f"that node in spec.jobs.nodeSelector and in spec.targets[].nodeSelector. {problem.message}"
     )
     return replace(problem, reason=Reason.STORAGE_NOT_SHARED, message=text)
 

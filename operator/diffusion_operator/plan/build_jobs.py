@@ -10,11 +10,12 @@ from diffusion_contract.comparison import comparison
 from diffusion_contract.durations import duration_seconds
 from diffusion_contract.engines import EngineSpec, SourceRef
 from diffusion_contract.enums import Runtime, Stage
-from diffusion_contract.spec import DiffusionPipelineSpec, Source
+from diffusion_contract.spec import DiffusionPipelineSpec, Jobs, Source
+from diffusion_contract.spec.jobs import merged_resources
 from diffusion_contract.spec.rollout import Quality
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
-from diffusion_operator.manifests.common import Placement
+from diffusion_operator.manifests.common import Placement, job_placement
 from diffusion_operator.manifests.job import SOURCE_PATH, BuildJobSpec
 from diffusion_operator.plan.build_steps import BuildStep
 from diffusion_operator.settings import Settings
@@ -40,6 +41,11 @@ class BuildJobFactory:
     store: StoreClaim
     settings: Settings
 
+    @property
+    def jobs(self) -> Jobs:
+        """Placement and metadata of all Jobs."""
+        return self.settings.jobs.merged(self.spec.jobs)
+
     def fetch(self, ref: SourceRef) -> BuildJobSpec:
         """Bring one source, or a component of it, into the store."""
         hub, claim = ref.source.hugging_face, ref.source.persistent_volume_claim
@@ -53,7 +59,7 @@ class BuildJobFactory:
                 inputs[name] = value
                 arguments = (*arguments, f"--{name}", value)
         return replace(
-            self._job(Stage.FETCH, inputs, arguments, FETCH_RESOURCES),
+            self._job(Stage.FETCH, inputs, arguments, self._small(FETCH_RESOURCES)),
             source_claim=claim.claim_name if claim is not None else None,
             token=hub.token_secret_ref if hub is not None else None,
         )
@@ -93,12 +99,15 @@ class BuildJobFactory:
             inputs |= {"flags": flags, "image": self.settings.builder_image_for(placement.runtime)}
             arguments = (*arguments, *flags)
         job = self._job(Stage.COMPILE, inputs, arguments)
-        return replace(job, component=engine.name, sku=sku, placement=placement)
+        where = job_placement(self.jobs, self.spec.engines.priority_class_name, placement)
+        return replace(job, component=engine.name, sku=sku, placement=where)
 
     def assemble(self, checkpoint: BuildStep, engines: Mapping[str, str], runtime: Runtime) -> BuildJobSpec:
         """Make a Triton model repository of these engines."""
         document = assembly(self.spec, runtime, checkpoint.digest, engines)
-        return self._job(Stage.ASSEMBLE, document.document(), ("--spec", document.text()), SMALL_RESOURCES)
+        return self._job(
+            Stage.ASSEMBLE, document.document(), ("--spec", document.text()), self._small(SMALL_RESOURCES)
+        )
 
     def parity(self, repository: BuildStep) -> BuildJobSpec:
         """Compare images of the repository with those of diffusers; on a CPU, for every runtime."""
@@ -121,7 +130,11 @@ class BuildJobFactory:
             "document": compare_spec.document(),
             "scorer": scorer.model_dump(mode="json", exclude_none=True) if scorer is not None else None,
         }
-        return replace(self._job(Stage.COMPARE, inputs, arguments, COMPARE_RESOURCES), scorer=scorer)
+        return replace(self._job(Stage.COMPARE, inputs, arguments, self._small(COMPARE_RESOURCES)), scorer=scorer)
+
+    def _small(self, defaults: Resources) -> Resources:
+        """Of a Job that has no field of its own for them."""
+        return merged_resources(defaults, self.jobs.resources)
 
     def _tensorrt_flags(self) -> tuple[str, ...]:
         engines = self.spec.engines
@@ -131,7 +144,7 @@ class BuildJobFactory:
     def _job(
         self, stage: Stage, inputs: JsonObject, arguments: tuple[str, ...], resources: Resources | None = None
     ) -> BuildJobSpec:
-        engines = self.spec.engines
+        engines, jobs = self.spec.engines, self.jobs
         return BuildJobSpec(
             stage=str(stage),
             key=digests.build_key(stage, self.store.claim, inputs),
@@ -140,8 +153,9 @@ class BuildJobFactory:
             timeout_seconds=duration_seconds(engines.timeout),
             claim=self.store.claim,
             store_uid=self.store.uid,
-            placement=Placement(priority_class=engines.priority_class_name),
-            labels=tuple(sorted((engines.labels or {}).items())),
+            placement=job_placement(jobs, engines.priority_class_name, Placement()),
+            labels=_pairs({**(jobs.labels or {}), **(engines.labels or {})}),
+            annotations=_pairs(jobs.annotations),
         )
 
 
@@ -173,6 +187,10 @@ def _contents(step: BuildStep, engine: EngineSpec) -> JsonObject | str:
         return step.digest
     decisive = {folder: contents[folder] for folder, _ in engine.contents if folder in contents}
     return decisive or contents
+
+
+def _pairs(entries: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((entries or {}).items()))
 
 
 def _json(value: JsonObject) -> str:

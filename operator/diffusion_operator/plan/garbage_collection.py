@@ -8,9 +8,11 @@ from typing import Literal
 from diffusion_contract.durations import duration_seconds
 from diffusion_contract.enums import Stage
 from diffusion_contract.spec.garbage_collection import GarbageCollection, GarbageCollectionStatus
+from diffusion_contract.spec.jobs import merged_resources
 from diffusion_operator import digests, naming
 from diffusion_operator.conditions import truncated
 from diffusion_operator.json_objects import parse_json_object
+from diffusion_operator.manifests.common import Placement, job_placement
 from diffusion_operator.manifests.job import BuildJobSpec, job_manifest
 from diffusion_operator.plan.actions import Action, RecordResult, StartJob
 from diffusion_operator.plan.build_jobs import SMALL_RESOURCES, StoreClaim
@@ -115,14 +117,18 @@ def _views(observed: ObservedPipeline) -> list[JobView]:
 def _start(
     options: GarbageCollection, keep: frozenset[str], store: StoreClaim, observed: ObservedPipeline, settings: Settings
 ) -> StartJob:
+    jobs = settings.jobs.merged(observed.spec.jobs)
     request = BuildJobSpec(
         stage=Stage.GC,
         key=_key(options, store, observed.now),
         arguments=tuple(_arguments(options, sorted(keep))),
-        resources=SMALL_RESOURCES,
+        resources=merged_resources(SMALL_RESOURCES, jobs.resources),
         timeout_seconds=TIMEOUT_SECONDS,
         claim=store.claim,
         store_uid=store.uid,
+        placement=job_placement(jobs, None, Placement()),
+        labels=tuple(sorted((jobs.labels or {}).items())),
+        annotations=tuple(sorted((jobs.annotations or {}).items())),
     )
     return StartJob(job_manifest(request, observed.owner, settings))
 

@@ -21,6 +21,8 @@ MIN_RETRY_SECONDS = 30
 MAX_RETRY_SECONDS = 900
 COMPANION_GRACE = timedelta(seconds=30)
 """Containers of others may end by themselves once the builder has; the Job then completes like any other."""
+ENGINE_STAGES = frozenset({Stage.EXPORT, Stage.COMPILE, Stage.PARITY})
+"""Jobs whose resources are those of `spec.engines`."""
 EXTERNALLY_FIXABLE = frozenset({BuildReason.ACCESS_DENIED, BuildReason.SOURCE_NOT_FOUND})
 """The builder's reasons that can be fixed without a change of the pipeline: a Secret, the files on a claim."""
 
@@ -170,7 +172,7 @@ def _outcome(
         return _unfinished(manifest, pods)
     is_complete = ending is not None and ending.type == "Complete"
     evidence = list(filter(_has_succeeded, pods)) if is_complete else pods
-    record = recorded if recorded is not None else _record(evidence)
+    record = recorded if recorded is not None else _record(evidence, fields["labels"].get(naming.STAGE, ""))
     result = parse_json_object(record)
     if "error" in result if record is not None else not is_complete:
         message = ending.message if ending is not None else ""
@@ -214,7 +216,7 @@ def _finished_at(ending: ConditionView | None, detained_pod: PodView | None) -> 
     return termination.finished_at or None if termination is not None else None
 
 
-def _record(pods: Sequence[PodView]) -> str | None:
+def _record(pods: Sequence[PodView], stage: str) -> str | None:
     """Termination message of the pod that succeeded, else of the newest, as JSON text; of a failure with its code."""
     ended = [pod.termination for pod in pods if pod.termination is not None]
     last = next((termination for termination in ended if termination.exit_code == 0), ended[0] if ended else None)
@@ -222,19 +224,20 @@ def _record(pods: Sequence[PodView]) -> str | None:
         return None
     result = parse_json_object(last.message)
     if last.exit_code != 0:
-        error = result.get("error") or _default_error(last)
+        error = result.get("error") or _default_error(last, stage)
         result = {"error": error, "exitCode": last.exit_code, "ended": last.reason}
     return json.dumps(result, separators=(",", ":"))
 
 
-def _default_error(ended: Termination) -> JsonObject:
+def _default_error(ended: Termination, stage: str) -> JsonObject:
     """For a builder that was killed before it could report why."""
     if ended.reason == "OOMKilled":
-        message = "The Job ran out of memory: raise spec.engines.resources.limits.memory."
+        owner = "engines" if stage in ENGINE_STAGES else "jobs"
+        message = f"The Job ran out of memory: raise spec.{owner}.resources.limits.memory."
         return {"reason": Reason.OUT_OF_MEMORY, "message": message}
     if ended.reason == "DeadlineExceeded":
-        message = "The Job took longer than allowed: raise spec.engines.timeout."
-        return {"reason": Reason.TIMED_OUT, "message": message}
+        advice = "the next interval continues it" if stage == Stage.GC else "raise spec.engines.timeout"
+        return {"reason": Reason.TIMED_OUT, "message": f"The Job took longer than allowed: {advice}."}
     cause = ended.message.strip() or ended.reason or "nothing more is known; read the Job's log"
     return {"reason": Reason.BUILD_FAILED, "message": f"The builder ended with exit code {ended.exit_code}: {cause}"}
 

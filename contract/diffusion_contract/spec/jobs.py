@@ -1,0 +1,93 @@
+"""`spec.jobs`: where all Jobs of a pipeline run, and what they are called to others; the chart's defaults, too."""
+
+from typing import Self, TypeVar
+
+from pydantic import Field
+
+from diffusion_contract.base import (
+    Annotations,
+    ApiModel,
+    ExtraLabels,
+    LabelMap,
+    ObjectName,
+    OpenObject,
+    Resources,
+    Tolerations,
+)
+
+Value = TypeVar("Value")
+
+
+class Affinity(ApiModel):
+    """Affinity, as in a pod."""
+
+    node_affinity: OpenObject | None = Field(default=None, description="Nodes, by their labels.")
+    pod_affinity: OpenObject | None = Field(default=None, description="Nodes, by pods that they should share.")
+    pod_anti_affinity: OpenObject | None = Field(default=None, description="Nodes, by pods that they should avoid.")
+
+    def merged(self, affinity: Self | None) -> Self:
+        """This one, where the other one says nothing; a kind of affinity is taken as a whole."""
+        return self if affinity is None else self.model_copy(update=_present(affinity))
+
+
+class Jobs(ApiModel):
+    """Placement and metadata of every Job: fetch, export, compile, assemble, parity, compare and garbage collection."""
+
+    node_selector: LabelMap | None = Field(
+        default=None,
+        description="Labels that the nodes must have, such as kubernetes.io/arch. A compile Job has its target's value "
+        "where both name a label.",
+    )
+    tolerations: Tolerations | None = Field(
+        default=None, description="Taints that the pods tolerate; a compile Job also has the target's tolerations."
+    )
+    affinity: Affinity | None = Field(default=None, description="Affinity of the pods.")
+    priority_class_name: ObjectName | None = Field(
+        default=None, description="PriorityClass of the pods, unless engines.priorityClassName is set."
+    )
+    labels: ExtraLabels | None = Field(
+        default=None, description="Additional labels of the Jobs and their pods; engines.labels win."
+    )
+    annotations: Annotations | None = Field(default=None, description="Annotations of the Jobs and their pods.")
+    resources: Resources | None = Field(
+        default=None,
+        description="Resources of the Jobs that fetch, assemble, compare and collect garbage; a resource that is not "
+        "named here keeps its default. Other Jobs have engines.resources.",
+    )
+
+    def merged(self, jobs: Self | None) -> Self:
+        """These, with what the others say in addition or instead.
+
+        Maps are merged by key, tolerations are joined, and anything else is replaced.
+        """
+        if jobs is None:
+            return self
+        return self.model_copy(
+            update=_present(jobs)
+            | {
+                "node_selector": _joined(self.node_selector, jobs.node_selector),
+                "tolerations": [*dict.fromkeys([*(self.tolerations or ()), *(jobs.tolerations or ())])] or None,
+                "affinity": self.affinity.merged(jobs.affinity) if self.affinity is not None else jobs.affinity,
+                "labels": _joined(self.labels, jobs.labels),
+                "annotations": _joined(self.annotations, jobs.annotations),
+                "resources": merged_resources(self.resources or Resources(), jobs.resources),
+            }
+        )
+
+
+def merged_resources(defaults: Resources, resources: Resources | None) -> Resources:
+    """The defaults, with the amounts that the resources name instead."""
+    if resources is None:
+        return defaults
+    return Resources(
+        requests=_joined(defaults.requests, resources.requests), limits=_joined(defaults.limits, resources.limits)
+    )
+
+
+def _joined(defaults: dict[str, Value] | None, entries: dict[str, Value] | None) -> dict[str, Value] | None:
+    return {**(defaults or {}), **(entries or {})} or None
+
+
+def _present(model: ApiModel) -> dict[str, object]:
+    """Fields that are not None."""
+    return {name: value for name, value in model if value is not None}
