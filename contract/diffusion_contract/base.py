@@ -15,7 +15,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel, to_snake
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from diffusion_contract.durations import DURATION_PATTERN, SHORT_DURATION_PATTERN
@@ -89,7 +89,7 @@ class ListType:
         Raises:
             PydanticCustomError: two of them are the same.
         """
-        names: list[Hashable] = [getattr(entry, self.key) if self.key else entry for entry in entries]
+        names: list[Hashable] = [getattr(entry, to_snake(self.key)) if self.key else entry for entry in entries]
         if self.kind != "atomic" and len(set(names)) != len(names):
             twice = sorted({str(name) for name in names if names.count(name) > 1})
             raise PydanticCustomError("duplicate", "{names} more than once", {"names": ", ".join(twice)})

@@ -6,6 +6,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support.pod_templates import EVERYTHING, REFUSED_JOBS, REFUSED_TEMPLATES
+
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 HUB = {"huggingFace": {"repo": "demo/shapes", "revision": REVISION}}
 SPLIT = {"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}}
@@ -152,6 +154,32 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         ]
     },
     "suspended": {"suspend": True},
+    "all that a podTemplate adds": {"serving": {"podTemplate": EVERYTHING}, "jobs": {"podTemplate": EVERYTHING}},
+    "Jobs placed": {
+        "jobs": {
+            "nodeSelector": {"kubernetes.io/arch": "amd64"},
+            "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+            "annotations": {"sidecar.istio.io/inject": "false"},
+            "resources": {"limits": {"memory": "4Gi"}},
+        }
+    },
+    "variables and mounts of the server": {
+        "serving": {
+            "podTemplate": {
+                "spec": {
+                    "containers": [
+                        {
+                            "name": "triton",
+                            "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+                            "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
+                        }
+                    ],
+                    "volumes": [{"name": "cache", "emptyDir": {"sizeLimit": "1Gi"}}],
+                }
+            }
+        }
+    },
 }
 
 REFUSED: dict[str, Refused] = {
@@ -432,7 +460,6 @@ REFUSED: dict[str, Refused] = {
     ),
     "unknown-field": Refused({"rollouts": {"strategy": "Canary"}}, "spec.rollouts", "unknown field"),
     "snake-case": Refused({"component_precision": {}}, "spec.component_precision", "unknown field"),
-    "pod-template": Refused({"serving": {"podTemplate": {}}}, "spec.serving.podTemplate", "unknown field"),
     "strategy": Refused({"rollout": {"strategy": "Recreate"}}, "spec.rollout.strategy", '"Canary", "RollingUpdate"'),
     "no-rollout-steps": Refused({"rollout": {"steps": []}}, "spec.rollout.steps", "at least 1"),
     "falling-weights": Refused(
@@ -486,6 +513,15 @@ REFUSED: dict[str, Refused] = {
         "at most 32 steps",
     ),
     "rollback-to": Refused({"rollout": {"rollbackTo": "v1"}}, "spec.rollout.rollbackTo", "should match"),
+}
+
+REFUSED |= {
+    f"pod template: {name}": Refused({"serving": {"podTemplate": patch}}, f"spec.serving.podTemplate.{path}", words)
+    for name, (patch, path, words) in REFUSED_TEMPLATES.items()
+}
+REFUSED |= {
+    f"jobs: {name}": Refused({"jobs": jobs}, f"spec.jobs.{path}", words)
+    for name, (jobs, path, words) in REFUSED_JOBS.items()
 }
 
 NAMES = {"a" * 38: "", "a" * 39: "at most 38 characters", "1st": "must start with a letter"}

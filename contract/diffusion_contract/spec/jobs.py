@@ -10,28 +10,24 @@ from diffusion_contract.base import (
     ExtraLabels,
     LabelMap,
     ObjectName,
-    OpenObject,
     Resources,
     Tolerations,
+)
+from diffusion_contract.spec.affinity import Affinity
+from diffusion_contract.spec.pod_template import (
+    JOB_CONTAINERS,
+    JOB_INIT_CONTAINERS,
+    PodTemplate,
+    container_rules,
 )
 
 Value = TypeVar("Value")
 
 
-class Affinity(ApiModel):
-    """Affinity, as in a pod."""
-
-    node_affinity: OpenObject | None = Field(default=None, description="Nodes, by their labels.")
-    pod_affinity: OpenObject | None = Field(default=None, description="Nodes, by pods that they should share.")
-    pod_anti_affinity: OpenObject | None = Field(default=None, description="Nodes, by pods that they should avoid.")
-
-    def merged(self, affinity: Self | None) -> Self:
-        """This one, where the other one says nothing; a kind of affinity is taken as a whole."""
-        return self if affinity is None else self.model_copy(update=_present(affinity))
-
-
 class Jobs(ApiModel):
     """Placement and metadata of every Job: fetch, export, compile, assemble, parity, compare and garbage collection."""
+
+    rules = container_rules(JOB_CONTAINERS, JOB_INIT_CONTAINERS)
 
     node_selector: LabelMap | None = Field(
         default=None,
@@ -55,10 +51,15 @@ class Jobs(ApiModel):
         "named here keeps its default. Other Jobs have engines.resources.",
     )
 
+    pod_template: PodTemplate | None = Field(
+        default=None,
+        description="Anything else that is added to the pods: a strategic merge patch, applied after the chart's.",
+    )
+
     def merged(self, jobs: Self | None) -> Self:
         """These, with what the others say in addition or instead.
 
-        Maps are merged by key, tolerations are joined, and anything else is replaced.
+        Maps are merged by key, tolerations are joined, and anything else is replaced, the podTemplate too.
         """
         if jobs is None:
             return self

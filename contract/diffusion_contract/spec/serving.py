@@ -5,6 +5,12 @@ from typing import Annotated
 from pydantic import Field
 
 from diffusion_contract.base import BY_NAME, SET, ApiModel, ImageName, ObjectName, Rule, ShortDuration
+from diffusion_contract.spec.pod_template import (
+    SERVING_CONTAINERS,
+    SERVING_INIT_CONTAINERS,
+    PodTemplate,
+    container_rules,
+)
 
 POD_FIELD = (
     r"^(metadata[.](name|namespace|uid|(labels|annotations)\['[-A-Za-z0-9_./]+'\])"
@@ -105,8 +111,15 @@ class EnvVar(ApiModel):
 class Serving(ApiModel):
     """The Triton server."""
 
+    rules = container_rules(SERVING_CONTAINERS, SERVING_INIT_CONTAINERS)
+
     image: ImageName | None = Field(default=None, description="Image of the server; the operator's own when not given.")
     batching: Batching = Field(default=Batching(), description="How the server joins requests.")
     env: Annotated[list[EnvVar], Field(max_length=64), BY_NAME] | None = Field(
         default=None, description="More environment variables."
+    )
+    pod_template: PodTemplate | None = Field(
+        default=None,
+        description="Anything else that is added to the serving pods: a strategic merge patch. Changing it makes a new "
+        "revision.",
     )

@@ -1,5 +1,6 @@
 """What several kinds share: owners, security, volumes, placement."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from diffusion_contract.base import ApiModel, Resources, Toleration
@@ -16,6 +17,12 @@ STORE_PATH = "/store"
 TERMINATION_LOG = "/dev/termination-log"
 GPU_CLAIM = "gpu"
 DEFAULT_ACCESS_MODES = ("ReadWriteMany",)
+RESTRICTED: Mapping[str, object] = {
+    "allowPrivilegeEscalation": False,
+    "runAsNonRoot": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+"""What Pod Security `restricted` wants of every container."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +157,7 @@ def container_fields(name: str, image: str, pull_policy: str, resources: Resourc
         "resources": to_manifest(resources),
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "File",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
     }
 
 

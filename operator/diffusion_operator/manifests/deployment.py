@@ -22,6 +22,7 @@ from diffusion_operator.manifests.common import (
     to_manifest,
     with_gpu,
 )
+from diffusion_operator.manifests.overlay import with_overlay
 from diffusion_operator.manifests.service import PORTS
 from diffusion_operator.settings import Settings
 
@@ -68,17 +69,20 @@ class ServingRevision:
 
     Attributes:
         name: digest of everything that the pods are; the number of pods is not part of it.
+        head: metadata of the pods that the spec adds.
     """
 
     spec: RevisionSpec
     name: str
     pod: JsonObject
+    head: JsonObject
 
 
 def serving_revision(spec: RevisionSpec, owner: Owner, settings: Settings) -> ServingRevision:
     """Render the pods of one target."""
-    pod = _pod(spec, owner, settings)
-    return ServingRevision(spec, digests.revision_digest(pod), pod)
+    template = with_overlay({"metadata": {}, "spec": _pod(spec, owner, settings)}, spec.serving.pod_template)
+    head, pod = template["metadata"], template["spec"]
+    return ServingRevision(spec, digests.revision_digest(template if head else pod), pod, head)
 
 
 def deployment(
@@ -110,7 +114,10 @@ def deployment(
             "progressDeadlineSeconds": 1800,
             "selector": {"matchLabels": selector},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {"metadata": {"labels": labels}, "spec": revision.pod},
+            "template": {
+                "metadata": {**revision.head, "labels": {**labels, **revision.head.get("labels", {})}},
+                "spec": revision.pod,
+            },
         },
     }
 

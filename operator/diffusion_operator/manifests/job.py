@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from diffusion_contract.base import Resources
 from diffusion_contract.enums import ExitCode, Stage
-from diffusion_contract.spec import SecretKey
+from diffusion_contract.spec import PodTemplate, SecretKey
 from diffusion_contract.spec.rollout import Scorer
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
@@ -20,6 +20,7 @@ from diffusion_operator.manifests.common import (
     store_volume,
     with_gpu,
 )
+from diffusion_operator.manifests.overlay import with_overlay
 from diffusion_operator.settings import Settings
 
 RETRIES = 2
@@ -46,6 +47,7 @@ class BuildJobSpec:
         labels: more labels, such as a queue's name.
         annotations: of the Job and its pods.
         scorer: takes part in the verdict of a comparison.
+        pod_templates: that are added to the pod, the later one last.
     """
 
     stage: str
@@ -63,6 +65,7 @@ class BuildJobSpec:
     labels: tuple[tuple[str, str], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     scorer: Scorer | None = None
+    pod_templates: tuple[PodTemplate, ...] = ()
 
     @property
     def queue(self) -> str | None:
@@ -99,13 +102,11 @@ def job_manifest(spec: BuildJobSpec, owner: Owner, settings: Settings, attempt: 
         attempt: how often it was restarted.
     """
     labels = _labels(spec, owner)
-    annotations = dict(spec.annotations)
-    pod_head = {"labels": labels, "annotations": annotations} if annotations else {"labels": labels}
-    template = {"metadata": pod_head, "spec": _pod(spec, settings)}
+    template = _template(spec, labels, settings)
     own = {naming.needed_by_label(owner.name): "true"} | ({naming.QUEUE: spec.queue} if spec.queue else {})
     head = metadata(spec.name, owner, {**labels, **own}, controller=False)
     head["annotations"] = {
-        **annotations,
+        **dict(spec.annotations),
         naming.ATTEMPT: str(attempt),
         naming.TEMPLATE: template_digest(spec, settings),
         naming.STORE_UID: spec.store_uid,
@@ -126,8 +127,18 @@ def job_manifest(spec: BuildJobSpec, owner: Owner, settings: Settings, attempt: 
 
 def template_digest(spec: BuildJobSpec, settings: Settings) -> str:
     """Digest of how the Job is run; when it changes, a failed Job gets a new chance at once."""
-    pod, head = _pod(spec, settings), [list(spec.labels), list(spec.annotations)]
-    return digests.json_digest({"pod": pod, "head": head} if any(head) else pod)[: digests.KEY_LENGTH]
+    template = _template(spec, dict(spec.labels), settings)
+    decisive = template if any(template["metadata"].values()) else template["spec"]
+    return digests.json_digest(decisive)[: digests.KEY_LENGTH]
+
+
+def _template(spec: BuildJobSpec, labels: dict[str, str], settings: Settings) -> JsonObject:
+    annotations = dict(spec.annotations)
+    head: JsonObject = {"labels": labels, "annotations": annotations} if annotations else {"labels": labels}
+    template: JsonObject = {"metadata": head, "spec": _pod(spec, settings)}
+    for overlay in spec.pod_templates:
+        template = with_overlay(template, overlay)
+    return template
 
 
 def _labels(spec: BuildJobSpec, owner: Owner) -> dict[str, str]:

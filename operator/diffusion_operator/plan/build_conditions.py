@@ -10,6 +10,7 @@ from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.build_steps import BuildStep, queue_message
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name
+from diffusion_operator.plan.pod_templates import pod_template_problem
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.base import parse_time
 from diffusion_operator.views.pod_problem import PodProblem
@@ -21,9 +22,10 @@ _repository = partial(ConditionUpdate, ConditionType.REPOSITORY_READY)
 SUSPENDED = "No Job runs while spec.suspend is true."
 
 
-def accepted(spec: DiffusionPipelineSpec, settings: Settings) -> ConditionUpdate:
+def accepted(observed: ObservedPipeline, settings: Settings) -> ConditionUpdate:
     """Whether this operator, with its settings, can serve the spec: what admission could not know."""
-    problem = _missing_images(spec, settings)
+    spec, store = observed.spec, claim_name(observed.spec, observed.owner.name)
+    problem = _missing_images(spec, settings) or pod_template_problem(spec, settings, store)
     if problem is not None:
         return ConditionUpdate(ConditionType.ACCEPTED, Reason.INVALID_SPEC, problem)
     return ConditionUpdate(ConditionType.ACCEPTED, Reason.VALID, "The spec can be served.", ok=True)

@@ -10,7 +10,7 @@ from diffusion_contract.comparison import comparison
 from diffusion_contract.durations import duration_seconds
 from diffusion_contract.engines import EngineSpec, SourceRef
 from diffusion_contract.enums import Runtime, Stage
-from diffusion_contract.spec import DiffusionPipelineSpec, Jobs, Source
+from diffusion_contract.spec import DiffusionPipelineSpec, Jobs, PodTemplate, Source
 from diffusion_contract.spec.jobs import merged_resources
 from diffusion_contract.spec.rollout import Quality
 from diffusion_operator import digests, naming
@@ -156,7 +156,13 @@ class BuildJobFactory:
             placement=job_placement(jobs, engines.priority_class_name, Placement()),
             labels=_pairs({**(jobs.labels or {}), **(engines.labels or {})}),
             annotations=_pairs(jobs.annotations),
+            pod_templates=pod_templates(self.settings.jobs, self.spec.jobs),
         )
+
+
+def pod_templates(*jobs: Jobs | None) -> tuple[PodTemplate, ...]:
+    """The administrator's, then the pipeline's."""
+    return tuple(item.pod_template for item in jobs if item is not None and item.pod_template is not None)
 
 
 def _source_arguments(source: Source) -> tuple[JsonObject, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from diffusion_operator.json_objects import parse_json_object
 from diffusion_operator.manifests.common import Placement, job_placement
 from diffusion_operator.manifests.job import BuildJobSpec, job_manifest
 from diffusion_operator.plan.actions import Action, RecordResult, StartJob
-from diffusion_operator.plan.build_jobs import SMALL_RESOURCES, StoreClaim
+from diffusion_operator.plan.build_jobs import SMALL_RESOURCES, StoreClaim, pod_templates
 from diffusion_operator.plan.build_steps import release_job
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.settings import Settings
@@ -129,6 +129,7 @@ def _start(
         placement=job_placement(jobs, None, Placement()),
         labels=tuple(sorted((jobs.labels or {}).items())),
         annotations=tuple(sorted((jobs.annotations or {}).items())),
+        pod_templates=pod_templates(settings.jobs, observed.spec.jobs),
     )
     return StartJob(job_manifest(request, observed.owner, settings))
 

@@ -95,7 +95,7 @@ class Planning:
             refusal: set when the API server refused an action of this plan: then `Accepted` is false.
         """
         observed, builds, targets = self.context.observed, self.context.builds, self.targets
-        accepted = build_conditions.accepted(observed.spec, self.context.settings)
+        accepted = build_conditions.accepted(observed, self.context.settings)
         updates = report.with_ready(
             (
                 refusal or accepted,
