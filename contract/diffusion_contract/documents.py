@@ -27,6 +27,8 @@ NAME_RULE = Rule(
 )
 _FIELDS = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 MAX_PROBLEMS = 10
+UNKNOWN = "Extra inputs are not permitted"
+"""Pydantic's words about a field that does not exist."""
 
 
 class InvalidSpecError(ValueError):
@@ -73,6 +75,16 @@ def read_spec(body: object) -> DiffusionPipelineSpec:
     return _read(body, "spec", {})
 
 
+def unknown_fields(body: object) -> tuple[str, ...]:
+    """Paths of the fields in a `spec` that do not exist; whatever else is wrong with it does not matter."""
+    try:
+        _read(body, "spec", {})
+    except InvalidSpecError as error:
+        suffix = f": {UNKNOWN}"
+        return tuple(problem.removesuffix(suffix) for problem in error.problems if problem.endswith(suffix))
+    return ()
+
+
 def problems_of(error: ValidationError, prefix: str = "") -> tuple[str, ...]:
     """What pydantic complains about, one line for each field, in the API's paths."""
     lines = dict.fromkeys(_line(item, prefix) for item in error.errors())
@@ -102,7 +114,7 @@ def _head_problems(document: Mapping[str, Any]) -> Iterator[str]:
     if "spec" not in document:
         yield "spec: Field required"
     for field in sorted(map(str, document.keys() - _FIELDS)):
-        yield f"{field}: Extra inputs are not permitted"
+        yield f"{field}: {UNKNOWN}"
 
 
 def _line(item: ErrorDetails, prefix: str) -> str:

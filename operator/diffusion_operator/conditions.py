@@ -71,6 +71,7 @@ class Reason(StrEnum):
     VARIANT_FAILED = "VariantFailed"
 
     # Only told, in a Warning: serving is tried all the same.
+    UNKNOWN_FIELDS = "UnknownFields"
     INSUFFICIENT_GPU_MEMORY = "InsufficientGPUMemory"
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from diffusion_operator.plan.dropped_fields import dropped_fields_text
 from tests.support.cluster.admission import answer, with_schema
 from tests.support.cluster.kube import Kube, KubectlError
 from tests.support.custom_resources import ACCEPTED, NAMES, REFUSED, pipeline
@@ -80,6 +82,31 @@ def test_what_a_claim_cannot_become_is_refused(
             api.run("patch", "dp", name, "--type=merge", "--dry-run=server", "-p", change)
     finally:
         api.delete("dp", name)
+
+
+@pytest.mark.parametrize(
+    ("client", "words"),
+    [
+        (("create", "--validate=strict"), 'unknown field "spec.rollouts", unknown field "spec.serving.imag"'),
+        (("apply", "--server-side", "--validate=warn"), ".spec.rollouts: field not declared in schema"),
+        (("apply", "--server-side", "--validate=ignore"), ".spec.rollouts: field not declared in schema"),
+    ],
+)
+def test_clients_that_validate_refuse_an_unknown_field(api: Kube, client: tuple[str, ...], words: str) -> None:
+    document = pipeline("unknown", rollouts={}, serving={"imag": "x"})
+    with pytest.raises(KubectlError, match=re.escape(words)):
+        api.run(*client, "--dry-run=server", "-f", "-", stdin=json.dumps(document))
+
+
+@pytest.mark.parametrize("validation", ["warn", "ignore"])
+def test_other_clients_lose_an_unknown_field_and_only_kubectl_s_annotation_knows(api: Kube, validation: str) -> None:
+    document = pipeline("unknown", rollouts={}, serving={"imag": "x"})
+    arguments = ("apply", f"--validate={validation}", "--dry-run=server", "--show-managed-fields", "-o", "json")
+    answered = json.loads(api.run(*arguments, "-f", "-", stdin=json.dumps(document)))
+    annotations = answered["metadata"].pop("annotations")
+    assert "rollouts" not in json.dumps(answered)
+    assert answered["metadata"]["managedFields"]
+    assert "spec.serving.imag, spec.rollouts" in dropped_fields_text(annotations)
 
 
 def test_kubectl_get_tells_the_story_in_columns(api: Kube) -> None:

@@ -9,6 +9,7 @@ from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.build_steps import BuildStep, queue_message
+from diffusion_operator.plan.dropped_fields import dropped_fields_text
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name
 from diffusion_operator.plan.pod_templates import pod_template_problem
 from diffusion_operator.settings import Settings
@@ -28,7 +29,8 @@ def accepted(observed: ObservedPipeline, settings: Settings) -> ConditionUpdate:
     problem = _missing_images(spec, settings) or pod_template_problem(spec, settings, store)
     if problem is not None:
         return ConditionUpdate(ConditionType.ACCEPTED, Reason.INVALID_SPEC, problem)
-    return ConditionUpdate(ConditionType.ACCEPTED, Reason.VALID, "The spec can be served.", ok=True)
+    text = f"The spec can be served. {dropped_fields_text(observed.annotations)}".rstrip()
+    return ConditionUpdate(ConditionType.ACCEPTED, Reason.VALID, text, ok=True)
 
 
 def storage_problem(observed: ObservedPipeline) -> ConditionUpdate | None:

@@ -30,6 +30,7 @@ from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.build_steps import JobLauncher, admissions, recently_created, release_job
 from diffusion_operator.plan.context import PlanContext
+from diffusion_operator.plan.dropped_fields import dropped_fields_events
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.serving import TargetPlans
 from diffusion_operator.views.base import rfc3339
@@ -112,7 +113,12 @@ class Planning:
             # What serves continues to serve; nothing new begins that could not be finished.
             actions=tuple(_actions(self.context, targets)) if accepted.ok else (),
             status=status,
-            events=(*report.condition_events(basis, updates), *steps, *report.gpu_warnings(status, observed.status)),
+            events=(
+                *report.condition_events(basis, updates),
+                *dropped_fields_events(observed.annotations, observed.status),
+                *steps,
+                *report.gpu_warnings(status, observed.status),
+            ),
             requeue_seconds=_soonest(
                 _build_requeue(observed, builds, updates),
                 _detained_requeue(observed),
