@@ -101,6 +101,11 @@ _RESULTS: Mapping[Stage, type[StageResult]] = {
 }
 
 
+def result_type(stage: Stage | None) -> type[StageResult]:
+    """Fields and types of a stage's result; of a stage that reports nothing of its own, those of every stage."""
+    return _RESULTS.get(stage, StageResult) if stage is not None else StageResult
+
+
 def reported(stage: Stage) -> tuple[str, ...]:
     """Fields that this stage reports besides those of every stage."""
     return tuple(name for name in _RESULTS[stage].__annotations__ if name not in StageResult.__annotations__)

@@ -138,7 +138,7 @@ def _settings(observed: ObservedPipeline) -> Settings:
     pods = [view.manifest["spec"]["template"]["spec"] for view in observed.deployments]
     if not pods:
         return Settings(PLACEHOLDER, PLACEHOLDER)
-    server = pods[-1]["containers"][0]
+    server = next(item for item in pods[-1]["containers"] if item["name"] == naming.SERVER)
     secrets = tuple(secret["name"] for secret in pods[-1].get("imagePullSecrets", []))
     return Settings(
         PLACEHOLDER,

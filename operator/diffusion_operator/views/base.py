@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from diffusion_operator import naming
-from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.json_objects import JsonObject, as_object, as_objects, as_text
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ View = TypeVar("View", bound=ObjectView)
 def base_fields(kind: str, manifest: JsonObject) -> dict[str, Any]:
     """Fields of an `ObjectView`."""
     metadata = manifest["metadata"]
+    owners, status = as_objects(metadata.get("ownerReferences")), as_object(manifest.get("status"))
     return {
         "kind": kind,
         "name": metadata["name"],
@@ -85,12 +86,12 @@ def base_fields(kind: str, manifest: JsonObject) -> dict[str, Any]:
         "uid": metadata.get("uid", ""),
         "resource_version": metadata.get("resourceVersion", ""),
         "generation": metadata.get("generation", 0),
-        "created_at": metadata.get("creationTimestamp") or "",
-        "labels": metadata.get("labels", {}),
-        "annotations": metadata.get("annotations", {}),
-        "owner_uids": frozenset(owner["uid"] for owner in metadata.get("ownerReferences", [])),
-        "terminating": "deletionTimestamp" in metadata,
-        "conditions": tuple(map(_condition, manifest.get("status", {}).get("conditions", []))),
+        "created_at": as_text(metadata.get("creationTimestamp")),
+        "labels": _texts(metadata.get("labels")),
+        "annotations": _texts(metadata.get("annotations")),
+        "owner_uids": frozenset(as_text(owner.get("uid")) for owner in owners),
+        "terminating": metadata.get("deletionTimestamp") is not None,
+        "conditions": tuple(map(_condition, as_objects(status.get("conditions")))),
         "manifest": manifest,
     }
 
@@ -111,15 +112,23 @@ def rfc3339(time: datetime) -> str:
 
 
 def parse_time(text: str | None) -> datetime:
-    """A Kubernetes time; the epoch when there is none."""
-    return datetime.fromisoformat(text) if text else datetime.fromtimestamp(0, UTC)
+    """A Kubernetes time; the epoch when there is none, or none that can be read."""
+    try:
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def _texts(value: Any) -> dict[str, str]:  # noqa: ANN401 - any JSON value
+    return {key: text for key, text in as_object(value).items() if isinstance(text, str)}
 
 
 def _condition(entry: JsonObject) -> ConditionView:
     return ConditionView(
-        type=entry["type"],
-        status=entry["status"],
-        reason=str(entry.get("reason", "")),
-        message=str(entry.get("message", "")),
-        changed_at=str(entry.get("lastTransitionTime", "")),
+        type=as_text(entry.get("type")),
+        status=as_text(entry.get("status")),
+        reason=as_text(entry.get("reason")),
+        message=as_text(entry.get("message")),
+        changed_at=as_text(entry.get("lastTransitionTime")),
     )

@@ -10,10 +10,18 @@ from diffusion_contract.enums import ExitCode, Stage
 from diffusion_contract.reasons import Reason as BuildReason
 from diffusion_operator import naming
 from diffusion_operator.conditions import Reason
-from diffusion_operator.json_objects import JsonObject, parse_json_object
+from diffusion_operator.json_objects import (
+    JsonObject,
+    as_count,
+    as_object,
+    as_objects,
+    as_text,
+    parse_json_object,
+)
 from diffusion_operator.views.base import ConditionView, ObjectView, base_fields, newest_first, parse_time
-from diffusion_operator.views.pod import PodView, Termination
+from diffusion_operator.views.pod import REASON, PodView, Termination
 from diffusion_operator.views.pod_problem import PodProblem, pod_problem
+from diffusion_operator.views.result import checked_result
 
 Phase = Literal["Queued", "Pending", "Running", "Succeeded", "Failed", "Lost"]
 
@@ -102,10 +110,10 @@ class JobView(ObjectView):
             stage=labels.get(naming.STAGE, ""),
             creator=labels.get(naming.PIPELINE, ""),
             template=annotations.get(naming.TEMPLATE, ""),
-            attempt=_attempt(annotations),
+            attempt=as_count(annotations.get(naming.ATTEMPT)),
             store_uid=annotations.get(naming.STORE_UID, ""),
-            suspended=bool(manifest.get("spec", {}).get("suspend")),
-            started_at=manifest.get("status", {}).get("startTime"),
+            suspended=bool(as_object(manifest.get("spec")).get("suspend")),
+            started_at=as_text(as_object(manifest.get("status")).get("startTime")) or None,
             finished_at=_finished_at(ending, detained_pod),
             phase=outcome.phase,
             result=outcome.result,
@@ -127,7 +135,7 @@ class JobView(ObjectView):
 
     def due_to_end_at(self) -> datetime | None:
         """When the operator ends the Job, since Kubernetes does not; None for a Job that ends by itself."""
-        if not self.detained or self.terminating or "activeDeadlineSeconds" in self.manifest.get("spec", {}):
+        if not self.detained or self.terminating or "activeDeadlineSeconds" in as_object(self.manifest.get("spec")):
             return None
         return parse_time(self.finished_at) + COMPANION_GRACE
 
@@ -155,7 +163,7 @@ def needs_pods(manifest: JsonObject) -> bool:
 
 def lacks_pods(manifest: JsonObject, pods: Mapping[str, Sequence[PodView]]) -> bool:
     """Whether the Job should have pods and has none; `pods` are by the names of their Jobs."""
-    is_suspended = bool(manifest.get("spec", {}).get("suspend"))
+    is_suspended = bool(as_object(manifest.get("spec")).get("suspend"))
     return needs_pods(manifest) and not is_suspended and not pods.get(manifest["metadata"]["name"])
 
 
@@ -173,7 +181,7 @@ def _outcome(
     is_complete = ending is not None and ending.type == "Complete"
     evidence = list(filter(_has_succeeded, pods)) if is_complete else pods
     record = recorded if recorded is not None else _record(evidence, fields["labels"].get(naming.STAGE, ""))
-    result = parse_json_object(record)
+    result = checked_result(fields["labels"].get(naming.STAGE, ""), parse_json_object(record))
     if "error" in result if record is not None else not is_complete:
         message = ending.message if ending is not None else ""
         return _Outcome("Failed", failure=_failure(result, message, manifest), record=record)
@@ -185,7 +193,7 @@ def _outcome(
 def _unfinished(manifest: JsonObject, pods: Sequence[PodView]) -> _Outcome:
     if any(pod.is_running or _has_succeeded(pod) for pod in pods):
         return _Outcome("Running")
-    if manifest.get("spec", {}).get("suspend"):
+    if as_object(manifest.get("spec")).get("suspend"):
         return _Outcome("Queued")
     return _Outcome("Pending", problem=pod_problem(pods[0]) if pods else None)
 
@@ -224,7 +232,7 @@ def _record(pods: Sequence[PodView], stage: str) -> str | None:
         return None
     result = parse_json_object(last.message)
     if last.exit_code != 0:
-        error = result.get("error") or _default_error(last, stage)
+        error = as_object(result.get("error")) or _default_error(last, stage)
         result = {"error": error, "exitCode": last.exit_code, "ended": last.reason}
     return json.dumps(result, separators=(",", ":"))
 
@@ -247,8 +255,9 @@ def _failure(result: JsonObject, job_message: str, manifest: JsonObject) -> Fail
     if not isinstance(error, dict):
         text = f"The Job failed and its pod is gone: {job_message or 'no reason given'}"
         return Failure(Reason.RESULT_LOST, text, permanent=False)
-    reason = str(error.get("reason") or Reason.BUILD_FAILED)
-    is_fetch = manifest["metadata"].get("labels", {}).get(naming.STAGE) == Stage.FETCH
+    reason = as_text(error.get("reason"))
+    reason = reason if REASON.fullmatch(reason) is not None else Reason.BUILD_FAILED
+    is_fetch = as_object(manifest["metadata"].get("labels")).get(naming.STAGE) == Stage.FETCH
     # A download continues where it stopped; a compilation that was too slow or too big stays so.
     not_retryable = result.get("ended") == "OOMKilled" or (result.get("ended") == "DeadlineExceeded" and not is_fetch)
     permanent = result.get("exitCode") == ExitCode.BAD_INPUT or not_retryable
@@ -258,11 +267,7 @@ def _failure(result: JsonObject, job_message: str, manifest: JsonObject) -> Fail
 
 def _is_externally_fixable(reason: str, manifest: JsonObject) -> bool:
     """True when the same pipeline may work later. A hub hides a repository from a token that may not read it."""
-    volumes = manifest.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", [])
-    has_token = any(volume["name"] == "token" for volume in volumes)
+    template = as_object(as_object(manifest.get("spec")).get("template"))
+    volumes = as_objects(as_object(template.get("spec")).get("volumes"))
+    has_token = any(volume.get("name") == "token" for volume in volumes)
     return reason in EXTERNALLY_FIXABLE or (reason == BuildReason.REPOSITORY_NOT_FOUND and has_token)
-
-
-def _attempt(annotations: dict[str, str]) -> int:
-    text = annotations.get(naming.ATTEMPT, "")
-    return int(text) if text.isdigit() else 0

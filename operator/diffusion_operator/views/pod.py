@@ -1,14 +1,25 @@
 """Pods, and how their containers are."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import Self
 
 from diffusion_contract.skus import GPU_RESOURCE, PRODUCT_LABEL
 from diffusion_operator import naming
-from diffusion_operator.json_objects import JsonObject, parse_json_object
+from diffusion_operator.json_objects import (
+    JsonObject,
+    as_count,
+    as_object,
+    as_objects,
+    as_text,
+    parse_json_object,
+)
+from diffusion_operator.manifests.common import GPU_CLAIM
 from diffusion_operator.views.base import ObjectView, base_fields
 
 JOB_NAME = "batch.kubernetes.io/job-name"
+REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+"""A reason of a condition; another container's last words may be anything."""
 MAIN_CONTAINERS = frozenset({naming.BUILD, naming.SERVER})
 
 
@@ -28,9 +39,10 @@ class Termination:
     @property
     def builder_error(self) -> tuple[str, str]:
         """Reason and message that the builder gave; without one an empty reason and the whole text."""
-        error = parse_json_object(self.message).get("error")
-        if isinstance(error, dict) and {"reason", "message"} <= error.keys():
-            return str(error["reason"]), str(error["message"])
+        error = as_object(parse_json_object(self.message).get("error"))
+        reason, message = as_text(error.get("reason")), as_text(error.get("message"))
+        if REASON.fullmatch(reason) is not None and message:
+            return reason, message
         return "", self.message.strip()
 
 
@@ -62,20 +74,20 @@ class ContainerView:
     @classmethod
     def parse(cls, status: JsonObject, *, is_init: bool, is_sidecar: bool = False) -> Self:
         """An entry of containerStatuses or initContainerStatuses."""
-        state = status.get("state", {})
-        waiting = state.get("waiting", {})
+        state = as_object(status.get("state"))
+        waiting = as_object(state.get("waiting"))
         return cls(
-            name=status.get("name", ""),
-            image=status.get("image", ""),
+            name=as_text(status.get("name")),
+            image=as_text(status.get("image")),
             is_init=is_init,
             is_sidecar=is_sidecar,
             ready=bool(status.get("ready")),
             running="running" in state,
-            started_at=str(state.get("running", {}).get("startedAt", "")),
-            waiting_reason=waiting.get("reason", ""),
-            waiting_message=str(waiting.get("message", "")),
+            started_at=as_text(as_object(state.get("running")).get("startedAt")),
+            waiting_reason=as_text(waiting.get("reason")),
+            waiting_message=as_text(waiting.get("message")),
             termination=_termination(state),
-            last_termination=_termination(status.get("lastState", {})),
+            last_termination=_termination(as_object(status.get("lastState"))),
         )
 
 
@@ -117,23 +129,24 @@ class PodView(ObjectView):
     @classmethod
     def parse(cls, manifest: JsonObject) -> Self:
         """The pod as the API server returned it."""
-        fields, status, spec = base_fields("Pod", manifest), manifest.get("status", {}), manifest.get("spec", {})
+        fields = base_fields("Pod", manifest)
+        status, spec = as_object(manifest.get("status")), as_object(manifest.get("spec"))
         sidecars = _sidecars(spec)
         return cls(
             **fields,
-            phase=status.get("phase", ""),
-            status_reason=status.get("reason", ""),
-            status_message=status.get("message", ""),
-            address=status.get("podIP", ""),
-            started_at=str(status.get("startTime", fields["created_at"])),
+            phase=as_text(status.get("phase")),
+            status_reason=as_text(status.get("reason")),
+            status_message=as_text(status.get("message")),
+            address=as_text(status.get("podIP")),
+            started_at=as_text(status.get("startTime")) or fields["created_at"],
             containers=(
                 *(
-                    ContainerView.parse(entry, is_init=True, is_sidecar=entry.get("name") in sidecars)
-                    for entry in status.get("initContainerStatuses", [])
+                    ContainerView.parse(entry, is_init=True, is_sidecar=as_text(entry.get("name")) in sidecars)
+                    for entry in as_objects(status.get("initContainerStatuses"))
                 ),
-                *(ContainerView.parse(entry, is_init=False) for entry in status.get("containerStatuses", [])),
+                *(ContainerView.parse(entry, is_init=False) for entry in as_objects(status.get("containerStatuses"))),
             ),
-            volume_sources=tuple(filter(None, map(_volume_source, spec.get("volumes", [])))),
+            volume_sources=tuple(filter(None, map(_volume_source, as_objects(spec.get("volumes"))))),
             gpu=_gpu_demand(spec),
         )
 
@@ -196,39 +209,39 @@ class PodView(ObjectView):
 
 def _termination(state: JsonObject) -> Termination | None:
     ended = state.get("terminated")
-    if ended is None:
+    if not isinstance(ended, dict):
         return None
     return Termination(
-        exit_code=int(ended.get("exitCode", 1)),
-        reason=ended.get("reason", ""),
-        message=str(ended.get("message", "")),
-        finished_at=str(ended.get("finishedAt", "")),
+        # A container that was lost with its node has an exit code and no times.
+        exit_code=as_count(ended.get("exitCode"), 1),
+        reason=as_text(ended.get("reason")),
+        message=as_text(ended.get("message")),
+        finished_at=as_text(ended.get("finishedAt")),
     )
 
 
 def _sidecars(spec: JsonObject) -> frozenset[str]:
     """Names of the init containers that run beside the main container."""
-    containers = spec.get("initContainers", [])
-    return frozenset(item.get("name", "") for item in containers if item.get("restartPolicy") == "Always")
+    containers = as_objects(spec.get("initContainers"))
+    return frozenset(as_text(item.get("name")) for item in containers if item.get("restartPolicy") == "Always")
 
 
 def _volume_source(volume: JsonObject) -> str:
-    if "secret" in volume:
-        return f"Secret {volume['secret']['secretName']}"
-    if "persistentVolumeClaim" in volume:
-        return f"claim {volume['persistentVolumeClaim']['claimName']}"
-    return ""
+    secret = as_text(as_object(volume.get("secret")).get("secretName"))
+    claim = as_text(as_object(volume.get("persistentVolumeClaim")).get("claimName"))
+    return f"Secret {secret}" if secret else f"claim {claim}" if claim else ""
 
 
 def _gpu_demand(spec: JsonObject) -> GpuDemand | None:
-    product = spec.get("nodeSelector", {}).get(PRODUCT_LABEL, "a GPU")
-    containers = spec.get("containers", [])
-    limits = [name for container in containers for name in container.get("resources", {}).get("limits", {})]
+    product = as_object(spec.get("nodeSelector")).get(PRODUCT_LABEL, "a GPU")
+    # A companion may have a device of its own.
+    own = [item for item in as_objects(spec.get("containers")) if as_text(item.get("name")) in MAIN_CONTAINERS]
+    limits = [name for item in own for name in as_object(as_object(item.get("resources")).get("limits"))]
     # A device plugin's resource has its maker's domain in front, unlike cpu, memory and ephemeral-storage.
     resource = next((name for name in limits if "/" in name), None)
     if resource is not None:
         return GpuDemand(product if resource == GPU_RESOURCE else f"{product} ({resource})", resource)
-    if spec.get("resourceClaims"):
-        template = spec["resourceClaims"][0].get("resourceClaimTemplateName", "")
-        return GpuDemand(f"a GPU for claims of {template}", "")
+    claims = [claim for claim in as_objects(spec.get("resourceClaims")) if claim.get("name") == GPU_CLAIM]
+    if claims:
+        return GpuDemand(f"a GPU for claims of {as_text(claims[0].get('resourceClaimTemplateName'))}", "")
     return None

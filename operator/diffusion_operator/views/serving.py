@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Self
 
 from diffusion_operator import naming
-from diffusion_operator.json_objects import JsonObject, parse_json_object
+from diffusion_operator.json_objects import JsonObject, as_count, as_object, as_objects, as_text, parse_json_object
 from diffusion_operator.rollout.progress import RolloutProgress, parse_progress
 from diffusion_operator.views.base import ObjectView, base_fields
 
@@ -34,13 +34,13 @@ class DeploymentView(ObjectView):
     def parse(cls, manifest: JsonObject) -> Self:
         """The Deployment as the API server returned it."""
         fields = base_fields("Deployment", manifest)
-        status = manifest.get("status", {})
+        spec, status = as_object(manifest.get("spec")), as_object(manifest.get("status"))
         progress, since = parse_progress(fields["annotations"].get(naming.ROLLOUT))
         return cls(
             **fields,
-            replicas=manifest.get("spec", {}).get("replicas", 1),
-            reported_ready=status.get("readyReplicas", 0),
-            status_is_current=status.get("observedGeneration", 0) >= fields["generation"],
+            replicas=as_count(spec.get("replicas"), 1),
+            reported_ready=as_count(status.get("readyReplicas")),
+            status_is_current=as_count(status.get("observedGeneration")) >= fields["generation"],
             was_available=any(
                 condition.type == "Progressing" and condition.reason == "NewReplicaSetAvailable"
                 for condition in fields["conditions"]
@@ -94,11 +94,11 @@ class ServiceView(ObjectView):
     def parse(cls, manifest: JsonObject) -> Self:
         """The Service as the API server returned it."""
         fields = base_fields("Service", manifest)
-        selector = manifest.get("spec", {}).get("selector") or {}
+        selector = as_object(as_object(manifest.get("spec")).get("selector"))
         # An older operator wrote no annotation.
         stable = fields["annotations"].get(naming.STABLE) or selector.get(naming.REVISION)
         canary, _, weight = fields["annotations"].get(naming.CANARY, "").partition("=")
-        weights = {canary: int(weight)} if weight.isdigit() and canary != stable else {}
+        weights = {canary: percent} if (percent := as_count(weight, -1)) >= 0 and canary != stable else {}
         return cls(**fields, stable_revision=stable or None, canary_weights=weights)
 
 
@@ -115,11 +115,11 @@ class RouteView(ObjectView):
     @classmethod
     def parse(cls, kind: str, manifest: JsonObject) -> Self:
         """The route as the API server returned it."""
-        rules = manifest.get("spec", {}).get("rules", [])
+        rules = as_objects(as_object(manifest.get("spec")).get("rules"))
         weights: dict[str, int] = {}
-        for backend in rules[-1].get("backendRefs", []) if rules else []:
-            service = str(backend.get("name", ""))
-            weights[service] = weights.get(service, 0) + int(backend.get("weight", 1))
+        for backend in as_objects(rules[-1].get("backendRefs")) if rules else []:
+            service = as_text(backend.get("name"))
+            weights[service] = weights.get(service, 0) + as_count(backend.get("weight"), 1)
         return cls(**base_fields(kind, manifest), weights=weights)
 
     def revision_weights(self, pipeline: str, target: str) -> dict[str, int]:

@@ -1,11 +1,11 @@
 """Claims, and the pipelines of a namespace that may share one."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from diffusion_operator import naming
 from diffusion_operator.api import KIND
-from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.json_objects import JsonObject, as_object, as_text
 from diffusion_operator.views.base import ObjectView, base_fields
 
 
@@ -25,8 +25,8 @@ class ClaimView(ObjectView):
         """The claim as the API server returned it."""
         return cls(
             **base_fields("PersistentVolumeClaim", manifest),
-            phase=manifest.get("status", {}).get("phase", ""),
-            access_modes=tuple(manifest.get("spec", {}).get("accessModes", ["ReadWriteMany"])),
+            phase=as_text(as_object(manifest.get("status")).get("phase")),
+            access_modes=_texts(as_object(manifest.get("spec")).get("accessModes")) or ("ReadWriteMany",),
         )
 
 
@@ -47,11 +47,15 @@ class PipelineView(ObjectView):
     @classmethod
     def parse(cls, manifest: JsonObject) -> Self:
         """The pipeline as the API server returned it."""
-        fields, spec = base_fields(KIND, manifest), manifest["spec"]
-        storage = spec.get("storage", {})
+        fields, spec = base_fields(KIND, manifest), as_object(manifest.get("spec"))
+        storage = as_object(spec.get("storage"))
         return cls(
             **fields,
-            claim=storage.get("claimName") or naming.claim_name(fields["name"]),
-            retained_digests=frozenset(map(str, storage.get("retain") or ())),
+            claim=as_text(storage.get("claimName")) or naming.claim_name(fields["name"]),
+            retained_digests=frozenset(_texts(storage.get("retain"))),
             collects=storage.get("gc") is not None and not (fields["terminating"] or spec.get("suspend", False)),
         )
+
+
+def _texts(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - any JSON value
+    return tuple(map(as_text, value)) if isinstance(value, list) else ()
