@@ -105,9 +105,7 @@ class BuildJobFactory:
     def assemble(self, checkpoint: BuildStep, engines: Mapping[str, str], runtime: Runtime) -> BuildJobSpec:
         """Make a Triton model repository of these engines."""
         document = assembly(self.spec, runtime, checkpoint.digest, engines)
-        return self._job(
-            Stage.ASSEMBLE, document.document(), ("--spec", document.text()), self._small(SMALL_RESOURCES)
-        )
+        return self._job(Stage.ASSEMBLE, document.document(), ("--spec", document.text()), self._small(SMALL_RESOURCES))
 
     def parity(self, repository: BuildStep) -> BuildJobSpec:
         """Compare images of the repository with those of diffusers; on a CPU, for every runtime."""
