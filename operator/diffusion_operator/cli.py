@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 import click
-import yaml
 from rich.console import Console
 
-from diffusion_contract.documents import KIND, InvalidSpecError, read_pipeline
 from diffusion_operator import settings as operator_settings
 from diffusion_operator.api.crd import as_yaml, definition, for_chart
 from diffusion_operator.api.reference import markdown
 from diffusion_operator.errors import BadInputError, OperatorError
+from diffusion_operator.manifest_files import read_pipelines, require_valid
 from diffusion_operator.settings import LogFormat
 
 
@@ -89,31 +88,35 @@ def _generate(text: str, target: Path | None, check: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def validate(file: Path) -> None:
-    """Check the pipelines in FILE, as the API server would."""
-    for document in _pipelines(file):
-        _validate(file, document)
-        click.echo(f"{file}: {_name(document)} is valid")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
+def validate(paths: tuple[str, ...]) -> None:
+    """Check the pipelines in PATHS, as the API server would: files, folders, or - for standard input.
+
+    Ends with 0 when all are valid, and with 64 when one is not or a path cannot be read.
+    """
+    documents = read_pipelines(paths)
+    for document in documents:
+        if not document.problems():
+            click.echo(f"{document.file}: {document.name} is valid")
+    require_valid(documents)
 
 
 @cli.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, allow_dash=True))
 @click.option(
     "--namespace", "-n", default="default", show_default=True, help="Namespace of pipelines that have none in FILE."
 )
 @KUBECONFIG
 @click.option("--offline", is_flag=True, help="Use no cluster: plan as if nothing existed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(file: Path, namespace: str, kubeconfig: str | None, *, offline: bool, as_json: bool) -> None:
+def plan(file: str, namespace: str, kubeconfig: str | None, *, offline: bool, as_json: bool) -> None:
     """Show what applying FILE would build and change; nothing is written."""
-    documents = _pipelines(file)
-    for document in documents:
-        _validate(file, document)
+    documents = read_pipelines([file])
+    require_valid(documents)
     from diffusion_operator import plan_command  # noqa: PLC0415 - the Kubernetes client takes a second to import
 
     options = plan_command.ClusterOptions(namespace, kubeconfig, offline)
-    click.echo(plan_command.render_previews(documents, options, as_json=as_json))
+    click.echo(plan_command.render_previews([item.document for item in documents], options, as_json=as_json))
 
 
 @cli.group()
@@ -157,33 +160,6 @@ def _request(verb: Literal["promote", "abort"], name: str, namespace: str, kubec
 
     pipeline = rollout_command.PipelineRef(name, namespace, kubeconfig)
     click.echo(asyncio.run(rollout_command.request(pipeline, verb)))
-
-
-def _pipelines(file: Path) -> list[dict[str, object]]:
-    pipelines = [document for document in _documents(file) if document.get("kind") == KIND]
-    if not pipelines:
-        raise BadInputError(f"{file} holds no {KIND}.")
-    return pipelines
-
-
-def _documents(file: Path) -> list[dict[str, object]]:
-    try:
-        return [item for item in yaml.safe_load_all(file.read_text()) if isinstance(item, dict)]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{file} is not YAML: {error}") from error
-
-
-def _name(document: dict[str, object]) -> str:
-    metadata = document.get("metadata")
-    return str(metadata.get("name", "(no name)")) if isinstance(metadata, dict) else "(no name)"
-
-
-def _validate(file: Path, document: dict[str, object]) -> None:
-    try:
-        read_pipeline(document)
-    except InvalidSpecError as error:
-        lines = [f"  {problem}" for problem in error.problems]
-        raise BadInputError("\n".join([f"{file} is not valid:", *lines])) from error
 
 
 def _configure_logging(log_format: LogFormat) -> None:

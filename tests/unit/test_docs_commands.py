@@ -189,7 +189,7 @@ def test_every_command_of_the_documents_exists_with_its_options() -> None:
     [
         ("diffusion-operator validat pipeline.yaml", "no command validat"),
         ("diffusion-operator plan pipeline.yaml --of-line", "--of-line"),
-        ("diffusion-operator validate", "lacks file"),
+        ("diffusion-operator validate", "lacks paths"),
         ("diffusion-builder store gc --grace 24h", "lacks store"),
         ("diffusion-builder --progress xml build", "xml"),
         ("diffusion-builder store gc --store DIR --grase 24h", "--grase"),
