@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from diffusion_contract.documents import read_spec
 from diffusion_contract.spec import Jobs
+from diffusion_contract.spec.rollout import Quality
 from diffusion_operator import naming
 from diffusion_operator.api.crd import definition
 from diffusion_operator.errors import BadInputError
@@ -76,7 +77,7 @@ def test_every_job_has_the_placement_and_metadata_of_all_jobs() -> None:
 def test_a_comparison_is_placed_like_every_job() -> None:
     spec = read_spec(minimal_spec() | {"jobs": JOBS})
     urls = {"stable": "http://a.studio.svc:8000", "canary": "http://b.studio.svc:8000"}
-    comparison = BuildJobFactory(spec, StoreClaim("shapes-store", "1"), SETTINGS).compare(urls, {})
+    comparison = BuildJobFactory(spec, StoreClaim("shapes-store", "1"), SETTINGS).compare(urls, Quality())
     assert dict(comparison.placement.node_selector) == JOBS["nodeSelector"]
     assert comparison.resources.limits == {"memory": "4Gi"}
 
