@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null || echo $(DIFFUSION_OPERATOR_CACHE)/uv/b
 export PATH := $(patsubst %/,%,$(dir $(UV))):$(PATH)
 SLOWEST := --durations=10 --durations-min=1
 RUN := $(UV) run --frozen --no-sync
-EXTRAS := --extra operator --extra builder --extra serving --extra client --extra gateway
+EXTRAS := --extra operator --extra builder --extra serving --extra client --extra gateway --extra c2pa
 DEVCLUSTER := $(RUN) python -m tools.devcluster
 CHART_CRD := charts/diffusion-operator-crds/templates/diffusionpipelines.yaml
 # A copy: a link would be a text file in a zip download and in a checkout on Windows.

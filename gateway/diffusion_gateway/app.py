@@ -21,6 +21,7 @@ from diffusion_gateway.errors import ApiError
 from diffusion_gateway.keys import KeyStore
 from diffusion_gateway.page_routes import page_routes
 from diffusion_gateway.service import ImageService
+from diffusion_gateway.signing import ContentSigner
 from diffusion_gateway.triton import TritonServer
 from diffusion_gateway.uploads import UploadMemory
 
@@ -45,9 +46,10 @@ def create_app(
         connect: makes the client of a pipeline's server.
 
     Raises:
-        SettingsError: the keys cannot be read.
+        SettingsError: the keys cannot be read, or images cannot be signed.
     """
     keys = KeyStore(settings.keys) if settings.keys is not None else None
+    signer = ContentSigner(settings.signing) if settings.signing is not None else None
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -55,7 +57,7 @@ def create_app(
         servers = [connect(pipeline) for pipeline in settings.pipelines]
         catalog = Catalog(servers, metrics)
         admission = Admission(settings.queue, time.monotonic)
-        service = ImageService(catalog, admission, settings)
+        service = ImageService(catalog, admission, settings, signer)
         _observe(metrics, admission, settings)
         app.state.catalog = catalog
         app.routes[:0] = _api_routes(

@@ -21,6 +21,7 @@ from diffusion_gateway.settings import (
     QueueLimits,
     RequestLimits,
     Settings,
+    SigningSettings,
 )
 
 if TYPE_CHECKING:
@@ -76,6 +77,14 @@ def cli() -> None:
     "--embed", multiple=True, type=click.Choice(["model", "prompt", "seed"]),
     help="What images say besides how they were made; may be repeated.",
 )  # fmt: skip
+@click.option(
+    "--sign-certificates", type=click.Path(path_type=Path),
+    help="PEM chain of Content Credentials (C2PA), the signer's certificate first.",
+)  # fmt: skip
+@click.option("--sign-key", type=click.Path(path_type=Path), help="PEM key of that certificate.")
+@click.option(
+    "--sign-algorithm", type=click.Choice(["es256", "es384", "ps256", "ed25519"]), default="es256", show_default=True
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def run(**options: Any) -> None:  # noqa: ANN401 - click's options
     """Serve the API and the page."""
@@ -103,6 +112,8 @@ def _settings(options: dict[str, Any]) -> Settings:
         raise SettingsError("there are no keys: add --keys FILE, or --auth none to answer everybody.")
     if options["auth"] == "none" and options["keys"] is not None:
         raise SettingsError("--auth none uses no keys: leave --keys out, or --auth.")
+    if (options["sign_certificates"] is None) != (options["sign_key"] is None):
+        raise SettingsError("--sign-certificates and --sign-key belong together: add the other one.")
     return Settings(
         pipelines=_addresses(options["pipelines"]),
         keys=options["keys"],
@@ -114,7 +125,13 @@ def _settings(options: dict[str, Any]) -> Settings:
             request_seconds=options["timeout"],
         ),
         provenance=ProvenanceSettings(**{name: name in options["embed"] for name in ("model", "prompt", "seed")}),
+        signing=_signing(options),
     )
+
+
+def _signing(options: dict[str, Any]) -> SigningSettings | None:
+    certificates, key = options["sign_certificates"], options["sign_key"]
+    return SigningSettings(certificates, key, options["sign_algorithm"]) if certificates is not None else None
 
 
 def _addresses(texts: Sequence[str]) -> tuple[PipelineAddress, ...]:

@@ -50,6 +50,11 @@ class Provenance:
     seed: int | None = None
 
 
+def source_type(*, is_edit: bool) -> str:
+    """IPTC's digital source type of an image."""
+    return _SOURCE_TYPE + ("compositeWithTrainedAlgorithmicMedia" if is_edit else "trainedAlgorithmicMedia")
+
+
 def xmp_packet(provenance: Provenance) -> bytes:
     """The packet, in UTF-8."""
     spaces = " ".join(f"xmlns:{prefix}={quoteattr(uri)}" for prefix, uri in _NAMESPACES.items())
@@ -63,8 +68,7 @@ def xmp_packet(provenance: Provenance) -> bytes:
 
 
 def _properties(provenance: Provenance) -> Iterator[tuple[str, str]]:
-    kind = "compositeWithTrainedAlgorithmicMedia" if provenance.is_edit else "trainedAlgorithmicMedia"
-    yield "Iptc4xmpExt:DigitalSourceType", _SOURCE_TYPE + kind
+    yield "Iptc4xmpExt:DigitalSourceType", source_type(is_edit=provenance.is_edit)
     yield "xmp:CreatorTool", "diffusion-operator"
     if provenance.model:
         yield "Iptc4xmpExt:AISystemUsed", provenance.model

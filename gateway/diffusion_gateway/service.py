@@ -7,6 +7,7 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from diffusion_gateway.fields import ImageFields
     from diffusion_gateway.inference import Files, ImageJob, InferenceRequest
     from diffusion_gateway.settings import Settings
+    from diffusion_gateway.signing import ContentSigner
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,19 @@ class ImageService:
         catalog: of the pipelines.
         admission: that lets requests run.
         settings: of the gateway.
+        signer: of images; None signs none.
     """
 
-    def __init__(self, catalog: Catalog, admission: Admission, settings: Settings) -> None:
-        self._catalog, self._admission, self._settings = catalog, admission, settings
+    def __init__(
+        self, catalog: Catalog, admission: Admission, settings: Settings, signer: ContentSigner | None = None
+    ) -> None:
+        self._catalog, self._admission, self._settings, self._signer = catalog, admission, settings, signer
         # One at a time: a mask of the largest size takes 64 MiB.
-        self._decoder = ThreadPoolExecutor(1, "masks")
+        self._worker = ThreadPoolExecutor(1, "images")
 
     def close(self) -> None:
-        """End the thread that decodes masks."""
-        self._decoder.shutdown(wait=False, cancel_futures=True)
+        """End the thread that decodes masks and signs images."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def prepare(self, body: RequestBody, caller: Caller, *, is_edit: bool) -> ImageTask:
         """Check a request and decide how it is answered.
@@ -96,7 +101,7 @@ class ImageService:
 
     async def _check_files(self, files: Files) -> Files:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoder, _checked_files, files, self._settings.limits.pixels)
+        return await loop.run_in_executor(self._worker, _checked_files, files, self._settings.limits.pixels)
 
     def _check_size(self, fields: ImageFields) -> None:
         width, height = fields.size or (0, 0)
@@ -151,10 +156,16 @@ class ImageService:
     ) -> Images:
         server = self._catalog.servers[task.model]
         contents = await server.infer(request, headers, self._settings.limits.request_seconds)
-        marked = (
+        marked = [
             embed(content, self._packet(task, seed)) for content, seed in zip(contents, task.job.seeds, strict=True)
-        )
-        return Images(tuple(marked), preview)
+        ]
+        return Images(tuple(await self._sign(task, marked) if preview is None else marked), preview)
+
+    async def _sign(self, task: ImageTask, contents: list[bytes]) -> list[bytes]:
+        if self._signer is None:
+            return contents
+        sign = partial(self._signer.sign, output_format=task.fields.output_format, is_edit=task.is_edit)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, lambda: [sign(one) for one in contents])
 
     def _packet(self, task: ImageTask, seed: int) -> bytes:
         what = self._settings.provenance

@@ -72,6 +72,21 @@ class ProvenanceSettings:
 
 
 @dataclass(frozen=True)
+class SigningSettings:
+    """What images are signed with.
+
+    Args:
+        certificates: file of the chain in PEM, the signer's certificate first.
+        key: file of its key in PEM.
+        algorithm: by the name of C2PA, such as es256.
+    """
+
+    certificates: Path
+    key: Path
+    algorithm: str = "es256"
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings.
 
@@ -81,6 +96,7 @@ class Settings:
         queue: of each pipeline.
         limits: of each request.
         provenance: of each image.
+        signing: of each image; None signs none.
         refresh_seconds: after which ensembles and keys are read again.
     """
 
@@ -89,4 +105,5 @@ class Settings:
     queue: QueueLimits = QueueLimits(16, 64)
     limits: RequestLimits = field(default_factory=RequestLimits)
     provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
+    signing: SigningSettings | None = None
     refresh_seconds: float = 10.0

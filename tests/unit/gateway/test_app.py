@@ -7,8 +7,10 @@ import base64
 import io
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import c2pa
 import httpx
 import pytest
 from PIL import Image
@@ -18,6 +20,7 @@ from diffusion_gateway.errors import ApiError
 from diffusion_gateway.keys import digest_of
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.settings import PipelineAddress, ProvenanceSettings, QueueLimits, RequestLimits, Settings
+from tests.support.gateway.certificates import write_certificates
 from tests.support.gateway.fake_triton import FakeTriton
 from tests.support.gateway.pipelines import image_file
 
@@ -335,6 +338,20 @@ def test_images_say_what_they_are_configured_to_say() -> None:
         assert "a red star" not in packet
 
     run(test, Settings(SETTINGS.pipelines, provenance=ProvenanceSettings(seed=True)))
+
+
+def test_images_are_signed_and_previews_are_not(tmp_path: Path) -> None:
+    async def test(api: Api) -> None:
+        answer = (await api.post(output_format="jpeg")).json()["data"][0]
+        signed = io.BytesIO(base64.b64decode(answer["b64_json"]))
+        assert c2pa.Reader("image/jpeg", signed).get_validation_state() == "Valid"
+        kinds = {
+            event["type"].rpartition(".")[2]: b"c2pa" in base64.b64decode(event["b64_json"])
+            for event in _events((await api.post(stream=True, partial_images=1)).text)
+        }
+        assert kinds in ({"partial_image": False, "completed": True}, {"completed": True})
+
+    run(test, replace(SETTINGS, signing=write_certificates(tmp_path)))
 
 
 def test_a_body_that_is_too_large_or_of_another_type() -> None:
