@@ -32,7 +32,6 @@ _CHANNEL = [
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.max_send_message_length", _UNLIMITED),
     ("grpc.max_receive_message_length", _UNLIMITED),
-    ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 60_000),
 ]
 _ENSEMBLE_PREFIX = re.compile(r"^in ensemble '[^']*', ")

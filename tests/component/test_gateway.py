@@ -6,9 +6,12 @@ import asyncio
 import base64
 import io
 import json
+import os
+import signal
 import statistics
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -42,9 +45,14 @@ CLIENTS, REQUESTS = 60, 3
 
 
 @pytest.fixture(scope="module")
-def triton(store: Path, checkpoint: Path) -> Iterator[Server]:
+def models(store: Path, checkpoint: Path) -> Path:
     results = build_repository(store, checkpoint, pipelines=PIPELINES)
-    with serve(Built(store, str(results[-1]["digest"])).models) as server:
+    return Built(store, str(results[-1]["digest"])).models
+
+
+@pytest.fixture(scope="module")
+def triton(models: Path) -> Iterator[Server]:
+    with serve(models) as server:
         yield server
 
 
@@ -222,6 +230,25 @@ def test_many_clients_get_an_image_or_a_429_at_once_and_nobody_hangs(gateway: Ga
     assert gateway.value("rejected_requests_total", model="shapes", key="team") == statuses[429]
     assert gateway.value("running_images", model="shapes") == gateway.value("waiting_requests", model="shapes") == 0
     assert gateway.resident_bytes < 200 << 20
+
+
+def test_when_triton_is_killed_its_requests_get_an_error_that_says_to_send_them_again(
+    models: Path, tmp_path: Path
+) -> None:
+    body = {"prompt": PROMPT, "quality": "high", "n": 8, "size": "128x128"}
+    with (
+        serve(models) as server,
+        start_gateway(tmp_path, "--pipeline", f"shapes={server.grpc}", "--auth", "none") as process,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        path = f"{process.url}/v1/images/generations"
+        answers = [pool.submit(httpx.post, path, json=body, timeout=60.0) for _ in range(4)]
+        wait_until(lambda: process.value("running_images", model="shapes") == 16)
+        os.kill(server.pid, signal.SIGKILL)
+        statuses = {(one.result().status_code, one.result().headers.get("retry-after")) for one in answers}
+        assert statuses == {(503, "1")}
+        assert httpx.get(f"{process.url}/healthz").is_success
+        assert process.value("running_images", model="shapes") == 0
 
 
 @pytest.fixture(scope="module")
