@@ -98,9 +98,9 @@ class Admission:
             self._leave(ticket)
 
     def _enqueue(self, pipeline: str, caller: Caller, cost: int) -> _Ticket:
-        most = min(self._limits.concurrent, caller.concurrent or self._limits.concurrent)
+        largest = min(self._limits.concurrent, caller.concurrent or self._limits.concurrent)
         self._number += 1
-        ticket = _Ticket(pipeline, caller, min(cost, most), self._number)
+        ticket = _Ticket(pipeline, caller, min(cost, largest), self._number)
         queue = self._queues.setdefault(pipeline, [])
         queue.append(ticket)
         queue.sort(key=lambda item: (item.caller.priority, item.number))

@@ -47,7 +47,7 @@ class Catalog:
             if pipeline != self.pipelines[name]:
                 _LOG.info("the model %s has %d ensembles", name, len(pipeline.ensembles))
             self.pipelines[name] = pipeline
-            self._metrics.models.labels(name).set(len(pipeline.ensembles))
+            self._metrics.ensembles.labels(name).set(len(pipeline.ensembles))
 
     def find(self, name: str | None) -> Pipeline:
         """The pipeline that a request names, or the only one.

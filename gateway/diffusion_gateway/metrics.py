@@ -39,6 +39,6 @@ class Metrics:
         self.running = Gauge(
             f"{_PREFIX}_running_images", "Images that the model makes now.", ["model"], registry=self.registry
         )
-        self.models = Gauge(
+        self.ensembles = Gauge(
             f"{_PREFIX}_model_ensembles", "Ensembles of the model that were found.", ["model"], registry=self.registry
         )

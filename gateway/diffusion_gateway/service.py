@@ -168,13 +168,13 @@ class ImageService:
         return await asyncio.get_running_loop().run_in_executor(self._worker, lambda: [sign(one) for one in contents])
 
     def _packet(self, task: ImageTask, seed: int) -> bytes:
-        what = self._settings.provenance
+        provenance = self._settings.provenance
         return xmp_packet(
             Provenance(
                 task.is_edit,
-                task.model if what.model else "",
-                task.fields.prompt if what.prompt else "",
-                seed if what.seed else None,
+                task.model if provenance.model else "",
+                task.fields.prompt if provenance.prompt else "",
+                seed if provenance.seed else None,
             )
         )
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from http import HTTPStatus
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import tritonclient.grpc.aio as triton
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _DISCOVERY_SECONDS = 10.0
 _UNLIMITED = -1
-# A Service without an address of its own has one of each pod: requests take turns.
+# A Service spreads connections among pods, not requests: with several, requests take turns among pods.
+_CONNECTIONS = 4
 _CHANNEL = [
+    ("grpc.use_local_subchannel_pool", 1),
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.max_send_message_length", _UNLIMITED),
     ("grpc.max_receive_message_length", _UNLIMITED),
@@ -50,11 +53,14 @@ class TritonServer:
 
     def __init__(self, pipeline: PipelineAddress) -> None:
         self.name, self.address = pipeline.name, pipeline.address
-        self._client = triton.InferenceServerClient(pipeline.address, channel_args=_CHANNEL)
+        self._clients = [
+            triton.InferenceServerClient(pipeline.address, channel_args=_CHANNEL) for _ in range(_CONNECTIONS)
+        ]
+        self._turns = cycle(self._clients)
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._client.close()
+        """Close the connections."""
+        await asyncio.gather(*(client.close() for client in self._clients))
 
     async def discover(self) -> Pipeline:
         """The pipeline with the ensembles that are ready.
@@ -63,7 +69,7 @@ class TritonServer:
             ApiError: Triton does not answer, or serves no pipeline of this project.
         """
         try:
-            conditioner = await self._client.get_model_metadata(CONDITIONER, client_timeout=_DISCOVERY_SECONDS)
+            conditioner = await next(self._turns).get_model_metadata(CONDITIONER, client_timeout=_DISCOVERY_SECONDS)
         except InferenceServerException as error:
             raise unavailable(f"the model {self.name} does not answer at {self.address}: {error.message()}") from error
         names = sorted(candidates(output.name for output in conditioner.outputs))
@@ -72,7 +78,7 @@ class TritonServer:
 
     async def _describe(self, name: str) -> Ensemble | None:
         try:
-            response = await self._client.get_model_config(name, client_timeout=_DISCOVERY_SECONDS)
+            response = await next(self._turns).get_model_config(name, client_timeout=_DISCOVERY_SECONDS)
         except InferenceServerException:
             return None
         config = response.config
@@ -95,7 +101,7 @@ class TritonServer:
             ApiError: Triton rejects it, or does not answer.
         """
         try:
-            result = await self._client.infer(
+            result = await next(self._turns).infer(
                 request.ensemble,
                 [_input(tensor.name, tensor.dtype, tensor.array) for tensor in request.tensors],
                 outputs=[triton.InferRequestedOutput(request.output)],
