@@ -142,7 +142,7 @@ PROMISES = {
         "tests/unit/builder/test_compare.py",
     ),
     "serve variants at fixed weights": ("tests/unit/operator/test_experiment.py",),
-    "A field that is not supported is rejected at admission, never ignored.": (
+    "A field that does not exist is rejected by `kubectl` and by server-side apply": (
         "tests/unit/operator/test_api.py",
         "tests/cluster/test_admission.py",
     ),
