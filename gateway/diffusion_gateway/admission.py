@@ -76,6 +76,16 @@ class Admission:
         """Images that a pipeline makes now."""
         return self._running[pipeline]
 
+    def check_room(self, pipeline: str) -> None:
+        """Reject what could not even wait, before anything else is done for it.
+
+        Raises:
+            ApiError: nothing more can run or wait.
+        """
+        is_busy = self._running[pipeline] >= self._limits.concurrent
+        if is_busy and self.waiting(pipeline) >= self._limits.waiting:
+            raise self._rejection(pipeline, self._full(pipeline))
+
     @asynccontextmanager
     async def admit(self, pipeline: str, caller: Caller, cost: int) -> AsyncIterator[None]:
         """Wait until the request may run; it ends with the block.
@@ -107,17 +117,23 @@ class Admission:
         self._start(pipeline)
         if not ticket.started.done() and (problem := self._overflow(ticket)):
             queue.remove(ticket)
-            raise ApiError(
-                f"{problem}: send it again later",
-                status=HTTPStatus.TOO_MANY_REQUESTS,
-                code="rate_limit_exceeded",
-                retry_after=self._retry_after(pipeline),
-            )
+            raise self._rejection(pipeline, problem)
         return ticket
+
+    def _rejection(self, pipeline: str, problem: str) -> ApiError:
+        return ApiError(
+            f"{problem}: send it again later",
+            status=HTTPStatus.TOO_MANY_REQUESTS,
+            code="rate_limit_exceeded",
+            retry_after=self._retry_after(pipeline),
+        )
+
+    def _full(self, pipeline: str) -> str:
+        return f"{self._limits.waiting} requests wait for the model {pipeline}, which is the most"
 
     def _overflow(self, ticket: _Ticket) -> str:
         if self.waiting(ticket.pipeline) > self._limits.waiting:
-            return f"{self._limits.waiting} requests wait for the model {ticket.pipeline}, which is the most"
+            return self._full(ticket.pipeline)
         allowed = ticket.caller.waiting
         queued = sum(item.caller.name == ticket.caller.name for queue in self._queues.values() for item in queue)
         if allowed is not None and queued > allowed:

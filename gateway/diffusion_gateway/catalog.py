@@ -36,6 +36,11 @@ class Catalog:
         """Whether a pipeline has been seen."""
         return any(pipeline.ensembles for pipeline in self.pipelines.values())
 
+    @property
+    def only_name(self) -> str | None:
+        """Name of the pipeline where there is one only."""
+        return next(iter(self.pipelines)) if len(self.pipelines) == 1 else None
+
     async def refresh(self) -> None:
         """Ask every server again; one that does not answer keeps what it had."""
         for name, server in self.servers.items():

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 # What nginx logs for a client that went away.
 _CLIENT_GONE = 499
+_SMALL_BODY = 64 << 10
 _REQUEST_ID = "x-request-id"
 _NO_SNIFFING = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
@@ -142,12 +143,15 @@ class ImagesEndpoint:
 
     async def _answer(self, exchange: _Exchange, request: Request, send: Send) -> None:
         caller = self._gateway.authenticate(request)
-        exchange.key = caller.name
+        exchange.key, exchange.model = caller.name, self._gateway.catalog.only_name or ""
         with self._gateway.uploads.account() as account:
             limits = self._gateway.settings.limits
             length = request.headers.get("content-length")
+            if not _is_small(length):
+                self._gateway.service.check_room()
             content = await read_content(request.stream(), length, limits, account)
             exchange.is_body_read = True
+            self._gateway.service.check_room()
             body = await parse_body(request.headers, content, limits.upload_bytes)
             del content
             task = await self._gateway.service.prepare(body, caller, is_edit=self._is_edit)
@@ -219,6 +223,11 @@ class _Answer:
         count = len(images.contents)
         self.gateway.metrics.images.labels(self.task.model, self.caller.name, kind).inc(count)
         self.exchange.images += count if images.preview is None else 0
+
+
+def _is_small(length: str | None) -> bool:
+    """Whether a body is read even for a rejection, which keeps the connection."""
+    return length is not None and length.isdecimal() and int(length) <= _SMALL_BODY
 
 
 async def _send_body(send: Send, content: bytes, *, is_last: bool = False) -> None:

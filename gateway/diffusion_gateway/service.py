@@ -82,6 +82,16 @@ class ImageService:
         """End the thread that decodes masks and signs images."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
+    def check_room(self) -> None:
+        """Reject a request before it is read, where there is one pipeline only.
+
+        Raises:
+            ApiError: as many requests wait as may wait.
+        """
+        name = self._catalog.only_name
+        if name is not None:
+            self._admission.check_room(name)
+
     async def prepare(self, body: RequestBody, caller: Caller, *, is_edit: bool) -> ImageTask:
         """Check a request and decide how it is answered.
 

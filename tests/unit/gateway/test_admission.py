@@ -105,6 +105,20 @@ def test_one_more_than_may_wait_is_rejected_at_once() -> None:
     run(test)
 
 
+def test_what_could_not_even_wait_is_rejected_before_it_is_read() -> None:
+    async def test(desk: Desk) -> None:
+        for name in "123":
+            await desk.send(name)
+            desk.admission.check_room("p")
+        await desk.send("4")
+        with pytest.raises(ApiError, match="2 requests wait"):
+            desk.admission.check_room("p")
+        await desk.end("1")
+        desk.admission.check_room("p")
+
+    run(test)
+
+
 def test_nothing_may_wait() -> None:
     async def test(desk: Desk) -> None:
         await desk.send("1", cost=2)

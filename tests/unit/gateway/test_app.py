@@ -188,6 +188,15 @@ def test_an_error_before_the_first_event_is_an_ordinary_answer() -> None:
     run(test)
 
 
+_LARGE = {"content-type": "application/json", "content-length": "1000000"}
+
+
+async def _endless() -> AsyncIterator[bytes]:
+    """A body that nobody reads: the first read of it would not end."""
+    await asyncio.Event().wait()
+    yield b""
+
+
 def test_more_than_may_wait_get_429_at_once_while_others_wait() -> None:
     async def test(api: Api) -> None:
         api.triton.gate.clear()
@@ -196,7 +205,9 @@ def test_more_than_may_wait_get_429_at_once_while_others_wait() -> None:
         answer = await asyncio.wait_for(api.post(), 5)
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
         assert answer.json()["error"]["type"] == "rate_limit_error"
-        assert api.value("rejected_requests_total", model="shapes", key="anonymous") == 1
+        upload = await asyncio.wait_for(api.client.post(GENERATIONS, content=_endless(), headers=_LARGE), 5)
+        assert (upload.status_code, upload.headers["connection"]) == (429, "close")
+        assert api.value("rejected_requests_total", model="shapes", key="anonymous") == 2
         assert api.value("running_images", model="shapes") == 1
         api.triton.gate.set()
         assert [(await task).status_code for task in waiting] == [200] * 3
