@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion_contract import subfolders
-from diffusion_contract.enums import Component, Precision
+from diffusion_contract.enums import Component, ModelFamily, Precision
 from diffusion_contract.exports import APPLIES
 from diffusion_contract.spec.model import Model, Source
 from diffusion_contract.spec.pipeline import DiffusionPipelineSpec
@@ -20,10 +20,18 @@ _LORAS, _CONTROL_NET, _IP_ADAPTER, _IMAGE_ENCODER = "loras", "controlNet", "ipAd
 _OVERRIDES: Mapping[str, str] = {
     subfolders.UNET: "denoiser",
     subfolders.TEXT_ENCODER: "text_encoder",
+    subfolders.TEXT_ENCODER_2: "text_encoder_2",
     subfolders.VAE: "vae",
 }
-_SHAPING = (subfolders.TEXT_ENCODER, subfolders.VAE)
+_SHAPING: Mapping[ModelFamily, tuple[str, ...]] = {
+    ModelFamily.STABLE_DIFFUSION: (subfolders.TEXT_ENCODER, subfolders.VAE),
+    ModelFamily.STABLE_DIFFUSION_XL: (subfolders.TEXT_ENCODER, subfolders.TEXT_ENCODER_2, subfolders.VAE),
+}
 """Subfolders whose configurations decide sizes of other components' graphs."""
+_TEXT_ENCODERS: Mapping[ModelFamily, tuple[Component, ...]] = {
+    ModelFamily.STABLE_DIFFUSION: (Component.TEXT_ENCODER,),
+    ModelFamily.STABLE_DIFFUSION_XL: (Component.TEXT_ENCODER, Component.TEXT_ENCODER_2),
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,9 @@ class Addon:
     weight: float = 1.0
 
 
+Setting = bool | int | str
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """One engine; sources are names of SourceRefs.
@@ -81,7 +92,7 @@ class EngineSpec:
     contents: tuple[tuple[str, str], ...] = ()
     shape_sources: tuple[str, ...] = ()
     addons: tuple[Addon, ...] = ()
-    settings: tuple[tuple[str, bool | int], ...] = ()
+    settings: tuple[tuple[str, Setting], ...] = ()
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -148,12 +159,14 @@ class _Graph:
     def __init__(self, spec: DiffusionPipelineSpec) -> None:
         self._spec = spec
         self._model = spec.model
+        self._family = spec.model.family or ModelFamily.STABLE_DIFFUSION
         self._overrides = _overrides(spec.model)
         self._control_nets = tuple(control_net(net.name) for net in spec.model.control_nets or ())
 
     def engines(self) -> Iterator[EngineSpec]:
         """In the order of the denoising, then what only some pipelines have."""
-        yield self._engine(Component.TEXT_ENCODER, addons=self._loras())
+        for component in _TEXT_ENCODERS[self._family]:
+            yield self._engine(component, addons=self._loras())
         yield self._engine(Component.DENOISER, addons=(*self._loras(), *self._adapter()))
         yield self._engine(Component.SCHEDULER_STEP)
         yield self._engine(Component.VAE_DECODER)
@@ -175,7 +188,7 @@ class _Graph:
             component,
             self._spec.precision_of(component),
             source,
-            tuple((folder, self._holder(folder)) for folder in _contents(component)),
+            tuple((folder, self._holder(folder)) for folder in self._contents(component)),
             self._shape_sources(component, source),
             addons,
             self._settings(component),
@@ -196,8 +209,8 @@ class _Graph:
     def _shape_sources(self, component: Component, source: str) -> tuple[str, ...]:
         if component not in APPLIES["shapeSources"]:
             return ()
-        holders = (self._holder(folder) for folder in _SHAPING)
-        names = tuple(name for name in holders if name != CHECKPOINT)
+        holders = (self._holder(folder) for folder in _SHAPING[self._family])
+        names = tuple(dict.fromkeys(name for name in holders if name != CHECKPOINT))
         return names if source == CHECKPOINT else (*names, CHECKPOINT)
 
     def _loras(self) -> tuple[Addon, ...]:
@@ -212,22 +225,25 @@ class _Graph:
         addon = Addon(_IP_ADAPTER, subfolders.IP_ADAPTER)
         return (addon,) if adapter.image_encoder is None else (addon, Addon(_IMAGE_ENCODER, subfolders.IMAGE_ENCODER))
 
-    def _settings(self, component: Component) -> tuple[tuple[str, bool | int], ...]:
-        settings: dict[str, bool | int | None] = {
+    def _settings(self, component: Component) -> tuple[tuple[str, Setting], ...]:
+        settings: dict[str, Setting | None] = {
             "clipSkip": self._model.clip_skip,
             "longPrompts": self._model.long_prompts,
             "guidanceRescale": self._model.guidance_rescale,
             "controlNets": len(self._control_nets),
+            "family": "" if self._family is ModelFamily.STABLE_DIFFUSION else str(self._family),
         }
         return tuple((name, value) for name, value in settings.items() if value and component in APPLIES[name])
 
-
-def _contents(component: Component) -> tuple[str, ...]:
-    """Subfolders that decide about a graph."""
-    if component in {Component.DENOISER, Component.CONTROLNET, Component.ZERO_RESIDUALS}:
-        return (subfolders.UNET, *_SHAPING)
-    if component is Component.SCHEDULER_STEP:
-        return (subfolders.VAE,)
-    # The image encoder comes with an add-on, whose content counts.
-    folder = subfolders.WEIGHTS[component]
-    return () if component is Component.IMAGE_ENCODER or folder is None else (folder,)
+    def _contents(self, component: Component) -> tuple[str, ...]:
+        """Subfolders that decide about a graph."""
+        shaping = _SHAPING[self._family]
+        if component in {Component.DENOISER, Component.CONTROLNET, Component.ZERO_RESIDUALS}:
+            return (subfolders.UNET, *shaping)
+        if component is Component.TEXT_ENCODER_2:
+            return (subfolders.TEXT_ENCODER_2, subfolders.TEXT_ENCODER)
+        if component is Component.SCHEDULER_STEP:
+            return (subfolders.VAE,)
+        # The image encoder comes with an add-on, whose content counts.
+        folder = subfolders.WEIGHTS[component]
+        return () if component is Component.IMAGE_ENCODER or folder is None else (folder,)

@@ -19,6 +19,7 @@ class Component(StrEnum):
     """Sub-models that have an engine of their own."""
 
     TEXT_ENCODER = "text_encoder"
+    TEXT_ENCODER_2 = "text_encoder_2"
     IMAGE_ENCODER = "image_encoder"
     VAE_ENCODER = "vae_encoder"
     CONTROLNET = "controlnet"
@@ -27,6 +28,13 @@ class Component(StrEnum):
     SCHEDULER_STEP = "scheduler_step"
     VAE_DECODER = "vae_decoder"
     SAFETY_CHECKER = "safety_checker"
+
+
+class ModelFamily(StrEnum):
+    """Architectures of checkpoints."""
+
+    STABLE_DIFFUSION = "StableDiffusion"
+    STABLE_DIFFUSION_XL = "StableDiffusionXL"
 
 
 class Precision(StrEnum):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from diffusion_contract.base import ApiModel
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import Component, ModelFamily
 from diffusion_contract.limits import DIGEST_PATTERN
 from diffusion_contract.tensors import MAX_CONTROLNETS
 
@@ -34,6 +34,7 @@ class ExportOptions(ApiModel):
         loras: merged into text encoder and denoiser.
         shape_sources: sources of the other components, where the component's own lacks or differs from what is served;
             the first one that has a subfolder counts.
+        family: architecture that the checkpoint must be of.
     """
 
     clip_skip: int = Field(default=0, ge=0)
@@ -45,6 +46,7 @@ class ExportOptions(ApiModel):
     image_encoder: Digest | None = None
     loras: tuple[LoraOption, ...] = ()
     shape_sources: tuple[Digest, ...] = ()
+    family: ModelFamily = ModelFamily.STABLE_DIFFUSION
 
     def non_defaults(self, without: Collection[str] = ()) -> dict[str, Any]:
         """The options that differ from their defaults, by their JSON names."""
@@ -53,21 +55,25 @@ class ExportOptions(ApiModel):
 
 # Components whose profile needs sizes that others decide: which of them.
 SHAPED: Mapping[Component, tuple[str, ...]] = {
+    Component.TEXT_ENCODER_2: ("first_text_width",),
     Component.CONTROLNET: ("text_length",),
     Component.ZERO_RESIDUALS: ("pixels_per_latent",),
     Component.DENOISER: ("text_length", "pixels_per_latent"),
     Component.SCHEDULER_STEP: ("channels", "pixels_per_latent"),
 }
 
+_TEXT_ENCODERS = frozenset({Component.TEXT_ENCODER, Component.TEXT_ENCODER_2})
+
 APPLIES: Mapping[str, frozenset[Component]] = {
-    "clipSkip": frozenset({Component.TEXT_ENCODER}),
+    "clipSkip": _TEXT_ENCODERS,
     "longPrompts": frozenset({Component.TEXT_ENCODER, Component.DENOISER, Component.CONTROLNET}),
     "guidanceRescale": frozenset({Component.DENOISER}),
     "controlNets": frozenset({Component.DENOISER}),
     "controlNet": frozenset({Component.CONTROLNET}),
     "ipAdapter": frozenset({Component.DENOISER, Component.IMAGE_ENCODER}),
     "imageEncoder": frozenset({Component.DENOISER, Component.IMAGE_ENCODER}),
-    "loras": frozenset({Component.DENOISER, Component.TEXT_ENCODER}),
+    "loras": frozenset({Component.DENOISER, *_TEXT_ENCODERS}),
     "shapeSources": frozenset(SHAPED),
+    "family": frozenset({Component.DENOISER, Component.CONTROLNET, *_TEXT_ENCODERS}),
 }
 """Components that an option applies to."""

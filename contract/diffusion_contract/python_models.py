@@ -37,6 +37,10 @@ def _number(name: str, dtype: DType = DType.FP32) -> Tensor:
     return Tensor(name, dtype, (1,), optional=True)
 
 
+def _pair(name: str) -> Tensor:
+    return Tensor(name, DType.INT32, (2,), optional=True)
+
+
 def _image_input(name: str, *dims: int) -> ImageInput:
     return ImageInput(
         Tensor(name, DType.UINT8, dims, optional=True), Tensor(f"{name}_file", DType.BYTES, (1,), optional=True)
@@ -49,6 +53,17 @@ PROMPT_EMBEDDINGS = Tensor("prompt_embeddings", DType.FP32, ("text_length", "tex
 NEGATIVE_PROMPT_EMBEDDINGS = Tensor(
     "negative_prompt_embeddings", DType.FP32, ("text_length", "text_width"), optional=True
 )
+# Texts and embeddings of checkpoints with two text encoders.
+PROMPT_2, NEGATIVE_PROMPT_2 = _number("prompt_2", DType.BYTES), _number("negative_prompt_2", DType.BYTES)
+POOLED_PROMPT_EMBEDDINGS = Tensor("pooled_prompt_embeddings", DType.FP32, ("pooled_width",), optional=True)
+NEGATIVE_POOLED_PROMPT_EMBEDDINGS = replace(POOLED_PROMPT_EMBEDDINGS, name="negative_pooled_prompt_embeddings")
+# Height and width, or row and column, each in pixels.
+ORIGINAL_SIZE, NEGATIVE_ORIGINAL_SIZE = _pair("original_size"), _pair("negative_original_size")
+CROP_TOP_LEFT, NEGATIVE_CROP_TOP_LEFT = _pair("crop_top_left"), _pair("negative_crop_top_left")
+TARGET_SIZE, NEGATIVE_TARGET_SIZE = _pair("target_size"), _pair("negative_target_size")
+# In the order of `tensors.TIME_IDS`.
+SIZE_CONDITIONS = (ORIGINAL_SIZE, CROP_TOP_LEFT, TARGET_SIZE)
+NEGATIVE_SIZE_CONDITIONS = (NEGATIVE_ORIGINAL_SIZE, NEGATIVE_CROP_TOP_LEFT, NEGATIVE_TARGET_SIZE)
 SEED = _number("seed", DType.INT64)
 HEIGHT, WIDTH = _number("height", DType.INT32), _number("width", DType.INT32)
 GUIDANCE_SCALE, GUIDANCE_RESCALE = _number("guidance_scale"), _number("guidance_rescale")
@@ -86,6 +101,7 @@ MASKED_STD = replace(tensors.LATENT_STD, name="masked_std")
 ZERO_NOISE = replace(tensors.NOISE, name="zero_noise")
 STEP_MASK = replace(tensors.LATENT_MASK, name="step_mask")
 REQUEST_TEXT_EMBEDDINGS = replace(tensors.TEXT_EMBEDDINGS, name="request_text_embeddings")
+REQUEST_POOLED_EMBEDDINGS = replace(tensors.POOLED_EMBEDDINGS, name="request_pooled_embeddings")
 ZERO_IMAGE_EMBEDDINGS = replace(tensors.IMAGE_EMBEDDINGS, name="zero_image_embeddings")
 FULL_IP_ADAPTER_REGION = replace(tensors.IP_ADAPTER_REGION, name="full_ip_adapter_region")
 IMAGE = Tensor("image", DType.UINT8, ("height", "width", 3))
@@ -94,6 +110,9 @@ ENCODED_IMAGE = Tensor("encoded_image", DType.BYTES, (1,))
 ENCODED_IMAGE_BASE64 = Tensor("encoded_image_base64", DType.BYTES, (1,))
 
 TOKENIZER = Interface((PROMPT, NEGATIVE_PROMPT), (tensors.INPUT_IDS,))
+TWO_TOKENIZERS = Interface(
+    (PROMPT, NEGATIVE_PROMPT, PROMPT_2, NEGATIVE_PROMPT_2), (tensors.INPUT_IDS, tensors.INPUT_IDS_2)
+)
 POSTPROCESSOR = Interface(
     (
         tensors.DECODED_IMAGE, *BLENDING, *MASK, PASTE_BACK, *ENHANCEMENT, replace(tensors.SAFETY_FLAG, optional=True),
@@ -203,12 +222,23 @@ def conditioner(keys: Sequence[str], calls: int, control_nets: Sequence[str]) ->
     )  # fmt: skip
 
 
+def with_pooled(conditioner: Interface) -> Interface:
+    """Inputs and outputs of the conditioner of a checkpoint with two text encoders."""
+    pooled = (POOLED_PROMPT_EMBEDDINGS, NEGATIVE_POOLED_PROMPT_EMBEDDINGS)
+    return Interface(
+        (*conditioner.inputs, *pooled, *SIZE_CONDITIONS, *NEGATIVE_SIZE_CONDITIONS),
+        (*conditioner.outputs, tensors.TIME_IDS, REQUEST_POOLED_EMBEDDINGS),
+    )
+
+
 def request_inputs(control_nets: Sequence[str]) -> tuple[Tensor, ...]:
     """Everything that a request can bring, in the order in which ensembles list it."""
     images = [tensor for name in control_nets for tensor in (*control_image(name), *control_numbers(name))]
     return (
-        PROMPT, NEGATIVE_PROMPT, PROMPT_EMBEDDINGS, NEGATIVE_PROMPT_EMBEDDINGS, SEED, GUIDANCE_SCALE,
-        GUIDANCE_RESCALE, HEIGHT, WIDTH, SCHEDULER, ETA, STRENGTH, *INPUT_IMAGE, *MASK, MASK_FEATHER, *images,
+        PROMPT, NEGATIVE_PROMPT, PROMPT_2, NEGATIVE_PROMPT_2, PROMPT_EMBEDDINGS, NEGATIVE_PROMPT_EMBEDDINGS,
+        POOLED_PROMPT_EMBEDDINGS, NEGATIVE_POOLED_PROMPT_EMBEDDINGS, SEED, GUIDANCE_SCALE, GUIDANCE_RESCALE, HEIGHT,
+        WIDTH, *SIZE_CONDITIONS, *NEGATIVE_SIZE_CONDITIONS, SCHEDULER, ETA, STRENGTH, *INPUT_IMAGE, *MASK,
+        MASK_FEATHER, *images,
         *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, IP_ADAPTER_WEIGHT, *BLEND_MASK, BLEND_FEATHER, PASTE_BACK, COLOR_MATCH,
         *ENHANCEMENT,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from diffusion_contract.enums import Component
 
 TEXT_ENCODER = "text_encoder"
+TEXT_ENCODER_2 = "text_encoder_2"
 IMAGE_ENCODER = "image_encoder"
 UNET = "unet"
 VAE = "vae"
@@ -16,6 +17,7 @@ SAFETY_CHECKER = "safety_checker"
 # The subfolder with the weights that a component is named by; None for one without weights.
 WEIGHTS: Mapping[Component, str | None] = {
     Component.TEXT_ENCODER: TEXT_ENCODER,
+    Component.TEXT_ENCODER_2: TEXT_ENCODER_2,
     Component.IMAGE_ENCODER: IMAGE_ENCODER,
     Component.VAE_ENCODER: VAE,
     Component.CONTROLNET: CONTROLNET,

@@ -93,6 +93,9 @@ class ModelFacts:
         guidance_rescale: whether it reads an amount of guidance rescale.
         ip_adapter: whether it reads reference images.
         controlnets: how many ControlNets' residuals it adds.
+        first_text_width: features per token of the first of two text encoders; 0 where there is one.
+        pooled_width: features of the second text encoder's embedding of a whole prompt; 0 where there is none.
+        vocabulary_2: tokens that the second text encoder has an embedding for.
     """
 
     channels: int
@@ -109,6 +112,9 @@ class ModelFacts:
     guidance_rescale: int = 0
     ip_adapter: int = 0
     controlnets: int = 0
+    first_text_width: int = 0
+    pooled_width: int = 0
+    vocabulary_2: int = 0
 
     @classmethod
     def merge(cls, facts_by_component: Mapping[str, Mapping[str, int]]) -> Self:
@@ -148,6 +154,14 @@ class Interface:
 
 INPUT_IDS = Tensor("input_ids", DType.INT64, (2, "text_length"))
 TEXT_EMBEDDINGS = Tensor("text_embeddings", DType.FP32, (2, "text_length", "text_width"))
+# Ids of the second text encoder's own tokenizer.
+INPUT_IDS_2 = Tensor("input_ids_2", DType.INT64, (2, "text_length"))
+# Of the first of two text encoders; the second one puts its own features behind them.
+FIRST_TEXT_EMBEDDINGS = Tensor("first_text_embeddings", DType.FP32, (2, "text_length", "first_text_width"))
+# One embedding for each whole prompt.
+POOLED_EMBEDDINGS = Tensor("pooled_embeddings", DType.FP32, (2, "pooled_width"))
+# Original size, top left corner of the crop and target size, as height and width each (negative, positive).
+TIME_IDS = Tensor("time_ids", DType.FP32, (2, 6))
 STATE = Tensor("state", DType.FP32, ("slots", *_LATENT_DIMS))
 MODEL_INPUT = Tensor("model_input", DType.FP32, _LATENT_DIMS)
 TIMESTEP = Tensor("timestep", DType.FP32, (1,))
@@ -203,6 +217,9 @@ def next_tensor(tensor: Tensor) -> Tensor:
 # Of a checkpoint without traits of its own; see `interface`.
 ENGINE_INTERFACES: Mapping[Component, Interface] = {
     Component.TEXT_ENCODER: Interface((INPUT_IDS,), (TEXT_EMBEDDINGS,)),
+    Component.TEXT_ENCODER_2: Interface(
+        (INPUT_IDS_2, FIRST_TEXT_EMBEDDINGS), (TEXT_EMBEDDINGS, POOLED_EMBEDDINGS)
+    ),
     Component.IMAGE_ENCODER: Interface((REFERENCE_PIXELS,), (IMAGE_EMBEDDINGS,)),
     Component.VAE_ENCODER: Interface((PIXELS,), (LATENT_MEAN, LATENT_STD)),
     Component.CONTROLNET: Interface(
@@ -227,10 +244,16 @@ GUIDANCE_RESCALE_TRAIT = "guidance_rescale"
 INPAINTING_TRAIT = "inpainting"
 IP_ADAPTER_TRAIT = "ip_adapter"
 CONTROLNETS_TRAIT = "controlnets"
+# A denoiser and its ControlNets read these of a checkpoint with two text encoders.
+POOLED_TRAIT = "pooled_width"
+# The first of two text encoders gives its features to the second one.
+FIRST_TEXT_TRAIT = "first_text_width"
+_POOLED: tuple[Tensor, ...] = (POOLED_EMBEDDINGS, TIME_IDS)
 _TRAITS: Mapping[str, tuple[Tensor, ...]] = {
     GUIDANCE_RESCALE_TRAIT: (GUIDANCE_RESCALE,),
     INPAINTING_TRAIT: (LATENT_MASK, MASKED_LATENT),
     IP_ADAPTER_TRAIT: (IMAGE_EMBEDDINGS, IP_ADAPTER_SCALE, IP_ADAPTER_REGION),
+    POOLED_TRAIT: _POOLED,
 }
 # "residuals_per_level_0": channels of all residuals that have the size of the latent, 1: half of it, and so on.
 _RESIDUALS_PER_LEVEL = "residuals_per_level_"
@@ -241,9 +264,13 @@ def interface(component: Component, facts: Mapping[str, int]) -> Interface:
 
     Args:
         component: which one.
-        facts: what its manifest records; traits among them add inputs to a denoiser.
+        facts: what its manifest records; traits among them add inputs to a denoiser and its ControlNets.
     """
     plain = ENGINE_INTERFACES[component]
+    if component is Component.TEXT_ENCODER and facts.get(FIRST_TEXT_TRAIT):
+        return Interface(plain.inputs, (FIRST_TEXT_EMBEDDINGS,))
+    if component is Component.CONTROLNET and facts.get(POOLED_TRAIT):
+        return Interface((*plain.inputs, *_POOLED), plain.outputs)
     if component is not Component.DENOISER:
         return plain
     traits = [tensor for trait, tensors in _TRAITS.items() if facts.get(trait) for tensor in tensors]
@@ -285,6 +312,7 @@ def residual_elements(facts: Mapping[str, int], height: int, width: int) -> int:
 # A ControlNet's model has its name behind it: `5_controlnet_canny`.
 MODEL_NAMES: Mapping[Component, str] = {
     Component.TEXT_ENCODER: "2_text_encoder",
+    Component.TEXT_ENCODER_2: "2_text_encoder_2",
     Component.IMAGE_ENCODER: "3_image_encoder",
     Component.VAE_ENCODER: "3_vae_encoder",
     Component.CONTROLNET: "5_controlnet",

@@ -1,4 +1,4 @@
-"""`build` makes a repository of each of six checkpoints with all that applies, and it draws as diffusers does."""
+"""`build` makes a repository of each of these checkpoints with all that applies, and it draws as diffusers does."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.support.builder import parts
 from tests.support.builder.conditioned import checkpoint
 from tests.support.builder.repository import SHAPES, context
 from tests.support.builder.shapes import SHAPES_OF, Shape, lora
+from tests.support.builder.xl_checkpoints import write_xl_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,15 +28,20 @@ def _has_adapter(shape: Shape) -> bool:
     return shape.adapter and not isinstance(parts.UNETS[shape.unet].get("layers_per_block"), list)
 
 
+def _checkpoint(folder: Path, shape: Shape) -> Path:
+    if shape.is_xl:
+        return write_xl_checkpoint(folder, shape.unet)
+    return checkpoint(folder, shape.unet, parts.vae(shape.latent, shape.levels), shape.text_width)
+
+
 def _model(folder: Path, shape: Shape) -> dict[str, Any]:
     lora(shape)(folder / "lora")
-    vae = parts.vae(shape.latent, shape.levels)
     model: dict[str, Any] = {
-        "source": {"path": str(checkpoint(folder / "checkpoint", shape.unet, vae, shape.text_width))},
+        "source": {"path": str(_checkpoint(folder / "checkpoint", shape))},
         "loras": [{"source": {"path": str(folder / "lora")}, "weight": 0.01}],
         "clipSkip": 1,
-        "longPrompts": True,
         "guidanceRescale": True,
+        **({"family": str(shape.family)} if shape.is_xl else {"longPrompts": True}),
     }
     if shape.control:
         for seed, name in enumerate(("edges", "depth")):
@@ -51,9 +57,10 @@ def _model(folder: Path, shape: Shape) -> dict[str, Any]:
 def _pipelines(shape: Shape) -> list[dict[str, Any]]:
     applies = {"controlnet": bool(shape.control), "ip_adapter": _has_adapter(shape)}
     features = [name for name, there in applies.items() if there]
-    tasks = ["inpaint"] if shape.unet == "inpainting" else ["generate", "img2img"]
+    is_inpainting = shape.unet.endswith("inpainting")
+    tasks = ["inpaint"] if is_inpainting else ["generate", "img2img"]
     # Diffusers inpaints with 4 or 9 channels only.
-    tasks += ["inpaint"] if shape.unet != "inpainting" and shape.latent == 4 else []
+    tasks += ["inpaint"] if not is_inpainting and shape.latent == 4 else []
     return [{"task": task, "steps": [2], **({"features": features} if features else {})} for task in tasks]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of six shapes, with everything that applies to each, go the whole way to engines of both runtimes."""
+"""Checkpoints of all shapes, with everything that applies to each, go the whole way to engines of both runtimes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from diffusion_builder.graphs import deviation
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind, Store
 from diffusion_contract.enums import Component, Precision
+from diffusion_contract.exports import APPLIES
 from diffusion_contract.tensors import interface
 from tests.support.builder import parts
 from tests.support.builder.repository import SHAPES, context
@@ -46,10 +47,12 @@ class Bench:
     def options(self, component: Component) -> dict[str, Any]:
         """Everything that this component of this checkpoint can have."""
         lora = [{"source": self.extras["lora"], "weight": 0.01}]
+        long = {} if self.shape.is_xl else {"longPrompts": True}
         options: dict[Component, dict[str, Any]] = {
-            Component.TEXT_ENCODER: {"clipSkip": 1, "longPrompts": True, "loras": lora},
-            Component.DENOISER: {"guidanceRescale": True, "longPrompts": True, "loras": lora},
-            Component.CONTROLNET: {"controlNet": self.extras.get("controlnet"), "longPrompts": True},
+            Component.TEXT_ENCODER: {"clipSkip": 1, **long, "loras": lora},
+            Component.TEXT_ENCODER_2: {"clipSkip": 1, "loras": lora},
+            Component.DENOISER: {"guidanceRescale": True, **long, "loras": lora},
+            Component.CONTROLNET: {"controlNet": self.extras.get("controlnet"), **long},
         }
         component_options = options.get(component, {})
         if self.shape.adapter and component in (Component.DENOISER, Component.IMAGE_ENCODER):
@@ -57,7 +60,8 @@ class Bench:
             component_options |= {"imageEncoder": self.extras["image_encoder"]} if self.shape.plus else {}
         if self.shape.control and component is Component.DENOISER:
             component_options["controlNets"] = 2
-        return component_options
+        is_of_family = component in APPLIES["family"] and self.shape.is_xl
+        return {**component_options, **({"family": str(self.shape.family)} if is_of_family else {})}
 
     def export(self, component: Component, precision: str) -> stages.Result:
         """Export with everything; what is there already is taken."""
@@ -73,8 +77,9 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     store = Store(folder / "store")
     base = {
         "unet": parts.unet(shape.unet),
-        "text_encoder": parts.text_encoder(shape.text_width),
+        "text_encoder": parts.text_encoder(32 if shape.is_xl else shape.text_width),
         "vae": parts.vae(shape.latent, shape.levels),
+        **({"text_encoder_2": parts.text_encoder_2()} if shape.is_xl else {}),
     }
     writers_by_source: dict[str, dict[str, parts.Write]] = {"lora": {"lora": lora(shape)}}
     if shape.control:
@@ -89,7 +94,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Bench(
         Workshop(store.root, tensorrt_rtx.write_programs(folder / "programs")),
         shape,
-        parts.source(store, base, folder / "base"),
+        parts.source(store, base, folder / "base", f"{shape.family}Pipeline"),
         {name: parts.source(store, writers, folder / name) for name, writers in writers_by_source.items()},
     )
 

@@ -122,7 +122,7 @@ def test_names_of_every_trainer_mean_their_layer(tmp_path: Path, form: str) -> N
     down, up = _factors()
     model = _model(layer)
     folder = _write(tmp_path / "lora", {down_name: down, up_name: up})
-    lora.merge(model, part, (LoraWeights(folder, 1.0),), "text_model." if part == parts.TEXT_ENCODER else "")
+    lora.merge(model, part, (LoraWeights(folder, 1.0),))
     torch.testing.assert_close(model.get_submodule(layer).weight, up @ down)
 
 

@@ -135,6 +135,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "pipelines": [{"task": "generate", "features": ["ip_adapter", "embeddings"], "previews": [5]}],
     },
     "a safety checker": model(safetyChecker={"source": HUB}, clipSkip=11, longPrompts=True, guidanceRescale=True),
+    "another family": {
+        **model(family="StableDiffusionXL", components={"text_encoder_2": {"source": HUB}}, clipSkip=2),
+        "rollout": variants(10, model={"components": {"text_encoder_2": {"source": HUB}}}),
+    },
     "a rollout": {"rollout": {}},
     "rollout steps": {"rollout": {"steps": [{"weight": 1}, {"weight": 10, "pause": "30s"}], "rollbackTo": "0123abcd"}},
     "a mirror": {"rollout": {"traffic": {"gateway": {"name": "web", "hostnames": ["a.example"]}, "mirrorPercent": 5}}},
@@ -250,6 +254,18 @@ REFUSED: dict[str, Refused] = {
     "control-net-name": Refused(
         model(controlNets=[{"name": "my_depth", "source": HUB}]), "spec.model.controlNets[0].name", "should match"
     ),
+    "second-encoder": Refused(
+        model(components={"text_encoder_2": {"source": HUB}}), "spec.model.components", "only StableDiffusionXL has"
+    ),
+    "second-encoder-of-variant": Refused(
+        {"rollout": variants(10, model={"components": {"text_encoder_2": {"source": HUB}}})},
+        "spec.rollout.experiment",
+        "a variant has text_encoder_2",
+    ),
+    "long-prompts-of-xl": Refused(
+        model(family="StableDiffusionXL", longPrompts=True), "spec.model.longPrompts", "StableDiffusion only"
+    ),
+    "family": Refused(model(family="Flux"), "spec.model.family", '"StableDiffusion", "StableDiffusionXL"'),
     "clip-skip": Refused(model(clipSkip=12), "spec.model.clipSkip", "equal to 11"),
     "lora-weight": Refused(model(loras=[{"source": HUB, "weight": 11}]), "spec.model.loras[0].weight", "equal to 10"),
     "size": Refused({"shapes": {"height": {"opt": 500}}}, "spec.shapes.height.opt", "multiple of 8"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from diffusion_contract.enums import Precision
-from diffusion_contract.tensors import interface
+from diffusion_contract.tensors import POOLED_EMBEDDINGS, TIME_IDS, interface
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,3 +80,18 @@ def cfg_batch(tensor: torch.Tensor) -> torch.Tensor:
 def cfg_duplicate(tensor: torch.Tensor) -> torch.Tensor:
     """[B, ...] → [2B, ...], in the order of `cfg_batch`."""
     return torch.cat([tensor, tensor])
+
+
+def pooled_conditions(inputs: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """What a UNet or ControlNet of Stable Diffusion XL reads besides tokens; nothing for others.
+
+    Args:
+        inputs: by their names in the contract.
+        dtype: of the model; sizes stay in float32, in which their sines are computed.
+    """
+    if POOLED_EMBEDDINGS.name not in inputs:
+        return {}
+    return {
+        "text_embeds": cfg_batch(inputs[POOLED_EMBEDDINGS.name]).to(dtype),
+        "time_ids": cfg_batch(inputs[TIME_IDS.name]),
+    }

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.components import parts
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.enums import ModelFamily
+from diffusion_contract.tensors import TIME_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +23,10 @@ _VISION: Mapping[str, int] = {"hidden_size": 768, "image_size": 224, "patch_size
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     parts.TEXT_ENCODER: {
         "hidden_size": 512, "max_position_embeddings": 77, "num_hidden_layers": 12, "vocab_size": 49408,
+    },
+    parts.TEXT_ENCODER_2: {
+        "hidden_size": 512, "max_position_embeddings": 77, "num_hidden_layers": 12, "vocab_size": 49408,
+        "projection_dim": 512,
     },
     parts.IMAGE_ENCODER: {**_VISION, "projection_dim": 512},
     parts.UNET: {
@@ -42,12 +48,18 @@ _TYPES: Mapping[str, _Types] = {
     "layers_per_block": (int, list),
 }
 # Where a part's entries are inside of the configuration of a whole CLIP model.
-_INNER: Mapping[str, str] = {parts.TEXT_ENCODER: "text_config", parts.IMAGE_ENCODER: "vision_config"}
+_INNER: Mapping[str, str] = {
+    parts.TEXT_ENCODER: "text_config",
+    parts.TEXT_ENCODER_2: "text_config",
+    parts.IMAGE_ENCODER: "vision_config",
+}
+# How a UNet or ControlNet of Stable Diffusion XL says that it reads a pooled embedding and sizes.
+_ADDITION = "addition_embed_type"
+_TEXT_TIME = "text_time"
 _COLORS = 3
 _LARGEST = 3.4e38
 # Entries that give a UNet further inputs, which nothing here could feed.
 _UNSUPPORTED = (
-    "addition_embed_type",
     "class_embed_type",
     "encoder_hid_dim",
     "encoder_hid_dim_type",
@@ -101,6 +113,12 @@ def _check_vae(name: str, config: Mapping[str, Any]) -> None:
         raise BadInputError(Reason.INVALID_CONFIG, f"{name}: shift_factor is {shift!r}, a number is needed")
     for entry in ("in_channels", "out_channels"):
         _check_channels(name, entry, config)
+    for entry in ("latents_mean", "latents_std"):
+        if config.get(entry) is not None:
+            raise BadInputError(
+                Reason.UNSUPPORTED_COMPONENT,
+                f"{name} has {entry}: autoencoders with statistics of latents are not served",
+            )
 
 
 def _is_number(value: object) -> bool:
@@ -129,6 +147,51 @@ def text_width(name: str, config: Mapping[str, Any]) -> int:
             Reason.INVALID_CONFIG, f"{name}/config.json: cross_attention_dim is {width}; one width for all is supported"
         )
     return int(widths.pop())
+
+
+def pooled_width(part: str, config: Mapping[str, Any]) -> int:
+    """Features of the pooled embedding that a UNet or ControlNet of Stable Diffusion XL reads.
+
+    Args:
+        part: `unet` or `controlnet`, for messages.
+        config: of a model that reads one.
+
+    Raises:
+        BadInputError: it reads other numbers beside the embedding than an original size, a crop and a target size.
+    """
+    name = f"{part}/config.json"
+    for entry in ("addition_time_embed_dim", "projection_class_embeddings_input_dim"):
+        _check_entry(name, entry, config.get(entry), _POSITIVE)
+    numbers, width = TIME_IDS.dims[1], config["projection_class_embeddings_input_dim"]
+    pooled = int(width - int(numbers) * config["addition_time_embed_dim"])
+    if pooled <= 0:
+        raise BadInputError(
+            Reason.INVALID_CONFIG,
+            f"{name}: projection_class_embeddings_input_dim {width} has no room for {numbers} numbers of "
+            f"{config['addition_time_embed_dim']} features and an embedding",
+        )
+    return pooled
+
+
+def check_family(part: str, config: Mapping[str, Any], family: ModelFamily) -> None:
+    """Compare the architecture of a UNet or ControlNet with the requested one.
+
+    Args:
+        part: `unet` or `controlnet`, for messages.
+        config: of the model.
+        family: that is requested.
+
+    Raises:
+        BadInputError: it is of the other family.
+    """
+    has_pooled = config.get(_ADDITION) is not None
+    actual = ModelFamily.STABLE_DIFFUSION_XL if has_pooled else ModelFamily.STABLE_DIFFUSION
+    if actual is not family:
+        raise BadInputError(
+            Reason.COMPONENT_MISMATCH,
+            f"{part}/config.json ({_ADDITION} {config.get(_ADDITION)!r}) is of the family {actual}, "
+            f"{family} is requested: set model.family to {actual}, or take a model of {family}",
+        )
 
 
 def _check_entry(name: str, entry: str, value: object, types: _Types) -> None:
@@ -161,6 +224,11 @@ def _check_supported(name: str, config: Mapping[str, Any]) -> None:
             f"{name}: layers_per_block has {len(layers)} entries, block_out_channels {len(blocks)}",
         )
     _check_channels(name, "conditioning_channels", config)
+    if config.get(_ADDITION) not in (None, _TEXT_TIME):
+        raise BadInputError(
+            Reason.UNSUPPORTED_COMPONENT,
+            f"{name} has {_ADDITION} {config[_ADDITION]!r}: models with that input are not served",
+        )
     for entry in _UNSUPPORTED:
         if config.get(entry) is not None:
             raise BadInputError(

@@ -8,9 +8,19 @@ import torch
 from torch import nn
 
 from diffusion_builder.components import attention, configs, parts, residuals, weights
-from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, LoadedModule, TorchModel, cfg_batch, cfg_duplicate
+from diffusion_builder.components.base import (
+    DTYPES,
+    LATENT,
+    PIXELS,
+    LoadedModule,
+    TorchModel,
+    cfg_batch,
+    cfg_duplicate,
+    pooled_conditions,
+)
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.enums import Precision
+from diffusion_contract import tensors
+from diffusion_contract.enums import ModelFamily, Precision
 from diffusion_contract.tensors import MAX_TEXT_CHUNKS, residual_facts
 
 if TYPE_CHECKING:
@@ -34,15 +44,19 @@ class ControlNetModule(nn.Module):
         control_image: torch.Tensor,
         control_scales: torch.Tensor,
         step_index: torch.Tensor,
+        *pooled: torch.Tensor,
     ) -> torch.Tensor:
-        """[B, C, h, w], [B, 1], [B, 2, L, D], [B, 3, H, W], [B, 64], [B, 1] → [B, 2, R]."""
+        """[B, C, h, w], [B, 1], [B, 2, L, D], [B, 3, H, W], [B, 64], [B, 1], pooled and sizes → [B, 2, R]."""
         dtype = self.model.dtype
+        names = (tensors.POOLED_EMBEDDINGS.name, tensors.TIME_IDS.name)[: len(pooled)]
+        conditions = pooled_conditions(dict(zip(names, pooled, strict=True)), dtype)
         down, middle = self.model(
             cfg_duplicate(model_input).to(dtype),
             cfg_duplicate(timestep[:, 0]),
             cfg_batch(text_embeddings).to(dtype),
             cfg_duplicate(control_image).to(dtype),
             return_dict=False,
+            **({"added_cond_kwargs": conditions} if conditions else {}),
         )
         packed = residuals.pack([*down, middle]).float()
         return packed * torch.gather(control_scales, 1, step_index.to(torch.int64))[:, :, None]
@@ -74,6 +88,7 @@ def load(material: LoadContext, precision: Precision) -> LoadedModule:
 
     folder = material.folders[parts.CONTROLNET]
     config = configs.read(folder, parts.CONTROLNET)
+    configs.check_family(parts.CONTROLNET, config, material.options.family)
     check(config, configs.read(material.folders[parts.UNET], parts.UNET))
     model = weights.diffusers_model(ControlNetModel, folder, DTYPES[precision])
     attention.rewrite(model, upcast=precision is not Precision.FLOAT32)
@@ -83,6 +98,8 @@ def load(material: LoadContext, precision: Precision) -> LoadedModule:
         "pixels_per_latent": 2 ** (len(config["conditioning_embedding_out_channels"]) - 1),
         **residual_facts(residuals.layout(config)),
     }
+    if material.options.family is ModelFamily.STABLE_DIFFUSION_XL:
+        facts[tensors.POOLED_TRAIT] = configs.pooled_width(parts.CONTROLNET, config)
     if material.options.long_prompts:
         facts["text_chunks"] = MAX_TEXT_CHUNKS
     return LoadedModule(

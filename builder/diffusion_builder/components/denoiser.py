@@ -8,10 +8,18 @@ import torch
 from torch import nn
 
 from diffusion_builder.components import attention, configs, ip_adapter, lora, parts, residuals, weights
-from diffusion_builder.components.base import DTYPES, LATENT, LoadedModule, TorchModel, cfg_batch, cfg_duplicate
+from diffusion_builder.components.base import (
+    DTYPES,
+    LATENT,
+    LoadedModule,
+    TorchModel,
+    cfg_batch,
+    cfg_duplicate,
+    pooled_conditions,
+)
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract import tensors
-from diffusion_contract.enums import Component, Precision
+from diffusion_contract.enums import Component, ModelFamily, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,10 +75,14 @@ class Denoiser(nn.Module):
             cfg_duplicate(inputs[tensors.TIMESTEP.name][:, 0]),
             cfg_batch(inputs[tensors.TEXT_EMBEDDINGS.name]).to(dtype),
             return_dict=False,
-            **self._reference(inputs, dtype),
+            **self._added_conditions(inputs, dtype),
             **self._residuals(inputs, dtype),
         )[0]
         return output
+
+    def _added_conditions(self, inputs: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
+        conditions = {**pooled_conditions(inputs, dtype), **self._reference(inputs, dtype)}
+        return {"added_cond_kwargs": conditions} if conditions else {}
 
     def _reference(self, inputs: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
         if self.reference is None:
@@ -105,7 +117,10 @@ def load(material: LoadContext, precision: Precision) -> LoadedModule:
 
     folder, options = material.folders[parts.UNET], material.options
     config = configs.read(folder, parts.UNET)
+    configs.check_family(parts.UNET, config, options.family)
     facts = _facts(config)
+    if options.family is ModelFamily.STABLE_DIFFUSION_XL:
+        facts[tensors.POOLED_TRAIT] = configs.pooled_width(parts.UNET, config)
     adapter = None
     if options.ip_adapter:
         adapter = ip_adapter.read(material.folders[parts.IP_ADAPTER])
@@ -118,7 +133,7 @@ def load(material: LoadContext, precision: Precision) -> LoadedModule:
     if options.control_nets:
         facts |= {tensors.CONTROLNETS_TRAIT: options.control_nets, **tensors.residual_facts(layout)}
     model = weights.diffusers_model(UNet2DConditionModel, folder, DTYPES[precision])
-    lora.merge(model, parts.UNET, material.loras)
+    lora.merge(model, parts.UNET, material.loras, options.family)
     attention.rewrite(model, upcast=precision is not Precision.FLOAT32)
     reference = ip_adapter.install(model, adapter, facts["image_length"]) if adapter else None
     names = tuple(tensor.name for tensor in tensors.interface(Component.DENOISER, facts).inputs)

@@ -151,7 +151,7 @@ class InstalledAdapter:
             region: [2B, 1, h, w], 1 where the images apply.
 
         Returns:
-            Further arguments of the call.
+            Entries of the call's added conditions.
         """
         weights = _weights(scale, region, max(processor.level for processor in self.processors))
         for processor in self.processors:
@@ -159,7 +159,7 @@ class InstalledAdapter:
         if self.reads_hidden_states:
             # Not `unflatten`: the exporter would fix the sizes that the projection computes from its result.
             embeddings = embeddings.reshape(embeddings.shape[0], -1, self.image_length, embeddings.shape[2])
-        return {"added_cond_kwargs": {"image_embeds": [embeddings]}}
+        return {"image_embeds": [embeddings]}
 
 
 def _weights(scale: torch.Tensor, region: torch.Tensor, deepest: int) -> list[torch.Tensor]:

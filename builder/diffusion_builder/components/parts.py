@@ -12,6 +12,7 @@ from diffusion_contract.subfolders import (
     LORA,
     SAFETY_CHECKER,
     TEXT_ENCODER,
+    TEXT_ENCODER_2,
     UNET,
     VAE,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "MAIN_PART",
     "SAFETY_CHECKER",
     "TEXT_ENCODER",
+    "TEXT_ENCODER_2",
     "UNET",
     "VAE",
     "LoadContext",

@@ -18,6 +18,7 @@ from diffusion_builder.components import (
     safety_checker,
     scheduler_step,
     text_encoder,
+    two_text_encoders,
 )
 from diffusion_builder.components.base import ComponentSpec, LoadedModule
 from diffusion_contract.enums import Component
@@ -30,6 +31,7 @@ COMPONENTS: Mapping[Component, ComponentSpec] = {
     spec.component: spec
     for spec in (
         ComponentSpec(Component.TEXT_ENCODER, text_encoder.load),
+        ComponentSpec(Component.TEXT_ENCODER_2, two_text_encoders.load_second),
         ComponentSpec(Component.IMAGE_ENCODER, image_encoder.load),
         ComponentSpec(Component.VAE_ENCODER, autoencoder.load_encoder),
         ComponentSpec(Component.CONTROLNET, controlnet.load),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from diffusion_contract.enums import Component
 
 # Subfolders whose configurations have them.
-SUBFOLDERS = (parts.TEXT_ENCODER, parts.VAE)
+SUBFOLDERS = (parts.TEXT_ENCODER, parts.TEXT_ENCODER_2, parts.VAE)
 
 
 def read_shape_facts(folders: Mapping[str, Path]) -> dict[str, int]:
@@ -34,6 +34,9 @@ def read_shape_facts(folders: Mapping[str, Path]) -> dict[str, int]:
     facts: dict[str, int] = {}
     if parts.TEXT_ENCODER in folders:
         facts |= text_facts(configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER))
+    if parts.TEXT_ENCODER_2 in folders:
+        second = configs.read(folders[parts.TEXT_ENCODER_2], parts.TEXT_ENCODER_2)
+        facts = second_text_facts(second, facts.get("text_width", 0))
     if parts.VAE in folders:
         facts |= vae_facts(configs.read(folders[parts.VAE], parts.VAE))
     return facts
@@ -42,6 +45,21 @@ def read_shape_facts(folders: Mapping[str, Path]) -> dict[str, int]:
 def text_facts(config: Mapping[str, Any]) -> dict[str, int]:
     """Facts of a text encoder's configuration."""
     return {"text_length": config["max_position_embeddings"], "text_width": config["hidden_size"]}
+
+
+def second_text_facts(config: Mapping[str, Any], first_text_width: int) -> dict[str, int]:
+    """Facts of two text encoders, by the second one's configuration.
+
+    Args:
+        config: of the second one.
+        first_text_width: features per token of the first one; 0 where it is not there.
+    """
+    first = {"first_text_width": first_text_width, "text_width": first_text_width + config["hidden_size"]}
+    return {
+        "text_length": config["max_position_embeddings"],
+        "pooled_width": config["projection_dim"],
+        **(first if first_text_width else {}),
+    }
 
 
 def vae_facts(config: Mapping[str, Any]) -> dict[str, int]:

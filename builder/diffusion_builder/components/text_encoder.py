@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from diffusion_builder.components import configs, lora, parts, sizes, weights
+from diffusion_builder.components import configs, lora, parts, sizes, two_text_encoders, weights
 from diffusion_builder.components.base import DTYPES, LoadedModule, TorchModel
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.enums import ModelFamily
 from diffusion_contract.tensors import MAX_TEXT_CHUNKS
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from diffusion_contract.enums import Precision
 
 _TEXT_LENGTH = "text_length"
-# Inside file names and LoRAs this prefix comes and goes with the library's version.
-OPTIONAL_PREFIX = "text_model."
 
 
 class TextEncoder(nn.Module):
@@ -55,10 +54,12 @@ def load(material: LoadContext, precision: Precision) -> LoadedModule:
     """
     from transformers import CLIPTextModel
 
+    if material.options.family is ModelFamily.STABLE_DIFFUSION_XL:
+        return two_text_encoders.load_first(material, precision)
     folder, options = material.folders[parts.TEXT_ENCODER], material.options
     config = configs.read(folder, parts.TEXT_ENCODER)
     model = weights.transformers_model(CLIPTextModel, folder, DTYPES[precision])
-    lora.merge(model, parts.TEXT_ENCODER, material.loras, OPTIONAL_PREFIX)
+    lora.merge(model, parts.TEXT_ENCODER, material.loras)
     if options.clip_skip:
         drop_layers(model, options.clip_skip)
     facts = sizes.text_facts(config) | {"vocabulary": config["vocab_size"]}

@@ -6,11 +6,37 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .python_models import GENERATE, IMG2IMG, INPAINT
 from .request_inputs import SizeRange
 from .schedule import SchedulerSettings, calls_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class TaskDefaults:
+    """Defaults of diffusers' pipeline of a family and task.
+
+    Args:
+        guidance_scale: of the pipeline.
+        strength: of one that starts from an image; 1 for others.
+    """
+
+    guidance_scale: float
+    strength: float = 1.0
+
+
+_DEFAULTS: Mapping[str, TaskDefaults] = {
+    GENERATE: TaskDefaults(7.5),
+    IMG2IMG: TaskDefaults(7.5, 0.8),
+    INPAINT: TaskDefaults(7.5),
+}
+_XL_DEFAULTS: Mapping[str, TaskDefaults] = {
+    GENERATE: TaskDefaults(5.0),
+    IMG2IMG: TaskDefaults(5.0, 0.3),
+    INPAINT: TaskDefaults(7.5, 0.9999),
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +54,7 @@ class ConditionerConfig:
         text: elements and width of one piece of text's embeddings, and the largest number of pieces.
         image: elements and width of one reference image's embeddings; zeros without an IP-Adapter.
         control_nets: their names.
+        pooled_width: features of the embedding of a whole prompt; 0 without a second text encoder.
     """
 
     channels: int
@@ -40,6 +67,7 @@ class ConditionerConfig:
     text: tuple[int, int, int] = (0, 0, 0)
     image: tuple[int, int] = (0, 0)
     control_nets: tuple[str, ...] = ()
+    pooled_width: int = 0
 
     @classmethod
     def from_json(cls, text: str) -> ConditionerConfig:
@@ -61,7 +89,13 @@ class ConditionerConfig:
             text=(body["textLength"], body["textWidth"], body["textChunks"]),
             image=(body["imageLength"], body["imageWidth"]),
             control_nets=tuple(body["controlNets"]),
+            pooled_width=body.get("pooledWidth", 0),
         )
+
+    @property
+    def defaults(self) -> Mapping[str, TaskDefaults]:
+        """What requests of each task leave out."""
+        return _XL_DEFAULTS if self.pooled_width else _DEFAULTS
 
     @property
     def default(self) -> str:

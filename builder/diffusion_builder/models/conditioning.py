@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import guidance_inputs, postprocess_numbers, python_models, tensors
+from . import guidance_inputs, postprocess_numbers, python_models, size_inputs, tensors
 from .conditioner_config import EnsembleRef
 from .errors import InvalidRequest
 from .initial_latents import ImageMoments, image_start, inpaint_start, make_schedule, noise_start
 from .noise import Generator
-from .python_models import GENERATE, IMG2IMG, INPAINT
+from .python_models import GENERATE, INPAINT
 from .request_inputs import NumberInput, RequestInputs, request_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from .conditioner_config import ConditionerConfig
+    from .conditioner_config import ConditionerConfig, TaskDefaults
     from .initial_latents import InitialState, Moments
     from .noise import Floats
     from .request_inputs import Array, ReadTensor
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from .tensors import Tensor
 
 _DEFAULT_SEED = 0
-# The defaults are those of diffusers' pipelines.
-_STRENGTH = {
-    task: NumberInput(python_models.STRENGTH, default, 0.0, 1.0, above_low=True)
-    for task, default in ((IMG2IMG, 0.8), (INPAINT, 1.0))
-}
 _ETA = NumberInput(python_models.ETA, 0.0, 0.0, 1.0)
 # Outputs of which there are several: each has a part of its name behind the prefix.
 _TABLE, _NOISE = f"{tensors.TABLE.name}_", f"{tensors.NOISE.name}_"
@@ -70,7 +65,7 @@ class _Conditioning:
             tensors.MODEL_INPUT: self._model_input,
             tensors.TIMESTEP: lambda: np.stack([schedule.levels[0, :1] for schedule in self._schedules]),
             tensors.STEP_INDEX: lambda: np.zeros((inputs.batch, 1), np.int32),
-            tensors.GUIDANCE: lambda: guidance_inputs.guidance(inputs),
+            tensors.GUIDANCE: lambda: self._guidance,
             tensors.GUIDANCE_RESCALE: lambda: guidance_inputs.guidance_rescale(inputs),
             python_models.ZERO_NOISE: lambda: np.zeros((inputs.batch, *self._shape), np.float32),
             tensors.IMAGE_LATENT_AND_NOISE: lambda: np.stack(
@@ -79,8 +74,12 @@ class _Conditioning:
             python_models.STEP_MASK: self._step_mask,
             tensors.MASKED_LATENT: lambda: np.stack([start.masked for start in self._starts]),
             python_models.REQUEST_TEXT_EMBEDDINGS: lambda: guidance_inputs.text_embeddings(
-                config, inputs, guidance_inputs.guidance(inputs)
+                config, inputs, self._guidance
             ),
+            python_models.REQUEST_POOLED_EMBEDDINGS: lambda: guidance_inputs.pooled_embeddings(
+                config, inputs, self._guidance
+            ),
+            tensors.TIME_IDS: lambda: size_inputs.time_ids(inputs, *self._pixels),
             python_models.VALIDATED_INPUT_IDS: lambda: self._copy_of(tensors.INPUT_IDS),
             python_models.VALIDATED_REFERENCE_PIXELS: lambda: self._copy_of(tensors.REFERENCE_PIXELS),
             python_models.ZERO_IMAGE_EMBEDDINGS: lambda: np.zeros((inputs.batch, 2, *config.image), np.float32),
@@ -96,7 +95,7 @@ class _Conditioning:
         Raises:
             InvalidRequest: with the input's name.
         """
-        height, width = (side * self._config.pixels_per_latent for side in self._shape[1:])
+        height, width = self._pixels
         postprocess_numbers.check(self._inputs, width, height)
 
     def output(self, name: str) -> Array:
@@ -132,8 +131,18 @@ class _Conditioning:
 
     @cached_property
     def _strengths(self) -> Sequence[float]:
-        strength = _STRENGTH.get(self._ensemble.task)
-        return [1.0] * self._inputs.batch if strength is None else self._inputs.numbers(strength)
+        if self._ensemble.task == GENERATE:
+            return [1.0] * self._inputs.batch
+        default = self._defaults.strength
+        return self._inputs.numbers(NumberInput(python_models.STRENGTH, default, 0.0, 1.0, above_low=True))
+
+    @property
+    def _defaults(self) -> TaskDefaults:
+        return self._config.defaults[self._ensemble.task]
+
+    @cached_property
+    def _guidance(self) -> Floats:
+        return guidance_inputs.guidance(self._inputs, self._defaults.guidance_scale)
 
     @cached_property
     def _schedules(self) -> Sequence[Schedule]:
@@ -159,6 +168,12 @@ class _Conditioning:
         width = request_size(self._inputs, python_models.WIDTH, self._config.width)
         factor = self._config.pixels_per_latent
         return self._config.channels, height // factor, width // factor
+
+    @property
+    def _pixels(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        _, height, width = self._shape
+        return height * self._config.pixels_per_latent, width * self._config.pixels_per_latent
 
     @cached_property
     def _generators(self) -> Sequence[Generator]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .request_inputs import Array, RequestInputs
     from .tensors import Tensor
 
-_GUIDANCE_SCALE = NumberInput(python_models.GUIDANCE_SCALE, 7.5)
 _GUIDANCE_RESCALE = NumberInput(python_models.GUIDANCE_RESCALE, 0.0, 0.0, 1.0)
 _IP_ADAPTER_WEIGHT = NumberInput(python_models.IP_ADAPTER_WEIGHT, 1.0)
 
@@ -29,13 +28,17 @@ def _as_column(values: Sequence[float]) -> Floats:
     return np.array(values, np.float32).reshape(-1, 1)
 
 
-def guidance(inputs: RequestInputs) -> Floats:
+def guidance(inputs: RequestInputs, default: float) -> Floats:
     """Guidance [B, 1]; at most 1 means none, which is the same as 1 (as in diffusers).
+
+    Args:
+        inputs: the request.
+        default: of the task.
 
     Raises:
         InvalidRequest: a value is not finite.
     """
-    return np.maximum(_as_column(inputs.numbers(_GUIDANCE_SCALE)), np.float32(1.0))
+    return np.maximum(_as_column(inputs.numbers(NumberInput(python_models.GUIDANCE_SCALE, default))), np.float32(1.0))
 
 
 def guidance_rescale(inputs: RequestInputs) -> Floats:
@@ -104,6 +107,37 @@ def text_embeddings(config: ConditionerConfig, inputs: RequestInputs, scales: Fl
             "send the same number"
         )
     return np.stack([negative, positive], axis=1)
+
+
+def pooled_embeddings(config: ConditionerConfig, inputs: RequestInputs, scales: Floats) -> Floats:
+    """Embeddings [B, 2, P] of whole prompts of a request without text: the negative ones first.
+
+    Args:
+        config: their width.
+        inputs: the request.
+        scales: guidance [B, 1], at most 1 where negative embeddings have no effect.
+
+    Raises:
+        InvalidRequest: they are missing, not finite or of another width.
+    """
+    positive = _pooled(config, inputs, python_models.POOLED_PROMPT_EMBEDDINGS)
+    negative = _pooled(config, inputs, python_models.NEGATIVE_POOLED_PROMPT_EMBEDDINGS)
+    if positive is None:
+        raise InvalidRequest(f"pooled_prompt_embeddings is missing: send FP32 of shape [B, {config.pooled_width}]")
+    if negative is None:
+        if scales.max() > 1:
+            raise InvalidRequest("negative_pooled_prompt_embeddings is missing: send it, or send guidance_scale 1")
+        negative = np.zeros_like(positive)
+    return np.stack([negative, positive], axis=1)
+
+
+def _pooled(config: ConditionerConfig, inputs: RequestInputs, tensor: Tensor) -> Array | None:
+    embeddings = inputs.finite(tensor)
+    if embeddings is not None and embeddings.shape[1:] != (config.pooled_width,):
+        raise InvalidRequest(
+            f"{tensor.name} has the shape {list(embeddings.shape)}: send FP32 of shape [B, {config.pooled_width}]"
+        )
+    return embeddings
 
 
 def _embeddings(config: ConditionerConfig, inputs: RequestInputs, tensor: Tensor) -> Array | None:

@@ -133,6 +133,15 @@ class RequestInputs:
         values = self.values(tensor)
         return [default] * self.batch if values is None else decode_texts(tensor.name, values)
 
+    def optional_texts(self, tensor: Tensor) -> list[str] | None:
+        """A text for each sample, or None when left out.
+
+        Raises:
+            InvalidRequest: one is not UTF-8, or there are more or fewer than samples.
+        """
+        values = self.values(tensor)
+        return None if values is None else decode_texts(tensor.name, values)
+
     def finite(self, tensor: Tensor) -> Array | None:
         """A tensor [B, ...] of finite numbers, or None when left out.
 

@@ -9,7 +9,7 @@ from diffusion_builder.components import parts
 from diffusion_builder.components.parts import MAIN_PART, LoraWeights
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.store import Artifact, Kind, Store
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import Component, ModelFamily
 from diffusion_contract.exports import ExportOptions
 
 if TYPE_CHECKING:
@@ -23,12 +23,13 @@ class Provenance:
 
     Args:
         checkpoint: folder with tokenizer/ and scheduler/.
-        folders: of text_encoder, unet, vae and, where there are such, image_encoder and safety_checker.
+        folders: of text_encoder, unet, vae and, where there are such, text_encoder_2, image_encoder and
+            safety_checker.
         control_nets: folders by name.
         ip_adapter: folder with its file, or None.
         loras: in order.
         clip_skip: layers that are left out.
-        text: tokens per prompt, and features per token.
+        text: tokens per prompt, features per token, and features of a whole prompt's embedding or 0.
         schedulers: as in the repository's specification, the default one first.
         precisions: of all graphs.
     """
@@ -39,9 +40,15 @@ class Provenance:
     ip_adapter: Path | None
     loras: tuple[LoraWeights, ...]
     clip_skip: int
-    text: tuple[int, int]
+    text: tuple[int, int, int]
     schedulers: Sequence[Mapping[str, Any]]
     precisions: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def family(self) -> ModelFamily:
+        """Architecture of the checkpoint."""
+        is_xl = parts.TEXT_ENCODER_2 in self.folders
+        return ModelFamily.STABLE_DIFFUSION_XL if is_xl else ModelFamily.STABLE_DIFFUSION
 
 
 def trace_provenance(store: Store, repository: Artifact) -> Provenance:
@@ -59,7 +66,8 @@ def trace_provenance(store: Store, repository: Artifact) -> Provenance:
     denoiser = options[Component.DENOISER]
     folders = {part: folder for graph in graphs.values() for part, folder in _folders(store, graph)}
     control = {name: _weights_folder(store, graph) for name, graph in nets.items()}
-    facts = graphs[Component.TEXT_ENCODER].manifest.extra["facts"]
+    last_encoder = graphs.get(Component.TEXT_ENCODER_2, graphs[Component.TEXT_ENCODER])
+    facts = last_encoder.manifest.extra["facts"]
     adapter = _source(store, denoiser.ip_adapter) if denoiser.ip_adapter else None
     return Provenance(
         _source_with(store, repository, "tokenizer"),
@@ -68,7 +76,7 @@ def trace_provenance(store: Store, repository: Artifact) -> Provenance:
         adapter / parts.IP_ADAPTER if adapter else None,
         tuple(LoraWeights(_source(store, item.source) / parts.LORA, item.weight) for item in denoiser.loras),
         options[Component.TEXT_ENCODER].clip_skip,
-        (facts["text_length"], facts["text_width"]),
+        (facts["text_length"], facts["text_width"], facts.get("pooled_width", 0)),
         spec["schedulers"],
         frozenset(str(graph.manifest.extra["precision"]) for graph in (*graphs.values(), *nets.values())),
     )

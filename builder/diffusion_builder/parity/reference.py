@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
-from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from diffusion_builder.components import lora, parts, text_encoder
+from diffusion_builder.components import lora, parts
 from diffusion_builder.parity import requests
+from diffusion_builder.parity.families import LOCAL, family_of
 from diffusion_builder.parity.in_process import GeneratedImages
 from diffusion_builder.repository.tiers import read_scheduler_config, resolve_schedulers
-from diffusion_contract.python_models import GENERATE, IMG2IMG, INPAINT
+from diffusion_contract.python_models import GENERATE, INPAINT
 from diffusion_contract.spec import Scheduler
 
 if TYPE_CHECKING:
@@ -30,23 +31,10 @@ if TYPE_CHECKING:
 
 # The libraries have no types.
 _DIFFUSERS: Any = diffusers
-_CLIP: Any = CLIPTextModel
 _VISION: Any = CLIPVisionModelWithProjection
-_TOKENIZER: Any = CLIPTokenizer
 _CHECKER: Any = StableDiffusionSafetyChecker
-_PIPELINES = {
-    (GENERATE, False): "StableDiffusionPipeline",
-    (IMG2IMG, False): "StableDiffusionImg2ImgPipeline",
-    (INPAINT, False): "StableDiffusionInpaintPipeline",
-    (GENERATE, True): "StableDiffusionControlNetPipeline",
-    (IMG2IMG, True): "StableDiffusionControlNetImg2ImgPipeline",
-    (INPAINT, True): "StableDiffusionControlNetInpaintPipeline",
-}
 # Runge-Kutta steps are what a checkpoint for this pipeline never means.
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {"PNDM": {"skip_prk_steps": True}}
-
-
-_LOCAL: Mapping[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
 
 
 class Reference:
@@ -58,16 +46,11 @@ class Reference:
 
     def __init__(self, provenance: Provenance) -> None:
         self._provenance = provenance
-        folders, loras = provenance.folders, provenance.loras
-        self._text = _CLIP.from_pretrained(folders[parts.TEXT_ENCODER], **_LOCAL).eval()
+        folders = provenance.folders
+        self._family = family_of(provenance)
         self._unet = _load("UNet2DConditionModel", folders[parts.UNET])
         self._vae = _load("AutoencoderKL", folders[parts.VAE])
-        self._tokenizer = _TOKENIZER.from_pretrained(provenance.checkpoint / "tokenizer", local_files_only=True)
-        lora.merge(self._text, parts.TEXT_ENCODER, loras, text_encoder.OPTIONAL_PREFIX)
-        if provenance.clip_skip:
-            # diffusers' own clip_skip looks for a layer that this version of transformers calls otherwise.
-            text_encoder.drop_layers(self._text, provenance.clip_skip)
-        lora.merge(self._unet, parts.UNET, loras)
+        lora.merge(self._unet, parts.UNET, provenance.loras, provenance.family)
         self._adapted = False
         self._nets: dict[str, Any] = {}
 
@@ -102,13 +85,12 @@ class Reference:
     @cached_property
     def _checker(self) -> Any:  # noqa: ANN401 - the library has no types
         folder = self._provenance.folders.get(parts.SAFETY_CHECKER)
-        return None if folder is None else _CHECKER.from_pretrained(folder, **_LOCAL).eval()
+        return None if folder is None else _CHECKER.from_pretrained(folder, **LOCAL).eval()
 
     def _pipeline(self, request: TestRequest) -> Any:  # noqa: ANN401 - the library has no types
         control = {"controlnet": [self._net(name) for name in request.control_nets]}
-        pipe = getattr(_DIFFUSERS, _PIPELINES[request.task, bool(request.control_nets)])(
-            vae=self._vae, text_encoder=self._text, tokenizer=self._tokenizer, unet=self._unet,
-            scheduler=self._scheduler(request.scheduler), safety_checker=None, requires_safety_checker=False,
+        pipe = self._family.pipeline_class(request.task, is_controlled=bool(request.control_nets))(
+            vae=self._vae, unet=self._unet, scheduler=self._scheduler(request.scheduler), **self._family.components,
             **(self._vision if request.ip_adapter else {"feature_extractor": None}),
             **(control if request.control_nets else {}),
         )  # fmt: skip
@@ -134,7 +116,7 @@ class Reference:
     @cached_property
     def _vision(self) -> dict[str, Any]:
         folder = self._provenance.folders[parts.IMAGE_ENCODER]
-        encoder = _VISION.from_pretrained(folder, **_LOCAL)
+        encoder = _VISION.from_pretrained(folder, **LOCAL)
         return {"image_encoder": encoder.eval(), "feature_extractor": _processor(encoder.config.image_size)}
 
     def _adapt(self, pipe: Any) -> None:  # noqa: ANN401 - the library has no types
@@ -145,7 +127,7 @@ class Reference:
         pipe.set_ip_adapter_scale(requests.IP_ADAPTER_WEIGHT)
 
     def _arguments(self, request: TestRequest) -> dict[str, Any]:
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = {**self._family.arguments(request)}
         if request.embeddings is None:
             arguments |= {"prompt": list(requests.PROMPTS), "negative_prompt": list(requests.NEGATIVE)}
         else:
@@ -170,7 +152,7 @@ def _processor(size: int) -> Any:  # noqa: ANN401 - the library has no types
 
 def _load(name: str, folder: Path) -> Any:  # noqa: ANN401 - the library has no types
     # The other way of loading needs one more library.
-    return getattr(_DIFFUSERS, name).from_pretrained(folder, low_cpu_mem_usage=False, **_LOCAL).eval()
+    return getattr(_DIFFUSERS, name).from_pretrained(folder, low_cpu_mem_usage=False, **LOCAL).eval()
 
 
 def _file(folder: Path) -> str:

@@ -48,6 +48,7 @@ class TestRequest:
         control_nets: names of the ControlNets whose images are sent.
         ip_adapter: whether a reference image is sent.
         embeddings: of the prompts, [2, 2, L, W] (negative, positive), where they are sent instead of texts.
+        pooled: embeddings of whole prompts [2, 2, P], where the checkpoint reads such.
     """
 
     ensemble: str
@@ -59,6 +60,7 @@ class TestRequest:
     control_nets: tuple[str, ...] = ()
     ip_adapter: bool = False
     embeddings: NDArray[np.float32] | None = None
+    pooled: NDArray[np.float32] | None = None
 
     def image(self) -> Pixels:
         """The input image: [H, W, 3], a gradient with a disc."""
@@ -93,6 +95,11 @@ class TestRequest:
             tensors |= {
                 python_models.NEGATIVE_PROMPT_EMBEDDINGS: self.embeddings[:, 0],
                 python_models.PROMPT_EMBEDDINGS: self.embeddings[:, 1],
+            }
+        if self.pooled is not None:
+            tensors |= {
+                python_models.NEGATIVE_POOLED_PROMPT_EMBEDDINGS: self.pooled[:, 0],
+                python_models.POOLED_PROMPT_EMBEDDINGS: self.pooled[:, 1],
             }
         if self.task != GENERATE:
             tensors |= {
@@ -131,14 +138,14 @@ class TestRequest:
 
 
 def test_requests(
-    ensembles: Iterable[Ensemble], size: tuple[int, int], text: tuple[int, int]
+    ensembles: Iterable[Ensemble], size: tuple[int, int], text: tuple[int, int, int]
 ) -> Mapping[str, TestRequest]:
     """One request for the smallest step count of each combination of task, features and scheduler.
 
     Args:
         ensembles: of a repository.
         size: height and width in pixels.
-        text: tokens per prompt and features per token.
+        text: tokens per prompt, features per token, and features of a whole prompt's embedding or 0.
     """
     requests: dict[tuple[object, ...], TestRequest] = {}
     for ensemble in ensembles:
@@ -153,7 +160,7 @@ def test_requests(
     return {request.ensemble: request for request in requests.values()}
 
 
-def _test_request(ensemble: Ensemble, size: tuple[int, int], text: tuple[int, int]) -> TestRequest | None:
+def _test_request(ensemble: Ensemble, size: tuple[int, int], text: tuple[int, int, int]) -> TestRequest | None:
     name = _NAME.fullmatch(ensemble.name)
     if name is None:
         return None
@@ -163,10 +170,13 @@ def _test_request(ensemble: Ensemble, size: tuple[int, int], text: tuple[int, in
             p.removeprefix(_CONTROL_IMAGE) for p in ports if p.startswith(_CONTROL_IMAGE) and not p.endswith("_file")
         )
     )
-    embeddings = np.random.default_rng(_EMBEDDINGS_SEED).standard_normal((2, 2, *text), np.float32)
+    length, width, pooled_width = text
+    random = np.random.default_rng(_EMBEDDINGS_SEED)
+    embeddings = random.standard_normal((2, 2, length, width), np.float32) if name["embeddings"] else None
+    pooled = random.standard_normal((2, 2, pooled_width), np.float32) if name["embeddings"] and pooled_width else None
     return TestRequest(
         ensemble.name, name["task"], int(name["steps"]), *size, name["scheduler"] or "",
-        nets if name["controlnet"] else (), bool(name["ip_adapter"]), embeddings if name["embeddings"] else None,
+        nets if name["controlnet"] else (), bool(name["ip_adapter"]), embeddings, pooled,
     )  # fmt: skip
 
 

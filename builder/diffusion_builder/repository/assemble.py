@@ -25,10 +25,10 @@ from diffusion_builder.repository.render import PlanFile, Renderer
 from diffusion_builder.repository.smoke_requests import smoke_request
 from diffusion_builder.repository.tiers import tiers, validated_schedulers
 from diffusion_builder.repository.unroll import check_engines
-from diffusion_builder.sources import tokens
+from diffusion_builder.sources import read_json, tokens
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
 from diffusion_contract import enums, python_models, tensors
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import Component, ModelFamily
 from diffusion_contract.tensors import CONTRACT_VERSION, ModelFacts
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _PYTHON = {
     ),
     python_models.CONDITIONER_NAME: (
         "conditioner.py", *_SHARED, "conditioner_config.py", "conditioning.py", "guidance_inputs.py",
-        "initial_latents.py", "noise.py", "postprocess_numbers.py", "schedule",
+        "initial_latents.py", "noise.py", "postprocess_numbers.py", "schedule", "size_inputs.py",
     ),
     python_models.POSTPROCESSOR_NAME: (
         "postprocessor.py", *_SHARED, "colors.py", "images.py", "postprocess.py", "postprocess_numbers.py",
@@ -107,6 +107,8 @@ def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
         "tokenizer": content["tokenizer"],
         "scheduler": content["scheduler"],
     }
+    if _has_two_tokenizers(parts.facts):
+        inputs |= {"tokenizer_2": content["tokenizer_2"], "tokenizers": settings.tokenizer_config(_index(parts.source))}
     tools = {name: version(name) for name in ("jinja2", "tokenizers", "transformers")}
     recipe = Recipe(Kind.REPOSITORY, inputs, tools, derived_from=(parts.source, *parts.engines.values()))
     return store.publish(recipe, lambda folder: _write(parts, folder))
@@ -120,7 +122,9 @@ def _resolve_inputs(store: Store, spec: AssembleSpec) -> RepositoryInputs:
     }
     for one in spec.control_nets:
         engines[python_models.control_model(one.name)] = _engine(store, spec.runtime, Component.CONTROLNET, one.engine)
-    schedulers, state_slots = validated_schedulers(source.path, spec.schedulers, spec.pipelines)
+    is_xl = Component.TEXT_ENCODER_2 in spec.engines
+    family = ModelFamily.STABLE_DIFFUSION_XL if is_xl else ModelFamily.STABLE_DIFFUSION
+    schedulers, state_slots = validated_schedulers(source.path, spec.schedulers, spec.pipelines, family)
     facts = _facts(engines, state_slots)
     requested_tiers = tiers(spec, schedulers)
     check_engines(requested_tiers, facts, spec.engines.keys(), tuple(one.name for one in spec.control_nets))
@@ -209,7 +213,7 @@ def _write_model(parts: RepositoryInputs, root: Path, renderer: Renderer, model:
         return
     _python_model(root, model.name, _PYTHON[model.name], renderer.python(model))
     if model.name == python_models.TOKENIZER_NAME:
-        _write_tokenizer(parts, target)
+        _write_tokenizers(parts, target)
     if model.name == python_models.PREPROCESSOR_NAME:
         _write_text(
             target / "preprocessor.json",
@@ -264,15 +268,32 @@ def _link_engine(target: Path, engine: Artifact) -> None:
             (target / name).symlink_to(up / Kind.ENGINE / engine.manifest.digest / name)
 
 
-def _write_tokenizer(parts: RepositoryInputs, target: Path) -> None:
-    tokenizer = tokens.load(parts.source.path / "tokenizer")
-    if parts.facts.vocabulary:
-        tokens.check_embeddings(tokenizer, parts.facts.vocabulary)
+def _has_two_tokenizers(facts: ModelFacts) -> bool:
+    return facts.pooled_width > 0
+
+
+def _index(source: Artifact) -> Mapping[str, Any]:
+    return read_json(source.path, "model_index.json")
+
+
+def _write_tokenizers(parts: RepositoryInputs, target: Path) -> None:
+    facts = parts.facts
+    _write_tokenizer(parts.source.path / "tokenizer", target / "tokenizer.json", facts.text_length, facts.vocabulary)
+    if _has_two_tokenizers(facts):
+        second = parts.source.path / "tokenizer_2"
+        _write_tokenizer(second, target / "tokenizer_2.json", facts.text_length, facts.vocabulary_2)
+        _write_text(target / "tokenizers.json", settings.tokenizer_config(_index(parts.source)))
+
+
+def _write_tokenizer(folder: Path, target: Path, text_length: int, vocabulary: int) -> None:
+    tokenizer = tokens.load(folder)
+    if vocabulary:
+        tokens.check_embeddings(tokenizer, vocabulary)
     length = tokens.length(tokenizer)
-    if length != parts.facts.text_length:
+    if length != text_length:
         raise BadInputError(
             Reason.COMPONENT_MISMATCH,
-            f"the tokenizer makes {length} tokens, the text encoder reads {parts.facts.text_length}: "
+            f"the {folder.name} makes {length} tokens, the text encoder reads {text_length}: "
             "model_max_length and max_position_embeddings must be equal",
         )
-    _write_text(target / "tokenizer.json", tokenizer.to_str(pretty=True))
+    _write_text(target, tokenizer.to_str(pretty=True))

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from diffusion_builder.repository.tiers import NamedScheduler
     from diffusion_contract.spec import Shapes
@@ -34,8 +34,18 @@ def conditioner_config(
             "imageLength": facts.image_length,
             "imageWidth": facts.image_width,
             "controlNets": list(control_nets),
+            **({"pooledWidth": facts.pooled_width} if facts.pooled_width else {}),
         }
     )
+
+
+def tokenizer_config(index: Mapping[str, object]) -> str:
+    """The tokenizer's `tokenizers.json`, where it has two.
+
+    Args:
+        index: the checkpoint's model_index.json.
+    """
+    return _text({"zeroNegative": bool(index.get("force_zeros_for_empty_prompt", True))})
 
 
 def preprocessor_config(facts: ModelFacts, shapes: Shapes, control_nets: Sequence[str]) -> str:

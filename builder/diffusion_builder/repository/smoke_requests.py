@@ -44,6 +44,9 @@ def _shapes(dtypes: Mapping[str, DType], facts: ModelFacts) -> Iterator[tuple[st
     if python_models.PROMPT.name not in dtypes:
         for embeddings in (python_models.PROMPT_EMBEDDINGS, python_models.NEGATIVE_PROMPT_EMBEDDINGS):
             yield embeddings.name, (facts.text_length, facts.text_width)
+    if python_models.POOLED_PROMPT_EMBEDDINGS.name in dtypes:
+        for pooled in (python_models.POOLED_PROMPT_EMBEDDINGS, python_models.NEGATIVE_POOLED_PROMPT_EMBEDDINGS):
+            yield pooled.name, (facts.pooled_width,)
     if python_models.INPUT_IMAGE.pixels.name in dtypes:
         yield python_models.INPUT_IMAGE.pixels.name, (_EDGE, _EDGE, 3)
     if python_models.MASK.pixels.name in dtypes:

@@ -10,6 +10,7 @@ from diffusion_builder.models.schedule import ScheduleError, SchedulerSettings, 
 from diffusion_builder.repository.unroll import Tier
 from diffusion_builder.sources import read_json
 from diffusion_contract import python_models
+from diffusion_contract.enums import ModelFamily
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ class NamedScheduler:
 
 
 def validated_schedulers(
-    checkpoint: Path, listed: Sequence[Scheduler], pipelines: Iterable[EnsembleSpec]
+    checkpoint: Path, listed: Sequence[Scheduler], pipelines: Iterable[EnsembleSpec], family: ModelFamily
 ) -> tuple[tuple[NamedScheduler, ...], int]:
     """Make every schedule that will be served.
 
@@ -44,6 +45,7 @@ def validated_schedulers(
         checkpoint: folder with scheduler/scheduler_config.json.
         listed: all schedulers that are requested.
         pipelines: with their step counts.
+        family: of the checkpoint.
 
     Returns:
         What requests may choose, and the state slots of the scheduler that has most.
@@ -51,7 +53,7 @@ def validated_schedulers(
     Raises:
         BadInputError: the checkpoint's configuration, the settings and the step counts do not go together.
     """
-    schedulers = named_schedulers(listed, read_scheduler_config(checkpoint))
+    schedulers = named_schedulers(listed, read_scheduler_config(checkpoint), family)
     return schedulers, slots(schedulers, sorted({steps for item in pipelines for steps in item.steps}))
 
 
@@ -68,21 +70,26 @@ def read_scheduler_config(checkpoint: Path) -> Mapping[str, Any]:
     return {**config, "_class_name": entry[1]} if isinstance(entry, list) and len(entry) > 1 else config
 
 
-def named_schedulers(listed: Sequence[Scheduler], config: Mapping[str, Any]) -> tuple[NamedScheduler, ...]:
+def named_schedulers(
+    listed: Sequence[Scheduler], config: Mapping[str, Any], family: ModelFamily = ModelFamily.STABLE_DIFFUSION
+) -> tuple[NamedScheduler, ...]:
     """Read the checkpoint's configuration as each of the listed schedulers would.
 
     Args:
         listed: as specified.
         config: the checkpoint's scheduler_config.json.
+        family: of the checkpoint.
 
     Raises:
         BadInputError: a setting is not supported.
     """
+    is_forced = family is ModelFamily.STABLE_DIFFUSION
     try:
         resolved = resolve_schedulers(listed, config)
         return tuple(
             NamedScheduler(
-                one.request_name, SchedulerSettings.from_config(SchedulerType(str(one.type)), config, one.overrides())
+                one.request_name,
+                SchedulerSettings.from_config(SchedulerType(str(one.type)), config, one.overrides(), is_forced=is_forced),
             )
             for one in resolved
         )

@@ -147,13 +147,13 @@ def _version(selection: Selection) -> int:
 def _select(origin: Origin, selection: Selection) -> Mapping[str, str]:
     """Selected files, by the name that they get in the store."""
     names.check_paths(origin.sizes)
-    index = selection.prefix + layout.MODEL_INDEX
+    index, folders = selection.prefix + layout.MODEL_INDEX, layout.CHECKPOINT_FOLDERS
     if selection.component is None and index in origin.sizes:
         # Reject another kind of checkpoint by what it says it is, not by what it lacks.
         with tempfile.TemporaryDirectory() as folder:
             _copy(origin, index, layout.MODEL_INDEX, Path(folder))
-            layout.check_index(validate.read_json(Path(folder), layout.MODEL_INDEX))
-    files = layout.select_files(tuple(origin.sizes), selection)
+            folders = layout.folders_of(layout.check_index(validate.read_json(Path(folder), layout.MODEL_INDEX)))
+    files = layout.select_files(tuple(origin.sizes), selection, folders)
     names.check_used(files.values(), origin.sizes.keys())
     names.check_sizes({name: origin.sizes[name] for name in files.values()})
     return files

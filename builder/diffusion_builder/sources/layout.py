@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING, Any
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.sources import variants
 from diffusion_builder.sources.names import WEIGHTS, check_path, is_weights
+from diffusion_contract.enums import ModelFamily
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MODEL_INDEX = "model_index.json"
-# The same components; a pipeline's own class matters to nobody here.
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
+# Classes of one family have the same components.
+PIPELINES: Mapping[str, ModelFamily] = {
+    "StableDiffusionPipeline": ModelFamily.STABLE_DIFFUSION,
+    "StableDiffusionInpaintPipeline": ModelFamily.STABLE_DIFFUSION,
+    "StableDiffusionXLPipeline": ModelFamily.STABLE_DIFFUSION_XL,
+    "StableDiffusionXLInpaintPipeline": ModelFamily.STABLE_DIFFUSION_XL,
+}
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,26 @@ class CheckpointFolder:
     optional: tuple[str, ...] = ()
 
 
-CHECKPOINT_FOLDERS = (
+_TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
+CHECKPOINT_FOLDERS: tuple[CheckpointFolder, ...] = (
     CheckpointFolder("text_encoder", ("CLIPTextModel",), "model", ("config.json",)),
     CheckpointFolder("unet", ("UNet2DConditionModel",), "diffusion_pytorch_model", ("config.json",)),
     CheckpointFolder("vae", ("AutoencoderKL",), "diffusion_pytorch_model", ("config.json",)),
     CheckpointFolder(
-        "tokenizer", ("CLIPTokenizer", "CLIPTokenizerFast"), None, ("tokenizer_config.json",),
-        ("vocab.json", "merges.txt", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
+        "tokenizer", ("CLIPTokenizer", "CLIPTokenizerFast"), None, ("tokenizer_config.json",), _TOKENIZER_FILES
     ),
     CheckpointFolder("scheduler", (), None, ("scheduler_config.json",)),
 )  # fmt: skip
+# Folders of a family besides those that every checkpoint has.
+_FAMILY_FOLDERS: Mapping[ModelFamily, tuple[CheckpointFolder, ...]] = {
+    ModelFamily.STABLE_DIFFUSION: (),
+    ModelFamily.STABLE_DIFFUSION_XL: (
+        CheckpointFolder("text_encoder_2", ("CLIPTextModelWithProjection",), "model", ("config.json",)),
+        CheckpointFolder(
+            "tokenizer_2", ("CLIPTokenizer", "CLIPTokenizerFast"), None, ("tokenizer_config.json",), _TOKENIZER_FILES
+        ),
+    ),
+}
 
 
 LORA = "lora"
@@ -66,6 +82,7 @@ _STANDALONE: Mapping[str, CheckpointFolder] = {
     part.name: part
     for part in (
         *CHECKPOINT_FOLDERS,
+        *_FAMILY_FOLDERS[ModelFamily.STABLE_DIFFUSION_XL],
         IMAGE_ENCODER,
         CheckpointFolder("controlnet", ("ControlNetModel",), "diffusion_pytorch_model", ("config.json",)),
         CheckpointFolder("safety_checker", ("StableDiffusionSafetyChecker",), "model", ("config.json",)),
@@ -150,9 +167,33 @@ def check_index(index: Mapping[str, Any]) -> str:
             Reason.UNSUPPORTED_PIPELINE,
             f"{MODEL_INDEX} names the pipeline class {pipeline!r}; supported are: {', '.join(PIPELINES)}",
         )
-    for part in CHECKPOINT_FOLDERS:
+    for part in folders_of(pipeline):
         _check_class(part, index.get(part.name))
     return pipeline
+
+
+def check_family(pipeline: str, family: ModelFamily) -> None:
+    """Compare a checkpoint with the family that is requested.
+
+    Args:
+        pipeline: class that its model_index.json names; empty for a component alone.
+        family: that is requested.
+
+    Raises:
+        BadInputError: the class is one of another family.
+    """
+    actual = PIPELINES.get(pipeline, family)
+    if actual is not family:
+        raise BadInputError(
+            Reason.COMPONENT_MISMATCH,
+            f"{MODEL_INDEX} names the pipeline class {pipeline!r} of the family {actual}, but {family} is requested: "
+            f"set model.family to {actual}, or take a checkpoint of {family}",
+        )
+
+
+def folders_of(pipeline: str) -> tuple[CheckpointFolder, ...]:
+    """Folders of a checkpoint whose model_index.json names this class."""
+    return (*CHECKPOINT_FOLDERS, *_FAMILY_FOLDERS[PIPELINES[pipeline]])
 
 
 def _check_class(part: CheckpointFolder, entry: object) -> None:
@@ -218,12 +259,15 @@ def check_component(name: str, config: Mapping[str, Any]) -> None:
         )
 
 
-def select_files(names: Sequence[str], selection: Selection) -> Mapping[str, str]:
+def select_files(
+    names: Sequence[str], selection: Selection, folders: tuple[CheckpointFolder, ...] = CHECKPOINT_FOLDERS
+) -> Mapping[str, str]:
     """Choose the files to take.
 
     Args:
         names: all files of the origin, relative, with forward slashes.
         selection: the checkpoint or component, and where it lies.
+        folders: of a whole checkpoint.
 
     Returns:
         Name in the store to name in the origin.
@@ -234,13 +278,13 @@ def select_files(names: Sequence[str], selection: Selection) -> Mapping[str, str
     prefix = selection.prefix
     present = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
     if not present and prefix:
-        folders = sorted({name.partition("/")[0] for name in names if "/" in name})
+        available = sorted({name.partition("/")[0] for name in names if "/" in name})
         raise BadInputError(
             Reason.MISSING_FILE,
-            f"there is no subfolder {selection.subfolder}; folders are: {', '.join(folders[:_MAX_LISTED]) or 'none'}",
+            f"there is no subfolder {selection.subfolder}; folders are: {', '.join(available[:_MAX_LISTED]) or 'none'}",
         )
     if selection.part is None:
-        files = _checkpoint(present, selection.variant)
+        files = _checkpoint(present, selection.variant, folders)
     elif selection.part in (LORA, IP_ADAPTER):
         files = _single(selection.part, selection, present)
     else:
@@ -293,24 +337,24 @@ def _only_file(part: str, variant: str | None, present: set[str]) -> str:
     )
 
 
-def _checkpoint(present: set[str], variant: str | None) -> Mapping[str, str]:
+def _checkpoint(present: set[str], variant: str | None, folders: tuple[CheckpointFolder, ...]) -> Mapping[str, str]:
     if MODEL_INDEX not in present:
-        folders = sorted(str(PurePosixPath(name).parent) for name in present if PurePosixPath(name).name == MODEL_INDEX)
+        places = sorted(str(PurePosixPath(name).parent) for name in present if PurePosixPath(name).name == MODEL_INDEX)
         where = (
-            f"it lies in {', '.join(folders[:_MAX_LISTED])}: name one with --subfolder (in a pipeline: the source's "
+            f"it lies in {', '.join(places[:_MAX_LISTED])}: name one with --subfolder (in a pipeline: the source's "
             "subfolder)"
-            if folders
+            if places
             else "a checkpoint in diffusers layout is expected"
         )
         raise BadInputError(Reason.MISSING_FILE, f"there is no {MODEL_INDEX}: {where}")
-    folders_of = {
+    inside = {
         part.name: {name.removeprefix(f"{part.name}/") for name in present if name.startswith(f"{part.name}/")}
-        for part in CHECKPOINT_FOLDERS
+        for part in folders
     }
     files = {MODEL_INDEX: MODEL_INDEX}
-    _check_variant([(part, folders_of[part.name]) for part in CHECKPOINT_FOLDERS], variant)
-    for part in CHECKPOINT_FOLDERS:
-        part_files = _part_files(part, folders_of[part.name], variant)
+    _check_variant([(part, inside[part.name]) for part in folders], variant)
+    for part in folders:
+        part_files = _part_files(part, inside[part.name], variant)
         files |= {target: f"{part.name}/{name}" for target, name in part_files.items()}
     return files
 

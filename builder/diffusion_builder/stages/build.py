@@ -13,11 +13,13 @@ from diffusion_builder.components import parts
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.parity import preconditions
 from diffusion_builder.repository import tiers
+from diffusion_builder.sources import layout
 from diffusion_builder.stages import preflight
 from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind
 from diffusion_contract.assembly import EnsembleSpec, assembly
 from diffusion_contract.engines import CHECKPOINT, engines, sources
+from diffusion_contract.enums import ModelFamily
 from diffusion_contract.spec.local import LocalSource
 
 if TYPE_CHECKING:
@@ -147,6 +149,8 @@ def _validate(context: StageContext, spec: DiffusionPipelineSpec, digests: Mappi
             raise BadInputError(Reason.MISSING_COMPONENT, f"the source {digests[source]} has no {subfolder}")
         return context.store.get(Kind.SOURCE, digests[source]).path / subfolder
 
+    family = spec.model.family or ModelFamily.STABLE_DIFFUSION
+    layout.check_family(context.store.get(Kind.SOURCE, digests[CHECKPOINT]).manifest.extra["pipelineClass"], family)
     candidates = [name for name in (parts.IMAGE_ENCODER, parts.IP_ADAPTER, CHECKPOINT) if name in digests]
     if parts.IP_ADAPTER in digests and not any(has(name, parts.IMAGE_ENCODER) for name in candidates):
         raise BadInputError(
@@ -158,12 +162,12 @@ def _validate(context: StageContext, spec: DiffusionPipelineSpec, digests: Mappi
         subfolder: folder(source, subfolder)
         for engine in engines(spec)
         for subfolder, source in engine.contents
-        if subfolder in {parts.TEXT_ENCODER, parts.UNET, parts.VAE}
+        if subfolder in {parts.TEXT_ENCODER, parts.TEXT_ENCODER_2, parts.UNET, parts.VAE}
     }
     nets = [ref for ref in sources(spec.model) if ref.component == parts.CONTROLNET]
-    preflight.validate_models(models, {ref.name: folder(ref.name, parts.CONTROLNET) for ref in nets})
+    preflight.validate_models(models, {ref.name: folder(ref.name, parts.CONTROLNET) for ref in nets}, family)
     ensembles = [EnsembleSpec.of(item) for item in spec.pipelines]
-    tiers.validated_schedulers(folder(CHECKPOINT, "scheduler").parent, spec.all_schedulers, ensembles)
+    tiers.validated_schedulers(folder(CHECKPOINT, "scheduler").parent, spec.all_schedulers, ensembles, family)
     if parity:
         tasks = {item.task for item in spec.pipelines}
         preconditions.require_comparable(models[parts.UNET], tasks, ip_adapter=spec.serves(parts.IP_ADAPTER))

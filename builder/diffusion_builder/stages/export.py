@@ -22,9 +22,10 @@ from diffusion_builder.components.parts import MAIN_PART, LoadContext, LoraWeigh
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs.libraries import silence
 from diffusion_builder.graphs.onnx_files import MODEL, OPSET, WEIGHTS
+from diffusion_builder.sources import layout
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_contract.enums import Component, Precision
-from diffusion_contract.exports import SHAPED, ExportOptions
+from diffusion_contract.exports import APPLIES, SHAPED, ExportOptions
 from diffusion_contract.tensors import CONTRACT_VERSION
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def export(store: Store, request: ExportRequest, on_phase: OnPhase) -> tuple[Art
             Reason.INVALID_ARGUMENT, f"precision {request.precision!r}: use one of {', '.join(Precision)}"
         )
     check(component, options)
+    if component in APPLIES["family"]:
+        layout.check_family(request.source.manifest.extra["pipelineClass"], options.family)
     folders = _source_folders(store, request)
     loras = [_source_folder(store.get(Kind.SOURCE, item.source), parts.LORA) for item in options.loras]
     main = MAIN_PART[component]

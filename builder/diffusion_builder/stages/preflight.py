@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion_builder.components import configs, parts
+from diffusion_builder.components import configs, parts, sizes
 from diffusion_builder.errors import BadInputError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from diffusion_contract.enums import ModelFamily
 
-def validate_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path]) -> None:
+
+def validate_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path], family: ModelFamily) -> None:
     """Read all configurations, and compare the widths of text that the models read and make.
 
     Args:
-        folders: of text_encoder, unet and vae.
+        folders: of the text encoders, unet and vae.
         control_nets: folders, by the names of their sources.
+        family: architecture of all of them.
 
     Raises:
         BadInputError: a configuration is not supported, or models do not belong together.
     """
-    text_width = configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER)["hidden_size"]
-    configs.read(folders[parts.VAE], parts.VAE)
-    readers = {parts.UNET: configs.text_width(parts.UNET, configs.read(folders[parts.UNET], parts.UNET))}
+    text_width = sizes.read_shape_facts(folders)["text_width"]
+    unet = configs.read(folders[parts.UNET], parts.UNET)
+    configs.check_family(parts.UNET, unet, family)
+    readers = {parts.UNET: configs.text_width(parts.UNET, unet)}
     for name, folder in control_nets.items():
         config = configs.read(folder, parts.CONTROLNET)
+        configs.check_family(parts.CONTROLNET, config, family)
         readers[name] = configs.text_width(parts.CONTROLNET, config)
     for reader, width in readers.items():
         if width != text_width:

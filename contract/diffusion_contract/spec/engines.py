@@ -71,6 +71,7 @@ class ComponentPrecision(ApiModel):
     """Number formats of single components."""
 
     text_encoder: Precision | None = _one("text_encoder")
+    text_encoder_2: Precision | None = _one("text_encoder_2")
     image_encoder: Precision | None = _one("image_encoder")
     controlnet: Precision | None = _one("controlnet")
     denoiser: Precision | None = _one("denoiser")

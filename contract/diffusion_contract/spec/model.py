@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
 from diffusion_contract.base import BY_NAME, ApiModel, ObjectName, Rule
+from diffusion_contract.enums import ModelFamily
 from diffusion_contract.limits import COMMIT_PATTERN, CONTROL_NET_PATTERN, DIGEST_PATTERN, HUB_REPOSITORY_PATTERN
 from diffusion_contract.tensors import MAX_CONTROLNETS
 
@@ -135,12 +136,20 @@ class ComponentOverrides(ApiModel):
     text_encoder: ComponentOverride | None = Field(
         default=None, alias="text_encoder", description="Overrides the checkpoint's text encoder."
     )
+    text_encoder_2: ComponentOverride | None = Field(
+        default=None, alias="text_encoder_2", description="Overrides the second text encoder of StableDiffusionXL."
+    )
     denoiser: ComponentOverride | None = Field(default=None, description="Overrides the checkpoint's denoiser (UNet).")
     vae: ComponentOverride | None = Field(default=None, description="Overrides the checkpoint's autoencoder (VAE).")
 
     def by_name(self) -> dict[str, ComponentOverride]:
         """Those that are given, by field."""
-        fields = {"text_encoder": self.text_encoder, "denoiser": self.denoiser, "vae": self.vae}
+        fields = {
+            "text_encoder": self.text_encoder,
+            "text_encoder_2": self.text_encoder_2,
+            "denoiser": self.denoiser,
+            "vae": self.vae,
+        }
         return {name: override for name, override in fields.items() if override is not None}
 
 
@@ -186,7 +195,27 @@ class SafetyChecker(ApiModel):
 class Model(ApiModel):
     """The checkpoint, with its overrides and add-ons."""
 
+    rules = (
+        Rule(
+            "(has(self.family) && self.family == 'StableDiffusionXL') || !has(self.components) || "
+            "!has(self.components.text_encoder_2)",
+            "only StableDiffusionXL has a second text encoder: leave components.text_encoder_2 out, or set "
+            "family to StableDiffusionXL",
+            lambda self: self.is_xl or self.components is None or self.components.text_encoder_2 is None,
+            ".components",
+        ),
+        Rule(
+            "!has(self.family) || self.family != 'StableDiffusionXL' || !has(self.longPrompts) || !self.longPrompts",
+            "longPrompts is served for the family StableDiffusion only: leave it out",
+            lambda self: not (self.is_xl and self.long_prompts),
+            ".longPrompts",
+        ),
+    )
+
     source: Source = Field(description="Source of the checkpoint.")
+    family: ModelFamily | None = Field(
+        default=None, description="Architecture of the checkpoint. Defaults to StableDiffusion (1.x and 2.x)."
+    )
     components: ComponentOverrides | None = Field(
         default=None, description="Component overrides; only artifacts that depend on them are rebuilt."
     )
@@ -199,7 +228,12 @@ class Model(ApiModel):
     ip_adapter: IpAdapter | None = Field(default=None, description="IP-Adapter.")
     safety_checker: SafetyChecker | None = Field(default=None, description="Safety checker of Stable Diffusion 1.x.")
     clip_skip: Annotated[int, Field(ge=0, le=11)] | None = Field(
-        default=None, description="Number of last layers of the text encoder that are skipped."
+        default=None, description="Number of last layers of the text encoders that are skipped."
     )
     long_prompts: bool | None = Field(default=None, description="Prompts of up to four windows of the text encoder.")
     guidance_rescale: bool | None = Field(default=None, description="Requests may set guidance_rescale.")
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether the checkpoint is of the family StableDiffusionXL."""
+        return self.family is ModelFamily.STABLE_DIFFUSION_XL

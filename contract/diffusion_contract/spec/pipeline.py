@@ -67,6 +67,11 @@ def _no_bfloat16() -> Rule:
     )
 
 
+def _has_second_encoder(variants: tuple[Variant, ...]) -> bool:
+    overrides = (item.model.components for item in variants if item.model is not None)
+    return any(item is not None and item.text_encoder_2 is not None for item in overrides)
+
+
 def _is_listed_once(self: "DiffusionPipelineSpec") -> bool:
     entries = {(item.task, frozenset(item.features or ())) for item in self.pipelines}
     return len(entries) == len(self.pipelines)
@@ -150,6 +155,14 @@ class DiffusionPipelineSpec(ApiModel):
             "feature ip_adapter needs an IP-Adapter: name it in spec.model.ipAdapter",
             lambda self: self.model.ip_adapter is not None or not self.serves("ip_adapter"),
             ".pipelines",
+        ),
+        Rule(
+            "(has(self.model.family) && self.model.family == 'StableDiffusionXL') || !has(self.rollout) || "
+            "!has(self.rollout.experiment) || !self.rollout.experiment.variants.exists(v, has(v.model) && "
+            "has(v.model.components) && has(v.model.components.text_encoder_2))",
+            "a variant has text_encoder_2, but only StableDiffusionXL has a second text encoder: leave it out",
+            lambda self: self.model.is_xl or not _has_second_encoder(self.variants),
+            ".rollout.experiment",
         ),
         Rule(
             "self.pipelines.all(p, self.pipelines.exists_one(q, q.task == p.task && "

@@ -62,8 +62,9 @@ class Conditioned:
         store = Store(folder)
         artifact: Artifact = store.get(Kind.REPOSITORY, digest)
         with in_process.load_repository(store, artifact) as server:
-            test_requests = requests.test_requests(server.ensembles.values(), (64, 64), _TEXT)
-        reference = Reference(provenance.trace_provenance(store, artifact))
+            sources = provenance.trace_provenance(store, artifact)
+            test_requests = requests.test_requests(server.ensembles.values(), (64, 64), sources.text)
+        reference = Reference(sources)
         # An IP-Adapter stays in diffusers' UNet.
         order = sorted(test_requests, key=lambda name: test_requests[name].ip_adapter)
         images = {name: reference.generate(test_requests[name]).images for name in order}

@@ -11,7 +11,14 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors.torch import save_file
-from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPConfig,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from diffusion_builder import digests
 from diffusion_builder.store import Kind, Recipe, Store
@@ -29,6 +36,13 @@ _SMALL: dict[str, Any] = {
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     "cross_attention_dim": 32, "attention_head_dim": 8, "norm_num_groups": 8,
 }  # fmt: skip
+POOLED_WIDTH = 24
+_XL: dict[str, Any] = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": [2, 4], "use_linear_projection": True, "transformer_layers_per_block": [1, 2],
+    "cross_attention_dim": 72, "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 6 * 8 + POOLED_WIDTH,
+}  # fmt: skip
 # One UNet per thing that configurations of the family vary in.
 UNETS: Mapping[str, Mapping[str, Any]] = {
     "sd1": {},
@@ -39,6 +53,9 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
     # Heads of 40 features at the larger resolution, as in SD 1.5.
     "heads-of-40": {"block_out_channels": (80, 32), "attention_head_dim": 2},
     "inpainting": {"in_channels": 9},
+    # Reads tokens of 32 and 40 features, an embedding of 24 and six numbers of 8 features.
+    "sdxl": _XL,
+    "sdxl-inpainting": {**_XL, "in_channels": 9},
     "wide-latent": {
         "in_channels": 8, "out_channels": 8, "block_out_channels": (16, 24, 32), "layers_per_block": [1, 2, 1],
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
@@ -109,6 +126,18 @@ def text_encoder(width: int = 32, activation: str = "quick_gelu") -> Write:
             hidden_act=activation,
         )  # fmt: skip
         CLIPTextModel(config).save_pretrained(folder)
+
+    return write
+
+
+def text_encoder_2(width: int = 40, pooled: int = POOLED_WIDTH) -> Write:
+    def write(folder: Path) -> None:
+        torch.manual_seed(1)
+        config = CLIPTextConfig(
+            vocab_size=99, hidden_size=width, intermediate_size=64, projection_dim=pooled, num_hidden_layers=4,
+            num_attention_heads=2, max_position_embeddings=16, bos_token_id=97, eos_token_id=98, hidden_act="gelu",
+        )  # fmt: skip
+        CLIPTextModelWithProjection(config).save_pretrained(folder)
 
     return write
 
@@ -204,7 +233,7 @@ def files(state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None 
     return write
 
 
-def source(store: Store, parts: Mapping[str, Write], scratch: Path) -> str:
+def source(store: Store, parts: Mapping[str, Write], scratch: Path, pipeline: str = "StableDiffusionPipeline") -> str:
     """Publish a source of these parts; returns its digest."""
     contents = {}
     for name, write in parts.items():
@@ -214,7 +243,7 @@ def source(store: Store, parts: Mapping[str, Write], scratch: Path) -> str:
 
     def fill(folder: Path) -> Mapping[str, Any]:
         shutil.copytree(scratch, folder, dirs_exist_ok=True)
-        return {"pipelineClass": "StableDiffusionPipeline", "subfolders": contents}
+        return {"pipelineClass": pipeline, "subfolders": contents}
 
     artifact, _ = store.publish(Recipe(Kind.SOURCE, {"test": contents}), fill)
     return str(artifact.manifest.digest)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import Component, ModelFamily
 from tests.support.builder import parts
 
 
@@ -22,6 +22,7 @@ class Shape:
         control: ControlNet for it, of parts.UNETS; empty where diffusers has none of this shape.
         adapter: whether its attention has a place for an IP-Adapter.
         plus: whether the adapter reads patches.
+        family: architecture of the checkpoint.
     """
 
     unet: str
@@ -31,11 +32,18 @@ class Shape:
     control: str = ""
     adapter: bool = True
     plus: bool = False
+    family: ModelFamily = ModelFamily.STABLE_DIFFUSION
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether it has two text encoders."""
+        return self.family is ModelFamily.STABLE_DIFFUSION_XL
 
     @property
     def components(self) -> tuple[Component, ...]:
         """All that it has."""
         added = {
+            Component.TEXT_ENCODER_2: self.is_xl,
             Component.CONTROLNET: bool(self.control),
             Component.ZERO_RESIDUALS: bool(self.control),
             Component.IMAGE_ENCODER: self.adapter,
@@ -48,6 +56,8 @@ class Shape:
         """Those that another checkpoint has in another shape."""
         usual = Shape("sd1")
         other = {
+            Component.TEXT_ENCODER: self.is_xl,
+            Component.TEXT_ENCODER_2: self.is_xl,
             Component.DENOISER: True,
             Component.CONTROLNET: bool(self.control),
             Component.VAE_ENCODER: self.levels != usual.levels,
@@ -62,19 +72,21 @@ SHAPES_OF = {
     "inpainting": Shape("inpainting", control="sd1"),
     "wide latent, uneven blocks": Shape("wide-latent", latent=8, levels=3, plus=True),
     "attention everywhere": Shape("attention-everywhere", control="attention-everywhere", adapter=False),
+    "SDXL": Shape("sdxl", text_width=72, control="sdxl", plus=True, family=ModelFamily.STABLE_DIFFUSION_XL),
+    "SDXL inpainting": Shape("sdxl-inpainting", text_width=72, family=ModelFamily.STABLE_DIFFUSION_XL),
     "one level": Shape("one-level", levels=2, control="one-level", adapter=False),
 }
 
 
 def lora(shape: Shape) -> parts.Write:
-    """A LoRA for UNet and text encoder of this shape."""
-    channels = 9 if shape.unet == "inpainting" else shape.latent
-    text = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
-    return parts.files(
-        {
-            "unet.conv_in.lora_A.weight": torch.ones(1, channels, 3, 3),
-            "unet.conv_in.lora_B.weight": torch.ones(16, 1, 1, 1),
-            f"{text}.lora_A.weight": torch.ones(1, shape.text_width),
-            f"{text}.lora_B.weight": torch.ones(shape.text_width, 1),
-        }
-    )
+    """A LoRA for UNet and text encoders of this shape."""
+    channels = 9 if shape.unet.endswith("inpainting") else shape.latent
+    widths = {"text_encoder": 32, "text_encoder_2": 40} if shape.is_xl else {"text_encoder": shape.text_width}
+    state = {
+        "unet.conv_in.lora_A.weight": torch.ones(1, channels, 3, 3),
+        "unet.conv_in.lora_B.weight": torch.ones(16, 1, 1, 1),
+    }
+    for part, width in widths.items():
+        layer = f"{part}.text_model.encoder.layers.0.self_attn.q_proj"
+        state |= {f"{layer}.lora_A.weight": torch.ones(1, width), f"{layer}.lora_B.weight": torch.ones(width, 1)}
+    return parts.files(state)

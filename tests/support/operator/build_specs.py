@@ -22,6 +22,18 @@ SPECS: dict[str, dict[str, Any]] = {
         "precision": "float16",
         "componentPrecision": {"vae_decoder": "float32"},
     },
+    "Stable Diffusion XL": {
+        "model": {
+            "source": ARCHIVE,
+            "family": "StableDiffusionXL",
+            "components": {"text_encoder_2": {"source": HUB}},
+            "loras": [{"source": HUB}],
+            "controlNets": [{"name": "canny", "source": HUB}],
+            "clipSkip": 1,
+        },
+        "precision": "float16",
+        "componentPrecision": {"text_encoder_2": "float32"},
+    },
     "every task": {
         "model": {
             "source": HUB,

@@ -117,7 +117,7 @@ def test_one_question_for_the_fewest_steps_of_every_combination() -> None:
         _ensemble("img2img_8_pipeline"), _ensemble("inpaint_controlnet_ip_adapter_8_pipeline", *control),
         _ensemble("generate_embeddings_4_pipeline"), _ensemble("something_else"),
     ]  # fmt: skip
-    requests_by_ensemble = requests.test_requests(names, (64, 72), (16, 32))
+    requests_by_ensemble = requests.test_requests(names, (64, 72), (16, 32, 0))
     assert requests_by_ensemble.keys() == {item.name for item in names[1:-1]}
     inpaint = requests_by_ensemble["inpaint_controlnet_ip_adapter_8_pipeline"]
     assert (inpaint.control_nets, inpaint.ip_adapter) == (("canny",), True)

@@ -12,15 +12,20 @@ from diffusion_builder.components import parts
 from diffusion_builder.components.lora import names, settings, updates
 from diffusion_builder.components.lora.updates import Update
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.enums import ModelFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import nn
 
     from diffusion_builder.components.base import TorchModel
     from diffusion_builder.components.lora.settings import Settings
+
+
+# Inside file names and LoRAs of text encoders this prefix comes and goes with the library's version.
+_OPTIONAL_PREFIX = "text_model."
 
 
 @dataclass(frozen=True)
@@ -32,21 +37,27 @@ class _File:
     settings: Mapping[str, Settings] = field(default_factory=dict)
 
 
-def merge(model: TorchModel, part: str, loras: tuple[parts.LoraWeights, ...], optional_prefix: str = "") -> None:
+def merge(
+    model: TorchModel,
+    part: str,
+    loras: tuple[parts.LoraWeights, ...],
+    family: ModelFamily = ModelFamily.STABLE_DIFFUSION,
+) -> None:
     """Add LoRAs to a model's weights, in place.
 
     Args:
         model: a torch module.
-        part: `unet` or `text_encoder`: which entries of the files are meant.
-        loras: in order; entries for the other part are left alone.
-        optional_prefix: of module names, there or not.
+        part: `unet`, `text_encoder` or `text_encoder_2`: which entries of the files are meant.
+        loras: in order; entries for other parts are left alone.
+        family: of the checkpoint.
 
     Raises:
         BadInputError: not a LoRA, one of a kind that cannot be merged, or one for another base model.
     """
+    optional_prefix = "" if part == parts.UNET else _OPTIONAL_PREFIX
     modules = _layers(model, part, optional_prefix)
     for lora in loras:
-        file = read(lora.folder)
+        file = read(lora.folder, family)
         for name, update in file.updates.get(part, {}).items():
             module = modules.get(names.flatten(name, optional_prefix))
             _add(file, update, module, _Strength(file.settings.get(part), lora.weight))
@@ -62,8 +73,8 @@ def _layers(model: TorchModel, part: str, optional_prefix: str) -> Mapping[str, 
     return {**{alias: modules[name] for alias, name in aliases.items()}, **by_name}
 
 
-def read(folder: Path) -> _File:
-    """Read the one safetensors file of a LoRA.
+def read(folder: Path, family: ModelFamily = ModelFamily.STABLE_DIFFUSION) -> _File:
+    """Read the one safetensors file of a LoRA for a checkpoint of a family.
 
     Raises:
         BadInputError: none or several files, an entry that is no part of a LoRA, or a header that makes no sense.
@@ -75,7 +86,7 @@ def read(folder: Path) -> _File:
     entries: dict[str, dict[str, Update]] = {}
     with safe_open(files[0], framework="pt") as stream:
         for key in sorted(stream.keys()):
-            _add_entry(name, key, stream.get_tensor, entries)
+            _add_entry(names.parse(name, key, family), (name, key), stream.get_tensor(key), entries)
         strength = settings.read(folder, name, stream.metadata() or {})
     file = _File(name, entries, strength)
     for part, layers in entries.items():
@@ -84,11 +95,13 @@ def read(folder: Path) -> _File:
     return file
 
 
-def _add_entry(file: str, key: str, load: Callable[[str], torch.Tensor], entries: dict[str, dict[str, Update]]) -> None:
-    entry = names.parse(file, key)
+def _add_entry(
+    entry: names.Entry, place: tuple[str, str], stored: torch.Tensor, entries: dict[str, dict[str, Update]]
+) -> None:
+    file, key = place
     layers = entries.setdefault(entry.part, {})
     update = layers.setdefault(names.flatten(entry.module), Update(key, entry.module))
-    tensor = load(key).float()
+    tensor = stored.float()
     if not torch.isfinite(tensor).all():
         raise BadInputError(
             Reason.INVALID_WEIGHTS, f"{file}: {key} holds numbers that are not finite: its training has failed"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.components import parts
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.enums import ModelFamily
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,16 +30,27 @@ _PREFIXES: Mapping[str, str] = {
     "cond_stage_model.transformer.": parts.TEXT_ENCODER,
     "text_encoders.clip_l.transformer.": parts.TEXT_ENCODER,
 }
+# Files for Stable Diffusion XL tell its two text encoders apart; those of others have one.
+_XL_PREFIXES: Mapping[str, str] = {
+    **{prefix: part for prefix, part in _PREFIXES.items() if part == parts.UNET},
+    **dict.fromkeys(("text_encoder.", "lora_te1_", "text_encoders.clip_l.transformer."), parts.TEXT_ENCODER),
+    **dict.fromkeys(("text_encoder_2.", "lora_te2_", "text_encoders.clip_g.transformer."), parts.TEXT_ENCODER_2),
+}
 # First words of layers' names, where a file is for one model and says no prefix.
 _FIRST_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("conv_in", "conv_out", "time_embedding", "down_blocks", "mid_block", "up_blocks"), parts.UNET),
     **dict.fromkeys(("time_embed", "input_blocks", "middle_block", "output_blocks"), parts.UNET),
+    **dict.fromkeys(("add_embedding", "label_emb"), parts.UNET),
     **dict.fromkeys(("text_model", "encoder", "embeddings"), parts.TEXT_ENCODER),
 }
 _OTHER_MODELS = (
     "text_encoder_2.", "text_encoder_3.", "text_encoders.", "transformer.", "lora_te2_", "lora_te3_", "lora_prior_",
-    "lora_transformer_",
+    "lora_transformer_", "lora_te_", "cond_stage_model.",
 )  # fmt: skip
+_KINDS: Mapping[ModelFamily, str] = {
+    ModelFamily.STABLE_DIFFUSION: "a UNet with one text encoder",
+    ModelFamily.STABLE_DIFFUSION_XL: "the UNet and the two text encoders of Stable Diffusion XL",
+}
 _ENDING = re.compile(
     r"(?:\.lora_(?P<peft>[AB])(?:\.[^.]+)?\.weight"
     r"|\.lora_B(?:\.[^.]+)?\.(?P<bias>bias)"
@@ -77,6 +89,8 @@ _LDM_ENDS: Mapping[str, str] = {
     "conv_out": "out.2",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
 }
 _LDM_RESNET: Mapping[str, str] = {
     "conv1": "in_layers.2",
@@ -91,7 +105,7 @@ class Entry:
     """Where a tensor of a file belongs.
 
     Args:
-        part: `unet` or `text_encoder`.
+        part: `unet`, `text_encoder` or `text_encoder_2`.
         module: the layer's name as the file has it, without the model's prefix.
         factor: which tensor of the layer's update it is, such as `down`.
     """
@@ -101,12 +115,13 @@ class Entry:
     factor: str
 
 
-def parse(file: str, key: str) -> Entry:
+def parse(file: str, key: str, family: ModelFamily) -> Entry:
     """Understand the name of one tensor.
 
     Args:
         file: for messages.
         key: the name.
+        family: of the checkpoint.
 
     Raises:
         BadInputError: an entry that is not served, is for another kind of model, or has nothing to do with a LoRA.
@@ -119,12 +134,12 @@ def parse(file: str, key: str) -> Entry:
                 f"{file} holds {method} ({key[:200]!r}), which cannot be merged: take one made with LoRA, LoHa, LoKr "
                 "or DoRA, or merge it into the checkpoint with the program that made it",
             )
-    prefix, part = _model(plain)
+    prefix, part = _model(plain, family)
     ending = _ENDING.search(plain)
     if part is None and plain.startswith(_OTHER_MODELS):
         raise BadInputError(
             Reason.COMPONENT_MISMATCH,
-            f"the LoRA {file} is for another kind of model: {key[:200]!r}; it must be for a UNet with one text encoder",
+            f"the LoRA {file} is for another kind of model: {key[:200]!r}; it must be for {_KINDS[family]}",
         )
     if ending is None or part is None:
         raise BadInputError(
@@ -134,11 +149,12 @@ def parse(file: str, key: str) -> Entry:
     return Entry(part, _module(part, plain[len(prefix) : ending.start()]), _factor(ending))
 
 
-def _model(key: str) -> tuple[str, str | None]:
+def _model(key: str, family: ModelFamily) -> tuple[str, str | None]:
     """The prefix of a name, and the part that it means."""
-    prefix = max((prefix for prefix in _PREFIXES if key.startswith(prefix)), key=len, default="")
+    prefixes = _XL_PREFIXES if family is ModelFamily.STABLE_DIFFUSION_XL else _PREFIXES
+    prefix = max((prefix for prefix in prefixes if key.startswith(prefix)), key=len, default="")
     if prefix:
-        return prefix, _PREFIXES[prefix]
+        return prefix, prefixes[prefix]
     prefix, end = (_ANY_MODEL, "_") if key.startswith(_ANY_MODEL) else ("", ".")
     name = key.removeprefix(prefix)
     return prefix, next(
@@ -151,7 +167,7 @@ def _module(part: str, name: str) -> str:
     name = (
         name.replace(".processor.", ".").removesuffix("_lora").removesuffix(".lora").removesuffix(".lora_linear_layer")
     )
-    if part == parts.TEXT_ENCODER:
+    if part != parts.UNET:
         return re.sub(r"(self_attn[._])to_(q|k|v|out)$", r"\1\2_proj", name)
     return f"{name}.0" if name.endswith("to_out") else name
 

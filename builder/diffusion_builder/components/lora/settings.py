@@ -32,6 +32,7 @@ _UNSUPPORTED = (
 # A stranger's regular expression can run for ever; real ones are names, with a wildcard at most.
 _PLAIN_PATTERN = re.compile(r"[^(){}+?]{1,256}")
 _MAX_WILDCARDS = 2
+_PARTS = (parts.UNET, parts.TEXT_ENCODER, parts.TEXT_ENCODER_2)
 _Value = TypeVar("_Value")
 
 
@@ -88,7 +89,7 @@ def read(folder: Path, file: str, metadata: Mapping[str, str]) -> Mapping[str, S
     where = f"{file}: {_METADATA} in its header"
     header = _object(where, metadata.get(_METADATA, "{}"))
     settings: dict[str, Settings] = {}
-    for part in (parts.UNET, parts.TEXT_ENCODER):
+    for part in _PARTS:
         fields = {key.removeprefix(f"{part}."): value for key, value in header.items() if key.startswith(f"{part}.")}
         if fields:
             settings[part] = _settings(f"{where}: {part}.", fields)
@@ -102,7 +103,7 @@ def read(folder: Path, file: str, metadata: Mapping[str, str]) -> Mapping[str, S
         )
     if plain:
         common = _settings(source, plain)
-        settings = {part: settings.get(part, common) for part in (parts.UNET, parts.TEXT_ENCODER)}
+        settings = {part: settings.get(part, common) for part in _PARTS}
     return settings
 
 

@@ -1,8 +1,8 @@
 """Schedulers as tables: a step is a linear map of the state, the model's output and fresh noise.
 
-Formulas are those of diffusers' scheduler classes, with what `StableDiffusionPipeline` forces on every scheduler:
-`steps_offset` 1 and no clipping of the predicted sample. Standard library and numpy only: this folder is copied into
-the conditioner, which makes schedules per request.
+Formulas are those of diffusers' scheduler classes, with what `StableDiffusionPipeline` forces on every scheduler of its
+family: `steps_offset` 1 and no clipping of the predicted sample. Standard library and numpy only: this folder is
+copied into the conditioner, which makes schedules per request.
 """
 
 from __future__ import annotations

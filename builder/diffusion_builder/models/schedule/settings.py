@@ -46,6 +46,8 @@ class SchedulerSettings:
     variance_type: str | None = None
     original_inference_steps: int = 0
     timestep_scaling: float = 1.0
+    # StableDiffusionPipeline.__init__ overrides the configured value of every scheduler with this one.
+    steps_offset: int = 1
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -69,7 +71,12 @@ class SchedulerSettings:
 
     @classmethod
     def from_config(
-        cls, type_: SchedulerType, config: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+        cls,
+        type_: SchedulerType,
+        config: Mapping[str, Any],
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        is_forced: bool = True,
     ) -> Self:
         """Read a checkpoint's scheduler_config.json as a scheduler of this type would.
 
@@ -80,24 +87,28 @@ class SchedulerSettings:
             type_: the scheduler.
             config: the file.
             overrides: settings that are requested explicitly; unlike the file's, all of them must be known.
+            is_forced: whether the pipeline overrides offset and clipping; that of Stable Diffusion XL does not.
 
         Raises:
             ScheduleError: something is requested that is not supported.
         """
         explicit = overrides or {}
-        family = class_of(type_)
-        for name in explicit.keys() - family.defaults.keys():
+        scheduler = class_of(type_)
+        for name in explicit.keys() - scheduler.defaults.keys():
             raise ScheduleError(f"the scheduler {type_} has no {name}: leave it out")
-        file_values = {name: value for name, value in config.items() if name in family.defaults and value is not None}
-        values = {**family.defaults, **file_values, **explicit}
-        for name, spellings in family.read_as.items():
+        file_values = {
+            name: value for name, value in config.items() if name in scheduler.defaults and value is not None
+        }
+        values = {**scheduler.defaults, **file_values, **explicit}
+        for name, spellings in scheduler.read_as.items():
             if isinstance(values[name], str):
                 values[name] = spellings.get(values[name], values[name])
-        for name, choices in family.supported.items():
+        for name, choices in scheduler.supported.items():
             if values[name] not in choices:
                 raise _unsupported(name, values[name], f"use {' or '.join(map(str, choices))}")
         supported = {name: value for name, value in values.items() if name in _RULES}
-        return cls._of({"type": type_, **supported, **family.implied})
+        unforced = {} if is_forced else _unforced(type_, config)
+        return cls._of({"type": type_, **supported, **scheduler.implied, **unforced})
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
@@ -130,6 +141,13 @@ class SchedulerSettings:
             for field in fields(self)
             if field.name in {"type", *_REQUIRED} or getattr(self, field.name) != field.default
         }
+
+
+def _unforced(type_: SchedulerType, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What other pipelines than Stable Diffusion's leave as the file or the class says it."""
+    if type_ in _CLIPPING and config.get("clip_sample", _CLIPPING[type_]):
+        raise _unsupported("clip_sample", value=True, advice="set it to false in scheduler_config.json")
+    return {"steps_offset": config.get("steps_offset", 0)}
 
 
 def _unsupported(name: str, value: object, advice: str) -> ScheduleError:
@@ -175,6 +193,14 @@ _RULES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "variance_type": (lambda value: value is None or isinstance(value, str), "use a variance's name"),
     "original_inference_steps": (_number(0, 1_000_000, whole=True), "use a whole number"),
     "timestep_scaling": (_number(1e-6, 1e6), "use a number above 0"),
+    "steps_offset": (_number(0, 1_000_000, whole=True), "use a whole number"),
+}
+# Classes that may clip the predicted sample, and whether they do by default.
+_CLIPPING: Mapping[SchedulerType, bool] = {
+    SchedulerType.DDIM: True,
+    SchedulerType.DDPM: True,
+    SchedulerType.HEUN: False,
+    SchedulerType.LCM: False,
 }
 _REQUIRED = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",

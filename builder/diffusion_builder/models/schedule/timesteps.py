@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from .settings import SchedulerSettings
     from .table import Floats
 
-# StableDiffusionPipeline.__init__ overrides the configured value of every scheduler with this one.
-_STEPS_OFFSET = 1
-
 
 def spaced(settings: SchedulerSettings, steps: int) -> Floats:
     """Timesteps [steps] from noise to clean, both ends included; fractional where the spacing is `linspace`."""
@@ -21,7 +18,7 @@ def spaced(settings: SchedulerSettings, steps: int) -> Floats:
         fractional: Floats = np.linspace(0, count - 1, steps)[::-1]
         return fractional
     if settings.timestep_spacing == "leading":
-        leading: Floats = np.arange(steps)[::-1] * float(count // steps) + _STEPS_OFFSET
+        leading: Floats = np.arange(steps)[::-1] * float(count // steps) + settings.steps_offset
         return leading
     return _trailing(count, count / steps, steps)
 
@@ -38,7 +35,7 @@ def spaced_without_end(settings: SchedulerSettings, steps: int, count: int) -> F
         linspaced: Floats = np.linspace(0, count - 1, steps + 1).round()[:0:-1]
         return linspaced
     if settings.timestep_spacing == "leading":
-        leading: Floats = np.arange(steps + 1)[:0:-1] * float(count // (steps + 1)) + _STEPS_OFFSET
+        leading: Floats = np.arange(steps + 1)[:0:-1] * float(count // (steps + 1)) + settings.steps_offset
         return leading
     return _trailing(count, settings.num_train_timesteps / steps, steps)
 

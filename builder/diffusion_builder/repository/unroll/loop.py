@@ -48,6 +48,7 @@ def _control(models: Models, name: str, call: int) -> EnsembleStep:
         {
             **{tensor.name: tensor_at(tensor, call) for tensor in inputs},
             **identity_map(tensors.TEXT_EMBEDDINGS),
+            **(identity_map(tensors.POOLED_EMBEDDINGS, tensors.TIME_IDS) if models.facts.pooled_width else {}),
             tensors.CONTROL_IMAGE.name: python_models.control_pixels(name).name,
             tensors.CONTROL_SCALES.name: python_models.control_scales(name).name,
         },
@@ -65,6 +66,8 @@ def _denoise(tier: Tier, models: Models, call: int) -> EnsembleStep:
         inputs |= identity_map(tensors.LATENT_MASK, tensors.MASKED_LATENT)
     if facts.ip_adapter:
         inputs |= identity_map(tensors.IMAGE_EMBEDDINGS, tensors.IP_ADAPTER_SCALE, tensors.IP_ADAPTER_REGION)
+    if facts.pooled_width:
+        inputs |= identity_map(tensors.POOLED_EMBEDDINGS, tensors.TIME_IDS)
     for number, name in enumerate(list(models.control_nets)[: facts.controlnets], 1):
         is_controlled = python_models.CONTROLNET in tier.features
         residuals = residuals_at(name, call) if is_controlled else tensors.RESIDUALS.name

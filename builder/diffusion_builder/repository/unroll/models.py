@@ -53,12 +53,17 @@ def models(
     """
     keys = tuple(dict.fromkeys(tier.key for tier in tiers))
     noise_calls = max((tier.calls for tier in tiers if tier.is_stochastic), default=0)
-    control = tensors.interface(Component.CONTROLNET, {})
+    control = tensors.interface(Component.CONTROLNET, asdict(facts))
+    conditioner = python_models.conditioner(keys, noise_calls, control_nets)
+    has_pooled = bool(facts.pooled_width)
+    tokenizer = python_models.TWO_TOKENIZERS if has_pooled else python_models.TOKENIZER
     return Models(
         facts,
-        _model(python_models.TOKENIZER_NAME, python_models.TOKENIZER, facts),
+        _model(python_models.TOKENIZER_NAME, tokenizer, facts),
         _model(python_models.PREPROCESSOR_NAME, python_models.preprocessor(control_nets), facts),
-        _model(python_models.CONDITIONER_NAME, python_models.conditioner(keys, noise_calls, control_nets), facts),
+        _model(
+            python_models.CONDITIONER_NAME, python_models.with_pooled(conditioner) if has_pooled else conditioner, facts
+        ),
         _model(python_models.POSTPROCESSOR_NAME, python_models.POSTPROCESSOR, facts),
         {name: _engine(name, facts) for name in components},
         {name: _model(python_models.control_model(name), control, facts) for name in control_nets},

@@ -43,6 +43,8 @@ def _traits(facts: ModelFacts, components: AbstractSet[Component], control_nets:
             f"the denoiser was exported for {facts.controlnets} ControlNets, but controlNets lists "
             f"{len(control_nets)}: export it with the option controlNets {len(control_nets)}"
         )
+    if facts.pooled_width and Component.TEXT_ENCODER_2 not in components:
+        yield "the denoiser reads the texts of two encoders, but the engine text_encoder_2 is missing"
     if Component.IMAGE_ENCODER in components and not facts.ip_adapter:
         yield "there is an image_encoder, but the denoiser was exported without the option ipAdapter"
 

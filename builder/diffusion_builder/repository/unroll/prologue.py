@@ -27,8 +27,8 @@ def prologue(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
     if has_text:
         yield EnsembleStep(
             models.tokenizer,
-            identity_map(python_models.PROMPT, python_models.NEGATIVE_PROMPT),
-            identity_map(tensors.INPUT_IDS),
+            identity_map(*_texts(models)),
+            identity_map(tensors.INPUT_IDS, *((tensors.INPUT_IDS_2,) if models.facts.pooled_width else ())),
         )
     outputs = tuple(_preprocessor_outputs(tier, models))
     if outputs:
@@ -52,9 +52,32 @@ def prologue(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
             model, {tensors.REFERENCE_PIXELS.name: reference.name}, identity_map(tensors.IMAGE_EMBEDDINGS)
         )
     if has_text:
-        input_ids = _PREPARED_INPUT_IDS if tier.preprocessor_last else python_models.VALIDATED_INPUT_IDS.name
-        encoder = models.engines[Component.TEXT_ENCODER]
-        yield EnsembleStep(encoder, {tensors.INPUT_IDS.name: input_ids}, identity_map(tensors.TEXT_EMBEDDINGS))
+        yield from _encode_text(tier, models)
+
+
+def _texts(models: Models) -> Iterator[Tensor]:
+    yield from (python_models.PROMPT, python_models.NEGATIVE_PROMPT)
+    if models.facts.pooled_width:
+        yield from (python_models.PROMPT_2, python_models.NEGATIVE_PROMPT_2)
+
+
+def _encode_text(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
+    """The text encoders; the second one runs after the first one, and so after what may reject the request."""
+    input_ids = {
+        tensors.INPUT_IDS.name: _PREPARED_INPUT_IDS
+        if tier.preprocessor_last
+        else python_models.VALIDATED_INPUT_IDS.name
+    }
+    encoder = models.engines[Component.TEXT_ENCODER]
+    if not models.facts.pooled_width:
+        yield EnsembleStep(encoder, input_ids, identity_map(tensors.TEXT_EMBEDDINGS))
+        return
+    yield EnsembleStep(encoder, input_ids, identity_map(tensors.FIRST_TEXT_EMBEDDINGS))
+    yield EnsembleStep(
+        models.engines[Component.TEXT_ENCODER_2],
+        identity_map(tensors.INPUT_IDS_2, tensors.FIRST_TEXT_EMBEDDINGS),
+        identity_map(tensors.TEXT_EMBEDDINGS, tensors.POOLED_EMBEDDINGS),
+    )
 
 
 def _batch_tensor(tier: Tier) -> Tensor:
@@ -139,8 +162,7 @@ def _encode_masked(models: Models) -> EnsembleStep:
 def _conditioner_inputs(tier: Tier, models: Models) -> Iterator[Tensor]:
     """Inputs of the conditioner."""
     yield _batch_tensor(tier)
-    if python_models.EMBEDDINGS in tier.features:
-        yield python_models.NEGATIVE_PROMPT_EMBEDDINGS
+    yield from _text_inputs(tier, models)
     yield from (python_models.SEED, python_models.GUIDANCE_SCALE, python_models.SCHEDULER, python_models.ETA)
     if models.facts.guidance_rescale:
         yield python_models.GUIDANCE_RESCALE
@@ -161,6 +183,16 @@ def _conditioner_inputs(tier: Tier, models: Models) -> Iterator[Tensor]:
     yield from (tensor for tensor in postprocess_inputs(tier) if tensor in python_models.POSTPROCESS_NUMBERS)
 
 
+def _text_inputs(tier: Tier, models: Models) -> Iterator[Tensor]:
+    """Inputs of the conditioner that belong to the text, besides the one that gives the batch size."""
+    if python_models.EMBEDDINGS in tier.features:
+        yield python_models.NEGATIVE_PROMPT_EMBEDDINGS
+        if models.facts.pooled_width:
+            yield from (python_models.POOLED_PROMPT_EMBEDDINGS, python_models.NEGATIVE_POOLED_PROMPT_EMBEDDINGS)
+    if models.facts.pooled_width:
+        yield from (*python_models.SIZE_CONDITIONS, *python_models.NEGATIVE_SIZE_CONDITIONS)
+
+
 def _conditioner_outputs(tier: Tier, models: Models) -> dict[str, str]:
     """Outputs of the conditioner."""
     maps = {python_models.table_of(tier.key).name: tensors.TABLE.name}
@@ -176,8 +208,12 @@ def _conditioner_outputs(tier: Tier, models: Models) -> dict[str, str]:
         maps |= identity_map(tensors.MASKED_LATENT)
     if python_models.EMBEDDINGS in tier.features:
         maps[python_models.REQUEST_TEXT_EMBEDDINGS.name] = tensors.TEXT_EMBEDDINGS.name
+        if models.facts.pooled_width:
+            maps[python_models.REQUEST_POOLED_EMBEDDINGS.name] = tensors.POOLED_EMBEDDINGS.name
     else:
         maps |= identity_map(python_models.VALIDATED_INPUT_IDS)
+    if models.facts.pooled_width:
+        maps |= identity_map(tensors.TIME_IDS)
     if python_models.CONTROLNET in tier.features:
         maps |= identity_map(*(python_models.control_scales(name) for name in models.control_nets))
     return maps | _ip_adapter_outputs(tier, models)

@@ -12,6 +12,7 @@ from diffusion_contract.tensors import ENGINE_INTERFACES
 FACTS = {
     "channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "image_size": 224,
     "residuals_per_level_0": 960, "residuals_per_level_1": 1600, "image_length": 1, "image_width": 1024,
+    "first_text_width": 768,
 }  # fmt: skip
 
 
@@ -45,6 +46,14 @@ def test_the_denoiser_is_tuned_for_one_sample_and_for_a_full_batch() -> None:
     assert by_name(full)["model_input"] == InputProfile("model_input", (1, 4, 32, 32), (8, 4, 64, 64), (8, 4, 96, 128))
     assert by_name(full)["text_embeddings"].opt == (8, 2, 77, 768)
     assert by_name(single)["timestep"] == InputProfile("timestep", (1, 1), (1, 1), (8, 1))
+
+
+@pytest.mark.parametrize("component", [Component.DENOISER, Component.CONTROLNET])
+def test_what_reads_a_pooled_embedding_has_shapes_for_it(component: Component) -> None:
+    profile = optimization_profiles(component, {**FACTS, "pooled_width": 1280}, shapes())[-1]
+    pooled, sizes = (by_name(profile)[name] for name in ("pooled_embeddings", "time_ids"))
+    assert (pooled.min, pooled.max) == ((1, 2, 1280), (8, 2, 1280))
+    assert (sizes.min, sizes.max) == ((1, 2, 6), (8, 2, 6))
 
 
 def test_a_denoiser_of_one_batch_size_has_one_profile() -> None:
