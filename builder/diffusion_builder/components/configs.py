@@ -117,7 +117,7 @@ def _check_vae(name: str, config: Mapping[str, Any]) -> None:
         if config.get(entry) is not None:
             raise BadInputError(
                 Reason.UNSUPPORTED_COMPONENT,
-                f"{name} has {entry}: autoencoders with statistics of latents are not served",
+                f"{name} has {entry}: autoencoders with statistics of latents are not supported",
             )
 
 
@@ -227,7 +227,7 @@ def _check_supported(name: str, config: Mapping[str, Any]) -> None:
     if config.get(_ADDITION) not in (None, _TEXT_TIME):
         raise BadInputError(
             Reason.UNSUPPORTED_COMPONENT,
-            f"{name} has {_ADDITION} {config[_ADDITION]!r}: models with that input are not served",
+            f"{name} has {_ADDITION} {config[_ADDITION]!r}: models with that input are not supported",
         )
     for entry in _UNSUPPORTED:
         if config.get(entry) is not None:

@@ -89,7 +89,9 @@ def named_schedulers(
         return tuple(
             NamedScheduler(
                 one.request_name,
-                SchedulerSettings.from_config(SchedulerType(str(one.type)), config, one.overrides(), is_forced=is_forced),
+                SchedulerSettings.from_config(
+                    SchedulerType(str(one.type)), config, one.overrides(), is_forced=is_forced
+                ),
             )
             for one in resolved
         )

@@ -206,7 +206,7 @@ class Model(ApiModel):
         ),
         Rule(
             "!has(self.family) || self.family != 'StableDiffusionXL' || !has(self.longPrompts) || !self.longPrompts",
-            "longPrompts is served for the family StableDiffusion only: leave it out",
+            "longPrompts is supported for the family StableDiffusion only: leave it out",
             lambda self: not (self.is_xl and self.long_prompts),
             ".longPrompts",
         ),
