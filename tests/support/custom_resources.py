@@ -469,6 +469,11 @@ REFUSED: dict[str, Refused] = {
     ),
     "two-storages": Refused({"storage": {"claimName": "c", "size": "1Gi"}}, "spec.storage", "exactly one of"),
     "no-storage": Refused({"storage": {}}, "spec.storage", "exactly one of"),
+    "storage-for-one-pod": Refused(
+        {"storage": {"size": "1Gi", "accessModes": ["ReadWriteOncePod"]}},
+        "spec.storage.accessModes",
+        "ReadWriteOnce to keep them on one node",
+    ),
     "class-of-a-given-claim": Refused(
         {"storage": {"claimName": "c", "storageClassName": "fast"}},
         "spec.storage",

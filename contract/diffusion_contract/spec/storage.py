@@ -40,6 +40,13 @@ class Storage(ApiModel):
             "storageClassName and accessModes belong to size: a claim that exists has its own",
             lambda self: self.claim_name is None or (self.storage_class_name, self.access_modes) == (None, None),
         ),
+        Rule(
+            "!has(self.accessModes) || !('ReadWriteOncePod' in self.accessModes)",
+            "with ReadWriteOncePod a single pod could use the store, and Jobs and servers are several pods: use "
+            "ReadWriteMany, or ReadWriteOnce to keep them on one node",
+            lambda self: "ReadWriteOncePod" not in (self.access_modes or ()),
+            ".accessModes",
+        ),
         transition(
             f"{UNCHANGED_CLAIM} || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
             "size can grow but never shrink: Kubernetes cannot make a volume smaller",
@@ -64,5 +71,5 @@ class Storage(ApiModel):
     access_modes: Annotated[list[AccessMode], Field(min_length=1, max_length=3)] | None = Field(
         default=None,
         description="Access modes of the created claim; defaults to [ReadWriteMany], since Jobs and "
-        "serving pods on several nodes use it.",
+        "serving pods on several nodes use it. With [ReadWriteOnce] all of them run on one node.",
     )

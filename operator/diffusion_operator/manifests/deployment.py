@@ -24,6 +24,7 @@ from diffusion_operator.manifests.common import (
 )
 from diffusion_operator.manifests.overlay import with_overlay
 from diffusion_operator.manifests.service import PORTS
+from diffusion_operator.manifests.store_node import HOST, StoreNode, with_store_node
 from diffusion_operator.settings import Settings
 
 # Endpoints lose the pod meanwhile: no new connections come.
@@ -34,7 +35,7 @@ BASE_DRAIN_SECONDS, PER_STEP_DRAIN_SECONDS = 30, 2
 EXIT_TIMEOUT_SECONDS = 5
 TERMINATION_MARGIN_SECONDS = 10
 GRPC_CONNECTION_SECONDS = 30
-ZONE, HOST = "topology.kubernetes.io/zone", "kubernetes.io/hostname"
+ZONE = "topology.kubernetes.io/zone"
 SHARED_MEMORY = "512Mi"
 ADMIN_APIS = "model-repository,logging,shared-memory,trace"
 VERIFY_RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"})
@@ -48,6 +49,7 @@ class RevisionSpec:
         repository: digest of the Triton model repository in the store.
         max_steps: step count of the longest tier.
         flags: of the server, that this repository asks for.
+        node: that all pods of the claim share; None when several nodes can mount it.
     """
 
     target: Target
@@ -56,6 +58,7 @@ class RevisionSpec:
     claim: str
     max_steps: int
     flags: tuple[str, ...] = ()
+    node: StoreNode | None = None
 
     @property
     def drain_seconds(self) -> int:
@@ -81,8 +84,8 @@ class ServingRevision:
 def serving_revision(spec: RevisionSpec, owner: Owner, settings: Settings) -> ServingRevision:
     """Render the pods of one target."""
     template = with_overlay({"metadata": {}, "spec": _pod(spec, owner, settings)}, spec.serving.pod_template)
-    head, pod = template["metadata"], template["spec"]
-    return ServingRevision(spec, digests.revision_digest(template if head else pod), pod, head)
+    head, pod = template["metadata"], with_store_node(template["spec"], spec.node)
+    return ServingRevision(spec, digests.revision_digest({**template, "spec": pod} if head else pod), pod, head)
 
 
 def deployment(
@@ -99,6 +102,7 @@ def deployment(
     target = revision.spec.target
     selector = {naming.PIPELINE: owner.name, naming.TARGET: target.name, naming.REVISION: revision.name}
     labels = {**(target.labels or {}), **naming.common_labels(owner.name, naming.SERVING), **selector}
+    claim_labels = revision.spec.node.labels if revision.spec.node is not None else {}
     head = metadata(naming.revision_name(owner.name, target.name, revision.name), owner, labels)
     head["annotations"] = {naming.REPOSITORY: revision.spec.repository}
     if siblings:
@@ -115,7 +119,7 @@ def deployment(
             "selector": {"matchLabels": selector},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
-                "metadata": {**revision.head, "labels": {**labels, **revision.head.get("labels", {})}},
+                "metadata": {**revision.head, "labels": {**labels, **claim_labels, **revision.head.get("labels", {})}},
                 "spec": revision.pod,
             },
         },

@@ -76,7 +76,7 @@ def _built_revision(
     assemble = builds.repository(target.sku) if builds is not None else None
     if assemble is None:
         return None
-    owner = context.observed.owner
+    owner, store = context.observed.owner, context.store
     request = RevisionSpec(
         target=target,
         serving=spec.serving,
@@ -84,6 +84,7 @@ def _built_revision(
         claim=claim_name(spec, owner.name),
         max_steps=max(steps for pipeline in spec.pipelines for steps in pipeline.steps),
         flags=tuple(str(flag) for flag in assemble.result.get("serverFlags", []) if str(flag).startswith("--")),
+        node=store.node if store is not None else None,
     )
     return serving_revision(request, owner, context.settings)
 
