@@ -158,6 +158,19 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         ]
     },
     "suspended": {"suspend": True},
+    "a node label of one's own": {
+        "targets": [
+            {
+                "name": "l4",
+                "gpu": {
+                    "product": "NVIDIA-L4",
+                    "productLabel": "cloud.google.com/gke-accelerator",
+                    "productLabelValue": "nvidia-l4",
+                },
+                "nodeSelector": {"cloud.google.com/gke-gpu-driver-version": "latest"},
+            }
+        ]
+    },
     "all that a podTemplate adds": {"serving": {"podTemplate": EVERYTHING}, "jobs": {"podTemplate": EVERYTHING}},
     "Jobs placed": {
         "jobs": {

@@ -128,7 +128,8 @@ def deployment(
 
 def _pod(spec: RevisionSpec, owner: Owner, settings: Settings) -> JsonObject:
     target = spec.target
-    placement = placement_of(target, target.gpu.count if target.gpu is not None else 0, target.priority_class_name)
+    gpus = target.gpu.count if target.gpu is not None else 0
+    placement = placement_of(target, gpus, target.priority_class_name, settings.gpu_label)
     image = spec.serving.image or settings.serving_image_for(placement.runtime)
     return {
         **pod_fields(settings, placement, settings.serving_service_account),

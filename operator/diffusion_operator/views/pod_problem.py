@@ -112,8 +112,9 @@ def gpu_shortage(gpu: GpuDemand, scheduler_message: str) -> str | None:
         return f"{nodes} {gpu.description}, 0 free: a GPU has to become free. kube-scheduler: {scheduler_message}"
     if reasons.keys() - OTHER_PRODUCT:
         return None
+    label = f" (node label {gpu.node_label})" if gpu.node_label else ""
     return (
-        f"0 nodes have {gpu.description}, 0 free: add a node, or correct gpu.product. "
+        f"0 nodes have {gpu.description}{label}, 0 free: add a node, or correct gpu.product or gpu.productLabel. "
         f"kube-scheduler: {scheduler_message}"
     )
 

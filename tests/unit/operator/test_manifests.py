@@ -105,7 +105,7 @@ COMPILE_GPU = BuildJobSpec(
     timeout_seconds=3600,
     claim="shapes-store",
     store_uid="66666666",
-    placement=placement_of(GPU, 1, "builds"),
+    placement=placement_of(GPU, 1, "builds", SETTINGS.gpu_label),
     labels=(("kueue.x-k8s.io/queue-name", "gpus"),),
 )
 COMPARE = BuildJobSpec(
