@@ -158,6 +158,23 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         ]
     },
     "suspended": {"suspend": True},
+    "traces": {"serving": {"tracing": {"endpoint": "http://collector.monitoring:4318/v1/traces", "rate": 1}}},
+    "a Prometheus with a password": {
+        "targets": [
+            {
+                "name": "cpu",
+                "autoscaling": {
+                    "maxReplicas": 4,
+                    "provider": "keda",
+                    "keda": {
+                        "serverAddress": "https://aps-workspaces.eu-central-1.amazonaws.com/workspaces/ws-1",
+                        "authenticationRef": {"name": "amp", "kind": "ClusterTriggerAuthentication"},
+                        "metadata": {"awsRegion": "eu-central-1"},
+                    },
+                },
+            }
+        ]
+    },
     "a node label of one's own": {
         "targets": [
             {
@@ -549,6 +566,25 @@ REFUSED: dict[str, Refused] = {
     "rollback-to": Refused({"rollout": {"rollbackTo": "v1"}}, "spec.rollout.rollbackTo", "should match"),
 }
 
+REFUSED |= {
+    "the operator's metadata of a trigger": Refused(
+        target(
+            autoscaling={
+                "maxReplicas": 4,
+                "provider": "keda",
+                "keda": {"serverAddress": "http://p:9090", "metadata": {"query": "up"}},
+            }
+        ),
+        "spec.targets[0].autoscaling.keda.metadata",
+        "leave them out",
+    ),
+    "a collector over gRPC": Refused(
+        {"serving": {"tracing": {"endpoint": "collector:4317"}}}, "spec.serving.tracing.endpoint", "should match"
+    ),
+    "a setting in the endpoint": Refused(
+        {"serving": {"tracing": {"endpoint": "http://c:4318,count=1"}}}, "spec.serving.tracing.endpoint", "should match"
+    ),
+}
 REFUSED |= {
     f"pod template: {name}": Refused({"serving": {"podTemplate": patch}}, f"spec.serving.podTemplate.{path}", words)
     for name, (patch, path, words) in REFUSED_TEMPLATES.items()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from diffusion_contract.base import Resources
 from diffusion_contract.limits import HTTP_PORT
 from diffusion_contract.spec import Serving, Target
+from diffusion_contract.spec.serving import Tracing
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import (
@@ -166,6 +167,22 @@ def _verify_container(spec: RevisionSpec, image: str, settings: Settings) -> Jso
     return container
 
 
+def _tracing(tracing: Tracing | None, owner: Owner) -> list[str]:
+    """An ensemble's trace has a span for every model that it calls, so one for every step."""
+    if tracing is None:
+        return []
+    settings = {
+        "mode": "opentelemetry",
+        "level": "TIMESTAMPS",
+        "rate": tracing.rate,
+        "count": -1,
+        "opentelemetry,url": tracing.endpoint,
+        "opentelemetry,resource": f"service.name={owner.name}",
+    }
+    settings_of_pipeline = [f"--trace-config={name}={value}" for name, value in settings.items()]
+    return [*settings_of_pipeline, f"--trace-config=opentelemetry,resource=service.namespace={owner.namespace}"]
+
+
 def _triton_container(spec: RevisionSpec, owner: Owner, image: str, settings: Settings) -> JsonObject:
     container = container_fields(naming.SERVER, image, settings.image_pull_policy, spec.target.resources)
     container["command"] = ["tritonserver"]
@@ -181,6 +198,7 @@ def _triton_container(spec: RevisionSpec, owner: Owner, image: str, settings: Se
         # Quantiles of latencies, by which a canary is judged.
         "--metrics-config=summary_latencies=true",
         *spec.flags,
+        *_tracing(spec.serving.tracing, owner),
         # gRPC clients are made to reconnect now and then, so that they find new pods and leave stopping ones.
         f"--grpc-max-connection-age={GRPC_CONNECTION_SECONDS * 1000}",
         f"--grpc-max-connection-age-grace={spec.drain_seconds * 1000}",

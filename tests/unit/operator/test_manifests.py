@@ -10,9 +10,15 @@ import yaml
 
 from diffusion_contract.base import Resources, Toleration
 from diffusion_contract.spec import EnvVar, Gpu, SecretKey, Serving, Storage, Target
-from diffusion_contract.spec.autoscaling import Autoscaling, KedaOptions, ScalingBehavior, ScalingRules
+from diffusion_contract.spec.autoscaling import (
+    Autoscaling,
+    KedaAuthentication,
+    KedaOptions,
+    ScalingBehavior,
+    ScalingRules,
+)
 from diffusion_contract.spec.rollout import GatewayRef, Scorer, Traffic
-from diffusion_contract.spec.serving import RESERVED_VARIABLES
+from diffusion_contract.spec.serving import RESERVED_VARIABLES, Tracing
 from diffusion_operator import naming
 from diffusion_operator.manifests import deployment, policies, route, service
 from diffusion_operator.manifests.common import Owner, Placement, placement_of, store_claim
@@ -81,6 +87,16 @@ SCALED = Autoscaling(
     min_replicas=2,
     max_replicas=6,
     behavior=ScalingBehavior(scale_down=ScalingRules(stabilization_window_seconds=600)),
+)
+WITH_PASSWORD = Autoscaling(
+    max_replicas=6,
+    provider="keda",
+    keda=KedaOptions(
+        server_address="https://prometheus",
+        activation_query="sum(rate(gateway_requests[1m]))",
+        authentication_ref=KedaAuthentication(name="prometheus"),
+        metadata={"authModes": "basic", "ignoreNullValues": "false"},
+    ),
 )
 TO_ZERO = Autoscaling(
     min_replicas=0,
@@ -161,6 +177,7 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "budget": policies.disruption_budget(OWNER, "cpu"),
     "autoscaler-hpa": policies.autoscaler(OWNER, "cpu", "01234567", SCALED),
     "autoscaler-keda": policies.autoscaler(OWNER, "cpu", "01234567", TO_ZERO),
+    "autoscaler-keda-password": policies.autoscaler(OWNER, "cpu", "01234567", WITH_PASSWORD),
     "claim": store_claim(Storage(size="20Gi"), OWNER),
     "event": event_manifest(
         PendingEvent(warning=True, reason="PickleOnly", message="No."), OWNER, 3, "2026-01-01T00:00:00Z"
@@ -320,3 +337,21 @@ def test_the_longest_names_fit_into_a_label() -> None:
     prefix, _, name = naming.needed_by_label("p" * 38).partition("/")
     assert len(prefix) <= 253
     assert len(name) <= 63
+
+
+def test_traces_are_configured_in_triton_s_words_and_only_where_they_are_requested() -> None:
+    tracing = Tracing(endpoint="http://collector.monitoring:4318/v1/traces", rate=20)
+    plain = serving_revision(SERVE, OWNER, SETTINGS)
+    traced = serving_revision(replace(SERVE, serving=Serving(tracing=tracing)), OWNER, SETTINGS)
+    arguments = traced.pod["containers"][0]["args"]
+    assert not any("trace-config" in argument for argument in plain.pod["containers"][0]["args"])
+    assert [argument for argument in arguments if "trace-config" in argument] == [
+        "--trace-config=mode=opentelemetry",
+        "--trace-config=level=TIMESTAMPS",
+        "--trace-config=rate=20",
+        "--trace-config=count=-1",
+        "--trace-config=opentelemetry,url=http://collector.monitoring:4318/v1/traces",
+        "--trace-config=opentelemetry,resource=service.name=shapes",
+        "--trace-config=opentelemetry,resource=service.namespace=studio",
+    ]
+    assert traced.name != plain.name
