@@ -22,6 +22,7 @@ from diffusion_contract.spec import Target
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import placement_of, to_manifest
+from diffusion_operator.settings import GpuNodeLabel
 
 HOST = "kubernetes.io/hostname"
 MAX_LABEL_LENGTH = 63
@@ -48,21 +49,23 @@ class StoreNode:
         return {naming.CLAIM: self.claim if short else digests.json_digest(self.claim)[:MAX_LABEL_LENGTH]}
 
 
-def store_node(claim: str, access_modes: Iterable[str], targets: Iterable[Target]) -> StoreNode | None:
+def store_node(
+    claim: str, access_modes: Iterable[str], targets: Iterable[Target], label: GpuNodeLabel
+) -> StoreNode | None:
     """What the pods of this claim have in common; None when several nodes can mount it."""
     if "ReadWriteMany" in access_modes:
         return None
-    placements = [placement_of(target, 0, None) for target in targets]
+    placements = [placement_of(target, 0, None, label) for target in targets]
     selector = {key: value for placement in placements for key, value in placement.node_selector}
     tolerations = dict.fromkeys(entry for placement in placements for entry in placement.tolerations)
     return StoreNode(claim, tuple(sorted(selector.items())), tuple(tolerations))
 
 
-def node_conflicts(targets: Iterable[Target]) -> Iterator[str]:
+def node_conflicts(targets: Iterable[Target], label: GpuNodeLabel) -> Iterator[str]:
     """Why no node can have pods of all these targets, as far as their node labels say it."""
     names: dict[str, dict[str, str]] = {}
     for target in targets:
-        for key, value in placement_of(target, 0, None).node_selector:
+        for key, value in placement_of(target, 0, None, label).node_selector:
             names.setdefault(key, {}).setdefault(value, target.name)
     for key, target_by_value in sorted(names.items()):
         if len(target_by_value) > 1:

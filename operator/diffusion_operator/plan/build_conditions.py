@@ -33,9 +33,9 @@ def accepted(observed: ObservedPipeline, settings: Settings) -> ConditionUpdate:
     return ConditionUpdate(ConditionType.ACCEPTED, Reason.VALID, text, ok=True)
 
 
-def engines_ready(observed: ObservedPipeline, builds: BuildGraph | None) -> ConditionUpdate:
+def engines_ready(observed: ObservedPipeline, builds: BuildGraph | None, settings: Settings) -> ConditionUpdate:
     """Whether every engine is in the store."""
-    problem = storage_problem(observed)
+    problem = storage_problem(observed, settings.gpu_label)
     if problem is not None or builds is None:
         return problem or _engines(Reason.WAITING_FOR_STORAGE, "Waiting for the store.")
     if builds.built_engine_count == builds.engine_count:

@@ -76,16 +76,17 @@ class TargetContext:
 
 def plan_context(observed: ObservedPipeline, settings: Settings) -> PlanContext:
     """What the plan of a pipeline is made from."""
-    store = _store(observed)
+    store = _store(observed, settings)
     if store is None:
         return PlanContext(observed, settings, None, None)
     jobs = {job.name: job for job in observed.jobs}
     return PlanContext(observed, settings, store, build_graph(observed.spec, store, settings, jobs))
 
 
-def _store(observed: ObservedPipeline) -> StoreClaim | None:
+def _store(observed: ObservedPipeline, settings: Settings) -> StoreClaim | None:
     claim = observed.claims.store
-    if claim is None or storage_problem(observed) is not None:
+    if claim is None or storage_problem(observed, settings.gpu_label) is not None:
         return None
     name = claim_name(observed.spec, observed.owner.name)
-    return StoreClaim(name, claim.uid, store_node(name, claim.access_modes, observed.spec.targets))
+    node = store_node(name, claim.access_modes, observed.spec.targets, settings.gpu_label)
+    return StoreClaim(name, claim.uid, node)

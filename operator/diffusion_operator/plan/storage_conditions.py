@@ -5,6 +5,7 @@ from dataclasses import replace
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.manifests.store_node import node_conflicts
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name
+from diffusion_operator.settings import GpuNodeLabel
 from diffusion_operator.views.pod_problem import PodProblem
 from diffusion_operator.views.storage import ClaimView
 
@@ -14,8 +15,13 @@ SELECTED_NODE = "volume.kubernetes.io/selected-node"
 SHARED_CLAIM = "a claim with ReadWriteMany"
 
 
-def storage_problem(observed: ObservedPipeline) -> ConditionUpdate | None:
-    """What is wrong with the claims, or None."""
+def storage_problem(observed: ObservedPipeline, label: GpuNodeLabel) -> ConditionUpdate | None:
+    """What is wrong with the claims, or None.
+
+    Args:
+        observed: the pipeline.
+        label: of GPU nodes.
+    """
     for name in observed.claims.missing:
         return _missing_claim(observed, "spec.model: persistentVolumeClaim.claimName", name)
     name, claim = claim_name(observed.spec, observed.owner.name), observed.claims.store
@@ -26,7 +32,7 @@ def storage_problem(observed: ObservedPipeline) -> ConditionUpdate | None:
     if claim.phase == "Lost":
         text = f"The volume of claim {name} is lost: delete the claim; it is recreated and its artifacts are rebuilt."
         return _update(Reason.STORAGE_NOT_FOUND, text)
-    obstacle = _sharing_obstacle(observed, claim)
+    obstacle = _sharing_obstacle(observed, claim, label)
     return _update(Reason.STORAGE_NOT_SHARED, obstacle) if obstacle else None
 
 
@@ -47,7 +53,7 @@ def with_storage_advice(observed: ObservedPipeline, problem: PodProblem) -> PodP
     return replace(problem, reason=Reason.STORAGE_NOT_SHARED, message=text)
 
 
-def _sharing_obstacle(observed: ObservedPipeline, claim: ClaimView) -> str:
+def _sharing_obstacle(observed: ObservedPipeline, claim: ClaimView, label: GpuNodeLabel) -> str:
     """Why the pods could never share the claim; empty when they can."""
     modes = claim.access_modes
     if "ReadWriteMany" in modes:
@@ -57,7 +63,7 @@ def _sharing_obstacle(observed: ObservedPipeline, claim: ClaimView) -> str:
             f"Claim {claim.name} is ReadWriteOncePod: a single pod can use it, and Jobs and servers are several. Use "
             f"{SHARED_CLAIM}, or with ReadWriteOnce to keep them on one node."
         )
-    conflicts = "; ".join(node_conflicts(observed.spec.targets))
+    conflicts = "; ".join(node_conflicts(observed.spec.targets, label))
     if not conflicts:
         return ""
     return (

@@ -7,6 +7,7 @@ import pytest
 from diffusion_contract.base import Toleration
 from diffusion_contract.spec import Target
 from diffusion_operator.manifests.store_node import HOST, StoreNode, node_conflicts, store_node, with_store_node
+from diffusion_operator.settings import GpuNodeLabel
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
 from tests.support.operator.reconciling import build, reconcile, settle
 
@@ -18,6 +19,7 @@ ALLOCATED: dict[str, Any] = {"name": "dra", "gpu": {"product": "NVIDIA-H100", "r
 CPU: dict[str, Any] = {"name": "cpu"}
 FAST: dict[str, Any] = {"name": "fast", "nodeSelector": {"pool": "fast"}}
 SLOW: dict[str, Any] = {"name": "slow", "nodeSelector": {"pool": "slow"}}
+LABEL = GpuNodeLabel()
 PRODUCT = "nvidia.com/gpu.product"
 GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists"}
 TERM = {"labelSelector": {"matchLabels": {"diffusion-operator.io/claim": "shapes-store"}}, "topologyKey": HOST}
@@ -39,7 +41,7 @@ def targets(*fields: dict[str, Any]) -> list[Target]:
     ],
 )
 def test_only_a_claim_without_read_write_many_has_one_node(modes: tuple[str, ...], *, is_shared: bool) -> None:
-    assert (store_node("shapes-store", modes, targets(CPU)) is None) == is_shared
+    assert (store_node("shapes-store", modes, targets(CPU), LABEL) is None) == is_shared
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_only_a_claim_without_read_write_many_has_one_node(modes: tuple[str, ...
 def test_the_node_is_right_for_all_targets(
     fields: list[dict[str, Any]], selector: dict[str, str], *, tolerates_gpus: bool
 ) -> None:
-    node = store_node("shapes-store", ONE_NODE, targets(*fields))
+    node = store_node("shapes-store", ONE_NODE, targets(*fields), LABEL)
     assert node is not None
     assert dict(node.node_selector) == selector
     assert [entry.key for entry in node.tolerations] == (["nvidia.com/gpu"] if tolerates_gpus else [])
@@ -73,7 +75,7 @@ def test_the_node_is_right_for_all_targets(
     ],
 )
 def test_targets_that_no_node_is_right_for(fields: list[dict[str, Any]], conflicts: list[str]) -> None:
-    assert list(node_conflicts(targets(*fields))) == conflicts
+    assert list(node_conflicts(targets(*fields), LABEL)) == conflicts
 
 
 def test_what_a_pod_has_already_stays() -> None:
@@ -86,7 +88,7 @@ def test_what_a_pod_has_already_stays() -> None:
         "affinity": {"nodeAffinity": {"a": 1}, "podAffinity": {REQUIRED: [{"topologyKey": "zone"}, TERM]}},
         "volumes": [],
     }
-    assert pod["affinity"]["podAffinity"] == {REQUIRED: [{"topologyKey": "zone"}]}
+    assert affinity["podAffinity"] == {REQUIRED: [{"topologyKey": "zone"}]}
     assert with_store_node(pod, None) is pod
 
 
