@@ -82,6 +82,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "exponential": {"scheduler": {"type": "Euler", "useExponentialSigmas": True, "useKarrasSigmas": False}},
     "prediction": {"scheduler": {"predictionType": "v_prediction"}},
     "schedulers": {"schedulers": [{"type": "Euler"}, {"type": "Euler", "name": "karras", "useKarrasSigmas": True}]},
+    "one GPU": {"targets": [GPU], "rollout": {"strategy": "RollingUpdate", "surge": 0}},
     "batching": {"serving": {"batching": {"maxQueueDelay": "500us", "preferredBatchSizes": [2, 4]}}},
     "variables": {"serving": {"env": [{"name": "A", "value": ""}]}},
     "variables from elsewhere": {
@@ -531,6 +532,19 @@ REFUSED: dict[str, Refused] = {
         {"rollout": {**variants(10), "traffic": {}}},
         "spec.rollout.experiment",
         "add traffic.gateway",
+    ),
+    "surge": Refused(
+        {"rollout": {"strategy": "RollingUpdate", "surge": 2}}, "spec.rollout.surge", "less than or equal"
+    ),
+    "surge-and-canary": Refused({"rollout": {"surge": 0}}, "spec.rollout.strategy", "use strategy RollingUpdate"),
+    "surge-and-experiment": Refused({"rollout": {**variants(10), "surge": 0}}, "spec.rollout.surge", "use surge 1"),
+    "surge-and-autoscaling": Refused(
+        {
+            "targets": [{"name": "a", "autoscaling": {"maxReplicas": 2}}],
+            "rollout": {"strategy": "RollingUpdate", "surge": 0},
+        },
+        "spec.rollout.surge",
+        "an autoscaler would start it again",
     ),
     "experiment-and-canary": Refused(
         {"rollout": {**variants(10), "strategy": "Canary"}},

@@ -103,9 +103,14 @@ def first_problem(
     return ConditionUpdate(kind, Reason.WAITING_FOR_GPU, f"Since {since}: {text}")
 
 
+def is_lasting(observed: ObservedPipeline, problem: PodProblem) -> bool:
+    """Whether it has lasted so long that a healthy cluster would not have it."""
+    return observed.now - parse_time(problem.since) >= PROBLEM_GRACE
+
+
 def _lasting(observed: ObservedPipeline, problems: Iterable[PodProblem | None]) -> Iterator[PodProblem]:
     for problem in problems:
-        if problem is not None and observed.now - parse_time(problem.since) >= PROBLEM_GRACE:
+        if problem is not None and is_lasting(observed, problem):
             yield with_storage_advice(observed, problem)
 
 

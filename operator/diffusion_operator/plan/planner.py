@@ -108,7 +108,7 @@ class Planning:
         )
         basis = report.status_basis(observed.generation, rfc3339(observed.now), observed.status)
         status = report.pipeline_status(basis, updates, self.context, targets)
-        steps = report.canary_events(targets) if accepted.ok else ()
+        steps = (*report.canary_events(targets), *report.room_events(targets)) if accepted.ok else ()
         return Plan(
             # What serves continues to serve; nothing new begins that could not be finished.
             actions=tuple(_actions(self.context, targets)) if accepted.ok else (),
