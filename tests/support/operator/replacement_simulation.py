@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from diffusion_operator.rollout.decision import decide_rollout
@@ -102,20 +103,18 @@ class GpuNode:
     def _writes(self, decision: RolloutDecision) -> Iterator[Callable[[], None]]:
         """In the operator's order: create, annotate, move the traffic, scale, remove."""
         if self.desired is not None and decision.desired_replicas is not None:
-            created = decision.desired_replicas
-            yield lambda: self._create(NEW, created)
+            yield partial(self._create, NEW, decision.desired_replicas)
         for revision, progress in decision.progress_updates.items():
-            yield lambda revision=revision, progress=progress: self._annotate(revision, progress)
-        stable = decision.stable
-        assert stable is not None
-        yield lambda: self._move_traffic(stable)
+            yield partial(self._annotate, revision, progress)
+        assert decision.stable is not None
+        yield partial(self._move_traffic, decision.stable)
         changes = dict(decision.replica_changes)
         if self.desired is not None and decision.desired_replicas is not None:
             changes[NEW] = decision.desired_replicas
         for revision, count in changes.items():
-            yield lambda revision=revision, count=count: self._scale(revision, count)
+            yield partial(self._scale, revision, count)
         for revision in decision.removals:
-            yield lambda revision=revision: self._remove(revision)
+            yield partial(self._remove, revision)
 
     def _create(self, revision: str, count: int) -> None:
         self.deployments.setdefault(revision, Deployment(count))

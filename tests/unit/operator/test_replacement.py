@@ -28,7 +28,6 @@ PROMOTED = replace(STARTING, progress=PROMOTING, phase_seconds=30)
 TOO_LATE = replace(PROMOTED, phase_seconds=600)
 READY = replace(PROMOTED, ready=1, was_available=True)
 FAILED = replace(STARTING, replicas=0, progress=REJECTED)
-SCALED_DOWN = {"replica_changes": {"old": 0}, "yields": True}
 
 
 def building(old: RevisionState, *, waits: bool = False, fails: bool = False) -> RolloutState:
@@ -46,11 +45,13 @@ TABLE: dict[str, tuple[RolloutState, RolloutDecision]] = {
     ),
     "there is none: first a mark, then no pods": (
         building(SERVING, waits=True),
-        RolloutDecision("old", None, "Waiting", progress_updates={"old": YIELDING}, **SCALED_DOWN),
+        RolloutDecision(
+            "old", None, "Waiting", progress_updates={"old": YIELDING}, replica_changes={"old": 0}, yields=True
+        ),
     ),
     "cut off between mark and pods": (
         building(ABOUT_TO_YIELD),
-        RolloutDecision("old", None, "Waiting", **SCALED_DOWN),
+        RolloutDecision("old", None, "Waiting", replica_changes={"old": 0}, yields=True),
     ),
     "the build runs": (
         building(AWAY),
@@ -74,7 +75,9 @@ TABLE: dict[str, tuple[RolloutState, RolloutDecision]] = {
     ),
     "there is no room for both": (
         rolling_out(SERVING, STARTING, waits=True),
-        RolloutDecision("old", 1, "Starting", progress_updates={"old": YIELDING}, **SCALED_DOWN),
+        RolloutDecision(
+            "old", 1, "Starting", progress_updates={"old": YIELDING}, replica_changes={"old": 0}, yields=True
+        ),
     ),
     "its time counts from when it can get the GPU": (
         rolling_out(AWAY, STARTING),

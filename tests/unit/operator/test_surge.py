@@ -1,9 +1,11 @@
 """One GPU that a server holds: whole passes while the next revision is built and started."""
 
+import json
 from typing import Any
 
 import pytest
 
+from diffusion_operator import naming
 from tests.support.operator.canaries import events, replicas, stable
 from tests.support.operator.fake_cluster import FakeCluster
 from tests.support.operator.reconciling import OTHER_REVISION, reconcile, serve, settle
@@ -85,6 +87,32 @@ def test_a_build_that_fails_brings_the_server_back() -> None:
     assert cluster.condition("Available")["status"] == "True"
     assert cluster.condition("EnginesReady")["reason"] == "CompileFailed"
     assert any("is scaled up again" in text for text in events(cluster))
+
+
+def test_a_revision_that_is_never_ready_is_rejected_and_the_server_comes_back() -> None:
+    cluster, old = serving_cluster(ROLLOUT)
+    change(cluster, ROLLOUT, model=OTHER_MODEL)
+    wait_for_gpu(cluster, IN_USE)
+    while cluster.succeed_jobs():
+        settle(cluster)
+    [new] = replicas(cluster, "l4").keys() - {old}
+    cluster.set_ready(f"shapes-l4-{new}", 0)
+    settle(cluster)
+    notes = cluster.objects["Deployment", f"shapes-l4-{new}"]["metadata"]["annotations"]
+    progress = json.loads(notes[naming.ROLLOUT])
+    assert progress["phase"] == "Promoting"
+    notes[naming.ROLLOUT] = json.dumps(progress | {"since": LONG_AGO})
+    settle(cluster)
+    assert replicas(cluster, "l4") == {old: 1, new: 0}
+    settle_pods(cluster)
+    assert stable(cluster, "l4") == old
+    assert cluster.condition("Available")["status"] == "True"
+    state = cluster.condition("RolloutComplete")
+    assert state["reason"] == "CanaryRejected"
+    assert "not ready within 600 seconds (progressDeadline)" in state["message"]
+    # The spec asks for it still, and nothing is taken away for it again.
+    settle_pods(cluster)
+    assert replicas(cluster, "l4") == {old: 1, new: 0}
 
 
 @pytest.mark.parametrize(
