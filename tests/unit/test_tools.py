@@ -13,7 +13,7 @@ from tools.common import packages
 from tools.common.cli import run_command
 from tools.common.errors import BAD_INPUT, ToolError, bad_input
 from tools.common.paths import cache_directory
-from tools.common.shell import attempt, run_logged
+from tools.common.shell import WITH_PARENT, attempt, run_logged
 
 
 @click.command()
@@ -106,3 +106,22 @@ def test_without_apt_get_a_missing_program_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolError, match="missing: no-such-program"):
         packages.require_program("no-such-program")
+
+
+_SERVER = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: print("terminated", flush=True))
+signal.alarm(30)
+print("up", flush=True)
+signal.pause()
+"""
+
+
+def test_a_server_ends_with_the_process_that_started_it() -> None:
+    command = [*WITH_PARENT, sys.executable, "-c", _SERVER]
+    starter = f"import subprocess, sys; subprocess.Popen({command!r}); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", starter], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.kill()
+        assert process.stdout.read() == b"terminated\n"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TAIL_LINES = 25
+WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--")
+"""Put before a server's command: it ends with the thread that started it, one that is killed included."""
 
 
 def run(

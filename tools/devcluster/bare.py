@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tools.common.errors import ToolError
 from tools.common.files import write
+from tools.common.shell import WITH_PARENT
 from tools.devcluster.build import require_built
 from tools.devcluster.configs import KubeconfigParts, audit_policy, kubeconfig
 from tools.devcluster.health import Endpoint
@@ -155,7 +156,8 @@ def _kubeconfig(folder: Path, pki: Pki, port: int, subject: Subject) -> Path:
 def _process(folder: Path, program: Path, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A program that runs until the block ends."""
     with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen([str(program), name, *arguments], stdout=log, stderr=log, start_new_session=True)
+        command = [*WITH_PARENT, str(program), name, *arguments]
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
         yield process
     finally:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from tools.common.packages import install_debian_packages
+from tools.common.shell import WITH_PARENT
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ def open_browser() -> Iterator[Browser]:
     if missing:
         install_debian_packages(missing)
     (port,) = free_ports(1)
-    driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    driver = subprocess.Popen(
+        [*WITH_PARENT, "chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         _wait_for_driver(f"http://127.0.0.1:{port}")
         browser = Browser(_start_session(f"http://127.0.0.1:{port}"))

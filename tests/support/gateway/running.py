@@ -22,6 +22,7 @@ from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.server import config
 from diffusion_gateway.triton import TritonServer
 from tests.support.paths import ROOT
+from tools.common.shell import WITH_PARENT
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
@@ -85,7 +86,10 @@ def start_gateway(folder: Path, *options: str) -> Iterator[GatewayProcess]:
     ]
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [*command, *options], env=os.environ | {"PYTHONPATH": ":".join(_CODE)}, stdout=sink, stderr=sink
+            [*WITH_PARENT, *command, *options],
+            env=os.environ | {"PYTHONPATH": ":".join(_CODE)},
+            stdout=sink,
+            stderr=sink,
         )
     gateway = GatewayProcess(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}", process.pid, log)
     try:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from tests.support.paths import ROOT
 from tools.common.paths import cache_directory
+from tools.common.shell import WITH_PARENT
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def serve(
         log = Path(folder, "log")
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                [*_command(home, models, http, grpc, metrics), f"--rate-limit={rate_limit}", *flags],
+                [*WITH_PARENT, *_command(home, models, http, grpc, metrics), f"--rate-limit={rate_limit}", *flags],
                 env=_environment(home) | environment, stdout=sink, stderr=sink, start_new_session=True,
                 # The Python backend's interpreter takes no PYTHONPATH, but the current folder is on its path.
                 cwd=sysconfig.get_path("purelib"),
