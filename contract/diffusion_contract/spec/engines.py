@@ -9,10 +9,10 @@ from diffusion_contract.base import (
     Duration,
     ExtraLabels,
     ObjectName,
-    Resources,
     Rule,
 )
 from diffusion_contract.enums import Component, Precision, Runtime
+from diffusion_contract.resources import Resources
 from diffusion_contract.tensors import MIN_PIXELS
 
 
