@@ -146,7 +146,7 @@ def with_gpu(container: JsonObject, placement: Placement) -> JsonObject:
         # The target's number of GPUs counts, and Kubernetes takes no request that differs from the limit.
         requests = {name: value for name, value in resources.get("requests", {}).items() if name != gpu.resource}
         limits = {**resources.get("limits", {}), gpu.resource: str(placement.gpus)}
-        resources |= {"requests": requests, "limits": limits} if requests else {"limits": limits}
+        resources = {"requests": requests, "limits": limits} if requests else {"limits": limits}
     # `utility` is nvidia-smi: the builder compares the GPU that it got with the one that was asked for.
     driver = {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}
     return {**container, "resources": resources, "env": [*container.get("env", []), driver]}
