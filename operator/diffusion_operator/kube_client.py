@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -113,10 +113,20 @@ async def _configure(configuration: client.Configuration, kubeconfig: str | None
 
 
 class KubeClient:
-    """The API server."""
+    """The API server.
 
-    def __init__(self, api: client.ApiClient) -> None:
+    Args:
+        api: connection.
+        may_write: asked before each write.
+    """
+
+    def __init__(self, api: client.ApiClient, may_write: Callable[[], bool] = lambda: True) -> None:
         self._api = api
+        self._may_write = may_write
+
+    def fenced(self, may_write: Callable[[], bool]) -> "KubeClient":
+        """The same connection, which writes only while this is true."""
+        return KubeClient(self._api, may_write)
 
     async def serves_pipelines(self) -> bool:
         """True when the API server knows our custom resource."""
@@ -232,6 +242,8 @@ class KubeClient:
             RejectedError: the API server does not accept the request.
             UnavailableError: the API server cannot be reached now.
         """
+        if method != "GET" and not self._may_write():
+            raise UnavailableError(f"{method} {path}: another process may lead by now, so nothing is written.")
         headers = {"Accept": "application/json", "Content-Type": content_type}
         try:
             request = await self._api.param_serialize(

@@ -119,6 +119,48 @@ def test_a_leader_that_cannot_renew_stops_before_another_may_start() -> None:
         asyncio.run(LeaderElection(Unreachable(), TARGET, "first", QUICK).renew_until_lost())
 
 
+def test_a_leader_that_was_paused_knows_that_another_may_lead_before_it_asks(
+    cluster: FakeCluster, clock: Clock
+) -> None:
+    first = candidate(cluster, "first", clock)
+    assert not first.leads()
+    attempt(first)
+    clock.now += Timing().deadline - 0.1
+    assert first.leads()
+    clock.now += 0.2
+    assert not first.leads()
+    attempt(first)
+    assert first.leads()
+    asyncio.run(first.release())
+    assert not first.leads()
+
+
+def test_who_sees_another_leader_leads_no_more(cluster: FakeCluster, clock: Clock) -> None:
+    first, second = candidate(cluster, "first", clock), candidate(cluster, "second", clock)
+    attempt(first)
+    cluster.objects["Lease", TARGET.name]["spec"]["holderIdentity"] = ""
+    attempt(second)
+    attempt(first)
+    assert (first.leads(), second.leads()) == (False, True)
+
+
+def test_a_fenced_client_reads_and_does_not_write() -> None:
+    class Connection:
+        def param_serialize(self, method: str, *_: object, **__: object) -> None:
+            raise OSError(f"{method} is sent")
+
+    leads = True
+    connection = KubeClient(Connection())  # type: ignore[arg-type] # as much of it as is used
+    fenced = connection.fenced(lambda: leads)
+    with pytest.raises(UnavailableError, match="PATCH is sent"):
+        asyncio.run(fenced.patch(TARGET, {}))
+    leads = False
+    with pytest.raises(UnavailableError, match="nothing is written"):
+        asyncio.run(fenced.patch(TARGET, {}))
+    with pytest.raises(UnavailableError, match="GET is sent"):
+        asyncio.run(fenced.get(TARGET))
+
+
 def test_winning_waits_until_the_other_one_is_gone(cluster: FakeCluster) -> None:
     async def scene() -> None:
         first, second = (LeaderElection(cluster, TARGET, name, QUICK) for name in ("first", "second"))
