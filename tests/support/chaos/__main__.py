@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.chaos import report, resources
+from tests.support.chaos import crashes, failover, report, resources
 from tests.support.chaos.areas import Run, prepare
 from tools.devcluster.bare import api_server
 
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
 AREAS: Mapping[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "resources": resources.documents,
     "transitions": resources.transitions,
+    "crashes": crashes.crashes,
+    "failover": failover.failover,
 }
 
 
 def main() -> int:
     """Run it; the exit code says whether every plan held."""
+    # A process that is killed cuts its connections, which is no news here.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("areas", nargs="*", metavar="AREA", help=f"of {', '.join(AREAS)}; all by default")
     parser.add_argument("--seed", type=int, default=1)

@@ -59,7 +59,7 @@ class ApiClient(ControllerClient):
 
     async def remove(self, target: Reference) -> None:
         """Delete an object; nothing happens when there is none."""
-        await self._request("DELETE", target.path(), {}, missing_ok=True)
+        await self._request("DELETE", target.path(), {"propagationPolicy": "Background"}, missing_ok=True)
 
     async def remove_all(self, kind: str, namespace: str) -> None:
         """Delete every object of a kind in a namespace."""

@@ -79,6 +79,11 @@ class Tally:
         return sorted(outcome.numbers[name] for outcome in self.outcomes if name in outcome.numbers)
 
 
+def median(values: Sequence[float]) -> float:
+    """The middle one of ascending values; 0 without any."""
+    return values[len(values) // 2] if values else 0.0
+
+
 _PRINT_SECONDS = 15.0
 _READY_SECONDS = 120.0
 
