@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.chaos import crashes, failover, report, resources
+from tests.support.chaos import crashes, edits, failover, quiescence, report, resources, storms
 from tests.support.chaos.areas import Run, prepare
 from tools.devcluster.bare import api_server
 
@@ -28,7 +28,11 @@ AREAS: Mapping[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "resources": resources.documents,
     "transitions": resources.transitions,
     "crashes": crashes.crashes,
+    "storms": storms.storms,
+    "outages": storms.outages,
     "failover": failover.failover,
+    "edits": edits.edits,
+    "quiescence": quiescence.quiescence,
 }
 
 

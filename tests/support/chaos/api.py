@@ -57,6 +57,10 @@ class ApiClient(ControllerClient):
             return str(error)
         return ""
 
+    async def apply_as(self, manager: str, target: Reference, body: JsonObject) -> None:
+        """Server-side apply by a field manager that is not the operator."""
+        await self._request("PATCH", target.path(), body, APPLY, query=[("fieldManager", manager), ("force", "true")])
+
     async def remove(self, target: Reference) -> None:
         """Delete an object; nothing happens when there is none."""
         await self._request("DELETE", target.path(), {"propagationPolicy": "Background"}, missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from tests.support.cluster.kube import Kube, eventually
 from tests.support.paths import CRD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tests.support.chaos.plans import Outcome
@@ -82,6 +83,12 @@ class Tally:
 def median(values: Sequence[float]) -> float:
     """The middle one of ascending values; 0 without any."""
     return values[len(values) // 2] if values else 0.0
+
+
+async def until(probe: Callable[[], bool], pause: float = 0.05) -> None:
+    """Wait until the probe is true; the caller has the deadline."""
+    while not probe():  # noqa: ASYNC110 - what is probed sets no event
+        await asyncio.sleep(pause)
 
 
 _PRINT_SECONDS = 15.0

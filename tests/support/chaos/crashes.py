@@ -18,8 +18,10 @@ from tests.support.chaos.plans import Outcome, Plan, Row
 from tests.support.chaos.proxy import FaultProxy, Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
     from pathlib import Path
+
+    Weather = Callable[[FaultProxy], Coroutine[Any, Any, None]]
 
 AREA = "crashes"
 PARALLEL = 6
@@ -36,7 +38,9 @@ class Stage:
     folder: Path
     seed: int
 
-    async def live(self, name: str, faults: Faults) -> tuple[Life, FaultProxy, OperatorRunner, dict[str, Any]]:
+    async def live(
+        self, name: str, faults: Faults, weather: Weather | None = None
+    ) -> tuple[Life, FaultProxy, OperatorRunner, dict[str, Any]]:
         """One whole life with these faults, in a namespace of this name; returns its end state, too.
 
         Raises:
@@ -49,18 +53,24 @@ class Stage:
             proxy.kill = runner.kill
             life = Life(self.client, name, runner.ensure)
             runner.ensure()
+            changing: asyncio.Task[None] | None = asyncio.create_task(weather(proxy)) if weather else None
             try:
                 state = await life.live()
                 await life.delete()
             finally:
                 runner.kill()
+                if changing is not None:
+                    changing.cancel()
             return life, proxy, runner, state
 
-    async def outcome(self, plan: Plan, faults: Faults, expected: dict[str, Any]) -> Outcome:
+    async def outcome(
+        self, plan: Plan, faults: Faults, expected: dict[str, Any], weather: Weather | None = None
+    ) -> Outcome:
         """Whether a life with these faults ends as one without."""
-        title, name = f"{plan.id} ({faults})", f"{plan.area}-{plan.number}"
+        options = " ".join(value for _, value in plan.options)
+        title, name = f"{plan.id} ({options or faults})", f"{plan.area}-{plan.number}"
         try:
-            life, proxy, runner, state = await self.live(name, faults)
+            life, proxy, runner, state = await self.live(name, faults, weather)
         except (StageError, OperatorError) as error:
             log = OperatorRunner(self.folder, SETTINGS, self.folder / f"{name}.log").tail()
             return Outcome(title, f"{error}; the operator's log ends with: {log}")
