@@ -69,10 +69,8 @@ async def _two_writers(client: ApiClient, life: Life, count: int) -> Tally:
             body = {"apiVersion": "diffusion-operator.io/v1alpha1", "kind": life.reference.kind, "metadata": head}
             await client.apply_as("gitops", life.reference, body | {"spec": spec})
             live = await client.get(life.reference) or {}
-            stored = live["spec"]["serving"]["env"][0]["value"]
-            tally.add(
-                _lost(f"engine {number}", f"{live['metadata']['labels']['engine']} {stored}", f"{number} {number}")
-            )
+            stored = f"{live['metadata']['labels']['engine']} {live['spec']['rollout']['analysis']['minRequests']}"
+            tally.add(_lost(f"engine {number}", stored, f"{number} {number + 1}"))
 
     await asyncio.gather(person(), engine())
     live = await client.get(life.reference) or {}

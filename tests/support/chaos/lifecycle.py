@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 JsonObject = dict[str, Any]
 NAME, TARGET = "shapes", "cpu"
 POLL_SECONDS = 0.25
-STAGE_SECONDS = 120.0
+STAGE_SECONDS = 240.0
 CHILDREN = ("Job", "Deployment", "Service", "PodDisruptionBudget")
 _STEPS = [{"weight": 10, "pause": "1s"}, {"weight": 50, "pause": "1s"}]
 
