@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PATTERNS = (
     r"^(\*[.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
     r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]))?$",
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
     r"^https?://[^\s]+$",
     r"^[1-9][0-9]*(s|m|h)$",
 )
@@ -32,7 +33,7 @@ def row(area: str, failures: tuple[str, ...] = ()) -> Row:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("longest", [0, 12, 63])
+@pytest.mark.parametrize("longest", [0, 12, 63, 253])
 def test_samples_match_their_pattern_and_its_length(pattern: str, longest: int) -> None:
     sampler = PatternSampler(random.Random(1))  # noqa: S311 - repeatable on purpose
     texts = [sampler.sample(pattern, longest) for _ in range(20)]

@@ -38,8 +38,9 @@ class PatternSampler:
             ValueError: no string of the pattern is short enough.
         """
         tree = parser.parse(pattern)
-        for _ in range(_ATTEMPTS):
-            text = self._sequence(tree, max(longest, _SHORT_REPEAT))
+        for attempt in range(_ATTEMPTS):
+            # Nested repeats multiply: what is too long once is tried again with fewer of them.
+            text = self._sequence(tree, max(longest >> attempt // 4, 1) if longest else _SHORT_REPEAT)
             for end in range(min(len(text), longest or len(text)), -1, -1):
                 if re.fullmatch(pattern, text[:end]):
                     return text[:end]

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from diffusion_operator.kube_client import connect
 from tests.support.chaos import fuzzing
 from tests.support.chaos.api import ApiClient
 from tests.support.chaos.areas import Run, Tally
+from tests.support.chaos.crashes import run_all
 from tests.support.chaos.plans import Row
 from tests.support.operator.fake_cluster import NAMESPACE
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from tests.support.chaos.plans import Outcome, Plan
-
-_DOCUMENTS, _CHANGES = 2100, 300
+_DOCUMENTS, _CHANGES = 2000, 300
 
 
 async def documents(run: Run) -> list[Row]:
@@ -25,7 +19,7 @@ async def documents(run: Run) -> list[Row]:
         client = ApiClient.over(connection)
         await client.make_namespace(NAMESPACE)
         fuzz = fuzzing.Fuzzing(client)
-        tally = await _run_all(run, fuzzing.AREA, _DOCUMENTS, fuzz.run)
+        tally = await run_all(run.plans(fuzzing.AREA, _DOCUMENTS), fuzz.run)
         dry_runs = sum(fuzz.objects.values())
     refused, planned = tally.total("refused"), tally.total("planned")
     return [
@@ -49,7 +43,9 @@ async def transitions(run: Run) -> list[Row]:
         client = ApiClient.over(connection)
         await client.make_namespace(fuzzing.TRANSITIONS)
         fuzz = fuzzing.Fuzzing(client)
-        tally = await _run_all(run, fuzzing.TRANSITIONS, _CHANGES, fuzz.transition)
+        tally = Tally()
+        for plan in run.plans(fuzzing.TRANSITIONS, _CHANGES):
+            tally.add(await fuzz.transition(plan))
     return [
         Row(
             area=fuzzing.TRANSITIONS,
@@ -62,10 +58,3 @@ async def transitions(run: Run) -> list[Row]:
             failures=tally.failures,
         )
     ]
-
-
-async def _run_all(run: Run, area: str, usual: int, work: Callable[[Plan], Awaitable[Outcome]]) -> Tally:
-    tally = Tally()
-    for plan in run.plans(area, usual):
-        tally.add(await work(plan))
-    return tally
