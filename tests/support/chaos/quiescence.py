@@ -70,11 +70,15 @@ async def quiescence(run: Run) -> list[Row]:
             settings = replace(SETTINGS, watch_namespaces=names, identity=AREA, resync_seconds=_RESYNC_SECONDS)
             runner = OperatorRunner(proxy.kubeconfig(run.folder), settings, run.folder / "operator.log")
             try:
-                states = await asyncio.gather(*(_reach(client, member, runner) for member in FLEET))
+                await asyncio.gather(*(_reach(client, member, runner) for member in FLEET))
                 await _calm(proxy)
                 still = await _measure(proxy, seconds / 2)
-                noise = asyncio.create_task(_make_noise(client))
+                reasons = [await _reason(client, member) for member in FLEET]
+                patches: list[str] = []
+                noise = asyncio.create_task(_make_noise(client, patches))
                 noisy = await _measure(proxy, seconds / 2)
+                if noise.done():
+                    noise.result()
                 noise.cancel()
             finally:
                 await asyncio.to_thread(runner.stop)
@@ -86,8 +90,9 @@ async def quiescence(run: Run) -> list[Row]:
             "suspended, refused, a failed build), first left alone, then while another controller labels and "
             "annotates all of its objects twice a second; every pipeline is looked at once a minute besides",
             bound="0 writes",
-            measured=f"in {seconds / 2:.0f} s each: {len(still)} writes alone, {len(noisy)} with noise",
-            plans=len(states),
+            measured=f"in {seconds / 2:.0f} s each: {len(still)} writes alone, {len(noisy)} beside {len(patches):,} "
+            f"of another controller; reasons of Ready: {', '.join(reasons)}",
+            plans=len(FLEET),
             seed=run.seed,
             failures=tuple(failures[:20]),
         )
@@ -150,14 +155,21 @@ async def _measure(proxy: FaultProxy, seconds: float) -> list[str]:
     return [f"{item.method} {item.path}" for item in proxy.exchanges if item.is_write and item.at >= start]
 
 
-async def _make_noise(client: ApiClient) -> None:
+async def _reason(client: ApiClient, member: Member) -> str:
+    """The reason of `Ready`, which says whether a pipeline is in the state that it is here for."""
+    resource = await client.get(Life(client, member.name, lambda: None).reference) or {}
+    conditions = resource.get("status", {}).get("conditions", [])
+    return next((str(item["reason"]) for item in conditions if item["type"] == "Ready"), "none")
+
+
+async def _make_noise(client: ApiClient, patches: list[str]) -> None:
     """Labels and annotations of another controller, on pipelines and on everything that they own."""
     for number in itertools.count():
         head = {"labels": {"noise.example/pass": str(number)}, "annotations": {"noise.example/pass": str(number)}}
         for member in FLEET:
             for kind in (KIND, *CHILDREN):
                 for item in await client.select(Reference(kind, member.name), ""):
-                    await client.patch(
-                        Reference(kind, member.name, item["metadata"]["name"]), {"metadata": head}, MERGE
-                    )
+                    target = Reference(kind, member.name, item["metadata"]["name"])
+                    await client.patch(target, {"metadata": head}, MERGE)
+                    patches.append(target.name)
             await asyncio.sleep(_NOISE_SECONDS)
