@@ -30,7 +30,7 @@ class ApiClient(ControllerClient):
         """The objection to creating a pipeline (empty when there is none), and the object with its defaults."""
         target = Reference(document["kind"], namespace)
         try:
-            stored = await self._request("POST", target.path(), document, query=[*DRY, *STRICT])
+            stored = await self.request("POST", target.path(), document, query=[*DRY, *STRICT])
         except OperatorError as error:
             return str(error), {}
         return "", stored or {}
@@ -42,7 +42,7 @@ class ApiClient(ControllerClient):
         plain["metadata"] = {**metadata, "namespace": namespace}
         query = [("fieldManager", naming.MANAGER), ("force", "true"), *DRY, *STRICT]
         try:
-            await self._request("PATCH", reference(plain).path(), plain, APPLY, query=query)
+            await self.request("PATCH", reference(plain).path(), plain, APPLY, query=query)
         except OperatorError as error:
             return str(error)
         return ""
@@ -52,19 +52,19 @@ class ApiClient(ControllerClient):
         live = await self.get(target)
         body = {**(live or {}), "spec": spec}
         try:
-            await self._request("PUT", target.path(), body, query=STRICT)
+            await self.request("PUT", target.path(), body, query=STRICT)
         except OperatorError as error:
             return str(error)
         return ""
 
     async def apply_as(self, manager: str, target: Reference, body: JsonObject) -> None:
         """Server-side apply by a field manager that is not the operator."""
-        await self._request("PATCH", target.path(), body, APPLY, query=[("fieldManager", manager), ("force", "true")])
+        await self.request("PATCH", target.path(), body, APPLY, query=[("fieldManager", manager), ("force", "true")])
 
     async def remove(self, target: Reference) -> None:
         """Delete an object; nothing happens when there is none."""
-        await self._request("DELETE", target.path(), {"propagationPolicy": "Background"}, missing_ok=True)
+        await self.request("DELETE", target.path(), {"propagationPolicy": "Background"}, missing_ok=True)
 
     async def remove_all(self, kind: str, namespace: str) -> None:
         """Delete every object of a kind in a namespace."""
-        await self._request("DELETE", Reference(kind, namespace).path(), {})
+        await self.request("DELETE", Reference(kind, namespace).path(), {})

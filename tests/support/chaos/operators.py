@@ -65,7 +65,7 @@ class OperatorRunner:
         health, metrics = free_ports(2)
         settings = replace(self.settings, health_port=health, metrics_port=metrics)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.support.chaos.operators"])
+        context.set_forkserver_preload(["tests.support.chaos.operators", "tests.support.chaos.__main__"])
         arguments = (str(self.kubeconfig), settings, self.timing, str(self.log))
         self._process = context.Process(target=_main, args=arguments, daemon=True)
         self._process.start()
