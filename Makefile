@@ -83,7 +83,7 @@ CHAOS ?=
 .PHONY: test-chaos
 test-chaos: venv ## Faults on purpose on a real API server: writes out/chaos.json and docs/reliability.md (CHAOS="areas and options")
 	@$(DEVCLUSTER) build
-	@$(RUN) python -m tests.support.chaos $(CHAOS) --write
+	@$(RUN) python -m tests.support.chaos --minutes 30 --write $(CHAOS)
 
 .PHONY: check
 check: venv ## ruff, mypy --strict, import layers, spelling, names, drift of generated files

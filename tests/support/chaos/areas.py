@@ -31,6 +31,7 @@ class Run:
         seed: that every plan is derived from.
         scale: share of the usual number of plans.
         only: number of the plan to run alone; None for all.
+        end: when no other plan begins, of the monotonic clock; None for never.
     """
 
     server: ApiServer
@@ -38,6 +39,12 @@ class Run:
     seed: int
     scale: float = 1.0
     only: int | None = None
+    end: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is used up; an area says how many plans it has run."""
+        return self.end is not None and time.monotonic() > self.end
 
     def numbers(self, usual: int) -> Sequence[int]:
         """Numbers of the plans to run."""

@@ -98,7 +98,7 @@ async def crashes(run: Run) -> list[Row]:
     async with connect(str(run.server.kubeconfig)) as connection:
         stage = stage_of(run, ApiClient.over(connection))
         _, proxy, _, state = await stage.live("without-faults", NO_FAULTS)
-        tally = await run_all(run.plans(AREA, _PLANS), lambda plan: _outcome(stage, plan, state))
+        tally = await run_all(run, run.plans(AREA, _PLANS), lambda plan: _outcome(stage, plan, state))
     recovery = tally.values("recovery")
     return [
         Row(
@@ -121,13 +121,14 @@ def stage_of(run: Run, client: ApiClient) -> Stage:
     return Stage(client, Upstream.of(run.server.user_kubeconfig, run.folder), run.folder, run.seed)
 
 
-async def run_all(plans: Iterable[Plan], work: Callable[[Plan], Awaitable[Outcome]]) -> Tally:
-    """Run plans, some of them at the same time."""
+async def run_all(run: Run, plans: Iterable[Plan], work: Callable[[Plan], Awaitable[Outcome]]) -> Tally:
+    """Run plans, some of them at the same time, for as long as there is time."""
     tally, limit = Tally(), asyncio.Semaphore(PARALLEL)
 
     async def one(plan: Plan) -> None:
         async with limit:
-            tally.add(await work(plan))
+            if not run.is_over:
+                tally.add(await work(plan))
 
     await asyncio.gather(*map(one, plans))
     return tally

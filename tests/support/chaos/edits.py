@@ -40,7 +40,7 @@ async def edits(run: Run) -> list[Row]:
             try:
                 await life.create()
                 await life.until("serves", life.is_ready)
-                writers = await _two_writers(client, life, max(2, round(_EDITS * run.scale)))
+                writers = await _two_writers(run, client, life)
                 await life.until("serves the last edit", life.is_ready)
                 repairs = Tally()
                 for plan in run.plans(AREA, _DAMAGES):
@@ -50,12 +50,14 @@ async def edits(run: Run) -> list[Row]:
     return [_writers_row(run, writers), _repairs_row(run, repairs)]
 
 
-async def _two_writers(client: ApiClient, life: Life, count: int) -> Tally:
+async def _two_writers(run: Run, client: ApiClient, life: Life) -> Tally:
     """Merge patches of one field and server-side applies of another, each read back."""
-    tally = Tally()
+    tally, count = Tally(), max(2, round(_EDITS * run.scale)) if run.only is None else 2
 
     async def person() -> None:
         for number in range(count // 2):
+            if run.is_over:
+                break
             await client.patch(
                 life.reference, {"spec": {"targets": [{"name": TARGET, "replicas": 1 + number % 3}]}}, MERGE
             )
@@ -64,6 +66,8 @@ async def _two_writers(client: ApiClient, life: Life, count: int) -> Tally:
 
     async def engine() -> None:
         for number in range(count // 2):
+            if run.is_over:
+                break
             head = {"name": NAME, "namespace": NAMESPACE, "labels": {"engine": str(number)}}
             spec = {"rollout": {"analysis": {"minRequests": number + 1}}}
             body = {"apiVersion": "diffusion-operator.io/v1alpha1", "kind": life.reference.kind, "metadata": head}

@@ -159,6 +159,8 @@ async def failover(run: Run) -> list[Row]:
         editing = asyncio.create_task(pair.edit())
         try:
             for plan in run.plans(AREA, _PLANS):
+                if run.is_over:
+                    break
                 tally.add(await pair.fail_over(plan))
         except TakeoverError as error:
             tally.add(Outcome(AREA, str(error)))

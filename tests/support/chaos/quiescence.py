@@ -60,7 +60,8 @@ FLEET = (
 
 async def quiescence(run: Run) -> list[Row]:
     """A mixed fleet left alone, then one whose objects others label and annotate all the time."""
-    seconds = _SECONDS * min(1.0, run.scale)
+    time_left = max(60.0, run.end - time.monotonic() - _CALM_LIMIT) if run.end is not None else _SECONDS
+    seconds = min(_SECONDS * min(1.0, run.scale), time_left)
     async with connect(str(run.server.kubeconfig)) as connection:
         client = ApiClient.over(connection)
         upstream = Upstream.of(run.server.user_kubeconfig, run.folder)

@@ -19,7 +19,7 @@ async def documents(run: Run) -> list[Row]:
         client = ApiClient.over(connection)
         await client.make_namespace(NAMESPACE)
         fuzz = fuzzing.Fuzzing(client)
-        tally = await run_all(run.plans(fuzzing.AREA, _DOCUMENTS), fuzz.run)
+        tally = await run_all(run, run.plans(fuzzing.AREA, _DOCUMENTS), fuzz.run)
         dry_runs = sum(fuzz.objects.values())
     refused, planned = tally.total("refused"), tally.total("planned")
     return [
@@ -45,6 +45,8 @@ async def transitions(run: Run) -> list[Row]:
         fuzz = fuzzing.Fuzzing(client)
         tally = Tally()
         for plan in run.plans(fuzzing.TRANSITIONS, _CHANGES):
+            if run.is_over:
+                break
             tally.add(await fuzz.transition(plan))
     return [
         Row(

@@ -56,7 +56,7 @@ async def storms(run: Run) -> list[Row]:
             kind = list(KINDS)[plan.number % len(KINDS)]
             return await stage.outcome(replace(plan, options=(("kind", kind),)), KINDS[kind], state)
 
-        tally = await run_all(run.plans(STORMS, _STORM_PLANS), outcome)
+        tally = await run_all(run, run.plans(STORMS, _STORM_PLANS), outcome)
     return [
         Row(
             area=STORMS,
@@ -78,7 +78,7 @@ async def outages(run: Run) -> list[Row]:
     async with connect(str(run.server.kubeconfig)) as connection:
         stage = stage_of(run, ApiClient.over(connection))
         _, _, _, state = await stage.live("without-faults", NO_FAULTS)
-        tally = await run_all(run.plans(OUTAGES, _OUTAGE_PLANS), lambda plan: _away(stage, plan, state))
+        tally = await run_all(run, run.plans(OUTAGES, _OUTAGE_PLANS), lambda plan: _away(stage, plan, state))
     back = tally.values("back")
     return [
         Row(
