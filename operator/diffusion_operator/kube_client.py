@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import aiohttp
@@ -97,6 +98,7 @@ async def connect(kubeconfig: str | None = None) -> AsyncIterator["KubeClient"]:
     """
     configuration = client.Configuration()
     await _configure(configuration, kubeconfig)
+    configuration.trace_configs = [_fence_trace()]
     async with client.ApiClient(configuration) as api:
         yield KubeClient(api)
 
@@ -110,6 +112,23 @@ async def _configure(configuration: client.Configuration, kubeconfig: str | None
         await config.load_kube_config(kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
     except ConfigException as error:
         raise BadInputError(f"No cluster is configured: {error}. Set KUBECONFIG.") from error
+
+
+_MAY_WRITE: ContextVar[Callable[[], bool]] = ContextVar("may_write")
+"""Of the request that this task is making."""
+
+
+def _fence_trace() -> aiohttp.TraceConfig:
+    """Ask again in the last moment before something is sent: a process may be paused between any two steps."""
+
+    async def check(*_: object) -> None:
+        if not _MAY_WRITE.get(lambda: True)():
+            raise UnavailableError("Another process may lead by now, so nothing is written.")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(check)
+    trace.on_connection_reuseconn.append(check)
+    return trace
 
 
 class KubeClient:
@@ -242,8 +261,10 @@ class KubeClient:
             RejectedError: the API server does not accept the request.
             UnavailableError: the API server cannot be reached now.
         """
-        if method != "GET" and not self._may_write():
+        may_write = self._may_write if method != "GET" else lambda: True
+        if not may_write():
             raise UnavailableError(f"{method} {path}: another process may lead by now, so nothing is written.")
+        _MAY_WRITE.set(may_write)
         headers = {"Accept": "application/json", "Content-Type": content_type}
         try:
             request = await self._api.param_serialize(

@@ -474,6 +474,12 @@ REFUSED: dict[str, Refused] = {
     ),
     "negative-size": Refused({"storage": {"size": -1}}, "spec.storage.size", "must not be negative"),
     "no-size": Refused({"storage": {"size": "0"}}, "spec.storage.size", "needs some size"),
+    "one-pod-and-more": Refused(
+        {"storage": {"size": "1Gi", "accessModes": ["ReadWriteOncePod", "ReadWriteMany"]}},
+        "spec.storage.accessModes",
+        "excludes every other",
+    ),
+    "centuries": Refused({"engines": {"timeout": "100000h"}}, "spec.engines.timeout", "should match"),
     "huge-pages": Refused(
         target(resources={"limits": {"hugepages-2Mi": "4Mi"}}),
         "spec.targets[0].resources.limits",

@@ -46,6 +46,12 @@ class Storage(ApiModel):
             lambda self: self.size is None or amount(self.size) > 0,
             ".size",
         ),
+        Rule(
+            "!has(self.accessModes) || size(self.accessModes) == 1 || !('ReadWriteOncePod' in self.accessModes)",
+            "ReadWriteOncePod excludes every other access mode: leave the others out",
+            lambda self: len(self.access_modes or ()) <= 1 or "ReadWriteOncePod" not in (self.access_modes or ()),
+            ".accessModes",
+        ),
         transition(
             f"{UNCHANGED_CLAIM} || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
             "size can grow but never shrink: Kubernetes cannot make a volume smaller",

