@@ -1,5 +1,6 @@
 """All input and output with the API server: small verbs over plain objects."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -7,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -22,6 +24,7 @@ from diffusion_operator.matching import contains
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 30
+RETRY_PAUSES_SECONDS = (0.1, 0.5)
 PAGE_SIZE = 500
 APPLY = "application/apply-patch+yaml"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -275,18 +278,29 @@ class KubeClient:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)
-            data = await response.read()  # type: ignore[no-untyped-call]
+            status, data = await self._answer(request)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UnavailableError(f"The API server does not answer: {error or type(error).__name__}.") from error
         except ApiException as error:
             raise _error(method, path, int(error.status or 0), error.body) from error
-        if response.status == NOT_FOUND and missing_ok:
+        if status == NOT_FOUND and missing_ok:
             return None
-        if response.status >= BAD_REQUEST:
-            raise _error(method, path, response.status, data)
+        if status >= BAD_REQUEST:
+            raise _error(method, path, status, data)
         parsed: JsonObject = json.loads(data)
         return parsed
+
+    async def _answer(self, request: Any) -> tuple[int, bytes]:  # noqa: ANN401 - of the client library
+        """Status and body; sent again when the connection ends before them, since repeating any request is safe."""
+        for pause in RETRY_PAUSES_SECONDS:
+            with contextlib.suppress(aiohttp.ServerDisconnectedError):
+                return await self._send(request)
+            await asyncio.sleep(pause)
+        return await self._send(request)
+
+    async def _send(self, request: Any) -> tuple[int, bytes]:  # noqa: ANN401 - of the client library
+        response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)
+        return int(response.status), await response.read()  # type: ignore[no-untyped-call]
 
 
 def _error(method: str, path: str, status: int, data: bytes | str | None) -> OperatorError:

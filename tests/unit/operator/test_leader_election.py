@@ -2,8 +2,10 @@
 
 import asyncio
 
+import aiohttp
 import pytest
 
+from diffusion_operator import kube_client
 from diffusion_operator.errors import UnavailableError
 from diffusion_operator.kube_client import ConflictError, KubeClient, Reference
 from diffusion_operator.leader_election import LeaderElection, LeaseLostError, Timing, lease_reference
@@ -159,6 +161,35 @@ def test_a_fenced_client_reads_and_does_not_write() -> None:
         asyncio.run(fenced.patch(TARGET, {}))
     with pytest.raises(UnavailableError, match="GET is sent"):
         asyncio.run(fenced.get(TARGET))
+
+
+def test_a_request_whose_answer_is_lost_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kube_client, "RETRY_PAUSES_SECONDS", (0.0, 0.0))
+
+    class Answer:
+        status = 200
+
+        async def read(self) -> bytes:
+            return b"{}"
+
+    class Connection:
+        def __init__(self, losses: int) -> None:
+            self.losses, self.sent = losses, 0
+
+        async def param_serialize(self, *_: object, **__: object) -> tuple[str]:
+            return ("request",)
+
+        async def call_api(self, *_: object, **__: object) -> Answer:
+            self.sent += 1
+            if self.sent <= self.losses:
+                raise aiohttp.ServerDisconnectedError
+            return Answer()
+
+    connection = Connection(2)
+    assert asyncio.run(KubeClient(connection).patch(TARGET, {})) == {}  # type: ignore[arg-type] # as much as is used
+    assert connection.sent == 3
+    with pytest.raises(UnavailableError, match="does not answer"):
+        asyncio.run(KubeClient(Connection(3)).patch(TARGET, {}))  # type: ignore[arg-type] # same
 
 
 def test_winning_waits_until_the_other_one_is_gone(cluster: FakeCluster) -> None:
