@@ -299,7 +299,7 @@ class KubeClient:
         return await self._send(request)
 
     async def _send(self, request: Any) -> tuple[int, bytes]:  # noqa: ANN401 - of the client library
-        response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)
+        response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)  # type: ignore[misc] # the library splits a request like this itself
         return int(response.status), await response.read()  # type: ignore[no-untyped-call]
 
 
