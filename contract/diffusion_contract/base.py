@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel, to_snake
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from diffusion_contract.durations import DURATION_PATTERN, SHORT_DURATION_PATTERN
+from diffusion_contract.durations import DURATION_PATTERN, SHORT_DURATION_PATTERN, TIMEOUT_PATTERN
 from diffusion_contract.skus import LABEL_VALUE, LABEL_VALUE_PATTERN, SUBDOMAIN
 
 JsonObject = dict[str, Any]
@@ -183,6 +183,7 @@ Annotations = Annotated[
 OpenObject = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 """A part of a pod that only Kubernetes checks."""
 Duration = Annotated[str, Field(max_length=12, pattern=DURATION_PATTERN)]
+Timeout = Annotated[str, Field(max_length=12, pattern=TIMEOUT_PATTERN)]
 ShortDuration = Annotated[str, Field(max_length=12, pattern=SHORT_DURATION_PATTERN)]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from diffusion_contract.documents import read_pipeline
-from diffusion_contract.resources import amount
+from diffusion_contract.resources import Resources, amount
+from diffusion_contract.spec.jobs import merged_resources
 from tests.support.chaos import report
 from tests.support.chaos.fuzzing import contract_refusal
 from tests.support.chaos.generator import CustomResourceGenerator
@@ -88,3 +89,19 @@ def test_the_page_shows_failures_and_how_to_run_them_again() -> None:
 
 def test_a_plan_is_named_by_what_it_follows_from() -> None:
     assert Plan("crashes", 12, 3, (("when", "before"),)).id == "crashes/3/12"
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({"requests": {"memory": "4Gi"}}, ({"cpu": "100m", "memory": "4Gi"}, {"memory": "4Gi"})),
+        ({"limits": {"memory": "64Mi"}}, ({"cpu": "100m", "memory": "64Mi"}, {"memory": "64Mi"})),
+        ({"requests": {"cpu": 2}}, ({"cpu": 2, "memory": "128Mi"}, {"memory": "1Gi"})),
+    ],
+)
+def test_a_default_gives_way_to_an_amount_that_contradicts_it(
+    named: dict[str, Any], expected: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    defaults = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
+    merged = merged_resources(defaults, Resources(**named))
+    assert (merged.requests, merged.limits) == expected
