@@ -156,6 +156,7 @@ Hostname = Annotated[str, Field(min_length=1, max_length=253, pattern=rf"^(\*[.]
 ImageName = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[!-~]+$")]
 TargetName = Annotated[str, Field(max_length=15, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 _Value = Annotated[str, Field(max_length=63, pattern=rf"^({LABEL_VALUE})?$")]
+LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=rf"^{LABEL_KEY}$")]
 LabelMap = Annotated[dict[str, _Value], Field(max_length=32), _LABEL_KEYS]
 LabelValue = Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_VALUE_PATTERN)]
 ExtraLabels = Annotated[

@@ -5,6 +5,7 @@ local on_the_way = {
   Fetching = true,
   Exporting = true,
   Queued = true,
+  MakingRoom = true,
   WaitingForGPU = true,
   Compiling = true,
   WaitingForEngines = true,

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     WAITING_FOR_REPOSITORY = "WaitingForRepository"
     STARTING = "Starting"
     ROLLING_OUT = "RollingOut"
+    MAKING_ROOM = "MakingRoom"
     CANARY_PROGRESSING = "CanaryProgressing"
     EXPERIMENT_STARTING = "ExperimentStarting"
     REMOVING_OLD_REVISION = "RemovingOldRevision"
@@ -104,6 +105,7 @@ PROGRESS_REASONS = frozenset(
         Reason.WAITING_FOR_REPOSITORY,
         Reason.STARTING,
         Reason.ROLLING_OUT,
+        Reason.MAKING_ROOM,
         Reason.CANARY_PROGRESSING,
         Reason.EXPERIMENT_STARTING,
         Reason.REMOVING_OLD_REVISION,

@@ -15,6 +15,7 @@ REVISION = f"{GROUP}/revision"
 STAGE = f"{GROUP}/stage"
 COMPONENT = f"{GROUP}/component"
 KEY = f"{GROUP}/key"
+CLAIM = f"{GROUP}/claim"
 QUEUE = f"{GROUP}/queue"
 KUEUE = "kueue.x-k8s.io/queue-name"
 

@@ -10,7 +10,7 @@ from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import digests, naming
 from diffusion_operator.conditions import ConditionType
 from diffusion_operator.json_objects import JsonObject
-from diffusion_operator.manifests.common import Owner
+from diffusion_operator.manifests.common import DEFAULT_ACCESS_MODES, Owner
 from diffusion_operator.manifests.job import BuildJobSpec
 from diffusion_operator.matching import contains
 from diffusion_operator.plan.actions import Action, Apply, DeleteObject, Scale
@@ -129,7 +129,9 @@ def _store(observed: ObservedPipeline) -> StoreClaim:
 
 def _claims(observed: ObservedPipeline, store: StoreClaim) -> Claims:
     """Claims that do not exist yet are assumed to be bound."""
-    assumed: JsonObject = {"metadata": {"name": store.claim, "uid": store.uid}, "status": {"phase": "Bound"}}
+    modes = list(observed.spec.storage.access_modes or DEFAULT_ACCESS_MODES)
+    head = {"name": store.claim, "uid": store.uid}
+    assumed: JsonObject = {"metadata": head, "spec": {"accessModes": modes}, "status": {"phase": "Bound"}}
     return Claims(observed.claims.store or ClaimView.parse(assumed))
 
 

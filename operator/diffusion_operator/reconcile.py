@@ -18,7 +18,7 @@ from diffusion_operator.conditions import Reason
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.kube_client import KubeClient, NameConflictError, Reference, RejectedError
 from diffusion_operator.manifests import route
-from diffusion_operator.manifests.common import Owner, to_manifest
+from diffusion_operator.manifests.common import Owner, gpu_node_label, to_manifest
 from diffusion_operator.manifests.event import event_manifest
 from diffusion_operator.metrics import Metrics, Readiness
 from diffusion_operator.metrics_scraper import MetricsScraper
@@ -160,12 +160,12 @@ class Reconciler:
             status=resource.get("status", {}),
             annotations=resource["metadata"].get("annotations", {}),
             claims=claims,
-            jobs=await self._jobs(owner, jobs),
+            jobs=await self._jobs(owner, jobs, self._gpu_labels(spec)),
             deployments=deployments,
             services=services,
             policies=policies,
             routes=routes,
-            serving_pods=tuple(map(PodView.parse, pods)),
+            serving_pods=tuple(PodView.parse(pod, self._gpu_labels(spec)) for pod in pods),
         )
 
     async def _owned(
@@ -178,13 +178,20 @@ class Reconciler:
         views = (parse(kind, body) for kind, bodies in zip(kinds, lists, strict=True) for body in bodies)
         return tuple(view for view in views if view.is_owned_by(owner.uid))
 
-    async def _jobs(self, owner: Owner, manifests: Sequence[JsonObject]) -> tuple[JobView, ...]:
+    def _gpu_labels(self, spec: DiffusionPipelineSpec) -> frozenset[str]:
+        gpus = [target.gpu for target in spec.targets if target.gpu is not None]
+        return frozenset(gpu_node_label(gpu, self._settings.gpu_label)[0] for gpu in gpus)
+
+    async def _jobs(
+        self, owner: Owner, manifests: Sequence[JsonObject], gpu_labels: frozenset[str]
+    ) -> tuple[JobView, ...]:
         """The pipeline's Jobs, with the pods of those whose own object does not yet tell everything."""
         names = sorted(manifest["metadata"]["name"] for manifest in manifests if needs_pods(manifest))
         pods: dict[str, list[PodView]] = defaultdict(list)
         if names:
             selector = f"{JOB_NAME} in ({','.join(names)})"
-            for pod in map(PodView.parse, await self._client.select(Reference("Pod", owner.namespace), selector)):
+            for body in await self._client.select(Reference("Pod", owner.namespace), selector):
+                pod = PodView.parse(body, gpu_labels)
                 pods[pod.job].append(pod)
         failures = await self._pod_failures(owner, [item for item in manifests if lacks_pods(item, pods)])
         views = (

@@ -1,15 +1,19 @@
 """Settings of one operator process, read once from its environment."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from diffusion_contract.base import LABEL_KEY
 from diffusion_contract.documents import problems_of
 from diffusion_contract.enums import Runtime
+from diffusion_contract.skus import LABEL_VALUE, PRODUCT_LABEL
 from diffusion_contract.spec import Jobs
 from diffusion_operator.errors import BadInputError
+from diffusion_operator.json_objects import parse_json_object
 
 PREFIX = "DIFFUSION_OPERATOR_"
 IMAGE_USER = 65532
@@ -31,6 +35,19 @@ class FetchNetwork:
     proxies: tuple[tuple[str, str], ...] = ()
     ca_config_map: str = ""
     ca_key: str = "ca.crt"
+
+
+@dataclass(frozen=True)
+class GpuNodeLabel:
+    """The node label that says which GPU a node has, unless a target names another one.
+
+    Attributes:
+        key: of the label.
+        values: its value by GPU product; a product that is not among them is the value itself.
+    """
+
+    key: str = PRODUCT_LABEL
+    values: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,7 @@ class Settings:
         build_service_account: of the Jobs; empty means the namespace's default. No token is mounted either way.
         serving_service_account: of the serving pods; the same.
         pod_user: uid and groups of the pods of Jobs and servers.
+        gpu_label: how GPU nodes are labelled.
         jobs: placement and metadata of all Jobs, which a pipeline can add to or replace.
     """
 
@@ -98,6 +116,7 @@ class Settings:
     build_service_account: str = ""
     serving_service_account: str = ""
     pod_user: PodUser = PodUser()
+    gpu_label: GpuNodeLabel = GpuNodeLabel()
     jobs: Jobs = field(default_factory=Jobs)
 
     def builder_image_for(self, runtime: Runtime) -> str:
@@ -125,9 +144,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     }
     user, group, fs_group = (_identifier(environment, name) for name in ("RUN_AS_USER", "RUN_AS_GROUP", "FS_GROUP"))
     values["hub_endpoint"] = environment.get("HF_ENDPOINT", "").strip()
-    return Settings(
-        **values, fetch=_fetch(environment), pod_user=PodUser(user, group, fs_group), jobs=_jobs(environment)
-    )
+    values["jobs"], values["gpu_label"] = _jobs(environment), _gpu_label(environment)
+    return Settings(**values, fetch=_fetch(environment), pod_user=PodUser(user, group, fs_group))
 
 
 def _value(environment: Mapping[str, str], name: str, default: object) -> str | float | tuple[str, ...]:
@@ -157,6 +175,22 @@ def _jobs(environment: Mapping[str, str]) -> Jobs:
     except ValidationError as error:
         lines = "\n".join(f"  {problem}" for problem in problems_of(error, "jobs"))
         raise BadInputError(f"{PREFIX}JOBS, the chart's value jobs, is not valid:\n{lines}") from error
+
+
+def _gpu_label(environment: Mapping[str, str]) -> GpuNodeLabel:
+    key, text = _get(environment, "GPU_PRODUCT_LABEL", PRODUCT_LABEL), _get(environment, "GPU_PRODUCT_LABEL_VALUES", "")
+    values = parse_json_object(text)
+    is_readable = all(map(_is_label_value, values.values())) and (bool(values) or not text)
+    if re.fullmatch(LABEL_KEY, key) is None or not is_readable:
+        raise BadInputError(
+            f"{PREFIX}GPU_PRODUCT_LABEL is {key!r} and {PREFIX}GPU_PRODUCT_LABEL_VALUES {text!r}, the chart's "
+            "gpu.productLabel and gpu.productLabelValues: set them to the key of a label, and to its value by product."
+        )
+    return GpuNodeLabel(key, tuple(sorted(values.items())))
+
+
+def _is_label_value(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(rf"({LABEL_VALUE})?", value) is not None
 
 
 def _get(environment: Mapping[str, str], name: str, default: str) -> str:

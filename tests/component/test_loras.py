@@ -239,6 +239,9 @@ _UNSERVED: Mapping[str, tuple[_Shapes, str]] = {
     "GLoRA": ({f"{_KOHYA}.a1.weight": (2, 2)}, "holds GLoRA"),
     "norm layers": ({"lora_unet_conv_norm_out.w_norm": (2,)}, "norm layers"),
     "a textual inversion": ({"bundle_emb.cat.string_to_param.*": (1, 8)}, "textual inversion"),
+    "an embedding of A1111": ({"emb_params": (2, 8)}, "textual inversion embedding"),
+    "an embedding of diffusers": ({"<cat-toy>": (8,)}, "textual inversion embedding"),
+    "an embedding of SDXL": ({"clip_l": (1, 8), "clip_g": (1, 12)}, "textual inversion embedding"),
 }
 _OTHER: Mapping[str, tuple[_Shapes, str]] = {
     "SDXL": ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (1, 8)}, "another kind"),

@@ -82,6 +82,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "exponential": {"scheduler": {"type": "Euler", "useExponentialSigmas": True, "useKarrasSigmas": False}},
     "prediction": {"scheduler": {"predictionType": "v_prediction"}},
     "schedulers": {"schedulers": [{"type": "Euler"}, {"type": "Euler", "name": "karras", "useKarrasSigmas": True}]},
+    "one GPU": {"targets": [GPU], "rollout": {"strategy": "RollingUpdate", "surge": 0}},
     "batching": {"serving": {"batching": {"maxQueueDelay": "500us", "preferredBatchSizes": [2, 4]}}},
     "variables": {"serving": {"env": [{"name": "A", "value": ""}]}},
     "variables from elsewhere": {
@@ -161,6 +162,36 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         ]
     },
     "suspended": {"suspend": True},
+    "traces": {"serving": {"tracing": {"endpoint": "http://collector.monitoring:4318/v1/traces", "rate": 1}}},
+    "a Prometheus with a password": {
+        "targets": [
+            {
+                "name": "cpu",
+                "autoscaling": {
+                    "maxReplicas": 4,
+                    "provider": "keda",
+                    "keda": {
+                        "serverAddress": "https://aps-workspaces.eu-central-1.amazonaws.com/workspaces/ws-1",
+                        "authenticationRef": {"name": "amp", "kind": "ClusterTriggerAuthentication"},
+                        "metadata": {"awsRegion": "eu-central-1"},
+                    },
+                },
+            }
+        ]
+    },
+    "a node label of one's own": {
+        "targets": [
+            {
+                "name": "l4",
+                "gpu": {
+                    "product": "NVIDIA-L4",
+                    "productLabel": "cloud.google.com/gke-accelerator",
+                    "productLabelValue": "nvidia-l4",
+                },
+                "nodeSelector": {"cloud.google.com/gke-gpu-driver-version": "latest"},
+            }
+        ]
+    },
     "all that a podTemplate adds": {"serving": {"podTemplate": EVERYTHING}, "jobs": {"podTemplate": EVERYTHING}},
     "Jobs placed": {
         "jobs": {
@@ -474,11 +505,6 @@ REFUSED: dict[str, Refused] = {
     ),
     "negative-size": Refused({"storage": {"size": -1}}, "spec.storage.size", "must not be negative"),
     "no-size": Refused({"storage": {"size": "0"}}, "spec.storage.size", "needs some size"),
-    "one-pod-and-more": Refused(
-        {"storage": {"size": "1Gi", "accessModes": ["ReadWriteOncePod", "ReadWriteMany"]}},
-        "spec.storage.accessModes",
-        "excludes every other",
-    ),
     "centuries": Refused({"engines": {"timeout": "100000h"}}, "spec.engines.timeout", "should match"),
     "huge-pages": Refused(
         target(resources={"limits": {"hugepages-2Mi": "4Mi"}}),
@@ -504,6 +530,11 @@ REFUSED: dict[str, Refused] = {
     ),
     "two-storages": Refused({"storage": {"claimName": "c", "size": "1Gi"}}, "spec.storage", "exactly one of"),
     "no-storage": Refused({"storage": {}}, "spec.storage", "exactly one of"),
+    "storage-for-one-pod": Refused(
+        {"storage": {"size": "1Gi", "accessModes": ["ReadWriteOncePod"]}},
+        "spec.storage.accessModes",
+        "ReadWriteOnce to keep them on one node",
+    ),
     "class-of-a-given-claim": Refused(
         {"storage": {"claimName": "c", "storageClassName": "fast"}},
         "spec.storage",
@@ -531,6 +562,19 @@ REFUSED: dict[str, Refused] = {
         {"rollout": {**variants(10), "traffic": {}}},
         "spec.rollout.experiment",
         "add traffic.gateway",
+    ),
+    "surge": Refused(
+        {"rollout": {"strategy": "RollingUpdate", "surge": 2}}, "spec.rollout.surge", "less than or equal"
+    ),
+    "surge-and-canary": Refused({"rollout": {"surge": 0}}, "spec.rollout.strategy", "use strategy RollingUpdate"),
+    "surge-and-experiment": Refused({"rollout": {**variants(10), "surge": 0}}, "spec.rollout.surge", "use surge 1"),
+    "surge-and-autoscaling": Refused(
+        {
+            "targets": [{"name": "a", "autoscaling": {"maxReplicas": 2}}],
+            "rollout": {"strategy": "RollingUpdate", "surge": 0},
+        },
+        "spec.rollout.surge",
+        "an autoscaler would start it again",
     ),
     "experiment-and-canary": Refused(
         {"rollout": {**variants(10), "strategy": "Canary"}},
@@ -566,6 +610,25 @@ REFUSED: dict[str, Refused] = {
     "rollback-to": Refused({"rollout": {"rollbackTo": "v1"}}, "spec.rollout.rollbackTo", "should match"),
 }
 
+REFUSED |= {
+    "the operator's metadata of a trigger": Refused(
+        target(
+            autoscaling={
+                "maxReplicas": 4,
+                "provider": "keda",
+                "keda": {"serverAddress": "http://p:9090", "metadata": {"query": "up"}},
+            }
+        ),
+        "spec.targets[0].autoscaling.keda.metadata",
+        "leave them out",
+    ),
+    "a collector over gRPC": Refused(
+        {"serving": {"tracing": {"endpoint": "collector:4317"}}}, "spec.serving.tracing.endpoint", "should match"
+    ),
+    "a setting in the endpoint": Refused(
+        {"serving": {"tracing": {"endpoint": "http://c:4318,count=1"}}}, "spec.serving.tracing.endpoint", "should match"
+    ),
+}
 REFUSED |= {
     f"pod template: {name}": Refused({"serving": {"podTemplate": patch}}, f"spec.serving.podTemplate.{path}", words)
     for name, (patch, path, words) in REFUSED_TEMPLATES.items()

@@ -26,7 +26,7 @@ PAGES = ("README.md", "docs/index.md")
 WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 # Names that have digits, and what is no prose: fenced blocks, inline code, targets of links.
 NAMES = re.compile(
-    r"Stable Diffusion \d\.[\dx](?: and \d\.x)?|SD \d|NVIDIA H\d+|Apache-2\.0|ADR \d+|float\d+|bfloat\d+|base64"
+    r"Stable Diffusion \d\.[\dx](?:(?:,| and) \d\.x)*|SD \d|NVIDIA H\d+|Apache-2\.0|ADR \d+|float\d+|bfloat\d+|base64"
 )
 NO_PROSE = re.compile(r"^```.*?^```$|`[^`\n]*`|\]\([^)]*\)", flags=re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(rf"\d+(?:\.\d+)*|\b(?:{'|'.join(WORDS)})\b", flags=re.IGNORECASE)

@@ -88,6 +88,10 @@ _VALUE_SETS: Final[dict[str, Values]] = {
         "tests": {"pipeline": "studio/shapes", "steps": 4},
     },
     "users of the namespace": {"runAs": None},
+    "traced": {"networkPolicy": {"collectorPorts": [4318]}, "watchNamespaces": ["studio"]},
+    "labels of GKE": {
+        "gpu": {"productLabel": "cloud.google.com/gke-accelerator", "productLabelValues": {"NVIDIA-L4": "nvidia-l4"}},
+    },
     "jobs placed": {
         "jobs": {
             "nodeSelector": {"kubernetes.io/arch": "amd64"},

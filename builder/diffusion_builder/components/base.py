@@ -82,16 +82,21 @@ def cfg_duplicate(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat([tensor, tensor])
 
 
-def pooled_conditions(inputs: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def pooled_conditions(
+    inputs: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
+    prompts: Callable[[torch.Tensor], torch.Tensor] = cfg_batch,
+) -> dict[str, torch.Tensor]:
     """What a UNet or ControlNet of Stable Diffusion XL reads besides tokens; nothing for others.
 
     Args:
         inputs: by their names in the contract.
         dtype: of the model; sizes stay in float32, in which their sines are computed.
+        prompts: [B, 2, ...] to what the model is called with.
     """
     if POOLED_EMBEDDINGS.name not in inputs:
         return {}
     return {
-        "text_embeds": cfg_batch(inputs[POOLED_EMBEDDINGS.name]).to(dtype),
-        "time_ids": cfg_batch(inputs[TIME_IDS.name]),
+        "text_embeds": prompts(inputs[POOLED_EMBEDDINGS.name]).to(dtype),
+        "time_ids": prompts(inputs[TIME_IDS.name]),
     }

@@ -64,8 +64,10 @@ _UNSUPPORTED = (
     "encoder_hid_dim",
     "encoder_hid_dim_type",
     "num_class_embeds",
-    "time_cond_proj_dim",
 )
+# Features of guidance as an embedding; 2 halves of at least 2 features each.
+_GUIDANCE_WIDTH = "time_cond_proj_dim"
+_MIN_GUIDANCE_WIDTH = 4
 
 
 def read(folder: Path, part: str) -> Mapping[str, Any]:
@@ -94,6 +96,7 @@ def read(folder: Path, part: str) -> Mapping[str, Any]:
         _check_vae(name, config)
     if part in (parts.UNET, parts.CONTROLNET):
         _check_supported(name, config)
+        _check_guidance_width(name, config, is_read=part == parts.UNET)
     if part == parts.SAFETY_CHECKER:
         config["vision_config"] = _vision(name, config)
     return config
@@ -214,6 +217,22 @@ def _vision(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
     for number in _VISION:
         _check_entry(f"{name}: {entry}", number, vision[number], _POSITIVE)
     return vision
+
+
+def _check_guidance_width(name: str, config: Mapping[str, Any], *, is_read: bool) -> None:
+    width = config.get(_GUIDANCE_WIDTH)
+    if width is None:
+        return
+    if not is_read:
+        raise BadInputError(
+            Reason.UNSUPPORTED_COMPONENT,
+            f"{name} has {_GUIDANCE_WIDTH} {width!r}: ControlNets with that input are not supported",
+        )
+    _check_entry(name, _GUIDANCE_WIDTH, width, _POSITIVE)
+    if width < _MIN_GUIDANCE_WIDTH:
+        raise BadInputError(
+            Reason.INVALID_CONFIG, f"{name}: {_GUIDANCE_WIDTH} is {width}, at least {_MIN_GUIDANCE_WIDTH} are needed"
+        )
 
 
 def _check_supported(name: str, config: Mapping[str, Any]) -> None:

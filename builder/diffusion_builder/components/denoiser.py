@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from diffusion_builder.components import attention, configs, ip_adapter, lora, parts, residuals, weights
+from diffusion_builder.components import (
+    attention,
+    configs,
+    embedded_guidance,
+    ip_adapter,
+    lora,
+    parts,
+    residuals,
+    weights,
+)
 from diffusion_builder.components.base import (
     DTYPES,
     LATENT,
@@ -33,6 +42,8 @@ _Tensors = dict[str, torch.Tensor]
 class Denoiser(nn.Module):
     """One denoiser call with classifier-free guidance inside (arXiv 2207.12598, eq. 6 as diffusers writes it).
 
+    A UNet that reads guidance as an embedding is called with the positive prompts alone.
+
     Guidance is in float32, whatever the UNet computes in: it multiplies a small difference, and the deviations of
     guidance rescale are sums over the whole latent, which exceed what half holds.
 
@@ -52,6 +63,7 @@ class Denoiser(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        self.guidance_width: int = model.config.time_cond_proj_dim or 0
         self.names = names
         self.layout = layout
         self.reference = reference
@@ -59,7 +71,10 @@ class Denoiser(nn.Module):
     def forward(self, *tensor_list: torch.Tensor) -> torch.Tensor:
         """Inputs as in `tensors.interface`, all [B, ...] → model_output [B, C, h, w]."""
         inputs = dict(zip(self.names, tensor_list, strict=True))
-        negative, positive = self._call(inputs).float().chunk(2)
+        output = self._call(inputs).float()
+        if self.guidance_width:
+            return output
+        negative, positive = output.chunk(2)
         guided = negative + inputs[tensors.GUIDANCE.name][:, :, None, None] * (positive - negative)
         if tensors.GUIDANCE_RESCALE.name not in inputs:
             return guided
@@ -71,25 +86,39 @@ class Denoiser(nn.Module):
         if tensors.LATENT_MASK.name in inputs:
             latent = torch.cat([latent, inputs[tensors.LATENT_MASK.name], inputs[tensors.MASKED_LATENT.name]], dim=1)
         output: torch.Tensor = self.model(
-            cfg_duplicate(latent).to(dtype),
-            cfg_duplicate(inputs[tensors.TIMESTEP.name][:, 0]),
-            cfg_batch(inputs[tensors.TEXT_EMBEDDINGS.name]).to(dtype),
+            self._for_prompts(latent).to(dtype),
+            self._for_prompts(inputs[tensors.TIMESTEP.name][:, 0]),
+            self._prompts(inputs[tensors.TEXT_EMBEDDINGS.name]).to(dtype),
             return_dict=False,
+            **self._embedded_guidance(inputs, dtype),
             **self._added_conditions(inputs, dtype),
             **self._residuals(inputs, dtype),
         )[0]
         return output
 
+    def _for_prompts(self, tensor: torch.Tensor) -> torch.Tensor:
+        """[B, ...], once for each prompt that the UNet is called with."""
+        return tensor if self.guidance_width else cfg_duplicate(tensor)
+
+    def _prompts(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Of [B, 2, ...] what the UNet is called with."""
+        return tensor[:, 1] if self.guidance_width else cfg_batch(tensor)
+
+    def _embedded_guidance(self, inputs: _Tensors, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        if not self.guidance_width:
+            return {}
+        return {"timestep_cond": embedded_guidance.embed(inputs[tensors.GUIDANCE.name], self.guidance_width).to(dtype)}
+
     def _added_conditions(self, inputs: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
-        conditions = {**pooled_conditions(inputs, dtype), **self._reference(inputs, dtype)}
+        conditions = {**pooled_conditions(inputs, dtype, self._prompts), **self._reference(inputs, dtype)}
         return {"added_cond_kwargs": conditions} if conditions else {}
 
     def _reference(self, inputs: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
         if self.reference is None:
             return {}
-        embeddings = cfg_batch(inputs[tensors.IMAGE_EMBEDDINGS.name]).to(dtype)
-        region = cfg_duplicate(inputs[tensors.IP_ADAPTER_REGION.name])
-        return self.reference.apply(embeddings, cfg_duplicate(inputs[tensors.IP_ADAPTER_SCALE.name]), region)
+        embeddings = self._prompts(inputs[tensors.IMAGE_EMBEDDINGS.name]).to(dtype)
+        region = self._for_prompts(inputs[tensors.IP_ADAPTER_REGION.name])
+        return self.reference.apply(embeddings, self._for_prompts(inputs[tensors.IP_ADAPTER_SCALE.name]), region)
 
     def _residuals(self, inputs: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
         packed = [tensor for name, tensor in inputs.items() if name.startswith(tensors.RESIDUALS.name)]
@@ -97,7 +126,11 @@ class Denoiser(nn.Module):
             return {}
         # Summed while they are one tensor: as many additions as there are ControlNets, in float32.
         height, width = inputs[tensors.MODEL_INPUT.name].shape[-2:]
-        *down, middle = residuals.unpack(sum(packed[1:], packed[0]).to(dtype), self.layout, height, width)
+        unpacked = residuals.unpack(sum(packed[1:], packed[0]).to(dtype), self.layout, height, width)
+        if self.guidance_width:
+            # Those of the positive prompts.
+            unpacked = [residual.chunk(2)[1] for residual in unpacked]
+        *down, middle = unpacked
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
 
 
@@ -126,6 +159,7 @@ def load(material: LoadContext, precision: Precision) -> LoadedModule:
         adapter = ip_adapter.read(material.folders[parts.IP_ADAPTER])
         facts |= {tensors.IP_ADAPTER_TRAIT: 1, **ip_adapter.image_facts(material.folders, adapter)}
     if options.guidance_rescale:
+        _check_rescale(config)
         facts[tensors.GUIDANCE_RESCALE_TRAIT] = 1
     if options.long_prompts:
         facts["text_chunks"] = tensors.MAX_TEXT_CHUNKS
@@ -141,6 +175,16 @@ def load(material: LoadContext, precision: Precision) -> LoadedModule:
     return LoadedModule(
         module, facts, {"text_length": 7}, LATENT | {"text_length", "residuals", "image_elements"}, precision
     )
+
+
+def _check_rescale(config: Mapping[str, Any]) -> None:
+    width = config.get("time_cond_proj_dim")
+    if width is not None:
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT,
+            f"guidanceRescale compares outputs with and without guidance, but this UNet (time_cond_proj_dim {width}) "
+            "reads guidance as an embedding: leave guidanceRescale out",
+        )
 
 
 def _facts(config: Mapping[str, Any]) -> dict[str, int]:

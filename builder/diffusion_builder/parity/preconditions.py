@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.components import configs, parts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.python_models import INPAINT
+from diffusion_contract.python_models import GENERATE, INPAINT
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 _INPAINTING = (4, 9)
 
 
-def require_comparable(unet: Path, tasks: Collection[str], *, ip_adapter: bool) -> None:
+def require_comparable(
+    unet: Path, tasks: Collection[str], *, ip_adapter: bool, controlled_tasks: Collection[str]
+) -> None:
     """Reject what diffusers has no pipeline for.
 
     Args:
         unet: its folder.
         tasks: of the ensembles.
         ip_adapter: whether an ensemble has the feature.
+        controlled_tasks: of the ensembles with ControlNets.
 
     Raises:
         BadInputError: with the reason, and what can be done.
@@ -31,6 +34,12 @@ def require_comparable(unet: Path, tasks: Collection[str], *, ip_adapter: bool) 
     if INPAINT in tasks and config["in_channels"] not in _INPAINTING:
         raise _unsupported(
             f"inpaint: its pipelines take a UNet of 4 or 9 input channels, this one has {config['in_channels']}"
+        )
+    unguided = sorted(set(controlled_tasks) - {GENERATE})
+    if unguided and config.get("time_cond_proj_dim") is not None:
+        raise _unsupported(
+            f"{' and '.join(unguided)} with controlnet: these pipelines of it ignore the guidance that this UNet "
+            "reads as an embedding (time_cond_proj_dim)"
         )
     if ip_adapter and isinstance(config.get("layers_per_block"), list):
         raise _unsupported("ip_adapter: it cannot weigh an IP-Adapter where layers_per_block of the UNet is a list")

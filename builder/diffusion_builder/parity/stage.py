@@ -111,6 +111,7 @@ def _compare(
         preconditions.require_comparable(
             sources.folders[parts.UNET], {item.task for item in test_requests.values()},
             ip_adapter=any(item.ip_adapter for item in test_requests.values()),
+            controlled_tasks={item.task for item in test_requests.values() if item.control_nets},
         )  # fmt: skip
         # An IP-Adapter stays in diffusers' UNet: its ensembles come last.
         order = sorted(test_requests.values(), key=lambda item: (item.ip_adapter, item.ensemble))

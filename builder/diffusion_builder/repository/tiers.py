@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from diffusion_contract.assembly import AssembleSpec, EnsembleSpec
     from diffusion_contract.spec import Scheduler
 
-# Schedulers that may draw fresh noise in a step; DDIM does when a request's eta is not 0.
-_STOCHASTIC = {SchedulerType.DDIM, SchedulerType.DDPM, SchedulerType.EULER_ANCESTRAL, SchedulerType.LCM}
+# Schedulers that may draw fresh noise in a step; DDIM and TCD do when a request's eta is not 0.
+_STOCHASTIC = {
+    SchedulerType.DDIM,
+    SchedulerType.DDPM,
+    SchedulerType.EULER_ANCESTRAL,
+    SchedulerType.LCM,
+    SchedulerType.TCD,
+}
 
 
 @dataclass(frozen=True)

@@ -170,4 +170,7 @@ def _validate(context: StageContext, spec: DiffusionPipelineSpec, digests: Mappi
     tiers.validated_schedulers(folder(CHECKPOINT, "scheduler").parent, spec.all_schedulers, ensembles, family)
     if parity:
         tasks = {item.task for item in spec.pipelines}
-        preconditions.require_comparable(models[parts.UNET], tasks, ip_adapter=spec.serves(parts.IP_ADAPTER))
+        controlled = {item.task for item in spec.pipelines if parts.CONTROLNET in (item.features or ())}
+        preconditions.require_comparable(
+            models[parts.UNET], tasks, ip_adapter=spec.serves(parts.IP_ADAPTER), controlled_tasks=controlled
+        )

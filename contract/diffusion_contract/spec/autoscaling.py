@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diffusion_contract.base import ApiModel, Rule
+from diffusion_contract.base import ApiModel, ObjectName, Rule
 
 Seconds = Annotated[int, Field(ge=0, le=3600)]
 
@@ -36,6 +36,20 @@ class ScalingBehavior(ApiModel):
     scale_down: ScalingRules | None = Field(default=None, description="Scaling down.")
 
 
+OWN_METADATA = ("serverAddress", "query", "threshold")
+"""Metadata of the trigger that has fields of its own, or that the operator writes."""
+
+
+class KedaAuthentication(ApiModel):
+    """Where KEDA finds credentials for Prometheus."""
+
+    name: ObjectName = Field(description="Name of the object.")
+    kind: Literal["TriggerAuthentication", "ClusterTriggerAuthentication"] = Field(
+        default="TriggerAuthentication",
+        description="TriggerAuthentication in the pipeline's namespace, or ClusterTriggerAuthentication.",
+    )
+
+
 class KedaOptions(ApiModel):
     """KEDA's Prometheus scaler."""
 
@@ -46,6 +60,25 @@ class KedaOptions(ApiModel):
         default=None,
         description="PromQL that is greater than 0 while requests come in, measured in front of the pods (at a "
         "gateway): pods that do not exist report no waiting requests. Required for minReplicas 0.",
+    )
+    authentication_ref: KedaAuthentication | None = Field(
+        default=None, description="Credentials for Prometheus; the metadata authModes usually belongs to it."
+    )
+    metadata: (
+        Annotated[
+            dict[str, Annotated[str, Field(max_length=2048)]],
+            Field(max_length=32),
+            Rule(
+                f"self.all(k, !(k in {list(OWN_METADATA)}))",
+                "serverAddress is a field of keda, and the operator writes query and threshold: leave them out",
+                lambda metadata: not set(OWN_METADATA) & set(metadata),
+            ),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="More metadata of the Prometheus trigger, such as authModes, awsRegion, customHeaders or "
+        "ignoreNullValues; all values are texts.",
     )
     polling_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         default=30, description="Polling interval while there is no pod, seconds; part of every cold start."

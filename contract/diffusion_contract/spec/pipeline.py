@@ -94,6 +94,17 @@ class DiffusionPipelineSpec(ApiModel):
 
     rules = (
         Rule(
+            "!has(self.rollout) || self.rollout.surge == 1 || self.targets.all(t, !has(t.autoscaling))",
+            "with surge 0 the operator scales the stable revision, and an autoscaler would start it again: leave "
+            "autoscaling out of all targets, or use surge 1",
+            lambda self: (
+                self.rollout is None
+                or self.rollout.surge == 1
+                or all(target.autoscaling is None for target in self.targets)
+            ),
+            ".rollout.surge",
+        ),
+        Rule(
             "!has(self.engines.runtime) || self.engines.runtime != 'tensorrt' || self.targets.all(t, has(t.gpu))",
             "runtime tensorrt needs a gpu in every target: add gpu.product, or leave engines.runtime out",
             lambda self: self.engines.runtime != "tensorrt" or self.gpus_only,

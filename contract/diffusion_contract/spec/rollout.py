@@ -159,6 +159,18 @@ class Rollout(ApiModel):
             ".strategy",
         ),
         Rule(
+            "self.surge == 1 || self.strategy == 'RollingUpdate'",
+            "a canary runs beside the stable revision, for which surge 0 may leave no room: use strategy RollingUpdate",
+            lambda self: self.surge == 1 or self.strategy == "RollingUpdate",
+            ".strategy",
+        ),
+        Rule(
+            "self.surge == 1 || !has(self.experiment)",
+            "variants run beside the stable revision, for which surge 0 may leave no room: use surge 1",
+            lambda self: self.surge == 1 or self.experiment is None,
+            ".surge",
+        ),
+        Rule(
             "!has(self.experiment) || !has(self.rollbackTo)",
             "variants are made of the spec, which rollbackTo leaves aside: end the experiment first",
             lambda self: self.experiment is None or self.rollback_to is None,
@@ -166,6 +178,12 @@ class Rollout(ApiModel):
         ),
     )
 
+    surge: Annotated[int, Field(ge=0, le=1)] = Field(
+        default=1,
+        description="1: the stable revision keeps its pods until the new one serves. 0: when a compile Job or a new "
+        "revision waits for a GPU in use, the stable revision is scaled to zero for it, and comes back when the build "
+        "or the new revision fails. Needs strategy RollingUpdate.",
+    )
     strategy: Literal["Canary", "RollingUpdate"] = Field(
         default="Canary",
         description="Canary: analyzed at each step and rejected when worse. RollingUpdate: all at once when ready.",

@@ -21,13 +21,14 @@ SchedulerName = Literal[
     "EulerAncestral",
     "Heun",
     "LCM",
+    "TCD",
     "PNDM",
     "DPMSolverMultistep",
     "DEISMultistep",
     "UniPCMultistep",
 ]
 
-NO_SIGMAS = ("DDIM", "DDPM", "EulerAncestral", "LCM", "PNDM")
+NO_SIGMAS = ("DDIM", "DDPM", "EulerAncestral", "LCM", "PNDM", "TCD")
 NO_SAMPLE_PREDICTION = ("EulerAncestral", "PNDM")
 
 

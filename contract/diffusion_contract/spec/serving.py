@@ -108,6 +108,17 @@ class EnvVar(ApiModel):
     value_from: EnvVarSource | None = Field(default=None, description="Where the value comes from instead.")
 
 
+class Tracing(ApiModel):
+    """Traces of requests, by Triton's OpenTelemetry exporter."""
+
+    endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://[^\s,]+$")] = Field(
+        description="Address of an OTLP collector over HTTP, such as http://collector.monitoring:4318/v1/traces."
+    )
+    rate: Annotated[int, Field(ge=1, le=1000000)] = Field(
+        default=1000, description="One of so many requests is traced; 1 traces all."
+    )
+
+
 class Serving(ApiModel):
     """The Triton server."""
 
@@ -117,6 +128,9 @@ class Serving(ApiModel):
     batching: Batching = Field(default=Batching(), description="How the server joins requests.")
     env: Annotated[list[EnvVar], Field(max_length=64), BY_NAME] | None = Field(
         default=None, description="More environment variables."
+    )
+    tracing: Tracing | None = Field(
+        default=None, description="Traces of requests; none without it. Changing it makes a new revision."
     )
     pod_template: PodTemplate | None = Field(
         default=None,

@@ -47,9 +47,10 @@ class Storage(ApiModel):
             ".size",
         ),
         Rule(
-            "!has(self.accessModes) || size(self.accessModes) == 1 || !('ReadWriteOncePod' in self.accessModes)",
-            "ReadWriteOncePod excludes every other access mode: leave the others out",
-            lambda self: len(self.access_modes or ()) <= 1 or "ReadWriteOncePod" not in (self.access_modes or ()),
+            "!has(self.accessModes) || !('ReadWriteOncePod' in self.accessModes)",
+            "with ReadWriteOncePod a single pod could use the store, and Jobs and servers are several pods: use "
+            "ReadWriteMany, or ReadWriteOnce to keep them on one node",
+            lambda self: "ReadWriteOncePod" not in (self.access_modes or ()),
             ".accessModes",
         ),
         transition(
@@ -76,5 +77,5 @@ class Storage(ApiModel):
     access_modes: Annotated[list[AccessMode], Field(min_length=1, max_length=3)] | None = Field(
         default=None,
         description="Access modes of the created claim; defaults to [ReadWriteMany], since Jobs and "
-        "serving pods on several nodes use it.",
+        "serving pods on several nodes use it. With [ReadWriteOnce] all of them run on one node.",
     )

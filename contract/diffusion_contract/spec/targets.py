@@ -7,6 +7,7 @@ from pydantic import Field
 from diffusion_contract.base import (
     ApiModel,
     ExtraLabels,
+    LabelKey,
     LabelMap,
     LabelValue,
     ObjectName,
@@ -39,7 +40,18 @@ class Gpu(ApiModel):
     )
 
     product: LabelValue = Field(
-        description="Value of the node label nvidia.com/gpu.product, such as NVIDIA-L4; engines are compiled for it."
+        description="GPU product as GPU feature discovery names it (node label nvidia.com/gpu.product), such as "
+        "NVIDIA-L4; engines are compiled for it."
+    )
+    product_label: LabelKey | None = Field(
+        default=None,
+        description="Node label that chooses the nodes, such as cloud.google.com/gke-accelerator. Defaults to the "
+        "chart's gpu.productLabel, and that to nvidia.com/gpu.product.",
+    )
+    product_label_value: LabelValue | None = Field(
+        default=None,
+        description="Value of that label, such as nvidia-l4. Defaults to the chart's gpu.productLabelValues for this "
+        "product, and without one to the product.",
     )
     count: Annotated[int, Field(ge=1, le=16)] = Field(default=1, description="GPUs of each serving pod.")
     resource_name: Annotated[str, Field(max_length=253, pattern=rf"^{SUBDOMAIN}/{RESOURCE_NAME}$")] | None = Field(
@@ -72,9 +84,13 @@ class Target(ApiModel):
 
     rules = (
         Rule(
-            f"!has(self.gpu) || !has(self.nodeSelector) || !('{PRODUCT_LABEL}' in self.nodeSelector)",
-            f"the node label {PRODUCT_LABEL} is chosen by gpu.product: leave it out of nodeSelector",
-            lambda self: self.gpu is None or PRODUCT_LABEL not in (self.node_selector or {}),
+            "!has(self.gpu) || !has(self.nodeSelector) || "
+            f"!((has(self.gpu.productLabel) ? self.gpu.productLabel : '{PRODUCT_LABEL}') in self.nodeSelector)",
+            f"the node label {PRODUCT_LABEL} (or gpu.productLabel) is chosen by gpu.product: "
+            "leave it out of nodeSelector",
+            lambda self: (
+                self.gpu is None or (self.gpu.product_label or PRODUCT_LABEL) not in (self.node_selector or {})
+            ),
             ".nodeSelector",
         ),
     )

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from diffusion_contract.base import ApiModel, Toleration
 from diffusion_contract.enums import Runtime
 from diffusion_contract.resources import Resources
-from diffusion_contract.skus import GPU_RESOURCE, PRODUCT_LABEL
+from diffusion_contract.skus import GPU_RESOURCE
 from diffusion_contract.spec import Affinity, Jobs, Storage, Target
 from diffusion_contract.spec.targets import Gpu
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.json_objects import JsonObject
-from diffusion_operator.settings import PodUser, Settings
+from diffusion_operator.settings import GpuNodeLabel, PodUser, Settings
 
 STORE_PATH = "/store"
 TERMINATION_LOG = "/dev/termination-log"
@@ -57,13 +57,27 @@ class Placement:
         return Runtime.TENSORRT if self.gpu is not None else Runtime.ONNXRUNTIME
 
 
-def placement_of(target: Target, gpus: int, priority_class: str | None) -> Placement:
-    """Where pods for this target run."""
+def gpu_node_label(gpu: Gpu, default: GpuNodeLabel) -> tuple[str, str]:
+    """Key and value of the label that nodes with this GPU have."""
+    key = gpu.product_label or default.key
+    values = dict(default.values) if key == default.key else {}
+    return key, gpu.product_label_value or values.get(gpu.product, gpu.product)
+
+
+def placement_of(target: Target, gpus: int, priority_class: str | None, label: GpuNodeLabel) -> Placement:
+    """Where pods for this target run.
+
+    Args:
+        target: of the pods.
+        gpus: of each pod.
+        priority_class: of the pods.
+        label: of GPU nodes, unless the target names another one.
+    """
     selector, tolerations = dict(target.node_selector or {}), tuple(target.tolerations or ())
     if target.gpu is not None:
         tolerations = (*tolerations, Toleration(key=GPU_RESOURCE, operator="Exists"))
         if target.gpu.resource_claim_template_name is None:
-            selector[PRODUCT_LABEL] = target.gpu.product
+            selector.update([gpu_node_label(target.gpu, label)])
     return Placement(tuple(sorted(selector.items())), tolerations, priority_class, gpu=target.gpu, gpus=gpus)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from diffusion_contract.limits import HTTP_PORT
 from diffusion_contract.resources import Resources
 from diffusion_contract.spec import Serving, Target
+from diffusion_contract.spec.serving import Tracing
 from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import (
@@ -24,6 +25,7 @@ from diffusion_operator.manifests.common import (
 )
 from diffusion_operator.manifests.overlay import with_overlay
 from diffusion_operator.manifests.service import PORTS
+from diffusion_operator.manifests.store_node import HOST, StoreNode, with_store_node
 from diffusion_operator.settings import Settings
 
 # Endpoints lose the pod meanwhile: no new connections come.
@@ -34,7 +36,7 @@ BASE_DRAIN_SECONDS, PER_STEP_DRAIN_SECONDS = 30, 2
 EXIT_TIMEOUT_SECONDS = 5
 TERMINATION_MARGIN_SECONDS = 10
 GRPC_CONNECTION_SECONDS = 30
-ZONE, HOST = "topology.kubernetes.io/zone", "kubernetes.io/hostname"
+ZONE = "topology.kubernetes.io/zone"
 SHARED_MEMORY = "512Mi"
 ADMIN_APIS = "model-repository,logging,shared-memory,trace"
 VERIFY_RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"})
@@ -48,6 +50,7 @@ class RevisionSpec:
         repository: digest of the Triton model repository in the store.
         max_steps: step count of the longest tier.
         flags: of the server, that this repository asks for.
+        node: that all pods of the claim share; None when several nodes can mount it.
     """
 
     target: Target
@@ -56,6 +59,7 @@ class RevisionSpec:
     claim: str
     max_steps: int
     flags: tuple[str, ...] = ()
+    node: StoreNode | None = None
 
     @property
     def drain_seconds(self) -> int:
@@ -81,8 +85,8 @@ class ServingRevision:
 def serving_revision(spec: RevisionSpec, owner: Owner, settings: Settings) -> ServingRevision:
     """Render the pods of one target."""
     template = with_overlay({"metadata": {}, "spec": _pod(spec, owner, settings)}, spec.serving.pod_template)
-    head, pod = template["metadata"], template["spec"]
-    return ServingRevision(spec, digests.revision_digest(template if head else pod), pod, head)
+    head, pod = template["metadata"], with_store_node(template["spec"], spec.node)
+    return ServingRevision(spec, digests.revision_digest({**template, "spec": pod} if head else pod), pod, head)
 
 
 def deployment(
@@ -99,6 +103,7 @@ def deployment(
     target = revision.spec.target
     selector = {naming.PIPELINE: owner.name, naming.TARGET: target.name, naming.REVISION: revision.name}
     labels = {**(target.labels or {}), **naming.common_labels(owner.name, naming.SERVING), **selector}
+    claim_labels = revision.spec.node.labels if revision.spec.node is not None else {}
     head = metadata(naming.revision_name(owner.name, target.name, revision.name), owner, labels)
     head["annotations"] = {naming.REPOSITORY: revision.spec.repository}
     if siblings:
@@ -115,7 +120,7 @@ def deployment(
             "selector": {"matchLabels": selector},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
-                "metadata": {**revision.head, "labels": {**labels, **revision.head.get("labels", {})}},
+                "metadata": {**revision.head, "labels": {**labels, **claim_labels, **revision.head.get("labels", {})}},
                 "spec": revision.pod,
             },
         },
@@ -124,7 +129,8 @@ def deployment(
 
 def _pod(spec: RevisionSpec, owner: Owner, settings: Settings) -> JsonObject:
     target = spec.target
-    placement = placement_of(target, target.gpu.count if target.gpu is not None else 0, target.priority_class_name)
+    gpus = target.gpu.count if target.gpu is not None else 0
+    placement = placement_of(target, gpus, target.priority_class_name, settings.gpu_label)
     image = spec.serving.image or settings.serving_image_for(placement.runtime)
     return {
         **pod_fields(settings, placement, settings.serving_service_account),
@@ -161,6 +167,22 @@ def _verify_container(spec: RevisionSpec, image: str, settings: Settings) -> Jso
     return container
 
 
+def _tracing(tracing: Tracing | None, owner: Owner) -> list[str]:
+    """An ensemble's trace has a span for every model that it calls, so one for every step."""
+    if tracing is None:
+        return []
+    settings = {
+        "mode": "opentelemetry",
+        "level": "TIMESTAMPS",
+        "rate": tracing.rate,
+        "count": -1,
+        "opentelemetry,url": tracing.endpoint,
+        "opentelemetry,resource": f"service.name={owner.name}",
+    }
+    settings_of_pipeline = [f"--trace-config={name}={value}" for name, value in settings.items()]
+    return [*settings_of_pipeline, f"--trace-config=opentelemetry,resource=service.namespace={owner.namespace}"]
+
+
 def _triton_container(spec: RevisionSpec, owner: Owner, image: str, settings: Settings) -> JsonObject:
     container = container_fields(naming.SERVER, image, settings.image_pull_policy, spec.target.resources)
     container["command"] = ["tritonserver"]
@@ -176,6 +198,7 @@ def _triton_container(spec: RevisionSpec, owner: Owner, image: str, settings: Se
         # Quantiles of latencies, by which a canary is judged.
         "--metrics-config=summary_latencies=true",
         *spec.flags,
+        *_tracing(spec.serving.tracing, owner),
         # gRPC clients are made to reconnect now and then, so that they find new pods and leave stopping ones.
         f"--grpc-max-connection-age={GRPC_CONNECTION_SECONDS * 1000}",
         f"--grpc-max-connection-age-grace={spec.drain_seconds * 1000}",

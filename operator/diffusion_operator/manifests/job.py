@@ -21,6 +21,7 @@ from diffusion_operator.manifests.common import (
     with_gpu,
 )
 from diffusion_operator.manifests.overlay import with_overlay
+from diffusion_operator.manifests.store_node import StoreNode, with_store_node
 from diffusion_operator.settings import Settings
 
 RETRIES = 2
@@ -48,6 +49,7 @@ class BuildJobSpec:
         annotations: of the Job and its pods.
         scorer: takes part in the verdict of a comparison.
         pod_templates: that are added to the pod, the later one last.
+        node: that all pods of the claim share; None when several nodes can mount it.
     """
 
     stage: str
@@ -66,6 +68,7 @@ class BuildJobSpec:
     annotations: tuple[tuple[str, str], ...] = ()
     scorer: Scorer | None = None
     pod_templates: tuple[PodTemplate, ...] = ()
+    node: StoreNode | None = None
 
     @property
     def queue(self) -> str | None:
@@ -138,7 +141,7 @@ def _template(spec: BuildJobSpec, labels: dict[str, str], settings: Settings) ->
     template: JsonObject = {"metadata": head, "spec": _pod(spec, settings)}
     for overlay in spec.pod_templates:
         template = with_overlay(template, overlay)
-    return template
+    return {**template, "spec": with_store_node(template["spec"], spec.node)}
 
 
 def _labels(spec: BuildJobSpec, owner: Owner) -> dict[str, str]:
@@ -147,6 +150,7 @@ def _labels(spec: BuildJobSpec, owner: Owner) -> dict[str, str]:
         **naming.common_labels(owner.name, naming.BUILD),
         naming.STAGE: spec.stage,
         naming.KEY: spec.key,
+        **(spec.node.labels if spec.node is not None else {}),
     }
     if spec.component:
         labels[naming.COMPONENT] = spec.component

@@ -92,8 +92,16 @@ def _scaled_object(head: JsonObject, deployment: str, scaling: Autoscaling, keda
 
 
 def _trigger(keda: KedaOptions, query: str, threshold: int) -> JsonObject:
-    details = {"serverAddress": keda.server_address, "query": query, "threshold": str(threshold)}
-    return {"type": "prometheus", "metadata": details}
+    details = {
+        **(keda.metadata or {}),
+        "serverAddress": keda.server_address,
+        "query": query,
+        "threshold": str(threshold),
+    }
+    trigger: JsonObject = {"type": "prometheus", "metadata": details}
+    if keda.authentication_ref is not None:
+        trigger["authenticationRef"] = to_manifest(keda.authentication_ref)
+    return trigger
 
 
 def _behavior(scaling: Autoscaling) -> JsonObject:

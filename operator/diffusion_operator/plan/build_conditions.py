@@ -1,7 +1,6 @@
 """The conditions Accepted, EnginesReady and RepositoryReady."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -12,6 +11,7 @@ from diffusion_operator.plan.build_steps import BuildStep, queue_message
 from diffusion_operator.plan.dropped_fields import dropped_fields_text
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name
 from diffusion_operator.plan.pod_templates import pod_template_problem
+from diffusion_operator.plan.storage_conditions import storage_problem, with_storage_advice
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.base import parse_time
 from diffusion_operator.views.pod_problem import PodProblem
@@ -33,24 +33,9 @@ def accepted(observed: ObservedPipeline, settings: Settings) -> ConditionUpdate:
     return ConditionUpdate(ConditionType.ACCEPTED, Reason.VALID, text, ok=True)
 
 
-def storage_problem(observed: ObservedPipeline) -> ConditionUpdate | None:
-    """What is wrong with the claims, or None."""
-    for name in observed.claims.missing:
-        return _missing_claim(observed, "spec.model: persistentVolumeClaim.claimName", name)
-    name, claim = claim_name(observed.spec, observed.owner.name), observed.claims.store
-    if claim is None and observed.spec.storage.claim_name is not None:
-        return _missing_claim(observed, "spec.storage.claimName", name)
-    if claim is None or claim.terminating:
-        return _engines(Reason.WAITING_FOR_STORAGE, f"Claim {name} is being created.")
-    if claim.phase == "Lost":
-        text = f"The volume of claim {name} is lost: delete the claim; it is recreated and its artifacts are rebuilt."
-        return _engines(Reason.STORAGE_NOT_FOUND, text)
-    return None
-
-
-def engines_ready(observed: ObservedPipeline, builds: BuildGraph | None) -> ConditionUpdate:
+def engines_ready(observed: ObservedPipeline, builds: BuildGraph | None, settings: Settings) -> ConditionUpdate:
     """Whether every engine is in the store."""
-    problem = storage_problem(observed)
+    problem = storage_problem(observed, settings.gpu_label)
     if problem is not None or builds is None:
         return problem or _engines(Reason.WAITING_FOR_STORAGE, "Waiting for the store.")
     if builds.built_engine_count == builds.engine_count:
@@ -118,25 +103,15 @@ def first_problem(
     return ConditionUpdate(kind, Reason.WAITING_FOR_GPU, f"Since {since}: {text}")
 
 
+def is_lasting(observed: ObservedPipeline, problem: PodProblem) -> bool:
+    """Whether it has lasted so long that a healthy cluster would not have it."""
+    return observed.now - parse_time(problem.since) >= PROBLEM_GRACE
+
+
 def _lasting(observed: ObservedPipeline, problems: Iterable[PodProblem | None]) -> Iterator[PodProblem]:
     for problem in problems:
-        if problem is not None and observed.now - parse_time(problem.since) >= PROBLEM_GRACE:
-            yield _with_storage_advice(observed, problem)
-
-
-def _with_storage_advice(observed: ObservedPipeline, problem: PodProblem) -> PodProblem:
-    """Kubernetes' words about a volume do not tell that the claim has the wrong access mode."""
-    modes = observed.claims.store.access_modes if observed.claims.store is not None else ("ReadWriteMany",)
-    unmounted = "waits for its volumes" in problem.message and "Secret " not in problem.message
-    on_other_node = unmounted or "volume node affinity" in problem.message
-    if "ReadWriteMany" in modes or not on_other_node:
-        return problem
-    name = claim_name(observed.spec, observed.owner.name)
-    text = (
-        f"Claim {name} is {modes[0]}, so all its pods have to run on one node: use a ReadWriteMany claim, or name "
-        f"that node in spec.jobs.nodeSelector and in spec.targets[].nodeSelector. {problem.message}"
-    )
-    return replace(problem, reason=Reason.STORAGE_NOT_SHARED, message=text)
+        if problem is not None and is_lasting(observed, problem):
+            yield with_storage_advice(observed, problem)
 
 
 def _engine_progress(builds: BuildGraph) -> tuple[Reason, str]:
@@ -165,9 +140,3 @@ def _missing_images(spec: DiffusionPipelineSpec, settings: Settings) -> str | No
         f"Target {', '.join(gpu_targets)} needs images with TensorRT, and this operator has none: set "
         f"{' and '.join(missing)} of its chart."
     )
-
-
-def _missing_claim(observed: ObservedPipeline, field: str, name: str) -> ConditionUpdate:
-    namespace = observed.owner.namespace
-    text = f"{field}: claim {name} does not exist in namespace {namespace}: create it, or name another."
-    return _engines(Reason.STORAGE_NOT_FOUND, text)

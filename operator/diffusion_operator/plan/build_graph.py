@@ -111,7 +111,7 @@ def _graph(
 ) -> BuildGraph:
     factory = BuildJobFactory(spec, store, settings)
     specs = engines(spec)
-    places = _placements(spec.targets)
+    places = _placements(spec.targets, settings)
     fetches = {ref.name: build_step(factory.fetch(ref), jobs) for ref in sources(spec.model)}
     exports = {
         engine.name: build_step(factory.export(engine, fetches), jobs)
@@ -134,11 +134,11 @@ def _graph(
     return BuildGraph(names, tuple(places), fetches, exports, compiles, assembles, parity_steps)
 
 
-def _placements(targets: Iterable[Target]) -> dict[str, Placement]:
+def _placements(targets: Iterable[Target], settings: Settings) -> dict[str, Placement]:
     """Where engines of each SKU are compiled: where the first target of that SKU runs, on one GPU."""
     placements: dict[str, Placement] = {}
     for target in targets:
-        placements.setdefault(target.sku, placement_of(target, 1, None))
+        placements.setdefault(target.sku, placement_of(target, 1, None, settings.gpu_label))
     return placements
 
 

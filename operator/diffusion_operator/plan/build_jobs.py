@@ -17,6 +17,7 @@ from diffusion_operator import digests, naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Placement, job_placement
 from diffusion_operator.manifests.job import SOURCE_PATH, BuildJobSpec
+from diffusion_operator.manifests.store_node import StoreNode
 from diffusion_operator.plan.build_steps import BuildStep
 from diffusion_operator.settings import Settings
 
@@ -27,10 +28,15 @@ FETCH_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits=
 
 @dataclass(frozen=True)
 class StoreClaim:
-    """The claim that holds the artifacts; its UID tells one store from another with the same name."""
+    """The claim that holds the artifacts; its UID tells one store from another with the same name.
+
+    Attributes:
+        node: that all its pods share; None when several nodes can mount it.
+    """
 
     claim: str
     uid: str
+    node: StoreNode | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,7 @@ class BuildJobFactory:
             labels=_pairs({**(jobs.labels or {}), **(engines.labels or {})}),
             annotations=_pairs(jobs.annotations),
             pod_templates=pod_templates(self.settings.jobs, self.spec.jobs),
+            node=self.store.node,
         )
 
 

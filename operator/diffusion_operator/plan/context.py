@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from diffusion_contract.spec import Experiment, Target
 from diffusion_operator.analysis.verdict import Verdict
 from diffusion_operator.manifests.deployment import ServingRevision
-from diffusion_operator.plan.build_conditions import storage_problem
+from diffusion_operator.manifests.store_node import store_node
 from diffusion_operator.plan.build_graph import BuildGraph, build_graph
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.build_steps import BuildStep
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name
+from diffusion_operator.plan.storage_conditions import storage_problem
 from diffusion_operator.rollout.state import RevisionState, RolloutState
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.pod_problem import PodProblem
@@ -75,15 +76,17 @@ class TargetContext:
 
 def plan_context(observed: ObservedPipeline, settings: Settings) -> PlanContext:
     """What the plan of a pipeline is made from."""
-    store = _store(observed)
+    store = _store(observed, settings)
     if store is None:
         return PlanContext(observed, settings, None, None)
     jobs = {job.name: job for job in observed.jobs}
     return PlanContext(observed, settings, store, build_graph(observed.spec, store, settings, jobs))
 
 
-def _store(observed: ObservedPipeline) -> StoreClaim | None:
+def _store(observed: ObservedPipeline, settings: Settings) -> StoreClaim | None:
     claim = observed.claims.store
-    if claim is None or storage_problem(observed) is not None:
+    if claim is None or storage_problem(observed, settings.gpu_label) is not None:
         return None
-    return StoreClaim(claim_name(observed.spec, observed.owner.name), claim.uid)
+    name = claim_name(observed.spec, observed.owner.name)
+    node = store_node(name, claim.access_modes, observed.spec.targets, settings.gpu_label)
+    return StoreClaim(name, claim.uid, node)

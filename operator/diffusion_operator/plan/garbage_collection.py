@@ -130,6 +130,7 @@ def _start(
         labels=tuple(sorted((jobs.labels or {}).items())),
         annotations=tuple(sorted((jobs.annotations or {}).items())),
         pod_templates=pod_templates(settings.jobs, observed.spec.jobs),
+        node=store.node,
     )
     return StartJob(job_manifest(request, observed.owner, settings))
 

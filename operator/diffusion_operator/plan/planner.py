@@ -100,7 +100,7 @@ class Planning:
         updates = report.with_ready(
             (
                 refusal or accepted,
-                build_conditions.engines_ready(observed, builds),
+                build_conditions.engines_ready(observed, builds, self.context.settings),
                 build_conditions.repository_ready(observed, builds),
                 serving_conditions.available(observed, targets.plans),
                 serving_conditions.rollout_complete(observed, targets.plans),
@@ -108,7 +108,7 @@ class Planning:
         )
         basis = report.status_basis(observed.generation, rfc3339(observed.now), observed.status)
         status = report.pipeline_status(basis, updates, self.context, targets)
-        steps = report.canary_events(targets) if accepted.ok else ()
+        steps = (*report.canary_events(targets), *report.room_events(targets)) if accepted.ok else ()
         return Plan(
             # What serves continues to serve; nothing new begins that could not be finished.
             actions=tuple(_actions(self.context, targets)) if accepted.ok else (),

@@ -30,6 +30,7 @@ from diffusion_operator.plan.context import PlanContext
 from diffusion_operator.plan.experiments import VariantPlan
 from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.serving import TargetPlan, TargetPlans
+from diffusion_operator.plan.serving_conditions import room_text
 from diffusion_operator.rollout.progress import RolloutProgress
 from diffusion_operator.rollout.state import RevisionState, Strategy
 from diffusion_operator.views.base import parse_time, rfc3339
@@ -117,6 +118,20 @@ def gpu_warnings(status: DiffusionPipelineStatus, present: JsonObject) -> Iterat
     for text in dict.fromkeys(target.warning for target in status.targets if target.warning is not None):
         if text not in present_warnings:
             yield PendingEvent(warning=True, reason=Reason.INSUFFICIENT_GPU_MEMORY, message=text)
+
+
+def room_events(targets: TargetPlans) -> Iterator[PendingEvent]:
+    """Events for a stable revision that is scaled to zero to make room, and for its return."""
+    for plan in targets.plans:
+        stable = plan.state.find(plan.state.stable)
+        update = plan.decision.progress_updates.get(plan.state.stable or "")
+        if stable is None or update is None:
+            continue
+        if update.phase == "Yielding":
+            yield PendingEvent(warning=True, reason=Reason.MAKING_ROOM, message=room_text(plan))
+        elif stable.is_yielding and plan.decision.stable == stable.name:
+            text = f"Target {plan.target.name}: revision {stable.name} is scaled up again."
+            yield PendingEvent(warning=False, reason=Reason.MAKING_ROOM, message=text)
 
 
 def canary_events(targets: TargetPlans) -> Iterator[PendingEvent]:

@@ -121,13 +121,15 @@ class TargetPlans:
             interval: between two readings of the metrics, seconds.
         """
         delays = [float(interval)]
+        replaced = self.strategy.surge == 0 and any(plan.decision.status == "Starting" for plan in self.plans)
         for plan in self.plans:
             candidate, progress = plan.state.candidate, plan.progress
             if plan.decision.status == "Canary" and candidate is not None and progress is not None:
                 pause = self.strategy.pauses[progress.step] if progress.phase == "Step" else 0
                 delays.append(max(1.0, pause - candidate.phase_seconds))
         shared = any(variant.decision.weight for plan in self.plans for variant in plan.variants)
-        return min(delays) if shared or any(plan.decision.status == "Canary" for plan in self.plans) else None
+        timed = shared or replaced or any(plan.decision.status == "Canary" for plan in self.plans)
+        return min(delays) if timed else None
 
     @property
     def splits(self) -> dict[str, TrafficSplit]:

@@ -21,7 +21,7 @@ def available(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Condit
         return ConditionUpdate(kind, Reason.SERVING, _serving_text(observed, plans), ok=True)
     if observed.spec.suspend:
         return ConditionUpdate(kind, Reason.SUSPENDED, NOTHING_SERVED)
-    problem = first_problem(observed, kind, (plan.context.problem for plan in unavailable))
+    problem = _room(unavailable) or first_problem(observed, kind, (plan.context.problem for plan in unavailable))
     if problem is not None:
         return problem
     names = ", ".join(plan.target.name for plan in unavailable)
@@ -68,6 +68,8 @@ def _final_state(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> Con
 
 def _rollout_progress(plan: TargetPlan) -> tuple[Reason, str]:
     name, state = plan.target.name, plan.state
+    if plan.decision.yields:
+        return Reason.MAKING_ROOM, room_text(plan)
     if plan.decision.status == "Waiting":
         present = f"{state.stable} serves meanwhile" if plan.available else "nothing serves yet"
         text = f"Target {name}: the new revision is being built; {present}."
@@ -78,6 +80,22 @@ def _rollout_progress(plan: TargetPlan) -> tuple[Reason, str]:
     present = f"; {state.stable} serves meanwhile." if state.stable not in {None, state.desired} else "."
     pods = f"{state.ready(state.desired)} of {state.replicas} pods ready"
     return Reason.ROLLING_OUT, f"Target {name}: revision {state.desired} has {pods}{present}"
+
+
+def _room(plans: Sequence[TargetPlan]) -> ConditionUpdate | None:
+    yielding = next((plan for plan in plans if plan.decision.yields), None)
+    if yielding is None:
+        return None
+    return ConditionUpdate(ConditionType.AVAILABLE, Reason.MAKING_ROOM, room_text(yielding))
+
+
+def room_text(plan: TargetPlan) -> str:
+    """Why the stable revision of the target has no pods."""
+    user = f"revision {plan.state.desired}" if plan.state.desired is not None else "the build of the next revision"
+    return (
+        f"Target {plan.target.name}: no GPU is free for {user}, so revision {plan.state.stable} is scaled to zero "
+        "meanwhile (rollout.surge: 0); it comes back if that fails."
+    )
 
 
 def _experiment(observed: ObservedPipeline, plans: Sequence[TargetPlan]) -> ConditionUpdate:

@@ -6,7 +6,7 @@ from diffusion_contract.spec import DiffusionPipelineSpec, Target, apply_variant
 from diffusion_operator import naming
 from diffusion_operator.conditions import Reason
 from diffusion_operator.manifests.deployment import RevisionSpec, ServingRevision, serving_revision
-from diffusion_operator.plan import canary_analysis
+from diffusion_operator.plan import canary_analysis, gpu_waits
 from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.context import PlanContext, TargetContext
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name, live_views
@@ -43,6 +43,7 @@ def _target_context(context: PlanContext, target: Target) -> TargetContext:
     route_weights = _route_weights(observed, name, stable)
     own_revisions = tuple(revision for revision in revisions if revision.name not in variants)
     weights = _weights(observed, name, route_weights)
+    problem = revision_problem(observed, name, desired or stable)
     state = RolloutState(
         desired=desired,
         stable=stable,
@@ -52,6 +53,8 @@ def _target_context(context: PlanContext, target: Target) -> TargetContext:
         weights={revision: weight for revision, weight in weights.items() if revision not in variants},
         # A Service over both revisions would select them, too.
         unexpected_pods=any(pod.revision not in {stable, desired} for pod in live_views(observed.serving_pods, name)),
+        is_building=desired is None and gpu_waits.is_building(context, target),
+        waits_for_gpu=gpu_waits.waits_for_gpu(context, target, problem if desired not in {None, stable} else None),
     )
     comparison = canary_analysis.comparison(context, name, state)
     return TargetContext(
@@ -65,7 +68,7 @@ def _target_context(context: PlanContext, target: Target) -> TargetContext:
         variant_by_revision=variants,
         comparison=comparison,
         verdict=canary_analysis.verdict(observed, name, state, comparison),
-        problem=revision_problem(observed, name, desired or stable),
+        problem=problem,
     )
 
 
@@ -76,7 +79,7 @@ def _built_revision(
     assemble = builds.repository(target.sku) if builds is not None else None
     if assemble is None:
         return None
-    owner = context.observed.owner
+    owner, store = context.observed.owner, context.store
     request = RevisionSpec(
         target=target,
         serving=spec.serving,
@@ -84,6 +87,7 @@ def _built_revision(
         claim=claim_name(spec, owner.name),
         max_steps=max(steps for pipeline in spec.pipelines for steps in pipeline.steps),
         flags=tuple(str(flag) for flag in assemble.result.get("serverFlags", []) if str(flag).startswith("--")),
+        node=store.node if store is not None else None,
     )
     return serving_revision(request, owner, context.settings)
 

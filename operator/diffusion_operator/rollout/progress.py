@@ -10,7 +10,7 @@ from diffusion_operator.analysis.verdict import Outcome, Verdict
 from diffusion_operator.conditions import truncated
 from diffusion_operator.json_objects import JsonObject, parse_json_object
 
-Phase = Literal["ImageComparison", "Step", "Promoting", "Rejected", "Served"]
+Phase = Literal["ImageComparison", "Step", "Promoting", "Rejected", "Served", "Yielding"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class RolloutProgress:
     """How far a revision has come.
 
     Attributes:
-        phase: of the canary; see `rollout.canary`. Served: it is or was the stable revision.
+        phase: of the canary; see `rollout.canary`. Served: it is or was the stable revision. Yielding: it is the stable
+            revision and has no pods, since another one needs its GPUs; see `rollout.replacement`.
         step: index of the strategy's step, in phase Step.
         observing: the pods are ready and the weight is live, so the time counts and the verdict is about this phase.
         readiness_losses: how often all of its ready pods were lost.

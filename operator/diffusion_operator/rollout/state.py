@@ -40,6 +40,11 @@ class RevisionState:
         """Whether it was tried and rejected."""
         return self.progress is not None and self.progress.phase == "Rejected"
 
+    @property
+    def is_yielding(self) -> bool:
+        """Whether it gives its GPUs to another one."""
+        return self.progress is not None and self.progress.phase == "Yielding"
+
 
 class RevisionLookup:
     """Access to the revisions of one target by name."""
@@ -72,6 +77,8 @@ class RolloutState(RevisionLookup):
         replicas: that the spec asks for.
         weights: live percentage of the traffic of revisions other than the stable one.
         unexpected_pods: pods of other revisions than the stable and the desired one are alive.
+        is_building: nothing of the desired revision's build has failed; always false once it is built.
+        waits_for_gpu: a compile Job or the desired revision waits for a GPU that is in use.
     """
 
     desired: str | None
@@ -81,6 +88,8 @@ class RolloutState(RevisionLookup):
     suspended: bool = False
     weights: Mapping[str, int] = field(default_factory=dict)
     unexpected_pods: bool = False
+    is_building: bool = False
+    waits_for_gpu: bool = False
 
     @property
     def candidate(self) -> RevisionState | None:
@@ -105,6 +114,7 @@ class RolloutDecision:
         canary: revision that gets `weight`.
         weight: percentage of the traffic that is not the stable revision's.
         progress_updates: to record on Deployments, by revision.
+        yields: the stable revision has no pods, so that the desired one gets its GPUs.
     """
 
     stable: str | None
@@ -115,6 +125,7 @@ class RolloutDecision:
     canary: str | None = None
     weight: int = 0
     progress_updates: Mapping[str, RolloutProgress] = field(default_factory=dict)
+    yields: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,7 @@ class Strategy:
         progress_deadline: how long pods may take to be ready, seconds.
         history: revisions that are kept without pods.
         splits_by_pods: the number of pods decides who gets how much, not a Gateway.
+        surge: 0: the stable revision makes room when there is no GPU for another one.
     """
 
     is_canary: bool = False
@@ -138,6 +150,7 @@ class Strategy:
     progress_deadline: int = 0
     history: int = 0
     splits_by_pods: bool = True
+    surge: int = 1
 
     def pods(self, weight: int, replicas: int) -> int:
         """Pods that a canary needs for a percentage, beside `replicas` pods of the stable revision.
@@ -162,6 +175,7 @@ def strategy_of(rollout: Rollout | None) -> Strategy:
         progress_deadline=duration_seconds(rollout.progress_deadline),
         history=rollout.revision_history_limit,
         splits_by_pods=rollout.traffic.gateway is None,
+        surge=rollout.surge,
     )
 
 

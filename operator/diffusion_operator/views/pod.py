@@ -98,10 +98,12 @@ class GpuDemand:
     Attributes:
         description: product, with the resource's name where it is not the usual one.
         resource: extended resource; empty for resource claims.
+        node_label: that its node must have, as key=value; empty when no label chooses it.
     """
 
     description: str
     resource: str
+    node_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,8 @@ class PodView(ObjectView):
     gpu: GpuDemand | None
 
     @classmethod
-    def parse(cls, manifest: JsonObject) -> Self:
-        """The pod as the API server returned it."""
+    def parse(cls, manifest: JsonObject, gpu_labels: frozenset[str] = frozenset({PRODUCT_LABEL})) -> Self:
+        """The pod as the API server returned it; the labels are keys that may say which GPU a node has."""
         fields = base_fields("Pod", manifest)
         status, spec = as_object(manifest.get("status")), as_object(manifest.get("spec"))
         sidecars = _sidecars(spec)
@@ -147,7 +149,7 @@ class PodView(ObjectView):
                 *(ContainerView.parse(entry, is_init=False) for entry in as_objects(status.get("containerStatuses"))),
             ),
             volume_sources=tuple(filter(None, map(_volume_source, as_objects(spec.get("volumes"))))),
-            gpu=_gpu_demand(spec),
+            gpu=_gpu_demand(spec, gpu_labels),
         )
 
     @property
@@ -232,15 +234,17 @@ def _volume_source(volume: JsonObject) -> str:
     return f"Secret {secret}" if secret else f"claim {claim}" if claim else ""
 
 
-def _gpu_demand(spec: JsonObject) -> GpuDemand | None:
-    product = as_object(spec.get("nodeSelector")).get(PRODUCT_LABEL, "a GPU")
+def _gpu_demand(spec: JsonObject, labels: frozenset[str]) -> GpuDemand | None:
+    selector = as_object(spec.get("nodeSelector"))
+    label, product = next(((key, as_text(selector[key])) for key in sorted(labels & selector.keys())), ("", "a GPU"))
     # A companion may have a device of its own.
     own = [item for item in as_objects(spec.get("containers")) if as_text(item.get("name")) in MAIN_CONTAINERS]
     limits = [name for item in own for name in as_object(as_object(item.get("resources")).get("limits"))]
     # A device plugin's resource has its maker's domain in front, unlike cpu, memory and ephemeral-storage.
     resource = next((name for name in limits if "/" in name), None)
     if resource is not None:
-        return GpuDemand(product if resource == GPU_RESOURCE else f"{product} ({resource})", resource)
+        description = product if resource == GPU_RESOURCE else f"{product} ({resource})"
+        return GpuDemand(description, resource, f"{label}={product}" if label else "")
     claims = [claim for claim in as_objects(spec.get("resourceClaims")) if claim.get("name") == GPU_CLAIM]
     if claims:
         return GpuDemand(f"a GPU for claims of {as_text(claims[0].get('resourceClaimTemplateName'))}", "")

@@ -35,11 +35,13 @@ class PodProblem:
 
     Attributes:
         since: RFC 3339; empty when unknown.
+        gpus_in_use: nodes have the GPU that it waits for, and other pods use it.
     """
 
     reason: str
     message: str
     since: str
+    gpus_in_use: bool = False
 
 
 def pod_problem(pod: PodView) -> PodProblem | None:
@@ -54,7 +56,8 @@ def _unschedulable(pod: PodView) -> PodProblem | None:
     text = condition.message or "no reason given"
     gpu_text = gpu_shortage(pod.gpu, text) if pod.gpu is not None else None
     if gpu_text is not None:
-        return PodProblem(Reason.WAITING_FOR_GPU, gpu_text, condition.changed_at)
+        in_use = pod.gpu is not None and _nodes_in_use(pod.gpu, text) > 0
+        return PodProblem(Reason.WAITING_FOR_GPU, gpu_text, condition.changed_at, gpus_in_use=in_use)
     return PodProblem(Reason.UNSCHEDULABLE, f"Pod {pod.name} is unschedulable: {text}", condition.changed_at)
 
 
@@ -104,18 +107,23 @@ def gpu_shortage(gpu: GpuDemand, scheduler_message: str) -> str | None:
         gpu: that the pod needs.
         scheduler_message: of its condition PodScheduled.
     """
-    reasons = _node_reasons(scheduler_message)
-    no_room = {f"Insufficient {gpu.resource}", CLAIM_NOT_ALLOCATED}
-    occupied = sum(count for text, count in reasons.items() if text in no_room)
+    reasons, occupied = _node_reasons(scheduler_message), _nodes_in_use(gpu, scheduler_message)
     if occupied:
         nodes = "1 node has" if occupied == 1 else f"{occupied} nodes have"
         return f"{nodes} {gpu.description}, 0 free: a GPU has to become free. kube-scheduler: {scheduler_message}"
     if reasons.keys() - OTHER_PRODUCT:
         return None
+    label = f" (node label {gpu.node_label})" if gpu.node_label else ""
     return (
-        f"0 nodes have {gpu.description}, 0 free: add a node, or correct gpu.product. "
+        f"0 nodes have {gpu.description}{label}, 0 free: add a node, or correct gpu.product or gpu.productLabel. "
         f"kube-scheduler: {scheduler_message}"
     )
+
+
+def _nodes_in_use(gpu: GpuDemand, scheduler_message: str) -> int:
+    """Number of nodes that have the GPU and none of it free."""
+    no_room = {f"Insufficient {gpu.resource}", CLAIM_NOT_ALLOCATED}
+    return sum(count for text, count in _node_reasons(scheduler_message).items() if text in no_room)
 
 
 def _node_reasons(scheduler_message: str) -> dict[str, int]:

@@ -15,6 +15,7 @@ class ClaimView(ObjectView):
 
     Attributes:
         phase: Pending, Bound or Lost.
+        access_modes: of its volume once it is bound, else those that it asks for.
     """
 
     phase: str
@@ -26,7 +27,9 @@ class ClaimView(ObjectView):
         return cls(
             **base_fields("PersistentVolumeClaim", manifest),
             phase=as_text(as_object(manifest.get("status")).get("phase")),
-            access_modes=_texts(as_object(manifest.get("spec")).get("accessModes")) or ("ReadWriteMany",),
+            access_modes=_texts(as_object(manifest.get("status")).get("accessModes"))
+            or _texts(as_object(manifest.get("spec")).get("accessModes"))
+            or ("ReadWriteMany",),
         )
 
 

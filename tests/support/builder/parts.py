@@ -53,6 +53,8 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
     # Heads of 40 features at the larger resolution, as in SD 1.5.
     "heads-of-40": {"block_out_channels": (80, 32), "attention_head_dim": 2},
     "inpainting": {"in_channels": 9},
+    # Distilled with guidance as an embedding.
+    "lcm": {"time_cond_proj_dim": 16},
     # Reads tokens of 32 and 40 features, an embedding of 24 and six numbers of 8 features.
     "sdxl": _XL,
     "sdxl-inpainting": {**_XL, "in_channels": 9},

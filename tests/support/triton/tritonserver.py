@@ -23,7 +23,7 @@ from tools.common.paths import cache_directory
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 WHEEL = "nvidia-pytriton==0.7.0"
 VERSION = "2.51"
@@ -90,12 +90,15 @@ def libpython_folder() -> str | None:
 
 
 @contextmanager
-def serve(models: Path, *, rate_limit: str = "execution_count", **environment: str) -> Iterator[Server]:
+def serve(
+    models: Path, *, rate_limit: str = "execution_count", flags: Sequence[str] = (), **environment: str
+) -> Iterator[Server]:
     """Serve a model repository until the block ends.
 
     Args:
         models: the repository's `models` folder.
         rate_limit: what the server's flag of that name says; `off` lets models of a loop run whenever they can.
+        flags: more arguments.
         environment: variables for the server, besides this process's own.
 
     Raises:
@@ -107,7 +110,7 @@ def serve(models: Path, *, rate_limit: str = "execution_count", **environment: s
         log = Path(folder, "log")
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                [*_command(home, models, http, grpc, metrics), f"--rate-limit={rate_limit}"],
+                [*_command(home, models, http, grpc, metrics), f"--rate-limit={rate_limit}", *flags],
                 env=_environment(home) | environment, stdout=sink, stderr=sink, start_new_session=True,
                 # The Python backend's interpreter takes no PYTHONPATH, but the current folder is on its path.
                 cwd=sysconfig.get_path("purelib"),

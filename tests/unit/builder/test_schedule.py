@@ -31,8 +31,9 @@ _RESPACED = (SchedulerType.EULER, SchedulerType.HEUN, *_MULTISTEP)
 _STOCHASTIC = (SchedulerType.EULER_ANCESTRAL, SchedulerType.DDPM, SchedulerType.LCM)
 _WITH_ZERO_SNR = (
     SchedulerType.DDIM, SchedulerType.DDPM, SchedulerType.EULER, SchedulerType.EULER_ANCESTRAL, SchedulerType.LCM,
-    SchedulerType.DPM_SOLVER_MULTISTEP, SchedulerType.UNIPC_MULTISTEP,
+    SchedulerType.TCD, SchedulerType.DPM_SOLVER_MULTISTEP, SchedulerType.UNIPC_MULTISTEP,
 )  # fmt: skip
+_DISTILLED = (SchedulerType.LCM, SchedulerType.TCD)
 _WITHOUT_SAMPLE = (SchedulerType.PNDM, SchedulerType.EULER_ANCESTRAL)
 
 
@@ -66,7 +67,7 @@ def test_every_latent_equals_that_of_diffusers(type_: SchedulerType, steps: int,
 def test_a_schedule_that_starts_in_an_image_equals_diffusers(
     type_: SchedulerType, steps: int, begin: int, *, repaint: bool
 ) -> None:
-    if type_ is SchedulerType.LCM and steps > 50:
+    if type_ in _DISTILLED and steps > 50:
         steps, begin = 50, 49
     error = difference(Case(type_, steps, begin, repaint=repaint))
     assert error.absolute <= 1e-3
@@ -81,11 +82,14 @@ def test_repainting_over_the_whole_schedule_equals_diffusers(type_: SchedulerTyp
     assert error.relative <= _LIMIT
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("type_", [SchedulerType.DDIM, SchedulerType.TCD])
+@pytest.mark.parametrize("eta", [0.0, 0.3, 0.5, 1.0])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize(("steps", "begin"), [(4, None), (20, None), (30, 10)])
-def test_eta_draws_the_noise_of_diffusers(eta: float, prediction: str, steps: int, begin: int | None) -> None:
-    case = Case(SchedulerType.DDIM, steps, begin, eta, config={"prediction_type": prediction})
+def test_eta_draws_the_noise_of_diffusers(
+    type_: SchedulerType, eta: float, prediction: str, steps: int, begin: int | None
+) -> None:
+    case = Case(type_, steps, begin, eta, config={"prediction_type": prediction})
     assert difference(case).absolute <= 1e-3
     assert any(case.plan.draws) == (eta > 0)
 
@@ -97,12 +101,15 @@ def test_variances_of_ddpm_are_those_of_diffusers(variance: str, spacing: str) -
     assert difference(Case(SchedulerType.DDPM, 20, config=config)).absolute <= 1e-3
 
 
+@pytest.mark.parametrize("type_", _DISTILLED)
 @pytest.mark.parametrize(("distilled", "steps"), [(50, 1), (50, 7), (40, 40), (20, 3)])
-def test_consistency_models_walk_through_the_steps_of_their_distillation(distilled: int, steps: int) -> None:
+def test_consistency_models_walk_through_the_steps_of_their_distillation(
+    type_: SchedulerType, distilled: int, steps: int
+) -> None:
     config = {"original_inference_steps": distilled, "timestep_scaling": 3.0}
-    assert difference(Case(SchedulerType.LCM, steps, config=config)).absolute <= 1e-3
+    assert difference(Case(type_, steps, config=config)).absolute <= 1e-3
     with pytest.raises(ScheduleError, match=f"1 to {distilled} steps"):
-        _plan(SchedulerType.LCM, distilled + 1, **config)
+        _plan(type_, distilled + 1, **config)
 
 
 @pytest.mark.parametrize("type_", _RESPACED)

@@ -118,3 +118,29 @@ def test_json_that_is_no_settings_is_rejected(change: dict[str, Any], says: str)
     body = SchedulerSettings.from_config(SchedulerType.DDIM, {}).to_json() | change
     with pytest.raises(ScheduleError, match=says):
         SchedulerSettings.from_json(body)
+
+
+@pytest.mark.parametrize("type_", SchedulerType)
+def test_a_pipeline_that_overrides_nothing_takes_the_offset_of_the_file(type_: SchedulerType) -> None:
+    config = {"steps_offset": 3, "clip_sample": False}
+    assert SchedulerSettings.from_config(type_, config).steps_offset == 1
+    settings = SchedulerSettings.from_config(type_, config, is_forced=False)
+    assert settings.steps_offset == 3
+    assert SchedulerSettings.from_json(settings.to_json()) == settings
+    assert SchedulerSettings.from_config(type_, {"clip_sample": False}, is_forced=False).steps_offset == 0
+
+
+@pytest.mark.parametrize(
+    ("type_", "config"),
+    [
+        (SchedulerType.DDIM, {}),
+        (SchedulerType.DDPM, {"clip_sample": True}),
+        (SchedulerType.LCM, {"clip_sample": True}),
+        (SchedulerType.TCD, {"clip_sample": True}),
+    ],
+)
+def test_a_clipped_sample_that_no_pipeline_overrides_is_rejected(
+    type_: SchedulerType, config: dict[str, object]
+) -> None:
+    with pytest.raises(ScheduleError, match="clip_sample: True"):
+        SchedulerSettings.from_config(type_, config, is_forced=False)

@@ -11,9 +11,15 @@ import yaml
 from diffusion_contract.base import Toleration
 from diffusion_contract.resources import Resources
 from diffusion_contract.spec import EnvVar, Gpu, SecretKey, Serving, Storage, Target
-from diffusion_contract.spec.autoscaling import Autoscaling, KedaOptions, ScalingBehavior, ScalingRules
+from diffusion_contract.spec.autoscaling import (
+    Autoscaling,
+    KedaAuthentication,
+    KedaOptions,
+    ScalingBehavior,
+    ScalingRules,
+)
 from diffusion_contract.spec.rollout import GatewayRef, Scorer, Traffic
-from diffusion_contract.spec.serving import RESERVED_VARIABLES
+from diffusion_contract.spec.serving import RESERVED_VARIABLES, Tracing
 from diffusion_operator import naming
 from diffusion_operator.manifests import deployment, policies, route, service
 from diffusion_operator.manifests.common import Owner, Placement, placement_of, store_claim, with_gpu
@@ -83,6 +89,16 @@ SCALED = Autoscaling(
     max_replicas=6,
     behavior=ScalingBehavior(scale_down=ScalingRules(stabilization_window_seconds=600)),
 )
+WITH_PASSWORD = Autoscaling(
+    max_replicas=6,
+    provider="keda",
+    keda=KedaOptions(
+        server_address="https://prometheus",
+        activation_query="sum(rate(gateway_requests[1m]))",
+        authentication_ref=KedaAuthentication(name="prometheus"),
+        metadata={"authModes": "basic", "ignoreNullValues": "false"},
+    ),
+)
 TO_ZERO = Autoscaling(
     min_replicas=0,
     max_replicas=6,
@@ -106,7 +122,7 @@ COMPILE_GPU = BuildJobSpec(
     timeout_seconds=3600,
     claim="shapes-store",
     store_uid="66666666",
-    placement=placement_of(GPU, 1, "builds"),
+    placement=placement_of(GPU, 1, "builds", SETTINGS.gpu_label),
     labels=(("kueue.x-k8s.io/queue-name", "gpus"),),
 )
 COMPARE = BuildJobSpec(
@@ -162,6 +178,7 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "budget": policies.disruption_budget(OWNER, "cpu"),
     "autoscaler-hpa": policies.autoscaler(OWNER, "cpu", "01234567", SCALED),
     "autoscaler-keda": policies.autoscaler(OWNER, "cpu", "01234567", TO_ZERO),
+    "autoscaler-keda-password": policies.autoscaler(OWNER, "cpu", "01234567", WITH_PASSWORD),
     "claim": store_claim(Storage(size="20Gi"), OWNER),
     "event": event_manifest(
         PendingEvent(warning=True, reason="PickleOnly", message="No."), OWNER, 3, "2026-01-01T00:00:00Z"
@@ -327,7 +344,25 @@ def test_a_gpu_among_the_resources_never_differs_from_the_targets_number() -> No
     """Kubernetes refuses a request of a device that is not its limit."""
     both = {"nvidia.com/gpu": 1}
     container = {"resources": {"requests": {"cpu": 1, **both}, "limits": both}}
-    resources = with_gpu(container, placement_of(GPU, 2, None))["resources"]
+    resources = with_gpu(container, placement_of(GPU, 2, None, SETTINGS.gpu_label))["resources"]
     assert resources == {"requests": {"cpu": 1}, "limits": {"nvidia.com/gpu": "2"}}
-    alone = with_gpu({"resources": {"requests": both}}, placement_of(GPU, 2, None))
+    alone = with_gpu({"resources": {"requests": both}}, placement_of(GPU, 2, None, SETTINGS.gpu_label))
     assert alone["resources"] == {"limits": resources["limits"]}
+
+
+def test_traces_are_configured_in_triton_s_words_and_only_where_they_are_requested() -> None:
+    tracing = Tracing(endpoint="http://collector.monitoring:4318/v1/traces", rate=20)
+    plain = serving_revision(SERVE, OWNER, SETTINGS)
+    traced = serving_revision(replace(SERVE, serving=Serving(tracing=tracing)), OWNER, SETTINGS)
+    arguments = traced.pod["containers"][0]["args"]
+    assert not any("trace-config" in argument for argument in plain.pod["containers"][0]["args"])
+    assert [argument for argument in arguments if "trace-config" in argument] == [
+        "--trace-config=mode=opentelemetry",
+        "--trace-config=level=TIMESTAMPS",
+        "--trace-config=rate=20",
+        "--trace-config=count=-1",
+        "--trace-config=opentelemetry,url=http://collector.monitoring:4318/v1/traces",
+        "--trace-config=opentelemetry,resource=service.name=shapes",
+        "--trace-config=opentelemetry,resource=service.namespace=studio",
+    ]
+    assert traced.name != plain.name

@@ -76,6 +76,8 @@ _UNSUPPORTED: Mapping[str, str] = {
     ".b_norm": "trained norm layers of LyCORIS",
     "bundle_emb.": "a textual inversion that is bundled with it",
 }
+# How A1111, SDXL's trainers and diffusers name the only tensors of such a file.
+_EMBEDDING = re.compile(r"emb_params|clip_[gl]|string_to_param(?:\..+)?|<[^<>]+>")
 _LEVEL = re.compile(
     r"(?P<side>down|up)_blocks\.(?P<block>\d+)\.(?P<kind>resnets|attentions|\w+samplers)\.(?P<layer>\d+)"
 )
@@ -124,7 +126,7 @@ def parse(file: str, key: str, family: ModelFamily) -> Entry:
         family: of the checkpoint.
 
     Raises:
-        BadInputError: an entry that is not served, is for another kind of model, or has nothing to do with a LoRA.
+        BadInputError: an entry that is not supported, is for another kind of model, or has nothing to do with a LoRA.
     """
     plain = _WRAPPERS.sub("", key)
     for mark, method in _UNSUPPORTED.items():
@@ -134,6 +136,12 @@ def parse(file: str, key: str, family: ModelFamily) -> Entry:
                 f"{file} holds {method} ({key[:200]!r}), which cannot be merged: take one made with LoRA, LoHa, LoKr "
                 "or DoRA, or merge it into the checkpoint with the program that made it",
             )
+    if _EMBEDDING.fullmatch(key):
+        raise BadInputError(
+            Reason.UNSUPPORTED_LORA,
+            f"{file} is a textual inversion embedding ({key[:200]!r}), not a LoRA: put its token into the checkpoint "
+            "with diffusers' load_textual_inversion, and name the checkpoint that save_pretrained then writes",
+        )
     prefix, part = _model(plain, family)
     ending = _ENDING.search(plain)
     if part is None and plain.startswith(_OTHER_MODELS):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .classes import SchedulerType
 from .deis import deis
-from .discrete import ddim, ddpm, lcm
+from .discrete import ddim, ddpm, lcm, tcd
 from .dpmsolver import dpm_solver
 from .errors import ScheduleError
 from .euler import euler, heun
@@ -36,11 +36,13 @@ _TABLES: Mapping[SchedulerType, Callable[[SchedulerSettings, ScheduleRun], Sched
     SchedulerType.EULER_ANCESTRAL: euler,
     SchedulerType.HEUN: heun,
     SchedulerType.LCM: lcm,
+    SchedulerType.TCD: tcd,
     SchedulerType.PNDM: pndm,
     SchedulerType.DPM_SOLVER_MULTISTEP: dpm_solver,
     SchedulerType.DEIS_MULTISTEP: deis,
     SchedulerType.UNIPC_MULTISTEP: unipc,
 }
+_WITH_ETA = (SchedulerType.DDIM, SchedulerType.TCD)
 # A request's schedule is mostly one that was requested before; a table of 64 rows takes at most 11 kB.
 _CACHE_SIZE = 512
 
@@ -53,7 +55,7 @@ def schedule(settings: SchedulerSettings, steps: int, begin: int = 0, eta: float
         settings: the scheduler.
         steps: what diffusers calls `num_inference_steps`.
         begin: how many of these steps are skipped, `t_start` of diffusers' img2img; history starts there.
-        eta: fraction of DDPM's noise in DDIM's steps, 0 to 1.
+        eta: fraction of DDPM's noise in DDIM's steps, or how far back TCD's steps go, 0 to 1.
 
     Returns:
         The schedule; it is shared, so its arrays cannot be written to.
@@ -67,8 +69,8 @@ def schedule(settings: SchedulerSettings, steps: int, begin: int = 0, eta: float
         raise ScheduleError(f"{begin} of {steps} steps are skipped: at least one must be left")
     if not 0 <= eta <= 1:
         raise ScheduleError(f"eta {eta} is not in 0 to 1")
-    if eta and settings.type is not SchedulerType.DDIM:
-        raise ScheduleError(f"the scheduler {settings.type} has no eta: leave it out, or use {SchedulerType.DDIM}")
+    if eta and settings.type not in _WITH_ETA:
+        raise ScheduleError(f"the scheduler {settings.type} has no eta: leave it out, or use {' or '.join(_WITH_ETA)}")
     return _TABLES[settings.type](settings, ScheduleRun(steps, begin, eta))
 
 

@@ -20,6 +20,7 @@ class SchedulerType(StrEnum):
     EULER_ANCESTRAL = "EulerAncestral"
     HEUN = "Heun"
     LCM = "LCM"
+    TCD = "TCD"
     PNDM = "PNDM"
     DPM_SOLVER_MULTISTEP = "DPMSolverMultistep"
     DEIS_MULTISTEP = "DEISMultistep"
@@ -92,6 +93,14 @@ _CLASSES: Mapping[SchedulerType, SchedulerClass] = {
         implied=_TO_ZERO,
     ),
     SchedulerType.LCM: SchedulerClass(
+        {
+            **_ALL, **_ZERO_SNR, **_THRESHOLDING, "timestep_spacing": "leading", "beta_start": 0.00085,
+            "beta_end": 0.012, "beta_schedule": "scaled_linear", "set_alpha_to_one": True,
+            "original_inference_steps": 50, "timestep_scaling": 10.0,
+        },
+        _off(_THRESHOLDING),
+    ),
+    SchedulerType.TCD: SchedulerClass(
         {
             **_ALL, **_ZERO_SNR, **_THRESHOLDING, "timestep_spacing": "leading", "beta_start": 0.00085,
             "beta_end": 0.012, "beta_schedule": "scaled_linear", "set_alpha_to_one": True,

@@ -1,7 +1,8 @@
-"""Schedulers whose state is the latent alone, at training timesteps: DDIM, DDPM and LCM.
+"""Schedulers whose state is the latent alone, at training timesteps: DDIM, DDPM, LCM and TCD.
 
 DDIM: eq. 12 and 16 of arXiv 2010.02502 as scheduling_ddim.py writes them. DDPM: eq. 7 of arXiv 2006.11239 as
 scheduling_ddpm.py writes it. Latent consistency models: algorithm 3 of arXiv 2310.04378 as scheduling_lcm.py writes it.
+Trajectory consistency distillation: algorithm 3 of arXiv 2402.19159 as scheduling_tcd.py writes it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def ddpm(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
 
 def lcm(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of one slot and one call a step; each step but the last draws noise."""
-    timesteps = _timesteps(settings, run.steps)[run.first_call :]
+    timesteps = _distilled(settings, run.steps)[run.first_call :]
     cumulated = alphas_cumprod(settings)
 
     def advance(call: int, rows: Sequence[Row]) -> Sequence[Row]:
@@ -86,7 +87,30 @@ def lcm(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     return tabulate(CallParameters.discrete(timesteps, cumulated), 1, advance)
 
 
-def _timesteps(settings: SchedulerSettings, steps: int) -> Floats:
+def tcd(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
+    """Schedule of one slot and one call a step; with eta each step but the last draws noise."""
+    timesteps = _distilled(settings, run.steps)[run.first_call :]
+    cumulated = alphas_cumprod(settings)
+
+    def advance(call: int, rows: Sequence[Row]) -> Sequence[Row]:
+        latent, output, call_noise = rows
+        is_last = call + 1 == len(timesteps)
+        next_timestep = 0.0 if is_last else timesteps[call + 1]
+        # In single precision, as torch multiplies a number and a timestep.
+        between = int(np.float32(1 - run.eta) * np.float32(next_timestep))
+        alpha, target, middle = cumulated[int(timesteps[call])], cumulated[int(next_timestep)], cumulated[between]
+        scales = float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
+        sample = clean_sample(settings, latent, output, *scales)
+        noised = np.sqrt(middle) * sample + np.sqrt(1 - middle) * noise(settings, latent, output, *scales)
+        if is_last or not run.eta:
+            return [noised, sample]
+        ratio = target / middle
+        return [np.sqrt(ratio) * noised + np.sqrt(1 - ratio) * call_noise, sample]
+
+    return tabulate(CallParameters.discrete(timesteps, cumulated), 1, advance)
+
+
+def _distilled(settings: SchedulerSettings, steps: int) -> Floats:
     """Evenly spaced among those of the distillation, whatever `timestep_spacing` says."""
     count = settings.original_inference_steps
     distilled = np.arange(count, 0, -1) * (settings.num_train_timesteps // count) - 1

@@ -65,9 +65,9 @@ class SchedulerSettings:
     @property
     def max_steps(self) -> int:
         """Most steps of a schedule, of which any 64 calls can be served."""
-        # LCM walks through the steps of its distillation. Every multistep spacing needs one training timestep more
-        # than there are steps.
-        return self.original_inference_steps if self.type is SchedulerType.LCM else self.num_train_timesteps - 1
+        # Consistency models walk through the steps of their distillation. Every multistep spacing needs one training
+        # timestep more than there are steps.
+        return self.original_inference_steps if self.type in _DISTILLED else self.num_train_timesteps - 1
 
     @classmethod
     def from_config(
@@ -201,7 +201,9 @@ _CLIPPING: Mapping[SchedulerType, bool] = {
     SchedulerType.DDPM: True,
     SchedulerType.HEUN: False,
     SchedulerType.LCM: False,
+    SchedulerType.TCD: False,
 }
+_DISTILLED = (SchedulerType.LCM, SchedulerType.TCD)
 _REQUIRED = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
     "timestep_spacing",
