@@ -60,7 +60,7 @@ def page(text: str, rows: Sequence[Row]) -> str:
     _, end, after = tail.partition(END)
     if not begin or not end:
         raise ValueError(f"{PAGE.name} has no lines {BEGIN} and {END}: add them where the table belongs")
-    return f"{before}{BEGIN}\n{_markdown(rows)}{END}{after}"
+    return f"{before}{BEGIN}\n\n{_markdown(rows)}\n{END}{after}"
 
 
 def _markdown(rows: Sequence[Row]) -> str:
