@@ -79,6 +79,12 @@ test-integrations: built ## Other people's programs: Argo CD's engine, Prometheu
 	@$(RUN) python -m tests.support.integrations.programs $(INTEGRATIONS)
 	@$(RUN) pytest $(INTEGRATIONS:%=tests/integrations/test_%.py)
 
+CHAOS ?=
+.PHONY: test-chaos
+test-chaos: venv ## Faults on purpose on a real API server: writes out/chaos.json and docs/reliability.md (CHAOS="areas and options")
+	@$(DEVCLUSTER) build
+	@$(RUN) python -m tests.support.chaos --minutes 30 --write $(CHAOS)
+
 .PHONY: check
 check: venv ## ruff, mypy --strict, import layers, spelling, names, drift of generated files
 	@$(RUN) ruff check .

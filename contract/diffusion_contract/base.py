@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,7 +17,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel, to_snake
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from diffusion_contract.durations import DURATION_PATTERN, SHORT_DURATION_PATTERN
+from diffusion_contract.durations import DURATION_PATTERN, SHORT_DURATION_PATTERN, TIMEOUT_PATTERN
 from diffusion_contract.skus import LABEL_VALUE, LABEL_VALUE_PATTERN, SUBDOMAIN
 
 JsonObject = dict[str, Any]
@@ -128,35 +127,10 @@ class ApiModel(BaseModel):
         return schema
 
 
-_QUANTITY = r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]+))?$"
-
-
-def _check_quantity(value: str | int) -> str | int:
-    if isinstance(value, str) and re.search(_QUANTITY, value) is None:
-        raise PydanticCustomError("quantity", "is not a Kubernetes quantity, such as 500m or 8Gi")
-    return value
-
-
-Quantity = Annotated[
-    str | int,
-    AfterValidator(_check_quantity),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "x-kubernetes-int-or-string": True,
-            "pattern": _QUANTITY,
-        }
-    ),
-]
-"""A Kubernetes quantity, such as 500m or 8Gi."""
-
 LABEL_KEY = rf"({SUBDOMAIN}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?"
-_RESOURCE = (
-    rf"cpu|memory|ephemeral-storage|hugepages-[0-9]+[KMGT]i|{SUBDOMAIN}/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
-)
 
 
-def _keys(pattern: str, message: str) -> Rule:
+def keys_rule(pattern: str, message: str) -> Rule:
     """A rule about the keys of a map, for which a schema has no pattern."""
     whole = re.compile(pattern)
     return Rule(
@@ -166,20 +140,15 @@ def _keys(pattern: str, message: str) -> Rule:
     )
 
 
-_LABEL_KEYS = _keys(
+_LABEL_KEYS = keys_rule(
     LABEL_KEY,
     "the key of a label is a name of at most 63 letters, digits, '-', '_' and '.', after a DNS domain and '/' "
     "where it has one: use such keys",
 )
-_ANNOTATION_KEYS = _keys(
+_ANNOTATION_KEYS = keys_rule(
     LABEL_KEY,
     "the key of an annotation is a name of at most 63 letters, digits, '-', '_' and '.', after a DNS domain and '/' "
     "where it has one: use such keys",
-)
-_RESOURCE_NAMES = _keys(
-    _RESOURCE,
-    "the name of a resource is cpu, memory, ephemeral-storage, hugepages-<size> or <domain>/<name>, such as "
-    "nvidia.com/gpu: use one of these",
 )
 _OPERATORS_LABELS = ("diffusion-operator.io/", "needed-by.", "app.kubernetes.io/")
 ObjectName = Annotated[str, Field(max_length=253, pattern=rf"^{SUBDOMAIN}$")]
@@ -215,17 +184,8 @@ Annotations = Annotated[
 OpenObject = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 """A part of a pod that only Kubernetes checks."""
 Duration = Annotated[str, Field(max_length=12, pattern=DURATION_PATTERN)]
+Timeout = Annotated[str, Field(max_length=12, pattern=TIMEOUT_PATTERN)]
 ShortDuration = Annotated[str, Field(max_length=12, pattern=SHORT_DURATION_PATTERN)]
-
-
-_Amounts = Annotated[dict[str, Quantity], Field(max_length=8), _RESOURCE_NAMES]
-
-
-class Resources(ApiModel):
-    """Requests and limits of the container, as in a pod."""
-
-    requests: _Amounts | None = Field(default=None, description="Requests (minimum), by resource name.")
-    limits: _Amounts | None = Field(default=None, description="Limits (maximum), by resource name.")
 
 
 class Toleration(ApiModel):

@@ -29,6 +29,7 @@ _FIELDS = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 MAX_PROBLEMS = 10
 UNKNOWN = "Extra inputs are not permitted"
 """Pydantic's words about a field that does not exist."""
+_LARGEST_INTEGER = 2**63
 
 
 class InvalidSpecError(ValueError):
@@ -62,7 +63,7 @@ def read_local(body: object) -> DiffusionPipelineSpec:
         InvalidSpecError: it is not valid.
     """
     if isinstance(body, Mapping):
-        body = {"targets": [{"name": "cpu"}], **_without_null(body)}
+        body = {"targets": [{"name": "cpu"}], **_normalized(body)}
     return _read(body, "", {EXTENSION: LocalSource})
 
 
@@ -94,7 +95,7 @@ def problems_of(error: ValidationError, prefix: str = "") -> tuple[str, ...]:
 def _read(body: object, prefix: str, context: dict[str, Any]) -> DiffusionPipelineSpec:
     try:
         # As JSON: in strict mode only its types count, so that "4" is no number and yes is no text.
-        text = json.dumps(_without_null(body), default=str)
+        text = json.dumps(_normalized(body), default=str)
         return DiffusionPipelineSpec.model_validate_json(
             text, strict=True, by_alias=True, by_name=False, context=context
         )
@@ -125,10 +126,12 @@ def _line(item: ErrorDetails, prefix: str) -> str:
     return f"{path}: {text}" if path else text
 
 
-def _without_null(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """As the API server prunes: a field that is null is not given."""
+def _normalized(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """As the API server reads JSON: a field that is null is not given, and 1.0 is an integer."""
     if isinstance(value, Mapping):
-        return {name: _without_null(item) for name, item in value.items() if item is not None}
+        return {name: _normalized(item) for name, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_without_null(item) for item in value]
+        return [_normalized(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_INTEGER:
+        return int(value)
     return value

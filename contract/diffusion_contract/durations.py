@@ -1,6 +1,8 @@
 """Durations as text, such as `30m` or `5ms`; standard library only."""
 
 DURATION_PATTERN = r"^[1-9][0-9]*(s|m|h)$"
+# Kubernetes counts the seconds of a Job's deadline in 32 bits.
+TIMEOUT_PATTERN = r"^([1-9][0-9]{0,5}(s|m)|[1-9][0-9]{0,4}h)$"
 SHORT_DURATION_PATTERN = r"^[0-9]+(us|ms|s)$"
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}

@@ -1,11 +1,14 @@
 """All input and output with the API server: small verbs over plain objects."""
 
+import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -21,6 +24,7 @@ from diffusion_operator.matching import contains
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 30
+RETRY_PAUSES_SECONDS = (0.1, 0.5)
 PAGE_SIZE = 500
 APPLY = "application/apply-patch+yaml"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -97,6 +101,7 @@ async def connect(kubeconfig: str | None = None) -> AsyncIterator["KubeClient"]:
     """
     configuration = client.Configuration()
     await _configure(configuration, kubeconfig)
+    configuration.trace_configs = [_fence_trace()]
     async with client.ApiClient(configuration) as api:
         yield KubeClient(api)
 
@@ -112,11 +117,38 @@ async def _configure(configuration: client.Configuration, kubeconfig: str | None
         raise BadInputError(f"No cluster is configured: {error}. Set KUBECONFIG.") from error
 
 
-class KubeClient:
-    """The API server."""
+_MAY_WRITE: ContextVar[Callable[[], bool]] = ContextVar("may_write")
+"""Of the request that this task is making."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+
+def _fence_trace() -> aiohttp.TraceConfig:
+    """Ask again in the last moment before something is sent: a process may be paused between any two steps."""
+
+    async def check(*_: object) -> None:
+        if not _MAY_WRITE.get(lambda: True)():
+            raise UnavailableError("Another process may lead by now, so nothing is written.")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(check)
+    trace.on_connection_reuseconn.append(check)
+    return trace
+
+
+class KubeClient:
+    """The API server.
+
+    Args:
+        api: connection.
+        may_write: asked before each write.
+    """
+
+    def __init__(self, api: client.ApiClient, may_write: Callable[[], bool] = lambda: True) -> None:
         self._api = api
+        self._may_write = may_write
+
+    def fenced(self, may_write: Callable[[], bool]) -> "KubeClient":
+        """The same connection, which writes only while this is true."""
+        return KubeClient(self._api, may_write)
 
     async def serves_pipelines(self) -> bool:
         """True when the API server knows our custom resource."""
@@ -232,6 +264,10 @@ class KubeClient:
             RejectedError: the API server does not accept the request.
             UnavailableError: the API server cannot be reached now.
         """
+        may_write = self._may_write if method != "GET" else lambda: True
+        if not may_write():
+            raise UnavailableError(f"{method} {path}: another process may lead by now, so nothing is written.")
+        _MAY_WRITE.set(may_write)
         headers = {"Accept": "application/json", "Content-Type": content_type}
         try:
             request = await self._api.param_serialize(
@@ -242,18 +278,29 @@ class KubeClient:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)
-            data = await response.read()  # type: ignore[no-untyped-call]
+            status, data = await self._answer(request)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UnavailableError(f"The API server does not answer: {error or type(error).__name__}.") from error
         except ApiException as error:
             raise _error(method, path, int(error.status or 0), error.body) from error
-        if response.status == NOT_FOUND and missing_ok:
+        if status == NOT_FOUND and missing_ok:
             return None
-        if response.status >= BAD_REQUEST:
-            raise _error(method, path, response.status, data)
+        if status >= BAD_REQUEST:
+            raise _error(method, path, status, data)
         parsed: JsonObject = json.loads(data)
         return parsed
+
+    async def _answer(self, request: Any) -> tuple[int, bytes]:  # noqa: ANN401 - of the client library
+        """Status and body; sent again when the connection ends before them, since repeating any request is safe."""
+        for pause in RETRY_PAUSES_SECONDS:
+            with contextlib.suppress(aiohttp.ServerDisconnectedError):
+                return await self._send(request)
+            await asyncio.sleep(pause)
+        return await self._send(request)
+
+    async def _send(self, request: Any) -> tuple[int, bytes]:  # noqa: ANN401 - of the client library
+        response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)  # type: ignore[misc] # the library splits a request like this itself
+        return int(response.status), await response.read()  # type: ignore[no-untyped-call]
 
 
 def _error(method: str, path: str, status: int, data: bytes | str | None) -> OperatorError:

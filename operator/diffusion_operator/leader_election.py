@@ -55,6 +55,7 @@ class LeaderElection:
         self._timing = timing or Timing()
         self._clock = clock
         self._last_change: tuple[str, float] | None = None
+        self._renewed: float | None = None
 
     async def acquire(self) -> None:
         """Wait until this process leads."""
@@ -68,19 +69,21 @@ class LeaderElection:
         Raises:
             LeaseLostError: this process does not lead any more.
         """
-        last_renewal = self._clock()
         while True:
             await self._pause()
-            if await self._try_renew():
-                last_renewal = self._clock()
-            elif self._clock() - last_renewal >= self._timing.deadline:
+            if not await self._try_renew() and not self.leads():
                 raise LeaseLostError(f"{self._identity} does not lead any more: the Lease could not be renewed.")
+
+    def leads(self) -> bool:
+        """Whether no other process can have taken over yet; also after this one was paused."""
+        return self._renewed is not None and self._clock() - self._renewed < self._timing.deadline
 
     async def _pause(self) -> None:
         await asyncio.sleep(self._timing.retry)
 
     async def release(self) -> None:
         """Let another process take over at once. Nothing happens when this process does not lead."""
+        self._renewed = None
         try:
             lease = await self._client.get(self._ref)
             if lease is not None and _spec(lease).get("holderIdentity") == self._identity:
@@ -104,6 +107,13 @@ class LeaderElection:
             ConflictError: another one was faster.
             UnavailableError: the API server cannot be reached now.
         """
+        start = self._clock()
+        leads = await self._write_renewal()
+        # Others count from the renewal's arrival, which is later.
+        self._renewed = start if leads else None
+        return leads
+
+    async def _write_renewal(self) -> bool:
         lease = await self._client.get(self._ref)
         if lease is None:
             return await self._client.create(self._new())

@@ -106,7 +106,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
                     {"key": "", "operator": "Exists"},
                     {"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60},
                 ],
-                "resources": {"limits": {"example.com/fpga": 1, "hugepages-2Mi": "4Mi", "ephemeral-storage": "1Gi"}},
+                "resources": {"limits": {"example.com/fpga": 1, "ephemeral-storage": "1Gi"}},
             }
         ]
     },
@@ -125,6 +125,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "null": {"shapes": None, "precision": None, "engines": {"runtime": None}},
     "one precision": {"precision": "float16", "componentPrecision": {"vae_decoder": "float32"}},
     "quantities": {"engines": {"resources": {"requests": {"cpu": 1, "memory": "1.5Gi"}}}},
+    "whole numbers as floats": {"targets": [{"name": "a", "replicas": 2.0}]},
+    "a device": target(resources={"requests": {"example.com/fpga": 2}, "limits": {"example.com/fpga": "2", "cpu": 2}}),
+    "requests up to the limit": target(resources={"requests": {"memory": "1024Mi"}, "limits": {"memory": "1Gi"}}),
     "overrides": model(components={"denoiser": {"source": HUB}, "vae": {"source": HUB}}),
     "loras": model(loras=[{"source": HUB, "weight": -10}, {"source": HUB, "file": "a.safetensors"}]),
     "control nets": {
@@ -480,6 +483,33 @@ REFUSED: dict[str, Refused] = {
     ),
     "level-of-onnxruntime": Refused(
         {"engines": {"runtime": "onnxruntime", "optimizationLevel": 3}}, "spec.engines", "with runtime onnxruntime"
+    ),
+    "kubernetes-resource": Refused(
+        target(resources={"limits": {"kubernetes.io/x": 1}}), "spec.targets[0].resources.limits", "Kubernetes' own"
+    ),
+    "half-a-device": Refused(
+        target(resources={"limits": {"example.com/fpga": "500m"}}), "spec.targets[0].resources.limits", "whole numbers"
+    ),
+    "device-without-limit": Refused(
+        target(resources={"requests": {"example.com/fpga": 1}, "limits": {"cpu": 1}}),
+        "spec.targets[0].resources.requests",
+        "requested as much as it is limited",
+    ),
+    "request-above-limit": Refused(
+        target(resources={"requests": {"memory": "1025Mi"}, "limits": {"memory": "1Gi"}}),
+        "spec.targets[0].resources.requests",
+        "not be larger than its limit",
+    ),
+    "negative-amount": Refused(
+        target(resources={"requests": {"cpu": -1}}), "spec.targets[0].resources.requests.cpu", "must not be negative"
+    ),
+    "negative-size": Refused({"storage": {"size": -1}}, "spec.storage.size", "must not be negative"),
+    "no-size": Refused({"storage": {"size": "0"}}, "spec.storage.size", "needs some size"),
+    "centuries": Refused({"engines": {"timeout": "100000h"}}, "spec.engines.timeout", "should match"),
+    "huge-pages": Refused(
+        target(resources={"limits": {"hugepages-2Mi": "4Mi"}}),
+        "spec.targets[0].resources.limits",
+        "name of a resource",
     ),
     "two-resources": Refused(
         {

@@ -6,13 +6,13 @@ from pydantic import Field
 
 from diffusion_contract.base import (
     ApiModel,
-    Duration,
     ExtraLabels,
     ObjectName,
-    Resources,
     Rule,
+    Timeout,
 )
 from diffusion_contract.enums import Component, Precision, Runtime
+from diffusion_contract.resources import Resources
 from diffusion_contract.tensors import MIN_PIXELS
 
 
@@ -111,7 +111,7 @@ class Engines(ApiModel):
         default=Resources(requests={"cpu": "500m", "memory": "2Gi"}),
         description="Of the export and compile Jobs; compile Jobs of a GPU get one GPU besides.",
     )
-    timeout: Duration = Field(
+    timeout: Timeout = Field(
         default="1h",
         description="How long one Job may run, such as 90s, 30m or 2h; waiting for a node does not count.",
     )

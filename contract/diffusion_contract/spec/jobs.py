@@ -10,9 +10,9 @@ from diffusion_contract.base import (
     ExtraLabels,
     LabelMap,
     ObjectName,
-    Resources,
     Tolerations,
 )
+from diffusion_contract.resources import Resources, amount, is_extended
 from diffusion_contract.spec.affinity import Affinity
 from diffusion_contract.spec.pod_template import (
     JOB_CONTAINERS,
@@ -77,12 +77,19 @@ class Jobs(ApiModel):
 
 
 def merged_resources(defaults: Resources, resources: Resources | None) -> Resources:
-    """The defaults, with the amounts that the resources name instead."""
+    """The defaults, with the amounts that the resources name instead; a default gives way to what contradicts it."""
     if resources is None:
         return defaults
-    return Resources(
-        requests=_joined(defaults.requests, resources.requests), limits=_joined(defaults.limits, resources.limits)
-    )
+    requests = _joined(defaults.requests, resources.requests) or {}
+    limits = _joined(defaults.limits, resources.limits) or {}
+    for name in [name for name in requests if name in limits and not is_extended(name)]:
+        if amount(requests[name]) > amount(limits[name]):
+            if name in (resources.limits or {}):
+                requests[name] = limits[name]
+            else:
+                limits[name] = requests[name]
+    # Both were read by the rules; together they may have more entries than one person may write.
+    return Resources.model_construct(requests=requests or None, limits=limits or None)
 
 
 def _joined(defaults: dict[str, Value] | None, entries: dict[str, Value] | None) -> dict[str, Value] | None:

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.alias_generators import to_snake
 
-from diffusion_contract.base import ATOMIC, BY_NAME, ApiModel, ListType, OpenObject, Resources, Rule
+from diffusion_contract.base import ATOMIC, BY_NAME, ApiModel, ListType, OpenObject, Rule
+from diffusion_contract.resources import Resources
 
 OPERATOR_CONTAINERS = ("build", "triton", "images", "scorer", "verify")
 """Containers that the operator writes; a podTemplate can only add variables and mounts to them."""

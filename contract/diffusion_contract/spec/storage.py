@@ -7,10 +7,10 @@ from pydantic import Field
 from diffusion_contract.base import (
     ApiModel,
     ObjectName,
-    Quantity,
     Rule,
     transition,
 )
+from diffusion_contract.resources import Quantity, amount
 from diffusion_contract.spec.garbage_collection import DigestPrefix, GarbageCollection
 
 AccessMode = Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
@@ -39,6 +39,12 @@ class Storage(ApiModel):
             "!has(self.claimName) || (!has(self.storageClassName) && !has(self.accessModes))",
             "storageClassName and accessModes belong to size: a claim that exists has its own",
             lambda self: self.claim_name is None or (self.storage_class_name, self.access_modes) == (None, None),
+        ),
+        Rule(
+            "!has(self.size) || quantity(string(self.size)).isGreaterThan(quantity('0'))",
+            "a claim needs some size, such as 20Gi",
+            lambda self: self.size is None or amount(self.size) > 0,
+            ".size",
         ),
         Rule(
             "!has(self.accessModes) || !('ReadWriteOncePod' in self.accessModes)",

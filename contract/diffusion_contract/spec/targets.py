@@ -11,13 +11,13 @@ from diffusion_contract.base import (
     LabelMap,
     LabelValue,
     ObjectName,
-    Resources,
     Rule,
     TargetName,
     Tolerations,
 )
 from diffusion_contract.enums import Runtime
-from diffusion_contract.skus import CPU, GPU_RESOURCE, PRODUCT_LABEL, sku
+from diffusion_contract.resources import RESOURCE_NAME, Resources
+from diffusion_contract.skus import CPU, GPU_RESOURCE, PRODUCT_LABEL, SUBDOMAIN, sku
 from diffusion_contract.spec.autoscaling import Autoscaling
 
 
@@ -54,10 +54,7 @@ class Gpu(ApiModel):
         "product, and without one to the product.",
     )
     count: Annotated[int, Field(ge=1, le=16)] = Field(default=1, description="GPUs of each serving pod.")
-    resource_name: (
-        Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*)$")]
-        | None
-    ) = Field(
+    resource_name: Annotated[str, Field(max_length=253, pattern=rf"^{SUBDOMAIN}/{RESOURCE_NAME}$")] | None = Field(
         default=None,
         description="Resource of the device plugin; defaults to nvidia.com/gpu. A MIG slice is "
         "nvidia.com/mig-<profile> on nodes of the mixed strategy.",

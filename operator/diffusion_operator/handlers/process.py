@@ -13,7 +13,7 @@ from diffusion_operator.errors import OperatorError, UnavailableError
 from diffusion_operator.handlers.controller import Controller, kopf_settings
 from diffusion_operator.handlers.endpoints import HealthChecks, serve
 from diffusion_operator.kube_client import KubeClient, connect
-from diffusion_operator.leader_election import LeaderElection, lease_reference
+from diffusion_operator.leader_election import LeaderElection, Timing, lease_reference
 from diffusion_operator.metrics import Metrics
 from diffusion_operator.settings import Settings
 
@@ -21,15 +21,19 @@ log = logging.getLogger(__name__)
 PREFLIGHT_TRIES = 30
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, timing: Timing | None = None) -> None:
     """Run the operator until it is stopped.
+
+    Args:
+        settings: of the process.
+        timing: of the election; None for the usual one.
 
     Raises:
         LeaseLostError: another process leads now.
         UnavailableError: a watch or an endpoint cannot continue; the process must be restarted.
     """
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(Process(settings).run())
+        asyncio.run(Process(settings, timing or Timing()).run())
 
 
 @dataclass
@@ -37,6 +41,7 @@ class Process:
     """What lives as long as the process."""
 
     settings: Settings
+    timing: Timing = field(default_factory=Timing)
     metrics: Metrics = field(default_factory=Metrics)
     controller: Controller | None = None
 
@@ -45,12 +50,14 @@ class Process:
         _stop_on_sigterm()
         async with connect() as client, serve(self.settings, self._health_checks()):
             await preflight(client)
-            self.controller = Controller(client, self.settings, self.metrics)
             if not self.settings.lease_namespace:
+                self.controller = Controller(client, self.settings, self.metrics)
                 await self._work(self.controller, asyncio.Event())
                 return
             lease = lease_reference(self.settings.lease_namespace, self.settings.lease_name)
-            election = LeaderElection(client, lease, self.settings.identity)
+            election = LeaderElection(client, lease, self.settings.identity, self.timing)
+            # A leader that was paused learns of its successor only after it has begun to work again.
+            self.controller = Controller(client.fenced(election.leads), self.settings, self.metrics)
             try:
                 await election.acquire()
                 await self._work_while_leading(self.controller, election)

@@ -4,13 +4,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from diffusion_operator.errors import OperatorError
+from diffusion_operator.errors import OperatorError, UnavailableError
+from diffusion_operator.kube_client import ConflictError
 from diffusion_operator.reconcile import PipelineKey
 
 log = logging.getLogger(__name__)
 
 MIN_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 300.0
+MAX_OUTAGE_BACKOFF_SECONDS = 30.0
+"""When the API server does not answer: no event says that it does again."""
 
 
 class WorkQueue:
@@ -99,6 +102,9 @@ class WorkQueue:
     async def _process(self, key: PipelineKey) -> None:
         try:
             requeue_seconds = await self._work(key)
+        except (UnavailableError, ConflictError) as error:
+            log.warning("%s: %s", key, error)
+            self.add_after(key, min(self._backoff(key), MAX_OUTAGE_BACKOFF_SECONDS))
         except OperatorError as error:
             log.warning("%s: %s", key, error)
             self.add_after(key, self._backoff(key))

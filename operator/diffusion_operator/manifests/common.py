@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from diffusion_contract.base import ApiModel, Resources, Toleration
+from diffusion_contract.base import ApiModel, Toleration
 from diffusion_contract.enums import Runtime
+from diffusion_contract.resources import Resources
 from diffusion_contract.skus import GPU_RESOURCE
 from diffusion_contract.spec import Affinity, Jobs, Storage, Target
 from diffusion_contract.spec.targets import Gpu
@@ -156,7 +157,10 @@ def with_gpu(container: JsonObject, placement: Placement) -> JsonObject:
     if gpu.resource_claim_template_name is not None:
         resources["claims"] = [{"name": GPU_CLAIM}]
     else:
-        resources["limits"] = {**resources.get("limits", {}), gpu.resource: str(placement.gpus)}
+        # The target's number of GPUs counts, and Kubernetes takes no request that differs from the limit.
+        requests = {name: value for name, value in resources.get("requests", {}).items() if name != gpu.resource}
+        limits = {**resources.get("limits", {}), gpu.resource: str(placement.gpus)}
+        resources = {"requests": requests, "limits": limits} if requests else {"limits": limits}
     # `utility` is nvidia-smi: the builder compares the GPU that it got with the one that was asked for.
     driver = {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}
     return {**container, "resources": resources, "env": [*container.get("env", []), driver]}

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from diffusion_contract.base import Resources
 from diffusion_contract.limits import HTTP_PORT
+from diffusion_contract.resources import Resources
 from diffusion_contract.spec import Serving, Target
 from diffusion_contract.spec.serving import Tracing
 from diffusion_operator import digests, naming

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from diffusion_contract.base import Resources
 from diffusion_contract.enums import ExitCode, Stage
+from diffusion_contract.resources import Resources
 from diffusion_contract.spec import PodTemplate, SecretKey
 from diffusion_contract.spec.rollout import Scorer
 from diffusion_operator import digests, naming

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from diffusion_contract.assembly import assembly
-from diffusion_contract.base import Resources
 from diffusion_contract.comparison import comparison
 from diffusion_contract.durations import duration_seconds
 from diffusion_contract.engines import EngineSpec, SourceRef
 from diffusion_contract.enums import Runtime, Stage
+from diffusion_contract.resources import Resources
 from diffusion_contract.spec import DiffusionPipelineSpec, Jobs, PodTemplate, Source
 from diffusion_contract.spec.jobs import merged_resources
 from diffusion_contract.spec.rollout import Quality

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import aiohttp
 import pytest
 
+from diffusion_operator import kube_client
 from diffusion_operator.errors import UnavailableError
 from diffusion_operator.kube_client import ConflictError, KubeClient, Reference
 from diffusion_operator.leader_election import LeaderElection, LeaseLostError, Timing, lease_reference
@@ -117,6 +119,77 @@ def test_a_leader_that_cannot_renew_stops_before_another_may_start() -> None:
 
     with pytest.raises(LeaseLostError):
         asyncio.run(LeaderElection(Unreachable(), TARGET, "first", QUICK).renew_until_lost())
+
+
+def test_a_leader_that_was_paused_knows_that_another_may_lead_before_it_asks(
+    cluster: FakeCluster, clock: Clock
+) -> None:
+    first = candidate(cluster, "first", clock)
+    assert not first.leads()
+    attempt(first)
+    clock.now += Timing().deadline - 0.1
+    assert first.leads()
+    clock.now += 0.2
+    assert not first.leads()
+    attempt(first)
+    assert first.leads()
+    asyncio.run(first.release())
+    assert not first.leads()
+
+
+def test_who_sees_another_leader_leads_no_more(cluster: FakeCluster, clock: Clock) -> None:
+    first, second = candidate(cluster, "first", clock), candidate(cluster, "second", clock)
+    attempt(first)
+    cluster.objects["Lease", TARGET.name]["spec"]["holderIdentity"] = ""
+    attempt(second)
+    attempt(first)
+    assert (first.leads(), second.leads()) == (False, True)
+
+
+def test_a_fenced_client_reads_and_does_not_write() -> None:
+    class Connection:
+        def param_serialize(self, method: str, *_: object, **__: object) -> None:
+            raise OSError(f"{method} is sent")
+
+    leads = True
+    connection = KubeClient(Connection())  # type: ignore[arg-type] # as much of it as is used
+    fenced = connection.fenced(lambda: leads)
+    with pytest.raises(UnavailableError, match="PATCH is sent"):
+        asyncio.run(fenced.patch(TARGET, {}))
+    leads = False
+    with pytest.raises(UnavailableError, match="nothing is written"):
+        asyncio.run(fenced.patch(TARGET, {}))
+    with pytest.raises(UnavailableError, match="GET is sent"):
+        asyncio.run(fenced.get(TARGET))
+
+
+def test_a_request_whose_answer_is_lost_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kube_client, "RETRY_PAUSES_SECONDS", (0.0, 0.0))
+
+    class Answer:
+        status = 200
+
+        async def read(self) -> bytes:
+            return b"{}"
+
+    class Connection:
+        def __init__(self, losses: int) -> None:
+            self.losses, self.sent = losses, 0
+
+        async def param_serialize(self, *_: object, **__: object) -> tuple[str]:
+            return ("request",)
+
+        async def call_api(self, *_: object, **__: object) -> Answer:
+            self.sent += 1
+            if self.sent <= self.losses:
+                raise aiohttp.ServerDisconnectedError
+            return Answer()
+
+    connection = Connection(2)
+    assert asyncio.run(KubeClient(connection).patch(TARGET, {})) == {}  # type: ignore[arg-type] # as much as is used
+    assert connection.sent == 3
+    with pytest.raises(UnavailableError, match="does not answer"):
+        asyncio.run(KubeClient(Connection(3)).patch(TARGET, {}))  # type: ignore[arg-type] # same
 
 
 def test_winning_waits_until_the_other_one_is_gone(cluster: FakeCluster) -> None:

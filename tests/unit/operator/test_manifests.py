@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from diffusion_contract.base import Resources, Toleration
+from diffusion_contract.base import Toleration
+from diffusion_contract.resources import Resources
 from diffusion_contract.spec import EnvVar, Gpu, SecretKey, Serving, Storage, Target
 from diffusion_contract.spec.autoscaling import (
     Autoscaling,
@@ -21,7 +22,7 @@ from diffusion_contract.spec.rollout import GatewayRef, Scorer, Traffic
 from diffusion_contract.spec.serving import RESERVED_VARIABLES, Tracing
 from diffusion_operator import naming
 from diffusion_operator.manifests import deployment, policies, route, service
-from diffusion_operator.manifests.common import Owner, Placement, placement_of, store_claim
+from diffusion_operator.manifests.common import Owner, Placement, placement_of, store_claim, with_gpu
 from diffusion_operator.manifests.deployment import RevisionSpec, serving_revision
 from diffusion_operator.manifests.event import PendingEvent, event_manifest
 from diffusion_operator.manifests.job import BuildJobSpec, job_manifest, template_digest
@@ -337,6 +338,16 @@ def test_the_longest_names_fit_into_a_label() -> None:
     prefix, _, name = naming.needed_by_label("p" * 38).partition("/")
     assert len(prefix) <= 253
     assert len(name) <= 63
+
+
+def test_a_gpu_among_the_resources_never_differs_from_the_targets_number() -> None:
+    """Kubernetes refuses a request of a device that is not its limit."""
+    both = {"nvidia.com/gpu": 1}
+    container = {"resources": {"requests": {"cpu": 1, **both}, "limits": both}}
+    resources = with_gpu(container, placement_of(GPU, 2, None, SETTINGS.gpu_label))["resources"]
+    assert resources == {"requests": {"cpu": 1}, "limits": {"nvidia.com/gpu": "2"}}
+    alone = with_gpu({"resources": {"requests": both}}, placement_of(GPU, 2, None, SETTINGS.gpu_label))
+    assert alone["resources"] == {"limits": resources["limits"]}
 
 
 def test_traces_are_configured_in_triton_s_words_and_only_where_they_are_requested() -> None:

@@ -8,6 +8,7 @@ import pytest
 from diffusion_operator.errors import UnavailableError
 from diffusion_operator.handlers import queue
 from diffusion_operator.handlers.queue import WorkQueue
+from diffusion_operator.kube_client import ConflictError
 from diffusion_operator.reconcile import PipelineKey
 
 SOON = 5.0
@@ -90,6 +91,42 @@ def test_a_failed_pass_is_tried_again_and_success_forgets_the_failures(
         return passes[key("a")]
 
     assert asyncio.run(scenario()) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "longest"),
+    [(UnavailableError("no answer"), 0.02), (ConflictError("changed"), 0.02), (RuntimeError("a bug"), 60.0)],
+)
+def test_pauses_stay_short_while_only_the_api_server_is_in_trouble(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, longest: float
+) -> None:
+    monkeypatch.setattr(queue, "MIN_BACKOFF_SECONDS", 0.02)
+    monkeypatch.setattr(queue, "MAX_OUTAGE_BACKOFF_SECONDS", 0.02)
+
+    async def scenario() -> list[float]:
+        pauses: list[float] = []
+        enough = asyncio.Event()
+
+        class Recording(WorkQueue):
+            def add_after(self, key: PipelineKey, seconds: float) -> None:
+                pauses.append(seconds)
+                if len(pauses) == 6:
+                    enough.set()
+                super().add_after(key, 0.0)
+
+        async def work(_: PipelineKey) -> None:
+            raise error
+
+        items = Recording(work)
+        items.start()
+        items.add(key("a"))
+        await asyncio.wait_for(enough.wait(), SOON)
+        await items.stop(SOON)
+        return pauses
+
+    pauses = asyncio.run(scenario())
+    assert max(pauses) <= longest
+    assert (max(pauses) > 0.3) is (longest > 1)
 
 
 def test_stopping_lets_a_running_pass_end_and_starts_no_other() -> None:
