@@ -238,3 +238,29 @@ def test_an_autoencoder_that_overflows_stays_in_float32_and_images_are_none_of_o
     assert exported["vae_decoder"] == "float32"
     assert exported["denoiser"] == exported["text_encoder_2"] == "float16"
     assert results[-1]["worstPSNR"] >= results[-1]["minPSNR"] == 30.0
+
+
+@pytest.fixture(scope="module")
+def few_steps_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Schedulers are tables: all of them share the engines in one store."""
+    return tmp_path_factory.mktemp("few-steps")
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"type": "Euler", "timestepSpacing": "trailing"},
+        {"type": "EulerAncestral", "timestepSpacing": "trailing"},
+        {"type": "LCM"},
+        {"type": "TCD"},
+    ],
+    ids=lambda scheduler: scheduler["type"],
+)
+@pytest.mark.parametrize("steps", [1, 4])
+def test_few_steps_draw_what_diffusers_draws(few_steps_store: Path, scheduler: dict[str, Any], steps: int) -> None:
+    checkpoint = few_steps_store / "checkpoint"
+    if not checkpoint.exists():
+        write_xl_checkpoint(checkpoint)
+    pipelines = [{"task": "generate", "steps": [steps]}]
+    report = build(context(few_steps_store / "store"), _spec(checkpoint, scheduler=scheduler, pipelines=pipelines))[-1]
+    assert report["worstPSNR"] >= report["minPSNR"] == 35.0
