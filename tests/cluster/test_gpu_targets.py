@@ -18,9 +18,9 @@ from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.cluster.admission import answer, with_schema
 from tests.support.cluster.kube import Kube, Object, condition, eventually
-from tests.support.custom_resources import pipeline
 from tests.support.operator.fake_cluster import result_of
 from tests.support.paths import CRD
+from tests.support.resource_parts import pipeline
 from tools.devcluster.bare import ApiServer, api_server
 from tools.devcluster.build import require_built
 from tools.devcluster.layout import default_root, layout_at

@@ -13,7 +13,8 @@ from diffusion_contract.limits import PIPELINE_PATTERN
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.api.crd import definition
 from tests.support.chaos.patterns import PatternSampler
-from tests.support.custom_resources import ACCEPTED, pipeline
+from tests.support.custom_resources import ACCEPTED
+from tests.support.resource_parts import pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

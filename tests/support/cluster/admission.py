@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tests.support.cluster.kube import Kube, KubectlError, eventually
-from tests.support.custom_resources import pipeline
+from tests.support.resource_parts import pipeline
 
 
 def with_schema(kube: Kube) -> Kube:

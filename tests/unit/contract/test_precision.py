@@ -8,7 +8,7 @@ import pytest
 
 from diffusion_contract.documents import read_pipeline
 from diffusion_contract.enums import Component, Precision
-from tests.support.custom_resources import GPU, pipeline
+from tests.support.resource_parts import GPU, pipeline
 
 CPU = {"name": "cpu"}
 

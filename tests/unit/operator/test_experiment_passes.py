@@ -1,4 +1,4 @@
-"""Experiments in whole passes: what is built, who gets which share, what is told, and how they end."""
+"""Experiments in whole passes: builds, weights, status and how they end."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from diffusion_operator.cli import cli
 from diffusion_operator.errors import BadInputError
-from tests.support.custom_resources import pipeline
+from tests.support.resource_parts import pipeline
 
 OTHER = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
 
