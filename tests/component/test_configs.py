@@ -128,7 +128,7 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
     folder = written(tmp_path, {parts.TEXT_ENCODER: written_parts.text_encoder()})[parts.TEXT_ENCODER]
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 100}))
-    with pytest.raises(BadInputError, match=r"token_embedding.weight is \[99, 32\], config.json asks for \[100, 32\]"):
+    with pytest.raises(BadInputError, match=r"token_embedding.weight is \[99, 32\], config.json requires \[100, 32\]"):
         load(Component.TEXT_ENCODER, {parts.TEXT_ENCODER: folder})
 
 

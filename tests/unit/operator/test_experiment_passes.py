@@ -24,9 +24,7 @@ from tests.support.operator.reconciling import OTHER_REVISION, build, serve
 UNET = {"components": {"denoiser": {"source": {"huggingFace": {"repo": "demo/fast", "revision": OTHER_REVISION}}}}}
 FAST = {"name": "fast", "weight": 25, "model": UNET}
 OTHER_SERVER = {"name": "other", "weight": 10, "serving": {"image": "triton:2"}}
-QUICK = Window(
-    {"generate_20_pipeline": EnsembleStats(80, 20, 40.0, 0.5, 0.75)}, StepCounters(2000, 20.0, 2000, 1000), 1
-)
+QUICK = Window({"generate_20_pipeline": EnsembleStats(80, 20, 40, 0.5, 0.75)}, StepCounters(2000, 20, 2000, 1000), 1)
 GATEWAY = {"gateway": {"name": "web"}}
 
 
