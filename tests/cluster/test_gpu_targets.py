@@ -254,8 +254,8 @@ def test_a_gpu_by_claim_is_waited_for_and_taken_where_a_driver_has_it(server: Ap
         add_node(compiling, node)
     publish(compiling, "dra-0", "NVIDIA-L4")
     offer(compiling)
-    compiling.apply(pipeline("claims", storage={"claimName": "store"}, targets=[CLAIMED]))
-    # It joins the Jobs that the other pipeline has had done, stage by stage, and then needs one of its own.
+    compiling.apply(pipeline("claims", precision="float32", storage={"claimName": "store"}, targets=[CLAIMED]))
+    # It joins the Jobs that the other pipeline has had done in this precision, and then needs one of its own.
     for _ in ("fetch", "export", "compile"):
         reconcile(server, "claims")
     [job] = let_go(jobs(compiling, "compile", "NVIDIA-H200"))
