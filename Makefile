@@ -48,7 +48,11 @@ unit: venv ## Unit tests (about 70 s of processor time, spread over all cores)
 
 .PHONY: test-component
 test-component: venv ## Real export, real Triton, parity with diffusers
-	@$(RUN) pytest tests/component --numprocesses 2 --dist loadfile $(SLOWEST)
+	@$(RUN) pytest tests/component -m "not long" --numprocesses 2 --dist loadfile $(SLOWEST)
+
+.PHONY: test-long
+test-long: venv ## Full-size compilation, thousands of requests, many images (minutes; not part of test)
+	@$(RUN) pytest tests/component -m long --numprocesses 2 --dist loadfile $(SLOWEST)
 
 .PHONY: test-conformance
 test-conformance: venv ## TensorRT takes every component of every test checkpoint (minutes; not part of test)

@@ -23,7 +23,7 @@ def pipeline() -> StableDiffusionPipeline:
     return load_checkpoint(FOLDER, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("steps", [4, 20, 50])
+@pytest.mark.parametrize("steps", [4, 20, pytest.param(50, marks=pytest.mark.long)])
 def test_of_64_held_out_captions_95_percent_are_painted_right(pipeline: StableDiffusionPipeline, steps: int) -> None:
     assert measure(pipeline, Asking(steps)).both >= 0.95
 

@@ -129,6 +129,7 @@ def _private(pid: int) -> int:
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
 
 
+@pytest.mark.long
 def test_two_thousand_requests_leave_nothing_behind(server: Server) -> None:
     _all_at_work(server, 0, 30)
     before = _resident(server.pid)

@@ -1,6 +1,6 @@
 """SD 1.5 in its real size exports and compiles: the shapes, the 3.4 GB of external weights, the memory.
 
-Alone: `pytest tests/component/test_tensorrt_full_size.py`; without: `--ignore` it. Needs 12 GiB of memory, 16 of disk.
+Part of `make test-long`. Needs 12 GiB of memory, 16 of disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # About four minutes on two idle cores; gigabytes are hashed, and a busy machine takes its time for them.
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.long]
 _SIDE = {"min": 512, "opt": 512, "max": 768}
 SHAPES = json.dumps({"batch": {"min": 1, "opt": 2, "max": 4}, "height": _SIDE, "width": _SIDE})
 
