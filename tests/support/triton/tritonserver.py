@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -194,6 +194,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        # The stubs are in the server's own session, so that they end with it.
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait(_STOP_SECONDS)
+    # Stubs of a server that was killed wait for it for ever; they are in its session.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
