@@ -16,6 +16,7 @@ def pipeline() -> StableDiffusionControlNetPipeline:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch_dtype.*is deprecated")
+@pytest.mark.long
 @pytest.mark.parametrize(("side", "least"), [(64, 0.75), (128, 0.9)])
 def test_images_follow_the_silhouette_and_keep_the_prompts_colours(
     pipeline: StableDiffusionControlNetPipeline, side: int, least: float

@@ -50,6 +50,7 @@ def score(pipeline: StableDiffusionPipeline, targets: Targets, steps: int) -> Li
     return likeness(paint(pipeline, targets.scenes, Asking(steps)), targets, steps)
 
 
+@pytest.mark.long
 def test_two_steps_come_nearer_to_what_the_checkpoint_draws_in_fifty(
     checkpoint: StableDiffusionPipeline, targets: Targets
 ) -> None:
