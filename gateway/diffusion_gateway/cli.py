@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import re
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from diffusion_contract.limits import GRPC_PORT, PIPELINE_PATTERN
+from diffusion_contract.logs import configure_logging
 from diffusion_gateway.errors import SettingsError
 from diffusion_gateway.keys import new_key
 from diffusion_gateway.settings import (
@@ -30,22 +28,6 @@ if TYPE_CHECKING:
 _BAD_INPUT = 64
 _MIB = 1 << 20
 _DEFAULTS = RequestLimits()
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON."""
-        entry = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DIFFUSION_GATEWAY"})
@@ -88,7 +70,7 @@ def cli() -> None:
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def run(**options: Any) -> None:  # noqa: ANN401 - click's options
     """Serve the API and the page."""
-    _configure_logging(options["log_format"])
+    configure_logging(options["log_format"])
     settings = _settings(options)
     # Only this command needs gRPC, which takes half a second to import.
     from diffusion_gateway import server  # noqa: PLC0415
@@ -144,13 +126,6 @@ def _addresses(texts: Sequence[str]) -> tuple[PipelineAddress, ...]:
     if len({address.name for address in addresses}) != len(addresses):
         raise SettingsError("two pipelines have the same name: give each another one.")
     return tuple(addresses)
-
-
-def _configure_logging(log_format: str) -> None:
-    handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def main() -> NoReturn:

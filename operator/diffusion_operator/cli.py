@@ -1,41 +1,23 @@
 """The command line `diffusion-operator`."""
 
 import asyncio
-import json
 import logging
 import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NoReturn
 
 import click
 from rich.console import Console
 
+from diffusion_contract.logs import configure_logging
 from diffusion_operator import settings as operator_settings
 from diffusion_operator.api.crd import as_yaml, definition, for_chart
 from diffusion_operator.api.reference import markdown
 from diffusion_operator.errors import BadInputError, OperatorError
 from diffusion_operator.manifest_files import read_pipelines, require_valid
 from diffusion_operator.settings import LogFormat
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON."""
-        entry = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
 
 KUBECONFIG = click.option(
     "--kubeconfig",
@@ -163,10 +145,7 @@ def _request(verb: Literal["promote", "abort"], name: str, namespace: str, kubec
 
 
 def _configure_logging(log_format: LogFormat) -> None:
-    handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    configure_logging(log_format)
     # kopf logs every watched event; a person wants the decisions.
     for name in ("kopf.objects", "kopf.activities.probe", "aiohttp.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
