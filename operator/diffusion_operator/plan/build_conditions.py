@@ -8,10 +8,11 @@ from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.build_steps import BuildStep, queue_message
+from diffusion_operator.plan.context import PlanContext
 from diffusion_operator.plan.dropped_fields import dropped_fields_text
 from diffusion_operator.plan.observed import ObservedPipeline, claim_name
 from diffusion_operator.plan.pod_templates import pod_template_problem
-from diffusion_operator.plan.storage_conditions import storage_problem, with_storage_advice
+from diffusion_operator.plan.storage_conditions import with_storage_advice
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.base import parse_time
 from diffusion_operator.views.pod_problem import PodProblem
@@ -33,11 +34,11 @@ def accepted(observed: ObservedPipeline, settings: Settings) -> ConditionUpdate:
     return ConditionUpdate(ConditionType.ACCEPTED, Reason.VALID, text, ok=True)
 
 
-def engines_ready(observed: ObservedPipeline, builds: BuildGraph | None, settings: Settings) -> ConditionUpdate:
+def engines_ready(context: PlanContext) -> ConditionUpdate:
     """Whether every engine is in the store."""
-    problem = storage_problem(observed, settings.gpu_label)
-    if problem is not None or builds is None:
-        return problem or _engines(Reason.WAITING_FOR_STORAGE, "Waiting for the store.")
+    observed, builds = context.observed, context.builds
+    if builds is None:
+        return context.storage_problem or _engines(Reason.WAITING_FOR_STORAGE, "Waiting for the store.")
     if builds.built_engine_count == builds.engine_count:
         return _engines(Reason.ENGINES_BUILT, f"{builds.engine_count} engines are in the store.", ok=True)
     problem = build_problem(observed, ConditionType.ENGINES_READY, builds.engine_steps())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from diffusion_contract.spec import Experiment, Target
 from diffusion_operator.analysis.verdict import Verdict
+from diffusion_operator.conditions import ConditionUpdate
 from diffusion_operator.manifests.deployment import ServingRevision
 from diffusion_operator.manifests.store_node import store_node
 from diffusion_operator.plan.build_graph import BuildGraph, build_graph
@@ -23,12 +24,14 @@ class PlanContext:
     """One pipeline.
 
     Attributes:
+        storage_problem: what is wrong with the claims.
         store: None while it cannot be used.
         builds: None while there is no store.
     """
 
     observed: ObservedPipeline
     settings: Settings
+    storage_problem: ConditionUpdate | None
     store: StoreClaim | None
     builds: BuildGraph | None
 
@@ -76,16 +79,17 @@ class TargetContext:
 
 def plan_context(observed: ObservedPipeline, settings: Settings) -> PlanContext:
     """What the plan of a pipeline is made from."""
-    store = _store(observed, settings)
+    problem = storage_problem(observed, settings.gpu_label)
+    store = _store(observed, settings) if problem is None else None
     if store is None:
-        return PlanContext(observed, settings, None, None)
+        return PlanContext(observed, settings, problem, None, None)
     jobs = {job.name: job for job in observed.jobs}
-    return PlanContext(observed, settings, store, build_graph(observed.spec, store, settings, jobs))
+    return PlanContext(observed, settings, problem, store, build_graph(observed.spec, store, settings, jobs))
 
 
 def _store(observed: ObservedPipeline, settings: Settings) -> StoreClaim | None:
     claim = observed.claims.store
-    if claim is None or storage_problem(observed, settings.gpu_label) is not None:
+    if claim is None:
         return None
     name = claim_name(observed.spec, observed.owner.name)
     node = store_node(name, claim.access_modes, observed.spec.targets, settings.gpu_label)

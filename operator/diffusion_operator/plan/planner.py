@@ -100,7 +100,7 @@ class Planning:
         updates = report.with_ready(
             (
                 refusal or accepted,
-                build_conditions.engines_ready(observed, builds, self.context.settings),
+                build_conditions.engines_ready(self.context),
                 build_conditions.repository_ready(observed, builds),
                 serving_conditions.available(observed, targets.plans),
                 serving_conditions.rollout_complete(observed, targets.plans),
