@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from diffusion_gateway.app import create_app
 from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.server import config
 from diffusion_gateway.triton import TritonServer
+from tests.support.cluster.kube import eventually
 from tests.support.paths import ROOT
 from tools.common.shell import WITH_PARENT
 from tools.devcluster.ports import free_ports
@@ -149,7 +149,4 @@ def is_ready(url: str) -> bool:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for a condition with a deadline."""
-    deadline = time.monotonic() + _SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "the condition has not come true"
-        time.sleep(0.01)
+    eventually(condition, _SECONDS, "the condition has not come true", pause=0.01)
