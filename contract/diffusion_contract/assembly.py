@@ -15,6 +15,7 @@ from diffusion_contract.limits import CONTROL_NET_PATTERN
 from diffusion_contract.spec.engines import Shapes
 from diffusion_contract.spec.pipeline import DiffusionPipelineSpec
 from diffusion_contract.spec.sampling import Feature, Pipeline, PreviewCount, Scheduler, StepCount, Task
+from diffusion_contract.spec.serving import Cuda
 from diffusion_contract.tensors import MAX_CONTROLNETS, TEXT_TO_IMAGE
 
 
@@ -74,6 +75,7 @@ class AssembleSpec(ApiModel):
         schedulers: that a request may choose among; the first one is the default.
         shapes: the profile.
         batching: of the queues.
+        cuda: how TensorRT's engines are launched; None for ONNX Runtime.
     """
 
     source: Digest
@@ -84,6 +86,7 @@ class AssembleSpec(ApiModel):
     schedulers: tuple[Scheduler, ...] = Field(default=(Scheduler(),), min_length=1)
     shapes: Shapes
     batching: Queues = Queues()
+    cuda: Cuda | None = None
 
     @model_validator(mode="after")
     def _check_completeness(self) -> Self:
@@ -150,4 +153,5 @@ def assembly(
             take_turns=batching.take_turns,
             priorities=batching.priorities,
         ),
+        cuda=spec.serving.cuda if runtime == Runtime.TENSORRT else None,
     )

@@ -176,7 +176,7 @@ def _write(parts: RepositoryInputs, folder: Path) -> Mapping[str, Any]:
     ]
     for ensemble in (*ensembles, *json_ensembles):
         validate_ensemble(ensemble)
-    renderer = Renderer(_TEMPLATES, parts.spec.shapes.batch.max, parts.spec.batching)
+    renderer = Renderer(_TEMPLATES, parts.spec.shapes.batch.max, parts.spec.batching, parts.spec.cuda)
     used = {step.model.name: step.model for ensemble in ensembles for step in ensemble.steps}
     for model in used.values():
         _write_model(parts, root, renderer, model)
@@ -188,7 +188,7 @@ def _write(parts: RepositoryInputs, folder: Path) -> Mapping[str, Any]:
         "ensembles": [ensemble.name for ensemble in ensembles],
         "stateSlots": parts.facts.slots,
         "shapes": parts.spec.shapes.model_dump(),
-        "serverFlags": list(serving.server_flags(parts.spec.runtime, parts.facts, parts.spec.shapes)),
+        "serverFlags": list(serving.server_flags(parts.spec.runtime, parts.facts, parts.spec.shapes, parts.spec.cuda)),
         "estimatedGPUMemoryBytes": serving.gpu_memory_bytes(
             parts.spec.runtime, _memory(parts), parts.facts, parts.spec.shapes
         ),
@@ -196,13 +196,20 @@ def _write(parts: RepositoryInputs, folder: Path) -> Mapping[str, Any]:
     }
 
 
+# Components whose CUDA graphs take memory worth counting: those of the denoising loop with a thousand kernels.
+_CAPTURED = (Component.DENOISER, Component.CONTROLNET)
+
+
 def _memory(parts: RepositoryInputs) -> Iterator[serving.EngineMemory]:
     """Of all engines; two models may share one."""
+    batch, cuda = parts.spec.shapes.batch, parts.spec.cuda
+    graphs = len(serving.graph_batches(batch.min, batch.max)) if cuda and cuda.graphs else 0
     for engine in {engine.manifest.digest: engine for engine in parts.engines.values()}.values():
         extra = engine.manifest.extra
+        component = Component(extra["component"])
         yield serving.EngineMemory(
-            Component(extra["component"]), engine.manifest.size, extra.get("profiles", 1),
-            tuple(extra.get("activationBytes", ())),
+            component, engine.manifest.size, extra.get("profiles", 1), tuple(extra.get("activationBytes", ())),
+            graphs if component in _CAPTURED else 0,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from diffusion_builder.repository.server_requirements import graph_batches
 from diffusion_contract.enums import Component
 from diffusion_contract.tensors import MODEL_NAMES
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from diffusion_builder.engines.tensorrt.profiles import Profile
     from diffusion_builder.repository.graph import Ensemble, Port, TritonModel
     from diffusion_contract.assembly import Queues
+    from diffusion_contract.spec.serving import Cuda
 
 # Models of the denoising loop share one resource, so that a request that must wait does so at a short model and not at
 # the denoiser: whoever comes back meanwhile joins it (ADR 6). Of two that wait the one with the smaller product of
@@ -54,6 +56,19 @@ class WarmUp:
     inputs: tuple[Port, ...]
 
 
+@dataclass(frozen=True)
+class CudaGraph:
+    """A batch that a model is launched for as one CUDA graph.
+
+    Args:
+        batch: samples.
+        inputs: with dimensions of one sample, all known.
+    """
+
+    batch: int
+    inputs: tuple[Port, ...]
+
+
 class Renderer:
     """Templates with what all models of a repository share.
 
@@ -61,9 +76,10 @@ class Renderer:
         templates: the folder of `*.pbtxt.j2`.
         max_batch: largest batch of every model.
         batching: queue settings of the engines.
+        cuda: how TensorRT's engines are launched.
     """
 
-    def __init__(self, templates: Path, max_batch: int, batching: Queues) -> None:
+    def __init__(self, templates: Path, max_batch: int, batching: Queues, cuda: Cuda | None = None) -> None:
         self._environment = Environment(  # noqa: S701 - protobuf text, not HTML; strings are quoted by `quote`
             loader=FileSystemLoader(templates),
             undefined=StrictUndefined,
@@ -75,6 +91,7 @@ class Renderer:
         self._environment.filters["quote"] = json.dumps
         self._max_batch = max_batch
         self._batching = batching
+        self._cuda = cuda
 
     def engine(self, model: TritonModel, plan: PlanFile | None = None) -> str:
         """A model with an engine: requests wait for company as the batching settings say.
@@ -96,19 +113,38 @@ class Renderer:
     def _model(self, model: TritonModel, plan: PlanFile | None, batching: Queues | None) -> str:
         warm_ups = warm_up(model, plan) if plan else ()
         turn = self._rate_limit(model.name)
+        cuda = self._cuda if plan and _is_in_loop(model.name) else None
+        graphs = cuda_graphs(model, plan) if plan and cuda and cuda.graphs else ()
         priorities = self._batching.priorities and model.name == _DENOISER
         return self._render(
             "model.pbtxt.j2", model=model, plan=plan, batching=batching, turn=turn, priorities=priorities,
-            warm_ups=warm_ups,
+            warm_ups=warm_ups, cuda=cuda, graphs=graphs,
         )  # fmt: skip
 
     def _rate_limit(self, model: str) -> int | None:
-        if not self._batching.take_turns:
+        if not (self._batching.take_turns and _is_in_loop(model)):
             return None
         return _CONTROLNET if model.startswith(_CONTROLNETS) else _LOOP.get(model)
 
     def _render(self, template: str, **values: object) -> str:
         return self._environment.get_template(template).render(max_batch=self._max_batch, **values)
+
+
+def _is_in_loop(model: str) -> bool:
+    """Whether a model is called once a step."""
+    return model in _LOOP or model.startswith(_CONTROLNETS)
+
+
+def cuda_graphs(model: TritonModel, plan: PlanFile) -> tuple[CudaGraph, ...]:
+    """A graph for each of `graph_batches`, of the shapes that a plan is tuned for.
+
+    Triton captures each one for every profile, and launches a batch of another shape kernel by kernel.
+    """
+    profile = plan.profiles[0]
+    tuned = {item.name: item.opt for item in profile}
+    smallest, largest = min(item.min[0] for item in profile), max(item.max[0] for item in profile)
+    inputs = tuple(_opt_shape(port, tuned[port.name][1:]) for port in model.inputs)
+    return tuple(CudaGraph(size, inputs) for size in graph_batches(smallest, largest))
 
 
 def warm_up(model: TritonModel, plan: PlanFile) -> tuple[WarmUp, ...]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from diffusion_contract.spec import Shapes
+    from diffusion_contract.spec.serving import Cuda
     from diffusion_contract.tensors import ModelFacts
 
 _MIB = 1 << 20
@@ -31,6 +32,11 @@ _ACTIVATION_BYTES: Mapping[Component, int] = {
     Component.DENOISER: 612,
     Component.CONTROLNET: 306,
 }
+# Largest batch up to which every size is captured as a CUDA graph, and sizes of the others.
+_EVERY_BATCH, _BATCH_STEP = 8, 4
+# Of one captured graph of a thousand kernels, in both of the sets of events that Triton's backend turns between.
+# Measured as above: 303 MiB more for 8 batch sizes of two profiles, the VAE's decoder and the text encoder.
+_GRAPH_BYTES = 16 * _MIB
 # What CUDA and Triton take before anything is loaded.
 _CONTEXT_BYTES = 512 * _MIB
 
@@ -44,27 +50,38 @@ class EngineMemory:
         plan: bytes of its files.
         profiles: how many optimization profiles it has.
         activations: bytes that a context of each profile allocates, as its build said; nothing where it did not.
+        graphs: how many batch sizes each profile is captured for as a CUDA graph.
     """
 
     component: Component
     plan: int
     profiles: int = 1
     activations: tuple[int, ...] = ()
+    graphs: int = 0
 
 
-def server_flags(runtime: str, facts: ModelFacts, shapes: Shapes) -> tuple[str, ...]:
+def graph_batches(smallest: int, largest: int) -> tuple[int, ...]:
+    """Batch sizes that are captured as CUDA graphs: every one up to 8, beyond it every fourth and the largest."""
+    sizes = range(smallest, largest + 1)
+    return tuple(size for size in sizes if size <= _EVERY_BATCH or size % _BATCH_STEP == 0 or size == largest)
+
+
+def server_flags(runtime: str, facts: ModelFacts, shapes: Shapes, cuda: Cuda | None = None) -> tuple[str, ...]:
     """Flags of tritonserver.
 
     Args:
         runtime: that the engines are for.
         facts: the checkpoint's numbers.
         shapes: the profile.
+        cuda: how TensorRT's engines are launched.
     """
     # Without it the models of the denoising loop do not take turns, and batches are half as large (ADR 6).
     flags = ("--rate-limit=execution_count",)
     if runtime != Runtime.TENSORRT:
         return flags
-    return (*flags, f"--cuda-memory-pool-byte-size=0:{pool_bytes(facts, shapes)}")
+    flags = (*flags, f"--cuda-memory-pool-byte-size=0:{pool_bytes(facts, shapes)}")
+    # Two models that are loaded at a time disturb each other's capture of CUDA graphs: an H200's server ended by it.
+    return (*flags, "--model-load-thread-count=1") if cuda and cuda.graphs else flags
 
 
 def pool_bytes(facts: ModelFacts, shapes: Shapes) -> int:
@@ -84,7 +101,8 @@ def gpu_memory_bytes(runtime: str, engines: Iterable[EngineMemory], facts: Model
     """GPU memory of one server, in bytes; 0 without a GPU.
 
     The sum of: every engine's plan, which is about its weights; for each of its optimization profiles what an execution
-    context allocates, since Triton keeps one context for each; the pool between steps; CUDA's own context.
+    context allocates, since Triton keeps one context for each, and its CUDA graphs; the pool between steps; CUDA's own
+    context.
 
     Args:
         runtime: that the engines are for.
@@ -94,7 +112,11 @@ def gpu_memory_bytes(runtime: str, engines: Iterable[EngineMemory], facts: Model
     """
     if runtime != Runtime.TENSORRT:
         return 0
-    return sum(one.plan + _activations(one, shapes) for one in engines) + pool_bytes(facts, shapes) + _CONTEXT_BYTES
+    return sum(_engine_bytes(engine, shapes) for engine in engines) + pool_bytes(facts, shapes) + _CONTEXT_BYTES
+
+
+def _engine_bytes(engine: EngineMemory, shapes: Shapes) -> int:
+    return engine.plan + _activations(engine, shapes) + engine.profiles * engine.graphs * _GRAPH_BYTES
 
 
 def _activations(engine: EngineMemory, shapes: Shapes) -> int:

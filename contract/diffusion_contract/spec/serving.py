@@ -42,6 +42,21 @@ class Batching(ApiModel):
     )
 
 
+class Cuda(ApiModel):
+    """How Triton runs the TensorRT engines of the denoising loop; ONNX Runtime ignores it."""
+
+    graphs: bool = Field(
+        default=True,
+        description="Whether every batch size of the tuned image size is launched as one CUDA graph, captured when the "
+        "model is loaded; other image sizes are launched kernel by kernel.",
+    )
+    busy_wait_events: bool = Field(
+        default=True,
+        description="Whether a thread polls for the end of a call instead of being woken up; it takes up to one CPU "
+        "core while the GPU works.",
+    )
+
+
 RESERVED_VARIABLES = ("HOME", "POD_UID", "DIFFUSION_PIPELINE", "NVIDIA_DRIVER_CAPABILITIES")
 """Variables of the server that the operator sets itself."""
 
@@ -126,6 +141,7 @@ class Serving(ApiModel):
 
     image: ImageName | None = Field(default=None, description="Image of the server; the operator's own when not given.")
     batching: Batching = Field(default=Batching(), description="How the server joins requests.")
+    cuda: Cuda = Field(default=Cuda(), description="How the server launches TensorRT engines.")
     env: Annotated[list[EnvVar], Field(max_length=64), BY_NAME] | None = Field(
         default=None, description="More environment variables."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,29 @@ def test_rendered_configurations_for_tensorrt_are_as_reviewed(store: Store) -> N
     assert set(rendered) == {"2_text_encoder", "5_denoiser", "6_scheduler_step", "7_vae_decoder"}
     assert (artifact.path / "models" / "5_denoiser" / "1" / "model.plan").read_bytes() == b"denoiser"
     assert not list((artifact.path / "models" / "5_denoiser").rglob("*.py"))
+
+
+def test_engines_of_the_loop_are_launched_as_cuda_graphs_of_every_batch(store: Store) -> None:
+    cuda = {"graphs": True, "busyWaitEvents": False}
+    artifact, _ = assemble(store, _spec(store, _TENSORRT_FACTS, "tensorrt", cuda=cuda))
+    texts = _texts(artifact)
+    assert {name for name, text in texts.items() if "graph_spec" in text} == {"5_denoiser", "6_scheduler_step"}
+    assert re.findall(r"graph_spec \{\n +batch_size: (\d+)", texts["5_denoiser"]) == [str(n) for n in range(1, 9)]
+    assert texts["5_denoiser"].count('input { key: "model_input" value { dim: [4, 8, 8] } }') == 8
+    assert "busy_wait_events: false" in texts["5_denoiser"]
+    # Models that are loaded at a time disturb each other's capture.
+    assert "--model-load-thread-count=1" in artifact.manifest.extra["serverFlags"]
+
+
+def test_graphs_cost_memory_and_can_be_switched_off(store: Store) -> None:
+    with_graphs, without = (
+        assemble(store, _spec(store, _TENSORRT_FACTS, "tensorrt", cuda={"graphs": graphs}))[0]
+        for graphs in (True, False)
+    )
+    assert not [name for name, text in _texts(without).items() if "graph_spec" in text]
+    assert "--model-load-thread-count=1" not in without.manifest.extra["serverFlags"]
+    bytes_of = "estimatedGPUMemoryBytes"
+    assert with_graphs.manifest.extra[bytes_of] > without.manifest.extra[bytes_of]
 
 
 def test_models_of_the_loop_take_turns_and_no_other_model_does(store: Store) -> None:

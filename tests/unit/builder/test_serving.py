@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diffusion_builder.repository.server_requirements import EngineMemory, gpu_memory_bytes, pool_bytes
+from diffusion_builder.repository.server_requirements import EngineMemory, gpu_memory_bytes, graph_batches, pool_bytes
 from diffusion_contract.enums import Component
 from diffusion_contract.spec import Shapes
 from diffusion_contract.spec.engines import BatchRange, PixelRange
@@ -54,3 +54,8 @@ def test_memory_of_engines_whose_build_did_not_say_it_is_as_measured_and_grows_w
     assert activations(Component.DENOISER, measured, 2) == 2 * activations(Component.DENOISER, measured)
     assert activations(Component.DENOISER, _shapes(8, 1024)) == 4 * activations(Component.DENOISER, measured)
     assert activations(Component.SCHEDULER_STEP, measured) == 0
+
+
+def test_few_of_many_batch_sizes_are_captured_as_graphs() -> None:
+    assert graph_batches(1, 4) == (1, 2, 3, 4)
+    assert graph_batches(2, 18) == (2, 3, 4, 5, 6, 7, 8, 12, 16, 18)
