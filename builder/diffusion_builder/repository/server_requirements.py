@@ -76,12 +76,13 @@ def server_flags(runtime: str, facts: ModelFacts, shapes: Shapes, cuda: Cuda | N
         cuda: how TensorRT's engines are launched.
     """
     # Without it the models of the denoising loop do not take turns, and batches are half as large (ADR 6).
-    flags = ("--rate-limit=execution_count",)
-    if runtime != Runtime.TENSORRT:
-        return flags
-    flags = (*flags, f"--cuda-memory-pool-byte-size=0:{pool_bytes(facts, shapes)}")
-    # Two models that are loaded at a time disturb each other's capture of CUDA graphs: an H200's server ended by it.
-    return (*flags, "--model-load-thread-count=1") if cuda and cuda.graphs else flags
+    flags = ["--rate-limit=execution_count"]
+    if runtime == Runtime.TENSORRT:
+        flags.append(f"--cuda-memory-pool-byte-size=0:{pool_bytes(facts, shapes)}")
+        if cuda and cuda.graphs:
+            # Models that load at a time disturb each other's capture of CUDA graphs: it ended a server on an H200.
+            flags.append("--model-load-thread-count=1")
+    return tuple(flags)
 
 
 def pool_bytes(facts: ModelFacts, shapes: Shapes) -> int:
