@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.support.paths import ROOT
+from tests.support.tensorrt.trtexec.plan_cache import FOLDER_VARIABLE
 from tools.common.packages import install_python_packages
 from tools.common.paths import cache_directory
 
@@ -51,9 +52,10 @@ def write_programs(folder: Path, gpu: str = "NVIDIA L4") -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = f"{shlex.quote(str(install()))}:{shlex.quote(str(ROOT))}"
+    plans = f"{FOLDER_VARIABLE}={shlex.quote(str(cache_directory() / 'tensorrt-rtx-plans'))}"
     write_program(
         folder / "trtexec",
-        f'PYTHONPATH={path} exec {shlex.quote(sys.executable)} -m tests.support.tensorrt.trtexec.main "$@"',
+        f'{plans} PYTHONPATH={path} exec {shlex.quote(sys.executable)} -m tests.support.tensorrt.trtexec.main "$@"',
     )
     listing = f"GPU 0: {gpu} (UUID: GPU-00000000-0000-0000-0000-000000000000)" if gpu else "No devices found"
     write_program(folder / "nvidia-smi", f"echo {shlex.quote(listing)}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import time
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.tensorrt.trtexec.console import error, info, library, warning
+from tests.support.tensorrt.trtexec.plan_cache import FOLDER_VARIABLE, CompiledPlan, PlanCache, compilation_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +28,11 @@ _SEVERITIES = {"INTERNAL_ERROR": "F", "ERROR": "E", "WARNING": "W", "INFO": "I"}
 class _Log(trt.ILogger):  # type: ignore[misc]  # the bindings ship no types
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
+        self.messages: list[tuple[str, str]] = []
 
     def log(self, severity: Any, message: str) -> None:  # noqa: ANN401 - the bindings ship no types
         if severity.name in _SEVERITIES:
+            self.messages.append((_SEVERITIES[severity.name], message))
             library(_SEVERITIES[severity.name], message)
 
 
@@ -45,14 +50,41 @@ def compile_network(options: Options) -> bytes | None:
     if not _add_profiles(builder, network, config, options.profiles):
         return None
     began = time.monotonic()
-    plan = builder.build_serialized_network(network, config)
+    plan = _serialize(builder, network, config, options, log)
     if plan is None:
         return None
-    info(f"Created engine with size: {plan.nbytes / (1 << 20):.3f} MiB")
+    info(f"Created engine with size: {len(plan) / (1 << 20):.3f} MiB")
     info(f"Engine built in {time.monotonic() - began:.4f} sec.")
     _save_timings(config, options)
     _save_layers(network, options)
+    return plan
+
+
+def _serialize(builder: Any, network: Any, config: Any, options: Options, log: _Log) -> bytes | None:  # noqa: ANN401
+    """Compile, or take what the same graph was compiled into before, with the messages of that."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    cache, key = PlanCache(Path(folder)) if folder else None, ""
+    if cache is not None:
+        key = compilation_key(options.onnx, _settings(options))
+        cached = cache.read(key)
+        if cached is not None:
+            for severity, message in cached.messages:
+                library(severity, message)
+            return cached.plan
+    begin = len(log.messages)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        return None
+    if cache is not None:
+        cache.write(key, CompiledPlan(bytes(plan), tuple(log.messages[begin:])))
     return bytes(plan)
+
+
+def _settings(options: Options) -> tuple[str, ...]:
+    """Everything besides the graph that a plan depends on."""
+    bounds = [profile.shapes for profile in options.profiles]
+    numbers = json.dumps([options.level, options.workspace, bounds], sort_keys=True)
+    return trt.__version__, Path(__file__).read_text(), numbers
 
 
 def _parse(parser: Any, options: Options) -> bool:  # noqa: ANN401 - the bindings ship no types
