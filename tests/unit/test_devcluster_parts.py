@@ -128,6 +128,18 @@ def test_cgroup_hierarchies_of_both_versions_are_found() -> None:
     assert cgroups.hierarchies(mounts) == [Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup/unified")]
 
 
+def test_pods_have_the_weight_of_their_nodes_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, node = tmp_path / "cpu", tmp_path / "cpu" / "devcluster" / "n0"
+    node.mkdir(parents=True)
+    for folder in (cpu, node.parent, node):
+        (folder / "cpu.shares").write_text("1024")
+    monkeypatch.setattr(cgroups, "hierarchies", lambda: [cpu, tmp_path / "memory"])
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    cgroups.make("/devcluster/n0")
+    assert [(folder / "cpu.shares").read_text() for folder in (node, node.parent, cpu)] == ["3072", "3072", "1024"]
+    assert list((tmp_path / "memory" / "devcluster").iterdir()) == [tmp_path / "memory" / "devcluster" / "n0"]
+
+
 def test_an_error_is_one_readable_block_with_what_was_wrong_and_what_to_do() -> None:
     error = bad_input("the disk is full", detail="df\n100 %", do="make room")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tools.devcluster.layout import NAME
 
 _ROOT = Path("/sys/fs/cgroup")
+_SHARES_V1, _PROCESSOR_SHARES = "cpu.shares", 1024
 _CONTROLLERS_V2 = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
 
 
@@ -26,6 +27,19 @@ def make(cgroup: str) -> None:
         if hierarchy == _ROOT:
             _delegate(path)
         path.mkdir(parents=True, exist_ok=True)
+        _set_shares(hierarchy, path)
+
+
+def _set_shares(hierarchy: Path, path: Path) -> None:
+    """Give a node's processors to its pods where all pods together would get as much as one process of the host.
+
+    So it is in version 1, in which a cgroup competes with the root's processes; the kubelet raises only its own.
+    """
+    for folder in [path, *path.parents]:
+        if folder == hierarchy:
+            return
+        if (folder / _SHARES_V1).exists():
+            (folder / _SHARES_V1).write_text(str(_PROCESSOR_SHARES * (os.cpu_count() or 1)))
 
 
 def _delegate(path: Path) -> None:
