@@ -60,7 +60,7 @@ test-conformance: venv ## TensorRT takes every component of every test checkpoin
 		-k tensorrt --numprocesses 2 --dist loadfile
 
 # What a cluster needs; `demo-hub` is the model hub of examples/pipeline.yaml.
-IMAGES ?= operator builder triton
+IMAGES ?= operator builder triton gateway
 PUSH_OPTIONS = $(if $(VALUES),--values $(VALUES)) $(if $(TAG),--tag $(TAG)) $(if $(CA),--ca-file $(CA)) $(if $(PLAIN_HTTP),--plain-http) \
 	$(if $(ROOT_IMAGE),--root-image $(ROOT_IMAGE)) $(if $(PULL_SECRET),--pull-secret $(PULL_SECRET))
 .PHONY: images

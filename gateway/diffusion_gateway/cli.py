@@ -14,6 +14,8 @@ from diffusion_contract.logs import configure_logging
 from diffusion_gateway.errors import SettingsError
 from diffusion_gateway.keys import new_key
 from diffusion_gateway.settings import (
+    FORWARDED_HEADERS,
+    KeyLimits,
     PipelineAddress,
     ProvenanceSettings,
     QueueLimits,
@@ -27,6 +29,17 @@ if TYPE_CHECKING:
 
 _BAD_INPUT = 64
 _MIB = 1 << 20
+# As gRPC takes it; neither keys nor what belongs to the client's own connection goes on.
+_HEADER_NAME = r"(?!grpc-)[a-z0-9][-a-z0-9_.]{0,126}"
+_NOT_FORWARDED = {
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "transfer-encoding",
+}
 _DEFAULTS = RequestLimits()
 
 
@@ -41,6 +54,11 @@ def cli() -> None:
     "--pipeline", "pipelines", multiple=True, required=True, metavar="NAME=HOST[:PORT]",
     help="Model of the API, and the gRPC address of its Triton; may be repeated.",
 )  # fmt: skip
+@click.option("--authority", help="Host that requests to Triton name, where routes in front of it match one.")
+@click.option(
+    "--forward-header", "forward_headers", multiple=True, metavar="NAME",
+    help="Another header that goes on to Triton's route; may be repeated.",
+)  # fmt: skip
 @click.option(
     "--auth", type=click.Choice(["keys", "none"]), default="keys", show_default=True,
     help="none answers everybody.",
@@ -51,6 +69,8 @@ def cli() -> None:
 @click.option("--metrics-port", default=8081, show_default=True, help="Port of the metrics; 0 for none.")
 @click.option("--concurrent", default=16, show_default=True, help="Images that a model makes at a time.")
 @click.option("--waiting", default=64, show_default=True, help="Requests that wait for a model; more get 429 at once.")
+@click.option("--key-concurrent", type=click.IntRange(1), help="Images at a time of a key whose entry has no limit.")
+@click.option("--key-waiting", type=click.IntRange(0), help="Requests that wait of a key whose entry has no limit.")
 @click.option("--max-upload", default=_DEFAULTS.upload_bytes // _MIB, show_default=True, help="MiB of a body.")
 @click.option("--max-buffered", default=_DEFAULTS.buffered_bytes // _MIB, show_default=True, help="MiB of all bodies.")
 @click.option("--max-pixels", default=_DEFAULTS.pixels, show_default=True, help="Pixels of an image.")
@@ -97,7 +117,7 @@ def _settings(options: dict[str, Any]) -> Settings:
     if (options["sign_certificates"] is None) != (options["sign_key"] is None):
         raise SettingsError("--sign-certificates and --sign-key belong together: add the other one.")
     return Settings(
-        pipelines=_addresses(options["pipelines"]),
+        pipelines=_addresses(options["pipelines"], options["authority"] or ""),
         keys=options["keys"],
         queue=QueueLimits(options["concurrent"], options["waiting"]),
         limits=RequestLimits(
@@ -108,6 +128,8 @@ def _settings(options: dict[str, Any]) -> Settings:
         ),
         provenance=ProvenanceSettings(**{name: name in options["embed"] for name in ("model", "prompt", "seed")}),
         signing=_signing(options),
+        key_limits=KeyLimits(options["key_concurrent"], options["key_waiting"]),
+        forwarded_headers=_forwarded_headers(options["forward_headers"]),
     )
 
 
@@ -116,13 +138,20 @@ def _signing(options: dict[str, Any]) -> SigningSettings | None:
     return SigningSettings(certificates, key, options["sign_algorithm"]) if certificates is not None else None
 
 
-def _addresses(texts: Sequence[str]) -> tuple[PipelineAddress, ...]:
+def _forwarded_headers(names: Sequence[str]) -> tuple[str, ...]:
+    for name in map(str.lower, names):
+        if not re.fullmatch(_HEADER_NAME, name) or name in _NOT_FORWARDED:
+            raise SettingsError(f"--forward-header {name} cannot go on to a route: use such as x-team.")
+    return tuple(dict.fromkeys([*FORWARDED_HEADERS, *map(str.lower, names)]))
+
+
+def _addresses(texts: Sequence[str], authority: str) -> tuple[PipelineAddress, ...]:
     addresses = []
     for text in texts:
         name, _, address = text.partition("=")
         if not re.fullmatch(PIPELINE_PATTERN, name) or not address:
             raise SettingsError(f"--pipeline {text} is not NAME=HOST[:PORT]: use such as shapes=shapes:8001.")
-        addresses.append(PipelineAddress(name, address if ":" in address else f"{address}:{GRPC_PORT}"))
+        addresses.append(PipelineAddress(name, address if ":" in address else f"{address}:{GRPC_PORT}", authority))
     if len({address.name for address in addresses}) != len(addresses):
         raise SettingsError("two pipelines have the same name: give each another one.")
     return tuple(addresses)

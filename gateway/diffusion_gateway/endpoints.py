@@ -20,11 +20,10 @@ from diffusion_gateway.connections import ClientGoneError, run_while_connected
 from diffusion_gateway.errors import ApiError
 from diffusion_gateway.keys import ANONYMOUS
 from diffusion_gateway.responses import AnswerContext, error_event, model_list, model_object
-from diffusion_gateway.settings import FORWARDED_HEADERS
 from diffusion_gateway.uploads import read_content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from starlette.types import Receive, Scope, Send
 
@@ -66,7 +65,10 @@ class Gateway:
         if self.keys is None:
             return Caller(ANONYMOUS)
         key = self.keys.ring.identify(request.headers.get("authorization", ""))
-        return Caller(key.name, key.priority, key.concurrent, key.waiting)
+        limits = self.settings.key_limits
+        concurrent = limits.concurrent if key.concurrent is None else key.concurrent
+        waiting = limits.waiting if key.waiting is None else key.waiting
+        return Caller(key.name, key.priority, concurrent, waiting)
 
 
 @dataclass
@@ -157,7 +159,8 @@ class ImagesEndpoint:
             task = await self._gateway.service.prepare(body, caller, is_edit=self._is_edit)
             del body
             exchange.model = task.model
-            answer = _Answer(self._gateway, exchange, task, caller, dict(forwarded_headers(request)))
+            headers = dict(forwarded_headers(request, self._gateway.settings.forwarded_headers))
+            answer = _Answer(self._gateway, exchange, task, caller, headers)
             work = answer.stream(send) if task.fields.stream else answer.images()
             response = await run_while_connected(request.receive, work)
         if response is not None:
@@ -268,9 +271,9 @@ def error_response(error: ApiError, headers: dict[str, str]) -> JSONResponse:
     return JSONResponse(error.body(), error.status, {**headers, **error.headers()})
 
 
-def forwarded_headers(request: Request) -> Iterator[tuple[str, str]]:
-    """Headers that go on to Triton: gRPC takes printable ASCII only."""
-    for name in FORWARDED_HEADERS:
+def forwarded_headers(request: Request, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Headers of these names that go on to Triton: gRPC takes printable ASCII only."""
+    for name in names:
         value = request.headers.get(name, "")
         if value and value.isascii() and value.isprintable():
             yield name, value

@@ -14,10 +14,17 @@ FORWARDED_HEADERS = ("traceparent", "tracestate", "x-diffusion-revision", "x-dif
 
 @dataclass(frozen=True)
 class PipelineAddress:
-    """A model of the API and the gRPC address of its Triton, host:port."""
+    """A model of the API.
+
+    Args:
+        name: of the pipeline.
+        address: of its Triton's gRPC, or of the proxy before it, host:port.
+        authority: host that requests name; empty for that of the address.
+    """
 
     name: str
     address: str
+    authority: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,19 @@ class QueueLimits:
 
     concurrent: int
     waiting: int
+
+
+@dataclass(frozen=True)
+class KeyLimits:
+    """Limits of a key whose entry has none; None as much as a pipeline has.
+
+    Args:
+        concurrent: images that are made at a time, over all pipelines.
+        waiting: requests that wait for that.
+    """
+
+    concurrent: int | None = None
+    waiting: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,8 @@ class Settings:
         limits: of each request.
         provenance: of each image.
         signing: of each image; None signs none.
+        key_limits: of keys whose entries have none.
+        forwarded_headers: names in lower case of the headers that go on to Triton's route.
         refresh_seconds: after which ensembles and keys are read again.
     """
 
@@ -106,4 +128,6 @@ class Settings:
     limits: RequestLimits = field(default_factory=RequestLimits)
     provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
     signing: SigningSettings | None = None
+    key_limits: KeyLimits = KeyLimits()
+    forwarded_headers: tuple[str, ...] = FORWARDED_HEADERS
     refresh_seconds: float = 10.0

@@ -30,7 +30,7 @@ _DISCOVERY_SECONDS = 10.0
 _UNLIMITED = -1
 # A Service spreads connections among pods, not requests: with several, requests take turns among pods.
 _CONNECTIONS = 4
-_CHANNEL = [
+_CHANNEL: list[tuple[str, int | str]] = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.max_send_message_length", _UNLIMITED),
@@ -54,7 +54,7 @@ class TritonServer:
     def __init__(self, pipeline: PipelineAddress) -> None:
         self.name, self.address = pipeline.name, pipeline.address
         self._clients = [
-            triton.InferenceServerClient(pipeline.address, channel_args=_CHANNEL) for _ in range(_CONNECTIONS)
+            triton.InferenceServerClient(pipeline.address, channel_args=_channel(pipeline)) for _ in range(_CONNECTIONS)
         ]
         self._turns = cycle(self._clients)
 
@@ -116,6 +116,10 @@ class TritonServer:
                 _LOG.warning("the model %s: %s: %s", self.name, error.status(), error.message())
             raise problem from error
         return [bytes(image) for image in result.as_numpy(request.output).reshape(-1)]
+
+
+def _channel(pipeline: PipelineAddress) -> list[tuple[str, int | str]]:
+    return [*_CHANNEL, *([("grpc.default_authority", pipeline.authority)] if pipeline.authority else [])]
 
 
 def explain(model: str, status: str, message: str, inputs: set[str]) -> ApiError:

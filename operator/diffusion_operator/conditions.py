@@ -17,6 +17,7 @@ class ConditionType(StrEnum):
     REPOSITORY_READY = "RepositoryReady"
     AVAILABLE = "Available"
     ROLLOUT_COMPLETE = "RolloutComplete"
+    API_AVAILABLE = "APIAvailable"
     READY = "Ready"
 
 

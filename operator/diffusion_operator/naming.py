@@ -33,7 +33,9 @@ VARIANT = f"{GROUP}/variant"
 PROMOTE = f"{GROUP}/promote"
 ABORT = f"{GROUP}/abort"
 
+API = "api"
 BUILD = "build"
+GATEWAY = "gateway"
 SERVER = "triton"
 SERVING = "serving"
 STORE = "store"
@@ -69,6 +71,11 @@ def job_name(stage: str, component: str | None, key: str) -> str:
 def claim_name(pipeline: str) -> str:
     """Name of the claim that is created with a pipeline."""
     return f"{pipeline}-store"
+
+
+def api_name(pipeline: str) -> str:
+    """Name of every object of the images API in front of a pipeline."""
+    return f"{pipeline}-api"
 
 
 def target_service_name(pipeline: str, target: str) -> str:

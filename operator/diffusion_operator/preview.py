@@ -139,16 +139,23 @@ def _settings(observed: ObservedPipeline) -> Settings:
     """The operator's settings for serving pods are read from the live ones."""
     pods = [view.manifest["spec"]["template"]["spec"] for view in observed.deployments]
     if not pods:
-        return Settings(PLACEHOLDER, PLACEHOLDER)
+        return Settings(PLACEHOLDER, PLACEHOLDER, gateway_image=PLACEHOLDER)
     server = next(item for item in pods[-1]["containers"] if item["name"] == naming.SERVER)
     secrets = tuple(secret["name"] for secret in pods[-1].get("imagePullSecrets", []))
     return Settings(
         PLACEHOLDER,
         server["image"],
+        gateway_image=_gateway_image(observed),
         image_pull_policy=server["imagePullPolicy"],
         image_pull_secrets=secrets,
         serving_service_account=pods[-1].get("serviceAccountName", ""),
     )
+
+
+def _gateway_image(observed: ObservedPipeline) -> str:
+    bodies = (view.manifest["spec"]["template"]["spec"] for view in observed.api_objects if view.kind == "Deployment")
+    containers = (item for pod in bodies for item in pod["containers"] if item["name"] == naming.GATEWAY)
+    return str(next(containers, {"image": PLACEHOLDER})["image"])
 
 
 def _simulate_builds(
@@ -222,7 +229,7 @@ def _apply_change(body: JsonObject, observed: ObservedPipeline) -> ObjectChange 
 
 def _deployment_note(body: JsonObject, observed: ObservedPipeline) -> str:
     """The purpose of a new Deployment."""
-    variant = body["metadata"]["annotations"].get(naming.VARIANT)
+    variant = body["metadata"].get("annotations", {}).get(naming.VARIANT)
     if variant is not None:
         return f"variant {variant} gets its share once it is ready on every target"
     target = str(body["metadata"]["labels"].get(naming.TARGET, ""))

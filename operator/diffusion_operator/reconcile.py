@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -37,7 +37,7 @@ from diffusion_operator.views.pod import JOB_NAME, PodView
 from diffusion_operator.views.serving import DeploymentView, RouteView, ServiceView
 from diffusion_operator.views.storage import ClaimView, PipelineView
 
-POLICY_KINDS = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject")
+POLICY_KINDS = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject", "NetworkPolicy")
 log = logging.getLogger(__name__)
 
 
@@ -140,18 +140,19 @@ class Reconciler:
         namespace = owner.namespace
         owned = f"{naming.MANAGED_SELECTOR},{naming.PIPELINE}={owner.name}"
         member = f"{naming.MANAGED_SELECTOR},{naming.needed_by_label(owner.name)}"
-        serving = f"{owned},{naming.ROLE}={naming.SERVING}"
+        answering = f"{owned},{naming.ROLE} in ({naming.SERVING},{naming.API})"
         jobs, deployments, services, pods, claims, (policies, routes) = await asyncio.gather(
             self._client.select(Reference("Job", namespace), member),
             self._owned(("Deployment",), owner, owned, lambda _, body: DeploymentView.parse(body)),
             self._owned(("Service",), owner, owned, lambda _, body: ServiceView.parse(body)),
-            self._client.select(Reference("Pod", namespace), serving),
+            self._client.select(Reference("Pod", namespace), answering),
             self._claims(owner, spec),
             asyncio.gather(
                 self._owned(POLICY_KINDS, owner, owned, parse_object),
                 self._owned(route.KINDS, owner, owned, RouteView.parse),
             ),
         )
+        pod_views = [PodView.parse(pod, self._gpu_labels(spec)) for pod in pods]
         return ObservedPipeline(
             owner=owner,
             generation=resource["metadata"]["generation"],
@@ -161,11 +162,13 @@ class Reconciler:
             annotations=resource["metadata"].get("annotations", {}),
             claims=claims,
             jobs=await self._jobs(owner, jobs, self._gpu_labels(spec)),
-            deployments=deployments,
-            services=services,
-            policies=policies,
-            routes=routes,
-            serving_pods=tuple(PodView.parse(pod, self._gpu_labels(spec)) for pod in pods),
+            deployments=_of_role(naming.SERVING, deployments),
+            services=_of_role(naming.SERVING, services),
+            policies=_of_role(naming.SERVING, policies),
+            routes=_of_role(naming.SERVING, routes),
+            serving_pods=_of_role(naming.SERVING, pod_views),
+            api_objects=_of_role(naming.API, (*deployments, *services, *policies, *routes)),
+            api_pods=_of_role(naming.API, pod_views),
         )
 
     async def _owned(
@@ -334,6 +337,10 @@ class Reconciler:
         status = to_manifest(plan.status)
         if status != resource.get("status"):
             await self._client.write_status(Reference(KIND, owner.namespace, owner.name), status)
+
+
+def _of_role(role: str, views: Iterable[View]) -> tuple[View, ...]:
+    return tuple(view for view in views if view.labels.get(naming.ROLE) == role)
 
 
 def _rejection(resource: JsonObject, error: ValidationError) -> Plan:

@@ -74,6 +74,7 @@ class Settings:
         serving_image: image of the serving pods, unless a pipeline names its own.
         tensorrt_builder_image: image of the Jobs that compile for a GPU; empty when there is none.
         tensorrt_serving_image: image of the serving pods with a GPU; empty when there is none.
+        gateway_image: image of the images API, unless a pipeline names its own; empty when there is none.
         compile_jobs_per_sku: most compile Jobs that run at once on one SKU, of all pipelines together.
         image_pull_policy: of all images.
         image_pull_secrets: names of pull secrets in the pipelines' namespaces.
@@ -99,6 +100,7 @@ class Settings:
     serving_image: str
     tensorrt_builder_image: str = ""
     tensorrt_serving_image: str = ""
+    gateway_image: str = ""
     compile_jobs_per_sku: int = 4
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.support.api_resources import ACCEPTED_APIS, REFUSED_APIS
 from tests.support.pod_templates import EVERYTHING, REFUSED_JOBS, REFUSED_TEMPLATES
 from tests.support.refused_fields import REFUSED_FIELDS
 from tests.support.resource_parts import (
@@ -115,6 +116,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         ]
     },
     "suspended": {"suspend": True},
+    **ACCEPTED_APIS,
     "traces": {"serving": {"tracing": {"endpoint": "http://collector.monitoring:4318/v1/traces", "rate": 1}}},
     "a Prometheus with a password": {
         "targets": [
@@ -265,6 +267,7 @@ REFUSED: dict[str, Refused] = {
         "shapes.batch.max",
     ),
     **REFUSED_FIELDS,
+    **REFUSED_APIS,
     "unknown-field": Refused({"rollouts": {"strategy": "Canary"}}, "spec.rollouts", "unknown field"),
     "snake-case": Refused({"component_precision": {}}, "spec.component_precision", "unknown field"),
     "strategy": Refused({"rollout": {"strategy": "Recreate"}}, "spec.rollout.strategy", '"Canary", "RollingUpdate"'),

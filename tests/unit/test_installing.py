@@ -45,8 +45,8 @@ def test_the_plain_manifest_says_at_its_top_which_images_it_needs() -> None:
     text = head(INSTALL.read_text())
     assert "docs/images.md" in text
     assert "ImagePullBackOff" in text
-    for variable in ("DIFFUSION_OPERATOR_BUILDER_IMAGE", "DIFFUSION_OPERATOR_SERVING_IMAGE"):
-        assert variable in text
+    for variable in ("BUILDER_IMAGE", "SERVING_IMAGE", "GATEWAY_IMAGE"):
+        assert f"DIFFUSION_OPERATOR_{variable}" in text
 
 
 def test_the_command_at_its_top_names_all_images() -> None:
@@ -54,7 +54,7 @@ def test_the_command_at_its_top_names_all_images() -> None:
     filled = expression.replace("REGISTRY/PATH", REGISTRY)
     changed = subprocess.run(["sed", filled, str(INSTALL)], check=True, capture_output=True, text=True).stdout
     before = references(INSTALL.read_text())
-    assert len(before) == 3
+    assert len(before) == 4
     assert references(changed) == [name.replace("registry.example.com", REGISTRY) for name in before]
 
 

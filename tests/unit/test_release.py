@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 VERSION = INSTALL.read_text().partition("TAG=")[2].partition("\n")[0]
 DIGEST = f"sha256:{'ab' * 32}"
-NAMES = ("diffusion-operator", "diffusion-builder", "diffusion-triton")
+NAMES = ("diffusion-operator", "diffusion-builder", "diffusion-gateway", "diffusion-triton")
 IMAGES = {name: PushedImage(f"ghcr.io/team/{name}", DIGEST) for name in NAMES}
 
 

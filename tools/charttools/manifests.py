@@ -22,8 +22,9 @@ INSTALL_HEAD: Final = """\
 # The definition of DiffusionPipelines and the operator, for kubectl.
 #
 # The images are your own (docs/images.md): registry.example.com stands for your registry and the path there, in the
-# image of the Deployment and in its variables DIFFUSION_OPERATOR_BUILDER_IMAGE and DIFFUSION_OPERATOR_SERVING_IMAGE.
-# Applied as it is, the operator's pod ends in ImagePullBackOff. To push the images and set all three:
+# image of the Deployment and in its variables DIFFUSION_OPERATOR_BUILDER_IMAGE, DIFFUSION_OPERATOR_SERVING_IMAGE and
+# DIFFUSION_OPERATOR_GATEWAY_IMAGE. Applied as it is, the operator's pod ends in ImagePullBackOff. To push the images
+# and set all four:
 #   make images REGISTRY=REGISTRY/PATH TAG=VERSION
 #   sed 's|registry\\.example\\.com|REGISTRY/PATH|' deploy/install.yaml | kubectl apply --server-side -f -
 # A registry with a login also needs a pull secret: deploy/kustomize/overlays/private-registry has it.

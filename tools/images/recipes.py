@@ -139,7 +139,7 @@ RECIPES: Final = (
 )
 
 # What a cluster needs, and where the chart has it: `images.<name>`.
-CHART_NAMES: Final = {"operator": "operator", "builder": "builder", "triton": "serving"}
+CHART_NAMES: Final = {"operator": "operator", "builder": "builder", "triton": "serving", "gateway": "gateway"}
 
 
 def by_name(name: str) -> Recipe:

@@ -202,6 +202,10 @@ What the operator is told about `runAs`: nothing where it is its own default.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [get, list, create, patch, delete]
+# Only used where a pipeline has an API.
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, create, patch, delete]
 # Only used where KEDA is installed.
 - apiGroups: [keda.sh]
   resources: [scaledobjects]

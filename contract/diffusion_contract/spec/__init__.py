@@ -4,6 +4,7 @@ from diffusion_contract.enums import Precision
 from diffusion_contract.spec.affinity import Affinity
 from diffusion_contract.spec.engines import Engines, Shapes
 from diffusion_contract.spec.experiment import Experiment, Variant, apply_variant
+from diffusion_contract.spec.images_api import ImagesApi
 from diffusion_contract.spec.jobs import Jobs
 from diffusion_contract.spec.model import ClaimSource, HuggingFaceSource, Model, SecretKey, Source
 from diffusion_contract.spec.pipeline import DiffusionPipelineSpec
@@ -24,6 +25,7 @@ __all__ = [
     "Experiment",
     "Gpu",
     "HuggingFaceSource",
+    "ImagesApi",
     "Jobs",
     "Model",
     "Pipeline",

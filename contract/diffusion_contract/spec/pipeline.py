@@ -8,9 +8,10 @@ from diffusion_contract.base import ATOMIC, BY_NAME, ApiModel, Rule
 from diffusion_contract.enums import Component, Precision
 from diffusion_contract.spec.engines import ComponentPrecision, Engines, Shapes
 from diffusion_contract.spec.experiment import Variant
+from diffusion_contract.spec.images_api import ImagesApi
 from diffusion_contract.spec.jobs import Jobs
 from diffusion_contract.spec.model import Model
-from diffusion_contract.spec.rollout import Rollout
+from diffusion_contract.spec.rollout import GatewayRef, Rollout
 from diffusion_contract.spec.sampling import Pipeline, Scheduler
 from diffusion_contract.spec.serving import Serving
 from diffusion_contract.spec.storage import Storage
@@ -79,6 +80,34 @@ def _is_listed_once(self: "DiffusionPipelineSpec") -> bool:
 
 def _has_room(self: "DiffusionPipelineSpec") -> bool:
     return not self.variants or len(self.targets) * (len(self.variants) + 1) <= MAX_ROUTE_RULES
+
+
+def _api_rules() -> tuple[Rule, ...]:
+    """Rules for spec.api beside the rest of the spec."""
+    behind = "has(self.rollout) && has(self.rollout.traffic.gateway)"
+    return (
+        Rule(
+            f"!has(self.api) || has(self.api.upstream) || !({behind})",
+            "the weights of rollout.traffic.gateway are in its routes: name the Service of its proxy in api.upstream, "
+            "so that requests of the API pass through them",
+            lambda self: self.api is None or self.api.upstream is not None or self.traffic_gateway is None,
+            ".api.upstream",
+        ),
+        Rule(
+            f"!has(self.api) || !has(self.api.upstream) || ({behind})",
+            "api.upstream is the proxy of rollout.traffic.gateway, which there is not: leave it out, and the API uses "
+            "the pipeline's Service",
+            lambda self: self.api is None or self.api.upstream is None or self.traffic_gateway is not None,
+            ".api.upstream",
+        ),
+        Rule(
+            "!has(self.api) || self.targets.all(t, t.name != 'api')",
+            "the objects of spec.api have the names that those of a target api would have: give the target another "
+            "name",
+            lambda self: self.api is None or all(target.name != "api" for target in self.targets),
+            ".targets",
+        ),
+    )
 
 
 _DISTINCT_NAMES = Rule(
@@ -183,6 +212,7 @@ class DiffusionPipelineSpec(ApiModel):
             _is_listed_once,
             ".pipelines",
         ),
+        *_api_rules(),
     )
 
     model: Model = Field(description="The checkpoint that is served.")
@@ -218,6 +248,10 @@ class DiffusionPipelineSpec(ApiModel):
         default=None,
         description="Rollout of new revisions. Defaults to all of the traffic at once, when the revision is ready.",
     )
+    api: ImagesApi | None = Field(
+        default=None,
+        description="The images API of OpenAI in front of the pipeline, as `<pipeline>-api`. None without it.",
+    )
     suspend: bool = Field(
         default=False,
         description="Serve nothing and run no Job: pods and unfinished Jobs are deleted. Artifacts are retained; Jobs "
@@ -234,6 +268,11 @@ class DiffusionPipelineSpec(ApiModel):
         """Those of an experiment."""
         experiment = self.rollout.experiment if self.rollout is not None else None
         return tuple(experiment.variants) if experiment is not None else ()
+
+    @property
+    def traffic_gateway(self) -> GatewayRef | None:
+        """Gateway whose routes split the requests."""
+        return self.rollout.traffic.gateway if self.rollout is not None else None
 
     @property
     def gpus_only(self) -> bool:

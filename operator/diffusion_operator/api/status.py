@@ -160,6 +160,14 @@ class TargetStatus(ApiModel):
     message: Message | None = Field(default=None, description="Details of serving pods that are not ready.")
 
 
+class ApiStatus(ApiModel):
+    """State of the images API."""
+
+    url: Annotated[str, Field(max_length=512)] = Field(description="Address inside the cluster (HTTP).")
+    replicas: int = Field(default=0, description="Desired replicas.")
+    ready_replicas: int = Field(default=0, description="Ready replicas.")
+
+
 class Summary(ApiModel):
     """Columns of `kubectl get`."""
 
@@ -190,6 +198,7 @@ class DiffusionPipelineStatus(ApiModel):
         description="State of each target.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
+    api: ApiStatus | None = Field(default=None, description="The images API.")
     garbage_collection: GarbageCollectionStatus | None = Field(
         default=None, description="The last garbage collection of the store."
     )

@@ -57,11 +57,12 @@ def routes(
             "apiVersion": f"{API}/v1",
             "kind": kind,
             "metadata": metadata(owner.name, owner, naming.common_labels(owner.name, naming.SERVING)),
-            "spec": {**_parents(traffic.gateway), "rules": rules},
+            "spec": {**parents(traffic.gateway), "rules": rules},
         }
 
 
-def _parents(gateway: GatewayRef) -> JsonObject:
+def parents(gateway: GatewayRef) -> JsonObject:
+    """Fields of a route that attach it to a Gateway."""
     parent = {"group": API, "kind": "Gateway", "name": gateway.name}
     options = {"namespace": gateway.namespace, "sectionName": gateway.section_name}
     parent |= {key: value for key, value in options.items() if value is not None}

@@ -27,7 +27,8 @@ SUSPENDED = "No Job runs while spec.suspend is true."
 def accepted(observed: ObservedPipeline, settings: Settings) -> ConditionUpdate:
     """Whether this operator, with its settings, can serve the spec: what admission could not know."""
     spec, store = observed.spec, claim_name(observed.spec, observed.owner.name)
-    problem = _missing_images(spec, settings) or pod_template_problem(spec, settings, store)
+    problem = _missing_images(spec, settings) or _missing_api_image(spec, settings)
+    problem = problem or pod_template_problem(spec, settings, store)
     if problem is not None:
         return ConditionUpdate(ConditionType.ACCEPTED, Reason.INVALID_SPEC, problem)
     text = f"The spec can be served. {dropped_fields_text(observed.annotations)}".rstrip()
@@ -140,4 +141,13 @@ def _missing_images(spec: DiffusionPipelineSpec, settings: Settings) -> str | No
     return (
         f"Target {', '.join(gpu_targets)} needs images with TensorRT, and this operator has none: set "
         f"{' and '.join(missing)} of its chart."
+    )
+
+
+def _missing_api_image(spec: DiffusionPipelineSpec, settings: Settings) -> str | None:
+    if spec.api is None or spec.api.image or settings.gateway_image:
+        return None
+    return (
+        "spec.api needs the image diffusion-gateway, and this operator has none: set images.gateway of its chart, or "
+        "name one in spec.api.image."
     )

@@ -36,6 +36,7 @@ class ObservedPipeline:
     Attributes:
         status: present status, only to find out what is new.
         policies: disruption budgets and autoscalers of all targets.
+        api_objects: everything of the images API; the other objects are none of it.
         live_digests: artifacts in the store that any pipeline of the namespace needs; None until a plan needs them.
         windows: requests of revisions since their step of a rollout began, by target and revision; None until a plan
             needs them.
@@ -54,6 +55,8 @@ class ObservedPipeline:
     policies: tuple[ObjectView, ...] = ()
     routes: tuple[RouteView, ...] = ()
     serving_pods: tuple[PodView, ...] = ()
+    api_objects: tuple[ObjectView, ...] = ()
+    api_pods: tuple[PodView, ...] = ()
     live_digests: frozenset[str] | None = None
     windows: Mapping[tuple[str, str], Window] | None = None
 
@@ -65,7 +68,7 @@ class ObservedPipeline:
     def find(self, kind: str, name: str) -> ObjectView | None:
         """The object with this name, when it was observed and belongs to the pipeline."""
         claims = (self.claims.store,) if self.claims.store is not None else ()
-        views = (*self.serving_objects, *claims)
+        views = (*self.serving_objects, *self.api_objects, *claims)
         return next((view for view in views if (view.kind, view.name) == (kind, name)), None)
 
     def target_service(self, target: str) -> ServiceView | None:

@@ -21,6 +21,7 @@ from diffusion_operator.plan import (
     build_conditions,
     canary_analysis,
     garbage_collection,
+    images_api,
     report,
     serving,
     serving_conditions,
@@ -104,6 +105,7 @@ class Planning:
                 build_conditions.repository_ready(observed, builds),
                 serving_conditions.available(observed, targets.plans),
                 serving_conditions.rollout_complete(observed, targets.plans),
+                *images_api.condition(observed),
             )
         )
         basis = report.status_basis(observed.generation, rfc3339(observed.now), observed.status)
@@ -166,6 +168,7 @@ def _actions(context: PlanContext, targets: TargetPlans) -> Iterator[Action]:
     yield from serving.actions(context, targets)
     if context.store is not None:
         yield from garbage_collection.actions(observed, context.store, context.settings)
+    yield from images_api.actions(context, is_served=bool(targets.splits))
 
 
 def _build_actions(context: PlanContext, builds: BuildGraph) -> Iterator[Action]:

@@ -23,7 +23,7 @@ from diffusion_operator.api.status import (
 from diffusion_operator.conditions import ConditionType, ConditionUpdate, Reason
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.event import PendingEvent
-from diffusion_operator.plan import garbage_collection, memory
+from diffusion_operator.plan import garbage_collection, images_api, memory
 from diffusion_operator.plan.build_graph import BuildGraph
 from diffusion_operator.plan.build_steps import BuildStep, step_status
 from diffusion_operator.plan.context import PlanContext
@@ -36,7 +36,13 @@ from diffusion_operator.rollout.state import RevisionState, Strategy
 from diffusion_operator.views.base import parse_time, rfc3339
 
 EVENT_ON_TRUE = frozenset(
-    {ConditionType.ENGINES_READY, ConditionType.AVAILABLE, ConditionType.ROLLOUT_COMPLETE, ConditionType.READY}
+    {
+        ConditionType.ENGINES_READY,
+        ConditionType.AVAILABLE,
+        ConditionType.ROLLOUT_COMPLETE,
+        ConditionType.API_AVAILABLE,
+        ConditionType.READY,
+    }
 )
 DIGITS = 6
 BuildStatusT = TypeVar("BuildStatusT", bound=BuildStatus)
@@ -89,6 +95,7 @@ def pipeline_status(
         source=_with_report(SourceStatus, builds.fetches[CHECKPOINT]) if builds is not None else None,
         components={name: _component(name, builds, present.get(name, {})) for name in components},
         targets=[_target(observed, plan, builds) for plan in targets.plans],
+        api=images_api.status(observed),
         garbage_collection=garbage_collection.status(observed),
         ensembles=_ensembles(builds),
     )

@@ -26,7 +26,7 @@ def revision_problem(observed: ObservedPipeline, target: str, revision: str | No
         return None
     problem = next(filter(None, map(pod_problem, observed.pods_of(target, revision))), None)
     name = naming.revision_name(observed.owner.name, target, revision)
-    refusals = (_refusal(view) for view in observed.deployments if view.name == name)
+    refusals = (refusal(view) for view in observed.deployments if view.name == name)
     return problem or next(filter(None, refusals), None)
 
 
@@ -184,7 +184,8 @@ def _revision_state(observed: ObservedPipeline, view: DeploymentView) -> Revisio
     )
 
 
-def _refusal(deployment: DeploymentView) -> PodProblem | None:
+def refusal(deployment: DeploymentView) -> PodProblem | None:
+    """Why the API server lets a Deployment have no pods; None when it does."""
     condition = deployment.condition("ReplicaFailure")
     if condition is None or not condition.is_true:
         return None

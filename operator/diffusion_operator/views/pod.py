@@ -20,7 +20,7 @@ from diffusion_operator.views.base import ObjectView, base_fields
 JOB_NAME = "batch.kubernetes.io/job-name"
 REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 """A reason of a condition; another container's last words may be anything."""
-MAIN_CONTAINERS = frozenset({naming.BUILD, naming.SERVER})
+MAIN_CONTAINERS = frozenset({naming.BUILD, naming.SERVER, naming.GATEWAY})
 
 
 @dataclass(frozen=True)

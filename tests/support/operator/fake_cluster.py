@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
@@ -311,10 +312,12 @@ def has_fields(item: JsonObject, query: dict[str, str]) -> bool:
 
 def matches(labels: dict[str, str], selector: str) -> bool:
     """Kubernetes' label selectors, as far as the operator uses them."""
-    if " in (" in selector:
-        key, _, values = selector.partition(" in (")
-        return labels.get(key) in values.rstrip(")").split(",")
-    for term in selector.split(","):
+    for term in re.split(r",(?![^(]*[)])", selector):
+        if " in (" in term:
+            key, _, values = term.partition(" in (")
+            if labels.get(key) not in values.rstrip(")").split(","):
+                return False
+            continue
         key, equals, value = term.partition("=")
         if (key and key not in labels) or (equals and labels[key] != value):
             return False

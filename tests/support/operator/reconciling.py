@@ -12,6 +12,7 @@ SETTINGS = Settings(
     serving_image="triton:1",
     tensorrt_builder_image="builder-trt:1",
     tensorrt_serving_image="triton-trt:1",
+    gateway_image="gateway:1",
     hub_endpoint="http://hub",
 )
 OTHER_REVISION = "f" * 40

@@ -19,7 +19,14 @@ from diffusion_gateway.app import create_app
 from diffusion_gateway.errors import ApiError
 from diffusion_gateway.keys import digest_of
 from diffusion_gateway.metrics import Metrics
-from diffusion_gateway.settings import PipelineAddress, ProvenanceSettings, QueueLimits, RequestLimits, Settings
+from diffusion_gateway.settings import (
+    KeyLimits,
+    PipelineAddress,
+    ProvenanceSettings,
+    QueueLimits,
+    RequestLimits,
+    Settings,
+)
 from tests.support.gateway.certificates import write_certificates
 from tests.support.gateway.fake_triton import FakeTriton
 from tests.support.gateway.pipelines import image_file
@@ -303,6 +310,19 @@ def test_a_key_has_its_own_limits_and_priority(tmp_path: Path) -> None:
     run(test, _keys(tmp_path / "keys.json", sk_batch={"priority": 2, "concurrent": 1, "waiting": 0}, sk_web={}))
 
 
+def test_a_key_without_limits_of_its_own_has_those_of_all_keys(tmp_path: Path) -> None:
+    async def test(api: Api) -> None:
+        api.triton.gate.clear()
+        tasks = [asyncio.create_task(api.post(headers=_bearer(key))) for key in ("sk_small", "sk_large", "sk_large")]
+        await api.wait_until(lambda: len(api.triton.requests) == 3)
+        assert (await api.post(headers=_bearer("sk_small"))).status_code == 429
+        api.triton.gate.set()
+        assert [(await task).status_code for task in tasks] == [200, 200, 200]
+
+    settings = _keys(tmp_path / "keys.json", sk_small={}, sk_large={"concurrent": 2})
+    run(test, replace(settings, key_limits=KeyLimits(concurrent=1, waiting=0)))
+
+
 def test_a_key_is_replaced_while_the_gateway_runs(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
 
@@ -338,6 +358,14 @@ def test_what_routes_split_traffic_by_goes_on_to_triton() -> None:
         assert api.triton.requests[0][1] == {"x-diffusion-user": "00ff", "traceparent": "00-1-2-01"}
 
     run(test)
+
+
+def test_a_route_may_split_by_other_headers_too() -> None:
+    async def test(api: Api) -> None:
+        await api.post(headers={"X-Tester": "canary", "X-Diffusion-User": "00ff"})
+        assert api.triton.requests[0][1] == {"x-tester": "canary", "x-diffusion-user": "00ff"}
+
+    run(test, replace(SETTINGS, forwarded_headers=(*SETTINGS.forwarded_headers, "x-tester")))
 
 
 def test_images_say_what_they_are_configured_to_say() -> None:

@@ -36,7 +36,12 @@ def test_what_is_wrong_is_said(arguments: tuple[str, ...], says: str) -> None:
 
 def test_addresses_have_tritons_port() -> None:
     expected = (PipelineAddress("a", "a.b.svc:8001"), PipelineAddress("c", "127.0.0.1:9"))
-    assert _addresses(["a=a.b.svc", "c=127.0.0.1:9"]) == expected
+    assert _addresses(["a=a.b.svc", "c=127.0.0.1:9"], "") == expected
+
+
+@pytest.mark.parametrize("name", ["Authorization", "cookie", "grpc-timeout", "a b", ""])
+def test_a_header_that_must_not_go_on_is_refused(name: str) -> None:
+    assert "cannot go on to a route" in _run("--pipeline", "a=b", "--auth", "none", "--forward-header", name)
 
 
 def test_options_become_settings() -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from diffusion_contract.base import Toleration
 from diffusion_contract.resources import Resources
-from diffusion_contract.spec import EnvVar, Gpu, SecretKey, Serving, Storage, Target
+from diffusion_contract.spec import DiffusionPipelineSpec, EnvVar, Gpu, ImagesApi, SecretKey, Serving, Storage, Target
 from diffusion_contract.spec.autoscaling import (
     Autoscaling,
     KedaAuthentication,
@@ -18,13 +18,15 @@ from diffusion_contract.spec.autoscaling import (
     ScalingBehavior,
     ScalingRules,
 )
-from diffusion_contract.spec.rollout import GatewayRef, Scorer, Traffic
+from diffusion_contract.spec.images_api import ApiAutoscaling
+from diffusion_contract.spec.rollout import GatewayRef, Rollout, Scorer, Traffic
 from diffusion_contract.spec.serving import RESERVED_VARIABLES, Tracing
 from diffusion_operator import naming
-from diffusion_operator.manifests import deployment, policies, route, service
+from diffusion_operator.manifests import deployment, images_api_objects, policies, route, service
 from diffusion_operator.manifests.common import Owner, Placement, placement_of, store_claim, with_gpu
 from diffusion_operator.manifests.deployment import RevisionSpec, serving_revision
 from diffusion_operator.manifests.event import PendingEvent, event_manifest
+from diffusion_operator.manifests.images_api import api_deployment
 from diffusion_operator.manifests.job import BuildJobSpec, job_manifest, template_digest
 from diffusion_operator.manifests.route import RouteTarget
 from diffusion_operator.manifests.service import TrafficSplit, VariantWeight
@@ -37,6 +39,7 @@ SETTINGS = Settings(
     "registry/triton:1",
     tensorrt_builder_image="registry/builder-trt:1",
     tensorrt_serving_image="registry/triton-trt:1",
+    gateway_image="registry/gateway:1",
     image_pull_secrets=("pull",),
     hub_endpoint="http://hub",
 )
@@ -149,6 +152,23 @@ EXPERIMENT = tuple(
     route.routes(OWNER, BEHIND, {"cpu": RouteTarget(SIDES, 2), "l4": RouteTarget(SIDES, 1)}, "x-diffusion-user")
 )
 ROUTES = tuple(route.routes(OWNER, BEHIND, {"cpu": RouteTarget(TrafficSplit("01234567", "89abcdef", 10), 1)}))
+API = ImagesApi.model_validate(
+    {
+        "auth": {"type": "Keys", "keysSecretRef": {"name": "keys"}},
+        "limits": {"perKey": {"concurrent": 4}},
+        "provenance": {"embed": ["seed"], "signing": {"secretName": "signer"}},
+        "autoscaling": {"maxReplicas": 4},
+        "upstream": {"name": "proxy", "namespace": "edge"},
+        "nodeSelector": {"kind": "small"},
+    }
+)
+OPEN_API = ImagesApi.model_validate({"auth": {"type": "None"}})
+
+
+def api_spec(api: ImagesApi, traffic: Traffic | None = None) -> DiffusionPipelineSpec:
+    return DiffusionPipelineSpec.model_construct(api=api, rollout=Rollout(traffic=traffic) if traffic else None)
+
+
 # Namespaces such as OpenShift's assign all three.
 ASSIGNED = replace(SETTINGS, pod_user=PodUser(None, None, None))
 OBJECTS: dict[str, dict[str, Any]] = {
@@ -179,6 +199,14 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "autoscaler-hpa": policies.autoscaler(OWNER, "cpu", "01234567", SCALED),
     "autoscaler-keda": policies.autoscaler(OWNER, "cpu", "01234567", TO_ZERO),
     "autoscaler-keda-password": policies.autoscaler(OWNER, "cpu", "01234567", WITH_PASSWORD),
+    "api": api_deployment(OWNER, api_spec(OPEN_API), OPEN_API, SETTINGS),
+    "api-behind-a-gateway": api_deployment(OWNER, api_spec(API, BEHIND), API, SETTINGS),
+    "api-service": images_api_objects.api_service(OWNER),
+    "api-route": images_api_objects.api_route(OWNER, BEHIND.gateway or GatewayRef(name="web")),
+    "api-network": images_api_objects.api_network_policy(OWNER, OPEN_API),
+    "api-network-behind-a-gateway": images_api_objects.api_network_policy(OWNER, API),
+    "api-autoscaler": images_api_objects.api_autoscaler(OWNER, ApiAutoscaling(max_replicas=4)),
+    "api-budget": images_api_objects.api_disruption_budget(OWNER),
     "claim": store_claim(Storage(size="20Gi"), OWNER),
     "event": event_manifest(
         PendingEvent(warning=True, reason="PickleOnly", message="No."), OWNER, 3, "2026-01-01T00:00:00Z"
@@ -220,9 +248,9 @@ def test_no_pod_gets_an_api_token_and_all_are_restricted(name: str) -> None:
 def test_only_the_download_sees_the_token_and_never_in_its_environment(name: str) -> None:
     pod = PODS[name]
     secrets = [volume for volume in pod["volumes"] if "secret" in volume]
-    assert bool(secrets) == name.startswith("job-fetch-hub")
+    assert bool(secrets) == (name.startswith("job-fetch-hub") or name == "api-behind-a-gateway")
     for container in pod["containers"]:
-        assert not [item for item in container["env"] if "secretKeyRef" in item.get("valueFrom", {})]
+        assert not [item for item in container.get("env", []) if "secretKeyRef" in item.get("valueFrom", {})]
 
 
 def test_serving_cannot_write_the_store() -> None:

@@ -140,7 +140,9 @@ def test_pods_stay_restricted_and_keep_what_the_operator_wrote(file: str) -> Non
 
 
 def test_the_lists_of_what_is_the_operator_s_are_complete() -> None:
-    written = [yaml.safe_load(file.read_text()) for file in GOLDEN.glob("*.yaml")]
+    # No podTemplate is merged into pods of the images API.
+    files = [file for file in GOLDEN.glob("*.yaml") if not file.stem.startswith("api")]
+    written = [yaml.safe_load(file.read_text()) for file in files]
     pods = [body["spec"]["template"]["spec"] for body in written if body["kind"] in {"Job", "Deployment"}]
     containers = [item for pod in pods for item in [*pod["containers"], *pod.get("initContainers", [])]]
     mounts = [mount for item in containers for mount in item["volumeMounts"]]

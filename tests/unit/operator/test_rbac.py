@@ -45,6 +45,10 @@ def live_a_full_life(cluster: FakeCluster) -> None:
     serve(cluster)
     cluster.apply_pipeline(rollout={"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}})
     serve(cluster)
+    scaled = {"auth": {"type": "None"}, "autoscaling": {"maxReplicas": 3}, "gateway": {"name": "web"}}
+    for api in (scaled, {**scaled, "autoscaling": None, "networkPolicy": False, "replicas": 1}, None):
+        cluster.apply_pipeline(api=api)
+        serve(cluster)
     cluster.apply_pipeline(suspend=True)
     settle(cluster)
 
