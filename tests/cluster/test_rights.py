@@ -112,11 +112,14 @@ def test_a_full_life_is_possible_with_the_rights_that_the_chart_grants(
     keda = {"maxReplicas": 3, "provider": "keda", "keda": KEDA}
     two = [{"name": "cpu"}, {"name": "spare"}]
     source = {"source": {"huggingFace": {"repo": "demo/shapes", "revision": revision(2)}}}
-    with operator_process(server, tmp_path / "operator.log", LEASE_NAMESPACE=NAMESPACE, IDENTITY="first"):
+    api = {"auth": {"type": "None"}, "autoscaling": {"maxReplicas": 3}, "gateway": {"name": "web"}}
+    options = {"LEASE_NAMESPACE": NAMESPACE, "IDENTITY": "first", "GATEWAY_IMAGE": "g:1"}
+    with operator_process(server, tmp_path / "operator.log", **options):
         for targets in ([{"name": "cpu", "autoscaling": {"maxReplicas": 3}}], [{"name": "cpu", "autoscaling": keda}]):
             live(server, kube, spec(targets=targets))
         live(server, kube, spec(targets=two))
         live(server, kube, spec(rollout={"strategy": "RollingUpdate", "traffic": {"gateway": {"name": "web"}}}))
+        live(server, kube, spec(model=source, api=api))
         live(server, kube, spec(model=source))
         live(server, kube, spec(model=source, suspend=True), suspended=True)
         own = pipeline(PIPELINE, revision(1))
