@@ -85,6 +85,7 @@ def not_ready_alerts(*pipelines: str) -> tuple[tuple[dict[str, str], str], ...]:
 
 
 BUILDING = readiness("shapes", "Compiling", "0x40")
+API = 'namespace="studio",pipeline="shapes",pod="shapes-api-1",model="shapes",key="team"'
 FAILING = 'namespace="studio",pipeline="shapes",pod="shapes-l4-1",model="generate_20_pipeline"'
 CASES = {
     "not yet": Case((BUILDING,), "3h45m"),
@@ -129,6 +130,47 @@ CASES = {
             ),
         ),
         "DiffusionRequestErrors",
+        "1m",
+    ),
+    "an API that fails": Case(
+        (
+            Series("diffusion_gateway_requests_total", f'{API},operation="edit",status="503"', "0+10x60"),
+            Series("diffusion_gateway_requests_total", f'{API},operation="edit",status="200"', "0+100x60"),
+        ),
+        "40m",
+        (
+            (
+                {"severity": "critical", "namespace": "studio", "pipeline": "shapes"},
+                "More than 5 % of the requests to the API of studio/shapes fail.",
+            ),
+        ),
+        "DiffusionApiErrors",
+        "1m",
+    ),
+    "an API that rejects": Case(
+        (
+            Series("diffusion_gateway_requests_total", f'{API},operation="edit",status="429"', "0+50x60"),
+            Series("diffusion_gateway_requests_total", f'{API},operation="edit",status="200"', "0+100x60"),
+            Series("diffusion_gateway_rejected_requests_total", API, "0+50x60"),
+        ),
+        "40m",
+        (
+            (
+                {"severity": "warning", "namespace": "studio", "pipeline": "shapes"},
+                "The API of studio/shapes rejects more than 10 % of its requests by its limits.",
+            ),
+        ),
+        "DiffusionApiRejections",
+        "1m",
+    ),
+    "an API whose rejections are no errors": Case(
+        (
+            Series("diffusion_gateway_requests_total", f'{API},operation="edit",status="429"', "0+50x60"),
+            Series("diffusion_gateway_requests_total", f'{API},operation="edit",status="200"', "0+100x60"),
+        ),
+        "40m",
+        (),
+        "DiffusionApiErrors",
         "1m",
     ),
 }

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from diffusion_gateway.metrics import Metrics as GatewayMetrics
 from diffusion_operator.metrics import Metrics
 from tests.support.cluster.kube import eventually
 from tests.support.integrations.processes import Program, running
 from tests.support.integrations.programs import PROMETHEUS, programs
 from tests.support.integrations.prometheus import Prometheus
-from tests.support.queries import ALERTS, RECORDED, expressions, live, plain
+from tests.support.queries import ALERTS, RECORDED, expressions, live, live_gateway, plain
 from tools.dashboards.content import BOARDS
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 MODELS = ("5_denoiser", "7_vae_decoder", "generate_4_pipeline")
@@ -40,12 +41,17 @@ def triton(scrapes: int) -> str:
 @pytest.fixture(scope="module")
 def exporter() -> Iterator[str]:
     """host:port of something that exports as operator and servers do."""
-    metrics, lock, scrapes = Metrics(), threading.Lock(), iter(range(1, 1_000_000))
+    metrics, gateway, lock, scrapes = Metrics(), GatewayMetrics(), threading.Lock(), iter(range(1, 1_000_000))
+    pages: dict[str, Callable[[], str]] = {
+        "/operator": lambda: live(metrics),
+        "/gateway": lambda: live_gateway(gateway),
+        "/triton": lambda: triton(next(scrapes)),
+    }
 
     class Pages(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             with lock:
-                page = live(metrics) if self.path == "/operator" else triton(next(scrapes))
+                page = pages[self.path]()
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.end_headers()
@@ -77,11 +83,13 @@ def prometheus(exporter: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def _program(exporter: str, port: int, folder: Path) -> Program:
     pods = [{"targets": [exporter], "labels": {**SERVING, "revision": name, "pod": name}} for name in ("a1", "b2")]
+    api = {"targets": [exporter], "labels": {"namespace": "studio", "pipeline": "shapes", "pod": "shapes-api-1"}}
     own = {"targets": [exporter], "labels": {"namespace": "diffusion-operator", "pod": "operator"}}
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
         "scrape_configs": [
             {"job_name": "operator", "metrics_path": "/operator", "static_configs": [own]},
+            {"job_name": "apis", "metrics_path": "/gateway", "static_configs": [api]},
             {"job_name": "pipelines", "metrics_path": "/triton", "static_configs": pods},
         ],
     }

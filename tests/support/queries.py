@@ -7,12 +7,14 @@ from functools import cache
 from typing import Any
 
 import promql_parser
+from prometheus_client import generate_latest
 
+from diffusion_gateway.metrics import Metrics as GatewayMetrics
 from diffusion_operator.metrics import Metrics, Readiness
 from tests.support.paths import ROOT
 
 RECORDED = ROOT / "tests" / "recorded" / "triton-2.51-metrics.txt"
-# A scrape by the chart's monitors adds these; the second ones are relabelings of the serving pods' monitor.
+# A scrape by the chart's monitors adds these; the second ones are relabelings of the monitor of pipelines' pods.
 SCRAPED = frozenset({"namespace", "pod", "container", "endpoint", "instance", "job"})
 RELABELED = frozenset({"pipeline", "target", "revision"})
 # Only a server with a GPU has them. Their names stand in Triton 2.51's library; labels as NVIDIA documents them.
@@ -45,12 +47,23 @@ def live(metrics: Metrics) -> str:
     return metrics.render().decode()
 
 
+def live_gateway(metrics: GatewayMetrics) -> str:
+    """The page of an images API after one more of everything that it counts."""
+    metrics.requests.labels("shapes", "team", "generate", "200").inc()
+    metrics.seconds.labels("shapes", "generate").observe(0.2)
+    metrics.images.labels("shapes", "team", "image").inc()
+    metrics.rejected.labels("shapes", "team").inc()
+    for gauge in (metrics.waiting, metrics.running, metrics.ensembles):
+        gauge.labels("shapes").set(1)
+    return generate_latest(metrics.registry).decode()
+
+
 @cache
 def series() -> dict[str, frozenset[str]]:
     """Every series that a dashboard or an alert may ask for, with its labels."""
     own = {name: labels | SCRAPED for name, labels in labels_of(live(Metrics())).items()}
-    triton = labels_of(RECORDED.read_text()) | GPU
-    return own | {name: labels | SCRAPED | RELABELED for name, labels in triton.items()}
+    pods = labels_of(RECORDED.read_text()) | GPU | labels_of(live_gateway(GatewayMetrics()))
+    return own | {name: labels | SCRAPED | RELABELED for name, labels in pods.items()}
 
 
 def plain(query: str) -> str:

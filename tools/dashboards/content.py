@@ -6,6 +6,7 @@ Labels of Triton's series: its own `model`, `version`, `reason`; `namespace` and
 
 from __future__ import annotations
 
+from tools.dashboards.images_api import API
 from tools.dashboards.model import Dashboard, Panel, Query, Variable
 from tools.dashboards.queries import (
     DENOISER,
@@ -370,4 +371,4 @@ ROLLOUT = Dashboard(
     _PIPELINES,
 )
 
-BOARDS = (FLEET, PIPELINE, BUILDS, ROLLOUT)
+BOARDS = (FLEET, PIPELINE, BUILDS, ROLLOUT, API)
