@@ -96,6 +96,7 @@ class ModelFacts:
         first_text_width: features per token of the first of two text encoders; 0 where there is one.
         pooled_width: features of the second text encoder's embedding of a whole prompt; 0 where there is none.
         vocabulary_2: tokens that the second text encoder has an embedding for.
+        deterministic_encoder: whether the VAE's encoder gives one latent and no distribution to draw from.
     """
 
     channels: int
@@ -115,6 +116,7 @@ class ModelFacts:
     first_text_width: int = 0
     pooled_width: int = 0
     vocabulary_2: int = 0
+    deterministic_encoder: int = 0
 
     @classmethod
     def merge(cls, facts_by_component: Mapping[str, Mapping[str, int]]) -> Self:

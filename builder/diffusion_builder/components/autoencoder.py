@@ -1,4 +1,7 @@
-"""The two halves of the KL autoencoder, with the scaling factor inside."""
+"""The two halves of an autoencoder, with the scaling factor inside.
+
+AutoencoderKL gives a distribution of latents, AutoencoderTiny (TAESD) one latent.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from diffusion_builder.components.base import DTYPES, LATENT, PIXELS, LoadedModu
 from diffusion_contract.enums import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from diffusion_builder.components.parts import LoadContext
 
@@ -58,26 +61,50 @@ class VaeEncoder(_Half):
         return (mean - self.shift) * self.factor, std * self.factor
 
 
+class TinyVaeEncoder(_Half):
+    """pixels [B, 3, H, W] → latent_mean, latent_std [B, C, h, w], scaled; no deviation.
+
+    diffusers' pipelines take its latents as they are, and draw nothing for them.
+    """
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode the whole batch."""
+        latent = self.model.encoder(pixels.to(self.model.dtype)).float()
+        mean = (latent - self.shift) * self.factor
+        return mean, torch.zeros_like(mean)
+
+
 def load_decoder(material: LoadContext, precision: Precision) -> LoadedModule:
-    """Read the decoder of an AutoencoderKL."""
-    return _load(material, precision, VaeDecoder, "encoder")
+    """Read the decoder of an autoencoder."""
+    config = configs.read(material.folders[parts.VAE], parts.VAE)
+    return _load(material, precision, VaeDecoder, "encoder", sizes.vae_facts(config))
 
 
 def load_encoder(material: LoadContext, precision: Precision) -> LoadedModule:
-    """Read the encoder of an AutoencoderKL."""
-    return _load(material, precision, VaeEncoder, "decoder")
+    """Read the encoder of an autoencoder."""
+    config = configs.read(material.folders[parts.VAE], parts.VAE)
+    facts = sizes.vae_facts(config)
+    if configs.is_tiny(config):
+        return _load(material, precision, TinyVaeEncoder, "decoder", facts | {"deterministic_encoder": 1})
+    return _load(material, precision, VaeEncoder, "decoder", facts)
 
 
 def _load(
-    material: LoadContext, precision: Precision, half: Callable[[TorchModel], nn.Module], other: str
+    material: LoadContext,
+    precision: Precision,
+    half: Callable[[TorchModel], nn.Module],
+    other: str,
+    facts: Mapping[str, int],
 ) -> LoadedModule:
-    from diffusers import AutoencoderKL
+    import diffusers
 
     folder = material.folders[parts.VAE]
     config = configs.read(folder, parts.VAE)
-    # The checkpoint itself says that it overflows in half; bfloat16 has float32's range.
-    if config.get("force_upcast") and precision is Precision.FLOAT16:
+    is_tiny = configs.is_tiny(config)
+    # The checkpoint itself says that it overflows in half; bfloat16 has float32's range. The tiny class never does.
+    if config.get("force_upcast") and precision is Precision.FLOAT16 and not is_tiny:
         precision = Precision.FLOAT32
-    model = weights.diffusers_model(AutoencoderKL, folder, DTYPES[precision])
+    model_class = getattr(diffusers, configs.TINY_VAE if is_tiny else configs.KL_VAE)
+    model = weights.diffusers_model(model_class, folder, DTYPES[precision])
     setattr(model, other, None)
-    return LoadedModule(half(model), sizes.vae_facts(config), {}, LATENT | PIXELS, precision)
+    return LoadedModule(half(model), facts, {}, LATENT | PIXELS, precision)

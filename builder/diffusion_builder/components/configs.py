@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+KL_VAE, TINY_VAE = VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny")
+"""Autoencoders by the class names of their configurations."""
+
 _Types = tuple[type, ...]
 _POSITIVE: _Types = (int,)
 _LIST: _Types = (list,)
@@ -34,6 +37,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "cross_attention_dim": 1280,
     },
     parts.VAE: {"latent_channels": 4, "block_out_channels": [64]},
+    TINY_VAE: {
+        "latent_channels": 4, "encoder_block_out_channels": [64] * 4, "decoder_block_out_channels": [64] * 4,
+        "num_encoder_blocks": [1, 3, 3, 3], "num_decoder_blocks": [3, 3, 3, 1], "upsampling_scaling_factor": 2,
+    },
     parts.CONTROLNET: {
         "in_channels": 4, "block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2,
         "conditioning_embedding_out_channels": [16, 32, 96, 256], "cross_attention_dim": 1280,
@@ -46,6 +53,10 @@ _TYPES: Mapping[str, _Types] = {
     "conditioning_embedding_out_channels": _LIST,
     "cross_attention_dim": (int, list),
     "layers_per_block": (int, list),
+    "encoder_block_out_channels": _LIST,
+    "decoder_block_out_channels": _LIST,
+    "num_encoder_blocks": _LIST,
+    "num_decoder_blocks": _LIST,
 }
 # Where a part's entries are inside of the configuration of a whole CLIP model.
 _INNER: Mapping[str, str] = {
@@ -89,8 +100,9 @@ def read(folder: Path, part: str) -> Mapping[str, Any]:
     if inner is not None and content.get(inner) is not None:
         name = f"{name}: {inner}"
         content = _object(name, content[inner])
-    config: dict[str, Any] = {**DEFAULTS[part], **content}
-    for entry in DEFAULTS[part].keys() - {"vision_config"}:
+    defaults = DEFAULTS[TINY_VAE if part == parts.VAE and is_tiny(content) else part]
+    config: dict[str, Any] = {**defaults, **content}
+    for entry in defaults.keys() - {"vision_config"}:
         _check_entry(name, entry, config[entry], _TYPES.get(entry, _POSITIVE))
     if part == parts.VAE:
         _check_vae(name, config)
@@ -108,7 +120,20 @@ def _object(name: str, value: object) -> Mapping[str, Any]:
     return value
 
 
+def is_tiny(config: Mapping[str, Any]) -> bool:
+    """Whether an autoencoder is an AutoencoderTiny; without a class name it is an AutoencoderKL."""
+    return config.get("_class_name") == TINY_VAE
+
+
 def _check_vae(name: str, config: Mapping[str, Any]) -> None:
+    class_name = config.get("_class_name", KL_VAE)
+    if class_name not in VAE_CLASSES:
+        raise BadInputError(
+            Reason.UNSUPPORTED_COMPONENT,
+            f"{name} is of class {class_name!r}; supported are: {', '.join(VAE_CLASSES)}",
+        )
+    if is_tiny(config):
+        _check_tiny_vae(name, config)
     scale, shift = config.get("scaling_factor", 1.0), config.get("shift_factor")
     if not _is_number(scale) or scale <= 0:
         raise BadInputError(Reason.INVALID_CONFIG, f"{name}: scaling_factor is {scale!r}, a positive number is needed")
@@ -122,6 +147,20 @@ def _check_vae(name: str, config: Mapping[str, Any]) -> None:
                 Reason.UNSUPPORTED_COMPONENT,
                 f"{name} has {entry}: autoencoders with statistics of latents are not supported",
             )
+
+
+def _check_tiny_vae(name: str, config: Mapping[str, Any]) -> None:
+    lengths = {len(config[entry]) for entry in DEFAULTS[TINY_VAE] if isinstance(config[entry], list)}
+    if len(lengths) != 1:
+        raise BadInputError(
+            Reason.INVALID_CONFIG, f"{name}: the lists of blocks of encoder and decoder must have the same length"
+        )
+    factor = config["upsampling_scaling_factor"]
+    if factor != 2:  # noqa: PLR2004 - what the encoder halves
+        raise BadInputError(
+            Reason.UNSUPPORTED_COMPONENT,
+            f"{name}: upsampling_scaling_factor is {factor}, but the encoder halves sizes: 2 is supported",
+        )
 
 
 def _is_number(value: object) -> bool:

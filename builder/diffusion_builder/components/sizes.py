@@ -64,7 +64,8 @@ def second_text_facts(config: Mapping[str, Any], first_text_width: int) -> dict[
 
 def vae_facts(config: Mapping[str, Any]) -> dict[str, int]:
     """Facts of an autoencoder's configuration."""
-    return {"channels": config["latent_channels"], "pixels_per_latent": 2 ** (len(config["block_out_channels"]) - 1)}
+    blocks = config["decoder_block_out_channels" if configs.is_tiny(config) else "block_out_channels"]
+    return {"channels": config["latent_channels"], "pixels_per_latent": 2 ** (len(blocks) - 1)}
 
 
 def required_facts(component: Component, shape_facts: Mapping[str, int]) -> dict[str, int]:

@@ -55,6 +55,7 @@ class ConditionerConfig:
         image: elements and width of one reference image's embeddings; zeros without an IP-Adapter.
         control_nets: their names.
         pooled_width: features of the embedding of a whole prompt; 0 without a second text encoder.
+        deterministic_encoder: whether an image has one latent, for which nothing is drawn.
     """
 
     channels: int
@@ -68,6 +69,7 @@ class ConditionerConfig:
     image: tuple[int, int] = (0, 0)
     control_nets: tuple[str, ...] = ()
     pooled_width: int = 0
+    deterministic_encoder: bool = False
 
     @classmethod
     def from_json(cls, text: str) -> ConditionerConfig:
@@ -90,6 +92,7 @@ class ConditionerConfig:
             image=(body["imageLength"], body["imageWidth"]),
             control_nets=tuple(body["controlNets"]),
             pooled_width=body.get("pooledWidth", 0),
+            deterministic_encoder=body.get("deterministicEncoder", False),
         )
 
     @property

@@ -200,7 +200,9 @@ class _Conditioning:
 
     def _moments(self, index: int, mean_tensor: Tensor, deviation_tensor: Tensor) -> Moments | None:
         mean, deviation = self._inputs.finite(mean_tensor), self._inputs.finite(deviation_tensor)
-        return None if mean is None or deviation is None else (mean[index], deviation[index])
+        if mean is None or deviation is None:
+            return None
+        return mean[index], None if self._config.deterministic_encoder else deviation[index]
 
     @cached_property
     def _call_noise(self) -> Sequence[Floats]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .noise import Floats, Generator
     from .schedule import Schedule
 
-# Mean and standard deviation [C, h, w] of an image's latent.
-Moments = tuple["Floats", "Floats"]
+# Mean and standard deviation [C, h, w] of an image's latent; None where the encoder gives one latent.
+Moments = tuple["Floats", "Floats | None"]
 
 
 def make_schedule(config: ConditionerConfig, ensemble: EnsembleRef, name: str, strength: float, eta: float) -> Schedule:
@@ -110,13 +110,15 @@ def inpaint_start(
     image_latent = zeros if inpainting_unet and from_noise else _sample(image, generator)
     noise = generator.normal(zeros.shape)
     # Also drawn for denoisers that do not read it: what is drawn after it depends on that.
-    masked = _sample(moments.masked or (zeros, zeros), generator)
+    masked = _sample(moments.masked or (zeros, None if image[1] is None else zeros), generator)
     latent = noise * np.float32(schedule.initial_scale) if from_noise else _add_noise(schedule, image_latent, noise)
     return InitialState(latent, image_latent, noise, masked)
 
 
 def _sample(moments: Moments, generator: Generator) -> Floats:
     mean, deviation = moments
+    if deviation is None:
+        return mean
     latent: Floats = mean + deviation * generator.normal(mean.shape)
     return latent
 

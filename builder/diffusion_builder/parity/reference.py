@@ -12,7 +12,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from diffusion_builder.components import lora, parts
+from diffusion_builder.components import configs, lora, parts
 from diffusion_builder.parity import requests
 from diffusion_builder.parity.families import LOCAL, family_of
 from diffusion_builder.parity.in_process import GeneratedImages
@@ -49,7 +49,8 @@ class Reference:
         folders = provenance.folders
         self._family = family_of(provenance)
         self._unet = _load("UNet2DConditionModel", folders[parts.UNET])
-        self._vae = _load("AutoencoderKL", folders[parts.VAE])
+        vae_config = configs.read(folders[parts.VAE], parts.VAE)
+        self._vae = _load(configs.TINY_VAE if configs.is_tiny(vae_config) else configs.KL_VAE, folders[parts.VAE])
         lora.merge(self._unet, parts.UNET, provenance.loras, provenance.family)
         self._adapted = False
         self._nets: dict[str, Any] = {}

@@ -35,6 +35,7 @@ def conditioner_config(
             "imageWidth": facts.image_width,
             "controlNets": list(control_nets),
             **({"pooledWidth": facts.pooled_width} if facts.pooled_width else {}),
+            **({"deterministicEncoder": True} if facts.deterministic_encoder else {}),
         }
     )
 

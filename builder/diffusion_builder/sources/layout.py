@@ -52,7 +52,7 @@ _TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "special_token
 CHECKPOINT_FOLDERS: tuple[CheckpointFolder, ...] = (
     CheckpointFolder("text_encoder", ("CLIPTextModel",), "model", ("config.json",)),
     CheckpointFolder("unet", ("UNet2DConditionModel",), "diffusion_pytorch_model", ("config.json",)),
-    CheckpointFolder("vae", ("AutoencoderKL",), "diffusion_pytorch_model", ("config.json",)),
+    CheckpointFolder("vae", ("AutoencoderKL", "AutoencoderTiny"), "diffusion_pytorch_model", ("config.json",)),
     CheckpointFolder(
         "tokenizer", ("CLIPTokenizer", "CLIPTokenizerFast"), None, ("tokenizer_config.json",), _TOKENIZER_FILES
     ),

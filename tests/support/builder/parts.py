@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors.torch import save_file
 from transformers import (
@@ -27,6 +27,7 @@ Write = Callable[[Path], None]
 # The library has no types.
 _Unet: Any = UNet2DConditionModel
 _Vae: Any = AutoencoderKL
+_TinyVae: Any = AutoencoderTiny
 _Control: Any = ControlNetModel
 IMAGE_SIZE, PATCH, IMAGE_WIDTH, IMAGE_HIDDEN = 32, 16, 24, 32
 SAFETY_THRESHOLD, SPECIAL_THRESHOLD = 0.455, 0.15
@@ -114,6 +115,20 @@ def vae(latent: int = 4, levels: int = 4, *, overflows: bool = False) -> Write:
             in_channels=3, out_channels=3, latent_channels=latent, block_out_channels=(8,) * levels,
             norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels, scaling_factor=0.5, force_upcast=overflows,
+        ).save_pretrained(folder)  # fmt: skip
+
+    return write
+
+
+def tiny_vae(levels: int = 4, latent: int = 4) -> Write:
+    """A random AutoencoderTiny; its scaling factor is not that of published ones, which is 1."""
+
+    def write(folder: Path) -> None:
+        torch.manual_seed(2)
+        _TinyVae(
+            encoder_block_out_channels=(8,) * levels, decoder_block_out_channels=(8,) * levels,
+            num_encoder_blocks=(1,) * levels, num_decoder_blocks=(1,) * levels, latent_channels=latent,
+            scaling_factor=0.7,
         ).save_pretrained(folder)  # fmt: skip
 
     return write
