@@ -144,6 +144,8 @@ def _sources(model: Model) -> Iterator[SourceRef]:
         yield SourceRef(subfolders.IP_ADAPTER, adapter.source, subfolders.IP_ADAPTER, adapter.file)
         if adapter.image_encoder is not None:
             yield SourceRef(subfolders.IMAGE_ENCODER, adapter.image_encoder.source, subfolders.IMAGE_ENCODER)
+    if model.preview_vae is not None:
+        yield SourceRef(subfolders.PREVIEW_VAE, model.preview_vae.source, subfolders.VAE)
     if model.safety_checker is not None:
         yield SourceRef(subfolders.SAFETY_CHECKER, model.safety_checker.source, subfolders.SAFETY_CHECKER)
 
@@ -170,6 +172,8 @@ class _Graph:
         yield self._engine(Component.DENOISER, addons=(*self._loras(), *self._adapter()))
         yield self._engine(Component.SCHEDULER_STEP)
         yield self._engine(Component.VAE_DECODER)
+        if self._model.preview_vae is not None:
+            yield self._engine(Component.PREVIEW_DECODER)
         if any(item.task != "generate" for item in self._spec.pipelines):
             yield self._engine(Component.VAE_ENCODER)
         if self._control_nets:
@@ -188,7 +192,7 @@ class _Graph:
             component,
             self._spec.precision_of(component),
             source,
-            tuple((folder, self._holder(folder)) for folder in self._contents(component)),
+            self._content_sources(component),
             self._shape_sources(component, source),
             addons,
             self._settings(component),
@@ -196,6 +200,8 @@ class _Graph:
 
     def _source(self, component: Component) -> str:
         """Source of the component's weights; that of the UNet for a ControlNet, which has to fit it."""
+        if component is Component.PREVIEW_DECODER:
+            return subfolders.PREVIEW_VAE
         folder = subfolders.UNET if component is Component.CONTROLNET else subfolders.WEIGHTS[component]
         return self._holder(folder)
 
@@ -234,6 +240,12 @@ class _Graph:
             "family": "" if self._family is ModelFamily.STABLE_DIFFUSION else str(self._family),
         }
         return tuple((name, value) for name, value in settings.items() if value and component in APPLIES[name])
+
+    def _content_sources(self, component: Component) -> tuple[tuple[str, str], ...]:
+        """Subfolders that decide about a graph, each with its source."""
+        if component is Component.PREVIEW_DECODER:
+            return ((subfolders.VAE, subfolders.PREVIEW_VAE),)
+        return tuple((folder, self._holder(folder)) for folder in self._contents(component))
 
     def _contents(self, component: Component) -> tuple[str, ...]:
         """Subfolders that decide about a graph."""

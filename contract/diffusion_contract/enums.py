@@ -27,6 +27,7 @@ class Component(StrEnum):
     DENOISER = "denoiser"
     SCHEDULER_STEP = "scheduler_step"
     VAE_DECODER = "vae_decoder"
+    PREVIEW_DECODER = "preview_decoder"
     SAFETY_CHECKER = "safety_checker"
 
 

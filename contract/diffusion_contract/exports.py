@@ -60,6 +60,8 @@ SHAPED: Mapping[Component, tuple[str, ...]] = {
     Component.ZERO_RESIDUALS: ("pixels_per_latent",),
     Component.DENOISER: ("text_length", "pixels_per_latent"),
     Component.SCHEDULER_STEP: ("channels", "pixels_per_latent"),
+    # Nothing is recorded, but another latent than the checkpoint's is rejected.
+    Component.PREVIEW_DECODER: (),
 }
 
 _TEXT_ENCODERS = frozenset({Component.TEXT_ENCODER, Component.TEXT_ENCODER_2})

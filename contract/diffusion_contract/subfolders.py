@@ -13,6 +13,8 @@ CONTROLNET = "controlnet"
 IP_ADAPTER = "ip_adapter"
 LORA = "lora"
 SAFETY_CHECKER = "safety_checker"
+# A source of its own, which has the folder `vae`.
+PREVIEW_VAE = "preview_vae"
 
 # The subfolder with the weights that a component is named by; None for one without weights.
 WEIGHTS: Mapping[Component, str | None] = {
@@ -25,5 +27,6 @@ WEIGHTS: Mapping[Component, str | None] = {
     Component.DENOISER: UNET,
     Component.SCHEDULER_STEP: None,
     Component.VAE_DECODER: VAE,
+    Component.PREVIEW_DECODER: VAE,
     Component.SAFETY_CHECKER: SAFETY_CHECKER,
 }

@@ -238,6 +238,8 @@ ENGINE_INTERFACES: Mapping[Component, Interface] = {
         ),
     ),
     Component.VAE_DECODER: Interface((LATENT,), (DECODED_IMAGE,)),
+    # Of another autoencoder of the same latents.
+    Component.PREVIEW_DECODER: Interface((LATENT,), (DECODED_IMAGE,)),
     Component.SAFETY_CHECKER: Interface((DECODED_IMAGE,), (SAFETY_FLAG, SAFETY_MARGIN)),
 }  # fmt: skip
 
@@ -322,5 +324,6 @@ MODEL_NAMES: Mapping[Component, str] = {
     Component.DENOISER: "5_denoiser",
     Component.SCHEDULER_STEP: "6_scheduler_step",
     Component.VAE_DECODER: "7_vae_decoder",
+    Component.PREVIEW_DECODER: "7_preview_decoder",
     Component.SAFETY_CHECKER: "7_safety_checker",
 }

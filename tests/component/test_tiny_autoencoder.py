@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
 
+from diffusion_builder.compare.metrics import psnr
 from diffusion_builder.components import configs
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.parity import in_process
 from diffusion_builder.stages.build import build
+from diffusion_builder.store import Kind, Store
 from diffusion_contract.documents import read_local
 from diffusion_contract.enums import Component
 from tests.support.builder import parts
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 _one_thread = pytest.fixture(autouse=True, scope="module")(parts.one_thread)
 # The library has no types.
 _Tiny: Any = AutoencoderTiny
+_Kl: Any = AutoencoderKL
 _CHECKPOINTS: Mapping[str, Callable[[Path, str], Path]] = {
     "sd1": sd_checkpoint,
     "inpainting": sd_checkpoint,
@@ -54,6 +62,52 @@ def _spec(folder: Path, unet: str, write_vae: parts.Write) -> DiffusionPipelineS
             "scheduler": {"type": "EulerAncestral"},
         }
     )
+
+
+@torch.no_grad()
+def test_previews_alone_may_have_an_autoencoder_of_their_own(tmp_path: Path) -> None:
+    body = _preview_spec(tmp_path, parts.tiny_vae())
+    store = Store(tmp_path / "store")
+    digest = build(context(store.root), read_local(body), parity=False)[-1]["digest"]
+    with in_process.load_repository(store, store.get(Kind.REPOSITORY, str(digest))) as server:
+        ensemble = server.ensembles["generate_2_pipeline"]
+        request = {"prompt": np.array([[b"a red circle"]], object), "seed": np.array([[7]], np.int64)}
+        names = ("preview_1", "preview_latent_after_1", "encoded_image", "latent")
+        outputs = in_process.execute(ensemble, request, names, lambda step: server.runs[step.model.name])
+    for name, latent, model, folder in (
+        ("preview_1", "preview_latent_after_1", _Tiny, tmp_path / "tiny" / "vae"),
+        ("encoded_image", "latent", _Kl, tmp_path / "checkpoint" / "vae"),
+    ):
+        vae = model.from_pretrained(folder, low_cpu_mem_usage=False)
+        decoded = vae.decode(torch.from_numpy(outputs[latent]) / vae.config.scaling_factor).sample
+        expected = VaeImageProcessor().postprocess(decoded, output_type="pil")[0]
+        actual = Image.open(io.BytesIO(outputs[name][0, 0]))
+        assert psnr(np.asarray(actual), np.asarray(expected)) >= 45.0, name
+
+
+def _preview_spec(folder: Path, write_vae: parts.Write) -> dict[str, Any]:
+    write_vae(folder / "tiny" / "vae")
+    checkpoint = sd_checkpoint(folder / "checkpoint", "sd1")
+    return {
+        "model": {
+            "source": {"path": str(checkpoint)},
+            "previewVae": {"source": {"path": str(folder / "tiny")}},
+        },
+        "shapes": json.loads(SHAPES),
+        "pipelines": [{"task": "generate", "steps": [2], "previews": [1]}],
+    }
+
+
+def test_parity_compares_images_with_the_autoencoder_of_images(tmp_path: Path) -> None:
+    report = build(context(tmp_path / "store"), read_local(_preview_spec(tmp_path, parts.tiny_vae())))[-1]
+    assert report["worstPSNR"] >= report["minPSNR"] == 35.0
+
+
+def test_an_autoencoder_of_previews_of_another_latent_is_refused_before_anything_is_exported(tmp_path: Path) -> None:
+    body = _preview_spec(tmp_path, parts.tiny_vae(latent=16))
+    with pytest.raises(BadInputError, match="preview_decoder has channels 16, the checkpoint around it has 4"):
+        build(context(tmp_path / "store"), read_local(body))
+    assert not list((tmp_path / "store" / "onnx").glob("*"))
 
 
 @torch.no_grad()

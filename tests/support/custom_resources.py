@@ -92,6 +92,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         **model(ipAdapter={"source": HUB, "imageEncoder": {"source": HUB}}),
         "pipelines": [{"task": "generate", "features": ["ip_adapter", "embeddings"], "previews": [5]}],
     },
+    "a vae for previews": {
+        **model(previewVae={"source": HUB}),
+        "pipelines": [{"task": "generate", "previews": [5]}, {"task": "img2img"}],
+    },
     "a safety checker": model(safetyChecker={"source": HUB}, clipSkip=11, longPrompts=True, guidanceRescale=True),
     "another family": {
         **model(family="StableDiffusionXL", components={"text_encoder_2": {"source": HUB}}, clipSkip=2),
@@ -254,6 +258,7 @@ REFUSED: dict[str, Refused] = {
     "long-prompts-of-xl": Refused(
         model(family="StableDiffusionXL", longPrompts=True), "spec.model.longPrompts", "StableDiffusion only"
     ),
+    "preview-vae": Refused(model(previewVae={"source": HUB}), "spec.model.previewVae", "add previews to a pipeline"),
     "family": Refused(model(family="Flux"), "spec.model.family", '"StableDiffusion", "StableDiffusionXL"'),
     "clip-skip": Refused(model(clipSkip=12), "spec.model.clipSkip", "equal to 11"),
     "lora-weight": Refused(model(loras=[{"source": HUB, "weight": 11}]), "spec.model.loras[0].weight", "equal to 10"),

@@ -39,6 +39,7 @@ COMPONENTS: Mapping[Component, ComponentSpec] = {
         ComponentSpec(Component.DENOISER, denoiser.load),
         ComponentSpec(Component.SCHEDULER_STEP, scheduler_step.load),
         ComponentSpec(Component.VAE_DECODER, autoencoder.load_decoder),
+        ComponentSpec(Component.PREVIEW_DECODER, autoencoder.load_decoder),
         ComponentSpec(Component.SAFETY_CHECKER, safety_checker.load),
     )
 }

@@ -94,7 +94,7 @@ def source_graph(store: Store, engine: str) -> Artifact:
 def _folders(store: Store, graph: Artifact) -> Iterator[tuple[str, Path]]:
     component = Component(graph.manifest.extra["component"])
     part = MAIN_PART[component]
-    if part is not None and component is not Component.CONTROLNET:
+    if part is not None and component not in (Component.CONTROLNET, Component.PREVIEW_DECODER):
         yield part, _weights_folder(store, graph)
 
 

@@ -28,6 +28,7 @@ _BATCHES = 2
 # (ten maps of 128 channels), 1223 MiB of the denoiser, which guidance doubles (thirty maps of 320 channels at 1/64).
 _ACTIVATION_BYTES: Mapping[Component, int] = {
     Component.VAE_DECODER: 2560,
+    Component.PREVIEW_DECODER: 2560,
     Component.VAE_ENCODER: 2560,
     Component.DENOISER: 612,
     Component.CONTROLNET: 306,

@@ -19,8 +19,9 @@ from diffusion_builder.stages import run as stages
 from diffusion_builder.store import Kind
 from diffusion_contract.assembly import EnsembleSpec, assembly
 from diffusion_contract.engines import CHECKPOINT, engines, sources
-from diffusion_contract.enums import ModelFamily
+from diffusion_contract.enums import Component, ModelFamily
 from diffusion_contract.spec.local import LocalSource
+from diffusion_contract.subfolders import PREVIEW_VAE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -163,7 +164,10 @@ def _validate(context: StageContext, spec: DiffusionPipelineSpec, digests: Mappi
         for engine in engines(spec)
         for subfolder, source in engine.contents
         if subfolder in {parts.TEXT_ENCODER, parts.TEXT_ENCODER_2, parts.UNET, parts.VAE}
+        and engine.component is not Component.PREVIEW_DECODER
     }
+    if PREVIEW_VAE in digests:
+        preflight.validate_preview_vae(folder(PREVIEW_VAE, parts.VAE), models[parts.VAE])
     nets = [ref for ref in sources(spec.model) if ref.component == parts.CONTROLNET]
     preflight.validate_models(models, {ref.name: folder(ref.name, parts.CONTROLNET) for ref in nets}, family)
     ensembles = [EnsembleSpec.of(item) for item in spec.pipelines]

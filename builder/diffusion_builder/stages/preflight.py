@@ -6,12 +6,27 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.components import configs, parts, sizes
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.enums import Component
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from diffusion_contract.enums import ModelFamily
+
+
+def validate_preview_vae(folder: Path, vae: Path) -> None:
+    """Compare the autoencoder of previews with that of the images.
+
+    Args:
+        folder: of the autoencoder of previews.
+        vae: folder of the other one.
+
+    Raises:
+        BadInputError: a configuration is not supported, or their latents differ.
+    """
+    facts, image_facts = (sizes.vae_facts(configs.read(path, parts.VAE)) for path in (folder, vae))
+    sizes.check_shape_facts(Component.PREVIEW_DECODER, facts, image_facts)
 
 
 def validate_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path], family: ModelFamily) -> None:

@@ -76,6 +76,7 @@ class ComponentPrecision(ApiModel):
     controlnet: Precision | None = _one("controlnet")
     denoiser: Precision | None = _one("denoiser")
     vae_decoder: Precision | None = _one("vae_decoder")
+    preview_decoder: Precision | None = _one("preview_decoder")
     vae_encoder: Precision | None = _one("vae_encoder")
     safety_checker: Precision | None = _one("safety_checker")
 

@@ -219,6 +219,11 @@ class Model(ApiModel):
     components: ComponentOverrides | None = Field(
         default=None, description="Component overrides; only artifacts that depend on them are rebuilt."
     )
+    preview_vae: ComponentOverride | None = Field(
+        default=None,
+        description="Autoencoder that previews are decoded with, such as an AutoencoderTiny. Defaults to that of the "
+        "images.",
+    )
     loras: Annotated[list[Lora], Field(max_length=8)] | None = Field(
         default=None, description="LoRAs, merged in this order."
     )

@@ -197,6 +197,12 @@ class DiffusionPipelineSpec(ApiModel):
             ".pipelines",
         ),
         Rule(
+            "!has(self.model.previewVae) || self.pipelines.exists(p, has(p.previews))",
+            "only previews are decoded with previewVae: add previews to a pipeline, or leave it out",
+            lambda self: self.model.preview_vae is None or any(item.previews for item in self.pipelines),
+            ".model.previewVae",
+        ),
+        Rule(
             "(has(self.model.family) && self.model.family == 'StableDiffusionXL') || !has(self.rollout) || "
             "!has(self.rollout.experiment) || !self.rollout.experiment.variants.exists(v, has(v.model) && "
             "has(v.model.components) && has(v.model.components.text_encoder_2))",

@@ -34,7 +34,9 @@ def test_any_combination_is_sound(task: str, features: tuple[str, ...], draws: b
     assert used.count("5_zero_residuals") == ("controlnet" not in features)
     assert used.count("3_image_encoder") == ("ip_adapter" in features)
     assert used.count("2_text_encoder") == ("embeddings" not in features)
-    assert used.count("7_vae_decoder") == used.count("7_safety_checker") == 3
+    # Two previews and the image.
+    assert (used.count("7_preview_decoder"), used.count("7_vae_decoder")) == (2, 1)
+    assert used.count("7_safety_checker") == 3
     # The final image has three outputs, each with a step of its own.
     assert used.count("8_postprocessor") == 3 + 2
     assert {port.name for port in unrolled.outputs} == {

@@ -24,6 +24,10 @@ MATRIX: dict[str, dict[str, Any]] = {
     **SPECS,
     "another denoiser": {"model": {"source": HUB, "components": {"denoiser": {"source": CLAIM}}}},
     "another vae": {"model": {"source": TOKEN, "components": {"vae": {"source": ARCHIVE}}}},
+    "another vae for previews": {
+        "model": {"source": HUB, "previewVae": {"source": CLAIM}, "components": {"vae": {"source": ARCHIVE}}},
+        "pipelines": [{"task": "generate", "steps": [4], "previews": [2]}],
+    },
     "another text encoder": {"model": {"source": CLAIM, "components": {"text_encoder": {"source": HUB}}}},
     "another denoiser with a controlnet": {
         "model": {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def final_image(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
     """The requested image."""
     names = identity_map(tensors.LATENT, tensors.DECODED_IMAGE, tensors.SAFETY_FLAG)
-    yield from _decode(models, names)
+    yield from _decode(models, names, Component.VAE_DECODER)
     # One step for each output: Triton leaves out steps whose outputs no request names, but no output of a step.
     for output in python_models.POSTPROCESSOR.outputs:
         yield EnsembleStep(models.postprocessor, _postprocessor_inputs(tier, models, names), identity_map(output))
@@ -30,15 +30,14 @@ def preview(calls: int, tier: Tier, models: Models) -> Iterator[EnsembleStep]:
     """The image after this number of calls; Triton leaves these steps out unless it is requested."""
     names = {tensor.name: tensor_after(tensor, calls) for tensor in (tensors.DECODED_IMAGE, tensors.SAFETY_FLAG)}
     names[tensors.LATENT.name] = tensor_after(tensors.PREVIEW_LATENT, calls)
-    yield from _decode(models, names)
+    has_own = Component.PREVIEW_DECODER in models.engines
+    yield from _decode(models, names, Component.PREVIEW_DECODER if has_own else Component.VAE_DECODER)
     outputs = {python_models.ENCODED_IMAGE.name: python_models.preview(calls).name}
     yield EnsembleStep(models.postprocessor, _postprocessor_inputs(tier, models, names), outputs)
 
 
-def _decode(models: Models, names: Mapping[str, str]) -> Iterator[EnsembleStep]:
-    yield EnsembleStep(
-        models.engines[Component.VAE_DECODER], _map(names, tensors.LATENT), _map(names, tensors.DECODED_IMAGE)
-    )
+def _decode(models: Models, names: Mapping[str, str], decoder: Component) -> Iterator[EnsembleStep]:
+    yield EnsembleStep(models.engines[decoder], _map(names, tensors.LATENT), _map(names, tensors.DECODED_IMAGE))
     if Component.SAFETY_CHECKER in models.engines:
         checker = models.engines[Component.SAFETY_CHECKER]
         yield EnsembleStep(checker, _map(names, tensors.DECODED_IMAGE), _map(names, tensors.SAFETY_FLAG))
