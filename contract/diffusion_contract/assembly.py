@@ -12,6 +12,7 @@ from diffusion_contract.engines import control_net
 from diffusion_contract.enums import Component, Runtime
 from diffusion_contract.exports import Digest
 from diffusion_contract.limits import CONTROL_NET_PATTERN
+from diffusion_contract.spec.acceleration import Acceleration, acceleration_problems
 from diffusion_contract.spec.engines import Shapes
 from diffusion_contract.spec.pipeline import DiffusionPipelineSpec
 from diffusion_contract.spec.sampling import Feature, Pipeline, PreviewCount, Scheduler, StepCount, Task
@@ -76,6 +77,7 @@ class AssembleSpec(ApiModel):
         shapes: the profile.
         batching: of the queues.
         cuda: how TensorRT's engines are launched; None for ONNX Runtime.
+        acceleration: of all pipelines.
     """
 
     source: Digest
@@ -87,6 +89,7 @@ class AssembleSpec(ApiModel):
     shapes: Shapes
     batching: Queues = Queues()
     cuda: Cuda | None = None
+    acceleration: Acceleration | None = None
 
     @model_validator(mode="after")
     def _check_completeness(self) -> Self:
@@ -100,6 +103,9 @@ class AssembleSpec(ApiModel):
             raise ValueError(
                 f"batching.preferredBatchSizes: {too_large} exceed shapes.batch.max {self.shapes.batch.max}"
             )
+        steps = (count for item in self.pipelines for count in item.steps)
+        for problem in acceleration_problems(self.acceleration, steps, control_nets=bool(self.control_nets)):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")
@@ -154,4 +160,5 @@ def assembly(
             priorities=batching.priorities,
         ),
         cuda=spec.serving.cuda if runtime == Runtime.TENSORRT else None,
+        acceleration=spec.acceleration,
     )

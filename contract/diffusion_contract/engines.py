@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion_contract import subfolders
-from diffusion_contract.enums import Component, ModelFamily, Precision
+from diffusion_contract.enums import DENOISERS, Component, ModelFamily, Precision
 from diffusion_contract.exports import APPLIES
+from diffusion_contract.spec.acceleration import denoiser_variants
 from diffusion_contract.spec.model import Model, Source
 from diffusion_contract.spec.pipeline import DiffusionPipelineSpec
 
@@ -169,7 +170,8 @@ class _Graph:
         """In the order of the denoising, then what only some pipelines have."""
         for component in _TEXT_ENCODERS[self._family]:
             yield self._engine(component, addons=self._loras())
-        yield self._engine(Component.DENOISER, addons=(*self._loras(), *self._adapter()))
+        for component in denoiser_variants(self._spec.acceleration):
+            yield self._engine(component, addons=(*self._loras(), *self._adapter()))
         yield self._engine(Component.SCHEDULER_STEP)
         yield self._engine(Component.VAE_DECODER)
         if self._model.preview_vae is not None:
@@ -237,6 +239,7 @@ class _Graph:
             "longPrompts": self._model.long_prompts,
             "guidanceRescale": self._model.guidance_rescale,
             "controlNets": len(self._control_nets),
+            "shallowLayers": self._shallow_layers(),
             "family": "" if self._family is ModelFamily.STABLE_DIFFUSION else str(self._family),
         }
         return tuple((name, value) for name, value in settings.items() if value and component in APPLIES[name])
@@ -247,10 +250,14 @@ class _Graph:
             return ((subfolders.VAE, subfolders.PREVIEW_VAE),)
         return tuple((folder, self._holder(folder)) for folder in self._contents(component))
 
+    def _shallow_layers(self) -> int:
+        acceleration = self._spec.acceleration
+        return acceleration.deep_cache.layers if acceleration is not None and acceleration.deep_cache is not None else 0
+
     def _contents(self, component: Component) -> tuple[str, ...]:
         """Subfolders that decide about a graph."""
         shaping = _SHAPING[self._family]
-        if component in {Component.DENOISER, Component.CONTROLNET, Component.ZERO_RESIDUALS}:
+        if component in {*DENOISERS, Component.CONTROLNET, Component.ZERO_RESIDUALS}:
             return (subfolders.UNET, *shaping)
         if component is Component.TEXT_ENCODER_2:
             return (subfolders.TEXT_ENCODER_2, subfolders.TEXT_ENCODER)

@@ -25,10 +25,17 @@ class Component(StrEnum):
     CONTROLNET = "controlnet"
     ZERO_RESIDUALS = "zero_residuals"
     DENOISER = "denoiser"
+    DENOISER_SHALLOW = "denoiser_shallow"
     SCHEDULER_STEP = "scheduler_step"
     VAE_DECODER = "vae_decoder"
     PREVIEW_DECODER = "preview_decoder"
     SAFETY_CHECKER = "safety_checker"
+
+
+SHALLOW_DENOISERS = frozenset({Component.DENOISER_SHALLOW})
+"""Denoisers that compute only the last layers, on features that an earlier call of a full one has left."""
+DENOISERS = (Component.DENOISER, Component.DENOISER_SHALLOW)
+"""Variants of the denoiser, of the same weights: each call of the denoising loop is one of them."""
 
 
 class ModelFamily(StrEnum):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from diffusion_contract.base import ApiModel
-from diffusion_contract.enums import Component, ModelFamily
+from diffusion_contract.enums import DENOISERS, Component, ModelFamily
 from diffusion_contract.limits import DIGEST_PATTERN
 from diffusion_contract.tensors import MAX_CONTROLNETS
 
@@ -35,6 +35,8 @@ class ExportOptions(ApiModel):
         shape_sources: sources of the other components, where the component's own lacks or differs from what is served;
             the first one that has a subfolder counts.
         family: architecture that the checkpoint must be of.
+        shallow_layers: layers of the last up block that a shallow denoiser computes anew. A full one hands out what
+            enters them, and a shallow one has no others.
     """
 
     clip_skip: int = Field(default=0, ge=0)
@@ -47,6 +49,7 @@ class ExportOptions(ApiModel):
     loras: tuple[LoraOption, ...] = ()
     shape_sources: tuple[Digest, ...] = ()
     family: ModelFamily = ModelFamily.STABLE_DIFFUSION
+    shallow_layers: int = Field(default=0, ge=0)
 
     def non_defaults(self, without: Collection[str] = ()) -> dict[str, Any]:
         """The options that differ from their defaults, by their JSON names."""
@@ -58,7 +61,7 @@ SHAPED: Mapping[Component, tuple[str, ...]] = {
     Component.TEXT_ENCODER_2: ("first_text_width",),
     Component.CONTROLNET: ("text_length",),
     Component.ZERO_RESIDUALS: ("pixels_per_latent",),
-    Component.DENOISER: ("text_length", "pixels_per_latent"),
+    **dict.fromkeys(DENOISERS, ("text_length", "pixels_per_latent")),
     Component.SCHEDULER_STEP: ("channels", "pixels_per_latent"),
     # Nothing is recorded, but another latent than the checkpoint's is rejected.
     Component.PREVIEW_DECODER: (),
@@ -68,14 +71,15 @@ _TEXT_ENCODERS = frozenset({Component.TEXT_ENCODER, Component.TEXT_ENCODER_2})
 
 APPLIES: Mapping[str, frozenset[Component]] = {
     "clipSkip": _TEXT_ENCODERS,
-    "longPrompts": frozenset({Component.TEXT_ENCODER, Component.DENOISER, Component.CONTROLNET}),
-    "guidanceRescale": frozenset({Component.DENOISER}),
-    "controlNets": frozenset({Component.DENOISER}),
+    "longPrompts": frozenset({Component.TEXT_ENCODER, *DENOISERS, Component.CONTROLNET}),
+    "guidanceRescale": frozenset(DENOISERS),
+    "controlNets": frozenset(DENOISERS),
     "controlNet": frozenset({Component.CONTROLNET}),
-    "ipAdapter": frozenset({Component.DENOISER, Component.IMAGE_ENCODER}),
-    "imageEncoder": frozenset({Component.DENOISER, Component.IMAGE_ENCODER}),
-    "loras": frozenset({Component.DENOISER, *_TEXT_ENCODERS}),
+    "ipAdapter": frozenset({*DENOISERS, Component.IMAGE_ENCODER}),
+    "imageEncoder": frozenset({*DENOISERS, Component.IMAGE_ENCODER}),
+    "loras": frozenset({*DENOISERS, *_TEXT_ENCODERS}),
     "shapeSources": frozenset(SHAPED),
-    "family": frozenset({Component.DENOISER, Component.CONTROLNET, *_TEXT_ENCODERS}),
+    "family": frozenset({*DENOISERS, Component.CONTROLNET, *_TEXT_ENCODERS}),
+    "shallowLayers": frozenset(DENOISERS),
 }
 """Components that an option applies to."""

@@ -62,13 +62,18 @@ class AssembleResult(StageResult, total=False):
 
 
 class ParityResult(StageResult, total=False):
-    """How near a repository's images are to those of diffusers; PSNR in dB."""
+    """How near a repository's images are to those of diffusers; PSNR in dB.
+
+    `accelerationPSNR` is that of diffusers with the repository's acceleration against diffusers without: the price;
+    null without acceleration.
+    """
 
     repository: str
     precision: str
     minPSNR: float
     worstPSNR: float
     worstLatentError: float
+    accelerationPSNR: float | None
     ensembles: list[str]
 
 

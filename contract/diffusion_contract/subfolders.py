@@ -25,6 +25,7 @@ WEIGHTS: Mapping[Component, str | None] = {
     Component.CONTROLNET: CONTROLNET,
     Component.ZERO_RESIDUALS: UNET,
     Component.DENOISER: UNET,
+    Component.DENOISER_SHALLOW: UNET,
     Component.SCHEDULER_STEP: None,
     Component.VAE_DECODER: VAE,
     Component.PREVIEW_DECODER: VAE,

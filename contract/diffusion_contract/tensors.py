@@ -10,7 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-from .enums import Component
+from .enums import DENOISERS, SHALLOW_DENOISERS, Component
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -97,6 +97,9 @@ class ModelFacts:
         pooled_width: features of the second text encoder's embedding of a whole prompt; 0 where there is none.
         vocabulary_2: tokens that the second text encoder has an embedding for.
         deterministic_encoder: whether the VAE's encoder gives one latent and no distribution to draw from.
+        shallow_layers: layers of the last up block that a shallow denoiser computes; 0 where there is none.
+        deep_channels: channels of the features that it is given.
+        shallow_text: whether its layers read the text and reference images.
     """
 
     channels: int
@@ -117,6 +120,9 @@ class ModelFacts:
     pooled_width: int = 0
     vocabulary_2: int = 0
     deterministic_encoder: int = 0
+    shallow_layers: int = 0
+    deep_channels: int = 0
+    shallow_text: int = 0
 
     @classmethod
     def merge(cls, facts_by_component: Mapping[str, Mapping[str, int]]) -> Self:
@@ -170,6 +176,9 @@ TIMESTEP = Tensor("timestep", DType.FP32, (1,))
 GUIDANCE = Tensor("guidance", DType.FP32, (1,))
 GUIDANCE_RESCALE = Tensor("guidance_rescale", DType.FP32, (1,))
 MODEL_OUTPUT = Tensor("model_output", DType.FP32, _LATENT_DIMS)
+# What enters the last layers of the last up block from below, of the positive and of the negative prompt.
+DEEP_FEATURES = Tensor("deep_features", DType.FP32, ("deep_channels", "latent_height", "latent_width"))
+NEGATIVE_DEEP_FEATURES = Tensor("negative_deep_features", DEEP_FEATURES.dtype, DEEP_FEATURES.dims)
 STEP_INDEX = Tensor("step_index", DType.INT32, (1,))
 # Fresh noise of one call; zeros where the scheduler draws none.
 NOISE = Tensor("noise", DType.FP32, _LATENT_DIMS)
@@ -230,6 +239,9 @@ ENGINE_INTERFACES: Mapping[Component, Interface] = {
     # Zeros for requests without ControlNet, so that they share the denoiser with those that have one.
     Component.ZERO_RESIDUALS: Interface((MODEL_INPUT,), (RESIDUALS,)),
     Component.DENOISER: Interface((MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, GUIDANCE), (MODEL_OUTPUT,)),
+    Component.DENOISER_SHALLOW: Interface(
+        (MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, GUIDANCE, DEEP_FEATURES, NEGATIVE_DEEP_FEATURES), (MODEL_OUTPUT,)
+    ),
     Component.SCHEDULER_STEP: Interface(
         (STATE, MODEL_OUTPUT, NOISE, STEP_INDEX, TABLE, LEVELS, IMAGE_LATENT_AND_NOISE, LATENT_MASK),
         (
@@ -248,6 +260,11 @@ GUIDANCE_RESCALE_TRAIT = "guidance_rescale"
 INPAINTING_TRAIT = "inpainting"
 IP_ADAPTER_TRAIT = "ip_adapter"
 CONTROLNETS_TRAIT = "controlnets"
+# A full denoiser hands out what a shallow one reads.
+DEEP_FEATURES_TRAIT = "deep_channels"
+# A shallow denoiser without cross attention reads neither text nor reference images.
+SHALLOW_TEXT_TRAIT = "shallow_text"
+_CONTEXTS = {TEXT_EMBEDDINGS.name, IMAGE_EMBEDDINGS.name, IP_ADAPTER_SCALE.name, IP_ADAPTER_REGION.name}
 # A denoiser and its ControlNets read these of a checkpoint with two text encoders.
 POOLED_TRAIT = "pooled_width"
 # The first of two text encoders gives its features to the second one.
@@ -268,18 +285,29 @@ def interface(component: Component, facts: Mapping[str, int]) -> Interface:
 
     Args:
         component: which one.
-        facts: what its manifest records; traits among them add inputs to a denoiser and its ControlNets.
+        facts: what its manifest records; traits among them add inputs to a denoiser and its ControlNets, and outputs
+            to a denoiser.
     """
     plain = ENGINE_INTERFACES[component]
     if component is Component.TEXT_ENCODER and facts.get(FIRST_TEXT_TRAIT):
         return Interface(plain.inputs, (FIRST_TEXT_EMBEDDINGS,))
     if component is Component.CONTROLNET and facts.get(POOLED_TRAIT):
         return Interface((*plain.inputs, *_POOLED), plain.outputs)
-    if component is not Component.DENOISER:
+    if component not in DENOISERS:
         return plain
     traits = [tensor for trait, tensors in _TRAITS.items() if facts.get(trait) for tensor in tensors]
     residuals = [residual_input(number) for number in range(1, facts.get(CONTROLNETS_TRAIT, 0) + 1)]
-    return Interface((*plain.inputs, *traits, *residuals), plain.outputs)
+    inputs = (*plain.inputs, *traits, *residuals)
+    if component in SHALLOW_DENOISERS and not facts.get(SHALLOW_TEXT_TRAIT):
+        inputs = tuple(tensor for tensor in inputs if tensor.name not in _CONTEXTS)
+    return Interface(inputs, (*plain.outputs, *_deep_features(component, facts)))
+
+
+def _deep_features(component: Component, facts: Mapping[str, int]) -> tuple[Tensor, ...]:
+    """What a denoiser leaves for shallow ones."""
+    if component in SHALLOW_DENOISERS or not facts.get(DEEP_FEATURES_TRAIT):
+        return ()
+    return (DEEP_FEATURES, NEGATIVE_DEEP_FEATURES)
 
 
 def residual_input(number: int) -> Tensor:
@@ -322,6 +350,7 @@ MODEL_NAMES: Mapping[Component, str] = {
     Component.CONTROLNET: "5_controlnet",
     Component.ZERO_RESIDUALS: "5_zero_residuals",
     Component.DENOISER: "5_denoiser",
+    Component.DENOISER_SHALLOW: "5_denoiser_shallow",
     Component.SCHEDULER_STEP: "6_scheduler_step",
     Component.VAE_DECODER: "7_vae_decoder",
     Component.PREVIEW_DECODER: "7_preview_decoder",

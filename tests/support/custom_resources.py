@@ -36,6 +36,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "exponential": {"scheduler": {"type": "Euler", "useExponentialSigmas": True, "useKarrasSigmas": False}},
     "prediction": {"scheduler": {"predictionType": "v_prediction"}},
     "schedulers": {"schedulers": [{"type": "Euler"}, {"type": "Euler", "name": "karras", "useKarrasSigmas": True}]},
+    "reuse of deep features": {
+        "acceleration": {"deepCache": {"interval": 3, "branch": 1}},
+        "pipelines": [{"task": "generate", "steps": [4, 20]}],
+    },
     "one GPU": {"targets": [GPU], "rollout": {"strategy": "RollingUpdate", "surge": 0}},
     "batching": {"serving": {"batching": {"maxQueueDelay": "500us", "preferredBatchSizes": [2, 4]}}},
     "variables": {"serving": {"env": [{"name": "A", "value": ""}]}},

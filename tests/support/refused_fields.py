@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from tests.support.resource_parts import (
     GPU,
+    HUB,
     Refused,
+    model,
     target,
 )
 
@@ -53,6 +55,20 @@ REFUSED_FIELDS: dict[str, Refused] = {
         {"schedulers": [{"type": "DDIM"}, {"type": "Heun"}], "pipelines": [{"task": "generate", "steps": [33]}]},
         "spec.schedulers",
         "at most 32 steps",
+    ),
+    "interval": Refused({"acceleration": {"deepCache": {"interval": 1}}}, "spec.acceleration.deepCache.interval", "2"),
+    "branch": Refused(
+        {"acceleration": {"deepCache": {"interval": 3, "branch": 3}}}, "spec.acceleration.deepCache.branch", "2"
+    ),
+    "few-steps-for-an-interval": Refused(
+        {"acceleration": {"deepCache": {"interval": 4}}, "pipelines": [{"task": "generate", "steps": [4, 20]}]},
+        "spec.acceleration.deepCache",
+        "use more steps than that",
+    ),
+    "reuse-with-controlnets": Refused(
+        {"acceleration": {"deepCache": {"interval": 3}}, **model(controlNets=[{"name": "canny", "source": HUB}])},
+        "spec.acceleration.deepCache",
+        "ControlNets have to change",
     ),
     "precision": Refused({"precision": "float8"}, "spec.precision", '"float32"'),
     "bfloat16": Refused({"precision": "bfloat16"}, "spec.precision", "no bfloat16 on a CPU"),

@@ -77,11 +77,14 @@ def _validation_result(spec: DiffusionPipelineSpec, target: str | None) -> Resul
     return {"valid": True, "skus": skus, "engines": [engine.name for engine in engines(spec)]}
 
 
+_METRICS = ("digest", "minPSNR", "worstPSNR", "worstLatentError", "accelerationPSNR")
+
+
 def _summary(results: Sequence[Result]) -> Result:
     """The repository's result, the metrics of its parity, and which stages had something to do."""
     (repository,) = (item for item in results if item["stage"] == "assemble")
     metrics = [
-        {name: item[name] for name in ("digest", "minPSNR", "worstPSNR", "worstLatentError")}
+        {name: item[name] for name in _METRICS if item[name] is not None}
         for item in results if item["stage"] == "parity"
     ]  # fmt: skip
     executed = [[item["stage"], item.get("component", ""), item["cached"]] for item in results]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,11 +11,13 @@ from torch import nn
 from diffusion_builder.components import (
     attention,
     configs,
+    deep_features,
     embedded_guidance,
     ip_adapter,
     lora,
     parts,
     residuals,
+    shallow_layers,
     weights,
 )
 from diffusion_builder.components.base import (
@@ -28,15 +31,29 @@ from diffusion_builder.components.base import (
 )
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract import tensors
-from diffusion_contract.enums import Component, ModelFamily, Precision
+from diffusion_contract.enums import SHALLOW_DENOISERS, Component, ModelFamily, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from diffusion_builder.components.deep_features import DeepFeatures
     from diffusion_builder.components.ip_adapter import InstalledAdapter
     from diffusion_builder.components.parts import LoadContext
 
 _Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What is inside of a UNet besides its layers.
+
+    Args:
+        reference: the IP-Adapter.
+        deep: what a full denoiser hands out and a shallow one is given.
+    """
+
+    reference: InstalledAdapter | None = None
+    deep: DeepFeatures | None = None
 
 
 class Denoiser(nn.Module):
@@ -51,7 +68,7 @@ class Denoiser(nn.Module):
         model: the UNet.
         names: of the inputs, in order.
         layout: of the residuals that ControlNets add.
-        reference: the IP-Adapter inside the UNet.
+        additions: what is inside of the UNet.
     """
 
     def __init__(
@@ -59,18 +76,29 @@ class Denoiser(nn.Module):
         model: TorchModel,
         names: tuple[str, ...],
         layout: residuals.Layout,
-        reference: InstalledAdapter | None = None,
+        additions: Additions,
     ) -> None:
         super().__init__()
         self.model = model
         self.guidance_width: int = model.config.time_cond_proj_dim or 0
         self.names = names
         self.layout = layout
-        self.reference = reference
+        self.reference = additions.reference
+        self.deep = additions.deep
 
-    def forward(self, *tensor_list: torch.Tensor) -> torch.Tensor:
-        """Inputs as in `tensors.interface`, all [B, ...] → model_output [B, C, h, w]."""
+    def forward(self, *tensor_list: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Inputs and outputs as in `tensors.interface`, all [B, ...]."""
         inputs = dict(zip(self.names, tensor_list, strict=True))
+        if self.deep is None:
+            return self._predict(inputs)
+        if tensors.DEEP_FEATURES.name not in inputs:
+            return self._predict(inputs), *self.deep.recorded()
+        positive, negative = (inputs[tensor.name] for tensor in (tensors.DEEP_FEATURES, tensors.NEGATIVE_DEEP_FEATURES))
+        self.deep.features = torch.cat([negative, positive]).to(self.model.dtype)
+        return self._predict(inputs)
+
+    def _predict(self, inputs: _Tensors) -> torch.Tensor:
+        """Model output [B, C, h, w]."""
         output = self._call(inputs).float()
         if self.guidance_width:
             return output
@@ -88,13 +116,18 @@ class Denoiser(nn.Module):
         output: torch.Tensor = self.model(
             self._for_prompts(latent).to(dtype),
             self._for_prompts(inputs[tensors.TIMESTEP.name][:, 0]),
-            self._prompts(inputs[tensors.TEXT_EMBEDDINGS.name]).to(dtype),
+            self._text(inputs, dtype),
             return_dict=False,
             **self._embedded_guidance(inputs, dtype),
             **self._added_conditions(inputs, dtype),
             **self._residuals(inputs, dtype),
         )[0]
         return output
+
+    def _text(self, inputs: _Tensors, dtype: torch.dtype) -> torch.Tensor | None:
+        """Nothing where no layer reads it."""
+        embeddings = inputs.get(tensors.TEXT_EMBEDDINGS.name)
+        return None if embeddings is None else self._prompts(embeddings).to(dtype)
 
     def _for_prompts(self, tensor: torch.Tensor) -> torch.Tensor:
         """[B, ...], once for each prompt that the UNet is called with."""
@@ -114,7 +147,7 @@ class Denoiser(nn.Module):
         return {"added_cond_kwargs": conditions} if conditions else {}
 
     def _reference(self, inputs: _Tensors, dtype: torch.dtype) -> dict[str, Any]:
-        if self.reference is None:
+        if self.reference is None or tensors.IMAGE_EMBEDDINGS.name not in inputs:
             return {}
         embeddings = self._prompts(inputs[tensors.IMAGE_EMBEDDINGS.name]).to(dtype)
         region = self._for_prompts(inputs[tensors.IP_ADAPTER_REGION.name])
@@ -140,8 +173,13 @@ def _rescale(guided: torch.Tensor, positive: torch.Tensor, amount: torch.Tensor)
     return amount * (guided * (positive_std / guided_std)) + (1 - amount) * guided
 
 
-def load(material: LoadContext, precision: Precision) -> LoadedModule:
+def load(material: LoadContext, precision: Precision, component: Component = Component.DENOISER) -> LoadedModule:
     """Read a UNet2DConditionModel and put LoRAs and an IP-Adapter into it.
+
+    Args:
+        material: what it is made of.
+        precision: of weights and arithmetic.
+        component: variant of the denoiser.
 
     Raises:
         BadInputError: a wrong configuration or weights, or additions that do not belong to this UNet.
@@ -163,6 +201,8 @@ def load(material: LoadContext, precision: Precision) -> LoadedModule:
         facts[tensors.GUIDANCE_RESCALE_TRAIT] = 1
     if options.long_prompts:
         facts["text_chunks"] = tensors.MAX_TEXT_CHUNKS
+    if options.shallow_layers:
+        shallow_layers.check(config, options.shallow_layers)
     layout = residuals.layout(config)
     if options.control_nets:
         facts |= {tensors.CONTROLNETS_TRAIT: options.control_nets, **tensors.residual_facts(layout)}
@@ -170,8 +210,12 @@ def load(material: LoadContext, precision: Precision) -> LoadedModule:
     lora.merge(model, parts.UNET, material.loras, options.family)
     attention.rewrite(model, upcast=precision is not Precision.FLOAT32)
     reference = ip_adapter.install(model, adapter, facts["image_length"]) if adapter else None
-    names = tuple(tensor.name for tensor in tensors.interface(Component.DENOISER, facts).inputs)
-    module = Denoiser(weights.freeze(model), names, layout, reference)
+    deep = None
+    if options.shallow_layers:
+        deep = deep_features.install(model, options.shallow_layers, is_shallow=component in SHALLOW_DENOISERS)
+        facts |= deep.facts
+    names = tuple(tensor.name for tensor in tensors.interface(component, facts).inputs)
+    module = Denoiser(weights.freeze(model), names, layout, Additions(reference, deep))
     return LoadedModule(
         module, facts, {"text_length": 7}, LATENT | {"text_length", "residuals", "image_elements"}, precision
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import SHALLOW_DENOISERS, Component
 from diffusion_contract.exports import APPLIES
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ def check(component: Component, options: ExportOptions) -> None:
             )
     if options.image_encoder is not None and options.ip_adapter is None:
         raise BadInputError(Reason.INVALID_ARGUMENT, "imageEncoder is that of an IP-Adapter: give ipAdapter too")
+    if component in SHALLOW_DENOISERS and not options.shallow_layers:
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT, f"{component} needs the option shallowLayers: how many layers it computes"
+        )
+    if options.shallow_layers and options.control_nets:
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT, "shallowLayers and controlNets do not go together: leave out one of both"
+        )
     if component is Component.CONTROLNET and options.control_net is None:
         raise BadInputError(
             Reason.INVALID_ARGUMENT, "controlnet needs the option controlNet: the digest of the ControlNet's source"

@@ -6,6 +6,7 @@ Another model family needs other entries here, not another flow.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,6 +38,7 @@ COMPONENTS: Mapping[Component, ComponentSpec] = {
         ComponentSpec(Component.CONTROLNET, controlnet.load),
         ComponentSpec(Component.ZERO_RESIDUALS, controlnet.load_zero_residuals),
         ComponentSpec(Component.DENOISER, denoiser.load),
+        ComponentSpec(Component.DENOISER_SHALLOW, partial(denoiser.load, component=Component.DENOISER_SHALLOW)),
         ComponentSpec(Component.SCHEDULER_STEP, scheduler_step.load),
         ComponentSpec(Component.VAE_DECODER, autoencoder.load_decoder),
         ComponentSpec(Component.PREVIEW_DECODER, autoencoder.load_decoder),

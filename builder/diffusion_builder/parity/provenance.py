@@ -11,6 +11,7 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.store import Artifact, Kind, Store
 from diffusion_contract.enums import Component, ModelFamily
 from diffusion_contract.exports import ExportOptions
+from diffusion_contract.spec import Acceleration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ class Provenance:
         text: tokens per prompt, features per token, and features of a whole prompt's embedding or 0.
         schedulers: as in the repository's specification, the default one first.
         precisions: of all graphs.
+        acceleration: of all ensembles.
     """
 
     checkpoint: Path
@@ -43,6 +45,7 @@ class Provenance:
     text: tuple[int, int, int]
     schedulers: Sequence[Mapping[str, Any]]
     precisions: frozenset[str] = field(default_factory=frozenset)
+    acceleration: Acceleration | None = None
 
     @property
     def family(self) -> ModelFamily:
@@ -79,6 +82,7 @@ def trace_provenance(store: Store, repository: Artifact) -> Provenance:
         (facts["text_length"], facts["text_width"], facts.get("pooled_width", 0)),
         spec["schedulers"],
         frozenset(str(graph.manifest.extra["precision"]) for graph in (*graphs.values(), *nets.values())),
+        Acceleration.model_validate(spec["acceleration"]) if spec.get("acceleration") else None,
     )
 
 

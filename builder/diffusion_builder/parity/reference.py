@@ -14,6 +14,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from diffusion_builder.components import configs, lora, parts
 from diffusion_builder.parity import requests
+from diffusion_builder.parity.accelerated import accelerated
 from diffusion_builder.parity.families import LOCAL, family_of
 from diffusion_builder.parity.in_process import GeneratedImages
 from diffusion_builder.repository.tiers import read_scheduler_config, resolve_schedulers
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from diffusion_builder.parity.provenance import Provenance
     from diffusion_builder.parity.requests import TestRequest
+    from diffusion_contract.spec import Acceleration
 
 # The libraries have no types.
 _DIFFUSERS: Any = diffusers
@@ -55,18 +57,23 @@ class Reference:
         self._adapted = False
         self._nets: dict[str, Any] = {}
 
-    def generate(self, request: TestRequest) -> GeneratedImages:
+    def generate(self, request: TestRequest, acceleration: Acceleration | None = None) -> GeneratedImages:
         """The images and latents of this request.
 
         Requests with an IP-Adapter come last: it stays in the UNet.
+
+        Args:
+            request: what is generated.
+            acceleration: of the calls of the UNet.
         """
         pipe = self._pipeline(request)
         generators = [torch.Generator().manual_seed(seed) for seed in requests.SEEDS]
-        latents = pipe(
-            **self._arguments(request), generator=generators, output_type="latent", return_dict=False,
-            guidance_scale=requests.GUIDANCE, num_inference_steps=request.schedule_steps,
-            height=request.height, width=request.width,
-        )[0]  # fmt: skip
+        with accelerated(self._unet, acceleration):
+            latents = pipe(
+                **self._arguments(request), generator=generators, output_type="latent", return_dict=False,
+                guidance_scale=requests.GUIDANCE, num_inference_steps=request.schedule_steps,
+                height=request.height, width=request.width,
+            )[0]  # fmt: skip
         with torch.no_grad():
             decoded = self._vae.decode(latents / self._vae.config.scaling_factor).sample
         images = pipe.image_processor.postprocess(decoded, output_type="pil")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,10 +43,13 @@ class ParityMetrics:
     Args:
         psnr: of the worst image, dB.
         latent_error: largest difference of a latent element.
+        acceleration_psnr: of the worst image with the acceleration against the one without, both of diffusers, dB;
+            None where there is no acceleration.
     """
 
     psnr: float
     latent_error: float
+    acceleration_psnr: float | None = None
 
 
 def check_parity(store: Store, repository: Artifact, on_phase: Callable[..., None]) -> tuple[Artifact, bool]:
@@ -91,6 +94,7 @@ def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -
     precision = next(item for item in TOLERANCES if item in sources.precisions)
     metrics = _compare(store, repository, sources, on_phase)
     require_parity(metrics, precision)
+    prices = [item.acceleration_psnr for item in metrics.values() if item.acceleration_psnr is not None]
     return {
         "repository": repository.manifest.digest,
         "precision": str(precision),
@@ -98,6 +102,7 @@ def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -
         "worstPSNR": round(min(item.psnr for item in metrics.values()), 2),
         "worstLatentError": float(f"{max(item.latent_error for item in metrics.values()):.3g}"),
         "ensembles": {name: [round(item.psnr, 2), float(f"{item.latent_error:.3g}")] for name, item in metrics.items()},
+        "accelerationPSNR": round(min(prices), 2) if prices else None,
     }
 
 
@@ -126,7 +131,11 @@ def _compare(
         reference, metrics = Reference(sources), {}
         for index, item in enumerate(order):
             on_phase("compare", index / len(order), item.ensemble)
-            metrics[item.ensemble] = measure(images[item.ensemble], reference.generate(item))
+            expected = reference.generate(item, sources.acceleration)
+            metrics[item.ensemble] = measure(images[item.ensemble], expected)
+            if sources.acceleration is not None:
+                price = measure(expected, reference.generate(item)).psnr
+                metrics[item.ensemble] = replace(metrics[item.ensemble], acceleration_psnr=price)
     return metrics
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,8 @@ from diffusion_builder.repository.unroll import check_engines
 from diffusion_builder.sources import read_json, tokens
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
 from diffusion_contract import enums, python_models, tensors
-from diffusion_contract.enums import Component, ModelFamily
+from diffusion_contract.enums import DENOISERS, SHALLOW_DENOISERS, Component, ModelFamily
+from diffusion_contract.spec import acceleration
 from diffusion_contract.tensors import CONTRACT_VERSION, ModelFacts
 
 if TYPE_CHECKING:
@@ -158,7 +160,8 @@ def _facts(engines: Mapping[str, Artifact], state_slots: int) -> ModelFacts:
 
 def code_files() -> Mapping[str, Path]:
     """Everything of ours that ends up in a repository or decides what does, by its path below the sources."""
-    alone = (*_CONTRACT.values(), PACKAGE / "sources/tokens.py", PACKAGE / "engines/tensorrt/profiles.py")
+    schedule = Path(acceleration.__file__ or "")
+    alone = (*_CONTRACT.values(), schedule, PACKAGE / "sources/tokens.py", PACKAGE / "engines/tensorrt/profiles.py")
     files = (*_MODELS.rglob("*.py"), *_TEMPLATES.glob("*.j2"), *Path(__file__).parent.rglob("*.py"), *alone)
     return {f"{path.parent.name}/{path.name}": path for path in sorted(files)}
 
@@ -176,7 +179,8 @@ def _write(parts: RepositoryInputs, folder: Path) -> Mapping[str, Any]:
     ]
     for ensemble in (*ensembles, *json_ensembles):
         validate_ensemble(ensemble)
-    renderer = Renderer(_TEMPLATES, parts.spec.shapes.batch.max, parts.spec.batching, parts.spec.cuda)
+    calls = Counter(tensors.MODEL_NAMES[variant] for tier in parts.tiers for variant in tier.denoisers)
+    renderer = Renderer(_TEMPLATES, parts.spec.shapes.batch.max, parts.spec.batching, calls, parts.spec.cuda)
     used = {step.model.name: step.model for ensemble in ensembles for step in ensemble.steps}
     for model in used.values():
         _write_model(parts, root, renderer, model)
@@ -197,7 +201,7 @@ def _write(parts: RepositoryInputs, folder: Path) -> Mapping[str, Any]:
 
 
 # Components whose CUDA graphs take memory worth counting: those of the denoising loop with a thousand kernels.
-_CAPTURED = (Component.DENOISER, Component.CONTROLNET)
+_CAPTURED = {*DENOISERS, Component.CONTROLNET} - SHALLOW_DENOISERS
 
 
 def _memory(parts: RepositoryInputs) -> Iterator[serving.EngineMemory]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from diffusion_builder.repository.server_requirements import graph_batches
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import DENOISERS, Component
 from diffusion_contract.tensors import MODEL_NAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from diffusion_builder.engines.tensorrt.profiles import Profile
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 # Models of the denoising loop share one resource, so that a request that must wait does so at a short model and not at
 # the denoiser: whoever comes back meanwhile joins it (ADR 6). Of two that wait the one with the smaller product of
 # this number and its calls so far is first: the denoiser starts when no other model of the loop is waiting.
-_DENOISER = MODEL_NAMES[Component.DENOISER]
-_LOOP = {MODEL_NAMES[Component.SCHEDULER_STEP]: 100, _DENOISER: 1000}
-_CONTROLNETS, _CONTROLNET = f"{MODEL_NAMES[Component.CONTROLNET]}_", 200
+# Variants of the denoiser share its calls, and their numbers are larger by as much as their calls are fewer.
+_SCHEDULER_STEP, _DENOISERS = MODEL_NAMES[Component.SCHEDULER_STEP], {MODEL_NAMES[item] for item in DENOISERS}
+_CONTROLNETS = f"{MODEL_NAMES[Component.CONTROLNET]}_"
+_STEP_PRIORITY, _CONTROLNET_PRIORITY, _DENOISER_PRIORITY = 100, 200, 1000
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,18 @@ class Renderer:
         templates: the folder of `*.pbtxt.j2`.
         max_batch: largest batch of every model.
         batching: queue settings of the engines.
+        denoiser_calls: how often the ensembles call each variant of the denoiser, by model name.
         cuda: how TensorRT's engines are launched.
     """
 
-    def __init__(self, templates: Path, max_batch: int, batching: Queues, cuda: Cuda | None = None) -> None:
+    def __init__(
+        self,
+        templates: Path,
+        max_batch: int,
+        batching: Queues,
+        denoiser_calls: Mapping[str, int],
+        cuda: Cuda | None = None,
+    ) -> None:
         self._environment = Environment(  # noqa: S701 - protobuf text, not HTML; strings are quoted by `quote`
             loader=FileSystemLoader(templates),
             undefined=StrictUndefined,
@@ -92,6 +102,7 @@ class Renderer:
         self._max_batch = max_batch
         self._batching = batching
         self._cuda = cuda
+        self._denoiser_calls = denoiser_calls
 
     def engine(self, model: TritonModel, plan: PlanFile | None = None) -> str:
         """A model with an engine: requests wait for company as the batching settings say.
@@ -115,7 +126,7 @@ class Renderer:
         turn = self._rate_limit(model.name)
         cuda = self._cuda if plan and _is_in_loop(model.name) else None
         graphs = cuda_graphs(model, plan) if plan and cuda and cuda.graphs else ()
-        priorities = self._batching.priorities and model.name == _DENOISER
+        priorities = self._batching.priorities and model.name in self._denoiser_calls
         return self._render(
             "model.pbtxt.j2", model=model, plan=plan, batching=batching, turn=turn, priorities=priorities,
             warm_ups=warm_ups, cuda=cuda, graphs=graphs,
@@ -124,7 +135,9 @@ class Renderer:
     def _rate_limit(self, model: str) -> int | None:
         if not (self._batching.take_turns and _is_in_loop(model)):
             return None
-        return _CONTROLNET if model.startswith(_CONTROLNETS) else _LOOP.get(model)
+        if model in self._denoiser_calls:
+            return _DENOISER_PRIORITY * sum(self._denoiser_calls.values()) // self._denoiser_calls[model]
+        return _CONTROLNET_PRIORITY if model.startswith(_CONTROLNETS) else _STEP_PRIORITY
 
     def _render(self, template: str, **values: object) -> str:
         return self._environment.get_template(template).render(max_batch=self._max_batch, **values)
@@ -132,7 +145,7 @@ class Renderer:
 
 def _is_in_loop(model: str) -> bool:
     """Whether a model is called once a step."""
-    return model in _LOOP or model.startswith(_CONTROLNETS)
+    return model == _SCHEDULER_STEP or model in _DENOISERS or model.startswith(_CONTROLNETS)
 
 
 def cuda_graphs(model: TritonModel, plan: PlanFile) -> tuple[CudaGraph, ...]:

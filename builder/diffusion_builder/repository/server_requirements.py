@@ -25,12 +25,14 @@ _LATENTS = 8
 _BATCHES = 2
 # Of engines whose build did not say it: activations per pixel of an image, of one optimization profile. Measured with
 # TensorRT 10.6 on an H200 in float16, 512 x 512 pixels, batch 8, of Stable Diffusion 1.5: 5120 MiB of the VAE's decoder
-# (ten maps of 128 channels), 1223 MiB of the denoiser, which guidance doubles (thirty maps of 320 channels at 1/64).
+# (ten maps of 128 channels), 1223 MiB of the denoiser, which guidance doubles (thirty maps of 320 channels at 1/64);
+# a shallow one has the layers with the largest maps.
 _ACTIVATION_BYTES: Mapping[Component, int] = {
     Component.VAE_DECODER: 2560,
     Component.PREVIEW_DECODER: 2560,
     Component.VAE_ENCODER: 2560,
     Component.DENOISER: 612,
+    Component.DENOISER_SHALLOW: 612,
     Component.CONTROLNET: 306,
 }
 # Largest batch up to which every size is captured as a CUDA graph, and sizes of the others.
@@ -94,7 +96,9 @@ def pool_bytes(facts: ModelFacts, shapes: Shapes) -> int:
     pixels = shapes.height.max * shapes.width.max
     latent = facts.channels * pixels // facts.pixels_per_latent**2 * _FLOAT
     text = 2 * max(1, facts.text_chunks) * facts.text_length * facts.text_width * _FLOAT
-    sample = _PIXEL_BYTES * pixels + (facts.slots + _LATENTS + MAX_STEPS) * latent + text
+    # Those that are read, and those that the next full call makes meanwhile; of both prompts each.
+    deep = 2 * 2 * facts.deep_channels * pixels // facts.pixels_per_latent**2 * _FLOAT
+    sample = _PIXEL_BYTES * pixels + (facts.slots + _LATENTS + MAX_STEPS) * latent + text + deep
     needed = _BATCHES * shapes.batch.max * sample
     return max(64, 1 << (-(-needed // _MIB) - 1).bit_length()) * _MIB
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import BadInputError, Reason
@@ -146,7 +146,10 @@ def tiers(spec: AssembleSpec, schedulers: Sequence[NamedScheduler]) -> tuple[Tie
     The schedulers that call the denoiser as often as the default one share an ensemble; each other one has its own.
     """
     return tuple(
-        tier for pipeline in spec.pipelines for steps in pipeline.steps for tier in _tiers(pipeline, steps, schedulers)
+        replace(tier, acceleration=spec.acceleration)
+        for pipeline in spec.pipelines
+        for steps in pipeline.steps
+        for tier in _tiers(pipeline, steps, schedulers)
     )
 
 

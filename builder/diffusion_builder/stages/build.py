@@ -170,6 +170,7 @@ def _validate(context: StageContext, spec: DiffusionPipelineSpec, digests: Mappi
         preflight.validate_preview_vae(folder(PREVIEW_VAE, parts.VAE), models[parts.VAE])
     nets = [ref for ref in sources(spec.model) if ref.component == parts.CONTROLNET]
     preflight.validate_models(models, {ref.name: folder(ref.name, parts.CONTROLNET) for ref in nets}, family)
+    preflight.validate_acceleration(models[parts.UNET], spec.acceleration)
     ensembles = [EnsembleSpec.of(item) for item in spec.pipelines]
     tiers.validated_schedulers(folder(CHECKPOINT, "scheduler").parent, spec.all_schedulers, ensembles, family)
     if parity:

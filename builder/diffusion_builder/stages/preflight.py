@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion_builder.components import configs, parts, sizes
+from diffusion_builder.components import configs, parts, shallow_layers, sizes
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.enums import Component
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusion_contract.enums import ModelFamily
+    from diffusion_contract.spec import Acceleration
 
 
 def validate_preview_vae(folder: Path, vae: Path) -> None:
@@ -55,3 +56,17 @@ def validate_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path
                 f"{reader} reads texts with {width} features per token (cross_attention_dim), the text encoder makes "
                 f"{text_width} (hidden_size): use models of one family",
             )
+
+
+def validate_acceleration(unet: Path, acceleration: Acceleration | None) -> None:
+    """Compare an acceleration with the UNet.
+
+    Args:
+        unet: its folder.
+        acceleration: of the spec.
+
+    Raises:
+        BadInputError: the UNet cannot be accelerated in this way.
+    """
+    if acceleration is not None and acceleration.deep_cache is not None:
+        shallow_layers.check(configs.read(unet, parts.UNET), acceleration.deep_cache.layers)

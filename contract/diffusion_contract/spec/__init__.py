@@ -1,6 +1,7 @@
 """The models of a DiffusionPipeline's `spec`; a module for each part of it."""
 
 from diffusion_contract.enums import Precision
+from diffusion_contract.spec.acceleration import Acceleration
 from diffusion_contract.spec.affinity import Affinity
 from diffusion_contract.spec.engines import Engines, Shapes
 from diffusion_contract.spec.experiment import Experiment, Variant, apply_variant
@@ -16,6 +17,7 @@ from diffusion_contract.spec.storage import Storage
 from diffusion_contract.spec.targets import Gpu, Target
 
 __all__ = [
+    "Acceleration",
     "Affinity",
     "Batching",
     "ClaimSource",

@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from diffusion_contract.base import ATOMIC, BY_NAME, ApiModel, Rule
-from diffusion_contract.enums import Component, Precision
+from diffusion_contract.enums import DENOISERS, Component, Precision
+from diffusion_contract.spec.acceleration import ACCELERATION_RULES, Acceleration
 from diffusion_contract.spec.engines import ComponentPrecision, Engines, Shapes
 from diffusion_contract.spec.experiment import Variant
 from diffusion_contract.spec.images_api import ImagesApi
@@ -219,6 +220,7 @@ class DiffusionPipelineSpec(ApiModel):
             ".pipelines",
         ),
         *_api_rules(),
+        *ACCELERATION_RULES,
     )
 
     model: Model = Field(description="The checkpoint that is served.")
@@ -242,6 +244,9 @@ class DiffusionPipelineSpec(ApiModel):
     shapes: Shapes = Field(default=Shapes(), description="Sizes that the engines accept.")
     pipelines: Annotated[list[Pipeline], Field(min_length=1, max_length=16), ATOMIC] = Field(
         default=[Pipeline(task="generate")], description="Tasks, with the step counts of each."
+    )
+    acceleration: Acceleration | None = Field(
+        default=None, description="Approximations that make images faster and different. None by default."
     )
     engines: Engines = Field(default=Engines(), description="Build options of the engines.")
     jobs: Jobs | None = Field(default=None, description="Placement and metadata of all Jobs.")
@@ -293,7 +298,8 @@ class DiffusionPipelineSpec(ApiModel):
         """Number format of a component's weights and arithmetic; the scheduler step is always exact."""
         if component is Component.SCHEDULER_STEP:
             return Precision.FLOAT32
-        own = self.component_precision.of(component) if self.component_precision is not None else None
+        holder = Component.DENOISER if component in DENOISERS else component
+        own = self.component_precision.of(holder) if self.component_precision is not None else None
         return own or self.precision or (Precision.FLOAT16 if self.gpus_only else Precision.FLOAT32)
 
     def precisions(self) -> frozenset[Precision]:

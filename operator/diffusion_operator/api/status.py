@@ -73,6 +73,11 @@ class CheckStatus(BuildStatus):
     )
     min_psnr: float | None = Field(default=None, alias="minPSNR", description="Required PSNR for this precision, dB.")
     worst_latent_error: float | None = Field(default=None, description="Maximum difference of a latent.")
+    acceleration_psnr: float | None = Field(
+        default=None,
+        alias="accelerationPSNR",
+        description="Price of spec.acceleration: minimum PSNR of images with it against images without, dB.",
+    )
 
 
 class AnalysisStatus(ApiModel):

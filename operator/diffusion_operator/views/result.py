@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from diffusion_contract.enums import Stage
@@ -37,6 +38,8 @@ def _fits(value: Any, type_: Any) -> bool:  # noqa: ANN401 - any JSON value and 
         return isinstance(value, list) and all(_fits(entry, get_args(type_)[0]) for entry in value)
     if origin is dict:
         return isinstance(value, dict) and all(_fits(entry, get_args(type_)[1]) for entry in value.values())
+    if origin is UnionType:
+        return any(_fits(value, one) for one in get_args(type_))
     if type_ is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, type_) and (type_ is bool or not isinstance(value, bool))

@@ -48,6 +48,7 @@ class Shape:
             Component.ZERO_RESIDUALS: bool(self.control),
             Component.IMAGE_ENCODER: self.adapter,
             Component.SAFETY_CHECKER: False,
+            Component.DENOISER_SHALLOW: False,
         }
         return tuple(component for component in Component if added.get(component, True))
 

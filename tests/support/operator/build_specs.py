@@ -34,6 +34,11 @@ SPECS: dict[str, dict[str, Any]] = {
         "precision": "float16",
         "componentPrecision": {"text_encoder_2": "float32"},
     },
+    "an acceleration": {
+        "model": {"source": HUB, "loras": [{"source": ARCHIVE}], "guidanceRescale": True},
+        "acceleration": {"deepCache": {"interval": 3}},
+        "componentPrecision": {"denoiser": "float16"},
+    },
     "every task": {
         "model": {
             "source": HUB,

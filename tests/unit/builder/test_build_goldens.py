@@ -76,6 +76,13 @@ _MATRIX: dict[str, Callable[[dict[str, Any]], tuple[_Spec, _Spec]]] = {
         {"components": {"denoiser": at["unet"]}, "controlNets": [{"name": "canny", **at["control"]}]},
         {"pipelines": _GENERATE, "precision": "float16", "componentPrecision": {"vae_decoder": "float32"}},
     ),
+    "an acceleration": lambda at: (
+        {"loras": [at["lora"]]},
+        {
+            "pipelines": _GENERATE, "precision": "float16",
+            "acceleration": {"deepCache": {"interval": 2, "branch": 1}},
+        },
+    ),
     "a gpu": lambda _: (
         {},
         {

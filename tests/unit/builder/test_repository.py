@@ -136,6 +136,20 @@ def test_graphs_cost_memory_and_can_be_switched_off(store: Store) -> None:
     assert with_graphs.manifest.extra[bytes_of] > without.manifest.extra[bytes_of]
 
 
+def test_rendered_configurations_of_an_accelerated_pipeline_are_as_reviewed(store: Store) -> None:
+    deep = {"shallow_layers": 1, "deep_channels": 16, "shallow_text": 1}
+    denoiser = {**_TENSORRT_FACTS[Component.DENOISER], **deep}
+    facts = {**_TENSORRT_FACTS, Component.DENOISER: denoiser, Component.DENOISER_SHALLOW: denoiser}
+    changes = {
+        "acceleration": {"deepCache": {"interval": 3}}, "pipelines": [{"task": "generate", "steps": [4]}],
+        "batching": {"priorities": True},
+    }  # fmt: skip
+    artifact, _ = assemble(store, _spec(store, facts, "tensorrt", **changes))
+    names = ("5_denoiser", "5_denoiser_shallow", "6_scheduler_step", "generate_4_pipeline")
+    for name in names:
+        assert _texts(artifact)[name] == (_GOLDEN / "accelerated" / f"{name}.pbtxt").read_text(), name
+
+
 def test_models_of_the_loop_take_turns_and_no_other_model_does(store: Store) -> None:
     artifact, _ = assemble(store, _spec(store))
     limited = {name for name, text in _texts(artifact).items() if "rate_limiter" in text}

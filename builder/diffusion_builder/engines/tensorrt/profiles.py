@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import DENOISERS, Component
 from diffusion_contract.spec.engines import Range
 from diffusion_contract.tensors import MAX_REFERENCE_IMAGES, Tensor, interface, residual_elements
 
@@ -69,7 +69,7 @@ def optimization_profiles(component: Component, facts: Mapping[str, int], shapes
 
 
 def _batches(component: Component, batch: Range) -> tuple[Range, ...]:
-    if component is not Component.DENOISER or batch.min == batch.max:
+    if component not in DENOISERS or batch.min == batch.max:
         return (batch,)
     return (
         Range(min=batch.min, opt=batch.min, max=batch.max),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from diffusion_builder.repository.graph import EnsembleStep
 from diffusion_builder.repository.unroll.wiring import (
     VALIDATED_RESCALE,
+    deep_features_at,
     identity_map,
     needs_zero_residuals,
     residuals_at,
@@ -14,7 +15,7 @@ from diffusion_builder.repository.unroll.wiring import (
     tensor_at,
 )
 from diffusion_contract import python_models, tensors
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import SHALLOW_DENOISERS, Component
 from diffusion_contract.tensors import next_tensor
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _control(models: Models, name: str, call: int) -> EnsembleStep:
 
 
 def _denoise(tier: Tier, models: Models, call: int) -> EnsembleStep:
-    facts = models.facts
+    facts, variant = models.facts, tier.denoisers[call]
     inputs = {tensor.name: tensor_at(tensor, call) for tensor in (tensors.MODEL_INPUT, tensors.TIMESTEP)}
     inputs |= identity_map(tensors.TEXT_EMBEDDINGS, tensors.GUIDANCE)
     if facts.guidance_rescale:
@@ -72,9 +73,15 @@ def _denoise(tier: Tier, models: Models, call: int) -> EnsembleStep:
         is_controlled = python_models.CONTROLNET in tier.features
         residuals = residuals_at(name, call) if is_controlled else tensors.RESIDUALS.name
         inputs[tensors.residual_input(number).name] = residuals
-    return EnsembleStep(
-        models.engines[Component.DENOISER], inputs, {tensors.MODEL_OUTPUT.name: tensor_at(tensors.MODEL_OUTPUT, call)}
-    )
+    outputs = {tensors.MODEL_OUTPUT.name: tensor_at(tensors.MODEL_OUTPUT, call)}
+    if variant in SHALLOW_DENOISERS:
+        inputs |= deep_features_at(tier.last_full_call(call))
+    elif call + 1 < tier.calls and tier.denoisers[call + 1] in SHALLOW_DENOISERS:
+        outputs |= deep_features_at(call)
+    model = models.engines[variant]
+    ports = {port.name for port in model.inputs}
+    # Some variants read less than the full denoiser.
+    return EnsembleStep(model, {name: tensor for name, tensor in inputs.items() if name in ports}, outputs)
 
 
 def _advance(tier: Tier, models: Models, call: int) -> EnsembleStep:

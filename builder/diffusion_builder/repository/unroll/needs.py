@@ -66,3 +66,16 @@ def _tier(tier: Tier, facts: ModelFacts, components: AbstractSet[Component]) -> 
         yield "the feature ip_adapter needs a denoiser that was exported with the option ipAdapter"
     if python_models.IP_ADAPTER in tier.features and Component.IMAGE_ENCODER not in components:
         yield "the feature ip_adapter needs the engine image_encoder, which is missing"
+    yield from _acceleration(tier, facts, components)
+
+
+def _acceleration(tier: Tier, facts: ModelFacts, components: AbstractSet[Component]) -> Iterator[str]:
+    for variant in sorted(set(tier.denoisers) - components):
+        yield f"acceleration needs the engine {variant}, which is missing"
+    cache = tier.acceleration.deep_cache if tier.acceleration is not None else None
+    layers = cache.layers if cache is not None else 0
+    if facts.shallow_layers != layers:
+        yield (
+            f"the denoiser was exported with the option shallowLayers {facts.shallow_layers}, acceleration.deepCache "
+            f"needs {layers}: export it again"
+        )

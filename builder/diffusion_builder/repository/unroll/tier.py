@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from diffusion_contract import python_models
+from diffusion_contract.enums import SHALLOW_DENOISERS
+from diffusion_contract.spec.acceleration import denoiser_variant
+
+if TYPE_CHECKING:
+    from diffusion_contract.enums import Component
+    from diffusion_contract.spec import Acceleration
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,7 @@ class Tier:
             the denoiser as often.
         is_stochastic: whether one of its schedulers may draw fresh noise in a step.
         previews: denoiser calls after which there is a preview image.
+        acceleration: of the pipeline.
     """
 
     task: str
@@ -29,6 +37,16 @@ class Tier:
     scheduler: str | None = None
     is_stochastic: bool = False
     previews: tuple[int, ...] = ()
+    acceleration: Acceleration | None = None
+
+    @property
+    def denoisers(self) -> tuple[Component, ...]:
+        """The variant of the denoiser that each call is."""
+        return tuple(denoiser_variant(call, self.acceleration) for call in range(self.calls))
+
+    def last_full_call(self, call: int) -> int:
+        """The call whose deep features this one may use: the last one before it that computes any."""
+        return max(earlier for earlier in range(call) if self.denoisers[earlier] not in SHALLOW_DENOISERS)
 
     @property
     def key(self) -> str:

@@ -35,6 +35,11 @@ def residuals_at(name: str, call: int) -> str:
     return f"{tensors.RESIDUALS.name}_{name}_at_{call}"
 
 
+def deep_features_at(call: int) -> dict[str, str]:
+    """Deep features of a full call of the denoiser."""
+    return {tensor.name: tensor_at(tensor, call) for tensor in (tensors.DEEP_FEATURES, tensors.NEGATIVE_DEEP_FEATURES)}
+
+
 def needs_zero_residuals(tier: Tier, models: Models) -> bool:
     """Whether the denoiser reads residuals of ControlNets, and the request has no control images."""
     return bool(models.facts.controlnets) and python_models.CONTROLNET not in tier.features

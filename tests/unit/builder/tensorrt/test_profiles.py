@@ -4,7 +4,7 @@ import pytest
 
 from diffusion_builder.engines.tensorrt.profiles import MAX_SLOTS, InputProfile, Profile, optimization_profiles
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import DENOISERS, Component
 from diffusion_contract.spec import Shapes
 from diffusion_contract.spec.engines import BatchRange, PixelRange
 from diffusion_contract.tensors import ENGINE_INTERFACES
@@ -12,7 +12,7 @@ from diffusion_contract.tensors import ENGINE_INTERFACES
 FACTS = {
     "channels": 4, "pixels_per_latent": 8, "text_length": 77, "text_width": 768, "image_size": 224,
     "residuals_per_level_0": 960, "residuals_per_level_1": 1600, "image_length": 1, "image_width": 1024,
-    "first_text_width": 768,
+    "first_text_width": 768, "deep_channels": 320, "shallow_text": 1,
 }  # fmt: skip
 
 
@@ -38,6 +38,13 @@ def test_every_input_has_a_shape_in_every_profile(component: Component) -> None:
             assert all(0 < low <= usual <= high for low, usual, high in zip(item.min, item.opt, item.max, strict=True))
 
 
+def test_a_shallow_denoiser_is_tuned_as_the_full_one() -> None:
+    single, full = optimization_profiles(Component.DENOISER_SHALLOW, FACTS, shapes())
+    for name in ("deep_features", "negative_deep_features"):
+        assert by_name(single)[name] == InputProfile(name, (1, 320, 32, 32), (1, 320, 64, 64), (8, 320, 96, 128))
+        assert by_name(full)[name].opt == (8, 320, 64, 64)
+
+
 def test_the_denoiser_is_tuned_for_one_sample_and_for_a_full_batch() -> None:
     single, full = optimization_profiles(Component.DENOISER, FACTS, shapes())
     assert by_name(single)["model_input"] == InputProfile(
@@ -60,7 +67,7 @@ def test_a_denoiser_of_one_batch_size_has_one_profile() -> None:
     assert len(optimization_profiles(Component.DENOISER, FACTS, shapes((2, 2, 2)))) == 1
 
 
-@pytest.mark.parametrize("component", [item for item in Component if item is not Component.DENOISER])
+@pytest.mark.parametrize("component", [item for item in Component if item not in DENOISERS])
 def test_other_components_are_tuned_for_the_usual_batch(component: Component) -> None:
     (profile,) = optimization_profiles(component, FACTS, shapes())
     assert {item.opt[0] for item in profile} == {4}

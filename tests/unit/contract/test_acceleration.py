@@ -1,0 +1,78 @@
+"""Which variant of the denoiser each call is, and which engines that takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from diffusion_contract.assembly import AssembleSpec, assembly
+from diffusion_contract.engines import engines
+from diffusion_contract.enums import Component, Precision, Runtime
+from diffusion_contract.spec import Acceleration, DiffusionPipelineSpec
+from diffusion_contract.spec.acceleration import denoiser_variant
+from tests.support.resource_parts import HUB
+
+_LETTERS = {Component.DENOISER: "F", Component.DENOISER_SHALLOW: "s"}
+
+
+def _spec(**fields: Any) -> DiffusionPipelineSpec:  # noqa: ANN401 - any field of the spec
+    return DiffusionPipelineSpec.model_validate({"model": {"source": HUB}, "targets": [{"name": "cpu"}], **fields})
+
+
+def _schedule(calls: int, acceleration: dict[str, Any] | None) -> str:
+    accelerated = Acceleration.model_validate(acceleration) if acceleration is not None else None
+    return "".join(_LETTERS[denoiser_variant(call, accelerated)] for call in range(calls))
+
+
+@pytest.mark.parametrize(
+    ("calls", "acceleration", "expected"),
+    [
+        (5, None, "FFFFF"),
+        (5, {}, "FFFFF"),
+        (5, {"deepCache": {"interval": 2}}, "FsFsF"),
+        (8, {"deepCache": {"interval": 3}}, "FssFssFs"),
+        (8, {"deepCache": {"interval": 3, "branch": 2}}, "FssFssFs"),
+        (12, {"deepCache": {"interval": 10}}, "FsssssssssFs"),
+    ],
+)
+def test_every_call_has_its_variant(calls: int, acceleration: dict[str, Any] | None, expected: str) -> None:
+    assert _schedule(calls, acceleration) == expected
+
+
+def test_a_spec_without_acceleration_has_the_engines_that_it_always_had() -> None:
+    for fields in ({}, {"acceleration": {}}):
+        denoisers = [engine for engine in engines(_spec(**fields)) if "denoiser" in engine.name]
+        assert [(engine.component, engine.settings) for engine in denoisers] == [(Component.DENOISER, ())]
+    text = assembly(_spec(), Runtime.ONNXRUNTIME, "0" * 64, {engine.name: "1" * 64 for engine in engines(_spec())})
+    assert "acceleration" not in text.document()
+
+
+def test_variants_are_exported_from_one_source_with_one_precision_and_the_same_options() -> None:
+    spec = _spec(
+        model={"source": HUB, "loras": [{"source": HUB}], "ipAdapter": {"source": HUB}, "longPrompts": True},
+        acceleration={"deepCache": {"interval": 3, "branch": 1}},
+        componentPrecision={"denoiser": "float16"},
+    )
+    full, shallow = (engine for engine in engines(spec) if "denoiser" in engine.name)
+    assert (full.name, shallow.name) == ("denoiser", "denoiser_shallow")
+    assert shallow.precision is full.precision is Precision.FLOAT16
+    assert (full.source, full.contents, full.addons) == (shallow.source, shallow.contents, shallow.addons)
+    assert full.options(str) == shallow.options(str)
+    assert full.options(str)["shallowLayers"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"pipelines": [{"task": "generate", "steps": [3]}]}, "use more steps than that"),
+        ({"controlNets": [{"name": "canny", "engine": "2" * 64}]}, "ControlNets have to change"),
+    ],
+)
+def test_an_assembly_is_refused_as_its_spec_is(changes: dict[str, Any], says: str) -> None:
+    spec = _spec(acceleration={"deepCache": {"interval": 3}})
+    digests = {engine.name: "1" * 64 for engine in engines(spec)}
+    document = assembly(spec, Runtime.ONNXRUNTIME, "0" * 64, digests).document()
+    with pytest.raises(ValidationError, match=says):
+        AssembleSpec.model_validate(document | changes)
