@@ -6,10 +6,15 @@ it, compares its images with diffusers', loads it with 1, 2, 4, 8 and 16 clients
 torch.compile on the same GPU. 512 x 512 pixels, 20 steps, DDIM, float16, batches of at most 8.
 
     python -m benchmarks.gpu [--work FOLDER] [--only PHASE] [--tritonserver PATH] [--trtexec PATH]
+        [--acceleration JSON [--base FOLDER]]
 
 Its phases are `checkpoint`, `build`, `serve`, `torch` and `report`; what a phase has found lies in the folder, and a
 phase that is there already is not run again (delete its file to run it again). `build` can be stopped and goes on
 where it was. Writes out/bench-gpu.json and prints a table.
+
+With `--acceleration '{"deepCache": {"interval": 3}}'` the pipeline has that `spec.acceleration`, and the file is
+out/bench-gpu-accelerated.json; its PSNR is the price then. `--base` names the folder of a run without, whose
+checkpoint, store and times of torch are used.
 """
 
 from __future__ import annotations
@@ -30,16 +35,19 @@ import numpy as np
 from benchmarks.builder import ROOT, builder
 from benchmarks.gpu_report import Phases, psnr, summary, table
 from benchmarks.gpu_server import SIDE, STEPS, images, load, serving
+from diffusion_contract.documents import read_local
+from diffusion_contract.engines import engines
 from tests.support.tensorrt.checkpoints import write_full_size_sd1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from diffusion_contract.engines import EngineSpec
+
 OUT = ROOT / "out" / "bench-gpu.json"
 CLIENTS = (1, 2, 4, 8, 16)
 SEEDS = 4
 MAX_BATCH, TOKENS = 8, 77
-COMPONENTS = ("denoiser", "vae_decoder", "text_encoder", "scheduler_step")
 _MIB = 1 << 20
 
 
@@ -53,6 +61,8 @@ class Setting:
         trtexec: a program, or None where PATH has it.
         jobs: components that are built at a time. More than one disturbs the timing of kernels a little.
         seconds: that clients send requests for.
+        acceleration: of the pipeline; empty for none.
+        base: folder of an earlier run whose checkpoint, store and times of torch are used, or that of this run.
     """
 
     work: Path
@@ -60,16 +70,28 @@ class Setting:
     trtexec: Path | None
     jobs: int
     seconds: float
+    acceleration: dict[str, Any]
+    base: Path
 
     @property
     def checkpoint(self) -> Path:
         """Folder of the checkpoint."""
-        return self.work / "checkpoint"
+        return self.base / "checkpoint"
 
     @property
     def store(self) -> Path:
         """Folder of the builder's store."""
-        return self.work / "store"
+        return self.base / "store"
+
+    @property
+    def out(self) -> Path:
+        """The file of all figures."""
+        return OUT.with_name("bench-gpu-accelerated.json") if self.acceleration else OUT
+
+    def phase_file(self, phase: str) -> Path:
+        """File with what a phase has found."""
+        folder = self.base if phase in ("checkpoint", "torch") else self.work
+        return folder / f"{phase}.done.json"
 
 
 def gpu() -> dict[str, Any]:
@@ -104,9 +126,10 @@ def build(setting: Setting) -> Mapping[str, Any]:
     where = ("--store", str(setting.store))
     source = builder("fetch", *where, "--path", str(setting.checkpoint))["digest"]
 
-    def engine(component: str) -> dict[str, float]:
+    def build_engine(engine: EngineSpec) -> dict[str, float]:
         exported = builder(
-            "export", *where, "--source", source, "--component", component, "--precision", "float16"
+            "export", *where, "--source", source, "--component", engine.component, "--precision", engine.precision,
+            "--options", json.dumps(engine.options(lambda _: source)),
         )  # fmt: skip
         compiled = builder(
             "compile", *where, "--onnx", exported["digest"], "--runtime", "tensorrt", "--sku", target,
@@ -115,7 +138,8 @@ def build(setting: Setting) -> Mapping[str, Any]:
         return {"export": exported["seconds"], "compile": compiled["seconds"]}
 
     with ThreadPoolExecutor(setting.jobs) as pool:
-        seconds = dict(zip(COMPONENTS, pool.map(engine, COMPONENTS), strict=True))
+        specs = engines(read_local(_spec(setting, target)))
+        seconds = dict(zip((item.name for item in specs), pool.map(build_engine, specs), strict=True))
     repository = builder("build", "--no-parity", "--spec", str(spec), "--store", str(setting.store))
     figures = {key: repository[key] for key in ("digest", "estimatedGPUMemoryBytes", "serverFlags")}
     return {**figures, "seconds": seconds, "all_cached": all(cached for _, _, cached in repository["stages"][:-1])}
@@ -134,6 +158,7 @@ def _spec(setting: Setting, target: str) -> dict[str, Any]:
         "shapes": _shapes(),
         "pipelines": [{"task": "generate", "steps": [STEPS]}],
         "engines": {"runtime": "tensorrt"},
+        **({"acceleration": setting.acceleration} if setting.acceleration else {}),
         "targets": [{"name": "gpu", "gpu": {"product": target}}],
     }
 
@@ -155,17 +180,18 @@ def serve(setting: Setting) -> Mapping[str, Any]:
 
 def torch_(setting: Setting) -> Mapping[str, Any]:
     """Time diffusers in a process of its own, so that its memory is not the server's."""
-    command = [sys.executable, "-m", "benchmarks.gpu_torch", str(setting.checkpoint), str(SEEDS), str(setting.work)]
+    command = [sys.executable, "-m", "benchmarks.gpu_torch", str(setting.checkpoint), str(SEEDS), str(setting.base)]
     subprocess.run(command, check=True, cwd=ROOT)
-    figures: Mapping[str, Any] = json.loads((setting.work / "torch.json").read_text())
+    figures: Mapping[str, Any] = json.loads((setting.base / "torch.json").read_text())
     return figures
 
 
 def report(setting: Setting) -> Mapping[str, Any]:
     """Put together what the phases have found."""
     phases = Phases(*(read(setting, name) for name in ("build", "serve", "torch")))
-    worst = psnr(np.load(setting.work / "product.npy"), np.load(setting.work / "reference.npy"))
-    return summary(phases, worst, {"torch": phases.torch["torch"], "diffusers": version("diffusers")})
+    worst = psnr(np.load(setting.work / "product.npy"), np.load(setting.base / "reference.npy"))
+    figures = summary(phases, worst, {"torch": phases.torch["torch"], "diffusers": version("diffusers")})
+    return figures | ({"acceleration": setting.acceleration} if setting.acceleration else {})
 
 
 PHASES: dict[str, Callable[[Setting], Mapping[str, Any]]] = {
@@ -182,7 +208,7 @@ def read(setting: Setting, phase: str) -> dict[str, Any]:
     Raises:
         SystemExit: it has not been run.
     """
-    path = setting.work / f"{phase}.done.json"
+    path = setting.phase_file(phase)
     if not path.exists():
         raise SystemExit(f"{path} is not there: run the phase {phase} first")
     figures: dict[str, Any] = json.loads(path.read_text())
@@ -191,7 +217,7 @@ def read(setting: Setting, phase: str) -> dict[str, Any]:
 
 def run(setting: Setting, phase: str) -> None:
     """Run a phase, unless what it finds is there already."""
-    path = setting.work / f"{phase}.done.json"
+    path = setting.phase_file(phase)
     if path.exists():
         return
     print(f"benchmarks.gpu: {phase}", file=sys.stderr)
@@ -207,16 +233,22 @@ def main() -> None:
     parser.add_argument("--trtexec", type=Path, default=os.environ.get("TRTEXEC"))
     parser.add_argument("--jobs", type=int, default=1, help="components that are built at a time (default: 1)")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each number of clients (default: 10)")
+    parser.add_argument("--acceleration", type=json.loads, default={}, help="spec.acceleration, as JSON")
+    parser.add_argument("--base", type=Path, help="folder of a run without acceleration (default: that of --work)")
     given = parser.parse_args()
-    setting = Setting(given.work.resolve(), given.tritonserver, given.trtexec, given.jobs, given.seconds)
+    work = given.work.resolve()
+    setting = Setting(
+        work, given.tritonserver, given.trtexec, given.jobs, given.seconds, given.acceleration,
+        given.base.resolve() if given.base is not None else work,
+    )  # fmt: skip
     setting.work.mkdir(parents=True, exist_ok=True)
     for phase in PHASES:
         if given.only in (None, phase):
             run(setting, phase)
     if given.only in (None, "report"):
         figures = report(setting)
-        OUT.parent.mkdir(exist_ok=True)
-        OUT.write_text(json.dumps(figures, indent=2) + "\n")
+        setting.out.parent.mkdir(exist_ok=True)
+        setting.out.write_text(json.dumps(figures, indent=2) + "\n")
         print(table(figures))
 
 

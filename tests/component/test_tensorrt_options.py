@@ -41,6 +41,11 @@ CASES = {
     "image encoder": Case(Component.IMAGE_ENCODER, "float16", options={"ipAdapter": "adapter"}),
     "controlnet": Case(Component.CONTROLNET, "float16", options={"controlNet": "control"}),
     "denoiser, upcast attention": Case(Component.DENOISER, "bfloat16", "sd2"),
+    "denoiser, deep features": Case(Component.DENOISER, "float16", options={"shallowLayers": 1}),
+    "shallow denoiser": Case(Component.DENOISER_SHALLOW, "float16", options={"shallowLayers": 2}),
+    "shallow denoiser without text": Case(
+        Component.DENOISER_SHALLOW, "float16", "attention-everywhere", {"shallowLayers": 1}
+    ),
     "no controlnet": Case(Component.ZERO_RESIDUALS),
     "safety checker": Case(Component.SAFETY_CHECKER, "float16"),
 }

@@ -42,7 +42,8 @@ def test_every_call_has_its_variant(calls: int, acceleration: dict[str, Any] | N
 
 
 def test_a_spec_without_acceleration_has_the_engines_that_it_always_had() -> None:
-    for fields in ({}, {"acceleration": {}}):
+    without: list[dict[str, Any]] = [{}, {"acceleration": {}}]
+    for fields in without:
         denoisers = [engine for engine in engines(_spec(**fields)) if "denoiser" in engine.name]
         assert [(engine.component, engine.settings) for engine in denoisers] == [(Component.DENOISER, ())]
     text = assembly(_spec(), Runtime.ONNXRUNTIME, "0" * 64, {engine.name: "1" * 64 for engine in engines(_spec())})
