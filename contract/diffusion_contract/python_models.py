@@ -108,6 +108,8 @@ IMAGE = Tensor("image", DType.UINT8, ("height", "width", 3))
 ENCODED_IMAGE = Tensor("encoded_image", DType.BYTES, (1,))
 # The same file as text, for clients that speak JSON.
 ENCODED_IMAGE_BASE64 = Tensor("encoded_image_base64", DType.BYTES, (1,))
+# Whether the safety checker withholds the image, which is black then.
+FLAGGED = Tensor("flagged", DType.BOOL, (1,))
 
 TOKENIZER = Interface((PROMPT, NEGATIVE_PROMPT), (tensors.INPUT_IDS,))
 TWO_TOKENIZERS = Interface(
@@ -119,6 +121,11 @@ POSTPROCESSOR = Interface(
     ),
     (IMAGE, ENCODED_IMAGE, ENCODED_IMAGE_BASE64),
 )  # fmt: skip
+
+
+def with_flag(postprocessor: Interface) -> Interface:
+    """Inputs and outputs of the postprocessor behind a safety checker."""
+    return Interface(postprocessor.inputs, (*postprocessor.outputs, FLAGGED))
 
 
 def control_image(name: str) -> ImageInput:

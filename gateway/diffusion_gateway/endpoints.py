@@ -188,7 +188,7 @@ class _Answer:
     async def images(self) -> Response:
         images = await self.gateway.service.images(self.task, self.caller, self.headers)
         self._count(images)
-        content = self._context.images(images.contents, self.task.job.seeds)
+        content = self._context.images(images.contents, self.task.job.seeds, images.flags)
         return Response(content, media_type="application/json", headers=self.exchange.headers())
 
     async def stream(self, send: Send) -> None:
@@ -208,11 +208,10 @@ class _Answer:
 
     def _events(self, images: Images) -> Iterator[bytes]:
         context = self._context
-        for content, seed in zip(images.contents, self.task.job.seeds, strict=True):
-            if images.preview is None:
-                yield context.completed_event(content, seed)
-            else:
-                yield context.partial_event(content, images.preview)
+        if images.preview is None:
+            yield from context.completed_events(images.contents, self.task.job.seeds, images.flags)
+        else:
+            yield from (context.partial_event(content, images.preview) for content in images.contents)
 
     async def _start(self, send: Send) -> None:
         if not self.exchange.status:
@@ -224,7 +223,11 @@ class _Answer:
     def _count(self, images: Images) -> None:
         kind = "image" if images.preview is None else "preview"
         count = len(images.contents)
-        self.gateway.metrics.images.labels(self.task.model, self.caller.name, kind).inc(count)
+        withheld = sum(images.flags or ())
+        counter = self.gateway.metrics.images
+        counter.labels(self.task.model, self.caller.name, kind).inc(count - withheld)
+        if withheld:
+            counter.labels(self.task.model, self.caller.name, "withheld").inc(withheld)
         self.exchange.images += count if images.preview is None else 0
 
 

@@ -68,14 +68,29 @@ class InferenceRequest:
     Args:
         ensemble: its name.
         tensors: its inputs.
-        output: the one output that is computed: an encoded image per sample.
+        output: that is computed: an encoded image per sample.
+        has_flags: whether the safety checker's verdict is an output, too.
         priority: of Triton: 1 before 2; 0 leaves it to the server.
     """
 
     ensemble: str
     tensors: tuple[TensorValue, ...]
     output: str = python_models.ENCODED_IMAGE.name
+    has_flags: bool = False
     priority: int = 0
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """What Triton answers.
+
+    Args:
+        contents: an image file for each sample.
+        flags: whether the safety checker withholds the image of a sample; None where there is no checker.
+    """
+
+    contents: tuple[bytes, ...]
+    flags: tuple[bool, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,9 +146,10 @@ def plan_job(pipeline: Pipeline, fields: ImageFields, files: Files, seed: int) -
         *_extension_tensors(fields, ensemble),
         *_file_tensors(files, ensemble, fields.n),
     )
-    request = InferenceRequest(ensemble.name, tensors)
+    request = InferenceRequest(ensemble.name, tensors, has_flags=python_models.FLAGGED.name in ensemble.outputs)
     previews = tuple(
-        replace(request, output=python_models.preview(calls).name) for calls in _preview_calls(fields, ensemble)
+        replace(request, output=python_models.preview(calls).name, has_flags=False)
+        for calls in _preview_calls(fields, ensemble)
     )
     return ImageJob(request, previews, seeds, ensemble.steps)
 

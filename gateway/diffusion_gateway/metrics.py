@@ -26,7 +26,7 @@ class Metrics:
             ["model", "operation"], buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
         self.images = Counter(
-            f"{_PREFIX}_images", "Images that were answered; kind: image or preview.", [*labels, "kind"],
+            f"{_PREFIX}_images", "Images that were answered; kind: image, preview or withheld.", [*labels, "kind"],
             registry=self.registry,
         )  # fmt: skip
         self.rejected = Counter(

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from diffusion_gateway.image_files import read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from diffusion_gateway.ensembles import Ensemble, Pipeline
     from diffusion_gateway.errors import ApiError
@@ -35,9 +35,10 @@ class AnswerContext:
     quality: str
     is_edit: bool
 
-    def images(self, contents: Sequence[bytes], seeds: Sequence[int]) -> bytes:
-        """The JSON answer with all images."""
-        entries = [{"b64_json": _base64(content), "seed": seed} for content, seed in zip(contents, seeds, strict=True)]
+    def images(self, contents: Sequence[bytes], seeds: Sequence[int], flags: Sequence[bool] | None = None) -> bytes:
+        """The JSON answer with all images; `flags` are those of a safety checker."""
+        triples = zip(contents, seeds, _flag_fields(flags, len(seeds)), strict=True)
+        entries = [{"b64_json": _base64(content), "seed": seed, **flag} for content, seed, flag in triples]
         return to_json(
             {
                 "created": self.created,
@@ -53,9 +54,12 @@ class AnswerContext:
         """The event with a preview; `index` counts the previews from 0."""
         return self._event("partial_image", content, {"partial_image_index": index})
 
-    def completed_event(self, content: bytes, seed: int) -> bytes:
-        """The event with a finished image."""
-        return self._event("completed", content, {"seed": seed})
+    def completed_events(
+        self, contents: Sequence[bytes], seeds: Sequence[int], flags: Sequence[bool] | None = None
+    ) -> Iterator[bytes]:
+        """An event with each finished image; `flags` are those of a safety checker."""
+        for content, seed, flag in zip(contents, seeds, _flag_fields(flags, len(seeds)), strict=True):
+            yield self._event("completed", content, {"seed": seed, **flag})
 
     def _event(self, name: str, content: bytes, fields: dict[str, Any]) -> bytes:
         kind = f"{'image_edit' if self.is_edit else 'image_generation'}.{name}"
@@ -69,6 +73,11 @@ class AnswerContext:
             "size": _size(content),
         }
         return _sse(kind, body | fields)
+
+
+def _flag_fields(flags: Sequence[bool] | None, count: int) -> list[dict[str, bool]]:
+    """The field `flagged` of each image; left out where nobody checks."""
+    return [{"flagged": flag} for flag in flags] if flags is not None else [{}] * count
 
 
 def error_event(error: ApiError) -> bytes:

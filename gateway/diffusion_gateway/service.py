@@ -55,10 +55,12 @@ class Images:
     Args:
         contents: one file for each seed.
         preview: number of the preview, from 0; None for the finished images.
+        flags: which of them the safety checker withholds; None where there is no checker.
     """
 
     contents: tuple[bytes, ...]
     preview: int | None = None
+    flags: tuple[bool, ...] | None = None
 
 
 class ImageService:
@@ -165,11 +167,14 @@ class ImageService:
         self, task: ImageTask, request: InferenceRequest, preview: int | None, headers: Mapping[str, str]
     ) -> Images:
         server = self._catalog.servers[task.model]
-        contents = await server.infer(request, headers, self._settings.limits.request_seconds)
-        marked = [
-            embed(content, self._packet(task, seed)) for content, seed in zip(contents, task.job.seeds, strict=True)
-        ]
-        return Images(tuple(await self._sign(task, marked) if preview is None else marked), preview)
+        encoded = await server.infer(request, headers, self._settings.limits.request_seconds)
+        if encoded.flags is not None and all(encoded.flags):
+            text = "the safety checker withholds what this request gives: change the prompt, or send another seed"
+            raise ApiError(text, "prompt", code="moderation_blocked")
+        pairs = zip(encoded.contents, task.job.seeds, strict=True)
+        marked = [embed(content, self._packet(task, seed)) for content, seed in pairs]
+        signed = await self._sign(task, marked) if preview is None else marked
+        return Images(tuple(signed), preview, encoded.flags)
 
     async def _sign(self, task: ImageTask, contents: list[bytes]) -> list[bytes]:
         if self._signer is None:

@@ -16,7 +16,7 @@ from diffusion_contract import python_models
 from diffusion_contract.tensors import DType
 from diffusion_gateway.ensembles import CONDITIONER, Pipeline, candidates, describe
 from diffusion_gateway.errors import ApiError, unavailable
-from diffusion_gateway.inference import field_of_input
+from diffusion_gateway.inference import EncodedImages, field_of_input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,7 @@ class TritonServer:
             config.max_batch_size,
         )
 
-    async def infer(self, request: InferenceRequest, headers: Mapping[str, str], seconds: float) -> list[bytes]:
+    async def infer(self, request: InferenceRequest, headers: Mapping[str, str], seconds: float) -> EncodedImages:
         """Encoded images, one for each sample; a cancelled call is cancelled in Triton, between two steps.
 
         Args:
@@ -100,11 +100,12 @@ class TritonServer:
         Raises:
             ApiError: Triton rejects it, or does not answer.
         """
+        outputs = [request.output, *([python_models.FLAGGED.name] if request.has_flags else [])]
         try:
             result = await next(self._turns).infer(
                 request.ensemble,
                 [_input(tensor.name, tensor.dtype, tensor.array) for tensor in request.tensors],
-                outputs=[triton.InferRequestedOutput(request.output)],
+                outputs=[triton.InferRequestedOutput(name) for name in outputs],
                 priority=request.priority,
                 client_timeout=seconds,
                 headers=dict(headers),
@@ -115,7 +116,8 @@ class TritonServer:
             if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 _LOG.warning("the model %s: %s: %s", self.name, error.status(), error.message())
             raise problem from error
-        return [bytes(image) for image in result.as_numpy(request.output).reshape(-1)]
+        values = [result.as_numpy(name).reshape(-1) for name in outputs]
+        return EncodedImages(tuple(map(bytes, values[0])), tuple(map(bool, values[1])) if request.has_flags else None)
 
 
 def _channel(pipeline: PipelineAddress) -> list[tuple[str, int | str]]:

@@ -69,9 +69,9 @@ def read_options(inputs: RequestInputs) -> list[PostprocessOptions]:
         (read_images(inputs, image_input, mode) if needs_original else None) or none
         for image_input, mode in ((python_models.INPUT_IMAGE, RGB), (python_models.MASK, GRAY))
     )
-    are_flagged = _are_flagged(inputs)
+    flags = are_flagged(inputs)
     options = [
-        PostprocessOptions(originals[i], masks[i], blend_masks[i], are_flagged[i], **vars(one))
+        PostprocessOptions(originals[i], masks[i], blend_masks[i], flags[i], **vars(one))
         for i, one in enumerate(numbers)
     ]
     for option in options:
@@ -171,8 +171,8 @@ def _check(options: PostprocessOptions) -> None:
         raise InvalidRequest("paste_back needs to know where the image was repainted: send mask or mask_file as well")
 
 
-def _are_flagged(inputs: RequestInputs) -> list[bool]:
-    """A verdict that is not a number counts as flagged."""
+def are_flagged(inputs: RequestInputs) -> list[bool]:
+    """Whether each sample's image is withheld; a verdict that is not a number counts as flagged."""
     values = inputs.read(tensors.SAFETY_FLAG.name)
     return (
         [False] * inputs.batch if values is None else [not value <= _FLAGGED for value in values.reshape(-1).tolist()]

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from .errors import InvalidRequest
-from .postprocess import encode, postprocess, read_options, to_pixels
-from .python_models import ENCODED_IMAGE, ENCODED_IMAGE_BASE64, IMAGE
+from .postprocess import are_flagged, encode, postprocess, read_options, to_pixels
+from .python_models import ENCODED_IMAGE, ENCODED_IMAGE_BASE64, FLAGGED, IMAGE
 from .request_inputs import RequestInputs
 from .tensors import DECODED_IMAGE
 from .triton_io import Array, bytes_tensor, respond_each
@@ -38,7 +38,10 @@ def compute_outputs(read: ReadTensor, output_names: Collection[str]) -> Mapping[
     decoded = read(DECODED_IMAGE.name)
     if decoded is None or not np.isfinite(decoded).all():
         raise InvalidRequest("the model produced numbers that are not finite: try another seed or lower guidance_scale")
-    options = read_options(RequestInputs(read, len(decoded)))
+    inputs = RequestInputs(read, len(decoded))
+    if set(output_names) == {FLAGGED.name}:
+        return {FLAGGED.name: _flags(inputs)}
+    options = read_options(inputs)
     images = [Image.fromarray(pixels) for pixels in to_pixels(decoded)]
     images = [postprocess(image, option) for image, option in zip(images, options, strict=True)]
     outputs: dict[str, Array] = {}
@@ -48,4 +51,10 @@ def compute_outputs(read: ReadTensor, output_names: Collection[str]) -> Mapping[
         files = [encode(image, one.file_format, one.quality) for image, one in zip(images, options, strict=True)]
         outputs[ENCODED_IMAGE.name] = bytes_tensor(files)
         outputs[ENCODED_IMAGE_BASE64.name] = bytes_tensor([base64.b64encode(file) for file in files])
+    if FLAGGED.name in output_names:
+        outputs[FLAGGED.name] = _flags(inputs)
     return {name: outputs[name] for name in output_names}
+
+
+def _flags(inputs: RequestInputs) -> Array:
+    return np.array(are_flagged(inputs)).reshape(-1, 1)

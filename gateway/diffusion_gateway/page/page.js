@@ -108,7 +108,11 @@ async function generate() {
 
 async function readJson(response) {
   const answer = await response.json();
-  return answer.data.map((entry) => ({ url: imageUrl(entry.b64_json, answer.output_format), seed: entry.seed }));
+  return answer.data.map((entry) => ({
+    url: imageUrl(entry.b64_json, answer.output_format),
+    seed: entry.seed,
+    flagged: entry.flagged,
+  }));
 }
 
 async function readEvents(response, fields) {
@@ -117,7 +121,7 @@ async function readEvents(response, fields) {
   let index = -1;
   for await (const event of eventsOf(response.body)) {
     if (event.error) throw event.error;
-    const image = { url: imageUrl(event.b64_json, event.output_format), seed: event.seed };
+    const image = { url: imageUrl(event.b64_json, event.output_format), seed: event.seed, flagged: event.flagged };
     if (event.type.endsWith(".completed")) {
       images.push(image);
     } else {
@@ -162,6 +166,8 @@ function show(images, fields, isPreview) {
     const caption = document.createElement("figcaption");
     if (isPreview) {
       caption.textContent = "Preview";
+    } else if (image.flagged) {
+      caption.textContent = `Seed ${image.seed} · withheld by the safety checker`;
     } else {
       const link = document.createElement("a");
       link.href = image.url;

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from diffusion_gateway.errors import ApiError, unavailable
+from diffusion_gateway.inference import EncodedImages
 from diffusion_gateway.triton import TritonServer
 from tests.support.gateway.pipelines import image_file, shapes_pipeline
 
@@ -27,6 +28,7 @@ class FakeTriton(TritonServer):
         is_up: whether it answers.
         failure: that it answers with, if any.
         gate: closed, calls wait.
+        withheld: seeds whose images a safety checker withholds; None without one.
     """
 
     def __init__(self, pipeline: PipelineAddress) -> None:
@@ -35,6 +37,7 @@ class FakeTriton(TritonServer):
         self.cancelled = self.discoveries = 0
         self.is_up = True
         self.failure: ApiError | None = None
+        self.withheld: frozenset[int] | None = None
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -46,9 +49,9 @@ class FakeTriton(TritonServer):
         self.discoveries += 1
         if not self.is_up:
             raise unavailable("it does not answer")
-        return shapes_pipeline()
+        return shapes_pipeline(is_checked=self.withheld is not None)
 
-    async def infer(self, request: InferenceRequest, headers: Mapping[str, str], seconds: float) -> list[bytes]:
+    async def infer(self, request: InferenceRequest, headers: Mapping[str, str], seconds: float) -> EncodedImages:
         """One image for each seed."""
         del seconds
         self.requests.append((request, headers))
@@ -61,4 +64,8 @@ class FakeTriton(TritonServer):
             raise self.failure
         tensors = {tensor.name: tensor.array for tensor in request.tensors}
         file_format = tensors["output_format"][0, 0].decode()
-        return [image_file(file_format=file_format, color=(int(seed) % 256, 0, 0)) for seed in tensors["seed"][:, 0]]
+        seeds = [int(seed) for seed in tensors["seed"][:, 0]]
+        contents = tuple(image_file(file_format=file_format, color=(seed % 256, 0, 0)) for seed in seeds)
+        return EncodedImages(
+            contents, tuple(seed in (self.withheld or ()) for seed in seeds) if request.has_flags else None
+        )

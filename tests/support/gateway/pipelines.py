@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -11,6 +12,7 @@ from diffusion_contract.python_models import (
     BLEND_MASK,
     CONTRAST,
     ENCODED_IMAGE,
+    FLAGGED,
     GUIDANCE_SCALE,
     HEIGHT,
     INPUT_IMAGE,
@@ -54,20 +56,24 @@ def ensemble(name: str, previews: Sequence[int] = (), control_nets: Sequence[str
     return describe(name, {tensor.name: tensor.dtype for tensor in tensors}, outputs, 8)
 
 
-def shapes_pipeline() -> Pipeline:
-    """Three tasks, tiers of 4, 20 and 50 steps, one with a ControlNet, one of Heun."""
-    return Pipeline(
-        "shapes",
-        (
-            ensemble("generate_4_pipeline", previews=[2]),
-            ensemble("generate_20_pipeline", previews=[2, 5, 10, 15]),
-            ensemble("generate_50_pipeline"),
-            ensemble("generate_20_heun_pipeline"),
-            ensemble("generate_controlnet_20_pipeline", control_nets=["canny"]),
-            ensemble("img2img_4_pipeline"),
-            ensemble("img2img_20_pipeline"),
-            ensemble("inpaint_20_pipeline"),
-        ),
+def shapes_pipeline(*, is_checked: bool = False) -> Pipeline:
+    """Three tasks, tiers of 4, 20 and 50 steps, one with a ControlNet, one of Heun; maybe a safety checker."""
+    ensembles = _ensembles()
+    if is_checked:
+        ensembles = tuple(replace(item, outputs=(*item.outputs, FLAGGED.name)) for item in ensembles)
+    return Pipeline("shapes", ensembles)
+
+
+def _ensembles() -> tuple[Ensemble, ...]:
+    return (
+        ensemble("generate_4_pipeline", previews=[2]),
+        ensemble("generate_20_pipeline", previews=[2, 5, 10, 15]),
+        ensemble("generate_50_pipeline"),
+        ensemble("generate_20_heun_pipeline"),
+        ensemble("generate_controlnet_20_pipeline", control_nets=["canny"]),
+        ensemble("img2img_4_pipeline"),
+        ensemble("img2img_20_pipeline"),
+        ensemble("inpaint_20_pipeline"),
     )
 
 

@@ -37,14 +37,23 @@ def test_any_combination_is_sound(task: str, features: tuple[str, ...], draws: b
     # Two previews and the image.
     assert (used.count("7_preview_decoder"), used.count("7_vae_decoder")) == (2, 1)
     assert used.count("7_safety_checker") == 3
-    # The final image has three outputs, each with a step of its own.
-    assert used.count("8_postprocessor") == 3 + 2
+    # The final image has four outputs, each with a step of its own.
+    assert used.count("8_postprocessor") == 4 + 2
     assert {port.name for port in unrolled.outputs} == {
-        *("image", "encoded_image", "encoded_image_base64", "preview_1", "preview_3")
+        *("image", "encoded_image", "encoded_image_base64", "flagged", "preview_1", "preview_3")
     }
     text = json_ensemble(tier, unrolled)
     validate_ensemble(text)
-    assert [text.inputs, [port.name for port in text.outputs]] == [unrolled.inputs, ["encoded_image_base64"]]
+    assert [text.inputs, [port.name for port in text.outputs]] == [unrolled.inputs, ["encoded_image_base64", "flagged"]]
+
+
+def test_without_a_safety_checker_nothing_is_flagged() -> None:
+    tier = Tier("generate", 2, 2)
+    unchecked = _COMPONENTS - {Component.SAFETY_CHECKER}
+    unrolled = ensemble(tier, models(_PLAIN, unchecked, (), [tier]))
+    names = [port.name for port in unrolled.outputs]
+    assert names == ["image", "encoded_image", "encoded_image_base64"]
+    assert [port.name for port in json_ensemble(tier, unrolled).outputs] == ["encoded_image_base64"]
 
 
 def _before(unrolled: Ensemble, step: EnsembleStep) -> set[str]:
@@ -86,7 +95,7 @@ def test_64_steps_of_everything_are_sound() -> None:
     tier = Tier("inpaint", 64, 64, FEATURES[:2], is_stochastic=True)
     unrolled = ensemble(tier, models(_FULL, _COMPONENTS, _NETS, [tier]))
     validate_ensemble(unrolled)
-    assert len(unrolled.steps) == 64 * 4 + 11
+    assert len(unrolled.steps) == 64 * 4 + 12
 
 
 @pytest.mark.parametrize(

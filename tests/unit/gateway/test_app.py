@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from diffusion_gateway.catalog import Catalog
+
 SETTINGS = Settings((PipelineAddress("shapes", "127.0.0.1:1"),), refresh_seconds=0.01)
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 PROMPT = {"prompt": "a red star"}
@@ -308,6 +310,39 @@ def test_a_key_has_its_own_limits_and_priority(tmp_path: Path) -> None:
         assert [(await task).status_code for task in tasks] == [200, 200]
 
     run(test, _keys(tmp_path / "keys.json", sk_batch={"priority": 2, "concurrent": 1, "waiting": 0}, sk_web={}))
+
+
+async def _check_images(api: Api, withheld: frozenset[int]) -> None:
+    """Let the pipeline have a safety checker that withholds the images of these seeds."""
+    api.triton.withheld = withheld
+    catalog: Catalog = api.app.state.catalog
+    await api.wait_until(lambda: any("flagged" in item.outputs for item in catalog.find("shapes").ensembles))
+
+
+def test_a_withheld_image_is_not_just_black() -> None:
+    async def test(api: Api) -> None:
+        assert "flagged" not in (await api.post(seed=7)).json()["data"][0]
+        await _check_images(api, frozenset({8}))
+        answer = (await api.post(seed=7, n=2)).json()
+        assert [(entry["seed"], entry["flagged"]) for entry in answer["data"]] == [(7, False), (8, True)]
+        labels = {"model": "shapes", "key": "anonymous"}
+        assert api.value("images_total", kind="withheld", **labels) == 1
+
+    run(test)
+
+
+def test_where_every_image_is_withheld_the_client_gets_an_error() -> None:
+    async def test(api: Api) -> None:
+        await _check_images(api, frozenset({8}))
+        answer = await api.post(seed=8)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["param"]) == (400, "moderation_blocked", "prompt")
+        stream = await api.post(seed=8, stream=True)
+        assert (stream.status_code, stream.json()["error"]["code"]) == (400, "moderation_blocked")
+        stream = await api.post(seed=7, stream=True)
+        assert [event["flagged"] for event in _events(stream.text)] == [False]
+
+    run(test)
 
 
 def test_a_key_without_limits_of_its_own_has_those_of_all_keys(tmp_path: Path) -> None:

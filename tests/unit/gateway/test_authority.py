@@ -15,15 +15,17 @@ _EMPTY_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 async def _first_bytes(authority: str) -> bytes:
     """What a call sends until it names its method, to a server that only opens the connection."""
     sent = bytearray()
-    arrived = asyncio.Event()
+    arrived, ended = asyncio.Event(), asyncio.Event()
 
     async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(_EMPTY_SETTINGS)
-        while not arrived.is_set() and (chunk := await reader.read(65536)):
+        while chunk := await reader.read(65536):
             sent.extend(chunk)
             if b"GRPCInferenceService" in sent:
                 arrived.set()
         writer.close()
+        await writer.wait_closed()
+        ended.set()
 
     listener = await asyncio.start_server(read, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
@@ -31,10 +33,12 @@ async def _first_bytes(authority: str) -> bytes:
     call = asyncio.ensure_future(server.discover())
     async with asyncio.timeout(30):
         await arrived.wait()
-    call.cancel()
-    await asyncio.gather(call, return_exceptions=True)
-    await server.close()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await server.close()
+        await ended.wait()
     listener.close()
+    await listener.wait_closed()
     return bytes(sent)
 
 

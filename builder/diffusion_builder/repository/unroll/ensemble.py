@@ -27,13 +27,9 @@ def ensemble(tier: Tier, models: Models) -> Ensemble:
     """
     previews = [step for calls in tier.previews for step in preview(calls, tier, models)]
     steps = (*prologue(tier, models), *loop(tier, models), *final_image(tier, models), *previews)
-    outputs = (*python_models.POSTPROCESSOR.outputs, *(python_models.preview(calls) for calls in tier.previews))
-    return Ensemble(
-        tier.name,
-        tuple(_inputs(models, steps)),
-        tuple(port(tensor, models.facts) for tensor in outputs),
-        steps,
-    )
+    preview_outputs = (port(python_models.preview(calls), models.facts) for calls in tier.previews)
+    outputs = (*models.postprocessor.outputs, *preview_outputs)
+    return Ensemble(tier.name, tuple(_inputs(models, steps)), outputs, steps)
 
 
 def json_ensemble(tier: Tier, unrolled: Ensemble) -> Ensemble:
@@ -42,7 +38,8 @@ def json_ensemble(tier: Tier, unrolled: Ensemble) -> Ensemble:
     Triton's `generate` endpoint returns all outputs of a model, and bytes of a file are not valid in JSON.
     """
     model = TritonModel(unrolled.name, unrolled.inputs, unrolled.outputs)
-    outputs = tuple(output for output in unrolled.outputs if output.name == python_models.ENCODED_IMAGE_BASE64.name)
+    names = {python_models.ENCODED_IMAGE_BASE64.name, python_models.FLAGGED.name}
+    outputs = tuple(output for output in unrolled.outputs if output.name in names)
     step = EnsembleStep(
         model,
         {port.name: port.name for port in unrolled.inputs},

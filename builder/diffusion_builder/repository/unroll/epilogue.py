@@ -22,8 +22,10 @@ def final_image(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
     names = identity_map(tensors.LATENT, tensors.DECODED_IMAGE, tensors.SAFETY_FLAG)
     yield from _decode(models, names, Component.VAE_DECODER)
     # One step for each output: Triton leaves out steps whose outputs no request names, but no output of a step.
-    for output in python_models.POSTPROCESSOR.outputs:
-        yield EnsembleStep(models.postprocessor, _postprocessor_inputs(tier, models, names), identity_map(output))
+    for output in models.postprocessor.outputs:
+        is_flag = output.name == python_models.FLAGGED.name
+        inputs = _verdict(models, names) if is_flag else _postprocessor_inputs(tier, models, names)
+        yield EnsembleStep(models.postprocessor, inputs, {output.name: output.name})
 
 
 def preview(calls: int, tier: Tier, models: Models) -> Iterator[EnsembleStep]:
@@ -44,8 +46,13 @@ def _decode(models: Models, names: Mapping[str, str], decoder: Component) -> Ite
 
 
 def _postprocessor_inputs(tier: Tier, models: Models, names: Mapping[str, str]) -> dict[str, str]:
+    return _verdict(models, names) | identity_map(*postprocess_inputs(tier))
+
+
+def _verdict(models: Models, names: Mapping[str, str]) -> dict[str, str]:
+    """The decoded image, and what the safety checker says about it where there is one."""
     checked = (tensors.SAFETY_FLAG,) if Component.SAFETY_CHECKER in models.engines else ()
-    return _map(names, tensors.DECODED_IMAGE, *checked) | identity_map(*postprocess_inputs(tier))
+    return _map(names, tensors.DECODED_IMAGE, *checked)
 
 
 def _map(names: Mapping[str, str], *tensors: Tensor) -> dict[str, str]:

@@ -57,6 +57,9 @@ def models(
     conditioner = python_models.conditioner(keys, noise_calls, control_nets)
     has_pooled = bool(facts.pooled_width)
     tokenizer = python_models.TWO_TOKENIZERS if has_pooled else python_models.TOKENIZER
+    postprocessor = python_models.POSTPROCESSOR
+    if Component.SAFETY_CHECKER in components:
+        postprocessor = python_models.with_flag(postprocessor)
     return Models(
         facts,
         _model(python_models.TOKENIZER_NAME, tokenizer, facts),
@@ -64,7 +67,7 @@ def models(
         _model(
             python_models.CONDITIONER_NAME, python_models.with_pooled(conditioner) if has_pooled else conditioner, facts
         ),
-        _model(python_models.POSTPROCESSOR_NAME, python_models.POSTPROCESSOR, facts),
+        _model(python_models.POSTPROCESSOR_NAME, postprocessor, facts),
         {name: _engine(name, facts) for name in components},
         {name: _model(python_models.control_model(name), control, facts) for name in control_nets},
     )
