@@ -54,7 +54,8 @@ class TritonServer:
     def __init__(self, pipeline: PipelineAddress) -> None:
         self.name, self.address = pipeline.name, pipeline.address
         self._clients = [
-            triton.InferenceServerClient(pipeline.address, channel_args=_channel(pipeline)) for _ in range(_CONNECTIONS)
+            triton.InferenceServerClient(pipeline.address, channel_args=channel_options(pipeline))
+            for _ in range(_CONNECTIONS)
         ]
         self._turns = cycle(self._clients)
 
@@ -120,7 +121,8 @@ class TritonServer:
         return EncodedImages(tuple(map(bytes, values[0])), tuple(map(bool, values[1])) if request.has_flags else None)
 
 
-def _channel(pipeline: PipelineAddress) -> list[tuple[str, int | str]]:
+def channel_options(pipeline: PipelineAddress) -> list[tuple[str, int | str]]:
+    """Options of the gRPC channels to a pipeline."""
     return [*_CHANNEL, *([("grpc.default_authority", pipeline.authority)] if pipeline.authority else [])]
 
 
