@@ -28,8 +28,9 @@ class StageResult(TypedDict, total=False):
 
 
 class FetchResult(StageResult, total=False):
-    """A source; `subfolders` holds the digest of each subfolder's content."""
+    """A source; `subfolders` holds the digest of each subfolder's content, `weightBytes` the size of its weights."""
 
+    weightBytes: dict[str, int]
     pipelineClass: str
     subfolders: dict[str, str]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.sources import names
 from diffusion_builder.stages.progress import ProgressEvent, Reporter
 from diffusion_builder.store import Artifact, Kind, Store
 from diffusion_contract.enums import Runtime, Stage
@@ -16,6 +17,7 @@ from diffusion_contract.results import reported
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from diffusion_builder.store.manifest import Manifest
     from diffusion_contract.enums import Component
 
 Result = Mapping[str, Any]
@@ -73,7 +75,7 @@ class StageContext:
             "sizeBytes": manifest.size,
             "seconds": round(time.monotonic() - began, 3),
             "cached": cached,
-            **{name: manifest.extra[name] for name in reported(stage)},
+            **_reported_fields(manifest, stage),
         }
 
     def inspect(self, stage: str, digest: str, work: Callable[[], Inspection], size: str = "sizeBytes") -> Result:
@@ -84,6 +86,21 @@ class StageContext:
         seconds = round(time.monotonic() - began, 3)
         fields = {size: inspection.size, "seconds": seconds, "cached": False, **inspection.fields}
         return {"stage": stage, "digest": digest, **fields}
+
+
+def _reported_fields(manifest: Manifest, stage: Stage) -> Result:
+    fields = {**manifest.extra, "weightBytes": _weight_bytes(manifest)}
+    return {name: fields[name] for name in reported(stage)}
+
+
+def _weight_bytes(manifest: Manifest) -> Mapping[str, int]:
+    """Bytes of the weights in each subfolder."""
+    sizes: dict[str, int] = {}
+    for name, entry in manifest.files.items():
+        folder, separator, _ = name.partition("/")
+        if separator and names.is_weights(name):
+            sizes[folder] = sizes.get(folder, 0) + entry.size
+    return sizes
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,9 @@ class Engines(ApiModel):
         default=None, description="TensorRT: most scratch memory of a kernel, MiB; all of the GPU when not given."
     )
     resources: Resources = Field(
-        default=Resources(requests={"cpu": "500m", "memory": "2Gi"}),
-        description="Of the export and compile Jobs; compile Jobs of a GPU get one GPU besides.",
+        default=Resources(requests={"cpu": "500m"}),
+        description="Of the export, compile and parity Jobs; compile Jobs of a GPU get one GPU besides. Memory that "
+        "is named neither as request nor as limit is requested by the size of the weights, at least 2Gi.",
     )
     timeout: Timeout = Field(
         default="1h",

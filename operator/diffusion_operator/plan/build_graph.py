@@ -129,7 +129,11 @@ def _graph(
         for sku, place in places.items()
         if len(_engine_digests(compiles, sku)) == len(specs)
     }
-    parity_steps = {sku: build_step(factory.parity(item), jobs) for sku, item in assembles.items() if item.succeeded}
+    parity_steps = {
+        sku: build_step(factory.parity(item, fetches.values()), jobs)
+        for sku, item in assembles.items()
+        if item.succeeded
+    }
     names = tuple(engine.name for engine in specs)
     return BuildGraph(names, tuple(places), fetches, exports, compiles, assembles, parity_steps)
 

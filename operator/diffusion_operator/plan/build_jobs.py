@@ -1,7 +1,7 @@
 """The build Jobs: what each is asked, and what its name depends on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from diffusion_contract.assembly import assembly
@@ -19,6 +19,7 @@ from diffusion_operator.manifests.common import Placement, job_placement
 from diffusion_operator.manifests.job import SOURCE_PATH, BuildJobSpec
 from diffusion_operator.manifests.store_node import StoreNode
 from diffusion_operator.plan.build_steps import BuildStep
+from diffusion_operator.plan.job_memory import component_bytes, source_bytes, with_memory
 from diffusion_operator.settings import Settings
 
 SMALL_RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
@@ -83,7 +84,9 @@ class BuildJobFactory:
         arguments: tuple[str, ...] = ("--source", source, "--component", component, "--precision", precision)
         if options := engine.options(lambda name: fetched[name].digest):
             arguments = (*arguments, "--options", _json(options))
-        return replace(self._job(Stage.EXPORT, inputs, arguments), component=engine.name)
+        weight_bytes = component_bytes(engine.component, fetched[engine.source])
+        job = self._job(Stage.EXPORT, inputs, arguments, self._sized(Stage.EXPORT, weight_bytes))
+        return replace(job, component=engine.name)
 
     def compile(self, engine: EngineSpec, export: BuildStep, sku: str, placement: Placement) -> BuildJobSpec:
         """Compile an exported component for one SKU, on a node of that SKU."""
@@ -104,7 +107,7 @@ class BuildJobFactory:
             # A plan only runs in the TensorRT that made it, and the image decides which one that is.
             inputs |= {"flags": flags, "image": self.settings.builder_image_for(placement.runtime)}
             arguments = (*arguments, *flags)
-        job = self._job(Stage.COMPILE, inputs, arguments)
+        job = self._job(Stage.COMPILE, inputs, arguments, self._sized(Stage.COMPILE, export.result.get("sizeBytes")))
         where = job_placement(self.jobs, self.spec.engines.priority_class_name, placement)
         return replace(job, component=engine.name, sku=sku, placement=where)
 
@@ -113,9 +116,12 @@ class BuildJobFactory:
         document = assembly(self.spec, runtime, checkpoint.digest, engines)
         return self._job(Stage.ASSEMBLE, document.document(), ("--spec", document.text()), self._small(SMALL_RESOURCES))
 
-    def parity(self, repository: BuildStep) -> BuildJobSpec:
+    def parity(self, repository: BuildStep, sources: Iterable[BuildStep]) -> BuildJobSpec:
         """Compare images of the repository with those of diffusers; on a CPU, for every runtime."""
-        return self._job(Stage.PARITY, {"repository": repository.digest}, ("--repository", repository.digest))
+        resources = self._sized(Stage.PARITY, source_bytes(sources))
+        return self._job(
+            Stage.PARITY, {"repository": repository.digest}, ("--repository", repository.digest), resources
+        )
 
     def compare(self, urls: Mapping[str, str], quality: Quality) -> BuildJobSpec:
         """Compare the images of two revisions.
@@ -140,20 +146,22 @@ class BuildJobFactory:
         """Of a Job that has no field of its own for them."""
         return merged_resources(defaults, self.jobs.resources)
 
+    def _sized(self, stage: Stage, weight_bytes: int | None) -> Resources:
+        """Of a Job whose memory depends on what it reads."""
+        return with_memory(self.spec.engines.resources, str(stage), weight_bytes)
+
     def _tensorrt_flags(self) -> tuple[str, ...]:
         engines = self.spec.engines
         options = {"--optimization-level": engines.optimization_level, "--workspace": engines.workspace}
         return tuple(word for name, value in options.items() if value is not None for word in (name, str(value)))
 
-    def _job(
-        self, stage: Stage, inputs: JsonObject, arguments: tuple[str, ...], resources: Resources | None = None
-    ) -> BuildJobSpec:
+    def _job(self, stage: Stage, inputs: JsonObject, arguments: tuple[str, ...], resources: Resources) -> BuildJobSpec:
         engines, jobs = self.spec.engines, self.jobs
         return BuildJobSpec(
             stage=str(stage),
             key=digests.build_key(stage, self.store.claim, inputs),
             arguments=arguments,
-            resources=resources or engines.resources,
+            resources=resources,
             timeout_seconds=duration_seconds(engines.timeout),
             claim=self.store.claim,
             store_uid=self.store.uid,

@@ -272,6 +272,7 @@ def result_of(job: JsonObject) -> JsonObject:
         parts = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
         revision = arguments[arguments.index("--revision") + 1] if "--revision" in arguments else "claim"
         result["subfolders"] = {part: digest_of(part + (revision if part == "unet" else "")) for part in parts}
+        result["weightBytes"] = dict.fromkeys(parts[:3], 1000)
         result["pipelineClass"] = "StableDiffusionPipeline"
     if stage == "export":
         result["content"] = digest_of("content" + job["metadata"]["name"])
