@@ -22,7 +22,7 @@ class DeepCache(ApiModel):
     branch: Annotated[int, Field(ge=0, le=2)] = Field(
         default=0,
         description="Deepest skip connection that is computed in every call, from 0, the shallowest; at most the "
-        "layers of the UNet's first block. More cost more time and less quality.",
+        "layers of the UNet's first block. More are slower and nearer to the original.",
     )
 
     @property
