@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from tests.support.builder.checkpoints import DEMO, write_checkpoint
 from tests.support.builder.repository import Built, build_repository
@@ -13,6 +15,16 @@ from tests.support.triton.tritonserver import Server, serve
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _share_of_the_processors() -> None:
+    """Threads of processes that run side by side would spend their time waiting for each other."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    torch.set_num_threads(threads)
+    # For what tests start.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 @pytest.fixture(scope="session")

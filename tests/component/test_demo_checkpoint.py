@@ -23,12 +23,18 @@ def pipeline() -> StableDiffusionPipeline:
     return load_checkpoint(FOLDER, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("steps", [4, 20, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("steps", [4, *(pytest.param(steps, marks=pytest.mark.long) for steps in (20, 50))])
 def test_of_64_held_out_captions_95_percent_are_painted_right(pipeline: StableDiffusionPipeline, steps: int) -> None:
     assert measure(pipeline, Asking(steps)).both >= 0.95
 
 
-@pytest.mark.parametrize("asking", [Asking(20, guidance=4.0), Asking(20, side=128)], ids=["guidance 4", "128 pixels"])
+@pytest.mark.parametrize(
+    "asking",
+    [
+        pytest.param(Asking(20, guidance=4.0), id="guidance 4"),
+        pytest.param(Asking(20, side=128), id="128 pixels", marks=pytest.mark.long),
+    ],
+)
 def test_a_higher_guidance_and_larger_images_are_right_too(pipeline: StableDiffusionPipeline, asking: Asking) -> None:
     """16 of the 64 captions, two of each shape, for the sake of time."""
     scenes = held_out_scenes()[::4]

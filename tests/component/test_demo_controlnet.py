@@ -26,6 +26,7 @@ def test_images_follow_the_silhouette_and_keep_the_prompts_colours(
     assert obedience_ratios.colours == 1.0
 
 
+@pytest.mark.long
 def test_without_control_the_silhouette_is_missed(pipeline: StableDiffusionControlNetPipeline) -> None:
     """Or the test above would say nothing about the ControlNet."""
     assert obedience(pipeline, 64, 0.0, count=8).overlap < 0.4
