@@ -15,6 +15,7 @@ from examples.demo_support.image import port_forward
 from examples.demo_support.install import OPERATOR_NAMESPACE, upgrade_operator
 from tests.support.cluster.assigned_users import LABEL, admit_pod, out_of_range, policies, refusal, wait_until_enforced
 from tests.support.cluster.kube import Kube, Object
+from tests.support.cluster.library import keep
 from tests.support.cluster.pipelines import example, wait_ready
 from tests.support.paths import ROOT
 from tools.charttools.render import objects, render
@@ -23,6 +24,7 @@ from tools.devcluster.bare import api_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from examples.demo_support.cluster import Cluster
 
@@ -73,46 +75,49 @@ def test_pods_with_the_default_users_are_refused_there(strict_namespace: Kube) -
         assert "runAsUser is outside of the namespace's range" in refusal(strict_namespace, spec)
 
 
-@contextmanager
-def assign_users_in(kube: Kube) -> Iterator[None]:
-    """The namespace assigns users while the block runs."""
+def set_label(kube: Kube, *, is_set: bool) -> None:
+    """The namespace assigns users from now on, or does so no more."""
     [(name, value)] = LABEL.items()
-    kube.run("label", "namespace", kube.namespace, f"{name}={value}", "--overwrite")
-    try:
-        yield
-    finally:
-        kube.run("label", "namespace", kube.namespace, f"{name}-")
+    kube.run("label", "namespace", kube.namespace, f"{name}={value}" if is_set else f"{name}-", "--overwrite")
+
+
+def set_users(cluster: Cluster, numbers: Object | None) -> None:
+    """The release leaves users out, or names these; returns when the operator runs as it."""
+    upgrade_operator(cluster.tools, ["--reset-then-reuse-values", "--set-json", f"runAs={json.dumps(numbers)}"])
 
 
 @contextmanager
-def override_users(cluster: Cluster, numbers: Object | None) -> Iterator[None]:
-    """The release leaves users out, or names others, while the block runs."""
-    options = ["--reset-then-reuse-values", "--set-json"]
-    upgrade_operator(cluster.tools, [*options, f"runAs={json.dumps(numbers)}"])
+def assigned_users(cluster: Cluster, *namespaces: Kube) -> Iterator[None]:
+    """The namespaces, of which the first is the operator's, assign users while the block runs, and nobody else does."""
+    namespaces[0].apply(*policies())
     try:
+        for kube in namespaces:
+            set_label(kube, is_set=True)
+        wait_until_enforced(namespaces[0])
+        set_users(cluster, None)
         yield
     finally:
-        upgrade_operator(cluster.tools, [*options, f"runAs={json.dumps(DEFAULT_USER)}"])
-
-
-def test_a_pipeline_is_built_and_served_by_users_of_the_namespace(cluster: Cluster, namespace: Kube) -> None:
-    operator = Kube(namespace.environment, OPERATOR_NAMESPACE)
-    namespace.apply(*policies())
-    try:
+        for kube in namespaces:
+            set_label(kube, is_set=False)
         # The default users come back only after the operator's namespace takes them again.
-        with override_users(cluster, None), assign_users_in(namespace), assign_users_in(operator):
-            wait_until_enforced(operator)
-            operator.run("rollout", "restart", "deployment/diffusion-operator")
-            operator.run("rollout", "status", "deployment/diffusion-operator", "--timeout=300s")
-            namespace.apply(example())
-            wait_ready(namespace)
-            with port_forward(cluster.tools, "shapes", namespace.namespace) as url:
-                assert generate(url, 4, Request(prompt="a red circle", seed=7))
-            pods = namespace.list("pods") + operator.list("pods", "app.kubernetes.io/name=diffusion-operator")
-            assert any("diffusion-operator.io/revision" in item["metadata"]["labels"] for item in pods)
-            numbers = {item["metadata"]["name"]: out_of_range(item["spec"]) for item in pods}
-            assert [name for name, strange in numbers.items() if strange] == []
-            namespace.delete("dp", "shapes")
-    finally:
+        set_users(cluster, DEFAULT_USER)
         for item in policies():
-            namespace.delete(item["kind"], item["metadata"]["name"])
+            namespaces[0].delete(item["kind"], item["metadata"]["name"])
+
+
+def test_a_pipeline_is_built_and_served_by_users_of_the_namespace(
+    cluster: Cluster, namespace: Kube, library_folder: Path
+) -> None:
+    """From nothing: what it builds is what other tests start with."""
+    operator = Kube(namespace.environment, OPERATOR_NAMESPACE)
+    with assigned_users(cluster, operator, namespace):
+        namespace.apply(example())
+        wait_ready(namespace)
+        with port_forward(cluster.tools, "shapes", namespace.namespace) as url:
+            assert generate(url, 4, Request(prompt="a red circle", seed=7))
+        pods = namespace.list("pods") + operator.list("pods", "app.kubernetes.io/name=diffusion-operator")
+        assert any("diffusion-operator.io/revision" in item["metadata"]["labels"] for item in pods)
+        numbers = {item["metadata"]["name"]: out_of_range(item["spec"]) for item in pods}
+        assert [name for name, strange in numbers.items() if strange] == []
+        keep(namespace, library_folder)
+        namespace.delete("dp", "shapes")

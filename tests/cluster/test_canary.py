@@ -21,23 +21,25 @@ from tests.support.cluster import load as users
 from tests.support.cluster.canaries import LARGE, LONG, PROMPTS, SHORT, SMALL, good, sizes, using
 from tests.support.cluster.kube import Kube, Object, condition, eventually
 from tests.support.cluster.pipelines import describe_namespace, wait_ready
+from tests.support.cluster.processes import HANDOVER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from examples.demo_support.cluster import Cluster
-    from examples.demo_support.install import Images
-    from tests.support.cluster.fixtures import Ahead
+    from examples.demo_support.commands import Tools
+    from tests.support.cluster.fixtures import Stage
     from tests.support.cluster.load import Load
 
 LOG = logging.getLogger(__name__)
 CANARY_SECONDS = 900.0
+# The first test waits for the pipeline, too.
+pytestmark = pytest.mark.timeout(HANDOVER_SECONDS + CANARY_SECONDS)
 
 
 @pytest.fixture(scope="module")
-def served(ahead: Ahead) -> Kube:
+def served(stage: Stage) -> Kube:
     """A pipeline with one tier and one target, which serves."""
-    return ahead.canaries.result()
+    return stage.kube
 
 
 def address(kube: Kube) -> str:
@@ -59,17 +61,17 @@ def asking(kube: Kube, count: int, pause: float, size: int = SMALL) -> Iterator[
 
 
 @pytest.fixture
-def crowd(served: Kube) -> Iterator[Load]:
-    """As many requests as two processors can answer beside all else; what stays without an image fails the test."""
-    with asking(served, count=4, pause=0) as load:
+def visitors(served: Kube) -> Iterator[Load]:
+    """A few requests a second, which leaves processors to the builds; none may stay without an image."""
+    with asking(served, count=2, pause=0.4) as load:
         yield load
     assert not load.lost
 
 
 @pytest.fixture
-def visitors(served: Kube) -> Iterator[Load]:
-    """A few requests a second, which leaves processors to the builds; none may stay without an image."""
-    with asking(served, count=2, pause=0.4) as load:
+def crowd(served: Kube) -> Iterator[Load]:
+    """Twice as many at any time, in batches; what stays without an image fails the test."""
+    with asking(served, count=4, pause=0.2) as load:
         yield load
     assert not load.lost
 
@@ -106,9 +108,9 @@ def stable(kube: Kube) -> str:
     return str(service(kube)["metadata"]["annotations"]["diffusion-operator.io/stable"])
 
 
-def followed(cluster: Cluster, kube: Kube) -> Result:
+def followed(tools: Tools, kube: Kube) -> Result:
     """As `make demo-canary` follows it."""
-    place = Place(cluster.tools, "shapes", kube.namespace)
+    place = Place(tools, "shapes", kube.namespace)
     # The status still tells of the generation before.
     generation = place.get()["metadata"]["generation"]
     eventually(
@@ -170,11 +172,11 @@ def has_share(kube: Kube) -> bool:
 
 
 def test_a_better_denoiser_is_promoted_without_a_lost_request_and_with_one_new_engine(
-    served: Kube, crowd: Load, cluster: Cluster
+    served: Kube, crowd: Load, stage: Stage
 ) -> None:
     before, engines = stable(served), jobs(served)
     change(served, model=using("few-steps"))
-    result = followed(cluster, served)
+    result = followed(stage.tools, served)
     assert result.end == "promoted", result.messages
     assert Image.open(io.BytesIO(result.sheet)).size[1] > LARGE * len(PROMPTS)
     assert stable(served) != before
@@ -236,14 +238,14 @@ def test_a_canary_that_fails_for_half_of_the_users_is_taken_back(served: Kube) -
 
 
 def test_the_demos_users_lose_nothing_when_its_denoiser_with_wrong_colours_is_refused(
-    served: Kube, cluster: Cluster, images: Images
+    served: Kube, stage: Stage
 ) -> None:
     with (
-        load_generator(cluster.tools, images["demo-hub"], served.namespace, "shapes") as asking,
+        load_generator(stage.tools, stage.images["demo-hub"], served.namespace, "shapes") as asking,
         refusal(served, "ImageQuality", "colorShift"),
     ):
         change_good_spec(served, model=using("wrong-colours"))
-        result = followed(cluster, served)
+        result = followed(stage.tools, served)
         assert result.end == "rejected"
         assert "colors shifted" in " ".join(result.messages)
         assert result.sheet.startswith(b"\x89PNG")

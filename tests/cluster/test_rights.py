@@ -15,6 +15,7 @@ from tests.support.cluster.definitions import FOREIGN_CRDS, definition, establis
 from tests.support.cluster.kube import Kube, Object, condition, eventually
 from tests.support.cluster.operator_process import operator_process
 from tests.support.cluster.pipelines import ready
+from tests.support.cluster.processes import HANDOVER_SECONDS
 from tests.support.operator.fleet import CLAIM, ControllerClient, Fleet, pipeline, revision, simulate_controllers
 from tests.support.paths import CRD
 from tools.charttools.render import NAMESPACE, objects, render
@@ -145,10 +146,15 @@ def whole(session: pytest.Session) -> bool:
     return not is_filtered and collected >= set(here.glob("test_*.py"))
 
 
+@pytest.mark.timeout(HANDOVER_SECONDS + 60)
 def test_nothing_is_granted_that_is_not_used_and_nothing_used_that_is_not_granted(
-    request: pytest.FixtureRequest, log: Path, record_property: Callable[[str, object], None]
+    request: pytest.FixtureRequest,
+    log: Path,
+    wait_for_canaries: Callable[[], None],
+    record_property: Callable[[str, object], None],
 ) -> None:
     """All of it is compared only when the whole suite ran; otherwise there are uses that nobody saw."""
+    wait_for_canaries()
     rights = granted(chart_roles())
     in_cluster, alone = read_requests(operators_logs(), OPERATOR), read_requests([log], USER)
     used = in_cluster.used | alone.used

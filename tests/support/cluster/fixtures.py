@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,14 +19,17 @@ from examples.demo_support.install import Images, build_images, install_operator
 from examples.demo_support.settings import Settings
 from tests.support.cluster import canaries, library
 from tests.support.cluster.kube import Kube, eventually
+from tests.support.cluster.processes import Handover, has_canaries_apart, process_count
 from tests.support.cluster.repositories import REPOSITORIES, hub_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from tests.support.cluster.library import Library
 
 HUB_NAMESPACE = "tests-hub"
+_STAGE, _CANARIES_FINISHED = "stage", "canaries-finished"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -58,10 +62,27 @@ def operator(cluster: Cluster, images: Images) -> Kube:
     """The operator, installed by Helm, with a hub to fetch from. Bound to the operator's namespace."""
     kube = Kube(cluster.tools.environment, HUB_NAMESPACE)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HUB_NAMESPACE, "labels": RESTRICTED}})
+    _begin_to_pull(kube, images, "builder", "triton")
     kube.apply(*hub_objects(HUB_NAMESPACE, images["demo-hub"], REPOSITORIES))
     kube.run("rollout", "status", f"deployment/{hub.NAME}", "--timeout=300s")
     install_operator(cluster.tools, images, HUB_NAMESPACE)
     return Kube(cluster.tools.environment, "diffusion-operator")
+
+
+def _begin_to_pull(kube: Kube, images: Images, *names: str) -> None:
+    """Let the node pull large images, which takes it most of a minute, while hub and operator start."""
+    eventually(lambda: kube.get("serviceaccount", "default"), 60, "the namespace has its service account")
+    security = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    for name in names:
+        container = {"name": "pull", "image": images[name], "command": ["true"], "securityContext": security}
+        spec = {"restartPolicy": "Never", "containers": [container]}
+        kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pull-{name}"}, "spec": spec})
 
 
 @pytest.fixture(scope="session")
@@ -138,16 +159,107 @@ class Ahead:
     canaries: Future[Kube]
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Where canaries are tested.
+
+    Attributes:
+        kube: the namespace of the pipeline that has the canaries, which serves.
+        tools: programs that reach the cluster.
+        images: in the cluster's registry.
+    """
+
+    kube: Kube
+    tools: Tools
+    images: Images
+
+    def document(self) -> dict[str, Any]:
+        """As another process of this run needs it."""
+        own = {name: value for name, value in self.tools.environment.items() if os.environ.get(name) != value}
+        return {"namespace": self.kube.namespace, "environment": own, "images": self.images}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Stage:
+        """The other way round."""
+        tools = Tools().with_environment(document["environment"])
+        return cls(Kube(tools.environment, document["namespace"]), tools, document["images"])
+
+
 @pytest.fixture(scope="session")
-def ahead(namespaces: Namespaces, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ahead]:
+def handover(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Handover:
+    """To and from the other process."""
+    base = tmp_path_factory.getbasetemp()
+    return Handover((base if process_count(request.config) == 1 else base.parent) / "handover")
+
+
+@pytest.fixture(scope="session")
+def canaries_apart(request: pytest.FixtureRequest) -> bool:
+    """Whether another process tests the canaries of the pipeline that this one has built, or the other way round."""
+    return has_canaries_apart({item.path.name for item in request.session.items}, process_count(request.config))
+
+
+@pytest.fixture(scope="session")
+def wait_for_canaries(handover: Handover, canaries_apart: bool) -> Callable[[], None]:  # noqa: FBT001 - a fixture
+    """Returns when the other process, if there is one, needs the cluster no more."""
+
+    def wait() -> None:
+        if canaries_apart:
+            handover.receive(_CANARIES_FINISHED)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def library_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the library's artifacts; what a test has built from nothing is there already."""
+    return tmp_path_factory.mktemp("library")
+
+
+@pytest.fixture(scope="session")
+def ahead(
+    cluster: Cluster,
+    images: Images,
+    namespaces: Namespaces,
+    library_folder: Path,
+    handover: Handover,
+    wait_for_canaries: Callable[[], None],
+) -> Iterator[Ahead]:
     """All of it is built in one thread."""
     first, second = namespaces.begin(), namespaces.begin()
+
+    def publish(canaries: Future[Kube]) -> None:
+        problem = canaries.exception()
+        stage = {"problem": str(problem)} if problem else Stage(canaries.result(), cluster.tools, images).document()
+        handover.publish(_STAGE, stage)
+
     with ThreadPoolExecutor(1) as thread:
-        built = thread.submit(library.build, first, tmp_path_factory.mktemp("library"))
+        built = thread.submit(library.build, first, library_folder)
         fetched = thread.submit(lambda: canaries.begin(second, built.result()))
-        yield Ahead(built, fetched, thread.submit(lambda: canaries.finish(fetched.result())))
+        served = thread.submit(lambda: canaries.finish(fetched.result()))
+        served.add_done_callback(publish)
+        yield Ahead(built, fetched, served)
+    wait_for_canaries()
     for kube in (first, second):
         namespaces.empty(kube)
+
+
+@pytest.fixture(scope="module")
+def stage(
+    request: pytest.FixtureRequest,
+    handover: Handover,
+    canaries_apart: bool,  # noqa: FBT001 - a fixture
+) -> Iterator[Stage]:
+    """Waits for the pipeline that has the canaries."""
+    if not canaries_apart:
+        cluster, images, ahead = (request.getfixturevalue(name) for name in ("cluster", "images", "ahead"))
+        yield Stage(ahead.canaries.result(), cluster.tools, images)
+        return
+    try:
+        document = handover.receive(_STAGE)
+        assert "problem" not in document, document["problem"]
+        yield Stage.read(document)
+    finally:
+        handover.publish(_CANARIES_FINISHED, {})
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
-"""Artifacts that are built once, from nothing, and that the stores of other tests start with.
+"""Artifacts that are built once, and that the stores of other tests start with.
 
-A build takes minutes of processor time. It goes on in a thread while tests run that need none of its artifacts.
+A build from nothing takes minutes of processor time: a test that makes one leaves its store to the library.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ STORE: Object = {
 }
 USE_STORE = {"claimName": "store"}
 """spec.storage of a pipeline that uses this claim."""
+_CLAIM = "shapes-store"
+_OWNER = "65532:65532"
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,27 @@ class Library:
 
 
 def build(kube: Kube, folder: Path) -> Library:
-    """Build examples/pipeline.yaml in an empty namespace until it serves, copy its store into a folder, suspend it."""
+    """Build examples/pipeline.yaml in an empty namespace until it serves, copy its store into a folder, suspend it.
+
+    Args:
+        kube: the namespace.
+        folder: where the copy goes; what is in it before is in the pipeline's store from the beginning.
+    """
+    # The operator makes the claim, and nothing else yet.
+    kube.apply(example(suspend=True))
+    copy(folder, volume(kube, _CLAIM))
     kube.apply(example())
     pipeline = wait_ready(kube)
-    copy(volume(kube, "shapes-store"), folder)
+    copy(volume(kube, _CLAIM), folder)
     library = Library(kube, folder, end_state(kube), pipeline["status"])
     kube.apply(example(suspend=True))
     return library
+
+
+def keep(kube: Kube, folder: Path) -> None:
+    """Copy the store of examples/pipeline.yaml into a folder, as if the default user had written it."""
+    copy(volume(kube, _CLAIM), folder)
+    subprocess.run(["chown", "--recursive", _OWNER, str(folder)], check=True, timeout=300)
 
 
 def volume(kube: Kube, claim: str) -> Path:
