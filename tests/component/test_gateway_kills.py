@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.support.gateway.http_client import Answer, Connection, connect
-from tests.support.gateway.running import GatewayProcess, start_gateway
+from tests.support.gateway.running import GatewayProcess, start_gateway, wait_until
 from tests.support.triton.client import counts
 from tests.support.triton.tritonserver import serve
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from tests.support.builder.repository import Built
     from tests.support.triton.tritonserver import Server
 
-CLIENTS, CONCURRENT = 12, 12
+CLIENTS, MORE_CLIENTS = 12, 8
+CONCURRENT = CLIENTS + MORE_CLIENTS
 PROMPT = "a red circle on a blue background"
 SECONDS = 300.0
 # A client that meets an error sends its request once more.
@@ -88,14 +91,25 @@ async def _image(connection: Connection, seed: int) -> Answer:
     return await connection.generate(prompt=PROMPT, num_inference_steps=4, seed=seed)
 
 
-async def _kill_under_load(gateways: list[str], pid: int) -> tuple[Load, set[int]]:
-    """Load the gateways, kill a process in the middle; the load, and the requests that were in flight then."""
+Stall = Callable[[Load, asyncio.TaskGroup], Awaitable[None]]
+
+
+async def _kill_under_load(gateways: list[str], pid: int, stall: Stall | None = None) -> tuple[Load, set[int]]:
+    """Load the gateways, kill a process in the middle; the load, and the requests that were in flight then.
+
+    Args:
+        gateways: that the clients use.
+        pid: of the process.
+        stall: makes sure that the process has something to lose.
+    """
     load = Load()
     async with asyncio.timeout(SECONDS), AsyncExitStack() as stack:
         group = await stack.enter_async_context(asyncio.TaskGroup())
         for number in range(CLIENTS):
             group.create_task(load.work(gateways, number))
         await load.wait_for(2 * CLIENTS)
+        if stall is not None:
+            await stall(load, group)
         os.kill(pid, signal.SIGKILL)
         in_flight = set(load.in_flight)
         await load.wait_for(4 * CLIENTS)
@@ -132,7 +146,16 @@ def test_of_two_servers_a_killed_one_loses_its_own_requests_and_clients_may_send
     with serve(built.models) as first, serve(built.models) as second:
         both = f"ipv4:{first.grpc},{second.grpc}"
         with start_gateway(tmp_path, *_options(both)) as gateway:
-            load, in_flight = asyncio.run(_kill_under_load([gateway.url], first.pid))
+
+            async def stall(load: Load, group: asyncio.TaskGroup) -> None:
+                """The faster of two servers often has nothing to do: stop this one until requests have come to it."""
+                os.kill(first.pid, signal.SIGSTOP)
+                for number in range(MORE_CLIENTS):
+                    group.create_task(load.work([gateway.url], number))
+                running = partial(gateway.value, "running_images", model="shapes")
+                await asyncio.to_thread(wait_until, lambda: running() == CLIENTS + MORE_CLIENTS)
+
+            load, in_flight = asyncio.run(_kill_under_load([gateway.url], first.pid, stall))
             assert load.failed, "nothing was in flight there"
             assert load.failed.keys() <= in_flight
             errors = [answer for answer in load.failed.values() if answer is not None]
