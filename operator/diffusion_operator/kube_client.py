@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+from urllib.request import getproxies
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -18,7 +19,7 @@ from kubernetes.aio.config.config_exception import ConfigException
 from diffusion_operator import digests, naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.errors import BadInputError, OperatorError, UnavailableError
-from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.json_objects import JsonObject, as_objects
 from diffusion_operator.matching import contains
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ PAGE_SIZE = 500
 APPLY = "application/apply-patch+yaml"
 STRATEGIC = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 NOT_FOUND, CONFLICT, UNPROCESSABLE, BAD_REQUEST, FORBIDDEN, TOO_MANY = 404, 409, 422, 400, 403, 429
 SERVER_ERROR = 500
@@ -85,7 +87,7 @@ class Reference:
         return "/".join(filter(None, (f"{place}/{plural}", self.name, subresource)))
 
 
-def reference(body: JsonObject) -> Reference:
+def reference(body: Mapping[str, Any]) -> Reference:
     """Which object this is."""
     return Reference(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"])
 
@@ -103,6 +105,8 @@ async def connect(kubeconfig: str | None = None) -> AsyncIterator["KubeClient"]:
     configuration = client.Configuration()
     await _configure(configuration, kubeconfig)
     configuration.trace_configs = [_fence_trace()]
+    # For the proxies that it names alone: otherwise every request looks for a ~/.netrc first, in a thread.
+    configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
     async with client.ApiClient(configuration) as api:
         yield KubeClient(api)
 
@@ -172,6 +176,19 @@ class KubeClient:
                 return items
             query = [*query[:3], ("continue", token)]
 
+    async def select_metadata(self, ref: Reference, selector: str) -> tuple[JsonObject, list[JsonObject]]:
+        """Metadata of the list, and of all objects of the kind and namespace with these labels."""
+        items: list[JsonObject] = []
+        query = [("labelSelector", selector), ("limit", str(PAGE_SIZE))]
+        while True:
+            page = await self.request("GET", ref.path(), content_type=METADATA, query=query) or {}
+            # The list of metadata of nothing has null here, unlike that of whole objects.
+            items += as_objects(page.get("items"))
+            token = page.get("metadata", {}).get("continue")
+            if not token:
+                return page.get("metadata", {}), items
+            query = [*query[:2], ("continue", token)]
+
     async def apply(self, body: JsonObject, observed: JsonObject | None, initial: JsonObject | None = None) -> bool:
         """Server-side apply, unless the observed object has all fields of the manifest already.
 
@@ -187,13 +204,13 @@ class KubeClient:
             NameConflictError: the object exists and another owner controls it.
             RejectedError: the API server does not accept the object.
         """
-        ref, digest = reference(body), digests.json_digest(body)[: digests.KEY_LENGTH]
+        ref = reference(body)
         if observed is None:
             observed = await self.get(ref)
             _check_owner(body, observed)
-        if observed is not None and _is_applied(body, observed, digest):
+        if observed is not None and is_applied(body, observed):
             return False
-        annotations = {**body["metadata"].get("annotations", {}), naming.APPLIED: digest}
+        annotations = {**body["metadata"].get("annotations", {}), naming.APPLIED: _digest(body)}
         head = {**body["metadata"], "annotations": annotations}
         if observed is None and initial is not None:
             # Not by apply: a field that is applied once and then left out would fall back to its default.
@@ -260,6 +277,14 @@ class KubeClient:
     ) -> JsonObject | None:
         """Everything that is sent goes through here; None for what is missing, where that is no error.
 
+        Args:
+            method: of HTTP.
+            path: of the URL.
+            body: that is sent.
+            content_type: of the body; of the answer to a GET.
+            query: parameters.
+            missing_ok: whether HTTP 404 is no error.
+
         Raises:
             ConflictError: the object has changed, or exists already.
             RejectedError: the API server does not accept the request.
@@ -269,7 +294,7 @@ class KubeClient:
         if not may_write():
             raise UnavailableError(f"{method} {path}: another process may lead by now, so nothing is written.")
         _MAY_WRITE.set(may_write)
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": content_type if method == "GET" else "application/json", "Content-Type": content_type}
         try:
             request = await self._api.param_serialize(
                 method,
@@ -342,9 +367,13 @@ def _names(body: JsonObject) -> set[tuple[str, str]]:
     return {(owner["kind"], owner["name"]) for owner in body["metadata"].get("ownerReferences", [])}
 
 
-def _is_applied(body: JsonObject, observed: JsonObject, digest: str) -> bool:
+def is_applied(body: JsonObject, observed: JsonObject) -> bool:
     """True when we applied just this and nobody has changed it since; then nothing is written."""
     annotations = observed["metadata"].get("annotations", {})
     # Items of a list do not say what they are.
     fields = {key: value for key, value in body.items() if key not in {"apiVersion", "kind"}}
-    return annotations.get(naming.APPLIED) == digest and contains(observed, fields)
+    return annotations.get(naming.APPLIED) == _digest(body) and contains(observed, fields)
+
+
+def _digest(body: JsonObject) -> str:
+    return digests.json_digest(body)[: digests.KEY_LENGTH]

@@ -3,41 +3,39 @@
 import asyncio
 import json
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from diffusion_contract.engines import sources
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import kube_client, naming
 from diffusion_operator.api import KIND
 from diffusion_operator.conditions import Reason
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.kube_client import KubeClient, NameConflictError, Reference, RejectedError
-from diffusion_operator.manifests import route
-from diffusion_operator.manifests.common import Owner, gpu_node_label, to_manifest
+from diffusion_operator.manifests.common import Owner, to_manifest
 from diffusion_operator.manifests.event import event_manifest
 from diffusion_operator.metrics import Metrics, Readiness
 from diffusion_operator.metrics_scraper import MetricsScraper
+from diffusion_operator.object_cache import ACTING_KINDS, SETTLED_KINDS, CacheReader, ObjectCache
+from diffusion_operator.observation import Observer
 from diffusion_operator.plan import actions
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.build_steps import admissible_jobs
 from diffusion_operator.plan.context import plan_context
 from diffusion_operator.plan.garbage_collection import StoreUsers, gc_owner, live_digests, pipelines_on
-from diffusion_operator.plan.observed import Claims, ObservedPipeline, claim_name
+from diffusion_operator.plan.observed import ObservedPipeline
 from diffusion_operator.plan.planner import ObservationRequest, Plan, planning, rejection
 from diffusion_operator.plan.refusals import Refusal, action_subject, has_to_wait, refusal_condition
 from diffusion_operator.settings import Settings
-from diffusion_operator.views.base import View, parse_object, rfc3339
-from diffusion_operator.views.job import JobView, lacks_pods, needs_pods
-from diffusion_operator.views.pod import JOB_NAME, PodView
-from diffusion_operator.views.serving import DeploymentView, RouteView, ServiceView
-from diffusion_operator.views.storage import ClaimView, PipelineView
+from diffusion_operator.views.base import rfc3339
+from diffusion_operator.views.job import JobView
+from diffusion_operator.views.serving import DeploymentView
+from diffusion_operator.views.storage import PipelineView
 
-POLICY_KINDS = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject", "NetworkPolicy")
+POLICY_KINDS = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject")
 log = logging.getLogger(__name__)
 
 
@@ -61,15 +59,24 @@ class Reconciler:
         settings: Settings,
         metrics: Metrics | None = None,
         scraper: MetricsScraper | None = None,
+        cache: ObjectCache | None = None,
     ) -> None:
         self._client = client
         self._settings = settings
+        self._cache = cache or ObjectCache()
+        self._settled_observer = Observer(CacheReader(client, self._cache, SETTLED_KINDS), settings)
+        self._observer = Observer(CacheReader(client, self._cache, ACTING_KINDS) if cache else client, settings)
         self._admission = asyncio.Lock()
         self._metrics = metrics or Metrics()
         self._scraper = scraper or MetricsScraper()
 
-    async def reconcile(self, key: PipelineKey) -> float | None:
+    async def reconcile(self, key: PipelineKey, *, after_event: bool = True) -> float | None:
         """One pass.
+
+        Args:
+            key: of the pipeline.
+            after_event: false when nothing is known to have changed: then what the cache has may show that there is
+                nothing to do.
 
         Returns:
             Seconds until the next pass is due, or None when an event will ask for it.
@@ -78,6 +85,8 @@ class Reconciler:
             UnavailableError: the API server cannot be reached now.
             ConflictError: something changed in between.
         """
+        if not after_event and (settled := await self._settled(key)) is not None:
+            return self._record(key, *settled)
         resource = await self._client.get(Reference(KIND, key.namespace, key.name))
         if resource is None or "deletionTimestamp" in resource["metadata"]:
             self._metrics.remove_pipeline(str(key))
@@ -90,19 +99,41 @@ class Reconciler:
         except ValidationError as error:
             plan = _rejection(resource, error)
         else:
-            observed = await self._observe(owner, resource, spec)
+            observed = await self._observer.observe(owner, resource, spec)
             plan, jobs = await self._plan_and_act(observed), observed.jobs
         await self._write_status(owner, resource, plan)
+        return self._record(key, plan, jobs, resource)
+
+    def _record(self, key: PipelineKey, plan: Plan, jobs: Sequence[JobView], resource: JsonObject) -> float | None:
+        """Metrics of a pass; returns when the next one is due."""
         states = [(f"{key.namespace}/{job.name}", job.stage, job.phase) for job in jobs]
         suspended = resource.get("spec", {}).get("suspend") is True
         self._metrics.record_pipeline(str(key), ready=Readiness(*plan.ready, suspended=suspended), jobs=states)
         return plan.requeue_seconds
 
+    async def _settled(self, key: PipelineKey) -> tuple[Plan, tuple[JobView, ...], JsonObject] | None:
+        """The plan of a pipeline for which, by what the cache has, nothing is to be written; else None."""
+        ref = Reference(KIND, key.namespace, key.name)
+        resource = self._cache.get(ref) if self._cache.is_complete else None
+        if resource is None or "deletionTimestamp" in resource["metadata"]:
+            return None
+        try:
+            spec = DiffusionPipelineSpec.model_validate(resource.get("spec", {}))
+        except ValidationError:
+            return None
+        owner = Owner(key.name, key.namespace, resource["metadata"]["uid"])
+        observed = await self._settled_observer.observe(owner, resource, spec)
+        plan = planning(plan_context(observed, self._settings)).plan()
+        writes = plan.needs or plan.events or to_manifest(plan.status) != resource.get("status")
+        if writes or not all(_is_done(action, observed) for action in plan.actions):
+            return None
+        return plan, observed.jobs, resource
+
     async def observe(self, key: PipelineKey, spec: DiffusionPipelineSpec) -> ObservedPipeline:
         """What a pass over the pipeline would observe, with this spec; nothing is written."""
         live = await self._client.get(Reference(KIND, key.namespace, key.name))
         resource = live or {"metadata": {"uid": "", "generation": 0}}
-        return await self._observe(Owner(key.name, key.namespace, resource["metadata"]["uid"]), resource, spec)
+        return await self._observer.observe(Owner(key.name, key.namespace, resource["metadata"]["uid"]), resource, spec)
 
     async def _plan_and_act(self, observed: ObservedPipeline) -> Plan:
         """Plan, observe what the plan needs, plan again, act; a refused action changes the plan's conditions."""
@@ -133,102 +164,6 @@ class Reconciler:
             except RejectedError as error:
                 refusals.append(Refusal(action, subject, Reason.OBJECT_REJECTED, str(error)))
         return refusals
-
-    # Observe.
-
-    async def _observe(self, owner: Owner, resource: JsonObject, spec: DiffusionPipelineSpec) -> ObservedPipeline:
-        namespace = owner.namespace
-        owned = f"{naming.MANAGED_SELECTOR},{naming.PIPELINE}={owner.name}"
-        member = f"{naming.MANAGED_SELECTOR},{naming.needed_by_label(owner.name)}"
-        answering = f"{owned},{naming.ROLE} in ({naming.SERVING},{naming.API})"
-        jobs, deployments, services, pods, claims, (policies, routes) = await asyncio.gather(
-            self._client.select(Reference("Job", namespace), member),
-            self._owned(("Deployment",), owner, owned, lambda _, body: DeploymentView.parse(body)),
-            self._owned(("Service",), owner, owned, lambda _, body: ServiceView.parse(body)),
-            self._client.select(Reference("Pod", namespace), answering),
-            self._claims(owner, spec),
-            asyncio.gather(
-                self._owned(POLICY_KINDS, owner, owned, parse_object),
-                self._owned(route.KINDS, owner, owned, RouteView.parse),
-            ),
-        )
-        pod_views = [PodView.parse(pod, self._gpu_labels(spec)) for pod in pods]
-        return ObservedPipeline(
-            owner=owner,
-            generation=resource["metadata"]["generation"],
-            spec=spec,
-            now=datetime.now(UTC),
-            status=resource.get("status", {}),
-            annotations=resource["metadata"].get("annotations", {}),
-            claims=claims,
-            jobs=await self._jobs(owner, jobs, self._gpu_labels(spec)),
-            deployments=_of_role(naming.SERVING, deployments),
-            services=_of_role(naming.SERVING, services),
-            policies=_of_role(naming.SERVING, policies),
-            routes=_of_role(naming.SERVING, routes),
-            serving_pods=_of_role(naming.SERVING, pod_views),
-            api_objects=_of_role(naming.API, (*deployments, *services, *policies, *routes)),
-            api_pods=_of_role(naming.API, pod_views),
-        )
-
-    async def _owned(
-        self, kinds: Sequence[str], owner: Owner, selector: str, parse: Callable[[str, JsonObject], View]
-    ) -> tuple[View, ...]:
-        """Objects of these kinds that the pipeline owns."""
-        lists = await asyncio.gather(
-            *(self._client.select(Reference(kind, owner.namespace), selector) for kind in kinds)
-        )
-        views = (parse(kind, body) for kind, bodies in zip(kinds, lists, strict=True) for body in bodies)
-        return tuple(view for view in views if view.is_owned_by(owner.uid))
-
-    def _gpu_labels(self, spec: DiffusionPipelineSpec) -> frozenset[str]:
-        gpus = [target.gpu for target in spec.targets if target.gpu is not None]
-        return frozenset(gpu_node_label(gpu, self._settings.gpu_label)[0] for gpu in gpus)
-
-    async def _jobs(
-        self, owner: Owner, manifests: Sequence[JsonObject], gpu_labels: frozenset[str]
-    ) -> tuple[JobView, ...]:
-        """The pipeline's Jobs, with the pods of those whose own object does not yet tell everything."""
-        names = sorted(manifest["metadata"]["name"] for manifest in manifests if needs_pods(manifest))
-        pods: dict[str, list[PodView]] = defaultdict(list)
-        if names:
-            selector = f"{JOB_NAME} in ({','.join(names)})"
-            for body in await self._client.select(Reference("Pod", owner.namespace), selector):
-                pod = PodView.parse(body, gpu_labels)
-                pods[pod.job].append(pod)
-        failures = await self._pod_failures(owner, [item for item in manifests if lacks_pods(item, pods)])
-        views = (
-            JobView.parse(item, pods[item["metadata"]["name"]], failures.get(item["metadata"]["uid"], ""))
-            for item in manifests
-        )
-        return tuple(view for view in views if view.is_owned_by(owner.uid))
-
-    async def _pod_failures(self, owner: Owner, manifests: Sequence[JsonObject]) -> dict[str, str]:
-        """Why these Jobs get no pods, by UID: the newest message of each, which only Events have."""
-        if not manifests:
-            return {}
-        selector = "involvedObject.kind=Job,reason=FailedCreate"
-        try:
-            events = await self._client.select(Reference("Event", owner.namespace), "", selector)
-        except RejectedError as error:
-            # A person's account, or a role of an earlier version, may lack this right; the rest is known without it.
-            log.info("%s: Events cannot be listed: %s", owner.name, error)
-            return {}
-        events.sort(key=lambda item: str(item.get("lastTimestamp") or item["metadata"].get("creationTimestamp", "")))
-        return {item["involvedObject"].get("uid", ""): str(item.get("message", "")) for item in events}
-
-    async def _claims(self, owner: Owner, spec: DiffusionPipelineSpec) -> Claims:
-        store = await self._claim(owner.namespace, claim_name(spec, owner.name))
-        if store is not None and spec.storage.claim_name is None and not store.is_owned_by(owner.uid):
-            store = None
-        volumes = [ref.source.persistent_volume_claim for ref in sources(spec.model)]
-        names = sorted({volume.claim_name for volume in volumes if volume is not None})
-        claims = await asyncio.gather(*(self._claim(owner.namespace, name) for name in names))
-        return Claims(store, tuple(name for name, claim in zip(names, claims, strict=True) if claim is None))
-
-    async def _claim(self, namespace: str, name: str) -> ClaimView | None:
-        manifest = await self._client.get(Reference("PersistentVolumeClaim", namespace, name))
-        return ClaimView.parse(manifest) if manifest is not None else None
 
     async def _observe_needs(self, observed: ObservedPipeline, needs: ObservationRequest) -> ObservedPipeline:
         """Also what the plan needs: users of the store, metrics of canaries and experiments."""
@@ -287,7 +222,11 @@ class Reconciler:
                 await self._start(body)
             case actions.RecordResult(name, record, labels):
                 head = {"annotations": {naming.RESULT: record}, "labels": {naming.QUEUE: None}}
-                await self._client.patch(Reference("Job", owner.namespace, name), {"metadata": head})
+                ref = Reference("Job", owner.namespace, name)
+                live = await self._client.patch(ref, {"metadata": head})
+                if live is not None:
+                    # Before its event comes: the next pass would record, and count, the result again.
+                    self._cache.put(ref, live)
                 self._metrics.observe_build(labels, json.loads(record))
             case actions.EndJob(name, version):
                 log.info("%s: ending Job %s: only containers that are not ours still run", owner.name, name)
@@ -339,8 +278,12 @@ class Reconciler:
             await self._client.write_status(Reference(KIND, owner.namespace, owner.name), status)
 
 
-def _of_role(role: str, views: Iterable[View]) -> tuple[View, ...]:
-    return tuple(view for view in views if view.labels.get(naming.ROLE) == role)
+def _is_done(action: actions.Action, observed: ObservedPipeline) -> bool:
+    """Whether executing the action would write nothing."""
+    if not isinstance(action, actions.Apply):
+        return False
+    live = observed.find(action.body["kind"], action.body["metadata"]["name"])
+    return live is not None and kube_client.is_applied(action.body, live.manifest)
 
 
 def _rejection(resource: JsonObject, error: ValidationError) -> Plan:

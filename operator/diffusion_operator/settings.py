@@ -112,7 +112,7 @@ class Settings:
     lease_namespace: str = ""
     lease_name: str = "diffusion-operator"
     identity: str = "operator"
-    workers: int = 4
+    workers: int = 8
     log_format: LogFormat = "text"
     fetch: FetchNetwork = FetchNetwork()
     build_service_account: str = ""

@@ -13,9 +13,12 @@ from diffusion_operator.api import GROUP, KIND, PLURAL, VERSION
 from diffusion_operator.errors import OperatorError
 from diffusion_operator.handlers.event_filter import EventFilter
 from diffusion_operator.handlers.queue import WorkQueue
-from diffusion_operator.kube_client import KubeClient
+from diffusion_operator.json_objects import JsonObject
+from diffusion_operator.kube_client import KubeClient, reference
 from diffusion_operator.metrics import Metrics
+from diffusion_operator.object_cache import ObjectCache
 from diffusion_operator.reconcile import PipelineKey, Reconciler
+from diffusion_operator.relist import Relister
 from diffusion_operator.settings import Settings
 
 WATCHED_KINDS = (
@@ -24,6 +27,9 @@ WATCHED_KINDS = (
     ("", "v1", "services"),
     ("", "v1", "persistentvolumeclaims"),
     ("", "v1", "pods"),
+    ("policy", "v1", "poddisruptionbudgets"),
+    ("autoscaling", "v2", "horizontalpodautoscalers"),
+    ("networking.k8s.io", "v1", "networkpolicies"),
 )
 GRACE_SECONDS = 10.0
 SERVER_SECONDS, CLIENT_SECONDS, CONNECT_SECONDS = 300, 330, 30
@@ -36,11 +42,13 @@ class Controller:
     def __init__(self, client: KubeClient, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._reconciler = Reconciler(client, settings, metrics)
+        self._cache = ObjectCache()
+        self._relister = Relister(client, self._cache, self._report, settings.watch_namespaces)
+        self._reconciler = Reconciler(client, settings, metrics, cache=self._cache)
         self._pipelines: set[PipelineKey] = set()
         self._filter = EventFilter()
         self._queue: WorkQueue | None = None
-        self._resync: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
 
     def registry(self) -> kopf.OperatorRegistry:
         """The handlers."""
@@ -48,22 +56,25 @@ class Controller:
         kopf.on.login(registry=registry)(login)
         kopf.on.startup(registry=registry)(self._start)
         kopf.on.cleanup(registry=registry)(self._stop)
-        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._pipeline_event)
+        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._event)
         for group, version, plural in WATCHED_KINDS:
-            kopf.on.event(group, version, plural, registry=registry)(self._child_event)
+            kopf.on.event(group, version, plural, registry=registry)(self._event)
         return registry
 
     async def _start(self, **_: object) -> None:
         self._queue = WorkQueue(self._reconcile, self._settings.workers)
         self._metrics.set_queue_gauge(self._queue.length)
         self._queue.start()
-        self._resync = asyncio.create_task(self._resync_forever(), name="resync")
+        self._background = [
+            asyncio.create_task(self._resync_forever(), name="resync"),
+            asyncio.create_task(self._relister.run(), name="relist"),
+        ]
 
     async def _stop(self, **_: object) -> None:
-        if self._resync is not None:
-            self._resync.cancel()
+        for task in self._background:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._resync
+                await task
         if self._queue is not None:
             await self._queue.stop(GRACE_SECONDS)
 
@@ -71,10 +82,10 @@ class Controller:
         """False when a worker has ended; true before there is one, too."""
         return self._queue is None or self._queue.is_alive()
 
-    async def _reconcile(self, key: PipelineKey) -> float | None:
+    async def _reconcile(self, key: PipelineKey, *, urgent: bool) -> float | None:
         start, outcome = time.monotonic(), "internal_error"
         try:
-            requeue_seconds = await self._reconciler.reconcile(key)
+            requeue_seconds = await self._reconciler.reconcile(key, after_event=urgent)
             outcome = "ok"
         except OperatorError as error:
             outcome = type(error).__name__.removesuffix("Error").lower()
@@ -83,17 +94,39 @@ class Controller:
             self._metrics.observe_reconcile(outcome, time.monotonic() - start)
         return requeue_seconds
 
-    async def _pipeline_event(
+    async def _event(
         self,
-        namespace: str | None,
-        name: str,
         type: str | None,  # noqa: A002 - kopf's name
         body: Mapping[str, Any],
         **_: object,
     ) -> None:
-        key = PipelineKey(namespace or "", name)
-        affected = self._filter.affected_keys(type, body, [key])
-        if type == "DELETED":
+        self._note(type, body)
+
+    async def _report(self, kind: str, body: JsonObject) -> None:
+        self._note(kind, body)
+
+    def _note(self, kind: str | None, body: Mapping[str, Any]) -> None:
+        """An object is there, has changed or is gone.
+
+        Args:
+            kind: of the event; None for the first listing.
+            body: of the object.
+        """
+        ref = reference(body)
+        if kind == "DELETED":
+            self._cache.remove(ref, str(body["metadata"].get("uid", "")))
+        elif not self._cache.put(ref, body):
+            return
+        if ref.kind == KIND:
+            self._note_pipeline(kind, PipelineKey(ref.namespace, ref.name), body)
+            return
+        for key in self._filter.affected_keys(kind, body, affected_pipelines(ref.namespace, body)):
+            if key in self._pipelines:
+                self._enqueue(key, urgent=kind is not None)
+
+    def _note_pipeline(self, kind: str | None, key: PipelineKey, body: Mapping[str, Any]) -> None:
+        affected = self._filter.affected_keys(kind, body, [key])
+        if kind == "DELETED":
             self._pipelines.discard(key)
             self._metrics.remove_pipeline(str(key))
             if self._queue is not None:
@@ -101,28 +134,17 @@ class Controller:
             return
         self._pipelines.add(key)
         if affected:
-            self._enqueue(key)
-
-    async def _child_event(
-        self,
-        namespace: str | None,
-        type: str | None,  # noqa: A002 - same
-        body: Mapping[str, Any],
-        **_: object,
-    ) -> None:
-        for key in self._filter.affected_keys(type, body, affected_pipelines(namespace or "", body)):
-            if key in self._pipelines:
-                self._enqueue(key)
+            self._enqueue(key, urgent=kind is not None)
 
     async def _resync_forever(self) -> None:
         while True:
             await asyncio.sleep(self._settings.resync_seconds)
             for key in sorted(self._pipelines, key=str):
-                self._enqueue(key)
+                self._enqueue(key, urgent=False)
 
-    def _enqueue(self, key: PipelineKey) -> None:
+    def _enqueue(self, key: PipelineKey, *, urgent: bool) -> None:
         if self._queue is not None:
-            self._queue.add(key)
+            self._queue.add(key, urgent=urgent)
 
 
 def affected_pipelines(namespace: str, body: Mapping[str, Any]) -> Iterator[PipelineKey]:
@@ -132,6 +154,20 @@ def affected_pipelines(namespace: str, body: Mapping[str, Any]) -> Iterator[Pipe
     label = metadata.get("labels", {}).get(naming.PIPELINE)
     for name in sorted(names | ({label} if label else set())):
         yield PipelineKey(namespace, name)
+
+
+class NoEssences(kopf.DiffBaseStorage):
+    """No handler is told differences, for which kopf copies the whole object at every event."""
+
+    def build(self, **_: object) -> kopf.BodyEssence:
+        """Nothing to compare."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: object) -> None:
+        """Nothing is stored."""
+
+    def store(self, **_: object) -> None:
+        """Nothing is stored."""
 
 
 def login(**kwargs: Any) -> kopf.ConnectionInfo | None:  # noqa: ANN401 - handed on as kopf gives it
@@ -144,6 +180,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = NoEssences()
     settings.watching.server_timeout = SERVER_SECONDS
     settings.watching.client_timeout = CLIENT_SECONDS
     settings.watching.connect_timeout = CONNECT_SECONDS

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from functools import partial
+from typing import Protocol
 
 from diffusion_operator.errors import OperatorError, UnavailableError
 from diffusion_operator.kube_client import ConflictError
@@ -16,21 +18,65 @@ MAX_OUTAGE_BACKOFF_SECONDS = 30.0
 """When the API server does not answer: no event says that it does again."""
 
 
+BACKGROUND_SHARE = 4
+"""Of so many passes at least one is not urgent, so that a stream of events does not stop the others."""
+
+
+class Lanes:
+    """Keys that wait: urgent ones, which something has happened to, before those that are only looked at again."""
+
+    def __init__(self) -> None:
+        self._urgent: dict[PipelineKey, None] = {}
+        self._background: dict[PipelineKey, None] = {}
+        self._urgent_in_a_row = 0
+
+    def __contains__(self, key: PipelineKey) -> bool:
+        return key in self._urgent or key in self._background
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._background)
+
+    def add(self, key: PipelineKey, *, urgent: bool) -> None:
+        """Let the key wait in its lane; an urgent one does not go back into the other."""
+        if urgent:
+            self._background.pop(key, None)
+            self._urgent[key] = None
+        elif key not in self._urgent:
+            self._background[key] = None
+
+    def pop(self) -> tuple[PipelineKey, bool]:
+        """The next key, and whether it is urgent."""
+        is_background_due = bool(self._background) and self._urgent_in_a_row >= BACKGROUND_SHARE - 1
+        urgent = bool(self._urgent) and not is_background_due
+        lane = self._urgent if urgent else self._background
+        self._urgent_in_a_row = self._urgent_in_a_row + 1 if urgent else 0
+        key = next(iter(lane))
+        del lane[key]
+        return key, urgent
+
+
+class Work(Protocol):
+    """One reconcile of a key; returns seconds after which to run again, or None."""
+
+    def __call__(self, key: PipelineKey, *, urgent: bool) -> Awaitable[float | None]:
+        """Reconcile; `urgent` when something has happened to the key."""
+
+
 class WorkQueue:
     """De-duplicates requests, retries failures with growing pauses, and runs one reconcile per key.
 
     Args:
-        work: one reconcile; returns seconds after which to run again, or None.
+        work: one reconcile.
         workers: reconciles of different keys at the same time.
     """
 
-    def __init__(self, work: Callable[[PipelineKey], Awaitable[float | None]], workers: int = 4) -> None:
+    def __init__(self, work: Work, workers: int = 4) -> None:
         self._work = work
         self._workers = workers
-        self._ready: asyncio.Queue[PipelineKey | None] = asyncio.Queue()
-        self._queued: set[PipelineKey] = set()
+        self._lanes = Lanes()
+        self._waiting = asyncio.Semaphore(0)
         self._running: set[PipelineKey] = set()
-        self._dirty: set[PipelineKey] = set()
+        self._dirty: dict[PipelineKey, bool] = {}
         self._timers: dict[PipelineKey, asyncio.TimerHandle] = {}
         self._failures: dict[PipelineKey, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -50,58 +96,56 @@ class WorkQueue:
         if not self._tasks:
             return
         for _ in self._tasks:
-            self._ready.put_nowait(None)
+            self._waiting.release()
         _, late = await asyncio.wait(self._tasks, timeout=grace_seconds)
         for task in late:
             task.cancel()
 
-    def add(self, key: PipelineKey) -> None:
+    def add(self, key: PipelineKey, *, urgent: bool = True) -> None:
         """Reconcile the key soon; a request while it is reconciled leads to one more reconcile."""
         self._cancel_timer(key)
         if key in self._running:
-            self._dirty.add(key)
-        elif key not in self._queued and not self._closing:
-            self._queued.add(key)
-            self._ready.put_nowait(key)
+            self._dirty[key] = urgent or self._dirty.get(key, False)
+        elif not self._closing:
+            if key not in self._lanes:
+                self._waiting.release()
+            self._lanes.add(key, urgent=urgent)
 
-    def add_after(self, key: PipelineKey, seconds: float) -> None:
+    def add_after(self, key: PipelineKey, seconds: float, *, urgent: bool = True) -> None:
         """Look at the key after a while, unless something else asks for it earlier."""
         if self._closing:
             return
         self._cancel_timer(key)
-        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self.add, key)
+        self._timers[key] = asyncio.get_running_loop().call_later(seconds, partial(self.add, key, urgent=urgent))
 
     def forget(self, key: PipelineKey) -> None:
         """Drop the key: its pipeline is gone."""
         self._cancel_timer(key)
         self._failures.pop(key, None)
-        self._dirty.discard(key)
+        self._dirty.pop(key, None)
 
     def length(self) -> int:
         """Keys that wait for a pass."""
-        return len(self._queued) + len(self._dirty)
+        return len(self._lanes) + len(self._dirty)
 
     def is_alive(self) -> bool:
         """True while every worker works or waits."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     async def _worker(self) -> None:
-        while (key := await self._ready.get()) is not None:
-            if self._closing:
-                continue
-            self._queued.discard(key)
+        while await self._waiting.acquire() and not self._closing:
+            key, urgent = self._lanes.pop()
             self._running.add(key)
             try:
-                await self._process(key)
+                await self._process(key, urgent=urgent)
             finally:
                 self._running.discard(key)
             if key in self._dirty:
-                self._dirty.discard(key)
-                self.add(key)
+                self.add(key, urgent=self._dirty.pop(key))
 
-    async def _process(self, key: PipelineKey) -> None:
+    async def _process(self, key: PipelineKey, *, urgent: bool) -> None:
         try:
-            requeue_seconds = await self._work(key)
+            requeue_seconds = await self._work(key, urgent=urgent)
         except (UnavailableError, ConflictError) as error:
             log.warning("%s: %s", key, error)
             self.add_after(key, min(self._backoff(key), MAX_OUTAGE_BACKOFF_SECONDS))
@@ -115,7 +159,7 @@ class WorkQueue:
         else:
             self._failures.pop(key, None)
             if requeue_seconds is not None:
-                self.add_after(key, requeue_seconds)
+                self.add_after(key, requeue_seconds, urgent=False)
 
     def _backoff(self, key: PipelineKey) -> float:
         failures = self._failures.get(key, 0)

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
-from diffusion_operator.kube_client import APPLY, COLLECTIONS, ConflictError, KubeClient, Reference
+from diffusion_operator.kube_client import APPLY, COLLECTIONS, METADATA, ConflictError, KubeClient, Reference
 from diffusion_operator.views.base import rfc3339
 
 JsonObject = dict[str, Any]
@@ -56,7 +56,8 @@ class FakeCluster(KubeClient):
             matching = [
                 item for item in self._matching(kind, parameters["labelSelector"]) if has_fields(item, parameters)
             ]
-            return {"items": [_copy(item) for item in matching], "metadata": {}}
+            version = str(next(self._numbers)) if content_type == METADATA else ""
+            return {"items": [_copy(item) for item in matching], "metadata": {"resourceVersion": version}}
         if method == "GET":
             stored_object = self.objects.get((kind, name))
             return None if stored_object is None else _copy(stored_object)

@@ -7,7 +7,7 @@ import pytest
 
 from diffusion_operator.errors import UnavailableError
 from diffusion_operator.handlers import queue
-from diffusion_operator.handlers.queue import WorkQueue
+from diffusion_operator.handlers.queue import BACKGROUND_SHARE, Lanes, WorkQueue
 from diffusion_operator.kube_client import ConflictError
 from diffusion_operator.reconcile import PipelineKey
 
@@ -24,7 +24,7 @@ def test_wishes_during_a_pass_lead_to_exactly_one_more() -> None:
         running: set[PipelineKey] = set()
         entered, release, again = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-        async def work(key: PipelineKey) -> None:
+        async def work(key: PipelineKey, **_: bool) -> None:
             assert key not in running
             running.add(key)
             keys.append(key)
@@ -52,7 +52,7 @@ def test_one_stuck_key_does_not_stop_the_others() -> None:
     async def scenario() -> None:
         completion = asyncio.Event()
 
-        async def work(key: PipelineKey) -> None:
+        async def work(key: PipelineKey, **_: bool) -> None:
             if key.name == "stuck":
                 await asyncio.Event().wait()
             completion.set()
@@ -77,7 +77,7 @@ def test_a_failed_pass_is_tried_again_and_success_forgets_the_failures(
     async def scenario() -> int:
         passes, completion = Counter[PipelineKey](), asyncio.Event()
 
-        async def work(key: PipelineKey) -> None:
+        async def work(key: PipelineKey, **_: bool) -> None:
             passes[key] += 1
             if passes[key] < 4:
                 raise error
@@ -114,7 +114,7 @@ def test_pauses_stay_short_while_only_the_api_server_is_in_trouble(
                     enough.set()
                 super().add_after(key, 0.0)
 
-        async def work(_: PipelineKey) -> None:
+        async def work(_: PipelineKey, **__: bool) -> None:
             raise error
 
         items = Recording(work)
@@ -134,7 +134,7 @@ def test_stopping_lets_a_running_pass_end_and_starts_no_other() -> None:
         keys: list[PipelineKey] = []
         entered, release = asyncio.Event(), asyncio.Event()
 
-        async def work(key: PipelineKey) -> None:
+        async def work(key: PipelineKey, **_: bool) -> None:
             entered.set()
             await release.wait()
             keys.append(key)
@@ -157,7 +157,7 @@ def test_a_later_look_happens() -> None:
     async def scenario() -> int:
         passes, completion = Counter[PipelineKey](), asyncio.Event()
 
-        async def work(key: PipelineKey) -> float | None:
+        async def work(key: PipelineKey, **_: bool) -> float | None:
             passes[key] += 1
             if passes[key] == 3:
                 completion.set()
@@ -172,3 +172,26 @@ def test_a_later_look_happens() -> None:
         return passes[key("a")]
 
     assert asyncio.run(scenario()) == 3
+
+
+def popped(lanes: Lanes, count: int) -> list[tuple[str, bool]]:
+    return [(name.name, urgent) for name, urgent in (lanes.pop() for _ in range(count))]
+
+
+def test_what_has_changed_comes_before_what_is_only_looked_at_again() -> None:
+    lanes = Lanes()
+    for name in ("a", "b"):
+        lanes.add(key(name), urgent=False)
+    lanes.add(key("c"), urgent=True)
+    lanes.add(key("b"), urgent=True)
+    lanes.add(key("c"), urgent=False)
+    assert len(lanes) == 3
+    assert popped(lanes, 3) == [("c", True), ("b", True), ("a", False)]
+
+
+def test_a_stream_of_events_leaves_room_for_the_others() -> None:
+    lanes = Lanes()
+    lanes.add(key("resync"), urgent=False)
+    for number in range(10):
+        lanes.add(key(str(number)), urgent=True)
+    assert popped(lanes, BACKGROUND_SHARE)[-1] == ("resync", False)
