@@ -18,6 +18,7 @@ from kubernetes.aio.config.config_exception import ConfigException
 
 from diffusion_operator import digests, naming
 from diffusion_operator.api import API_VERSION, KIND
+from diffusion_operator.api_clock import ApiClock
 from diffusion_operator.errors import BadInputError, OperatorError, UnavailableError
 from diffusion_operator.json_objects import JsonObject, as_objects
 from diffusion_operator.matching import contains
@@ -145,15 +146,19 @@ class KubeClient:
     Args:
         api: connection.
         may_write: asked before each write.
+        clock: that its answers set; a new one by default.
     """
 
-    def __init__(self, api: client.ApiClient, may_write: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, api: client.ApiClient, may_write: Callable[[], bool] = lambda: True, clock: ApiClock | None = None
+    ) -> None:
         self._api = api
         self._may_write = may_write
+        self.clock = clock or ApiClock()
 
     def fenced(self, may_write: Callable[[], bool]) -> "KubeClient":
         """The same connection, which writes only while this is true."""
-        return KubeClient(self._api, may_write)
+        return KubeClient(self._api, may_write, self.clock)
 
     async def serves_pipelines(self) -> bool:
         """True when the API server knows our custom resource."""
@@ -326,6 +331,7 @@ class KubeClient:
 
     async def _send(self, request: Any) -> tuple[int, bytes]:  # noqa: ANN401 - of the client library
         response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)  # type: ignore[misc] # the library splits a request like this itself
+        self.clock.note(response.getheader("Date"))  # type: ignore[no-untyped-call]
         return int(response.status), await response.read()  # type: ignore[no-untyped-call]
 
 

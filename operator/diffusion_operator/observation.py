@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from diffusion_contract.engines import sources
 from diffusion_contract.spec import DiffusionPipelineSpec
@@ -32,11 +32,13 @@ class Observer:
     Args:
         reader: of the objects.
         settings: of the process.
+        now: the time.
     """
 
-    def __init__(self, reader: Reader, settings: Settings) -> None:
+    def __init__(self, reader: Reader, settings: Settings, now: Callable[[], datetime]) -> None:
         self._reader = reader
         self._settings = settings
+        self._now = now
 
     async def observe(self, owner: Owner, resource: JsonObject, spec: DiffusionPipelineSpec) -> ObservedPipeline:
         """Everything that belongs to the pipeline."""
@@ -60,7 +62,7 @@ class Observer:
             owner=owner,
             generation=resource["metadata"]["generation"],
             spec=spec,
-            now=datetime.now(UTC),
+            now=self._now(),
             status=resource.get("status", {}),
             annotations=resource["metadata"].get("annotations", {}),
             claims=claims,

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -50,6 +50,11 @@ class PipelineKey:
         return f"{self.namespace}/{self.name}"
 
 
+def local_time() -> datetime:
+    """The time of this machine."""
+    return datetime.now(UTC)
+
+
 class Reconciler:
     """Brings the cluster to the specs of pipelines, one pass at a time."""
 
@@ -60,12 +65,14 @@ class Reconciler:
         metrics: Metrics | None = None,
         scraper: MetricsScraper | None = None,
         cache: ObjectCache | None = None,
+        now: Callable[[], datetime] = local_time,
     ) -> None:
         self._client = client
         self._settings = settings
         self._cache = cache or ObjectCache()
-        self._settled_observer = Observer(CacheReader(client, self._cache, SETTLED_KINDS), settings)
-        self._observer = Observer(CacheReader(client, self._cache, ACTING_KINDS) if cache else client, settings)
+        self._now = now
+        self._settled_observer = Observer(CacheReader(client, self._cache, SETTLED_KINDS), settings, now)
+        self._observer = Observer(CacheReader(client, self._cache, ACTING_KINDS) if cache else client, settings, now)
         self._admission = asyncio.Lock()
         self._metrics = metrics or Metrics()
         self._scraper = scraper or MetricsScraper()
@@ -97,7 +104,7 @@ class Reconciler:
         try:
             spec = DiffusionPipelineSpec.model_validate(resource.get("spec", {}))
         except ValidationError as error:
-            plan = _rejection(resource, error)
+            plan = _rejection(resource, error, self._now())
         else:
             observed = await self._observer.observe(owner, resource, spec)
             plan, jobs = await self._plan_and_act(observed), observed.jobs
@@ -266,7 +273,7 @@ class Reconciler:
 
     async def _write_status(self, owner: Owner, resource: JsonObject, plan: Plan) -> None:
         """Events first: their names make them safe to send twice; a written status prevents a second report."""
-        now = rfc3339(datetime.now(UTC))
+        now = rfc3339(self._now())
         for pending in plan.events:
             try:
                 await self._client.create(event_manifest(pending, owner, resource["metadata"]["generation"], now))
@@ -286,9 +293,9 @@ def _is_done(action: actions.Action, observed: ObservedPipeline) -> bool:
     return live is not None and kube_client.is_applied(action.body, live.manifest)
 
 
-def _rejection(resource: JsonObject, error: ValidationError) -> Plan:
+def _rejection(resource: JsonObject, error: ValidationError, now: datetime) -> Plan:
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"]))
     message = f"spec.{field}: {first['msg']}. Is the CRD older or newer than the operator?"
     generation = resource["metadata"]["generation"]
-    return rejection(generation, datetime.now(UTC), resource.get("status", {}), message)
+    return rejection(generation, now, resource.get("status", {}), message)

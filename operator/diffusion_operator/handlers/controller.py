@@ -44,7 +44,7 @@ class Controller:
         self._metrics = metrics
         self._cache = ObjectCache()
         self._relister = Relister(client, self._cache, self._report, settings.watch_namespaces)
-        self._reconciler = Reconciler(client, settings, metrics, cache=self._cache)
+        self._reconciler = Reconciler(client, settings, metrics, cache=self._cache, now=client.clock.now)
         self._pipelines: set[PipelineKey] = set()
         self._filter = EventFilter()
         self._queue: WorkQueue | None = None
