@@ -105,6 +105,22 @@ check: venv ## ruff, mypy --strict, import layers, spelling, names, drift of gen
 	@$(RUN) python -m tools.charttools install --check
 	@$(RUN) python -m tools.dashboards --check charts/diffusion-operator/dashboards
 
+# In environments of their own: they are no part of the lock.
+BANDIT := bandit==1.9.4
+ZIZMOR := zizmor==1.32.0
+PIP_AUDIT := pip-audit==2.10.1
+
+.PHONY: audit
+audit: $(UV) ## Scan the code and the workflows: bandit, zizmor (kube-score looks at the charts in test-cluster)
+	@$(UV) tool run --quiet --from $(BANDIT) bandit --quiet --configfile pyproject.toml --recursive contract operator builder gateway
+	@$(UV) tool run --quiet --from $(ZIZMOR) zizmor --offline --no-progress --quiet .github/workflows
+
+.PHONY: audit-dependencies
+audit-dependencies: $(UV) ## Known vulnerabilities of the locked packages, by PyPI itself (a mirror does not have them)
+	@mkdir -p out
+	@$(UV) export --frozen --quiet --no-emit-project --no-default-groups --no-hashes $(EXTRAS) > out/requirements.txt
+	@$(UV) tool run --quiet --from $(PIP_AUDIT) pip-audit --strict --no-deps --disable-pip --requirement out/requirements.txt
+
 .PHONY: docs
 docs: $(UV) ## Build the documentation site into site/
 	@UV_PROJECT_ENVIRONMENT=$(DIFFUSION_OPERATOR_CACHE)/docs-venv NO_MKDOCS_2_WARNING=1 \
