@@ -237,6 +237,7 @@ class _Graph:
         settings: dict[str, Setting | None] = {
             "clipSkip": self._model.clip_skip,
             "longPrompts": self._model.long_prompts,
+            "promptWeighting": self._model.weighting,
             "guidanceRescale": self._model.guidance_rescale,
             "controlNets": len(self._control_nets),
             "shallowLayers": self._shallow_layers(),

@@ -45,6 +45,14 @@ class ModelFamily(StrEnum):
     STABLE_DIFFUSION_XL = "StableDiffusionXL"
 
 
+class PromptWeighting(StrEnum):
+    """Syntaxes of weights in prompts."""
+
+    NONE = "None"
+    A1111 = "A1111"
+    COMPEL = "Compel"
+
+
 class Precision(StrEnum):
     """Element type of weights and arithmetic inside a graph; its inputs and outputs stay as `tensors` says."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from diffusion_contract.base import ApiModel
-from diffusion_contract.enums import DENOISERS, Component, ModelFamily
+from diffusion_contract.enums import DENOISERS, Component, ModelFamily, PromptWeighting
 from diffusion_contract.limits import DIGEST_PATTERN
 from diffusion_contract.tensors import MAX_CONTROLNETS
 
@@ -37,6 +37,7 @@ class ExportOptions(ApiModel):
         family: architecture that the checkpoint must be of.
         shallow_layers: layers of the last up block that a shallow denoiser computes anew. A full one hands out what
             enters them, and a shallow one has no others.
+        prompt_weighting: syntax of weights in prompts.
     """
 
     clip_skip: int = Field(default=0, ge=0)
@@ -50,6 +51,7 @@ class ExportOptions(ApiModel):
     shape_sources: tuple[Digest, ...] = ()
     family: ModelFamily = ModelFamily.STABLE_DIFFUSION
     shallow_layers: int = Field(default=0, ge=0)
+    prompt_weighting: PromptWeighting = PromptWeighting.NONE
 
     def non_defaults(self, without: Collection[str] = ()) -> dict[str, Any]:
         """The options that differ from their defaults, by their JSON names."""
@@ -71,7 +73,8 @@ _TEXT_ENCODERS = frozenset({Component.TEXT_ENCODER, Component.TEXT_ENCODER_2})
 
 APPLIES: Mapping[str, frozenset[Component]] = {
     "clipSkip": _TEXT_ENCODERS,
-    "longPrompts": frozenset({Component.TEXT_ENCODER, *DENOISERS, Component.CONTROLNET}),
+    "longPrompts": frozenset({*DENOISERS, Component.CONTROLNET, *_TEXT_ENCODERS}),
+    "promptWeighting": _TEXT_ENCODERS,
     "guidanceRescale": frozenset(DENOISERS),
     "controlNets": frozenset(DENOISERS),
     "controlNet": frozenset({Component.CONTROLNET}),

@@ -15,7 +15,7 @@ from .enums import Component
 from .tensors import DType, Interface, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 GENERATE, IMG2IMG, INPAINT = TASKS = ("generate", "img2img", "inpaint")
 CONTROLNET, IP_ADAPTER, EMBEDDINGS = FEATURES = ("controlnet", "ip_adapter", "embeddings")
@@ -236,6 +236,18 @@ def with_pooled(conditioner: Interface) -> Interface:
         (*conditioner.inputs, *pooled, *SIZE_CONDITIONS, *NEGATIVE_SIZE_CONDITIONS),
         (*conditioner.outputs, tensors.TIME_IDS, REQUEST_POOLED_EMBEDDINGS),
     )
+
+
+def tokenizer(facts: Mapping[str, int]) -> Interface:
+    """Inputs and outputs of the tokenizer.
+
+    Args:
+        facts: of the checkpoint: whether it has two text encoders, and how prompts are weighted.
+    """
+    plain = TWO_TOKENIZERS if facts.get(tensors.POOLED_TRAIT) else TOKENIZER
+    components = (Component.TEXT_ENCODER, Component.TEXT_ENCODER_2)[: len(plain.outputs)]
+    weighting = [tensor for component in components for tensor in tensors.weighting_inputs(component, facts)]
+    return Interface(plain.inputs, (*plain.outputs, *weighting))
 
 
 def request_inputs(control_nets: Sequence[str]) -> tuple[Tensor, ...]:

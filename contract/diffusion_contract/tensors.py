@@ -10,7 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-from .enums import DENOISERS, SHALLOW_DENOISERS, Component
+from .enums import DENOISERS, SHALLOW_DENOISERS, Component, PromptWeighting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,6 +26,8 @@ MAX_TEXT_CHUNKS = 4
 MAX_CONTROLNETS = 4
 # Reference images that one sample may bring for the IP-Adapter.
 MAX_REFERENCE_IMAGES = 4
+# Encodings that Compel joins for one prompt: one of all of it, and one without each text of a weight below 1.
+MAX_TEXT_MASKS = 8
 # Smallest latent that torch draws with its vectorized normal generator, which `models/noise.py` reproduces.
 MIN_PIXELS = 32
 
@@ -96,6 +98,7 @@ class ModelFacts:
         first_text_width: features per token of the first of two text encoders; 0 where there is one.
         pooled_width: features of the second text encoder's embedding of a whole prompt; 0 where there is none.
         vocabulary_2: tokens that the second text encoder has an embedding for.
+        prompt_weighting: syntax of weights in prompts: 0 none, 1 A1111, 2 Compel.
         deterministic_encoder: whether the VAE's encoder gives one latent and no distribution to draw from.
         shallow_layers: layers of the last up block that a shallow denoiser computes; 0 where there is none.
         deep_channels: channels of the features that it is given.
@@ -119,6 +122,7 @@ class ModelFacts:
     first_text_width: int = 0
     pooled_width: int = 0
     vocabulary_2: int = 0
+    prompt_weighting: int = 0
     deterministic_encoder: int = 0
     shallow_layers: int = 0
     deep_channels: int = 0
@@ -216,6 +220,38 @@ SAFETY_FLAG = Tensor("safety_flag", DType.FP32, (1,))
 # By how much the worst concept exceeds its threshold.
 SAFETY_MARGIN = Tensor("safety_margin", DType.FP32, (1,))
 
+
+@dataclass(frozen=True)
+class Weighting:
+    """What one text encoder weighs its prompts with.
+
+    Args:
+        weights: of each token.
+        masks: 0 for the tokens that an encoding leaves out, 1 for the others.
+        mask_weights: of each of these encodings; their sum is 1.
+        empty_ids: of the empty prompt, which weights count from.
+        unparsed_ids: of the prompts with their syntax, which embeddings of whole prompts are made from.
+    """
+
+    weights: Tensor
+    masks: Tensor
+    mask_weights: Tensor
+    empty_ids: Tensor
+    unparsed_ids: Tensor
+
+
+def _weighting(suffix: str) -> Weighting:
+    return Weighting(
+        Tensor(f"token_weights{suffix}", DType.FP32, (2, "text_length")),
+        Tensor(f"token_masks{suffix}", DType.FP32, (2, "text_masks", "text_length")),
+        Tensor(f"mask_weights{suffix}", DType.FP32, (2, "text_masks")),
+        Tensor(f"empty_ids{suffix}", DType.INT64, ("text_length",)),
+        Tensor(f"unparsed_ids{suffix}", DType.INT64, (2, "text_length")),
+    )
+
+
+WEIGHTING, SECOND_WEIGHTING = _weighting(""), _weighting("_2")
+
 # What a scheduler step reads besides the model's output, and hands to the next step.
 NEXT_PREFIX = "next_"
 
@@ -276,6 +312,12 @@ _TRAITS: Mapping[str, tuple[Tensor, ...]] = {
     IP_ADAPTER_TRAIT: (IMAGE_EMBEDDINGS, IP_ADAPTER_SCALE, IP_ADAPTER_REGION),
     POOLED_TRAIT: _POOLED,
 }
+# Values of the fact prompt_weighting.
+WEIGHTING_FACTS: Mapping[PromptWeighting, int] = {
+    PromptWeighting.NONE: 0,
+    PromptWeighting.A1111: 1,
+    PromptWeighting.COMPEL: 2,
+}
 # "residuals_per_level_0": channels of all residuals that have the size of the latent, 1: half of it, and so on.
 _RESIDUALS_PER_LEVEL = "residuals_per_level_"
 
@@ -289,8 +331,10 @@ def interface(component: Component, facts: Mapping[str, int]) -> Interface:
             to a denoiser.
     """
     plain = ENGINE_INTERFACES[component]
-    if component is Component.TEXT_ENCODER and facts.get(FIRST_TEXT_TRAIT):
-        return Interface(plain.inputs, (FIRST_TEXT_EMBEDDINGS,))
+    if component in (Component.TEXT_ENCODER, Component.TEXT_ENCODER_2):
+        inputs = (*plain.inputs, *weighting_inputs(component, facts))
+        is_first = component is Component.TEXT_ENCODER and facts.get(FIRST_TEXT_TRAIT)
+        return Interface(inputs, (FIRST_TEXT_EMBEDDINGS,) if is_first else plain.outputs)
     if component is Component.CONTROLNET and facts.get(POOLED_TRAIT):
         return Interface((*plain.inputs, *_POOLED), plain.outputs)
     if component not in DENOISERS:
@@ -308,6 +352,24 @@ def _deep_features(component: Component, facts: Mapping[str, int]) -> tuple[Tens
     if component in SHALLOW_DENOISERS or not facts.get(DEEP_FEATURES_TRAIT):
         return ()
     return (DEEP_FEATURES, NEGATIVE_DEEP_FEATURES)
+
+
+def weighting_inputs(component: Component, facts: Mapping[str, int]) -> tuple[Tensor, ...]:
+    """What a text encoder weighs its prompts with.
+
+    Args:
+        component: one of the text encoders.
+        facts: the fact prompt_weighting among them, where there is one.
+    """
+    is_second = component is Component.TEXT_ENCODER_2
+    tensors = SECOND_WEIGHTING if is_second else WEIGHTING
+    weighting = facts.get("prompt_weighting", 0)
+    if weighting == WEIGHTING_FACTS[PromptWeighting.A1111]:
+        return (tensors.weights,)
+    if weighting == WEIGHTING_FACTS[PromptWeighting.COMPEL]:
+        inputs = (tensors.weights, tensors.masks, tensors.mask_weights, tensors.empty_ids)
+        return (*inputs, tensors.unparsed_ids) if is_second else inputs
+    return ()
 
 
 def residual_input(number: int) -> Tensor:

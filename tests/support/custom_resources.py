@@ -96,6 +96,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         **model(ipAdapter={"source": HUB, "imageEncoder": {"source": HUB}}),
         "pipelines": [{"task": "generate", "features": ["ip_adapter", "embeddings"], "previews": [5]}],
     },
+    "weighted prompts": model(promptWeighting="A1111", longPrompts=True, family="StableDiffusionXL"),
+    "no weights": model(promptWeighting="None"),
     "a vae for previews": {
         **model(previewVae={"source": HUB}),
         "pipelines": [{"task": "generate", "previews": [5]}, {"task": "img2img"}],
@@ -259,8 +261,11 @@ REFUSED: dict[str, Refused] = {
         "spec.rollout.experiment",
         "a variant has text_encoder_2",
     ),
-    "long-prompts-of-xl": Refused(
-        model(family="StableDiffusionXL", longPrompts=True), "spec.model.longPrompts", "StableDiffusion only"
+    "long-prompts-of-compel": Refused(
+        model(promptWeighting="Compel", longPrompts=True), "spec.model.longPrompts", "Compel has prompts of one window"
+    ),
+    "prompt-weighting": Refused(
+        model(promptWeighting="a1111"), "spec.model.promptWeighting", '"None", "A1111", "Compel"'
     ),
     "preview-vae": Refused(model(previewVae={"source": HUB}), "spec.model.previewVae", "add previews to a pipeline"),
     "family": Refused(model(family="Flux"), "spec.model.family", '"StableDiffusion", "StableDiffusionXL"'),

@@ -23,7 +23,7 @@ from diffusion_builder.components import (
 )
 from diffusion_builder.components.base import ComponentSpec, LoadedModule
 from diffusion_contract.enums import Component
-from diffusion_contract.tensors import MAX_STEPS, DType, Interface, residual_elements
+from diffusion_contract.tensors import MAX_STEPS, SECOND_WEIGHTING, WEIGHTING, DType, Interface, residual_elements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +61,7 @@ class Sizes:
         height: of the latent.
         width: of the latent.
         chunks: windows of text where a prompt may have several.
-        references: images that an IP-Adapter is shown.
+        references: images that an IP-Adapter is shown, and masks of a prompt.
     """
 
     batch: int
@@ -88,7 +88,10 @@ def example(interface: Interface, loaded: LoadedModule, sizes: Sizes, seed: int)
     tensors = []
     for tensor in interface.inputs:
         shape = (sizes.batch, *(sizes_by_dim[dim] if isinstance(dim, str) else dim for dim in tensor.dims))
-        if tensor.dtype is DType.FP32:
+        if tensor in (WEIGHTING.weights, SECOND_WEIGHTING.weights):
+            # Near 1, as those of prompts: the mean that A1111 divides by would be near 0.
+            tensors.append(1 + torch.rand(shape, generator=generator))
+        elif tensor.dtype is DType.FP32:
             tensors.append(torch.randn(shape, generator=generator))
         else:
             values = torch.randint(0, sizes_by_dim.get("tokens", MAX_STEPS), shape, generator=generator)
@@ -105,6 +108,7 @@ def _dimensions(loaded: LoadedModule, sizes: Sizes) -> dict[str, int]:
     sizes_by_dim["residuals"] = residual_elements(sizes_by_dim, sizes.height, sizes.width)
     sizes_by_dim |= {
         "references": sizes.references,
+        "text_masks": sizes.references,
         "image_elements": sizes.references * sizes_by_dim.get("image_length", 1),
     }
     if "text_chunks" in loaded.facts:

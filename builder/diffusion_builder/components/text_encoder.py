@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from diffusion_builder.components import configs, lora, parts, sizes, two_text_encoders, weights
+from diffusion_builder.components import configs, lora, parts, prompt_weighting, sizes, two_text_encoders, weights
 from diffusion_builder.components.base import DTYPES, LoadedModule, TorchModel
+from diffusion_builder.components.prompt_weighting import TEXT_LENGTH, TEXT_MASKS, weighting_facts
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.enums import ModelFamily
+from diffusion_contract.enums import ModelFamily, PromptWeighting
 from diffusion_contract.tensors import MAX_TEXT_CHUNKS
 
 if TYPE_CHECKING:
     from diffusion_builder.components.parts import LoadContext
     from diffusion_contract.enums import Precision
-
-_TEXT_LENGTH = "text_length"
+    from diffusion_contract.exports import ExportOptions
 
 
 class TextEncoder(nn.Module):
@@ -46,6 +46,27 @@ class ChunkedTextEncoder(TextEncoder):
         return hidden.reshape(*input_ids.shape, hidden.shape[-1]).float()
 
 
+class A1111TextEncoder(ChunkedTextEncoder):
+    """input_ids, token_weights [B, 2, K*L] → text_embeddings [B, 2, K*L, D], for any K."""
+
+    def forward(self, input_ids: torch.Tensor, token_weights: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Encode all windows, and weigh their tokens."""
+        window = self.model.config.max_position_embeddings
+        return prompt_weighting.scale_windows(super().forward(input_ids), token_weights, window)
+
+
+class CompelTextEncoder(TextEncoder):
+    """input_ids [B, 2, L] and what `CompelInputs` has → text_embeddings [B, 2, L, D]."""
+
+    def forward(self, input_ids: torch.Tensor, *weighting: torch.Tensor) -> torch.Tensor:
+        """Encode the prompts, what remains without each of their weaker texts, and the empty prompt."""
+        return prompt_weighting.CompelInputs(*weighting).blend(input_ids, self._encode)
+
+    def _encode(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.model(input_ids, attention_mask=mask)[0]
+        return hidden
+
+
 def load(material: LoadContext, precision: Precision) -> LoadedModule:
     """Read a CLIPTextModel.
 
@@ -62,12 +83,20 @@ def load(material: LoadContext, precision: Precision) -> LoadedModule:
     lora.merge(model, parts.TEXT_ENCODER, material.loras)
     if options.clip_skip:
         drop_layers(model, options.clip_skip)
-    facts = sizes.text_facts(config) | {"vocabulary": config["vocab_size"]}
+    facts = sizes.text_facts(config) | {"vocabulary": config["vocab_size"], **weighting_facts(options)}
     example = {"tokens": config["vocab_size"]}
-    if not options.long_prompts:
-        return LoadedModule(TextEncoder(model), facts, example, frozenset(), precision)
-    facts["text_chunks"] = MAX_TEXT_CHUNKS
-    return LoadedModule(ChunkedTextEncoder(model), facts, example, frozenset({_TEXT_LENGTH}), precision)
+    if options.long_prompts:
+        facts["text_chunks"] = MAX_TEXT_CHUNKS
+    dynamic = {TEXT_LENGTH} if options.long_prompts else set()
+    return LoadedModule(_encoder(options)(model), facts, example, frozenset({*dynamic, TEXT_MASKS}), precision)
+
+
+def _encoder(options: ExportOptions) -> type[TextEncoder]:
+    if options.prompt_weighting is PromptWeighting.COMPEL:
+        return CompelTextEncoder
+    if options.prompt_weighting is PromptWeighting.A1111:
+        return A1111TextEncoder
+    return ChunkedTextEncoder if options.long_prompts else TextEncoder
 
 
 def drop_layers(model: TorchModel, layers: int) -> None:

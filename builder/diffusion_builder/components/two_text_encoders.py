@@ -6,6 +6,7 @@ diffusers guides with embeddings of zeros where a request has no negative prompt
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,21 @@ from torch import nn
 
 from diffusion_builder.components import configs, lora, parts, sizes, weights
 from diffusion_builder.components.base import DTYPES, LoadedModule, TorchModel
+from diffusion_builder.components.prompt_weighting import (
+    TEXT_LENGTH,
+    TEXT_MASKS,
+    CompelInputs,
+    scale_windows,
+    weighting_facts,
+)
 from diffusion_builder.errors import BadInputError, Reason
+from diffusion_contract.enums import PromptWeighting
+from diffusion_contract.tensors import MAX_TEXT_CHUNKS
 
 if TYPE_CHECKING:
     from diffusion_builder.components.parts import LoadContext
     from diffusion_contract.enums import Precision
+    from diffusion_contract.exports import ExportOptions
 
 
 class _TextEncoder(nn.Module):
@@ -56,6 +67,52 @@ class _TextEncoder(nn.Module):
         hidden = torch.stack([negative[:, 0], positive[:, 1]], dim=1).float()
         return hidden * is_prompt[..., None], output, is_prompt
 
+    def encode_windows(
+        self, input_ids: torch.Tensor, token_weights: torch.Tensor | None
+    ) -> tuple[torch.Tensor, TorchModel, torch.Tensor]:
+        """Encode prompts of several windows, and weigh their tokens as A1111 does.
+
+        Args:
+            input_ids: [B, 2, K * L].
+            token_weights: of each token [B, 2, K * L]; None without weights.
+
+        Returns:
+            As `encode`; the model's output is that of each prompt's first window.
+        """
+        window = self._window
+        is_prompt = (input_ids[:, :, :1] >= 0).float()
+        ids = torch.clamp(input_ids, min=0).reshape(-1, window)
+        output = self.model(ids)
+        shape = (input_ids.shape[0], 2, input_ids.shape[2], -1)
+        negative, positive = (self._hidden[index].reshape(shape) for index in self._layers)
+        self._hidden.clear()
+        hidden = torch.stack([negative[:, 0], positive[:, 1]], dim=1).float()
+        if token_weights is not None:
+            hidden = scale_windows(hidden, token_weights, window)
+        return hidden * is_prompt[..., None], output, is_prompt
+
+    def encode_blend(self, input_ids: torch.Tensor, compel: CompelInputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode prompts as Compel does.
+
+        Returns:
+            Hidden states [B, 2, L, D], and 1 or 0 for each prompt [B, 2, 1].
+        """
+        is_prompt = (input_ids[:, :, :1] >= 0).float()
+        ids = torch.clamp(input_ids, min=0)
+        # Each prompt has a layer of its own where layers are skipped.
+        sides = [compel.blend(ids, partial(self._encode_layer, index)) for index in dict.fromkeys(self._layers)]
+        return torch.stack([sides[0][:, 0], sides[-1][:, 1]], dim=1) * is_prompt[..., None], is_prompt
+
+    def _encode_layer(self, index: int, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        self.model(input_ids, attention_mask=mask)
+        hidden = self._hidden[index]
+        self._hidden.clear()
+        return hidden
+
+    @property
+    def _window(self) -> int:
+        return int(self.model.config.max_position_embeddings)
+
 
 class FirstTextEncoder(_TextEncoder):
     """input_ids [B, 2, L] (negative, positive) → first_text_embeddings [B, 2, L, D]."""
@@ -63,6 +120,22 @@ class FirstTextEncoder(_TextEncoder):
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The hidden states."""
         return self.encode(input_ids)[0]
+
+
+class FirstWindowedTextEncoder(_TextEncoder):
+    """The same of K windows, with token_weights [B, 2, K * L] where prompts have weights."""
+
+    def forward(self, input_ids: torch.Tensor, token_weights: torch.Tensor | None = None) -> torch.Tensor:
+        """The hidden states."""
+        return self.encode_windows(input_ids, token_weights)[0]
+
+
+class FirstCompelTextEncoder(_TextEncoder):
+    """The same with what `CompelInputs` has."""
+
+    def forward(self, input_ids: torch.Tensor, *weighting: torch.Tensor) -> torch.Tensor:
+        """The hidden states."""
+        return self.encode_blend(input_ids, CompelInputs(*weighting))[0]
 
 
 class SecondTextEncoder(_TextEncoder):
@@ -75,6 +148,61 @@ class SecondTextEncoder(_TextEncoder):
         hidden, output, is_prompt = self.encode(input_ids)
         pooled = torch.unflatten(output.text_embeds, 0, (-1, 2)).float()
         return torch.cat([first_text_embeddings, hidden], dim=-1), pooled * is_prompt
+
+
+class SecondWindowedTextEncoder(_TextEncoder):
+    """The same of K windows; the pooled embedding is that of the first one, without weights."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        first_text_embeddings: torch.Tensor,
+        token_weights: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Its hidden states behind those of the first one, and the pooled embedding."""
+        hidden, output, is_prompt = self.encode_windows(input_ids, token_weights)
+        pooled = output.text_embeds.reshape(input_ids.shape[0], 2, -1, output.text_embeds.shape[-1])[:, :, 0].float()
+        return torch.cat([first_text_embeddings, hidden], dim=-1), pooled * is_prompt
+
+
+class SecondCompelTextEncoder(_TextEncoder):
+    """The same with what `CompelInputs` has; the pooled embedding is that of the text with its syntax, as Compel's."""
+
+    def forward(
+        self, input_ids: torch.Tensor, first_text_embeddings: torch.Tensor, *weighting: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Its hidden states behind those of the first one, and the pooled embedding."""
+        *compel, unparsed_ids = weighting
+        hidden, is_prompt = self.encode_blend(input_ids, CompelInputs(*compel))
+        output = self.model(unparsed_ids.flatten(0, 1))
+        self._hidden.clear()
+        pooled = torch.unflatten(output.text_embeds, 0, (-1, 2)).float()
+        return torch.cat([first_text_embeddings, hidden], dim=-1), pooled * is_prompt
+
+
+@dataclass(frozen=True)
+class _Encoders:
+    """Modules of the two encoders that prompts of one kind need."""
+
+    first: type[_TextEncoder]
+    second: type[_TextEncoder]
+
+    @classmethod
+    def of(cls, options: ExportOptions) -> _Encoders:
+        """Those of these options."""
+        if options.prompt_weighting is PromptWeighting.COMPEL:
+            return cls(FirstCompelTextEncoder, SecondCompelTextEncoder)
+        if options.long_prompts or options.prompt_weighting is PromptWeighting.A1111:
+            return cls(FirstWindowedTextEncoder, SecondWindowedTextEncoder)
+        return cls(FirstTextEncoder, SecondTextEncoder)
+
+
+def _option_facts(options: ExportOptions) -> dict[str, int]:
+    return {**weighting_facts(options), **({"text_chunks": MAX_TEXT_CHUNKS} if options.long_prompts else {})}
+
+
+def _dynamic(options: ExportOptions) -> frozenset[str]:
+    return frozenset({TEXT_MASKS, *([TEXT_LENGTH] if options.long_prompts else [])})
 
 
 def load_first(material: LoadContext, precision: Precision) -> LoadedModule:
@@ -96,9 +224,10 @@ def load_first(material: LoadContext, precision: Precision) -> LoadedModule:
         "text_length": config["max_position_embeddings"],
         "first_text_width": config["hidden_size"],
         "vocabulary": config["vocab_size"],
+        **_option_facts(options),
     }
-    module = FirstTextEncoder(model, layer, options.clip_skip)
-    return LoadedModule(module, facts, {"tokens": config["vocab_size"]}, frozenset(), precision)
+    module = _Encoders.of(options).first(model, layer, options.clip_skip)
+    return LoadedModule(module, facts, {"tokens": config["vocab_size"]}, _dynamic(options), precision)
 
 
 def load_second(material: LoadContext, precision: Precision) -> LoadedModule:
@@ -121,8 +250,9 @@ def load_second(material: LoadContext, precision: Precision) -> LoadedModule:
     lora.merge(model, parts.TEXT_ENCODER_2, material.loras, options.family)
     layer = _penultimate(parts.TEXT_ENCODER_2, len(model.text_model.encoder.layers), options.clip_skip)
     facts = sizes.second_text_facts(config, first_text_width) | {"vocabulary_2": config["vocab_size"]}
-    module = SecondTextEncoder(model, layer, options.clip_skip)
-    return LoadedModule(module, facts, {"tokens": config["vocab_size"]}, frozenset(), precision)
+    facts |= _option_facts(options)
+    module = _Encoders.of(options).second(model, layer, options.clip_skip)
+    return LoadedModule(module, facts, {"tokens": config["vocab_size"]}, _dynamic(options), precision)
 
 
 def _penultimate(part: str, layers: int, clip_skip: int) -> int:

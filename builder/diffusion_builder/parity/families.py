@@ -11,13 +11,14 @@ import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from diffusion_builder.components import lora, parts, text_encoder
+from diffusion_builder.parity import windows
 from diffusion_builder.sources import read_json
 from diffusion_builder.sources.layout import MODEL_INDEX
 from diffusion_contract.enums import ModelFamily
 from diffusion_contract.python_models import GENERATE, IMG2IMG, INPAINT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from diffusion_builder.parity.provenance import Provenance
     from diffusion_builder.parity.requests import TestRequest
@@ -66,6 +67,18 @@ class OneTextEncoder:
         """Arguments of a call that only this family has."""
         return {}
 
+    def texts(self, positive: Sequence[str], negative: Sequence[str]) -> Mapping[str, Any]:
+        """Arguments of a call with these prompts."""
+        if not self.provenance.long_prompts:
+            return {"prompt": list(positive), "negative_prompt": list(negative)}
+        return self._windows([*positive, *negative], len(positive))
+
+    def _windows(self, texts: Sequence[str], positives: int) -> Mapping[str, Any]:
+        """Embeddings of texts of several windows."""
+        ids = windows.window_ids(self.components["tokenizer"], texts)
+        embeddings = windows.hidden_states(self.components["text_encoder"], ids)
+        return {"prompt_embeds": embeddings[:positives], "negative_prompt_embeds": embeddings[positives:]}
+
     def _tokenizer(self, name: str) -> Any:  # noqa: ANN401 - the library has no types
         return _TOKENIZER.from_pretrained(self.provenance.checkpoint / name, local_files_only=True)
 
@@ -92,6 +105,21 @@ class TwoTextEncoders(OneTextEncoder):
             "force_zeros_for_empty_prompt": index.get("force_zeros_for_empty_prompt", True),
             "add_watermarker": False,
         }
+
+    def _windows(self, texts: Sequence[str], positives: int) -> Mapping[str, Any]:
+        """Embeddings of texts of several windows, and of their first windows as a whole."""
+        sides = []
+        for begin, end, skip in ((0, positives, self.provenance.clip_skip), (positives, len(texts), 0)):
+            hidden = []
+            for tokenizer, encoder in (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")):
+                ids = windows.window_ids(self.components[tokenizer], texts)[begin:end]
+                hidden.append(windows.hidden_states(self.components[encoder], ids, -2 - skip))
+            sides.append((torch.cat(hidden, dim=-1), windows.pooled_embeddings(self.components["text_encoder_2"], ids)))
+        (positive, pooled), (negative, negative_pooled) = sides
+        return {
+            "prompt_embeds": positive, "negative_prompt_embeds": negative, "pooled_prompt_embeds": pooled,
+            "negative_pooled_prompt_embeds": negative_pooled,
+        }  # fmt: skip
 
     def arguments(self, request: TestRequest) -> Mapping[str, Any]:
         """Clip skip, and the embeddings of whole prompts."""

@@ -34,6 +34,7 @@ class Provenance:
         schedulers: as in the repository's specification, the default one first.
         precisions: of all graphs.
         acceleration: of all ensembles.
+        long_prompts: whether prompts may have several windows.
     """
 
     checkpoint: Path
@@ -46,6 +47,7 @@ class Provenance:
     schedulers: Sequence[Mapping[str, Any]]
     precisions: frozenset[str] = field(default_factory=frozenset)
     acceleration: Acceleration | None = None
+    long_prompts: bool = False
 
     @property
     def family(self) -> ModelFamily:
@@ -83,6 +85,7 @@ def trace_provenance(store: Store, repository: Artifact) -> Provenance:
         spec["schedulers"],
         frozenset(str(graph.manifest.extra["precision"]) for graph in (*graphs.values(), *nets.values())),
         Acceleration.model_validate(spec["acceleration"]) if spec.get("acceleration") else None,
+        options[Component.TEXT_ENCODER].long_prompts,
     )
 
 

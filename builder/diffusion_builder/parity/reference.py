@@ -137,7 +137,7 @@ class Reference:
     def _arguments(self, request: TestRequest) -> dict[str, Any]:
         arguments: dict[str, Any] = {**self._family.arguments(request)}
         if request.embeddings is None:
-            arguments |= {"prompt": list(requests.PROMPTS), "negative_prompt": list(requests.NEGATIVE)}
+            arguments |= self._family.texts(requests.PROMPTS, requests.NEGATIVE)
         else:
             negative, positive = (torch.from_numpy(request.embeddings[:, side].copy()) for side in (0, 1))
             arguments |= {"prompt_embeds": positive, "negative_prompt_embeds": negative}

@@ -53,7 +53,9 @@ _CONTRACT = {
 _SHARED = ("triton_io.py", "errors.py", "request_inputs.py", *_CONTRACT)
 # Files of `models/` that each Triton model consists of; the first one becomes model.py. A folder comes as it is.
 _PYTHON = {
-    python_models.TOKENIZER_NAME: ("tokenizer.py", *_SHARED),
+    python_models.TOKENIZER_NAME: (
+        "tokenizer.py", *_SHARED, "prompt_tokens.py", "weighted_text.py", "a1111_syntax.py", "compel_syntax.py",
+    ),
     python_models.PREPROCESSOR_NAME: (
         "preprocessor.py", *_SHARED, "preprocess.py", "images.py", "masks.py", "postprocess_numbers.py",
     ),
@@ -110,7 +112,9 @@ def assemble(store: Store, spec: AssembleSpec) -> tuple[Artifact, bool]:
         "scheduler": content["scheduler"],
     }
     if _has_two_tokenizers(parts.facts):
-        inputs |= {"tokenizer_2": content["tokenizer_2"], "tokenizers": settings.tokenizer_config(_index(parts.source))}
+        inputs |= {"tokenizer_2": content["tokenizer_2"]}
+    if config := _tokenizer_config(parts):
+        inputs |= {"tokenizers": config}
     tools = {name: version(name) for name in ("jinja2", "tokenizers", "transformers")}
     recipe = Recipe(Kind.REPOSITORY, inputs, tools, derived_from=(parts.source, *parts.engines.values()))
     return store.publish(recipe, lambda folder: _write(parts, folder))
@@ -283,28 +287,32 @@ def _has_two_tokenizers(facts: ModelFacts) -> bool:
     return facts.pooled_width > 0
 
 
-def _index(source: Artifact) -> Mapping[str, Any]:
-    return read_json(source.path, "model_index.json")
+def _tokenizer_config(parts: RepositoryInputs) -> str:
+    index = read_json(parts.source.path, "model_index.json") if _has_two_tokenizers(parts.facts) else {}
+    return settings.tokenizer_config(parts.facts, index)
 
 
 def _write_tokenizers(parts: RepositoryInputs, target: Path) -> None:
     facts = parts.facts
-    _write_tokenizer(parts.source.path / "tokenizer", target / "tokenizer.json", facts.text_length, facts.vocabulary)
+    _write_tokenizer(parts.source.path / "tokenizer", target / "tokenizer.json", facts, facts.vocabulary)
     if _has_two_tokenizers(facts):
         second = parts.source.path / "tokenizer_2"
-        _write_tokenizer(second, target / "tokenizer_2.json", facts.text_length, facts.vocabulary_2)
-        _write_text(target / "tokenizers.json", settings.tokenizer_config(_index(parts.source)))
+        _write_tokenizer(second, target / "tokenizer_2.json", facts, facts.vocabulary_2)
+    if config := _tokenizer_config(parts):
+        _write_text(target / "tokenizers.json", config)
 
 
-def _write_tokenizer(folder: Path, target: Path, text_length: int, vocabulary: int) -> None:
+def _write_tokenizer(folder: Path, target: Path, facts: ModelFacts, vocabulary: int) -> None:
     tokenizer = tokens.load(folder)
     if vocabulary:
         tokens.check_embeddings(tokenizer, vocabulary)
+    if facts.text_chunks or facts.prompt_weighting:
+        tokens.check_windows(tokenizer)
     length = tokens.length(tokenizer)
-    if length != text_length:
+    if length != facts.text_length:
         raise BadInputError(
             Reason.COMPONENT_MISMATCH,
-            f"the {folder.name} makes {length} tokens, the text encoder reads {text_length}: "
+            f"the {folder.name} makes {length} tokens, the text encoder reads {facts.text_length}: "
             "model_max_length and max_position_embeddings must be equal",
         )
     _write_text(target, tokenizer.to_str(pretty=True))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from diffusion_contract.tensors import WEIGHTING_FACTS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -40,13 +42,20 @@ def conditioner_config(
     )
 
 
-def tokenizer_config(index: Mapping[str, object]) -> str:
-    """The tokenizer's `tokenizers.json`, where it has two.
+def tokenizer_config(facts: ModelFacts, index: Mapping[str, object]) -> str:
+    """The tokenizer's `tokenizers.json`; empty where nothing is set.
 
     Args:
-        index: the checkpoint's model_index.json.
+        facts: the checkpoint's numbers.
+        index: the checkpoint's model_index.json, where it has two text encoders.
     """
-    return _text({"zeroNegative": bool(index.get("force_zeros_for_empty_prompt", True))})
+    syntax = {number: name for name, number in WEIGHTING_FACTS.items()}[facts.prompt_weighting]
+    body: dict[str, object] = {
+        **({"zeroNegative": bool(index.get("force_zeros_for_empty_prompt", True))} if facts.pooled_width else {}),
+        **({"windows": facts.text_chunks} if facts.text_chunks else {}),
+        **({"promptWeighting": syntax} if facts.prompt_weighting else {}),
+    }
+    return _text(body) if body else ""
 
 
 def preprocessor_config(facts: ModelFacts, shapes: Shapes, control_nets: Sequence[str]) -> str:

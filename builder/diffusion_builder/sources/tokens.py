@@ -59,6 +59,23 @@ def length(tokenizer: Tokenizer) -> int:
     return int(truncation["max_length"])
 
 
+def check_windows(tokenizer: Tokenizer) -> None:
+    """Reject a tokenizer whose prompts cannot be put together from parts.
+
+    Raises:
+        BadInputError: it does not pad behind the prompt, or does not put one token before it and one behind.
+    """
+    padding: Mapping[str, Any] = tokenizer.padding or {}
+    plain = tokenizer.encode("", add_special_tokens=False)
+    special = sum(tokenizer.encode("").attention_mask) - sum(plain.attention_mask)
+    if padding.get("direction") != "right" or special != 2:  # noqa: PLR2004 - start and end
+        raise BadInputError(
+            Reason.INVALID_CONFIG,
+            "longPrompts and promptWeighting need a tokenizer with a start token, an end token, and padding behind "
+            "them: set padding_side to right in tokenizer_config.json, or leave both options out",
+        )
+
+
 def check_embeddings(tokenizer: Tokenizer, embeddings: int) -> None:
     """Compare the vocabulary with the text encoder's.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
 from diffusion_contract.base import BY_NAME, ApiModel, ObjectName, Rule
-from diffusion_contract.enums import ModelFamily
+from diffusion_contract.enums import ModelFamily, PromptWeighting
 from diffusion_contract.limits import COMMIT_PATTERN, CONTROL_NET_PATTERN, DIGEST_PATTERN, HUB_REPOSITORY_PATTERN
 from diffusion_contract.tensors import MAX_CONTROLNETS
 
@@ -205,9 +205,10 @@ class Model(ApiModel):
             ".components",
         ),
         Rule(
-            "!has(self.family) || self.family != 'StableDiffusionXL' || !has(self.longPrompts) || !self.longPrompts",
-            "longPrompts is supported for the family StableDiffusion only: leave it out",
-            lambda self: not (self.is_xl and self.long_prompts),
+            "!has(self.promptWeighting) || self.promptWeighting != 'Compel' || !has(self.longPrompts) || "
+            "!self.longPrompts",
+            "promptWeighting Compel has prompts of one window: leave longPrompts out, or use A1111",
+            lambda self: not (self.prompt_weighting is PromptWeighting.COMPEL and self.long_prompts),
             ".longPrompts",
         ),
     )
@@ -236,7 +237,17 @@ class Model(ApiModel):
         default=None, description="Number of last layers of the text encoders that are skipped."
     )
     long_prompts: bool | None = Field(default=None, description="Prompts of up to four windows of the text encoder.")
+    prompt_weighting: PromptWeighting | None = Field(
+        default=None,
+        description="Syntax of weights in prompts: None, A1111 as in `(word:1.2)`, `[word]` and `BREAK`, or Compel as "
+        "in `word++` and `(words)1.3`. Defaults to None: brackets and signs are text.",
+    )
     guidance_rescale: bool | None = Field(default=None, description="Requests may set guidance_rescale.")
+
+    @property
+    def weighting(self) -> str:
+        """Syntax of weights in prompts; empty without."""
+        return "" if self.prompt_weighting in (None, PromptWeighting.NONE) else str(self.prompt_weighting)
 
     @property
     def is_xl(self) -> bool:

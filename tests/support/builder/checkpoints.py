@@ -29,8 +29,8 @@ def _vocabulary() -> list[str]:
     return [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
 
 
-def write_tokenizer(folder: Path) -> int:
-    """Write a CLIP tokenizer with three merges; returns the size of its vocabulary."""
+def write_tokenizer(folder: Path, padding: str = "<|endoftext|>") -> int:
+    """Write a CLIP tokenizer with three merges and this token for padding; returns the size of its vocabulary."""
     folder.mkdir(parents=True)
     (folder / "merges.txt").write_text("#version: 0.2\nc i\nr e\nre d</w>\n")
     vocabulary = {token: index for index, token in enumerate([*_vocabulary(), "ci", "re", "red</w>"])}
@@ -43,7 +43,7 @@ def write_tokenizer(folder: Path) -> int:
                 "bos_token": "<|startoftext|>",
                 "eos_token": "<|endoftext|>",
                 "unk_token": "<|endoftext|>",
-                "pad_token": "<|endoftext|>",
+                "pad_token": padding,
             }
         )
     )
@@ -57,7 +57,10 @@ def write_text_encoder(folder: Path, tokens: int, seed: int = 0, width: int = _W
         vocab_size=tokens, hidden_size=width, intermediate_size=64, projection_dim=width, num_hidden_layers=2,
         num_attention_heads=2, max_position_embeddings=_LENGTH, bos_token_id=tokens - 5, eos_token_id=tokens - 4,
     )  # fmt: skip
-    CLIPTextModel(config).save_pretrained(folder)
+    model = CLIPTextModel(config)
+    # As those of trained ones, means of its features are not 0.
+    torch.nn.init.uniform_(model.final_layer_norm.bias, 0.2, 0.4)
+    model.save_pretrained(folder)
 
 
 def write_unet(folder: Path, seed: int = 0) -> None:

@@ -135,6 +135,8 @@ def tiny_vae(levels: int = 4, latent: int = 4) -> Write:
 
 
 def text_encoder(width: int = 32, activation: str = "quick_gelu") -> Write:
+    """A random CLIP text encoder; as those of trained ones, means of its features are not 0."""
+
     def write(folder: Path) -> None:
         torch.manual_seed(0)
         config = CLIPTextConfig(
@@ -142,7 +144,9 @@ def text_encoder(width: int = 32, activation: str = "quick_gelu") -> Write:
             num_attention_heads=2, max_position_embeddings=16, bos_token_id=97, eos_token_id=98,
             hidden_act=activation,
         )  # fmt: skip
-        CLIPTextModel(config).save_pretrained(folder)
+        model = CLIPTextModel(config)
+        torch.nn.init.uniform_(model.final_layer_norm.bias, 0.2, 0.4)
+        model.save_pretrained(folder)
 
     return write
 

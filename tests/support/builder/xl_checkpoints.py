@@ -46,10 +46,8 @@ def write_xl_checkpoint(folder: Path, unet: str = "sdxl", *, steps_offset: int =
         force_zeros: whether left out negative prompts are zeros.
     """
     tokens = write_tokenizer(folder / "tokenizer")
-    write_tokenizer(folder / "tokenizer_2")
     # As in the original, the second tokenizer pads with another token.
-    settings = folder / "tokenizer_2" / "tokenizer_config.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"pad_token": "!"}))
+    write_tokenizer(folder / "tokenizer_2", padding="!")
     _write_text_encoders(folder, tokens)
     parts.unet(unet)(folder / "unet")
     write_vae(folder / "vae")

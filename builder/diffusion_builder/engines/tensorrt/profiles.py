@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.enums import DENOISERS, Component
 from diffusion_contract.spec.engines import Range
-from diffusion_contract.tensors import MAX_REFERENCE_IMAGES, Tensor, interface, residual_elements
+from diffusion_contract.tensors import MAX_REFERENCE_IMAGES, MAX_TEXT_MASKS, Tensor, interface, residual_elements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,6 +82,7 @@ def _ranges(facts: Mapping[str, int], shapes: Shapes) -> Mapping[str, Range]:
     ranges = {name: Range(min=value, opt=value, max=value) for name, value in facts.items()}
     ranges["slots"] = Range(min=1, opt=1, max=MAX_SLOTS)
     ranges["height"], ranges["width"] = shapes.height, shapes.width
+    ranges["text_masks"] = Range(min=1, opt=1, max=MAX_TEXT_MASKS)
     ranges["references"] = Range(min=1, opt=1, max=MAX_REFERENCE_IMAGES)
     if length := facts.get("image_length"):
         ranges["image_elements"] = Range(min=length, opt=length, max=MAX_REFERENCE_IMAGES * length)

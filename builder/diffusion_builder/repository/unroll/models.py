@@ -56,13 +56,12 @@ def models(
     control = tensors.interface(Component.CONTROLNET, asdict(facts))
     conditioner = python_models.conditioner(keys, noise_calls, control_nets)
     has_pooled = bool(facts.pooled_width)
-    tokenizer = python_models.TWO_TOKENIZERS if has_pooled else python_models.TOKENIZER
     postprocessor = python_models.POSTPROCESSOR
     if Component.SAFETY_CHECKER in components:
         postprocessor = python_models.with_flag(postprocessor)
     return Models(
         facts,
-        _model(python_models.TOKENIZER_NAME, tokenizer, facts),
+        _model(python_models.TOKENIZER_NAME, python_models.tokenizer(asdict(facts)), facts),
         _model(python_models.PREPROCESSOR_NAME, python_models.preprocessor(control_nets), facts),
         _model(
             python_models.CONDITIONER_NAME, python_models.with_pooled(conditioner) if has_pooled else conditioner, facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from diffusion_builder.repository.graph import EnsembleStep
@@ -28,7 +29,7 @@ def prologue(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
         yield EnsembleStep(
             models.tokenizer,
             identity_map(*_texts(models)),
-            identity_map(tensors.INPUT_IDS, *((tensors.INPUT_IDS_2,) if models.facts.pooled_width else ())),
+            {output.name: output.name for output in models.tokenizer.outputs},
         )
     outputs = tuple(_preprocessor_outputs(tier, models))
     if outputs:
@@ -68,6 +69,7 @@ def _encode_text(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
         if tier.preprocessor_last
         else python_models.VALIDATED_INPUT_IDS.name
     }
+    input_ids |= _weighting(Component.TEXT_ENCODER, models)
     encoder = models.engines[Component.TEXT_ENCODER]
     if not models.facts.pooled_width:
         yield EnsembleStep(encoder, input_ids, identity_map(tensors.TEXT_EMBEDDINGS))
@@ -75,9 +77,14 @@ def _encode_text(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
     yield EnsembleStep(encoder, input_ids, identity_map(tensors.FIRST_TEXT_EMBEDDINGS))
     yield EnsembleStep(
         models.engines[Component.TEXT_ENCODER_2],
-        identity_map(tensors.INPUT_IDS_2, tensors.FIRST_TEXT_EMBEDDINGS),
+        identity_map(tensors.INPUT_IDS_2, tensors.FIRST_TEXT_EMBEDDINGS) | _weighting(Component.TEXT_ENCODER_2, models),
         identity_map(tensors.TEXT_EMBEDDINGS, tensors.POOLED_EMBEDDINGS),
     )
+
+
+def _weighting(component: Component, models: Models) -> dict[str, str]:
+    """What the tokenizer gives a text encoder to weigh prompts with."""
+    return identity_map(*tensors.weighting_inputs(component, asdict(models.facts)))
 
 
 def _batch_tensor(tier: Tier) -> Tensor:
