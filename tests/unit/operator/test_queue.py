@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -108,16 +109,13 @@ def test_pauses_stay_short_while_only_the_api_server_is_in_trouble(
         enough = asyncio.Event()
 
         class Recording(WorkQueue):
-            def add_after(self, key: PipelineKey, seconds: float) -> None:
+            def add_after(self, key: PipelineKey, seconds: float, *, urgent: bool = True) -> None:
                 pauses.append(seconds)
                 if len(pauses) == 6:
                     enough.set()
-                super().add_after(key, 0.0)
+                super().add_after(key, 0.0, urgent=urgent)
 
-        async def work(_: PipelineKey, **__: bool) -> None:
-            raise error
-
-        items = Recording(work)
+        items = Recording(AsyncMock(side_effect=error))
         items.start()
         items.add(key("a"))
         await asyncio.wait_for(enough.wait(), SOON)
