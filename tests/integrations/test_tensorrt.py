@@ -128,7 +128,9 @@ def compiled(
     builder = builder_with_tensorrt(images["builder"], cluster.registry, tmp_path_factory.mktemp("image"))
     with gpu_nodes(tmp_path_factory.mktemp("nodes")), enabled(cluster, images, builder):
         gpus = [{"name": name, "gpu": {"product": sku}} for sku, name in NODES.items()]
-        kube.apply(example(targets=[*gpus, {"name": "cpu"}]))
+        # The test-only trtexec needs less than the real one, for which a Job requests 7 GiB.
+        engines = {"resources": {"requests": {"cpu": "200m", "memory": "2Gi"}}}
+        kube.apply(example(targets=[*gpus, {"name": "cpu"}], engines=engines))
         eventually(lambda: has_repositories(kube), BUILD_SECONDS, lambda: describe_namespace(kube))
         yield kube
         kube.run("delete", "dp", "shapes", "--wait=false")

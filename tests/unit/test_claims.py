@@ -6,10 +6,11 @@ with the file of code, configuration or measurement that it is from. `PROMISES` 
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -206,16 +207,36 @@ def test_the_integrations_that_the_readme_names_are_those_that_run() -> None:
     assert all(program in names for program in programs.values())
 
 
+def measurement(name: str) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("bench-gpu", "1 / 2 / 4 / 8 / 16 clients"),
+        ("bench-gpu-accelerated", "the same with `deepCache: {interval: 3}`"),
+    ],
+)
+def test_the_table_of_the_gpu_is_what_the_benchmark_has_written(name: str, label: str) -> None:
+    text, figures = text_of("docs/performance.md"), measurement(name)
+    [line] = re.findall(rf"^\| {re.escape(label)} \|(.+)\|$", text, flags=re.MULTILINE)
+    times, rates, batches = ([float(number) for number in cell.split("/")] for cell in line.split("|"))
+    assert times == [round(ms) for ms in figures["ms_per_image"]["product"].values()]
+    assert rates == [round(rate, 2) for rate in figures["images_per_second"]["product"].values()]
+    assert batches == pytest.approx(list(figures["mean_batch"].values()), abs=0.06)
+    ratios = figures["ratios"].values()
+    assert all(f"{ratio:.2f}" in text for ratio in ratios)
+    assert f"{figures['psnr_db']:.1f} dB" in text
+
+
 def test_the_estimates_of_the_sizing_follow_from_what_was_measured() -> None:
     text = text_of("docs/sizing.md")
-    [(steps, denoiser, decoder, batch)] = re.findall(r"(\d+) \S ([\d.]+) ms \+ ([\d.]+) ms for (\d+) images", text)
-    performance = text_of("docs/performance.md")
-    assert f"| {denoiser} |" in performance
-    assert f"/ {decoder} |" in performance
-    measured = int(batch) / ((int(steps) * float(denoiser) + float(decoder)) / 1000)
+    measured = round(measurement("bench-gpu")["images_per_second"]["product"]["16"], 2)
     rows = re.findall(r"^\| ([\w ]+) \| \d+ GB \| (\d+) TFLOP/s \| ([\d.]+) \|(.*)\|$", text, flags=re.MULTILINE)
     [(_, peak, rate, _)] = [row for row in rows if "**measured**" in row[3]]
-    assert float(rate) == round(measured, 1)
+    assert float(rate) == measured
     estimates = {name: (float(rate), float(other) / float(peak) * measured) for name, other, rate, _ in rows[1:]}
     assert set(estimates) == {"H100 SXM", "A10G", "L4"}
     assert {name: round(expected, 1) for name, (_, expected) in estimates.items()} == {

@@ -18,8 +18,9 @@ from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Placement, job_placement
 from diffusion_operator.manifests.job import SOURCE_PATH, BuildJobSpec
 from diffusion_operator.manifests.store_node import StoreNode
+from diffusion_operator.plan import job_memory
 from diffusion_operator.plan.build_steps import BuildStep
-from diffusion_operator.plan.job_memory import component_bytes, source_bytes, with_memory
+from diffusion_operator.plan.job_memory import JobPeak, component_bytes, source_bytes, with_memory
 from diffusion_operator.settings import Settings
 
 SMALL_RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "1Gi"})
@@ -85,7 +86,7 @@ class BuildJobFactory:
         if options := engine.options(lambda name: fetched[name].digest):
             arguments = (*arguments, "--options", _json(options))
         weight_bytes = component_bytes(engine.component, fetched[engine.source])
-        job = self._job(Stage.EXPORT, inputs, arguments, self._sized(Stage.EXPORT, weight_bytes))
+        job = self._job(Stage.EXPORT, inputs, arguments, self._sized(job_memory.EXPORT, weight_bytes))
         return replace(job, component=engine.name)
 
     def compile(self, engine: EngineSpec, export: BuildStep, sku: str, placement: Placement) -> BuildJobSpec:
@@ -102,12 +103,14 @@ class BuildJobFactory:
         }
         arguments: tuple[str, ...] = ("--onnx", export.digest, "--runtime", runtime, "--sku", sku)
         arguments = (*arguments, "--shapes", _json(shapes))
-        if placement.runtime == Runtime.TENSORRT:
+        tensorrt = placement.runtime == Runtime.TENSORRT
+        if tensorrt:
             flags = self._tensorrt_flags()
             # A plan only runs in the TensorRT that made it, and the image decides which one that is.
             inputs |= {"flags": flags, "image": self.settings.builder_image_for(placement.runtime)}
             arguments = (*arguments, *flags)
-        job = self._job(Stage.COMPILE, inputs, arguments, self._sized(Stage.COMPILE, export.result.get("sizeBytes")))
+        peak = job_memory.COMPILE_TENSORRT if tensorrt else job_memory.COMPILE
+        job = self._job(Stage.COMPILE, inputs, arguments, self._sized(peak, export.result.get("sizeBytes")))
         where = job_placement(self.jobs, self.spec.engines.priority_class_name, placement)
         return replace(job, component=engine.name, sku=sku, placement=where)
 
@@ -118,7 +121,7 @@ class BuildJobFactory:
 
     def parity(self, repository: BuildStep, sources: Iterable[BuildStep]) -> BuildJobSpec:
         """Compare images of the repository with those of diffusers; on a CPU, for every runtime."""
-        resources = self._sized(Stage.PARITY, source_bytes(sources))
+        resources = self._sized(job_memory.PARITY, source_bytes(sources))
         return self._job(
             Stage.PARITY, {"repository": repository.digest}, ("--repository", repository.digest), resources
         )
@@ -146,9 +149,9 @@ class BuildJobFactory:
         """Of a Job that has no field of its own for them."""
         return merged_resources(defaults, self.jobs.resources)
 
-    def _sized(self, stage: Stage, weight_bytes: int | None) -> Resources:
+    def _sized(self, peak: JobPeak, weight_bytes: int | None) -> Resources:
         """Of a Job whose memory depends on what it reads."""
-        return with_memory(self.spec.engines.resources, str(stage), weight_bytes)
+        return with_memory(self.spec.engines.resources, peak.needed_bytes(weight_bytes))
 
     def _tensorrt_flags(self) -> tuple[str, ...]:
         engines = self.spec.engines

@@ -4,7 +4,15 @@ import pytest
 
 from diffusion_contract.resources import Resources
 from diffusion_operator import naming
-from diffusion_operator.plan.job_memory import LEAST_BYTES, needed_bytes, with_memory
+from diffusion_operator.plan.job_memory import (
+    COMPILE,
+    COMPILE_TENSORRT,
+    EXPORT,
+    LEAST_BYTES,
+    PARITY,
+    JobPeak,
+    with_memory,
+)
 from tests.support.operator.fake_cluster import FakeCluster, result_of
 from tests.support.operator.reconciling import settle
 
@@ -12,15 +20,22 @@ _GIB = 2**30
 
 
 def test_small_models_and_unknown_sizes_get_the_least() -> None:
-    assert needed_bytes("export", None) == needed_bytes("export", 20_000_000) == LEAST_BYTES
+    assert EXPORT.needed_bytes(None) == EXPORT.needed_bytes(20_000_000) == LEAST_BYTES
 
 
-@pytest.mark.parametrize("stage", ["export", "compile", "parity"])
-def test_memory_grows_with_the_weights_in_steps(stage: str) -> None:
-    sizes = [needed_bytes(stage, weights * _GIB) for weights in (1, 2, 4)]
+@pytest.mark.parametrize("peak", [EXPORT, COMPILE, COMPILE_TENSORRT, PARITY])
+def test_memory_grows_with_the_weights_in_steps(peak: JobPeak) -> None:
+    sizes = [peak.needed_bytes(weights * _GIB) for weights in (1, 2, 4)]
     assert sizes == sorted(set(sizes))
     assert all(size % (512 * 2**20) == 0 for size in sizes)
-    assert needed_bytes(stage, 3 * _GIB) > 3 * _GIB
+    assert peak.needed_bytes(3 * _GIB) > 3 * _GIB
+
+
+def test_what_was_measured_with_stable_diffusion_1_5_fits() -> None:
+    denoiser, text_encoder = 1_719_000_000, 246_000_000
+    assert EXPORT.needed_bytes(denoiser) >= 5514 * 2**20
+    assert EXPORT.needed_bytes(text_encoder) >= 1860 * 2**20
+    assert COMPILE_TENSORRT.needed_bytes(denoiser) >= 9184 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -28,11 +43,11 @@ def test_memory_grows_with_the_weights_in_steps(stage: str) -> None:
     [Resources(requests={"memory": "1Gi"}), Resources(limits={"memory": "4Gi"}), Resources(requests={"memory": "0"})],
 )
 def test_memory_that_a_user_names_stays(resources: Resources) -> None:
-    assert with_memory(resources, "export", 8 * _GIB) == resources
+    assert with_memory(resources, 8 * _GIB) == resources
 
 
 def test_a_request_is_added_to_what_is_named_besides() -> None:
-    resources = with_memory(Resources(requests={"cpu": "2"}, limits={"cpu": "4"}), "export", None)
+    resources = with_memory(Resources(requests={"cpu": "2"}, limits={"cpu": "4"}), LEAST_BYTES)
     assert (resources.requests, resources.limits) == ({"cpu": "2", "memory": "2048Mi"}, {"cpu": "4"})
 
 
@@ -50,4 +65,4 @@ def test_an_export_requests_memory_by_what_the_fetch_has_reported() -> None:
         for name, job in exports.items()
     }
     assert requests["scheduler_step"] == "2048Mi"
-    assert requests["denoiser"] == f"{needed_bytes('export', 3 * _GIB) // 2**20}Mi"
+    assert requests["denoiser"] == f"{EXPORT.needed_bytes(3 * _GIB) // 2**20}Mi"
