@@ -36,6 +36,8 @@ _DEEP_CACHE = ((2, 0), (2, 1), (3, 0), (3, 1), (5, 0), (5, 1), (10, 0))
 CASES: tuple[dict[str, Any], ...] = (
     {},
     *({"deepCache": {"interval": interval, "branch": branch}} for interval, branch in _DEEP_CACHE),
+    *({"guidance": {"stop": stop}} for stop in (0.8, 0.6, 0.4)),
+    {"deepCache": {"interval": 3, "branch": 0}, "guidance": {"stop": 0.6}},
 )
 
 
@@ -46,7 +48,7 @@ def scenes() -> list[Scene]:
 
 def images(pipeline: StableDiffusionPipeline, acceleration: Acceleration, steps: int) -> NDArray[np.uint8]:
     """One image for each caption, [N, H, W, 3]."""
-    with accelerated(pipeline.unet, acceleration):
+    with accelerated(pipeline.unet, acceleration, steps):
         return paint(pipeline, scenes(), Asking(steps))
 
 

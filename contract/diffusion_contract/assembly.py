@@ -103,7 +103,7 @@ class AssembleSpec(ApiModel):
             raise ValueError(
                 f"batching.preferredBatchSizes: {too_large} exceed shapes.batch.max {self.shapes.batch.max}"
             )
-        steps = (count for item in self.pipelines for count in item.steps)
+        steps = tuple(count for item in self.pipelines for count in item.steps)
         for problem in acceleration_problems(self.acceleration, steps, control_nets=bool(self.control_nets)):
             raise ValueError(problem)
         return self

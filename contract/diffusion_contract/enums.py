@@ -26,15 +26,24 @@ class Component(StrEnum):
     ZERO_RESIDUALS = "zero_residuals"
     DENOISER = "denoiser"
     DENOISER_SHALLOW = "denoiser_shallow"
+    DENOISER_UNGUIDED = "denoiser_unguided"
+    DENOISER_SHALLOW_UNGUIDED = "denoiser_shallow_unguided"
     SCHEDULER_STEP = "scheduler_step"
     VAE_DECODER = "vae_decoder"
     PREVIEW_DECODER = "preview_decoder"
     SAFETY_CHECKER = "safety_checker"
 
 
-SHALLOW_DENOISERS = frozenset({Component.DENOISER_SHALLOW})
+SHALLOW_DENOISERS = frozenset({Component.DENOISER_SHALLOW, Component.DENOISER_SHALLOW_UNGUIDED})
 """Denoisers that compute only the last layers, on features that an earlier call of a full one has left."""
-DENOISERS = (Component.DENOISER, Component.DENOISER_SHALLOW)
+UNGUIDED_DENOISERS = frozenset({Component.DENOISER_UNGUIDED, Component.DENOISER_SHALLOW_UNGUIDED})
+"""Denoisers that are called with the positive prompts alone."""
+DENOISERS = (
+    Component.DENOISER,
+    Component.DENOISER_SHALLOW,
+    Component.DENOISER_UNGUIDED,
+    Component.DENOISER_SHALLOW_UNGUIDED,
+)
 """Variants of the denoiser, of the same weights: each call of the denoising loop is one of them."""
 
 

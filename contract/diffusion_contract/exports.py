@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from diffusion_contract.base import ApiModel
-from diffusion_contract.enums import DENOISERS, Component, ModelFamily, PromptWeighting
+from diffusion_contract.enums import DENOISERS, UNGUIDED_DENOISERS, Component, ModelFamily, PromptWeighting
 from diffusion_contract.limits import DIGEST_PATTERN
 from diffusion_contract.tensors import MAX_CONTROLNETS
 
@@ -75,7 +75,7 @@ APPLIES: Mapping[str, frozenset[Component]] = {
     "clipSkip": _TEXT_ENCODERS,
     "longPrompts": frozenset({*DENOISERS, Component.CONTROLNET, *_TEXT_ENCODERS}),
     "promptWeighting": _TEXT_ENCODERS,
-    "guidanceRescale": frozenset(DENOISERS),
+    "guidanceRescale": frozenset(DENOISERS) - UNGUIDED_DENOISERS,
     "controlNets": frozenset(DENOISERS),
     "controlNet": frozenset({Component.CONTROLNET}),
     "ipAdapter": frozenset({*DENOISERS, Component.IMAGE_ENCODER}),

@@ -26,6 +26,8 @@ WEIGHTS: Mapping[Component, str | None] = {
     Component.ZERO_RESIDUALS: UNET,
     Component.DENOISER: UNET,
     Component.DENOISER_SHALLOW: UNET,
+    Component.DENOISER_UNGUIDED: UNET,
+    Component.DENOISER_SHALLOW_UNGUIDED: UNET,
     Component.SCHEDULER_STEP: None,
     Component.VAE_DECODER: VAE,
     Component.PREVIEW_DECODER: VAE,

@@ -10,7 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-from .enums import DENOISERS, SHALLOW_DENOISERS, Component, PromptWeighting
+from .enums import DENOISERS, SHALLOW_DENOISERS, UNGUIDED_DENOISERS, Component, PromptWeighting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -278,6 +278,10 @@ ENGINE_INTERFACES: Mapping[Component, Interface] = {
     Component.DENOISER_SHALLOW: Interface(
         (MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, GUIDANCE, DEEP_FEATURES, NEGATIVE_DEEP_FEATURES), (MODEL_OUTPUT,)
     ),
+    Component.DENOISER_UNGUIDED: Interface((MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS), (MODEL_OUTPUT,)),
+    Component.DENOISER_SHALLOW_UNGUIDED: Interface(
+        (MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, DEEP_FEATURES), (MODEL_OUTPUT,)
+    ),
     Component.SCHEDULER_STEP: Interface(
         (STATE, MODEL_OUTPUT, NOISE, STEP_INDEX, TABLE, LEVELS, IMAGE_LATENT_AND_NOISE, LATENT_MASK),
         (
@@ -342,6 +346,8 @@ def interface(component: Component, facts: Mapping[str, int]) -> Interface:
     traits = [tensor for trait, tensors in _TRAITS.items() if facts.get(trait) for tensor in tensors]
     residuals = [residual_input(number) for number in range(1, facts.get(CONTROLNETS_TRAIT, 0) + 1)]
     inputs = (*plain.inputs, *traits, *residuals)
+    if component in UNGUIDED_DENOISERS:
+        inputs = tuple(tensor for tensor in inputs if tensor is not GUIDANCE_RESCALE)
     if component in SHALLOW_DENOISERS and not facts.get(SHALLOW_TEXT_TRAIT):
         inputs = tuple(tensor for tensor in inputs if tensor.name not in _CONTEXTS)
     return Interface(inputs, (*plain.outputs, *_deep_features(component, facts)))
@@ -351,7 +357,7 @@ def _deep_features(component: Component, facts: Mapping[str, int]) -> tuple[Tens
     """What a denoiser leaves for shallow ones."""
     if component in SHALLOW_DENOISERS or not facts.get(DEEP_FEATURES_TRAIT):
         return ()
-    return (DEEP_FEATURES, NEGATIVE_DEEP_FEATURES)
+    return (DEEP_FEATURES,) if component in UNGUIDED_DENOISERS else (DEEP_FEATURES, NEGATIVE_DEEP_FEATURES)
 
 
 def weighting_inputs(component: Component, facts: Mapping[str, int]) -> tuple[Tensor, ...]:
@@ -413,6 +419,8 @@ MODEL_NAMES: Mapping[Component, str] = {
     Component.ZERO_RESIDUALS: "5_zero_residuals",
     Component.DENOISER: "5_denoiser",
     Component.DENOISER_SHALLOW: "5_denoiser_shallow",
+    Component.DENOISER_UNGUIDED: "5_denoiser_unguided",
+    Component.DENOISER_SHALLOW_UNGUIDED: "5_denoiser_shallow_unguided",
     Component.SCHEDULER_STEP: "6_scheduler_step",
     Component.VAE_DECODER: "7_vae_decoder",
     Component.PREVIEW_DECODER: "7_preview_decoder",

@@ -46,6 +46,8 @@ CASES = {
     "shallow denoiser without text": Case(
         Component.DENOISER_SHALLOW, "float16", "attention-everywhere", {"shallowLayers": 1}
     ),
+    "unguided denoiser": Case(Component.DENOISER_UNGUIDED, "float16", options={"shallowLayers": 1}),
+    "shallow unguided denoiser": Case(Component.DENOISER_SHALLOW_UNGUIDED, "float16", options={"shallowLayers": 2}),
     "no controlnet": Case(Component.ZERO_RESIDUALS),
     "safety checker": Case(Component.SAFETY_CHECKER, "float16"),
 }

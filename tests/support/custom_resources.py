@@ -40,6 +40,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "acceleration": {"deepCache": {"interval": 3, "branch": 1}},
         "pipelines": [{"task": "generate", "steps": [4, 20]}],
     },
+    "guidance in a range": {
+        "acceleration": {"guidance": {"stop": 0.25}, "deepCache": {"interval": 2}},
+        "pipelines": [{"task": "generate", "steps": [4, 20]}],
+    },
     "one GPU": {"targets": [GPU], "rollout": {"strategy": "RollingUpdate", "surge": 0}},
     "batching": {"serving": {"batching": {"maxQueueDelay": "500us", "preferredBatchSizes": [2, 4]}}},
     "variables": {"serving": {"env": [{"name": "A", "value": ""}]}},

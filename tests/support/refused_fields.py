@@ -65,6 +65,14 @@ REFUSED_FIELDS: dict[str, Refused] = {
         "spec.acceleration.deepCache",
         "use more steps than that",
     ),
+    "guidance-for-no-call": Refused(
+        {"acceleration": {"guidance": {"stop": 0.2}}, "pipelines": [{"task": "generate", "steps": [4, 20]}]},
+        "spec.acceleration.guidance",
+        "guidance would stop before the first call",
+    ),
+    "guidance-for-every-call": Refused(
+        {"acceleration": {"guidance": {"stop": 1}}}, "spec.acceleration.guidance.stop", "0.95"
+    ),
     "reuse-with-controlnets": Refused(
         {"acceleration": {"deepCache": {"interval": 3}}, **model(controlNets=[{"name": "canny", "source": HUB}])},
         "spec.acceleration.deepCache",

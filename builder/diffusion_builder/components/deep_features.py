@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 class DeepFeatures(nn.Module):
-    """Deep features of one call, [2B, D, h, w]: recorded from a full UNet, or in the place of a shallow one's middle.
+    """Deep features of one call: recorded from a full UNet, or in the place of a shallow one's middle.
+
+    [2B, D, h, w] with those of the negative prompts first, [B, D, h, w] without.
 
     Args:
         channels: D.
@@ -40,11 +42,11 @@ class DeepFeatures(nn.Module):
         """Hook before a layer of the last up block: its input is the features and a skip connection."""
         self.features = inputs[0][:, : self.channels]
 
-    def recorded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Those of the positive and of the negative prompts, [B, D, h, w] each in float32."""
+    def recorded(self, *, has_negative: bool) -> tuple[torch.Tensor, ...]:
+        """Those of the positive and, where there are such, of the negative prompts, [B, D, h, w] each in float32."""
         assert self.features is not None  # noqa: S101 - the UNet has been called
-        negative, positive = self.features.float().chunk(2)
-        return positive, negative
+        features = self.features.float()
+        return tuple(reversed(features.chunk(2))) if has_negative else (features,)
 
 
 def install(model: TorchModel, layers: int, *, is_shallow: bool) -> DeepFeatures:

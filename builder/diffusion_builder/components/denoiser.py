@@ -31,7 +31,7 @@ from diffusion_builder.components.base import (
 )
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract import tensors
-from diffusion_contract.enums import SHALLOW_DENOISERS, Component, ModelFamily, Precision
+from diffusion_contract.enums import SHALLOW_DENOISERS, UNGUIDED_DENOISERS, Component, ModelFamily, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +69,7 @@ class Denoiser(nn.Module):
         names: of the inputs, in order.
         layout: of the residuals that ControlNets add.
         additions: what is inside of the UNet.
+        is_guided: whether the UNet is called with the negative prompts, too.
     """
 
     def __init__(
@@ -77,10 +78,13 @@ class Denoiser(nn.Module):
         names: tuple[str, ...],
         layout: residuals.Layout,
         additions: Additions,
+        *,
+        is_guided: bool,
     ) -> None:
         super().__init__()
         self.model = model
         self.guidance_width: int = model.config.time_cond_proj_dim or 0
+        self.has_negative = is_guided and not self.guidance_width
         self.names = names
         self.layout = layout
         self.reference = additions.reference
@@ -92,15 +96,16 @@ class Denoiser(nn.Module):
         if self.deep is None:
             return self._predict(inputs)
         if tensors.DEEP_FEATURES.name not in inputs:
-            return self._predict(inputs), *self.deep.recorded()
-        positive, negative = (inputs[tensor.name] for tensor in (tensors.DEEP_FEATURES, tensors.NEGATIVE_DEEP_FEATURES))
-        self.deep.features = torch.cat([negative, positive]).to(self.model.dtype)
+            return self._predict(inputs), *self.deep.recorded(has_negative=self.has_negative)
+        sides = (tensors.NEGATIVE_DEEP_FEATURES, tensors.DEEP_FEATURES)
+        features = [inputs[tensor.name] for tensor in sides if tensor.name in inputs]
+        self.deep.features = torch.cat(features).to(self.model.dtype)
         return self._predict(inputs)
 
     def _predict(self, inputs: _Tensors) -> torch.Tensor:
         """Model output [B, C, h, w]."""
         output = self._call(inputs).float()
-        if self.guidance_width:
+        if not self.has_negative:
             return output
         negative, positive = output.chunk(2)
         guided = negative + inputs[tensors.GUIDANCE.name][:, :, None, None] * (positive - negative)
@@ -131,11 +136,11 @@ class Denoiser(nn.Module):
 
     def _for_prompts(self, tensor: torch.Tensor) -> torch.Tensor:
         """[B, ...], once for each prompt that the UNet is called with."""
-        return tensor if self.guidance_width else cfg_duplicate(tensor)
+        return cfg_duplicate(tensor) if self.has_negative else tensor
 
     def _prompts(self, tensor: torch.Tensor) -> torch.Tensor:
         """Of [B, 2, ...] what the UNet is called with."""
-        return tensor[:, 1] if self.guidance_width else cfg_batch(tensor)
+        return cfg_batch(tensor) if self.has_negative else tensor[:, 1]
 
     def _embedded_guidance(self, inputs: _Tensors, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         if not self.guidance_width:
@@ -160,7 +165,7 @@ class Denoiser(nn.Module):
         # Summed while they are one tensor: as many additions as there are ControlNets, in float32.
         height, width = inputs[tensors.MODEL_INPUT.name].shape[-2:]
         unpacked = residuals.unpack(sum(packed[1:], packed[0]).to(dtype), self.layout, height, width)
-        if self.guidance_width:
+        if not self.has_negative:
             # Those of the positive prompts.
             unpacked = [residual.chunk(2)[1] for residual in unpacked]
         *down, middle = unpacked
@@ -189,6 +194,8 @@ def load(material: LoadContext, precision: Precision, component: Component = Com
     folder, options = material.folders[parts.UNET], material.options
     config = configs.read(folder, parts.UNET)
     configs.check_family(parts.UNET, config, options.family)
+    if component in UNGUIDED_DENOISERS:
+        shallow_layers.check_guidance(config)
     facts = _facts(config)
     if options.family is ModelFamily.STABLE_DIFFUSION_XL:
         facts[tensors.POOLED_TRAIT] = configs.pooled_width(parts.UNET, config)
@@ -215,7 +222,8 @@ def load(material: LoadContext, precision: Precision, component: Component = Com
         deep = deep_features.install(model, options.shallow_layers, is_shallow=component in SHALLOW_DENOISERS)
         facts |= deep.facts
     names = tuple(tensor.name for tensor in tensors.interface(component, facts).inputs)
-    module = Denoiser(weights.freeze(model), names, layout, Additions(reference, deep))
+    is_guided = component not in UNGUIDED_DENOISERS
+    module = Denoiser(weights.freeze(model), names, layout, Additions(reference, deep), is_guided=is_guided)
     return LoadedModule(
         module, facts, {"text_length": 7}, LATENT | {"text_length", "residuals", "image_elements"}, precision
     )

@@ -21,18 +21,28 @@ def check(config: Mapping[str, Any], layers: int) -> None:
     Raises:
         BadInputError: it has fewer, or reads guidance as an embedding.
     """
-    width, present = config.get("time_cond_proj_dim"), _layers_per_block(config) + 1
-    if width is not None:
-        raise BadInputError(
-            Reason.UNSUPPORTED_COMPONENT,
-            f"{parts.UNET}/config.json: acceleration is not supported for a UNet that reads guidance as an embedding "
-            f"(time_cond_proj_dim {width}), which needs few steps as it is: leave acceleration out",
-        )
+    check_guidance(config)
+    present = _layers_per_block(config) + 1
     if layers > present:
         raise BadInputError(
             Reason.INVALID_ARGUMENT,
             f"{parts.UNET}/config.json: the first block has {present - 1} layers, so that branches 0 to {present - 1} "
             f"can be computed in every call, not {layers - 1}: use a smaller acceleration.deepCache.branch",
+        )
+
+
+def check_guidance(config: Mapping[str, Any]) -> None:
+    """Reject a UNet that reads guidance as an embedding: it is called once for a pair of prompts as it is.
+
+    Raises:
+        BadInputError: with what to do.
+    """
+    width = config.get("time_cond_proj_dim")
+    if width is not None:
+        raise BadInputError(
+            Reason.UNSUPPORTED_COMPONENT,
+            f"{parts.UNET}/config.json: acceleration is not supported for a UNet that reads guidance as an embedding "
+            f"(time_cond_proj_dim {width}), which needs few steps as it is: leave acceleration out",
         )
 
 

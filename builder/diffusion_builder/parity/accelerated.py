@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def accelerated(unet: Any, acceleration: Acceleration | None) -> Iterator[None]:  # noqa: ANN401 - the library has no types
+def accelerated(unet: Any, acceleration: Acceleration | None, calls: int) -> Iterator[None]:  # noqa: ANN401 - the library has no types
     """Let the calls of a UNet be those of one loop with this acceleration.
 
     Args:
-        unet: of diffusers; called once for each step of a scheduler, with the negative prompts first.
+        unet: of diffusers; called with the negative prompts first.
         acceleration: None for none.
+        calls: of the loop.
     """
     with ExitStack() as hooks:
+        if acceleration is not None and acceleration.guidance is not None:
+            # As diffusers' guiders count.
+            guidance = _Guidance(int(acceleration.guidance.stop * calls))
+            hooks.callback(unet.register_forward_hook(guidance.replace).remove)
         if acceleration is not None and acceleration.deep_cache is not None:
             cache = acceleration.deep_cache
             layer = unet.up_blocks[-1].resnets[-cache.layers]
@@ -31,6 +36,22 @@ def accelerated(unet: Any, acceleration: Acceleration | None) -> Iterator[None]:
             reuse = _Reuse(cache.interval, channels)
             hooks.callback(layer.register_forward_pre_hook(reuse.replace).remove)
         yield
+
+
+@dataclass
+class _Guidance:
+    """After the last guided call the negative prediction is the positive one: guidance adds the difference of both."""
+
+    guided_calls: int
+    calls: int = 0
+
+    def replace(self, _unet: Any, _inputs: Any, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:  # noqa: ANN401
+        """Hook after a call."""
+        self.calls += 1
+        if self.calls <= self.guided_calls:
+            return None
+        _, positive = outputs[0].chunk(2)
+        return (torch.cat([positive, positive]), *outputs[1:])
 
 
 @dataclass

@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from diffusion_builder.components import configs, lora, parts
+from diffusion_builder.models.schedule import SchedulerType, calls_for
 from diffusion_builder.parity import requests
 from diffusion_builder.parity.accelerated import accelerated
 from diffusion_builder.parity.families import LOCAL, family_of
@@ -68,7 +69,7 @@ class Reference:
         """
         pipe = self._pipeline(request)
         generators = [torch.Generator().manual_seed(seed) for seed in requests.SEEDS]
-        with accelerated(self._unet, acceleration):
+        with accelerated(self._unet, acceleration, self._calls(request)):
             latents = pipe(
                 **self._arguments(request), generator=generators, output_type="latent", return_dict=False,
                 guidance_scale=requests.GUIDANCE, num_inference_steps=request.schedule_steps,
@@ -107,10 +108,17 @@ class Reference:
             self._adapt(pipe)
         return pipe
 
-    def _scheduler(self, name: str) -> Any:  # noqa: ANN401 - the library has no types
+    def _calls(self, request: TestRequest) -> int:
+        """Calls of the UNet."""
+        return calls_for(SchedulerType(str(self._resolved_scheduler(request.scheduler).type)), request.steps)
+
+    def _resolved_scheduler(self, name: str) -> Scheduler:
         config = read_scheduler_config(self._provenance.checkpoint)
         listed = resolve_schedulers([Scheduler.model_validate(one) for one in self._provenance.schedulers], config)
-        scheduler = next((one for one in listed if one.request_name == name), listed[0])
+        return next((one for one in listed if one.request_name == name), listed[0])
+
+    def _scheduler(self, name: str) -> Any:  # noqa: ANN401 - the library has no types
+        config, scheduler = read_scheduler_config(self._provenance.checkpoint), self._resolved_scheduler(name)
         kind = str(scheduler.type)
         names = (f"{kind}Scheduler", f"{kind}DiscreteScheduler")
         scheduler_class = next(getattr(_DIFFUSERS, name) for name in names if hasattr(_DIFFUSERS, name))

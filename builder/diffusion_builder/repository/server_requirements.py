@@ -33,6 +33,8 @@ _ACTIVATION_BYTES: Mapping[Component, int] = {
     Component.VAE_ENCODER: 2560,
     Component.DENOISER: 612,
     Component.DENOISER_SHALLOW: 612,
+    Component.DENOISER_UNGUIDED: 306,
+    Component.DENOISER_SHALLOW_UNGUIDED: 306,
     Component.CONTROLNET: 306,
 }
 # Largest batch up to which every size is captured as a CUDA graph, and sizes of the others.

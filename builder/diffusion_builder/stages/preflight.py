@@ -68,5 +68,10 @@ def validate_acceleration(unet: Path, acceleration: Acceleration | None) -> None
     Raises:
         BadInputError: the UNet cannot be accelerated in this way.
     """
-    if acceleration is not None and acceleration.deep_cache is not None:
-        shallow_layers.check(configs.read(unet, parts.UNET), acceleration.deep_cache.layers)
+    if acceleration is None:
+        return
+    config = configs.read(unet, parts.UNET)
+    if acceleration.guidance is not None:
+        shallow_layers.check_guidance(config)
+    if acceleration.deep_cache is not None:
+        shallow_layers.check(config, acceleration.deep_cache.layers)

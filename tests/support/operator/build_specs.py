@@ -36,7 +36,7 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "an acceleration": {
         "model": {"source": HUB, "loras": [{"source": ARCHIVE}], "guidanceRescale": True},
-        "acceleration": {"deepCache": {"interval": 3}},
+        "acceleration": {"deepCache": {"interval": 3}, "guidance": {"stop": 0.6}},
         "componentPrecision": {"denoiser": "float16"},
     },
     "every task": {

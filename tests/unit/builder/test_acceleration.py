@@ -15,7 +15,7 @@ from diffusion_builder.repository.server_requirements import pool_bytes
 from diffusion_builder.repository.unroll import Tier, check_engines, ensemble, models
 from diffusion_contract.enums import Component
 from diffusion_contract.exports import ExportOptions
-from diffusion_contract.python_models import EMBEDDINGS, IP_ADAPTER, TASKS
+from diffusion_contract.python_models import CONTROLNET, EMBEDDINGS, IP_ADAPTER, TASKS
 from diffusion_contract.spec import Acceleration, Shapes
 from diffusion_contract.tensors import ModelFacts
 
@@ -25,6 +25,7 @@ _FACTS = ModelFacts(
 )  # fmt: skip
 _COMPONENTS = frozenset(Component) - {Component.CONTROLNET}
 _INTERVAL_3 = Acceleration.model_validate({"deepCache": {"interval": 3}})
+_BOTH = Acceleration.model_validate({"deepCache": {"interval": 3}, "guidance": {"stop": 0.5}})
 _FEATURES = [subset for size in range(3) for subset in combinations((IP_ADAPTER, EMBEDDINGS), size)]
 
 
@@ -37,7 +38,47 @@ def _unrolled(tier: Tier) -> Ensemble:
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("calls", [4, 5, 6, 7, 64])
 def test_loops_of_any_length_are_sound(task: str, features: tuple[str, ...], calls: int) -> None:
-    validate_ensemble(_unrolled(Tier(task, calls, calls, features, previews=(1, 3), acceleration=_INTERVAL_3)))
+    for acceleration in (_INTERVAL_3, _BOTH):
+        validate_ensemble(_unrolled(Tier(task, calls, calls, features, previews=(1, 3), acceleration=acceleration)))
+
+
+def test_guidance_stops_with_controlnets_and_their_residuals_go_on() -> None:
+    facts = replace(_FACTS, shallow_layers=0, deep_channels=0, shallow_text=0, controlnets=1)
+    tier = Tier("generate", 4, 4, (CONTROLNET,), acceleration=Acceleration.model_validate({"guidance": {"stop": 0.5}}))
+    check_engines([tier], facts, _COMPONENTS, ("edges",))
+    unrolled = ensemble(tier, models(facts, _COMPONENTS, ("edges",), [tier]))
+    validate_ensemble(unrolled)
+    guided, unguided = (
+        next(step for step in unrolled.steps if step.model.name == name)
+        for name in ("5_denoiser", "5_denoiser_unguided")
+    )
+    assert guided.inputs.keys() - unguided.inputs.keys() == {"guidance", "guidance_rescale"}
+    assert unguided.inputs["residuals_1"] == "residuals_edges_at_2"
+
+
+def test_deep_features_of_the_negative_prompt_go_as_far_as_guidance() -> None:
+    steps = [
+        step
+        for step in _unrolled(Tier("generate", 8, 8, acceleration=_BOTH)).steps
+        if step.model.name.startswith("5_denoiser")
+    ]
+    full, shallow, unguided, shallow_unguided = (
+        f"5_denoiser{suffix}" for suffix in ("", "_shallow", "_unguided", "_shallow_unguided")
+    )
+    both, positive = {"deep_features", "negative_deep_features"}, {"deep_features"}
+    assert [
+        (step.model.name, {*step.inputs, *step.outputs} & both, step.inputs.get("deep_features")) for step in steps
+    ] == [
+        (full, both, None),
+        (shallow, both, "deep_features_at_0"),
+        (shallow, both, "deep_features_at_0"),
+        # The calls that read these are not guided.
+        (full, positive, None),
+        (shallow_unguided, positive, "deep_features_at_3"),
+        (shallow_unguided, positive, "deep_features_at_3"),
+        (unguided, positive, None),
+        (shallow_unguided, positive, "deep_features_at_6"),
+    ]
 
 
 def test_layers_without_cross_attention_read_neither_text_nor_reference_images() -> None:
@@ -102,6 +143,8 @@ def test_engines_that_do_not_fit_are_named(
     [
         (Component.DENOISER_SHALLOW, {}, "denoiser_shallow needs the option shallowLayers"),
         (Component.DENOISER, {"shallowLayers": 1, "controlNets": 1}, "leave out one of both"),
+        (Component.DENOISER_SHALLOW_UNGUIDED, {}, "denoiser_shallow_unguided needs the option shallowLayers"),
+        (Component.DENOISER_UNGUIDED, {"guidanceRescale": True}, "denoiser_unguided has no option guidanceRescale"),
         (Component.VAE_DECODER, {"shallowLayers": 1}, "vae_decoder has no option shallowLayers"),
     ],
 )

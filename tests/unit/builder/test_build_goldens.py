@@ -80,7 +80,7 @@ _MATRIX: dict[str, Callable[[dict[str, Any]], tuple[_Spec, _Spec]]] = {
         {"loras": [at["lora"]]},
         {
             "pipelines": _GENERATE, "precision": "float16",
-            "acceleration": {"deepCache": {"interval": 2, "branch": 1}},
+            "acceleration": {"deepCache": {"interval": 2, "branch": 1}, "guidance": {"stop": 0.5}},
         },
     ),
     "a gpu": lambda _: (

@@ -14,7 +14,10 @@ from diffusion_contract.spec import Acceleration, DiffusionPipelineSpec
 from diffusion_contract.spec.acceleration import denoiser_variant
 from tests.support.resource_parts import HUB
 
-_LETTERS = {Component.DENOISER: "F", Component.DENOISER_SHALLOW: "s"}
+_LETTERS = {
+    Component.DENOISER: "F", Component.DENOISER_SHALLOW: "s", Component.DENOISER_UNGUIDED: "U",
+    Component.DENOISER_SHALLOW_UNGUIDED: "u",
+}  # fmt: skip
 
 
 def _spec(**fields: Any) -> DiffusionPipelineSpec:  # noqa: ANN401 - any field of the spec
@@ -23,7 +26,7 @@ def _spec(**fields: Any) -> DiffusionPipelineSpec:  # noqa: ANN401 - any field o
 
 def _schedule(calls: int, acceleration: dict[str, Any] | None) -> str:
     accelerated = Acceleration.model_validate(acceleration) if acceleration is not None else None
-    return "".join(_LETTERS[denoiser_variant(call, accelerated)] for call in range(calls))
+    return "".join(_LETTERS[denoiser_variant(call, calls, accelerated)] for call in range(calls))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,11 @@ def _schedule(calls: int, acceleration: dict[str, Any] | None) -> str:
         (8, {"deepCache": {"interval": 3}}, "FssFssFs"),
         (8, {"deepCache": {"interval": 3, "branch": 2}}, "FssFssFs"),
         (12, {"deepCache": {"interval": 10}}, "FsssssssssFs"),
+        (5, {"guidance": {"stop": 0.6}}, "FFFUU"),
+        (6, {"guidance": {"stop": 0.6}}, "FFFUUU"),
+        (20, {"guidance": {"stop": 0.95}}, "FFFFFFFFFFFFFFFFFFFU"),
+        (8, {"guidance": {"stop": 0.5}, "deepCache": {"interval": 3}}, "FssFuuUu"),
+        (7, {"guidance": {"stop": 0.5}, "deepCache": {"interval": 3}}, "FssUuuU"),
     ],
 )
 def test_every_call_has_its_variant(calls: int, acceleration: dict[str, Any] | None, expected: str) -> None:
@@ -64,10 +72,31 @@ def test_variants_are_exported_from_one_source_with_one_precision_and_the_same_o
     assert full.options(str)["shallowLayers"] == 2
 
 
+def test_unguided_variants_have_no_guidance_rescale_and_go_with_controlnets() -> None:
+    spec = _spec(
+        model={"source": HUB, "guidanceRescale": True, "controlNets": [{"name": "canny", "source": HUB}]},
+        acceleration={"guidance": {"stop": 0.5}},
+    )
+    plain, unguided = (engine.options(str) for engine in engines(spec) if engine.name.startswith("denoiser"))
+    assert plain == {**unguided, "guidanceRescale": True}
+    assert unguided["controlNets"] == 1
+
+
+def test_both_options_take_four_engines() -> None:
+    spec = _spec(acceleration={"deepCache": {"interval": 2}, "guidance": {"stop": 0.5}})
+    assert [engine.name for engine in engines(spec) if engine.name.startswith("denoiser")] == [
+        "denoiser", "denoiser_shallow", "denoiser_unguided", "denoiser_shallow_unguided",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"pipelines": [{"task": "generate", "steps": [3]}]}, "use more steps than that"),
+        (
+            {"pipelines": [{"task": "generate", "steps": [9]}], "acceleration": {"guidance": {"stop": 0.1}}},
+            "guidance would stop before the first call",
+        ),
         ({"controlNets": [{"name": "canny", "engine": "2" * 64}]}, "ControlNets have to change"),
     ],
 )

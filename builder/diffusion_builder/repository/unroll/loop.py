@@ -76,8 +76,9 @@ def _denoise(tier: Tier, models: Models, call: int) -> EnsembleStep:
     outputs = {tensors.MODEL_OUTPUT.name: tensor_at(tensors.MODEL_OUTPUT, call)}
     if variant in SHALLOW_DENOISERS:
         inputs |= deep_features_at(tier.last_full_call(call))
-    elif call + 1 < tier.calls and tier.denoisers[call + 1] in SHALLOW_DENOISERS:
-        outputs |= deep_features_at(call)
+    else:
+        read = {port.name for reader in tier.shallow_calls(call) for port in models.engines[reader].inputs}
+        outputs |= {name: tensor for name, tensor in deep_features_at(call).items() if name in read}
     model = models.engines[variant]
     ports = {port.name for port in model.inputs}
     # Some variants read less than the full denoiser.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from diffusion_contract import python_models
@@ -42,11 +43,15 @@ class Tier:
     @property
     def denoisers(self) -> tuple[Component, ...]:
         """The variant of the denoiser that each call is."""
-        return tuple(denoiser_variant(call, self.acceleration) for call in range(self.calls))
+        return tuple(denoiser_variant(call, self.calls, self.acceleration) for call in range(self.calls))
 
     def last_full_call(self, call: int) -> int:
         """The call whose deep features this one may use: the last one before it that computes any."""
         return max(earlier for earlier in range(call) if self.denoisers[earlier] not in SHALLOW_DENOISERS)
+
+    def shallow_calls(self, call: int) -> tuple[Component, ...]:
+        """Variants of the calls that use the deep features of a full one."""
+        return tuple(takewhile(SHALLOW_DENOISERS.__contains__, self.denoisers[call + 1 :]))
 
     @property
     def key(self) -> str:
