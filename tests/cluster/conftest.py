@@ -37,6 +37,7 @@ WITHOUT_CLUSTER = {
     "test_chart_values.py",
     "test_delivery.py",
     "test_gpu_targets.py",
+    "test_images_api.py",
     "test_release_charts.py",
 }
 
