@@ -26,8 +26,6 @@ CLIENTS, MORE_CLIENTS = 12, 8
 CONCURRENT = CLIENTS + MORE_CLIENTS
 PROMPT = "a red circle on a blue background"
 SECONDS = 300.0
-# A client that meets an error sends its request once more.
-_TRIES = 2
 
 
 @dataclass
@@ -51,29 +49,36 @@ class Load:
     started: int = 0
 
     async def work(self, gateways: list[str], first: int) -> None:
-        """Requests of one client; it goes to the next gateway when it has lost one."""
+        """Requests of one client; it goes to the next gateway when it has lost one, or finds it gone."""
         place = first
         while not self.enough.is_set():
             self.started += 1
             number = self.started
-            for _ in range(_TRIES):
-                answer = await self._send(gateways[place % len(gateways)], number)
-                if answer is not None and answer.status == 200:
-                    await self._count()
-                    break
-                assert number not in self.failed, "it failed twice"
-                self.failed[number] = answer
-                place += answer is None
+            while not await self._is_answered(gateways[place % len(gateways)], number):
+                place += 1
 
-    async def _send(self, url: str, number: int) -> Answer | None:
+    async def _is_answered(self, url: str, number: int) -> bool:
+        """Whether the request got its image; a gateway that is gone has not got the request."""
         self.in_flight.add(number)
         try:
             async with connect(url) as connection:
-                return await _image(connection, number)
+                answer = await self._exchange(connection, number)
         except OSError:
-            return None
+            return False
         finally:
             self.in_flight.discard(number)
+        if answer is not None and answer.status == 200:
+            await self._count()
+            return True
+        assert number not in self.failed, "it failed twice"
+        self.failed[number] = answer
+        return False
+
+    async def _exchange(self, connection: Connection, number: int) -> Answer | None:
+        try:
+            return await connection.generate(prompt=PROMPT, num_inference_steps=4, seed=number)
+        except OSError:
+            return None
 
     async def wait_for(self, answered: int) -> None:
         """Wait until so many more requests are answered."""
@@ -85,10 +90,6 @@ class Load:
         async with self.progress:
             self.answered += 1
             self.progress.notify_all()
-
-
-async def _image(connection: Connection, seed: int) -> Answer:
-    return await connection.generate(prompt=PROMPT, num_inference_steps=4, seed=seed)
 
 
 Stall = Callable[[Load, asyncio.TaskGroup], Awaitable[None]]
@@ -110,11 +111,17 @@ async def _kill_under_load(gateways: list[str], pid: int, stall: Stall | None = 
         await load.wait_for(2 * CLIENTS)
         if stall is not None:
             await stall(load, group)
-        os.kill(pid, signal.SIGKILL)
+        _kill(pid)
         in_flight = set(load.in_flight)
         await load.wait_for(4 * CLIENTS)
         load.enough.set()
     return load, in_flight
+
+
+def _kill(pid: int) -> None:
+    """Kill a child of this process; no request begins before it is dead."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def _options(address: str) -> list[str]:
