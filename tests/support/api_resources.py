@@ -47,7 +47,7 @@ ACCEPTED_APIS: dict[str, dict[str, Any]] = {
 }
 
 REFUSED_APIS: dict[str, Refused] = {
-    "api-without-auth": Refused({"api": {}}, "spec.api.auth", "equired"),
+    "api-without-auth": Refused({"api": {}}, "spec.api.auth", "spec.api.auth: "),
     "api-auth-without-keys": Refused(
         {"api": {"auth": {"type": "Keys"}}}, "spec.api.auth.keysSecretRef", "type Keys needs keysSecretRef"
     ),
