@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from diffusion_gateway.settings import KeyLimits, QueueLimits
 from diffusion_operator import naming
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.images_api import FORWARDED_HEADERS, api_deployment
+from diffusion_operator.preview import ClusterSnapshot, preview
+from diffusion_operator.reconcile import PipelineKey, Reconciler
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster, minimal_spec
 from tests.support.operator.reconciling import SETTINGS, reconcile, serve, settle
 
@@ -252,3 +255,20 @@ def test_behind_a_gateway_requests_pass_through_the_routes_with_the_weights() ->
 def test_a_host_of_its_own_wins_over_that_of_the_route() -> None:
     args = arguments(api={**OPEN, "upstream": {**UPSTREAM, "hostname": "inside.example"}}, rollout=BEHIND)
     assert "--authority=inside.example" in args
+
+
+def test_a_plan_names_its_objects_before_there_are_any() -> None:
+    spec = DiffusionPipelineSpec.model_validate(minimal_spec() | {"api": OPEN})
+    changes = {
+        (change.verb, change.kind) for change in preview(None, "studio/shapes", spec).changes if change.name == NAME
+    }
+    assert changes == {("create", kind) for kind in ("Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy")}
+
+
+def test_a_plan_of_what_is_there_already_changes_nothing(cluster: FakeCluster) -> None:
+    cluster.apply_pipeline(api=OPEN)
+    serve(cluster)
+    spec = DiffusionPipelineSpec.model_validate(cluster.pipeline()["spec"])
+    observed = asyncio.run(Reconciler(cluster, SETTINGS).observe(PipelineKey(NAMESPACE, "shapes"), spec))
+    planned = preview(ClusterSnapshot(observed, observed.jobs), f"{NAMESPACE}/shapes", spec)
+    assert [change for change in planned.changes if change.name == NAME] == []
