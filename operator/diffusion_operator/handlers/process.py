@@ -18,7 +18,9 @@ from diffusion_operator.metrics import Metrics
 from diffusion_operator.settings import Settings
 
 log = logging.getLogger(__name__)
+PREFLIGHT_SECONDS = 1.0
 PREFLIGHT_TRIES = 30
+"""Between two warnings."""
 
 
 def run(settings: Settings, timing: Timing | None = None) -> None:
@@ -112,14 +114,22 @@ class Process:
 async def preflight(client: KubeClient) -> None:
     """Wait until the API server serves our custom resource: kopf would watch nothing and say nothing.
 
-    Raises:
-        UnavailableError: it still does not.
+    Without an end, since a process that ends is started again only after pauses of up to five minutes.
     """
-    for _ in range(PREFLIGHT_TRIES):
-        if await client.serves_pipelines():
-            return
-        await asyncio.sleep(1)
-    raise UnavailableError(f"The API server does not know {PLURAL}.{GROUP}: install the CRD (crds.enabled=true).")
+    tries = 0
+    while not await _serves_pipelines(client):
+        if tries % PREFLIGHT_TRIES == 0:
+            log.warning("the API server does not know %s.%s: install the CRD (crds.enabled=true)", PLURAL, GROUP)
+        tries += 1
+        await asyncio.sleep(PREFLIGHT_SECONDS)
+
+
+async def _serves_pipelines(client: KubeClient) -> bool:
+    try:
+        return await client.serves_pipelines()
+    except UnavailableError as error:
+        log.warning("waiting for the API server: %s", error)
+        return False
 
 
 def _stop_on_sigterm() -> None:

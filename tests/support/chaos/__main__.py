@@ -16,7 +16,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support.chaos import crashes, edits, failover, quiescence, report, resources, storms
+from tests.support.chaos import (
+    crashes,
+    definitions,
+    edits,
+    failover,
+    quiescence,
+    report,
+    resources,
+    serving,
+    storms,
+    watches,
+)
 from tests.support.chaos.areas import Run, prepare
 from tests.support.chaos.plans import Plan
 from tools.devcluster.bare import api_server
@@ -32,9 +43,12 @@ AREAS: Mapping[str, Callable[[Run], Coroutine[Any, Any, list[Row]]]] = {
     "crashes": crashes.crashes,
     "storms": storms.storms,
     "outages": storms.outages,
+    "watches": watches.watches,
+    "definitions": definitions.definitions,
     "failover": failover.failover,
     "edits": edits.edits,
     "quiescence": quiescence.quiescence,
+    "serving": serving.serving,
 }
 
 

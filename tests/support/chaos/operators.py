@@ -72,6 +72,11 @@ class OperatorRunner:
         self.starts += 1
 
     @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process is not None and self._process.is_alive()
+
+    @property
     def pid(self) -> int:
         """Of the running process; 0 when there is none."""
         return (self._process.pid or 0) if self._process is not None else 0

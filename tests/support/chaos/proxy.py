@@ -201,7 +201,7 @@ class FaultProxy:
             async for line in _lines(answer.content):
                 count += 1
                 faults = self.faults
-                if faults.watch is WatchFault.GONE and count == faults.watch_at:
+                if faults.watch is WatchFault.GONE and count >= faults.watch_at:
                     await response.write(json.dumps(_GONE).encode() + b"\n")
                     break
                 if faults.watch is WatchFault.DEAD and count >= faults.watch_at:
