@@ -101,6 +101,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "pipelines": [{"task": "generate", "features": ["ip_adapter", "embeddings"], "previews": [5]}],
     },
     "weighted prompts": model(promptWeighting="A1111", longPrompts=True, family="StableDiffusionXL"),
+    "buckets": {"shapes": {"buckets": [{"height": 1024, "width": 1024}, {"height": 832, "width": 1216}]}},
     "no weights": model(promptWeighting="None"),
     "a vae for previews": {
         **model(previewVae={"source": HUB}),
@@ -268,6 +269,21 @@ REFUSED: dict[str, Refused] = {
     "long-prompts-of-compel": Refused(
         model(promptWeighting="Compel", longPrompts=True), "spec.model.longPrompts", "Compel has prompts of one window"
     ),
+    "buckets-and-height": Refused(
+        {"shapes": {"buckets": [{"height": 1024, "width": 1024}], "height": {"max": 1024}}},
+        "spec.shapes.buckets",
+        "use either buckets or height and width",
+    ),
+    "a-bucket-twice": Refused(
+        {"shapes": {"buckets": [{"height": 64, "width": 64}] * 2}},
+        "spec.shapes.buckets",
+        "each bucket may be listed once",
+    ),
+    "odd-bucket": Refused(
+        {"shapes": {"buckets": [{"height": 1024, "width": 1020}]}}, "spec.shapes.buckets[0].width", "multiple of 8"
+    ),
+    "no-bucket": Refused({"shapes": {"buckets": []}}, "spec.shapes.buckets", "at least 1"),
+    "half-a-bucket": Refused({"shapes": {"buckets": [{"height": 64}]}}, "spec.shapes.buckets[0].width", "equired"),
     "prompt-weighting": Refused(
         model(promptWeighting="a1111"), "spec.model.promptWeighting", '"None", "A1111", "Compel"'
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .python_models import GENERATE, IMG2IMG, INPAINT
-from .request_inputs import SizeRange
+from .request_inputs import SupportedSizes
 from .schedule import SchedulerSettings, calls_for
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ class ConditionerConfig:
     Args:
         channels: of a latent.
         pixels_per_latent: edge of the square of pixels that one latent element stands for.
-        height: of the profile.
-        width: of the profile.
+        sizes: of images.
         slots: largest number of state slots of a scheduler.
         schedulers: name, in lower case, to settings of those that a request may choose among, the default one first.
         inpainting: whether the denoiser is an inpainting UNet, which reads the mask itself.
@@ -60,8 +59,7 @@ class ConditionerConfig:
 
     channels: int
     pixels_per_latent: int
-    height: SizeRange
-    width: SizeRange
+    sizes: SupportedSizes
     slots: int
     schedulers: Mapping[str, SchedulerSettings]
     inpainting: bool = False
@@ -83,8 +81,7 @@ class ConditionerConfig:
         return cls(
             body["channels"],
             body["pixelsPerLatent"],
-            SizeRange(**body["height"]),
-            SizeRange(**body["width"]),
+            SupportedSizes.from_json(body),
             body["slots"],
             schedulers,
             inpainting=body["inpainting"],

@@ -16,7 +16,7 @@ from .errors import InvalidRequest
 from .initial_latents import ImageMoments, image_start, inpaint_start, make_schedule, noise_start
 from .noise import Generator
 from .python_models import GENERATE, INPAINT
-from .request_inputs import NumberInput, RequestInputs, request_size
+from .request_inputs import NumberInput, RequestInputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -164,8 +164,7 @@ class _Conditioning:
             mean = self._inputs.finite(tensor)
             if mean is not None:
                 return self._config.channels, mean.shape[2], mean.shape[3]
-        height = request_size(self._inputs, python_models.HEIGHT, self._config.height)
-        width = request_size(self._inputs, python_models.WIDTH, self._config.width)
+        height, width = self._config.sizes.of(self._inputs)
         factor = self._config.pixels_per_latent
         return self._config.channels, height // factor, width // factor
 

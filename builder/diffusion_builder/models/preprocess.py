@@ -18,7 +18,7 @@ from PIL import Image
 from . import masks, python_models, tensors
 from .errors import InvalidRequest
 from .images import GRAY, RGB, read_image_groups, read_images
-from .request_inputs import NumberInput, RequestInputs, SizeRange, request_size
+from .request_inputs import NumberInput, RequestInputs, SupportedSizes
 from .tensors import MAX_REFERENCE_IMAGES
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ class PreprocessorConfig:
     """The contents of `preprocessor.json`.
 
     Args:
-        height: supported heights.
-        width: supported widths.
+        sizes: of images.
         pixels_per_latent: edge of the square of pixels that one latent element stands for.
         image_size: edge of the image encoder's images; 0 without IP-Adapter.
         mean: the image encoder's, per channel.
@@ -46,8 +45,7 @@ class PreprocessorConfig:
         control_nets: names of the ControlNets.
     """
 
-    height: SizeRange
-    width: SizeRange
+    sizes: SupportedSizes
     pixels_per_latent: int
     image_size: int
     mean: tuple[float, ...]
@@ -59,7 +57,7 @@ class PreprocessorConfig:
         """Read the file that the builder has written."""
         body = json.loads(text)
         return cls(
-            SizeRange(**body["height"]), SizeRange(**body["width"]), body["pixelsPerLatent"], body["imageSize"],
+            SupportedSizes.from_json(body), body["pixelsPerLatent"], body["imageSize"],
             tuple(body["imageMean"]), tuple(body["imageStd"]), tuple(body["controlNets"]),
         )  # fmt: skip
 
@@ -116,10 +114,7 @@ class _Preprocessing:
         originals = self._originals
         heights = [image.height for image in originals] if originals else None
         widths = [image.width for image in originals] if originals else None
-        return (
-            request_size(self._inputs, python_models.HEIGHT, self._config.height, heights),
-            request_size(self._inputs, python_models.WIDTH, self._config.width, widths),
-        )
+        return self._config.sizes.of(self._inputs, heights, widths)
 
     @cached_property
     def pixels(self) -> Floats:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidRequest
-from .python_models import BATCH_TENSORS
+from .python_models import BATCH_TENSORS, HEIGHT, WIDTH
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .tensors import Tensor
 
@@ -196,6 +196,53 @@ class SizeRange:
     def hint(self) -> str:
         """Supported sides, for messages."""
         return f"a multiple of {_PIXEL_MULTIPLE} from {self.min} to {self.max} pixels"
+
+
+@dataclass(frozen=True)
+class SupportedSizes:
+    """Sizes of images in pixels.
+
+    Args:
+        height: supported heights.
+        width: supported widths.
+        buckets: the only heights and widths that go together; empty where all do.
+    """
+
+    height: SizeRange
+    width: SizeRange
+    buckets: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> SupportedSizes:
+        """Read from what the builder has written for a model."""
+        buckets = tuple((height, width) for height, width in body.get("buckets", ()))
+        return cls(SizeRange(**body["height"]), SizeRange(**body["width"]), buckets)
+
+    def of(
+        self,
+        inputs: RequestInputs,
+        image_heights: Sequence[int] | None = None,
+        image_widths: Sequence[int] | None = None,
+    ) -> tuple[int, int]:
+        """Height and width of the images of a request, in pixels.
+
+        Args:
+            inputs: the request.
+            image_heights: of each sample's input image, None without input images.
+            image_widths: the same.
+
+        Raises:
+            InvalidRequest: they are not supported, or not the same for all samples.
+        """
+        height = request_size(inputs, HEIGHT, self.height, image_heights)
+        width = request_size(inputs, WIDTH, self.width, image_widths)
+        if self.buckets and (height, width) not in self.buckets:
+            listed = ", ".join(f"{rows} x {columns}" for rows, columns in self.buckets)
+            raise InvalidRequest(
+                f"height {height} and width {width} are not supported together: send height and width of one of "
+                f"{listed} (height x width)"
+            )
+        return height, width
 
 
 def request_size(

@@ -18,6 +18,7 @@ from diffusion_builder.graphs.libraries import silence
 from diffusion_builder.parity import in_process, preconditions, provenance, requests
 from diffusion_builder.store import Artifact, Kind, Recipe, Store
 from diffusion_contract.enums import Precision
+from diffusion_contract.spec.engines import Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -109,8 +110,7 @@ def _report(store: Store, repository: Artifact, on_phase: Callable[..., None]) -
 def _compare(
     store: Store, repository: Artifact, sources: provenance.Provenance, on_phase: Callable[..., None]
 ) -> Mapping[str, ParityMetrics]:
-    shapes = repository.manifest.extra["shapes"]
-    size = (shapes["height"]["min"], shapes["width"]["min"])
+    size = Shapes.model_validate(repository.manifest.extra["shapes"]).smallest
     with in_process.load_repository(store, repository) as server:
         test_requests = requests.test_requests(server.ensembles.values(), size, sources.text)
         preconditions.require_comparable(

@@ -77,6 +77,7 @@ def _sizes(facts: ModelFacts, shapes: Shapes) -> dict[str, object]:
         "pixelsPerLatent": facts.pixels_per_latent,
         "height": shapes.height.model_dump(),
         "width": shapes.width.model_dump(),
+        **({"buckets": [[one.height, one.width] for one in shapes.buckets]} if shapes.buckets else {}),
     }
 
 

@@ -165,12 +165,14 @@ def warm_up(model: TritonModel, plan: PlanFile) -> tuple[WarmUp, ...]:
 
     Dimensions that the model's configuration fixes stay as they are.
     """
-    requests = []
+    requests: list[WarmUp] = []
     for profile in plan.profiles:
         tuned = {item.name: item.opt for item in profile}
         batch = max(opt[0] for opt in tuned.values())
         inputs = tuple(_opt_shape(port, tuned[port.name][1:]) for port in model.inputs)
-        requests.append(WarmUp(f"batch of {batch}", batch, inputs))
+        name = f"batch of {batch}"
+        is_repeated = any(request.name == name for request in requests)
+        requests.append(WarmUp(f"{name}, profile {len(requests)}" if is_repeated else name, batch, inputs))
     return tuple(requests)
 
 

@@ -95,7 +95,7 @@ def pool_bytes(facts: ModelFacts, shapes: Shapes) -> int:
 
     When the pool is used up, Triton keeps tensors in host memory, and every step copies them.
     """
-    pixels = shapes.height.max * shapes.width.max
+    pixels = shapes.most_pixels
     latent = facts.channels * pixels // facts.pixels_per_latent**2 * _FLOAT
     text = 2 * max(1, facts.text_chunks) * facts.text_length * facts.text_width * _FLOAT
     # Those that are read, and those that the next full call makes meanwhile; of both prompts each.
@@ -130,5 +130,5 @@ def _engine_bytes(engine: EngineMemory, shapes: Shapes) -> int:
 def _activations(engine: EngineMemory, shapes: Shapes) -> int:
     if engine.activations:
         return sum(engine.activations)
-    samples = shapes.height.max * shapes.width.max * shapes.batch.max
+    samples = shapes.most_pixels * shapes.batch.max
     return engine.profiles * _ACTIVATION_BYTES.get(engine.component, 0) * samples

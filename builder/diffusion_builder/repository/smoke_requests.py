@@ -27,11 +27,8 @@ def smoke_request(ensemble: Ensemble, facts: ModelFacts, shapes: Shapes) -> list
         shapes: the smallest image of these is requested.
     """
     dtypes = {port.name: port.dtype for port in ensemble.inputs}
-    values = {
-        python_models.PROMPT: _PROMPT,
-        python_models.HEIGHT: shapes.height.min,
-        python_models.WIDTH: shapes.width.min,
-    }
+    height, width = shapes.smallest
+    values = {python_models.PROMPT: _PROMPT, python_models.HEIGHT: height, python_models.WIDTH: width}
     tensors: list[Mapping[str, Any]] = [
         _tensor(tensor.name, tensor.dtype, (1,)) | {"data": [value]}
         for tensor, value in values.items()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.errors import BadInputError, Reason, SmokeTestError, UnavailableError
 from diffusion_builder.serving.triton_client import ErrorResponse, OutputTensor, TritonClient, request_tensor
+from diffusion_contract.spec.engines import Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ def smoke_test(url: str, repository: Artifact, timeout: float) -> Sequence[str]:
         SmokeTestError: not ready, an error, or an answer that is not an image.
     """
     extra, client = repository.manifest.extra, TritonClient(url, timeout)
-    shape = (1, extra["shapes"]["height"]["min"], extra["shapes"]["width"]["min"], _CHANNELS)
+    shape = (1, *Shapes.model_validate(extra["shapes"]).smallest, _CHANNELS)
     try:
         client.check_ready()
         for name in extra["ensembles"]:

@@ -1,12 +1,15 @@
 """How components become engines: sizes, runtime, Jobs."""
 
-from typing import Annotated, Any
+import math
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from diffusion_contract.base import (
+    ATOMIC,
     ApiModel,
     ExtraLabels,
+    JsonObject,
     ObjectName,
     Rule,
     Timeout,
@@ -55,12 +58,92 @@ class PixelRange(Range):
     max: Pixels = Field(default=768, description="Largest size, pixels.")
 
 
+class Bucket(ApiModel):
+    """One image size in pixels."""
+
+    height: Pixels = Field(description="Image height, pixels.")
+    width: Pixels = Field(description="Image width, pixels.")
+
+
+def _without_default(schema: JsonObject) -> None:
+    """The API server must not add ranges beside buckets."""
+    schema.pop("default", None)
+
+
+_DISTINCT_BUCKETS = Rule(
+    "self.all(a, self.exists_one(b, a.height == b.height && a.width == b.width))",
+    "each bucket may be listed once",
+    lambda buckets: len({(bucket.height, bucket.width) for bucket in buckets}) == len(buckets),
+)
+
+
 class Shapes(ApiModel):
     """Sizes that the engines accept; a request outside is answered with an error."""
 
+    rules = (
+        Rule(
+            "!has(self.buckets) || (!has(self.height) && !has(self.width))",
+            "use either buckets or height and width: the first bucket is the default size",
+            lambda self: self.buckets is None or self.model_fields_set.isdisjoint({"height", "width"}),
+            ".buckets",
+        ),
+    )
+
     batch: BatchRange = Field(default=BatchRange(), description="Images in one engine call.")
-    height: PixelRange = Field(default=PixelRange(), description="Image height, pixels.")
-    width: PixelRange = Field(default=PixelRange(), description="Image width, pixels.")
+    height: PixelRange = Field(
+        default=PixelRange(),
+        description="Image height, pixels. Defaults to 256 to 768, tuned for 512, unless buckets is set.",
+        json_schema_extra=_without_default,
+    )
+    width: PixelRange = Field(
+        default=PixelRange(),
+        description="Image width, pixels. Defaults to 256 to 768, tuned for 512, unless buckets is set.",
+        json_schema_extra=_without_default,
+    )
+    buckets: Annotated[list[Bucket], Field(min_length=1, max_length=16), ATOMIC, _DISTINCT_BUCKETS] | None = Field(
+        default=None,
+        description="Instead of height and width: the only image sizes, each with an optimization profile of its own. "
+        "The first one is the default of a request.",
+    )
+
+    @property
+    def sizes(self) -> tuple[tuple[PixelRange, PixelRange], ...]:
+        """Heights and widths that belong together: one pair of ranges, or one size for each bucket."""
+        if self.buckets is None:
+            return ((self.height, self.width),)
+        return tuple((_single(bucket.height), _single(bucket.width)) for bucket in self.buckets)
+
+    @property
+    def smallest(self) -> tuple[int, int]:
+        """Height and width of the smallest image."""
+        return min(((height.min, width.min) for height, width in self.sizes), key=math.prod)
+
+    @property
+    def most_pixels(self) -> int:
+        """Pixels of the largest image."""
+        return max(height.max * width.max for height, width in self.sizes)
+
+    @model_validator(mode="after")
+    def _span_buckets(self) -> Self:
+        """Height and width of all buckets: from the smallest to the largest, the first one's by default."""
+        if self.buckets is not None:
+            for side in ("height", "width"):
+                values = [getattr(bucket, side) for bucket in self.buckets]
+                span = PixelRange(min=min(values), opt=values[0], max=max(values))
+                # Not one of the fields that were given.
+                self.__dict__[side] = span
+        return self
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> JsonObject:
+        """Only what may be given together."""
+        body: JsonObject = handler(self)
+        hidden = {"buckets"} if self.buckets is None else {"height", "width"}
+        return {name: value for name, value in body.items() if name not in hidden}
+
+
+def _single(side: int) -> PixelRange:
+    return PixelRange(min=side, opt=side, max=side)
 
 
 def _one(component: str) -> Any:  # noqa: ANN401 - a pydantic field

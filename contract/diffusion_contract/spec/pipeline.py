@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from diffusion_contract.base import ATOMIC, BY_NAME, ApiModel, Rule
+from diffusion_contract.base import ATOMIC, BY_NAME, ApiModel, JsonObject, Rule
 from diffusion_contract.enums import DENOISERS, Component, Precision
 from diffusion_contract.spec.acceleration import ACCELERATION_RULES, Acceleration
 from diffusion_contract.spec.engines import ComponentPrecision, Engines, Shapes
@@ -117,6 +117,11 @@ _DISTINCT_NAMES = Rule(
     "requests choose a scheduler by name: give each entry another name",
     lambda schedulers: len({item.request_name for item in schedulers}) == len(schedulers),
 )
+
+
+def _without_sizes(schema: JsonObject) -> None:
+    """The API server must not add ranges, which would stay when buckets are set later."""
+    schema["default"] = {"batch": schema["default"]["batch"]}
 
 
 class DiffusionPipelineSpec(ApiModel):
@@ -241,7 +246,9 @@ class DiffusionPipelineSpec(ApiModel):
         default=None,
         description="Number format of individual components.",
     )
-    shapes: Shapes = Field(default=Shapes(), description="Sizes that the engines accept.")
+    shapes: Shapes = Field(
+        default=Shapes(), description="Sizes that the engines accept.", json_schema_extra=_without_sizes
+    )
     pipelines: Annotated[list[Pipeline], Field(min_length=1, max_length=16), ATOMIC] = Field(
         default=[Pipeline(task="generate")], description="Tasks, with the step counts of each."
     )

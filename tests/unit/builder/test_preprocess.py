@@ -16,14 +16,14 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from diffusion_builder.models.errors import InvalidRequest
 from diffusion_builder.models.preprocess import PreprocessorConfig, preprocess
-from diffusion_builder.models.request_inputs import SizeRange
+from diffusion_builder.models.request_inputs import SizeRange, SupportedSizes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SIDE = SizeRange(64, 64, 128)
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-CONFIG = PreprocessorConfig(_SIDE, _SIDE, 8, 224, _MEAN, _STD, ("canny", "depth"))
+CONFIG = PreprocessorConfig(SupportedSizes(_SIDE, _SIDE), 8, 224, _MEAN, _STD, ("canny", "depth"))
 _NOISE = np.random.default_rng(3).integers(0, 256, (90, 70, 3), np.uint8)
 _IDS = np.ones((1, 2, 77), np.int64)
 
@@ -48,6 +48,28 @@ def test_settings_are_what_the_builder_writes() -> None:
         "imageStd": _STD, "controlNets": ["canny", "depth"],
     }  # fmt: skip
     assert PreprocessorConfig.from_json(json.dumps(body)) == CONFIG
+
+
+_BUCKETS = {"buckets": [[128, 64], [64, 128]], "height": asdict(_SIDE) | {"opt": 128}, "width": asdict(_SIDE)}
+
+
+def _bucket_config() -> PreprocessorConfig:
+    body = {"pixelsPerLatent": 8, "imageSize": 0, "imageMean": [], "imageStd": [], "controlNets": []}
+    return PreprocessorConfig.from_json(json.dumps(_BUCKETS | body))
+
+
+def test_an_image_of_a_bucket_keeps_its_size_and_the_first_bucket_is_the_default() -> None:
+    image = np.zeros((64, 128, 3), np.uint8)
+    assert tensor_of("pixels", _bucket_config(), input_image=image).shape == (1, 3, 64, 128)
+    assert tensor_of("ip_adapter_region", _bucket_config()).shape == (1, 1, 16, 8)
+
+
+@pytest.mark.parametrize("inputs", [{"height": [64], "width": [64]}, {"height": [64]}, {"height": [96], "width": [64]}])
+def test_a_size_outside_of_all_buckets_is_refused_with_those_that_there_are(inputs: dict[str, Any]) -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"are not supported together: send height and width of one of 128 x 64, 64"
+    ):
+        tensor_of("ip_adapter_region", _bucket_config(), **inputs)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 72), (128, 128)])
@@ -104,7 +126,7 @@ def test_region_equals_diffusers_at_the_latent_s_size(factor: int) -> None:
     mask, edge = rectangle(), 64 // factor
     reference = IPAdapterMaskProcessor().preprocess(Image.fromarray(mask), height=64, width=64)[0]
     downsampled = IPAdapterMaskProcessor.downsample(reference, 1, edge * edge, 1).reshape(1, 1, edge, edge)
-    settings = PreprocessorConfig(_SIDE, _SIDE, factor, 224, _MEAN, _STD, ())
+    settings = PreprocessorConfig(SupportedSizes(_SIDE, _SIDE), factor, 224, _MEAN, _STD, ())
     assert np.abs(tensor_of("ip_adapter_region", settings, ip_adapter_mask=mask) - downsampled.numpy()).max() < 1e-6
 
 

@@ -51,7 +51,8 @@ def optimization_profiles(component: Component, facts: Mapping[str, int], shapes
     """Shapes of every input, once per optimization profile.
 
     The denoiser gets two, tuned for the smallest and for the largest batch: an engine tuned for batch 8 runs batch 1
-    about 15 % slower than one tuned for batch 1. Triton picks the one whose `opt` is nearer.
+    about 15 % slower than one tuned for batch 1. Triton picks the one whose `opt` is nearer. With buckets every
+    component has one for each size.
 
     Args:
         component: whose inputs.
@@ -61,15 +62,19 @@ def optimization_profiles(component: Component, facts: Mapping[str, int], shapes
     Raises:
         BadInputError: a fact is missing, or a size in pixels is no whole number of latent elements.
     """
-    ranges = _ranges(facts, shapes)
-    return tuple(
+    # Components whose inputs have no size get the same profile for each bucket: one of them is enough.
+    profiles = dict.fromkeys(
         tuple(_input_profile(component, tensor, batch, ranges) for tensor in interface(component, facts).inputs)
-        for batch in _batches(component, shapes.batch)
+        for ranges in (_ranges(facts, height, width) for height, width in shapes.sizes)
+        for batch in _batches(component, shapes)
     )
+    return tuple(profiles)
 
 
-def _batches(component: Component, batch: Range) -> tuple[Range, ...]:
-    if component not in DENOISERS or batch.min == batch.max:
+def _batches(component: Component, shapes: Shapes) -> tuple[Range, ...]:
+    """Ranges of the batch; one with buckets, since each profile has an execution context with memory of its own."""
+    batch = shapes.batch
+    if component not in DENOISERS or batch.min == batch.max or shapes.buckets:
         return (batch,)
     return (
         Range(min=batch.min, opt=batch.min, max=batch.max),
@@ -77,11 +82,11 @@ def _batches(component: Component, batch: Range) -> tuple[Range, ...]:
     )
 
 
-def _ranges(facts: Mapping[str, int], shapes: Shapes) -> Mapping[str, Range]:
-    """What every named dimension may be."""
+def _ranges(facts: Mapping[str, int], height: Range, width: Range) -> Mapping[str, Range]:
+    """What every named dimension may be, for images of these sizes in pixels."""
     ranges = {name: Range(min=value, opt=value, max=value) for name, value in facts.items()}
     ranges["slots"] = Range(min=1, opt=1, max=MAX_SLOTS)
-    ranges["height"], ranges["width"] = shapes.height, shapes.width
+    ranges["height"], ranges["width"] = height, width
     ranges["text_masks"] = Range(min=1, opt=1, max=MAX_TEXT_MASKS)
     ranges["references"] = Range(min=1, opt=1, max=MAX_REFERENCE_IMAGES)
     if length := facts.get("image_length"):
@@ -89,8 +94,8 @@ def _ranges(facts: Mapping[str, int], shapes: Shapes) -> Mapping[str, Range]:
     ranges["table_rows"] = Range(min=2, opt=2, max=MAX_SLOTS + 1)
     ranges["table_columns"] = Range(min=3, opt=3, max=MAX_SLOTS + 2)
     if pixels := facts.get("pixels_per_latent"):
-        ranges["latent_height"] = _latent("height", shapes.height, pixels)
-        ranges["latent_width"] = _latent("width", shapes.width, pixels)
+        ranges["latent_height"] = _latent("height", height, pixels)
+        ranges["latent_width"] = _latent("width", width, pixels)
         if residual_elements(facts, 1, 1):
             ranges["residuals"] = _residuals(facts, ranges["latent_height"], ranges["latent_width"])
     if (chunks := facts.get("text_chunks")) and (window := facts.get("text_length")):

@@ -25,6 +25,31 @@ def shapes(batch: tuple[int, int, int] = (1, 4, 8)) -> Shapes:
     )
 
 
+def bucket_shapes() -> Shapes:
+    buckets = [{"height": 1024, "width": 1024}, {"height": 832, "width": 1216}, {"height": 1216, "width": 832}]
+    return Shapes.model_validate({"batch": {"min": 1, "opt": 2, "max": 4}, "buckets": buckets})
+
+
+def test_each_bucket_has_a_profile_of_its_own_and_no_other_size() -> None:
+    profiles = [
+        by_name(item)["model_input"] for item in optimization_profiles(Component.DENOISER, FACTS, bucket_shapes())
+    ]
+    assert [(item.min, item.opt, item.max) for item in profiles] == [
+        ((1, 4, *size), (2, 4, *size), (4, 4, *size)) for size in ((128, 128), (104, 152), (152, 104))
+    ]  # fmt: skip
+    assert len(optimization_profiles(Component.VAE_DECODER, FACTS, bucket_shapes())) == 3
+    # Texts have no size.
+    assert len(optimization_profiles(Component.TEXT_ENCODER, FACTS, bucket_shapes())) == 1
+
+
+def test_buckets_are_written_as_they_are_read() -> None:
+    body = bucket_shapes().model_dump(mode="json", by_alias=True)
+    assert set(body) == {"batch", "buckets"}
+    assert Shapes.model_validate(body) == bucket_shapes()
+    assert set(Shapes().model_dump()) == {"batch", "height", "width"}
+    assert (bucket_shapes().smallest, bucket_shapes().most_pixels) == ((832, 1216), 1024 * 1024)
+
+
 def by_name(profile: Profile) -> dict[str, InputProfile]:
     return {item.name: item for item in profile}
 
