@@ -246,6 +246,19 @@ def few_steps_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("few-steps")
 
 
+@pytest.mark.parametrize("task", ["generate", "img2img", "inpaint"])
+def test_noise_of_the_stochastic_dpm_solver_is_that_of_diffusers_in_every_task(
+    few_steps_store: Path, task: str
+) -> None:
+    scheduler = {"type": "DPMSolverMultistep", "algorithmType": "sde-dpmsolver++"}
+    checkpoint = few_steps_store / "checkpoint"
+    if not checkpoint.exists():
+        write_xl_checkpoint(checkpoint)
+    spec = _spec(checkpoint, scheduler=scheduler, pipelines=[{"task": task, "steps": [4]}])
+    report = build(context(few_steps_store / "store"), spec)[-1]
+    assert report["worstPSNR"] >= report["minPSNR"] == 35.0
+
+
 @pytest.mark.parametrize(
     "scheduler",
     [

@@ -102,6 +102,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     },
     "weighted prompts": model(promptWeighting="A1111", longPrompts=True, family="StableDiffusionXL"),
     "buckets": {"shapes": {"buckets": [{"height": 1024, "width": 1024}, {"height": 832, "width": 1216}]}},
+    "a stochastic solver": {"scheduler": {"type": "DPMSolverMultistep", "algorithmType": "sde-dpmsolver++"}},
     "no weights": model(promptWeighting="None"),
     "a vae for previews": {
         **model(previewVae={"source": HUB}),
@@ -284,6 +285,16 @@ REFUSED: dict[str, Refused] = {
     ),
     "no-bucket": Refused({"shapes": {"buckets": []}}, "spec.shapes.buckets", "at least 1"),
     "half-a-bucket": Refused({"shapes": {"buckets": [{"height": 64}]}}, "spec.shapes.buckets[0].width", "equired"),
+    "algorithm-of-euler": Refused(
+        {"scheduler": {"type": "Euler", "algorithmType": "sde-dpmsolver++"}},
+        "spec.scheduler.algorithmType",
+        "a setting of DPMSolverMultistep",
+    ),
+    "algorithm": Refused(
+        {"scheduler": {"type": "DPMSolverMultistep", "algorithmType": "sde"}},
+        "spec.scheduler.algorithmType",
+        '"dpmsolver++", "sde-dpmsolver++"',
+    ),
     "prompt-weighting": Refused(
         model(promptWeighting="a1111"), "spec.model.promptWeighting", '"None", "A1111", "Compel"'
     ),

@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from diffusion_contract.assembly import AssembleSpec, EnsembleSpec
     from diffusion_contract.spec import Scheduler
 
-# Schedulers that may draw fresh noise in a step; DDIM and TCD do when a request's eta is not 0.
-_STOCHASTIC = {
-    SchedulerType.DDIM,
-    SchedulerType.DDPM,
-    SchedulerType.EULER_ANCESTRAL,
-    SchedulerType.LCM,
-    SchedulerType.TCD,
-}
-
 
 @dataclass(frozen=True)
 class NamedScheduler:
@@ -170,6 +161,6 @@ def _tier(pipeline: EnsembleSpec, steps: int, schedulers: Sequence[NamedSchedule
         calls,
         tuple(feature for feature in python_models.FEATURES if feature in pipeline.features),
         name,
-        is_stochastic=any(one.settings.type in _STOCHASTIC for one in schedulers),
+        is_stochastic=any(one.settings.is_stochastic for one in schedulers),
         previews=tuple(sorted(count for count in pipeline.previews if count < calls)),
     )

@@ -57,6 +57,12 @@ class Scheduler(ApiModel):
             ".useExponentialSigmas",
         ),
         Rule(
+            "!has(self.algorithmType) || (has(self.type) && self.type == 'DPMSolverMultistep')",
+            "algorithmType is a setting of DPMSolverMultistep: set that type, or leave it out",
+            lambda self: self.algorithm_type is None or self.type == "DPMSolverMultistep",
+            ".algorithmType",
+        ),
+        Rule(
             "!has(self.predictionType) || self.predictionType != 'sample' || !has(self.type) || "
             "!(self.type in ['EulerAncestral', 'PNDM'])",
             "EulerAncestral and PNDM know no predictionType sample: use another type",
@@ -81,6 +87,11 @@ class Scheduler(ApiModel):
     use_exponential_sigmas: bool | None = Field(
         default=None,
         description="Noise levels whose logarithms are evenly spaced. Defaults to the checkpoint's value.",
+    )
+    algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++"] | None = Field(
+        default=None,
+        description="Of DPMSolverMultistep: the ordinary differential equation, or the stochastic one, which draws "
+        "noise at each step. Defaults to the checkpoint's value.",
     )
     timestep_spacing: Literal["leading", "trailing", "linspace"] | None = Field(
         default=None, description="Spacing of the timesteps. Defaults to the checkpoint's value."

@@ -94,6 +94,35 @@ def test_eta_draws_the_noise_of_diffusers(
     assert any(case.plan.draws) == (eta > 0)
 
 
+_SDE = {"algorithm_type": "sde-dpmsolver++"}
+
+
+@pytest.mark.parametrize("solver", [(1, "midpoint"), (2, "midpoint"), (2, "heun"), (3, "midpoint")])
+@pytest.mark.parametrize(("steps", "begin"), [(1, None), (4, None), (20, None), (30, 10)])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("last", ["zero", "sigma_min"])
+def test_the_stochastic_dpm_solver_draws_the_noise_of_diffusers(
+    solver: tuple[int, str], steps: int, begin: int | None, prediction: str, last: str
+) -> None:
+    order, type_ = solver
+    config = {
+        **_SDE, "solver_order": order, "solver_type": type_, "final_sigmas_type": last, "prediction_type": prediction,
+    }  # fmt: skip
+    case = Case(SchedulerType.DPM_SOLVER_MULTISTEP, steps, begin, repaint=begin is not None, config=config)
+    error = difference(case)
+    assert error.absolute <= 1e-3
+    assert error.relative <= _LIMIT
+    # Noise that goes to no noise is none.
+    assert case.plan.draws == (*[True] * (case.plan.calls - 1), last != "zero")
+
+
+@pytest.mark.parametrize("spacing", _SPACINGS)
+@pytest.mark.parametrize("sigmas", ["use_karras_sigmas", "use_exponential_sigmas"])
+def test_levels_of_the_stochastic_dpm_solver_may_be_respaced(spacing: str, sigmas: str) -> None:
+    config = {**_SDE, sigmas: True, "timestep_spacing": spacing}
+    assert difference(Case(SchedulerType.DPM_SOLVER_MULTISTEP, 20, config=config)).relative <= _LIMIT
+
+
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_small_log", "fixed_large"])
 @pytest.mark.parametrize("spacing", _SPACINGS)
 def test_variances_of_ddpm_are_those_of_diffusers(variance: str, spacing: str) -> None:

@@ -62,7 +62,7 @@ def test_what_a_class_does_not_know_is_left_out_as_from_config_does() -> None:
         (SchedulerType.EULER, "interpolation_type", "log_linear"),
         (SchedulerType.EULER, "num_train_timesteps", "many"),
         (SchedulerType.PNDM, "skip_prk_steps", False),
-        (SchedulerType.DPM_SOLVER_MULTISTEP, "algorithm_type", "sde-dpmsolver++"),
+        (SchedulerType.DPM_SOLVER_MULTISTEP, "algorithm_type", "sde-dpmsolver"),
         (SchedulerType.DPM_SOLVER_MULTISTEP, "use_lu_lambdas", True),
         (SchedulerType.DPM_SOLVER_MULTISTEP, "thresholding", True),
         (SchedulerType.DPM_SOLVER_MULTISTEP, "solver_order", 4),

@@ -67,6 +67,10 @@ def test_every_rule_says_something_to_a_person() -> None:
 
 def test_every_default_is_in_the_schema_as_the_operator_fills_it_in() -> None:
     filled = DiffusionPipelineSpec.model_validate(minimal_spec()).model_dump(by_alias=True, exclude_none=True)
+    # The API server must not add ranges: they would stay beside buckets that are set later.
+    ranges = {side: filled["shapes"].pop(side) for side in ("height", "width")}
+    usual = {"min": 256, "opt": 512, "max": 768}
+    assert ranges == {"height": usual, "width": usual}
     assert filled == defaulted(SCHEMA["properties"]["spec"], minimal_spec())
 
 

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+SDE = "sde-dpmsolver++"
+"""DPM-Solver++ of the stochastic equation."""
+
+
 class SchedulerType(StrEnum):
     """Schedulers that are supported, by the names of their classes in diffusers without what all of them share."""
 
@@ -119,7 +123,7 @@ _CLASSES: Mapping[SchedulerType, SchedulerClass] = {
             "solver_type": "midpoint", "euler_at_final": False, "lambda_min_clipped": -math.inf,
         },
         {
-            **_off(_BETA_SIGMAS, _FLOW, _THRESHOLDING, _DPM_ONLY), "algorithm_type": ("dpmsolver++",),
+            **_off(_BETA_SIGMAS, _FLOW, _THRESHOLDING, _DPM_ONLY), "algorithm_type": ("dpmsolver++", SDE),
             "solver_type": ("midpoint", "heun"),
         },
         {

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
-from .classes import SchedulerType, class_of
+from .classes import SDE, SchedulerType, class_of
 from .errors import ScheduleError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class SchedulerSettings:
     set_alpha_to_one: bool = False
     solver_order: int = 1
     solver_type: str = ""
+    algorithm_type: str = ""
     lower_order_final: bool = False
     euler_at_final: bool = False
     lambda_min_clipped: float = -math.inf
@@ -61,6 +62,11 @@ class SchedulerSettings:
             )
         if self.use_karras_sigmas and self.use_exponential_sigmas:
             raise _unsupported("use_exponential_sigmas", value=True, advice="leave out use_karras_sigmas")
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether its steps may draw noise."""
+        return self.type in _STOCHASTIC or self.algorithm_type == SDE
 
     @property
     def max_steps(self) -> int:
@@ -107,6 +113,9 @@ class SchedulerSettings:
             if values[name] not in choices:
                 raise _unsupported(name, values[name], f"use {' or '.join(map(str, choices))}")
         supported = {name: value for name, value in values.items() if name in _RULES}
+        # The only algorithm that the type alone does not say.
+        if supported.get("algorithm_type") != SDE:
+            supported.pop("algorithm_type", None)
         unforced = {} if is_forced else _unforced(type_, config)
         return cls._of({"type": type_, **supported, **scheduler.implied, **unforced})
 
@@ -186,6 +195,7 @@ _RULES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "set_alpha_to_one": _FLAG,
     "solver_order": (_number(1, 3, whole=True), "use 1, 2 or 3"),
     "solver_type": (lambda value: isinstance(value, str), "use a solver's name"),
+    "algorithm_type": _one_of("", SDE),
     "lower_order_final": _FLAG,
     "euler_at_final": _FLAG,
     "lambda_min_clipped": (_number(-math.inf, math.inf), "use a number"),
@@ -203,6 +213,14 @@ _CLIPPING: Mapping[SchedulerType, bool] = {
     SchedulerType.LCM: False,
     SchedulerType.TCD: False,
 }
+# They draw fresh noise in a step; DDIM and TCD do when a request's eta is not 0.
+_STOCHASTIC = (
+    SchedulerType.EULER_ANCESTRAL,
+    SchedulerType.DDPM,
+    SchedulerType.LCM,
+    SchedulerType.TCD,
+    SchedulerType.DDIM,
+)
 _DISTILLED = (SchedulerType.LCM, SchedulerType.TCD)
 _REQUIRED = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
