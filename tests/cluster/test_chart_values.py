@@ -95,6 +95,7 @@ def test_one_registry_holds_all_images_but_those_that_name_their_own() -> None:
     variables = {name: value for name, value in environment(release).items() if name.endswith("_IMAGE")}
     assert variables == {
         "DIFFUSION_OPERATOR_BUILDER_IMAGE": "registry.example.com/project/nested/builder:0.1.0",
+        "DIFFUSION_OPERATOR_GATEWAY_IMAGE": "registry.example.com/project/diffusion-gateway:0.1.0",
         "DIFFUSION_OPERATOR_SERVING_IMAGE": "127.0.0.1:5000/triton:0.1.0",
         "DIFFUSION_OPERATOR_TENSORRT_BUILDER_IMAGE": "registry.example.com/project/builder-trt:1",
     }

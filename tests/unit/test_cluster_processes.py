@@ -32,7 +32,10 @@ def test_a_document_is_received_once_it_is_handed_over(tmp_path: Path, monkeypat
     handover = Handover(tmp_path / "handover")
     handover.publish("stage", {"namespace": "first"})
     handover.publish("stage", {"namespace": "second"})
+    handover.publish_default("stage", {"problem": "none"})
     assert handover.receive("stage") == {"namespace": "second"}
+    handover.publish_default("finished", {})
+    assert handover.receive("finished") == {}
     monkeypatch.setattr(processes, "HANDOVER_SECONDS", 0.0)
     with pytest.raises(AssertionError, match="the other process hands over: library"):
         handover.receive("library")

@@ -185,11 +185,14 @@ class Stage:
         return cls(Kube(tools.environment, document["namespace"]), tools, document["images"])
 
 
-@pytest.fixture(scope="session")
-def handover(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Handover:
-    """To and from the other process."""
+@pytest.fixture(scope="session", autouse=True)
+def handover(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handover]:
+    """To and from the other process, which never waits for one that has ended."""
     base = tmp_path_factory.getbasetemp()
-    return Handover((base if process_count(request.config) == 1 else base.parent) / "handover")
+    handover = Handover((base if process_count(request.config) == 1 else base.parent) / "handover")
+    yield handover
+    handover.publish_default(_STAGE, {"problem": "the process that builds the pipeline of the canaries has ended"})
+    handover.publish_default(_CANARIES_FINISHED, {})
 
 
 @pytest.fixture(scope="session")

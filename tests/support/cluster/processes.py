@@ -47,6 +47,11 @@ class Handover:
         staging.write_text(json.dumps(document))
         os.replace(staging, self._path(name))  # noqa: PTH105 - says that a file in the way is replaced
 
+    def publish_default(self, name: str, document: Any) -> None:  # noqa: ANN401 - any JSON
+        """Hand a document over unless there is one."""
+        if not self._path(name).exists():
+            self.publish(name, document)
+
     def receive(self, name: str) -> Any:  # noqa: ANN401 - any JSON
         """Wait for a document.
 
