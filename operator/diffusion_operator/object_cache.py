@@ -17,6 +17,7 @@ from diffusion_operator import naming
 from diffusion_operator.api import KIND
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.kube_client import COLLECTIONS, OPTIONAL, KubeClient, Reference
+from diffusion_operator.views.job import needs_pods
 
 DISCOVERY_SECONDS = 30.0
 CLAIM_SECONDS = 5.0
@@ -215,7 +216,7 @@ class CacheReader:
             return []
         if ref.kind in self._kinds and self._cache.is_complete and not fields:
             cached = self._cache.select(ref, selector)
-            if cached is not None:
+            if cached is not None and not (ref.kind == "Job" and any(map(needs_pods, cached))):
                 return cached
         return await self._client.select(ref, selector, fields)
 
@@ -234,7 +235,8 @@ ACTING_KINDS = frozenset(
 )
 """Kinds that a pass reads from the cache when it acts: writing them twice, or a moment late, does no harm.
 
-Deletions name the version of the Job that was read, a Job is created once under its name, and its result never changes.
+Deletions name the version of the Job that was read, a Job is created once under its name, and its result never changes;
+as long as one runs all of them are listed.
 """
 
 SETTLED_KINDS = ACTING_KINDS | {KIND, "Deployment", "Service", "Pod"}

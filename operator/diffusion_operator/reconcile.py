@@ -71,6 +71,7 @@ class Reconciler:
         self._settings = settings
         self._cache = cache or ObjectCache()
         self._now = now
+        self._in_progress: set[PipelineKey] = set()
         self._settled_observer = Observer(CacheReader(client, self._cache, SETTLED_KINDS), settings, now)
         self._observer = Observer(CacheReader(client, self._cache, ACTING_KINDS) if cache else client, settings, now)
         self._admission = asyncio.Lock()
@@ -83,7 +84,7 @@ class Reconciler:
         Args:
             key: of the pipeline.
             after_event: false when nothing is known to have changed: then what the cache has may show that there is
-                nothing to do.
+                nothing to do, unless something is in progress, of which an event may have been lost.
 
         Returns:
             Seconds until the next pass is due, or None when an event will ask for it.
@@ -92,12 +93,14 @@ class Reconciler:
             UnavailableError: the API server cannot be reached now.
             ConflictError: something changed in between.
         """
-        if not after_event and (settled := await self._settled(key)) is not None:
+        is_at_rest = not after_event and key not in self._in_progress
+        if is_at_rest and (settled := await self._settled(key)) is not None:
             return self._record(key, *settled)
         resource = await self._client.get(Reference(KIND, key.namespace, key.name))
         if resource is None or "deletionTimestamp" in resource["metadata"]:
             self._metrics.remove_pipeline(str(key))
             self._scraper.forget(str(key))
+            self._in_progress.discard(key)
             return None
         owner = Owner(key.name, key.namespace, resource["metadata"]["uid"])
         jobs: tuple[JobView, ...] = ()
@@ -116,6 +119,7 @@ class Reconciler:
         states = [(f"{key.namespace}/{job.name}", job.stage, job.phase) for job in jobs]
         suspended = resource.get("spec", {}).get("suspend") is True
         self._metrics.record_pipeline(str(key), ready=Readiness(*plan.ready, suspended=suspended), jobs=states)
+        (self._in_progress.discard if plan.requeue_seconds is None else self._in_progress.add)(key)
         return plan.requeue_seconds
 
     async def _settled(self, key: PipelineKey) -> tuple[Plan, tuple[JobView, ...], JsonObject] | None:

@@ -18,7 +18,7 @@ from diffusion_operator.object_cache import (
 )
 from diffusion_operator.reconcile import PipelineKey, Reconciler
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster
-from tests.support.operator.reconciling import SETTINGS, serve
+from tests.support.operator.reconciling import SETTINGS, build, serve
 
 JsonObject = dict[str, Any]
 SERVICE = Reference("Service", NAMESPACE, "shapes")
@@ -159,6 +159,32 @@ def test_a_pass_after_an_event_observes_what_it_may_act_on() -> None:
     asyncio.run(reconciler.reconcile(PipelineKey(NAMESPACE, "shapes")))
     plurals = {path.rpartition("/")[2] for path in cluster.reads}
     assert {"shapes", "deployments", "services", "pods"} <= plurals
+
+
+def test_while_something_is_in_progress_every_pass_observes_it_again() -> None:
+    cluster = CountingCluster()
+    cluster.apply_pipeline()
+    reconciler = Reconciler(cluster, SETTINGS, cache=filled(cluster))
+    assert asyncio.run(reconciler.reconcile(PipelineKey(NAMESPACE, "shapes"))) is not None
+    cluster.reads.clear()
+    asyncio.run(reconciler.reconcile(PipelineKey(NAMESPACE, "shapes"), after_event=False))
+    plurals = {path.rpartition("/")[2] for path in cluster.reads}
+    assert {"shapes", "deployments", "services", "pods"} <= plurals
+
+
+def test_jobs_of_which_one_runs_are_listed_and_finished_ones_are_not() -> None:
+    cluster = CountingCluster()
+    cluster.apply_pipeline()
+    build(cluster)
+    member = f"{naming.MANAGED_SELECTOR},{naming.needed_by_label('shapes')}"
+    for finished in (True, False):
+        cluster.reads.clear()
+        if not finished:
+            name = cluster.names("Job")[0]
+            del cluster.objects["Job", name]["metadata"]["annotations"][naming.RESULT]
+        reader = CacheReader(cluster, filled(cluster), SETTLED_KINDS)
+        assert asyncio.run(reader.select(Reference("Job", NAMESPACE), member))
+        assert bool(cluster.reads) != finished
 
 
 @pytest.mark.parametrize("kind", sorted(SETTLED_KINDS - {KIND, "Pod"}))
