@@ -172,6 +172,9 @@ def test_a_request_whose_answer_is_lost_is_sent_again(monkeypatch: pytest.Monkey
         async def read(self) -> bytes:
             return b"{}"
 
+        def getheader(self, name: str) -> None:
+            assert name == "Date"
+
     class Connection:
         def __init__(self, losses: int) -> None:
             self.losses, self.sent = losses, 0
