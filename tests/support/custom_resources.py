@@ -284,7 +284,7 @@ REFUSED: dict[str, Refused] = {
         {"shapes": {"buckets": [{"height": 1024, "width": 1020}]}}, "spec.shapes.buckets[0].width", "multiple of 8"
     ),
     "no-bucket": Refused({"shapes": {"buckets": []}}, "spec.shapes.buckets", "at least 1"),
-    "half-a-bucket": Refused({"shapes": {"buckets": [{"height": 64}]}}, "spec.shapes.buckets[0].width", "equired"),
+    "half-a-bucket": Refused({"shapes": {"buckets": [{"height": 64}]}}, "spec.shapes.buckets[0].width", "Required"),
     "algorithm-of-euler": Refused(
         {"scheduler": {"type": "Euler", "algorithmType": "sde-dpmsolver++"}},
         "spec.scheduler.algorithmType",
