@@ -14,12 +14,15 @@ from diffusion_contract.spec.serving import Tracing
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.deployment import RevisionSpec, serving_revision
 from diffusion_operator.settings import Settings
+from tests.support.gateway.running import start_gateway
 from tests.support.triton.tritonserver import serve, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-STEPS = 20
+    from tests.support.builder.repository import Built
+
+STEPS, SHORT = 20, 4
 MODEL = """
 import triton_python_backend_utils as pb_utils
 
@@ -45,10 +48,14 @@ class Collector(ThreadingHTTPServer):
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1/traces"
 
+    def spans(self) -> list[dict[str, Any]]:
+        """All spans."""
+        scopes = [scope for entry in self._entries() for scope in entry["scopeSpans"]]
+        return [span for scope in scopes for span in scope["spans"]]
+
     def span_names(self) -> list[str]:
         """Names of all spans."""
-        scopes = [scope for entry in self._entries() for scope in entry["scopeSpans"]]
-        return [span["name"] for scope in scopes for span in scope["spans"]]
+        return [span["name"] for span in self.spans()]
 
     def resources(self) -> list[dict[str, str]]:
         """What the sender says that it is, each once."""
@@ -122,3 +129,22 @@ def test_a_request_of_twenty_steps_has_twenty_spans_of_the_denoiser(tmp_path: Pa
     assert names.count("5_denoiser") == STEPS
     assert names.count("generate_20_pipeline") == 1
     assert collector.resources() == [{"service.name": "shapes", "service.namespace": "studio"}]
+
+
+def test_spans_behind_the_images_api_belong_to_the_callers_trace(built: Built, tmp_path: Path) -> None:
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    body = {"prompt": "a red circle", "num_inference_steps": SHORT}
+    with Collector() as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        with (
+            serve(built.models, flags=flags(collector.endpoint)) as triton,
+            start_gateway(tmp_path, "--pipeline", f"shapes={triton.grpc}", "--auth", "none") as gateway,
+        ):
+            headers = {"traceparent": f"00-{trace}-{span}-01"}
+            url = f"{gateway.url}/v1/images/generations"
+            assert httpx.post(url, json=body, headers=headers, timeout=120).status_code == 200
+            wait_until(lambda: "InferRequest" in collector.span_names(), 60, lambda: str(collector.span_names()))
+        collector.shutdown()
+    assert collector.span_names().count("5_denoiser") == SHORT
+    assert {item["traceId"].lower() for item in collector.spans()} == {trace}
+    assert span in {item.get("parentSpanId", "").lower() for item in collector.spans()}
