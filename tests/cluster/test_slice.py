@@ -32,7 +32,7 @@ PROMPT = "a red circle on a blue background"
 
 @pytest.fixture(scope="module")
 def served(built: Library) -> Kube:
-    """A namespace in which examples/pipeline.yaml was built from nothing, and serves."""
+    """A namespace in which examples/pipeline.yaml was built, and serves."""
     built.kube.apply(example())
     wait_ready(built.kube)
     return built.kube
