@@ -38,6 +38,10 @@ CASES = {
     "text encoder, long prompts": Case(
         Component.TEXT_ENCODER, "bfloat16", options={"clipSkip": 1, "longPrompts": True}
     ),
+    "text encoder, weights of A1111": Case(
+        Component.TEXT_ENCODER, "float16", options={"promptWeighting": "A1111", "longPrompts": True}
+    ),
+    "text encoder, weights of Compel": Case(Component.TEXT_ENCODER, "float16", options={"promptWeighting": "Compel"}),
     "image encoder": Case(Component.IMAGE_ENCODER, "float16", options={"ipAdapter": "adapter"}),
     "controlnet": Case(Component.CONTROLNET, "float16", options={"controlNet": "control"}),
     "denoiser, upcast attention": Case(Component.DENOISER, "bfloat16", "sd2"),

@@ -26,7 +26,7 @@ from diffusion_contract.enums import DENOISERS, Component
 from diffusion_contract.tensors import MAX_STEPS, SECOND_WEIGHTING, WEIGHTING, DType, Interface, residual_elements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 COMPONENTS: Mapping[Component, ComponentSpec] = {
     spec.component: spec
@@ -70,6 +70,26 @@ class Sizes:
     references: int = 1
 
 
+def _mask(numbers: torch.Tensor) -> torch.Tensor:
+    """Most tokens stay, and the first one always does."""
+    mask = (numbers > 0.3).float()  # noqa: PLR2004 - any
+    mask[..., 0] = 1.0
+    return mask
+
+
+# What numbers from 0 to 1 become, so that prompts of an example are such as the tokenizer makes: weights near 1, since
+# A1111 divides by a mean of them, and weights of encodings that add up to 1.
+_PROMPT_TENSORS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    name: make
+    for tensors in (WEIGHTING, SECOND_WEIGHTING)
+    for name, make in (
+        (tensors.weights.name, lambda numbers: 1 + numbers),
+        (tensors.masks.name, _mask),
+        (tensors.mask_weights.name, lambda numbers: numbers / numbers.sum(dim=-1, keepdim=True)),
+    )
+}
+
+
 def example(interface: Interface, loaded: LoadedModule, sizes: Sizes, seed: int) -> tuple[torch.Tensor, ...]:
     """Make inputs for tracing or verification.
 
@@ -87,9 +107,8 @@ def example(interface: Interface, loaded: LoadedModule, sizes: Sizes, seed: int)
     tensors = []
     for tensor in interface.inputs:
         shape = (sizes.batch, *(sizes_by_dim[dim] if isinstance(dim, str) else dim for dim in tensor.dims))
-        if tensor in (WEIGHTING.weights, SECOND_WEIGHTING.weights):
-            # Near 1, as those of prompts: the mean that A1111 divides by would be near 0.
-            tensors.append(1 + torch.rand(shape, generator=generator))
+        if tensor.name in _PROMPT_TENSORS:
+            tensors.append(_PROMPT_TENSORS[tensor.name](torch.rand(shape, generator=generator)))
         elif tensor.dtype is DType.FP32:
             tensors.append(torch.randn(shape, generator=generator))
         else:
