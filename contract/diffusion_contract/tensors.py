@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from .enums import DENOISERS, SHALLOW_DENOISERS, UNGUIDED_DENOISERS, Component, PromptWeighting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 # Bumped whenever tensors or their meaning change, so that repositories built before are built again.
 CONTRACT_VERSION = 5
@@ -212,7 +212,7 @@ IP_ADAPTER_REGION = Tensor("ip_adapter_region", DType.FP32, _REGION_DIMS)
 CONTROL_IMAGE = Tensor("control_image", DType.FP32, _PIXEL_DIMS)
 # Of each call.
 CONTROL_SCALES = Tensor("control_scales", DType.FP32, (MAX_STEPS,))
-# All residuals of a ControlNet in one tensor (negative, positive): see `residual_elements`.
+# All residuals of a ControlNet in one tensor (negative, positive): see `residuals.residual_elements`.
 RESIDUALS = Tensor("residuals", DType.FP32, (2, "residuals"))
 DECODED_IMAGE = Tensor("decoded_image", DType.FP32, _PIXEL_DIMS)
 # 1 where the safety checker wants an image withheld, else 0.
@@ -322,8 +322,6 @@ WEIGHTING_FACTS: Mapping[PromptWeighting, int] = {
     PromptWeighting.A1111: 1,
     PromptWeighting.COMPEL: 2,
 }
-# "residuals_per_level_0": channels of all residuals that have the size of the latent, 1: half of it, and so on.
-_RESIDUALS_PER_LEVEL = "residuals_per_level_"
 
 
 def interface(component: Component, facts: Mapping[str, int]) -> Interface:
@@ -381,32 +379,6 @@ def weighting_inputs(component: Component, facts: Mapping[str, int]) -> tuple[Te
 def residual_input(number: int) -> Tensor:
     """The denoiser's input for the residuals of a ControlNet, counted from 1."""
     return Tensor(f"{RESIDUALS.name}_{number}", RESIDUALS.dtype, RESIDUALS.dims)
-
-
-def residual_facts(layout: Iterable[tuple[int, int]]) -> dict[str, int]:
-    """Record how many residual channels there are at each level.
-
-    Args:
-        layout: channels and level (0: the latent's size, 1: half of it, ...) of each residual.
-    """
-    facts: dict[str, int] = {}
-    for channels, level in layout:
-        name = f"{_RESIDUALS_PER_LEVEL}{level}"
-        facts[name] = facts.get(name, 0) + channels
-    return facts
-
-
-def residual_elements(facts: Mapping[str, int], height: int, width: int) -> int:
-    """How long `residuals` is for a latent of this size; 0 when the facts tell of none.
-
-    A level halves the size of the one before and rounds up.
-    """
-    total = 0
-    for name, channels in facts.items():
-        if name.startswith(_RESIDUALS_PER_LEVEL):
-            scale = 2 ** int(name.removeprefix(_RESIDUALS_PER_LEVEL))
-            total += channels * -(-height // scale) * -(-width // scale)
-    return total
 
 
 # A ControlNet's model has its name behind it: `5_controlnet_canny`.

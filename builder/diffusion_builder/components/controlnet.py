@@ -21,7 +21,8 @@ from diffusion_builder.components.base import (
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract import tensors
 from diffusion_contract.enums import ModelFamily, Precision
-from diffusion_contract.tensors import MAX_TEXT_CHUNKS, residual_facts
+from diffusion_contract.residuals import residual_facts
+from diffusion_contract.tensors import MAX_TEXT_CHUNKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

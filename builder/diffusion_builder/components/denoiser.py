@@ -32,6 +32,7 @@ from diffusion_builder.components.base import (
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract import tensors
 from diffusion_contract.enums import SHALLOW_DENOISERS, UNGUIDED_DENOISERS, Component, ModelFamily, Precision
+from diffusion_contract.residuals import residual_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,7 +213,7 @@ def load(material: LoadContext, precision: Precision, component: Component = Com
         shallow_layers.check(config, options.shallow_layers)
     layout = residuals.layout(config)
     if options.control_nets:
-        facts |= {tensors.CONTROLNETS_TRAIT: options.control_nets, **tensors.residual_facts(layout)}
+        facts |= {tensors.CONTROLNETS_TRAIT: options.control_nets, **residual_facts(layout)}
     model = weights.diffusers_model(UNet2DConditionModel, folder, DTYPES[precision])
     lora.merge(model, parts.UNET, material.loras, options.family)
     attention.rewrite(model, upcast=precision is not Precision.FLOAT32)

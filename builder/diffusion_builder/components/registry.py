@@ -23,7 +23,8 @@ from diffusion_builder.components import (
 )
 from diffusion_builder.components.base import ComponentSpec, LoadedModule
 from diffusion_contract.enums import DENOISERS, Component
-from diffusion_contract.tensors import MAX_STEPS, SECOND_WEIGHTING, WEIGHTING, DType, Interface, residual_elements
+from diffusion_contract.residuals import residual_elements
+from diffusion_contract.tensors import MAX_STEPS, SECOND_WEIGHTING, WEIGHTING, DType, Interface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,13 +15,12 @@ from diffusion_builder.components.options import check
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.enums import Component
 from diffusion_contract.exports import ExportOptions
+from diffusion_contract.residuals import residual_elements, residual_facts
 from diffusion_contract.tensors import (
     ENGINE_INTERFACES,
     MAX_CONTROLNETS,
     TEXT_TO_IMAGE,
     interface,
-    residual_elements,
-    residual_facts,
 )
 
 if TYPE_CHECKING:

@@ -61,7 +61,19 @@ def test_reading_a_tokenizer_imports_transformers_without_torch(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "module", ["enums", "reasons", "limits", "durations", "skus", "results", "subfolders", "tensors", "python_models"]
+    "module",
+    [
+        "enums",
+        "reasons",
+        "limits",
+        "durations",
+        "skus",
+        "residuals",
+        "results",
+        "subfolders",
+        "tensors",
+        "python_models",
+    ],
 )
 def test_words_and_numbers_of_the_contract_need_the_standard_library_alone(module: str) -> None:
     assert _loaded(f"import diffusion_contract.{module}", [*_HEAVY, "numpy", "pydantic"]) == []

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.enums import DENOISERS, Component
+from diffusion_contract.residuals import residual_elements
 from diffusion_contract.spec.engines import Range
-from diffusion_contract.tensors import MAX_REFERENCE_IMAGES, MAX_TEXT_MASKS, Tensor, interface, residual_elements
+from diffusion_contract.tensors import MAX_REFERENCE_IMAGES, MAX_TEXT_MASKS, Tensor, interface
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
