@@ -92,6 +92,14 @@ def test_all_ensembles_must_answer() -> None:
         assert smoke_test(url, _REPOSITORY, 10.0) == tuple(_ENSEMBLES)
 
 
+def test_of_buckets_the_smallest_one_is_expected() -> None:
+    buckets = [{"height": 128, "width": 64}, {"height": 64, "width": 64}]
+    extra = {**_EXTRA, "shapes": {"batch": {"max": 1}, "buckets": buckets}}
+    with _serve() as url:
+        artifact = Artifact(Path("x"), Manifest(Kind.REPOSITORY, "0" * 64, {}, {}, extra=extra))
+        assert smoke_test(url, artifact, 10.0) == tuple(_ENSEMBLES)
+
+
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
