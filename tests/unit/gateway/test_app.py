@@ -6,86 +6,29 @@ import asyncio
 import base64
 import io
 import json
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import c2pa
-import httpx
 import pytest
 from PIL import Image
 
-from diffusion_gateway.app import create_app
 from diffusion_gateway.errors import ApiError
-from diffusion_gateway.keys import digest_of
-from diffusion_gateway.metrics import Metrics
 from diffusion_gateway.settings import (
-    KeyLimits,
-    PipelineAddress,
     ProvenanceSettings,
     QueueLimits,
     RequestLimits,
     Settings,
 )
+from tests.support.gateway.api import EDITS, GENERATIONS, PROMPT, SETTINGS, Api, run
 from tests.support.gateway.certificates import write_certificates
-from tests.support.gateway.fake_triton import FakeTriton
 from tests.support.gateway.pipelines import image_file
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from diffusion_gateway.catalog import Catalog
-
-SETTINGS = Settings((PipelineAddress("shapes", "127.0.0.1:1"),), refresh_seconds=0.01)
-GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
-PROMPT = {"prompt": "a red star"}
-
-
-class Api:
-    """A client of a gateway, and the Triton behind it."""
-
-    def __init__(self, client: httpx.AsyncClient, triton: FakeTriton, metrics: Metrics, app: Any) -> None:  # noqa: ANN401
-        self.client, self.triton, self.metrics, self.app = client, triton, metrics, app
-
-    async def post(self, path: str = GENERATIONS, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:  # noqa: ANN401
-        return await self.client.post(path, json={**PROMPT, **body}, headers=headers)
-
-    def value(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(f"diffusion_gateway_{name}", labels) or 0.0
-
-    async def wait_until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110 - a metric has no event
-                await asyncio.sleep(0.001)
-
-
-@asynccontextmanager
-async def _api(settings: Settings) -> AsyncIterator[Api]:
-    servers: list[FakeTriton] = []
-
-    def connect(pipeline: PipelineAddress) -> FakeTriton:
-        servers.append(FakeTriton(pipeline))
-        return servers[-1]
-
-    metrics = Metrics()
-    app = create_app(settings, metrics, connect)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://gateway") as client,
-    ):
-        api = Api(client, servers[0], metrics, app)
-        await api.wait_until(lambda: app.state.catalog.is_ready)
-        yield api
-
-
-def run(test: Callable[[Api], Awaitable[None]], settings: Settings = SETTINGS) -> None:
-    async def main() -> None:
-        async with _api(settings) as api:
-            await test(api)
-
-    asyncio.run(main())
 
 
 def _image(entry: dict[str, Any]) -> Image.Image:
@@ -267,51 +210,6 @@ def test_a_client_that_goes_away_cancels_its_request_in_triton(is_stream: bool) 
     run(test)
 
 
-def _keys(path: Path, **entries: dict[str, Any]) -> Settings:
-    keys = [{"name": text.removeprefix("sk_"), "sha256": digest_of(text), **more} for text, more in entries.items()]
-    path.write_text(json.dumps({"keys": keys}))
-    return Settings(SETTINGS.pipelines, keys=path, queue=QueueLimits(4, 4), refresh_seconds=0.01)
-
-
-def _bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"}
-
-
-def test_without_a_valid_key_nothing_is_answered_and_no_key_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("DEBUG")
-
-    async def test(api: Api) -> None:
-        for headers in ({}, _bearer("sk_secret_of_another"), {"authorization": "sk_team"}):
-            for answer in (await api.post(headers=headers), await api.client.get("/v1/models", headers=headers)):
-                assert answer.status_code == 401
-                assert "sk_" not in answer.text
-        assert api.triton.requests == []
-        assert (await api.post(headers=_bearer("sk_team"), prompt="a secret prompt")).status_code == 200
-        assert api.value("requests_total", model="shapes", key="team", operation="generate", status="200") == 1
-        assert api.value("requests_total", model="", key="", operation="generate", status="401") == 3
-
-    run(test, _keys(tmp_path / "keys.json", sk_team={}))
-    assert "key=team status=200" in caplog.text
-    assert not [text for text in ("sk_secret", "sk_team", "a secret prompt") if text in caplog.text]
-
-
-def test_a_key_has_its_own_limits_and_priority(tmp_path: Path) -> None:
-    async def test(api: Api) -> None:
-        api.triton.gate.clear()
-        tasks = [asyncio.create_task(api.post(headers=_bearer("sk_batch")))]
-        await api.wait_until(lambda: len(api.triton.requests) == 1)
-        assert (await api.post(headers=_bearer("sk_batch"))).status_code == 429
-        tasks.append(asyncio.create_task(api.post(headers=_bearer("sk_web"))))
-        await api.wait_until(lambda: len(api.triton.requests) == 2)
-        assert [request.priority for request, _ in api.triton.requests] == [2, 0]
-        api.triton.gate.set()
-        assert [(await task).status_code for task in tasks] == [200, 200]
-
-    run(test, _keys(tmp_path / "keys.json", sk_batch={"priority": 2, "concurrent": 1, "waiting": 0}, sk_web={}))
-
-
 async def _check_images(api: Api, withheld: frozenset[int]) -> None:
     """Let the pipeline have a safety checker that withholds the images of these seeds."""
     api.triton.withheld = withheld
@@ -343,33 +241,6 @@ def test_where_every_image_is_withheld_the_client_gets_an_error() -> None:
         assert [event["flagged"] for event in _events(stream.text)] == [False]
 
     run(test)
-
-
-def test_a_key_without_limits_of_its_own_has_those_of_all_keys(tmp_path: Path) -> None:
-    async def test(api: Api) -> None:
-        api.triton.gate.clear()
-        tasks = [asyncio.create_task(api.post(headers=_bearer(key))) for key in ("sk_small", "sk_large", "sk_large")]
-        await api.wait_until(lambda: len(api.triton.requests) == 3)
-        assert (await api.post(headers=_bearer("sk_small"))).status_code == 429
-        api.triton.gate.set()
-        assert [(await task).status_code for task in tasks] == [200, 200, 200]
-
-    settings = _keys(tmp_path / "keys.json", sk_small={}, sk_large={"concurrent": 2})
-    run(test, replace(settings, key_limits=KeyLimits(concurrent=1, waiting=0)))
-
-
-def test_a_key_is_replaced_while_the_gateway_runs(tmp_path: Path) -> None:
-    path = tmp_path / "keys.json"
-
-    async def test(api: Api) -> None:
-        assert (await api.post(headers=_bearer("sk_old"))).status_code == 200
-        _keys(path, sk_new={})
-        async with asyncio.timeout(10):
-            while (await api.post(headers=_bearer("sk_old"))).status_code != 401:
-                pass
-        assert (await api.post(headers=_bearer("sk_new"))).status_code == 200
-
-    run(test, _keys(path, sk_old={}))
 
 
 def test_pages_of_other_sites_cannot_use_the_api() -> None:
