@@ -108,9 +108,10 @@ def test_without_apt_get_a_missing_program_is_named(monkeypatch: pytest.MonkeyPa
         packages.require_program("no-such-program")
 
 
+# It ends in the handler: a signal that comes before the pause would let it wait for the alarm.
 _SERVER = """
-import signal
-signal.signal(signal.SIGTERM, lambda *_: print("terminated", flush=True))
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("terminated", flush=True)))
 signal.alarm(30)
 print("up", flush=True)
 signal.pause()
