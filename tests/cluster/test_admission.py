@@ -35,7 +35,8 @@ def test_the_shortest_pipeline_is_accepted_and_every_default_is_shown(api: Kube)
     text = api.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(pipeline()))
     spec = json.loads(text)["spec"]
     assert spec["pipelines"] == [{"task": "generate", "steps": [20]}]
-    assert spec["shapes"]["height"] == {"min": 256, "opt": 512, "max": 768}
+    # Height and width have theirs in the contract: one that is shown would stand beside buckets.
+    assert spec["shapes"] == {"batch": {"min": 1, "opt": 4, "max": 8}}
     assert spec["storage"] == {"size": "20Gi"}
     assert spec["targets"][0]["replicas"] == 1
     assert spec["engines"]["timeout"] == "1h"

@@ -71,7 +71,7 @@ REFUSED_FIELDS: dict[str, Refused] = {
         "guidance would stop before the first call",
     ),
     "guidance-for-every-call": Refused(
-        {"acceleration": {"guidance": {"stop": 1}}}, "spec.acceleration.guidance.stop", "0.95"
+        {"acceleration": {"guidance": {"stop": 1}}}, "spec.acceleration.guidance.stop", "less than or equal to 0"
     ),
     "reuse-with-controlnets": Refused(
         {"acceleration": {"deepCache": {"interval": 3}}, **model(controlNets=[{"name": "canny", "source": HUB}])},

@@ -44,7 +44,8 @@ def _events(logs: Iterable[Path], user: str) -> Iterator[dict[str, Any]]:
             with log.open() as lines:
                 # The last line may be half written.
                 events = (json.loads(line) for line in lines if line.endswith("\n"))
-                yield from (event for event in events if event["user"]["username"] == user)
+                # A request that could not be authenticated has no name.
+                yield from (event for event in events if event["user"].get("username") == user)
 
 
 def _rights(event: dict[str, Any]) -> Iterator[Right]:
