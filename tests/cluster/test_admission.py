@@ -12,8 +12,9 @@ import pytest
 from diffusion_operator.plan.dropped_fields import dropped_fields_text
 from tests.support.cluster.admission import answer, with_schema
 from tests.support.cluster.kube import Kube, KubectlError
-from tests.support.custom_resources import ACCEPTED, NAMES, REFUSED
+from tests.support.custom_resources import ACCEPTED
 from tests.support.paths import CRD
+from tests.support.refused_resources import NAMES, REFUSED
 from tests.support.resource_parts import pipeline
 from tools.devcluster.bare import api_server
 

@@ -19,7 +19,8 @@ from diffusion_contract.documents import InvalidSpecError, read_pipeline, read_s
 from diffusion_contract.spec import DiffusionPipelineSpec, Scheduler
 from diffusion_operator import cli as operator
 from diffusion_operator.errors import BadInputError
-from tests.support.custom_resources import ACCEPTED, NAMES, REFUSED
+from tests.support.custom_resources import ACCEPTED
+from tests.support.refused_resources import NAMES, REFUSED
 from tests.support.resource_parts import GPU, HUB, SLICE, pipeline
 
 ROOT = Path(__file__).parents[3]
