@@ -154,9 +154,8 @@ def cuda_graphs(model: TritonModel, plan: PlanFile) -> tuple[CudaGraph, ...]:
     Triton captures each one for every profile, and launches a batch of another shape kernel by kernel.
     """
     profile = plan.profiles[0]
-    tuned = {item.name: item.opt for item in profile}
     smallest, largest = min(item.min[0] for item in profile), max(item.max[0] for item in profile)
-    inputs = tuple(_opt_shape(port, tuned[port.name][1:]) for port in model.inputs)
+    inputs = _tuned_inputs(model, profile)
     return tuple(CudaGraph(size, inputs) for size in graph_batches(smallest, largest))
 
 
@@ -167,13 +166,18 @@ def warm_up(model: TritonModel, plan: PlanFile) -> tuple[WarmUp, ...]:
     """
     requests: list[WarmUp] = []
     for profile in plan.profiles:
-        tuned = {item.name: item.opt for item in profile}
-        batch = max(opt[0] for opt in tuned.values())
-        inputs = tuple(_opt_shape(port, tuned[port.name][1:]) for port in model.inputs)
+        batch = max(item.opt[0] for item in profile)
+        inputs = _tuned_inputs(model, profile)
         name = f"batch of {batch}"
         is_repeated = any(request.name == name for request in requests)
         requests.append(WarmUp(f"{name}, profile {len(requests)}" if is_repeated else name, batch, inputs))
     return tuple(requests)
+
+
+def _tuned_inputs(model: TritonModel, profile: Profile) -> tuple[Port, ...]:
+    """A model's inputs with the dimensions that a profile is tuned for."""
+    tuned = {item.name: item.opt[1:] for item in profile}
+    return tuple(_opt_shape(port, tuned[port.name]) for port in model.inputs)
 
 
 def _opt_shape(port: Port, opt: tuple[int, ...]) -> Port:
