@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +26,7 @@ def api() -> Iterator[Kube]:
     """An API server with the CRD, which is the one that the chart brings (`make check`)."""
     with api_server() as server:
         server.apply(CRD)
-        programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
-        environment = os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}
-        yield with_schema(Kube(environment, "default"))
+        yield with_schema(Kube(server.environment, "default"))
 
 
 def test_the_shortest_pipeline_is_accepted_and_every_default_is_shown(api: Kube) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 import urllib.request
@@ -46,8 +45,7 @@ def server() -> Iterator[ApiServer]:
 
 @pytest.fixture(scope="module")
 def kube(server: ApiServer) -> Kube:
-    programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
-    return with_schema(Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, "default"))
+    return with_schema(Kube(server.environment, "default"))
 
 
 def leads(port: int) -> bool:

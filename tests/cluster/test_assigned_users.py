@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -37,8 +36,7 @@ DEFAULT_USER = {"user": 65532, "group": 65532, "fsGroup": 65532}
 def strict_namespace() -> Iterator[Kube]:
     """An API server alone, with a namespace that assigns users."""
     with api_server() as server:
-        programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
-        kube = Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, "strict")
+        kube = Kube(server.environment, "strict")
         labels = {**LABEL, "pod-security.kubernetes.io/enforce": "restricted"}
         kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "strict", "labels": labels}})
         kube.apply(*policies())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 import time
 from contextlib import contextmanager
@@ -53,10 +52,8 @@ def server() -> Iterator[ApiServer]:
 @pytest.fixture
 def kube(server: ApiServer) -> Iterator[Kube]:
     """An empty namespace with a store, with kubectl."""
-    programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
-    environment = os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}
-    with_schema(Kube(environment, "default"))
-    namespaced_kube = Kube(environment, PIPELINE.namespace)
+    with_schema(Kube(server.environment, "default"))
+    namespaced_kube = Kube(server.environment, PIPELINE.namespace)
     namespaced_kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespaced_kube.namespace}})
     access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
     namespaced_kube.apply(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from dataclasses import replace
@@ -42,8 +41,7 @@ def server() -> Iterator[ApiServer]:
 @pytest.fixture(scope="module")
 def kube(server: ApiServer) -> Kube:
     """An API server on which deploy/install.yaml is installed."""
-    programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
-    kube = Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, NAMESPACE)
+    kube = Kube(server.environment, NAMESPACE)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     server.apply(ROOT / "crds" / "diffusionpipelines.yaml")
     kube.run("apply", *ARGO, "-f", str(INSTALL))

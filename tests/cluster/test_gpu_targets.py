@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -63,8 +62,7 @@ def scheduler(server: ApiServer, log: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def kube(server: ApiServer) -> Kube:
-    programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
-    return with_schema(Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, "default"))
+    return with_schema(Kube(server.environment, "default"))
 
 
 def add_node(kube: Kube, name: str, product: str = "") -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,8 +47,7 @@ def server() -> Iterator[ApiServer]:
 @pytest.fixture(scope="module")
 def kube(server: ApiServer) -> Kube:
     """The pipeline's namespace, with its store and the definitions of routes."""
-    programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
-    kube = Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, PIPELINE.namespace)
+    kube = Kube(server.environment, PIPELINE.namespace)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PIPELINE.namespace}})
     definitions = [definition(*one) for one in FOREIGN_CRDS]
     kube.apply(*definitions)

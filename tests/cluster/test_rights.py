@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +69,7 @@ def server(log: Path) -> Iterator[ApiServer]:
 
 @pytest.fixture(scope="module")
 def kube(server: ApiServer) -> Kube:
-    programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
-    kube = Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, PIPELINE.namespace)
+    kube = Kube(server.environment, PIPELINE.namespace)
     for name in (NAMESPACE, PIPELINE.namespace):
         kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     roles = chart_roles()

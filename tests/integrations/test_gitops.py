@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,9 +79,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     folder = tmp_path_factory.mktemp("gitops")
     with api_server() as server, served(folder) as repository:
         server.apply(CRD)
-        programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
-        environment = os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}
-        kube = Kube(environment, PIPELINE.namespace)
+        kube = Kube(server.environment, PIPELINE.namespace)
         kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PIPELINE.namespace}})
         with_schema(kube)
         access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}

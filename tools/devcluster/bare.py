@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import time
@@ -43,6 +44,12 @@ class ApiServer:
     kubeconfig: Path
     user_kubeconfig: Path
     kubectl: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of this process, with which `kubectl` reaches the API server as the administrator."""
+        programs = f"{self.kubectl.parent}:{os.environ['PATH']}"
+        return os.environ | {"KUBECONFIG": str(self.kubeconfig), "PATH": programs}
 
     def apply(self, manifest: Path) -> None:
         """Apply a file as the administrator, and wait until its definitions are served.

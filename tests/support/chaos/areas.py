@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -105,8 +104,7 @@ _READY_SECONDS = 120.0
 def prepare(server: ApiServer) -> Kube:
     """Install the CRD and other projects' definitions, and wait until all of them are served."""
     server.apply(CRD)
-    programs = f"{server.kubectl.parent}:{os.environ['PATH']}"
-    kube = Kube(os.environ | {"KUBECONFIG": str(server.kubeconfig), "PATH": programs}, "default")
+    kube = Kube(server.environment, "default")
     kube.apply(*(definition(*one) for one in FOREIGN_CRDS))
     for group, _, kind in FOREIGN_CRDS:
         plural = f"{kind.lower()}s.{group}"
