@@ -129,7 +129,7 @@ class Renderer:
         priorities = self._batching.priorities and model.name in self._denoiser_calls
         return self._render(
             "model.pbtxt.j2", model=model, plan=plan, batching=batching, turn=turn, priorities=priorities,
-            warm_ups=warm_ups, cuda=cuda, graphs=graphs,
+            warm_ups=warm_ups, cuda=cuda, graphs=graphs, is_ahead=plan is not None and _is_short(model.name),
         )  # fmt: skip
 
     def _rate_limit(self, model: str) -> int | None:
@@ -146,6 +146,14 @@ class Renderer:
 def _is_in_loop(model: str) -> bool:
     """Whether a model is called once a step."""
     return model == _SCHEDULER_STEP or model in _DENOISERS or model.startswith(_CONTROLNETS)
+
+
+def _is_short(model: str) -> bool:
+    """Whether a model's kernels are few beside those of the denoising networks, so that the GPU runs them first.
+
+    A request whose loop is over leaves earlier, and its successor joins the loop earlier: batches are fuller.
+    """
+    return model == _SCHEDULER_STEP or not _is_in_loop(model)
 
 
 def cuda_graphs(model: TritonModel, plan: PlanFile) -> tuple[CudaGraph, ...]:
