@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from statistics import median
+from threading import Event
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -18,6 +19,7 @@ import numpy as np
 import tritonclient.http as triton
 
 from tests.support.triton.client import tensor
+from tests.support.triton.closed_loop import Countdown, images_between
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
@@ -26,12 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Pixels of an edge.
-SIDE = 512
-STEPS = 20
-GUIDANCE = 7.5
+    from benchmarks.gpu_cases import Case
+
 PROMPT = "a red circle on a blue background"
-MODEL = f"generate_{STEPS}_pipeline"
 DENOISER = "5_denoiser"
 _READY_SECONDS = 240.0
 _REQUEST_SECONDS = 120.0
@@ -42,11 +41,12 @@ Counts = dict[str, dict[str, int]]
 
 @dataclass(frozen=True)
 class Load:
-    """What clients that send one request after the other got.
+    """What clients that send one request after the other got, while all of them were sending.
 
     Args:
         clients: how many.
-        images_per_second: images answered, by the time until the last one was.
+        images_per_second: images made in the measured time; of a request that began before it or ended after it, the
+            part that lies in it.
         ms: median time of a request.
         mean_batch: samples in a call of the denoiser.
         per_model_ms: of one image, the time that each model took by Triton's statistics, all its calls together.
@@ -102,62 +102,71 @@ def _wait_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> No
     raise SystemExit(f"tritonserver is not ready:\n{log.read_text(errors='replace')[-4000:]}")
 
 
-def image(client: Any, seed: int) -> NDArray[np.uint8]:  # noqa: ANN401 - tritonclient has no types
+def image(client: Any, case: Case, seed: int) -> NDArray[np.uint8]:  # noqa: ANN401 - tritonclient has no types
     """One image [H, W, 3] as pixels."""
     tensors = [
         tensor("prompt", "BYTES", np.array([[PROMPT.encode()]], object)),
         tensor("seed", "INT64", np.array([[seed]], np.int64)),
-        tensor("guidance_scale", "FP32", np.array([[GUIDANCE]], np.float32)),
+        tensor("guidance_scale", "FP32", np.array([[case.guidance]], np.float32)),
     ]
-    answer = client.infer(MODEL, tensors, outputs=[triton.InferRequestedOutput("image")])
+    answer = client.infer(case.model, tensors, outputs=[triton.InferRequestedOutput("image")])
     pixels: NDArray[np.uint8] = answer.as_numpy("image")[0]
     return pixels
 
 
-def images(address: str, seeds: Sequence[int]) -> NDArray[np.uint8]:
+def images(address: str, case: Case, seeds: Sequence[int]) -> NDArray[np.uint8]:
     """One image per seed, [N, H, W, 3]."""
     with closing(triton.InferenceServerClient(address, network_timeout=_REQUEST_SECONDS)) as client:
-        return np.stack([image(client, seed) for seed in seeds])
+        return np.stack([image(client, case, seed) for seed in seeds])
 
 
-def load(address: str, clients: int, seconds: float) -> Load:
-    """Let clients send one request after the other.
+def load(address: str, case: Case, clients: int, seconds: float) -> Load:
+    """Let clients send one request after the other, and measure between every client's first answer and the end.
 
     Args:
         address: of the server.
+        case: what they ask for.
         clients: how many.
-        seconds: after which none sends another request.
+        seconds: that are measured.
     """
-    before = counts(address)
-    began = time.monotonic()
+    stop, all_answered = Event(), Countdown(clients)
     with ThreadPoolExecutor(clients) as pool:
-        clocks = pool.map(lambda _: _request_until(address, began + seconds), range(clients))
-        latencies = [latency for clock in clocks for latency in clock]
-    total = time.monotonic() - began
-    spent = _difference(counts(address), before)
+        try:
+            futures = [pool.submit(_request_until, address, case, stop, all_answered) for _ in range(clients)]
+            all_answered.wait(_REQUEST_SECONDS)
+            began, before = time.monotonic(), counts(address)
+            time.sleep(seconds)
+            ended, after = time.monotonic(), counts(address)
+        finally:
+            stop.set()
+        requests = [request for future in futures for request in future.result()]
+    spent = _difference(after, before)
     denoiser = spent[DENOISER]
+    images_made = images_between(requests, began, ended)
     return Load(
         clients,
-        len(latencies) / total,
-        1000 * median(latencies),
+        images_made / (ended - began),
+        1000 * median(end - begin for begin, end in requests if began <= end <= ended),
         denoiser["samples"] / max(denoiser["calls"], 1),
         {
-            name: {time: model[time] / 1e6 / len(latencies) for time in _TIMES}
+            name: {time: model[time] / 1e6 / images_made for time in _TIMES}
             for name, model in spent.items()
             if model["calls"]
         },
     )
 
 
-def _request_until(address: str, until: float) -> list[float]:
-    """Seconds of each request; the last one is sent before the time is over."""
-    latencies: list[float] = []
+def _request_until(address: str, case: Case, stop: Event, all_answered: Countdown) -> list[tuple[float, float]]:
+    """When each request was sent and answered, of one client."""
+    requests: list[tuple[float, float]] = []
     with closing(triton.InferenceServerClient(address, network_timeout=_REQUEST_SECONDS)) as client:
-        while time.monotonic() < until:
+        while not stop.is_set():
             began = time.monotonic()
-            image(client, seed=len(latencies))
-            latencies.append(time.monotonic() - began)
-    return latencies
+            image(client, case, seed=len(requests))
+            requests.append((began, time.monotonic()))
+            if len(requests) == 1:
+                all_answered.count()
+    return requests
 
 
 def counts(address: str) -> Counts:

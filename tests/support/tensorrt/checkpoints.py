@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from tests.support.builder.checkpoints import write_checkpoint
+from tests.support.builder.xl_checkpoints import write_xl_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,6 +103,44 @@ def write_full_size_sd1(folder: Path) -> Path:
                 )
             ),
             "unet": _unet(3, block_out_channels=(320, 640, 1280, 1280), attention_head_dim=8, cross_attention_dim=768),
+            "vae": _vae((128, 256, 512, 512), 32),
+        }  # fmt: skip
+    for name in list(parts):
+        # One at a time, and gone before the next.
+        _replace(folder, **{name: _fill(parts.pop(name))})
+    return folder
+
+
+def write_full_size_sdxl(folder: Path) -> Path:
+    """SDXL's base model in its real size, 3.47 billion random weights in half precision: 6.9 GB on disk."""
+    write_xl_checkpoint(folder)
+    tokens = len(json.loads((folder / "tokenizer" / "vocab.json").read_text()))
+    shared: dict[str, Any] = {
+        "max_position_embeddings": 77, "bos_token_id": tokens - 5, "eos_token_id": tokens - 4,
+    }  # fmt: skip
+    unet: Any = UNet2DConditionModel
+    with torch.device("meta"):
+        parts = {
+            "text_encoder": CLIPTextModel(
+                CLIPTextConfig(
+                    hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+                    projection_dim=768, **shared,
+                )
+            ),
+            "text_encoder_2": CLIPTextModelWithProjection(
+                CLIPTextConfig(
+                    hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20,
+                    hidden_act="gelu", projection_dim=1280, **shared,
+                )
+            ),
+            "unet": unet(
+                sample_size=128, block_out_channels=(320, 640, 1280), attention_head_dim=(5, 10, 20),
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                transformer_layers_per_block=(1, 2, 10), cross_attention_dim=2048, use_linear_projection=True,
+                addition_embed_type="text_time", addition_time_embed_dim=256,
+                projection_class_embeddings_input_dim=2816,
+            ),
             "vae": _vae((128, 256, 512, 512), 32),
         }  # fmt: skip
     for name in list(parts):
