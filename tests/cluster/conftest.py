@@ -14,6 +14,7 @@ from tests.support.cluster.fixtures import (
     built,
     canaries_apart,
     cluster,
+    devcluster_runs,
     handover,
     hub_kube,
     images,
@@ -21,6 +22,7 @@ from tests.support.cluster.fixtures import (
     namespace,
     namespaces,
     operator,
+    run_devcluster,
     shared_namespace,
     stage,
     wait_for_canaries,
@@ -57,6 +59,20 @@ __all__ = [
     "stage",
     "wait_for_canaries",
 ]
+
+_RAN_BEFORE = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Remember whether the devcluster runs, so that a run of the tests leaves it so."""
+    if not hasattr(config, "workerinput"):
+        config.stash[_RAN_BEFORE] = devcluster_runs()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Take down what an interrupted process has left: xdist gives its fixtures ten seconds."""
+    if not config.stash.get(_RAN_BEFORE, True) and devcluster_runs():
+        run_devcluster("down")
 
 
 class TwoHalves(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types

@@ -19,7 +19,6 @@ from tests.support.cluster.pipelines import example, wait_ready
 from tests.support.paths import ROOT
 from tools.charttools.render import objects, render
 from tools.charttools.value_sets import IMAGES
-from tools.devcluster.bare import api_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,15 +32,16 @@ DEFAULT_USER = {"user": 65532, "group": 65532, "fsGroup": 65532}
 
 
 @pytest.fixture(scope="module")
-def strict_namespace() -> Iterator[Kube]:
-    """An API server alone, with a namespace that assigns users."""
-    with api_server() as server:
-        kube = Kube(server.environment, "strict")
-        labels = {**LABEL, "pod-security.kubernetes.io/enforce": "restricted"}
-        kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "strict", "labels": labels}})
-        kube.apply(*policies())
-        wait_until_enforced(kube)
-        yield kube
+def strict_namespace(cluster: Cluster) -> Iterator[Kube]:
+    """A namespace that assigns users; in it no pod is stored."""
+    kube = Kube(cluster.tools.environment, "tests-strict")
+    labels = {**LABEL, "pod-security.kubernetes.io/enforce": "restricted"}
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": kube.namespace, "labels": labels}})
+    kube.apply(*policies())
+    wait_until_enforced(kube)
+    yield kube
+    remove_policies(kube)
+    kube.delete("namespace", kube.namespace, wait=False)
 
 
 def pods_of_the_chart(values: Object) -> list[Object]:
@@ -84,6 +84,12 @@ def set_users(cluster: Cluster, numbers: Object | None) -> None:
     upgrade_operator(cluster.tools, ["--reset-then-reuse-values", "--set-json", f"runAs={json.dumps(numbers)}"])
 
 
+def remove_policies(kube: Kube) -> None:
+    """Nobody assigns users any more."""
+    for item in policies():
+        kube.delete(item["kind"], item["metadata"]["name"])
+
+
 @contextmanager
 def assigned_users(cluster: Cluster, *namespaces: Kube) -> Iterator[None]:
     """The namespaces, of which the first is the operator's, assign users while the block runs, and nobody else does."""
@@ -99,8 +105,7 @@ def assigned_users(cluster: Cluster, *namespaces: Kube) -> Iterator[None]:
             set_label(kube, is_set=False)
         # The default users come back only after the operator's namespace takes them again.
         set_users(cluster, DEFAULT_USER)
-        for item in policies():
-            namespaces[0].delete(item["kind"], item["metadata"]["name"])
+        remove_policies(namespaces[0])
 
 
 def test_a_pipeline_is_built_and_served_by_users_of_the_namespace(

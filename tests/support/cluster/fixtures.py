@@ -39,10 +39,14 @@ def run_devcluster(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def devcluster_runs() -> bool:
+    return run_devcluster("pid", "kube-apiserver").returncode == 0
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The embedded cluster. One that did not run before is taken down again; `down` itself looks for leftovers."""
-    ran_before = run_devcluster("pid", "kube-apiserver").returncode == 0
+    ran_before = devcluster_runs()
     try:
         yield bring_up(Settings(images={}), Tools(), print)
     finally:

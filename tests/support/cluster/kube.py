@@ -1,4 +1,4 @@
-"""What the cluster tests say to the API server, through the same kubectl a user has."""
+"""What the cluster tests say to the API server, by the kubectl that a user has; `get` and `list` read it directly."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import json
 import subprocess
 import time
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from tests.support.cluster.api_reader import ApiError, ApiReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,15 +64,30 @@ class Kube:
         )
 
     def get(self, kind: str, name: str) -> Object | None:
-        """Return the object, or None where there is none."""
-        text = self.run("get", kind, name, "--ignore-not-found", "-o", "json")
-        return json.loads(text) if text.strip() else None
+        """Return the object, or None where there is none.
+
+        Raises:
+            KubectlError: the API server refuses.
+        """
+        try:
+            return self._reader.get(kind, self.namespace or "default", name)
+        except ApiError as error:
+            raise KubectlError(str(error)) from error
 
     def list(self, kind: str, selector: str = "") -> list[Object]:
-        """Return all objects of a kind in the namespace."""
-        selection = ["--selector", selector] if selector else []
-        objects: list[Object] = json.loads(self.run("get", kind, *selection, "-o", "json"))["items"]
-        return objects
+        """Return all objects of a kind in the namespace.
+
+        Raises:
+            KubectlError: the API server refuses.
+        """
+        try:
+            return self._reader.list(kind, self.namespace or "default", selector)
+        except ApiError as error:
+            raise KubectlError(str(error)) from error
+
+    @cached_property
+    def _reader(self) -> ApiReader:
+        return ApiReader(Path(self.environment["KUBECONFIG"]))
 
     def delete(self, kind: str, name: str, *, wait: bool = True) -> None:
         """Delete; an object that is not there is fine."""
