@@ -6,7 +6,6 @@ import asyncio
 import signal
 import time
 import urllib.request
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,11 @@ from diffusion_operator.kube_client import MERGE, Reference, connect
 from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.cluster.admission import answer, with_schema
-from tests.support.cluster.definitions import FOREIGN_CRDS, definition, established
-from tests.support.cluster.kube import Kube, KubectlError, Object, eventually
+from tests.support.cluster.definitions import serve_foreign_apis
+from tests.support.cluster.kube import Kube, Object, eventually
 from tests.support.cluster.operator_process import operator_process
 from tests.support.operator.canaries import GOOD, FakeScraper
-from tests.support.operator.fleet import CLAIM, ControllerClient, pipeline, revision, simulate_controllers
+from tests.support.operator.fleet import ControllerClient, claim, pipeline, revision, simulate_controllers
 from tests.support.operator.fleet import Fleet as Pipelines
 from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server
@@ -139,10 +138,7 @@ def test_the_number_of_pods_survives_every_change_of_hands(server: ApiServer, ku
     """A server-side apply that leaves out a field which it applied before would set it back to its default."""
     namespaced_kube = Kube(kube.environment, PIPELINE.namespace)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PIPELINE.namespace}})
-    access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    namespaced_kube.apply(
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access}
-    )
+    namespaced_kube.apply(claim(namespaced_kube.namespace))
     document = pipeline(PIPELINE, revision(1))
     automatic = {"name": "cpu", "autoscaling": {"minReplicas": 2, "maxReplicas": 6}}
 
@@ -243,14 +239,6 @@ def test_nothing_is_written_while_nothing_happens(server: ApiServer, kube: Kube)
     assert versions() == before
 
 
-def served(kube: Kube, crd: Object) -> bool:
-    """Established, and no longer "storage is (re)initializing"."""
-    with suppress(KubectlError):
-        kube.run("get", crd["metadata"]["name"])
-        return established(kube, crd)
-    return False
-
-
 def shares(namespaced_kube: Kube, kind: str) -> dict[str, int]:
     """Percentages by revision, as the route says."""
     route = namespaced_kube.get(kind, PIPELINE.name) or {"spec": {"rules": [{"backendRefs": []}]}}
@@ -260,10 +248,7 @@ def shares(namespaced_kube: Kube, kind: str) -> dict[str, int]:
 def test_an_experiment_lives_through_changes_of_hands_and_leaves_nothing_behind(server: ApiServer, kube: Kube) -> None:
     """Every pass is made by a new operator, without a status: who has which share is read off the routes."""
     namespaced_kube = Kube(kube.environment, PIPELINE.namespace)
-    definitions = [definition(*one) for one in FOREIGN_CRDS]
-    kube.apply(*definitions)
-    for one in definitions:
-        eventually(lambda one=one: served(kube, one), 120, "the definition is served")  # type: ignore[misc]
+    serve_foreign_apis(kube)
     denoiser = {"source": {"huggingFace": {"repo": "demo/fast", "revision": revision(2)}}}
     fast = {"name": "fast", "weight": 30, "model": {"components": {"denoiser": denoiser}}}
     other = {"name": "other", "weight": 10, "serving": {"image": "s:8"}}

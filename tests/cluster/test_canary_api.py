@@ -19,7 +19,7 @@ from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.cluster.admission import with_schema
 from tests.support.cluster.kube import Kube, Object, condition
-from tests.support.operator.fleet import CLAIM, ControllerClient, pipeline, revision, simulate_controllers
+from tests.support.operator.fleet import ControllerClient, claim, pipeline, revision, simulate_controllers
 from tests.support.operator.fleet import Fleet as Pipelines
 from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server
@@ -55,10 +55,7 @@ def kube(server: ApiServer) -> Iterator[Kube]:
     with_schema(Kube(server.environment, "default"))
     namespaced_kube = Kube(server.environment, PIPELINE.namespace)
     namespaced_kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespaced_kube.namespace}})
-    access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    namespaced_kube.apply(
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access}
-    )
+    namespaced_kube.apply(claim(namespaced_kube.namespace))
     yield namespaced_kube
     for kind in ("dp", "jobs", "deployments", "services", "pods"):
         namespaced_kube.run("delete", kind, "--all", "--wait=false", "--grace-period=0", "--force")

@@ -11,9 +11,9 @@ from diffusion_operator import naming
 from diffusion_operator.kube_client import Reference, connect
 from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
-from tests.support.cluster.definitions import FOREIGN_CRDS, definition
-from tests.support.cluster.kube import Kube, KubectlError, Object, eventually
-from tests.support.operator.fleet import CLAIM, ControllerClient, Fleet, pipeline, revision, simulate_controllers
+from tests.support.cluster.definitions import serve_foreign_apis
+from tests.support.cluster.kube import Kube, Object
+from tests.support.operator.fleet import ControllerClient, Fleet, claim, pipeline, revision, simulate_controllers
 from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server
 
@@ -49,20 +49,9 @@ def kube(server: ApiServer) -> Kube:
     """The pipeline's namespace, with its store and the definitions of routes."""
     kube = Kube(server.environment, PIPELINE.namespace)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PIPELINE.namespace}})
-    definitions = [definition(*one) for one in FOREIGN_CRDS]
-    kube.apply(*definitions)
-    eventually(lambda: all(is_served(kube, one) for one in definitions), SECONDS, "the definitions are served")
-    access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access})
+    serve_foreign_apis(kube)
+    kube.apply(claim(kube.namespace))
     return kube
-
-
-def is_served(kube: Kube, crd: Object) -> bool:
-    """Also after it is established, its storage takes a moment."""
-    try:
-        return kube.list(crd["metadata"]["name"]) == []
-    except KubectlError:
-        return False
 
 
 async def api_objects(client: ControllerClient) -> dict[str, Object]:

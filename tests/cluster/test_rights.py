@@ -10,12 +10,12 @@ import pytest
 
 from diffusion_operator.kube_client import connect
 from tests.support.cluster.audit import Right, granted, read_requests, table
-from tests.support.cluster.definitions import FOREIGN_CRDS, definition, established
+from tests.support.cluster.definitions import serve_foreign_apis
 from tests.support.cluster.kube import Kube, Object, condition, eventually
 from tests.support.cluster.operator_process import operator_process
 from tests.support.cluster.pipelines import ready
 from tests.support.cluster.processes import HANDOVER_SECONDS
-from tests.support.operator.fleet import CLAIM, ControllerClient, Fleet, pipeline, revision, simulate_controllers
+from tests.support.operator.fleet import ControllerClient, Fleet, claim, pipeline, revision, simulate_controllers
 from tests.support.paths import CRD
 from tools.charttools.render import NAMESPACE, objects, render
 from tools.charttools.value_sets import IMAGES
@@ -74,12 +74,8 @@ def kube(server: ApiServer) -> Kube:
         kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     roles = chart_roles()
     Kube(kube.environment, NAMESPACE).apply(*roles, *map(binding, roles))
-    definitions = [definition(*one) for one in FOREIGN_CRDS]
-    kube.apply(*definitions)
-    for one in definitions:
-        eventually(lambda one=one: established(kube, one), SECONDS, "the definition is served")  # type: ignore[misc]
-    access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access})
+    serve_foreign_apis(kube)
+    kube.apply(claim(kube.namespace))
     return kube
 
 

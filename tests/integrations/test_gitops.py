@@ -21,7 +21,7 @@ from tests.support.cluster.operator_process import operator_process
 from tests.support.cluster.pipelines import ready
 from tests.support.integrations.gitops import FOLDER, Engine, engine
 from tests.support.integrations.repository import Repository, served
-from tests.support.operator.fleet import CLAIM, ControllerClient, Fleet, pipeline, revision, simulate_controllers
+from tests.support.operator.fleet import CLAIM, ControllerClient, Fleet, claim, pipeline, revision, simulate_controllers
 from tests.support.paths import CRD
 from tools.devcluster.bare import ApiServer, api_server
 
@@ -82,8 +82,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         kube = Kube(server.environment, PIPELINE.namespace)
         kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PIPELINE.namespace}})
         with_schema(kube)
-        access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-        kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": access})
+        kube.apply(claim(kube.namespace))
         with (
             operator_process(server, folder / "operator.log", IDENTITY="operator"),
             engine(kube, repository.url, folder) as running,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.support.chaos.plans import Plan
-from tests.support.cluster.definitions import FOREIGN_CRDS, definition
-from tests.support.cluster.kube import Kube, eventually
+from tests.support.cluster.definitions import serve_foreign_apis
+from tests.support.cluster.kube import Kube
 from tests.support.paths import CRD
 
 if TYPE_CHECKING:
@@ -98,23 +98,11 @@ async def until(probe: Callable[[], bool], pause: float = 0.05) -> None:
 
 
 _PRINT_SECONDS = 15.0
-_READY_SECONDS = 120.0
 
 
 def prepare(server: ApiServer) -> Kube:
     """Install the CRD and other projects' definitions, and wait until all of them are served."""
     server.apply(CRD)
     kube = Kube(server.environment, "default")
-    kube.apply(*(definition(*one) for one in FOREIGN_CRDS))
-    for group, _, kind in FOREIGN_CRDS:
-        plural = f"{kind.lower()}s.{group}"
-        eventually(lambda plural=plural: _is_served(kube, plural), _READY_SECONDS, f"{plural} is served")  # type: ignore[misc]
+    serve_foreign_apis(kube)
     return kube
-
-
-def _is_served(kube: Kube, plural: str) -> bool:
-    try:
-        kube.run("get", plural, "--all-namespaces")
-    except AssertionError:
-        return False
-    return True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from diffusion_operator import naming
 from diffusion_operator.api import KIND
 from diffusion_operator.kube_client import MERGE, Reference
-from tests.support.operator.fleet import CLAIM, Fleet, pipeline, revision, simulate_controllers
+from tests.support.operator.fleet import Fleet, claim, pipeline, revision, simulate_controllers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -89,11 +89,7 @@ class Life:
     async def create(self) -> None:
         """The namespace, the store and the pipeline."""
         await self.client.make_namespace(self.namespace)
-        access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-        head = {"name": CLAIM, "namespace": self.namespace}
-        await self.client.create(
-            {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": head, "spec": access}
-        )
+        await self.client.create(claim(self.namespace))
         body = pipeline(self.reference, revision(1))
         body["spec"] |= {"serving": {"image": "s:1"}, "rollout": {"steps": _STEPS}}
         await self.client.create(body)

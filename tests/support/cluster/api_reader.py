@@ -150,10 +150,10 @@ class ApiReader:
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
         context = ssl.create_default_context(cadata=authority)
         with tempfile.TemporaryDirectory() as folder:
-            pair = [Path(folder, name) for name in ("client-certificate-data", "client-key-data")]
-            for path in pair:
+            certificate, key = (Path(folder, name) for name in ("client-certificate-data", "client-key-data"))
+            for path in (certificate, key):
                 path.write_bytes(base64.b64decode(user[path.name]))
-            context.load_cert_chain(*pair)
+            context.load_cert_chain(certificate, key)
         return urlsplit(cluster["server"]).netloc, context
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.support.cluster.kube import Kube, Object, condition
+from functools import partial
+
+from tests.support.cluster.kube import Kube, KubectlError, Object, eventually
+
+_SECONDS = 120.0
 
 # As much of other people's APIs as the operator sees of them: group, version, kind.
 FOREIGN_CRDS = (
@@ -28,6 +32,18 @@ def definition(group: str, version: str, kind: str) -> Object:
     }
 
 
-def established(kube: Kube, crd: Object) -> bool:
-    live_crd = kube.get("crd", crd["metadata"]["name"])
-    return condition(live_crd, "Established").get("status") == "True"
+def serve_foreign_apis(kube: Kube) -> None:
+    """Define other people's APIs, and wait until the API server serves all of them."""
+    definitions = [definition(*one) for one in FOREIGN_CRDS]
+    kube.apply(*definitions)
+    for crd in definitions:
+        eventually(partial(_is_served, kube, crd), _SECONDS, f"{crd['metadata']['name']} is served")
+
+
+def _is_served(kube: Kube, crd: Object) -> bool:
+    """Also after a definition is established, its storage takes a moment."""
+    try:
+        kube.list(crd["metadata"]["name"])
+    except KubectlError:
+        return False
+    return True

@@ -104,7 +104,7 @@ async def create(client: ControllerClient, fleet: Fleet) -> None:
 def _served(count: int) -> list[JsonObject]:
     """All objects of a namespace with so many pipelines; owners first."""
     cluster = FakeCluster()
-    asyncio.run(cluster.create(_claim(NAMESPACE)))
+    asyncio.run(cluster.create(claim(NAMESPACE)))
     for number in range(count):
         target = Reference(KIND, NAMESPACE, f"pipeline-{number}")
         spec = pipeline(target, revision(number % CHECKPOINTS))["spec"]
@@ -134,7 +134,8 @@ async def _copy(client: ControllerClient, model: list[JsonObject], namespace: st
             uids[item["metadata"]["uid"]] = str(live_object["metadata"]["uid"]) if live_object is not None else ""
 
 
-def _claim(namespace: str) -> JsonObject:
+def claim(namespace: str) -> JsonObject:
+    """The store of all pipelines of a namespace."""
     access = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
     head = {"name": CLAIM, "namespace": namespace}
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": head, "spec": access}
