@@ -13,7 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tools.common.shell import WITH_PARENT
@@ -88,9 +90,16 @@ def start(name: str, command: str, niceness: int, output: IO[str]) -> Suite:
         start_new_session=True,
     )
     assert process.stdout is not None
+    _set_session_niceness(process.pid, niceness)
     reader = threading.Thread(target=_copy_lines, args=(process.stdout, name, output), daemon=True)
     reader.start()
     return Suite(name, process, reader)
+
+
+def _set_session_niceness(pid: int, niceness: int) -> None:
+    """Linux may share processors between sessions first (autogroup), whatever the niceness of their processes."""
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 
 def _copy_lines(source: IO[str], name: str, output: IO[str]) -> None:

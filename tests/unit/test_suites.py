@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -33,10 +34,22 @@ def test_all_run_to_their_end_and_one_that_fails_fails_the_whole(statuses: tuple
 def test_those_after_the_first_run_at_a_lower_priority() -> None:
     output = io.StringIO()
     suites.run([("first", "nice"), ("second", "nice"), ("third", "nice")], output)
-    first, second, third = sorted(int(line.split(" | ")[1]) for line in output.getvalue().splitlines()[:3])
-    assert (second, third) == (third, second)
-    assert first == os.nice(0)
-    assert second == min(19, first + 10)
+    levels = dict(line.split(" | ") for line in output.getvalue().splitlines()[:3])
+    low = str(min(19, os.nice(0) + 10))
+    assert {name.strip(): level for name, level in levels.items()} == {
+        "first": str(os.nice(0)),
+        "second": low,
+        "third": low,
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="a kernel that knows no autogroups")
+def test_so_does_their_session() -> None:
+    """The group is there from the beginning; its niceness comes a moment after the process."""
+    output = io.StringIO()
+    watch = "until grep -o 'nice .*' /proc/self/autogroup | grep 'nice {}$'; do true; done"
+    suites.run([("first", watch.format(0)), ("second", watch.format(10))], output)
+    assert sorted(output.getvalue().splitlines()[:2]) == ["    first | nice 0", "   second | nice 10"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -112,7 +112,7 @@ def serve(
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 [*WITH_PARENT, *_command(home, models, http, grpc, metrics), f"--rate-limit={rate_limit}", *flags],
-                env=_environment(home) | environment, stdout=sink, stderr=sink, start_new_session=True,
+                env=_environment(home) | environment, stdout=sink, stderr=sink, process_group=0,
                 # The Python backend's interpreter takes no PYTHONPATH, but the current folder is on its path.
                 cwd=sysconfig.get_path("purelib"),
             )  # fmt: skip
@@ -196,6 +196,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(_STOP_SECONDS)
-    # Stubs of a server that was killed wait for it for ever; they are in its session.
+    # Stubs of a server that was killed wait for it for ever; they are in its process group.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
