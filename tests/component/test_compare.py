@@ -33,7 +33,7 @@ _ENSEMBLES = ("generate_20_pipeline", "generate_4_pipeline")
 
 def verdict(folder: Path, stable: str, canary: str, **limits: float) -> Mapping[str, object]:
     spec = CompareSpec.model_validate({"stable": "a", "canary": "b", "ensembles": _ENSEMBLES, **limits})
-    servers = (TritonClient(stable, 60.0), TritonClient(canary, 60.0))
+    servers = (TritonClient(stable, 300.0), TritonClient(canary, 300.0))
     artifact, _ = compare(Store(folder), servers, spec, lambda *_: None)
     assert (artifact.path / "sheet.png").exists()
     return artifact.manifest.extra

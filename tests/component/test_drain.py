@@ -40,7 +40,7 @@ def send_request(server: tritonserver.Server, seconds: float) -> int:
     tensor = {"name": "SECONDS", "shape": [1], "datatype": "FP32", "data": [seconds]}
     body = json.dumps({"inputs": [tensor]}).encode()
     request = urllib.request.Request(f"{server.http}/v2/models/slow/infer", body)  # noqa: S310 - loopback
-    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - same
+    with urllib.request.urlopen(request, timeout=300) as response:  # noqa: S310 - same
         return int(response.status)
 
 

@@ -71,7 +71,7 @@ def test_the_verdict_alone_costs_no_image(triton: Server, flags: dict[int, bool]
 def test_clients_that_speak_json_read_it_too(triton: Server, flags: dict[int, bool]) -> None:
     for seed in (0, 1, 2):
         url = f"{triton.http}/v2/models/generate_2_json/generate"
-        answered = httpx.post(url, json={"prompt": PROMPT, "seed": seed}, timeout=60).json()
+        answered = httpx.post(url, json={"prompt": PROMPT, "seed": seed}, timeout=300).json()
         assert answered["flagged"] is flags[seed]
 
 
@@ -79,7 +79,7 @@ def test_the_images_api_says_it(triton: Server, flags: dict[int, bool], tmp_path
     withheld = next(seed for seed, flag in flags.items() if flag)
     mixed = next(seed for seed in flags if flags[seed] != flags.get(seed + 1, flags[seed]))
     with start_gateway(tmp_path, "--pipeline", f"tiny={triton.grpc}", "--auth", "none") as gateway:
-        with httpx.Client(base_url=gateway.url, timeout=60) as client:
+        with httpx.Client(base_url=gateway.url, timeout=300) as client:
             one = client.post("/v1/images/generations", json={"prompt": PROMPT, "seed": withheld})
             assert (one.status_code, one.json()["error"]["code"]) == (400, "moderation_blocked")
             two = client.post("/v1/images/generations", json={"prompt": PROMPT, "seed": mixed, "n": 2}).json()

@@ -213,7 +213,7 @@ def test_many_clients_get_an_image_or_a_429_at_once_and_nobody_hangs(gateway: Ga
     async def main() -> None:
         headers, limits = {"authorization": f"Bearer {KEY}"}, httpx.Limits(max_connections=CLIENTS)
         async with (
-            httpx.AsyncClient(base_url=gateway.url, headers=headers, limits=limits, timeout=120.0) as client,
+            httpx.AsyncClient(base_url=gateway.url, headers=headers, limits=limits, timeout=300.0) as client,
             asyncio.TaskGroup() as group,
         ):
             for number in range(CLIENTS):
@@ -242,12 +242,12 @@ def test_when_triton_is_killed_its_requests_get_an_error_that_says_to_send_them_
         ThreadPoolExecutor(4) as pool,
     ):
         path = f"{process.url}/v1/images/generations"
-        answers = [pool.submit(httpx.post, path, json=body, timeout=60.0) for _ in range(4)]
+        answers = [pool.submit(httpx.post, path, json=body, timeout=300.0) for _ in range(4)]
         wait_until(lambda: process.value("running_images", model="shapes") == 16)
         os.kill(server.pid, signal.SIGKILL)
         statuses = {(one.result().status_code, one.result().headers.get("retry-after")) for one in answers}
         assert statuses == {(503, "1")}
-        assert httpx.get(f"{process.url}/healthz").is_success
+        assert httpx.get(f"{process.url}/healthz", timeout=60.0).is_success
         assert process.value("running_images", model="shapes") == 0
 
 

@@ -26,7 +26,7 @@ _SAME_DB = 45.0
 def _generate(server: Server, **body: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
     url = f"{server.http}/v2/models/generate_4_json/generate"
     request = urllib.request.Request(url, json.dumps(body).encode())  # noqa: S310 - our own server
-    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - our own server
+    with urllib.request.urlopen(request, timeout=300) as response:  # noqa: S310 - our own server
         content: dict[str, Any] = json.loads(response.read())
         return content
 

@@ -148,6 +148,6 @@ def test_bad_requests_spoil_nothing_for_others_in_the_same_batches(ddim: Server)
 
 def test_the_smoke_test_passes_a_server_and_rejects_a_dead_one(ddim: Server, built: Built) -> None:
     repository = Store(built.store).get(Kind.REPOSITORY, built.repository)
-    assert smoke_test(ddim.http, repository, 60.0) == ("generate_4_pipeline", "generate_20_pipeline")
+    assert smoke_test(ddim.http, repository, 300.0) == ("generate_4_pipeline", "generate_20_pipeline")
     with pytest.raises(SmokeTestError, match="does not answer"):
         smoke_test("http://127.0.0.1:1", repository, 1.0)

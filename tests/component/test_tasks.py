@@ -97,7 +97,7 @@ def test_64_steps_with_everything_are_loaded_and_answered(everything: Conditione
 
 
 def test_every_ensemble_answers_its_golden_request(everything: Conditioned, server: Server) -> None:
-    answered = smoke_test(server.http, everything.repository, 120.0)
+    answered = smoke_test(server.http, everything.repository, 300.0)
     expected = {*_ENSEMBLES, "generate_embeddings_4_pipeline", "generate_controlnet_ip_adapter_64_pipeline"}
     assert set(answered) == expected
 

@@ -121,7 +121,7 @@ def test_a_request_of_twenty_steps_has_twenty_spans_of_the_denoiser(tmp_path: Pa
         threading.Thread(target=collector.serve_forever, daemon=True).start()
         with serve(tmp_path, flags=flags(collector.endpoint)) as triton:
             body = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1], "data": [0.5]}]}
-            answer = httpx.post(f"{triton.http}/v2/models/generate_20_pipeline/infer", json=body, timeout=60)
+            answer = httpx.post(f"{triton.http}/v2/models/generate_20_pipeline/infer", json=body, timeout=300)
             assert answer.json()["outputs"][0]["data"] == [0.5]
             wait_until(lambda: "InferRequest" in collector.span_names(), 60, lambda: str(collector.span_names()))
         collector.shutdown()
@@ -142,7 +142,7 @@ def test_spans_behind_the_images_api_belong_to_the_callers_trace(built: Built, t
         ):
             headers = {"traceparent": f"00-{trace}-{span}-01"}
             url = f"{gateway.url}/v1/images/generations"
-            assert httpx.post(url, json=body, headers=headers, timeout=120).status_code == 200
+            assert httpx.post(url, json=body, headers=headers, timeout=300).status_code == 200
             wait_until(lambda: "InferRequest" in collector.span_names(), 60, lambda: str(collector.span_names()))
         collector.shutdown()
     assert collector.span_names().count("5_denoiser") == SHORT

@@ -35,7 +35,7 @@ def test_those_after_the_first_run_at_a_lower_priority() -> None:
     output = io.StringIO()
     suites.run([("first", "nice"), ("second", "nice"), ("third", "nice")], output)
     levels = dict(line.split(" | ") for line in output.getvalue().splitlines()[:3])
-    low = str(min(19, os.nice(0) + 10))
+    low = str(min(19, os.nice(0) + 5))
     assert {name.strip(): level for name, level in levels.items()} == {
         "first": str(os.nice(0)),
         "second": low,
@@ -48,8 +48,8 @@ def test_so_does_their_session() -> None:
     """The group is there from the beginning; its niceness comes a moment after the process."""
     output = io.StringIO()
     watch = "until grep -o 'nice .*' /proc/self/autogroup | grep 'nice {}$'; do true; done"
-    suites.run([("first", watch.format(0)), ("second", watch.format(10))], output)
-    assert sorted(output.getvalue().splitlines()[:2]) == ["    first | nice 0", "   second | nice 10"]
+    suites.run([("first", watch.format(0)), ("second", watch.format(5))], output)
+    assert sorted(output.getvalue().splitlines()[:2]) == ["    first | nice 0", "   second | nice 5"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

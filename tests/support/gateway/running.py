@@ -58,7 +58,7 @@ class GatewayProcess:
 
     def value(self, name: str, **labels: str) -> float:
         """A number among its metrics; 0 before it has been counted."""
-        families = text_string_to_metric_families(httpx.get(self.metrics_url).text)
+        families = text_string_to_metric_families(httpx.get(self.metrics_url, timeout=60.0).text)
         samples = (sample for family in families for sample in family.samples)
         full_name = f"diffusion_gateway_{name}"
         return sum(sample.value for sample in samples if sample.name == full_name and sample.labels == labels)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "ImageRequest", "Pixels", "answer", "counts", "inputs", "psnr", "send", "send_all", "tensor"]
 Pixels = NDArray[np.uint8]
-_SECONDS = 120.0
+_SECONDS = 300.0
 _TYPES = {"seed": "INT64", "guidance_scale": "FP32", "height": "INT32", "width": "INT32"}
 _ARRAYS: dict[str, type[np.generic]] = {"INT64": np.int64, "FP32": np.float32, "INT32": np.int32}
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 WHEEL = "nvidia-pytriton==0.7.0"
 VERSION = "2.51"
 _UNPACK = ROOT / "tools" / "images" / "triton" / "unpack_triton.py"
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 _STOP_SECONDS = 30.0
 
 
@@ -173,7 +173,7 @@ def end_idle(server: Server) -> None:
     """
     os.kill(server.pid, signal.SIGTERM)
     nothing = "Found 0 model versions that have in-flight inferences"
-    wait_until(lambda: nothing in server.log.read_text(), 60.0, server.log.read_text)
+    wait_until(lambda: nothing in server.log.read_text(), 300.0, server.log.read_text)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, problem: Callable[[], str]) -> None:
