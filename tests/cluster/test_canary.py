@@ -70,8 +70,8 @@ def visitors(served: Kube) -> Iterator[Load]:
 
 @pytest.fixture
 def crowd(served: Kube) -> Iterator[Load]:
-    """Twice as many at any time, in batches; what stays without an image fails the test."""
-    with asking(served, count=4, pause=0.2) as load:
+    """Twice as many, now and then in one batch; what stays without an image fails the test."""
+    with asking(served, count=4, pause=0.6) as load:
         yield load
     assert not load.lost
 
@@ -227,7 +227,7 @@ def test_a_canary_that_fails_for_half_of_the_users_is_taken_back(served: Kube) -
     """It cannot draw what the others ask for; the stable revision goes on without a failure."""
     with ExitStack() as both:
         small = both.enter_context(asking(served, count=1, pause=0.2))
-        large = both.enter_context(asking(served, count=1, pause=0.2, size=LARGE))
+        large = both.enter_context(asking(served, count=1, pause=0.5, size=LARGE))
         with refusal(served, "ErrorRatio", "canaryErrorRatio"):
             change_good_spec(served, shapes=sizes(SMALL))
         numbers = target(served)["analysis"]["numbers"]
