@@ -53,5 +53,6 @@ def pod(labels: dict[str, str], container: dict[str, Any]) -> dict[str, Any]:
     """Template of a pod with this container and no rights at all."""
     own = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     security = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
-    spec = {"automountServiceAccountToken": False, "securityContext": security}
+    # A container's first process ignores SIGTERM, and these have nothing to finish.
+    spec = {"automountServiceAccountToken": False, "securityContext": security, "terminationGracePeriodSeconds": 1}
     return {"metadata": {"labels": labels}, "spec": {**spec, "containers": [{**container, "securityContext": own}]}}

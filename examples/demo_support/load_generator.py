@@ -90,7 +90,7 @@ def manifest(namespace: str, image: str, url: str) -> str:
         "volumeMounts": [{"name": "program", "mountPath": _FOLDER}],
     }
     pod = hub.pod(labels, container)
-    pod["spec"] |= {"volumes": [{"name": "program", "configMap": {"name": NAME}}], "terminationGracePeriodSeconds": 1}
+    pod["spec"]["volumes"] = [{"name": "program", "configMap": {"name": NAME}}]
     program = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
