@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,6 @@ from tests.support.cluster.fixtures import (
     built,
     canaries_apart,
     cluster,
-    devcluster_runs,
     handover,
     hub_kube,
     images,
@@ -27,7 +29,13 @@ from tests.support.cluster.fixtures import (
     stage,
     wait_for_canaries,
 )
-from tests.support.cluster.processes import CANARIES, has_canaries_apart, process_count
+from tests.support.cluster.processes import (
+    CANARIES,
+    RUN_FOLDER,
+    devcluster_note,
+    has_canaries_apart,
+    process_count,
+)
 
 # After those that build, while the rest is built ahead; what looks back at all of it is the last.
 LAST = (CANARIES, "test_slice.py", "test_rights.py")
@@ -60,19 +68,19 @@ __all__ = [
     "wait_for_canaries",
 ]
 
-_RAN_BEFORE = pytest.StashKey[bool]()
-
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Remember whether the devcluster runs, so that a run of the tests leaves it so."""
+    """Before there are other processes: all of them note in one folder what they bring up."""
     if not hasattr(config, "workerinput"):
-        config.stash[_RAN_BEFORE] = devcluster_runs()
+        os.environ[RUN_FOLDER] = tempfile.mkdtemp(prefix="cluster-tests-")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Take down what an interrupted process has left: xdist gives its fixtures ten seconds."""
-    if not config.stash.get(_RAN_BEFORE, True) and devcluster_runs():
-        run_devcluster("down")
+    if not hasattr(config, "workerinput"):
+        if devcluster_note().exists():
+            run_devcluster("down")
+        shutil.rmtree(os.environ.pop(RUN_FOLDER))
 
 
 class TwoHalves(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types

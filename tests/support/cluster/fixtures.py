@@ -19,7 +19,7 @@ from examples.demo_support.install import Images, build_images, install_operator
 from examples.demo_support.settings import Settings
 from tests.support.cluster import canaries, library
 from tests.support.cluster.kube import Kube, eventually
-from tests.support.cluster.processes import Handover, has_canaries_apart, process_count
+from tests.support.cluster.processes import Handover, devcluster_note, has_canaries_apart, process_count
 from tests.support.cluster.repositories import REPOSITORIES, hub_objects
 
 if TYPE_CHECKING:
@@ -39,20 +39,20 @@ def run_devcluster(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def devcluster_runs() -> bool:
-    return run_devcluster("pid", "kube-apiserver").returncode == 0
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The embedded cluster. One that did not run before is taken down again; `down` itself looks for leftovers."""
-    ran_before = devcluster_runs()
+    note = devcluster_note()
+    ran_before = run_devcluster("pid", "kube-apiserver").returncode == 0
+    if not ran_before:
+        note.touch()
     try:
         yield bring_up(Settings(images={}), Tools(), print)
     finally:
         if not ran_before:
             down = run_devcluster("down")
             assert down.returncode == 0, down.stderr
+            note.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.cluster.kube import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     import pytest
 
@@ -21,6 +22,14 @@ CANARIES = "test_canary.py"
 _BUILDS_AHEAD = "test_bad_input.py"
 HANDOVER_SECONDS = 1500.0
 """How long one process waits for the other, on a machine that is busy with more than this run."""
+
+RUN_FOLDER = "CLUSTER_TESTS_FOLDER"
+"""Environment variable with a folder of this run, where its processes say what they have brought up."""
+
+
+def devcluster_note() -> Path:
+    """The file that is there while a devcluster runs that this run has brought up."""
+    return Path(os.environ.get(RUN_FOLDER, tempfile.gettempdir())) / "devcluster-of-this-run"
 
 
 def process_count(config: pytest.Config) -> int:
