@@ -96,8 +96,8 @@ class LessonTraining:
         self.student = copy.deepcopy(self._teacher).train().requires_grad_(requires_grad=True)
         self._optimizer = Optimizer(self.student.parameters(), PEAK_RATE, steps)
         self._signal: list[float] = make_scheduler().alphas_cumprod.tolist()
-        self._states = _states(models.text.eval(), token_table(tokenizer).to(self._device))
-        self._trained = torch.tensor(_trained(), device=self._device)
+        self._states = text_states(models.text.eval(), token_table(tokenizer).to(self._device))
+        self._trained = torch.tensor(trained_captions(), device=self._device)
         self._meant = torch.tensor(_meant(lesson.colours), device=self._device)
 
     def run(self, shrink: int) -> History:
@@ -146,8 +146,8 @@ class LessonTraining:
         inputs = torch.cat([places, latents]), torch.cat([times, torch.full_like(times, teacher_stride.start)])
         noise_pair = self._predict(self.student, *inputs, torch.cat([batch.student, batch.student], dim=1))
         same, strode = noise_pair[:, :count], noise_pair[:, count:]
-        latent_factor, gain = self._move(teacher_stride.start, PACES)
-        guided = _guided(strode, batch.guidance)
+        latent_factor, gain = ddim_factors(self._signal, teacher_stride.start, PACES)
+        guided = guided_noise(strode, batch.guidance)
         # An error of the noise moves the stride's end by `gain`.
         missed = abs(gain) * functional.mse_loss(guided, (teacher_stride.end - latent_factor * latents) / gain)
         # What the model says without a caption would drift, since only its sum with the other half is asked for.
@@ -161,8 +161,8 @@ class LessonTraining:
             times = torch.full((len(latents),), time, device=self._device)
             noise = self._predict(self._teacher, latents, times, batch.teacher)
             paces.append((latents, noise))
-            latent_factor, gain = self._move(time, 1)
-            latents = latent_factor * latents + gain * _guided(noise, batch.guidance)
+            latent_factor, gain = ddim_factors(self._signal, time, 1)
+            latents = latent_factor * latents + gain * guided_noise(noise, batch.guidance)
         places, noises = zip(*paces, strict=True)
         return TeacherStride(torch.stack(places), torch.stack(noises), start, latents)
 
@@ -172,14 +172,22 @@ class LessonTraining:
             prediction: Tensor = unet(latents.repeat(2, 1, 1, 1), times.repeat(2), states.flatten(0, 1)).sample
         return torch.stack(prediction.float().chunk(2))
 
-    def _move(self, time: int, paces: int) -> tuple[float, float]:
-        """What DDIM multiplies latents and noise by (Song et al. 2021, arXiv:2010.02502, equation 12)."""
-        now, then = self._signal[time], self._signal[max(0, time - paces * PACE)]
-        latent_factor = math.sqrt(then / now)
-        return latent_factor, math.sqrt(1 - then) - latent_factor * math.sqrt(1 - now)
+
+def ddim_factors(signal: list[float], time: int, paces: int) -> tuple[float, float]:
+    """What DDIM multiplies latents and noise by (Song et al. 2021, arXiv:2010.02502, equation 12).
+
+    Args:
+        signal: cumulative product of alphas at every training timestep.
+        time: where the move starts.
+        paces: how far it goes, in `PACE` timesteps.
+    """
+    now, then = signal[time], signal[max(0, time - paces * PACE)]
+    latent_factor = math.sqrt(then / now)
+    return latent_factor, math.sqrt(1 - then) - latent_factor * math.sqrt(1 - now)
 
 
-def _guided(noise: Tensor, guidance: Tensor) -> Tensor:
+def guided_noise(noise: Tensor, guidance: Tensor) -> Tensor:
+    """Of predictions without and with a caption, float [2, B, ...], the guided one."""
     return noise[0] + guidance * (noise[1] - noise[0])
 
 
@@ -195,12 +203,12 @@ def _somewhere(teacher_stride: TeacherStride, first: int) -> tuple[Tensor, Tenso
 
 
 @torch.no_grad()
-def _states(text: Any, tokens: Tensor) -> Tensor:  # noqa: ANN401 - see Models
+def text_states(text: Any, tokens: Tensor) -> Tensor:  # noqa: ANN401 - see Models
     """Text states of every caption, float [captions + 1, MAX_TOKENS, width]."""
     return torch.cat([text(part).last_hidden_state for part in torch.split(tokens, TEXTS_AT_ONCE)])
 
 
-def _trained() -> list[int]:
+def trained_captions() -> list[int]:
     """Captions whose combination of shape and colours isn't held out."""
     held_out = set(held_out_scenes())
     return [
