@@ -28,10 +28,11 @@ from diffusion_builder.repository.tiers import tiers, validated_schedulers
 from diffusion_builder.repository.unroll import check_engines
 from diffusion_builder.sources import read_json, tokens
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
-from diffusion_contract import enums, python_models, tensors
+from diffusion_contract import enums, model_facts, python_models, tensors
 from diffusion_contract.enums import DENOISERS, SHALLOW_DENOISERS, Component, ModelFamily
+from diffusion_contract.model_facts import ModelFacts
 from diffusion_contract.spec import acceleration
-from diffusion_contract.tensors import CONTRACT_VERSION, ModelFacts
+from diffusion_contract.tensors import CONTRACT_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -164,8 +165,8 @@ def _facts(engines: Mapping[str, Artifact], state_slots: int) -> ModelFacts:
 
 def code_files() -> Mapping[str, Path]:
     """Everything of ours that ends up in a repository or decides what does, by its path below the sources."""
-    schedule = Path(acceleration.__file__ or "")
-    alone = (*_CONTRACT.values(), schedule, PACKAGE / "sources/tokens.py", PACKAGE / "engines/tensorrt/profiles.py")
+    modules = (Path(module.__file__ or "") for module in (acceleration, model_facts))
+    alone = (*_CONTRACT.values(), *modules, PACKAGE / "sources/tokens.py", PACKAGE / "engines/tensorrt/profiles.py")
     files = (*_MODELS.rglob("*.py"), *_TEMPLATES.glob("*.j2"), *Path(__file__).parent.rglob("*.py"), *alone)
     return {f"{path.parent.name}/{path.name}": path for path in sorted(files)}
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from diffusion_builder.repository.tiers import NamedScheduler
+    from diffusion_contract.model_facts import ModelFacts
     from diffusion_contract.spec import Shapes
-    from diffusion_contract.tensors import ModelFacts
 
 # CLIP's own, which every IP-Adapter's image encoder was trained with (transformers' OPENAI_CLIP_MEAN and _STD).
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -11,9 +11,9 @@ from diffusion_contract.tensors import MAX_STEPS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from diffusion_contract.model_facts import ModelFacts
     from diffusion_contract.spec import Shapes
     from diffusion_contract.spec.serving import Cuda
-    from diffusion_contract.tensors import ModelFacts
 
 _MIB = 1 << 20
 _FLOAT = 4

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from diffusion_builder.repository.graph import Ensemble
+    from diffusion_contract.model_facts import ModelFacts
     from diffusion_contract.spec import Shapes
-    from diffusion_contract.tensors import DType, ModelFacts
+    from diffusion_contract.tensors import DType
 
 _PROMPT = "a picture"
 # Edge of the images that are sent; the server resizes them.

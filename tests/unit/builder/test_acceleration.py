@@ -15,9 +15,9 @@ from diffusion_builder.repository.server_requirements import pool_bytes
 from diffusion_builder.repository.unroll import Tier, check_engines, ensemble, models
 from diffusion_contract.enums import Component
 from diffusion_contract.exports import ExportOptions
+from diffusion_contract.model_facts import ModelFacts
 from diffusion_contract.python_models import CONTROLNET, EMBEDDINGS, IP_ADAPTER, TASKS
 from diffusion_contract.spec import Acceleration, Shapes
-from diffusion_contract.tensors import ModelFacts
 
 _FACTS = ModelFacts(
     channels=4, pixels_per_latent=8, text_length=16, text_width=32, slots=2, image_size=32, image_length=5,

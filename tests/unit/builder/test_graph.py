@@ -11,8 +11,9 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository.graph import Ensemble, EnsembleStep, Port, validate_ensemble
 from diffusion_builder.repository.unroll import Models, Tier, ensemble, models
 from diffusion_contract.enums import Component
+from diffusion_contract.model_facts import ModelFacts
 from diffusion_contract.python_models import CONDITIONER_NAME
-from diffusion_contract.tensors import TEXT_TO_IMAGE, DType, ModelFacts
+from diffusion_contract.tensors import TEXT_TO_IMAGE, DType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

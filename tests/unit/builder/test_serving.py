@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from diffusion_builder.repository.server_requirements import EngineMemory, gpu_memory_bytes, graph_batches, pool_bytes
 from diffusion_contract.enums import Component
+from diffusion_contract.model_facts import ModelFacts
 from diffusion_contract.spec import Shapes
 from diffusion_contract.spec.engines import BatchRange, PixelRange
-from diffusion_contract.tensors import ModelFacts
 
 _MIB = 1 << 20
 FACTS = ModelFacts.merge(

@@ -11,8 +11,9 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.repository.graph import Ensemble, EnsembleStep, validate_ensemble
 from diffusion_builder.repository.unroll import Tier, check_engines, ensemble, json_ensemble, models
 from diffusion_contract.enums import Component
+from diffusion_contract.model_facts import ModelFacts
 from diffusion_contract.python_models import FEATURES, TASKS
-from diffusion_contract.tensors import TEXT_TO_IMAGE, ModelFacts
+from diffusion_contract.tensors import TEXT_TO_IMAGE
 
 _PLAIN = ModelFacts(channels=4, pixels_per_latent=8, text_length=16, text_width=32, slots=2)
 _FULL = replace(_PLAIN, image_size=32, image_length=5, image_width=24, ip_adapter=1, controlnets=2, guidance_rescale=1)

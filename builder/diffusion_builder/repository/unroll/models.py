@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from diffusion_builder.repository.graph import Port, TritonModel
 from diffusion_contract import python_models, tensors
 from diffusion_contract.enums import Component
-from diffusion_contract.tensors import Interface, ModelFacts, Tensor
+from diffusion_contract.model_facts import ModelFacts
+from diffusion_contract.tensors import Interface, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from diffusion_builder.repository.unroll.tier import Tier
-    from diffusion_contract.tensors import Interface, ModelFacts, Tensor
+    from diffusion_contract.model_facts import ModelFacts
+    from diffusion_contract.tensors import Interface, Tensor
 
 
 @dataclass(frozen=True)

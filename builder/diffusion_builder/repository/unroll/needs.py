@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from diffusion_builder.repository.unroll.tier import Tier
-    from diffusion_contract.tensors import ModelFacts
+    from diffusion_contract.model_facts import ModelFacts
 
 
 def check_engines(
