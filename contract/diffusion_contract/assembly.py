@@ -78,6 +78,7 @@ class AssembleSpec(ApiModel):
         batching: of the queues.
         cuda: how TensorRT's engines are launched; None for ONNX Runtime.
         acceleration: of all pipelines.
+        denoising_start: fraction of the denoising after which the refiner takes over; None without one.
     """
 
     source: Digest
@@ -90,6 +91,7 @@ class AssembleSpec(ApiModel):
     batching: Queues = Queues()
     cuda: Cuda | None = None
     acceleration: Acceleration | None = None
+    denoising_start: float | None = Field(default=None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _check_completeness(self) -> Self:
@@ -98,6 +100,8 @@ class AssembleSpec(ApiModel):
             raise ValueError(f"engines: {', '.join(missing)} missing")
         if Component.CONTROLNET in self.engines:
             raise ValueError("engines: controlnet: list ControlNets in controlNets, each with its name")
+        if (Component.REFINER in self.engines) != (self.denoising_start is not None):
+            raise ValueError("engines: refiner and denoisingStart belong together: give both or none")
         too_large = [size for size in self.batching.preferred_batch_sizes if size > self.shapes.batch.max]
         if too_large:
             raise ValueError(
@@ -161,4 +165,5 @@ def assembly(
         ),
         cuda=spec.serving.cuda if runtime == Runtime.TENSORRT else None,
         acceleration=spec.acceleration,
+        denoising_start=spec.model.refiner.denoising_start if spec.model.refiner is not None else None,
     )

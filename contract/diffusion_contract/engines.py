@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion_contract import subfolders
-from diffusion_contract.enums import DENOISERS, Component, ModelFamily, Precision
+from diffusion_contract.enums import LOOP_DENOISERS, Component, ModelFamily, Precision
 from diffusion_contract.exports import APPLIES
 from diffusion_contract.spec.acceleration import denoiser_variants
 from diffusion_contract.spec.model import Model, Source
@@ -147,6 +147,8 @@ def _sources(model: Model) -> Iterator[SourceRef]:
             yield SourceRef(subfolders.IMAGE_ENCODER, adapter.image_encoder.source, subfolders.IMAGE_ENCODER)
     if model.preview_vae is not None:
         yield SourceRef(subfolders.PREVIEW_VAE, model.preview_vae.source, subfolders.VAE)
+    if model.refiner is not None:
+        yield SourceRef(subfolders.REFINER, model.refiner.source, subfolders.UNET)
     if model.safety_checker is not None:
         yield SourceRef(subfolders.SAFETY_CHECKER, model.safety_checker.source, subfolders.SAFETY_CHECKER)
 
@@ -172,6 +174,8 @@ class _Graph:
             yield self._engine(component, addons=self._loras())
         for component in denoiser_variants(self._spec.acceleration):
             yield self._engine(component, addons=(*self._loras(), *self._adapter()))
+        if self._model.refiner is not None:
+            yield self._engine(Component.REFINER)
         yield self._engine(Component.SCHEDULER_STEP)
         yield self._engine(Component.VAE_DECODER)
         if self._model.preview_vae is not None:
@@ -204,6 +208,8 @@ class _Graph:
         """Source of the component's weights; that of the UNet for a ControlNet, which has to fit it."""
         if component is Component.PREVIEW_DECODER:
             return subfolders.PREVIEW_VAE
+        if component is Component.REFINER:
+            return subfolders.REFINER
         folder = subfolders.UNET if component is Component.CONTROLNET else subfolders.WEIGHTS[component]
         return self._holder(folder)
 
@@ -241,6 +247,7 @@ class _Graph:
             "guidanceRescale": self._model.guidance_rescale,
             "controlNets": len(self._control_nets),
             "shallowLayers": self._shallow_layers(),
+            "refiner": self._model.refiner is not None,
             "family": "" if self._family is ModelFamily.STABLE_DIFFUSION else str(self._family),
         }
         return tuple((name, value) for name, value in settings.items() if value and component in APPLIES[name])
@@ -249,6 +256,9 @@ class _Graph:
         """Subfolders that decide about a graph, each with its source."""
         if component is Component.PREVIEW_DECODER:
             return ((subfolders.VAE, subfolders.PREVIEW_VAE),)
+        if component is Component.REFINER:
+            shaping = ((folder, self._holder(folder)) for folder in _SHAPING[self._family])
+            return ((subfolders.UNET, subfolders.REFINER), *shaping)
         return tuple((folder, self._holder(folder)) for folder in self._contents(component))
 
     def _shallow_layers(self) -> int:
@@ -258,7 +268,7 @@ class _Graph:
     def _contents(self, component: Component) -> tuple[str, ...]:
         """Subfolders that decide about a graph."""
         shaping = _SHAPING[self._family]
-        if component in {*DENOISERS, Component.CONTROLNET, Component.ZERO_RESIDUALS}:
+        if component in {*LOOP_DENOISERS, Component.CONTROLNET, Component.ZERO_RESIDUALS}:
             return (subfolders.UNET, *shaping)
         if component is Component.TEXT_ENCODER_2:
             return (subfolders.TEXT_ENCODER_2, subfolders.TEXT_ENCODER)

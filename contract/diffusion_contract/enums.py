@@ -28,6 +28,7 @@ class Component(StrEnum):
     DENOISER_SHALLOW = "denoiser_shallow"
     DENOISER_UNGUIDED = "denoiser_unguided"
     DENOISER_SHALLOW_UNGUIDED = "denoiser_shallow_unguided"
+    REFINER = "refiner"
     SCHEDULER_STEP = "scheduler_step"
     VAE_DECODER = "vae_decoder"
     PREVIEW_DECODER = "preview_decoder"
@@ -44,7 +45,9 @@ DENOISERS = (
     Component.DENOISER_UNGUIDED,
     Component.DENOISER_SHALLOW_UNGUIDED,
 )
-"""Variants of the denoiser, of the same weights: each call of the denoising loop is one of them."""
+"""Variants of the denoiser, of the same weights."""
+LOOP_DENOISERS = (*DENOISERS, Component.REFINER)
+"""What a call of the denoising loop may be: a variant of the denoiser, or the refiner's UNet, which has its own."""
 
 
 class ModelFamily(StrEnum):

@@ -6,7 +6,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from diffusion_contract.base import ApiModel
-from diffusion_contract.enums import DENOISERS, UNGUIDED_DENOISERS, Component, ModelFamily, PromptWeighting
+from diffusion_contract.enums import (
+    DENOISERS,
+    LOOP_DENOISERS,
+    UNGUIDED_DENOISERS,
+    Component,
+    ModelFamily,
+    PromptWeighting,
+)
 from diffusion_contract.limits import DIGEST_PATTERN
 from diffusion_contract.tensors import MAX_CONTROLNETS
 
@@ -38,6 +45,7 @@ class ExportOptions(ApiModel):
         shallow_layers: layers of the last up block that a shallow denoiser computes anew. A full one hands out what
             enters them, and a shallow one has no others.
         prompt_weighting: syntax of weights in prompts.
+        refiner: whether the second text encoder also gives what a refiner reads.
     """
 
     clip_skip: int = Field(default=0, ge=0)
@@ -52,6 +60,7 @@ class ExportOptions(ApiModel):
     family: ModelFamily = ModelFamily.STABLE_DIFFUSION
     shallow_layers: int = Field(default=0, ge=0)
     prompt_weighting: PromptWeighting = PromptWeighting.NONE
+    refiner: bool = False
 
     def non_defaults(self, without: Collection[str] = ()) -> dict[str, Any]:
         """The options that differ from their defaults, by their JSON names."""
@@ -63,7 +72,7 @@ SHAPED: Mapping[Component, tuple[str, ...]] = {
     Component.TEXT_ENCODER_2: ("first_text_width",),
     Component.CONTROLNET: ("text_length",),
     Component.ZERO_RESIDUALS: ("pixels_per_latent",),
-    **dict.fromkeys(DENOISERS, ("text_length", "pixels_per_latent")),
+    **dict.fromkeys(LOOP_DENOISERS, ("text_length", "pixels_per_latent")),
     Component.SCHEDULER_STEP: ("channels", "pixels_per_latent"),
     # Nothing is recorded, but another latent than the checkpoint's is rejected.
     Component.PREVIEW_DECODER: (),
@@ -75,14 +84,15 @@ APPLIES: Mapping[str, frozenset[Component]] = {
     "clipSkip": _TEXT_ENCODERS,
     "longPrompts": frozenset({*DENOISERS, Component.CONTROLNET, *_TEXT_ENCODERS}),
     "promptWeighting": _TEXT_ENCODERS,
-    "guidanceRescale": frozenset(DENOISERS) - UNGUIDED_DENOISERS,
+    "guidanceRescale": frozenset(LOOP_DENOISERS) - UNGUIDED_DENOISERS,
     "controlNets": frozenset(DENOISERS),
     "controlNet": frozenset({Component.CONTROLNET}),
     "ipAdapter": frozenset({*DENOISERS, Component.IMAGE_ENCODER}),
     "imageEncoder": frozenset({*DENOISERS, Component.IMAGE_ENCODER}),
     "loras": frozenset({*DENOISERS, *_TEXT_ENCODERS}),
     "shapeSources": frozenset(SHAPED),
-    "family": frozenset({*DENOISERS, Component.CONTROLNET, *_TEXT_ENCODERS}),
+    "family": frozenset({*LOOP_DENOISERS, Component.CONTROLNET, *_TEXT_ENCODERS}),
     "shallowLayers": frozenset(DENOISERS),
+    "refiner": frozenset({Component.TEXT_ENCODER_2}),
 }
 """Components that an option applies to."""

@@ -32,6 +32,7 @@ class ModelFacts:
         controlnets: how many ControlNets' residuals it adds.
         first_text_width: features per token of the first of two text encoders; 0 where there is one.
         pooled_width: features of the second text encoder's embedding of a whole prompt; 0 where there is none.
+        refiner_text_width: features per token that a refiner reads, those of the second text encoder; 0 without one.
         vocabulary_2: tokens that the second text encoder has an embedding for.
         prompt_weighting: syntax of weights in prompts: 0 none, 1 A1111, 2 Compel.
         deterministic_encoder: whether the VAE's encoder gives one latent and no distribution to draw from.
@@ -56,6 +57,7 @@ class ModelFacts:
     controlnets: int = 0
     first_text_width: int = 0
     pooled_width: int = 0
+    refiner_text_width: int = 0
     vocabulary_2: int = 0
     prompt_weighting: int = 0
     deterministic_encoder: int = 0

@@ -64,6 +64,8 @@ TARGET_SIZE, NEGATIVE_TARGET_SIZE = _pair("target_size"), _pair("negative_target
 # In the order of `tensors.TIME_IDS`.
 SIZE_CONDITIONS = (ORIGINAL_SIZE, CROP_TOP_LEFT, TARGET_SIZE)
 NEGATIVE_SIZE_CONDITIONS = (NEGATIVE_ORIGINAL_SIZE, NEGATIVE_CROP_TOP_LEFT, NEGATIVE_TARGET_SIZE)
+# How well images are to please, as the refiner of Stable Diffusion XL has learned it.
+AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = _number("aesthetic_score"), _number("negative_aesthetic_score")
 SEED = _number("seed", DType.INT64)
 HEIGHT, WIDTH = _number("height", DType.INT32), _number("width", DType.INT32)
 GUIDANCE_SCALE, GUIDANCE_RESCALE = _number("guidance_scale"), _number("guidance_rescale")
@@ -238,6 +240,14 @@ def with_pooled(conditioner: Interface) -> Interface:
     )
 
 
+def with_refiner(conditioner: Interface) -> Interface:
+    """Inputs and outputs of the conditioner of a checkpoint with a refiner."""
+    return Interface(
+        (*conditioner.inputs, AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE),
+        (*conditioner.outputs, tensors.REFINER_TIME_IDS),
+    )
+
+
 def tokenizer(facts: Mapping[str, int]) -> Interface:
     """Inputs and outputs of the tokenizer.
 
@@ -256,7 +266,8 @@ def request_inputs(control_nets: Sequence[str]) -> tuple[Tensor, ...]:
     return (
         PROMPT, NEGATIVE_PROMPT, PROMPT_2, NEGATIVE_PROMPT_2, PROMPT_EMBEDDINGS, NEGATIVE_PROMPT_EMBEDDINGS,
         POOLED_PROMPT_EMBEDDINGS, NEGATIVE_POOLED_PROMPT_EMBEDDINGS, SEED, GUIDANCE_SCALE, GUIDANCE_RESCALE, HEIGHT,
-        WIDTH, *SIZE_CONDITIONS, *NEGATIVE_SIZE_CONDITIONS, SCHEDULER, ETA, STRENGTH, *INPUT_IMAGE, *MASK,
+        WIDTH, *SIZE_CONDITIONS, *NEGATIVE_SIZE_CONDITIONS, AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE, SCHEDULER, ETA,
+        STRENGTH, *INPUT_IMAGE, *MASK,
         MASK_FEATHER, *images,
         *IP_ADAPTER_IMAGE, *IP_ADAPTER_MASK, IP_ADAPTER_WEIGHT, *BLEND_MASK, BLEND_FEATHER, PASTE_BACK, COLOR_MATCH,
         *ENHANCEMENT,

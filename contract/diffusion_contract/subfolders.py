@@ -15,6 +15,8 @@ LORA = "lora"
 SAFETY_CHECKER = "safety_checker"
 # A source of its own, which has the folder `vae`.
 PREVIEW_VAE = "preview_vae"
+# Likewise, with the folder `unet`.
+REFINER = "refiner"
 
 # The subfolder with the weights that a component is named by; None for one without weights.
 WEIGHTS: Mapping[Component, str | None] = {
@@ -28,6 +30,7 @@ WEIGHTS: Mapping[Component, str | None] = {
     Component.DENOISER_SHALLOW: UNET,
     Component.DENOISER_UNGUIDED: UNET,
     Component.DENOISER_SHALLOW_UNGUIDED: UNET,
+    Component.REFINER: UNET,
     Component.SCHEDULER_STEP: None,
     Component.VAE_DECODER: VAE,
     Component.PREVIEW_DECODER: VAE,

@@ -6,7 +6,7 @@ All tensors are per sample: the batch dimension is never written down here and a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -94,6 +94,11 @@ FIRST_TEXT_EMBEDDINGS = Tensor("first_text_embeddings", DType.FP32, (2, "text_le
 POOLED_EMBEDDINGS = Tensor("pooled_embeddings", DType.FP32, (2, "pooled_width"))
 # Original size, top left corner of the crop and target size, as height and width each (negative, positive).
 TIME_IDS = Tensor("time_ids", DType.FP32, (2, 6))
+# What a refiner reads of the second text encoder, where negative prompts that are left out are empty texts.
+REFINER_TEXT_EMBEDDINGS = Tensor("refiner_text_embeddings", DType.FP32, (2, "text_length", "refiner_text_width"))
+REFINER_POOLED_EMBEDDINGS = Tensor("refiner_pooled_embeddings", DType.FP32, (2, "pooled_width"))
+# Original size and top left corner of the crop, as height and width each, and aesthetic score (negative, positive).
+REFINER_TIME_IDS = Tensor("refiner_time_ids", DType.FP32, (2, 5))
 STATE = Tensor("state", DType.FP32, ("slots", *_LATENT_DIMS))
 MODEL_INPUT = Tensor("model_input", DType.FP32, _LATENT_DIMS)
 TIMESTEP = Tensor("timestep", DType.FP32, (1,))
@@ -202,6 +207,11 @@ ENGINE_INTERFACES: Mapping[Component, Interface] = {
     Component.DENOISER_SHALLOW_UNGUIDED: Interface(
         (MODEL_INPUT, TIMESTEP, TEXT_EMBEDDINGS, DEEP_FEATURES), (MODEL_OUTPUT,)
     ),
+    # A UNet as the others, with ports of the same names.
+    Component.REFINER: Interface(
+        (MODEL_INPUT, TIMESTEP, replace(REFINER_TEXT_EMBEDDINGS, name=TEXT_EMBEDDINGS.name), GUIDANCE),
+        (MODEL_OUTPUT,),
+    ),
     Component.SCHEDULER_STEP: Interface(
         (STATE, MODEL_OUTPUT, NOISE, STEP_INDEX, TABLE, LEVELS, IMAGE_LATENT_AND_NOISE, LATENT_MASK),
         (
@@ -230,6 +240,9 @@ POOLED_TRAIT = "pooled_width"
 # The first of two text encoders gives its features to the second one.
 FIRST_TEXT_TRAIT = "first_text_width"
 _POOLED: tuple[Tensor, ...] = (POOLED_EMBEDDINGS, TIME_IDS)
+# The second text encoder also gives what a refiner reads.
+REFINER_TRAIT = "refiner_text_width"
+REFINER_TEXT: tuple[Tensor, ...] = (REFINER_TEXT_EMBEDDINGS, REFINER_POOLED_EMBEDDINGS)
 _TRAITS: Mapping[str, tuple[Tensor, ...]] = {
     GUIDANCE_RESCALE_TRAIT: (GUIDANCE_RESCALE,),
     INPAINTING_TRAIT: (LATENT_MASK, MASKED_LATENT),
@@ -256,7 +269,13 @@ def interface(component: Component, facts: Mapping[str, int]) -> Interface:
     if component in (Component.TEXT_ENCODER, Component.TEXT_ENCODER_2):
         inputs = (*plain.inputs, *weighting_inputs(component, facts))
         is_first = component is Component.TEXT_ENCODER and facts.get(FIRST_TEXT_TRAIT)
-        return Interface(inputs, (FIRST_TEXT_EMBEDDINGS,) if is_first else plain.outputs)
+        is_refined = component is Component.TEXT_ENCODER_2 and facts.get(REFINER_TRAIT)
+        outputs = (*plain.outputs, *REFINER_TEXT) if is_refined else plain.outputs
+        return Interface(inputs, (FIRST_TEXT_EMBEDDINGS,) if is_first else outputs)
+    if component is Component.REFINER:
+        rescale = (GUIDANCE_RESCALE,) if facts.get(GUIDANCE_RESCALE_TRAIT) else ()
+        pooled = (POOLED_EMBEDDINGS, replace(REFINER_TIME_IDS, name=TIME_IDS.name))
+        return Interface((*plain.inputs, *rescale, *pooled), plain.outputs)
     if component is Component.CONTROLNET and facts.get(POOLED_TRAIT):
         return Interface((*plain.inputs, *_POOLED), plain.outputs)
     if component not in DENOISERS:
@@ -313,6 +332,7 @@ MODEL_NAMES: Mapping[Component, str] = {
     Component.DENOISER_SHALLOW: "5_denoiser_shallow",
     Component.DENOISER_UNGUIDED: "5_denoiser_unguided",
     Component.DENOISER_SHALLOW_UNGUIDED: "5_denoiser_shallow_unguided",
+    Component.REFINER: "5_refiner",
     Component.SCHEDULER_STEP: "6_scheduler_step",
     Component.VAE_DECODER: "7_vae_decoder",
     Component.PREVIEW_DECODER: "7_preview_decoder",

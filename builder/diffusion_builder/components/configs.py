@@ -191,12 +191,13 @@ def text_width(name: str, config: Mapping[str, Any]) -> int:
     return int(widths.pop())
 
 
-def pooled_width(part: str, config: Mapping[str, Any]) -> int:
+def pooled_width(part: str, config: Mapping[str, Any], numbers: int = int(TIME_IDS.dims[1])) -> int:
     """Features of the pooled embedding that a UNet or ControlNet of Stable Diffusion XL reads.
 
     Args:
         part: `unet` or `controlnet`, for messages.
         config: of a model that reads one.
+        numbers: that it reads beside it.
 
     Raises:
         BadInputError: it reads other numbers beside the embedding than an original size, a crop and a target size.
@@ -204,8 +205,8 @@ def pooled_width(part: str, config: Mapping[str, Any]) -> int:
     name = f"{part}/config.json"
     for entry in ("addition_time_embed_dim", "projection_class_embeddings_input_dim"):
         _check_entry(name, entry, config.get(entry), _POSITIVE)
-    numbers, width = TIME_IDS.dims[1], config["projection_class_embeddings_input_dim"]
-    pooled = int(width - int(numbers) * config["addition_time_embed_dim"])
+    width = config["projection_class_embeddings_input_dim"]
+    pooled = int(width - numbers * config["addition_time_embed_dim"])
     if pooled <= 0:
         raise BadInputError(
             Reason.INVALID_CONFIG,

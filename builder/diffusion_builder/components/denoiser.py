@@ -16,6 +16,7 @@ from diffusion_builder.components import (
     ip_adapter,
     lora,
     parts,
+    refiner,
     residuals,
     shallow_layers,
     weights,
@@ -197,9 +198,7 @@ def load(material: LoadContext, precision: Precision, component: Component = Com
     configs.check_family(parts.UNET, config, options.family)
     if component in UNGUIDED_DENOISERS:
         shallow_layers.check_guidance(config)
-    facts = _facts(config)
-    if options.family is ModelFamily.STABLE_DIFFUSION_XL:
-        facts[tensors.POOLED_TRAIT] = configs.pooled_width(parts.UNET, config)
+    facts = refiner.refiner_facts(config) if component is Component.REFINER else _facts(config, options.family)
     adapter = None
     if options.ip_adapter:
         adapter = ip_adapter.read(material.folders[parts.IP_ADAPTER])
@@ -240,10 +239,12 @@ def _check_rescale(config: Mapping[str, Any]) -> None:
         )
 
 
-def _facts(config: Mapping[str, Any]) -> dict[str, int]:
+def _facts(config: Mapping[str, Any], family: ModelFamily) -> dict[str, int]:
     """What the number of input channels says: the latent alone, or with a mask and the masked image's latent."""
     inputs, channels = config["in_channels"], config["out_channels"]
     facts = {"channels": channels, "text_width": configs.text_width(parts.UNET, config)}
+    if family is ModelFamily.STABLE_DIFFUSION_XL:
+        facts[tensors.POOLED_TRAIT] = configs.pooled_width(parts.UNET, config)
     if inputs == channels:
         return facts
     if inputs == 2 * channels + 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.enums import SHALLOW_DENOISERS, Component
+from diffusion_contract.enums import SHALLOW_DENOISERS, Component, PromptWeighting
 from diffusion_contract.exports import APPLIES
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ def check(component: Component, options: ExportOptions) -> None:
     if options.shallow_layers and options.control_nets:
         raise BadInputError(
             Reason.INVALID_ARGUMENT, "shallowLayers and controlNets do not go together: leave out one of both"
+        )
+    if options.refiner and (options.long_prompts or options.prompt_weighting is not PromptWeighting.NONE):
+        raise BadInputError(
+            Reason.INVALID_ARGUMENT, "refiner goes with neither longPrompts nor promptWeighting: leave out one of both"
         )
     if component is Component.CONTROLNET and options.control_net is None:
         raise BadInputError(

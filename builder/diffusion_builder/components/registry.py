@@ -22,7 +22,7 @@ from diffusion_builder.components import (
     two_text_encoders,
 )
 from diffusion_builder.components.base import ComponentSpec, LoadedModule
-from diffusion_contract.enums import DENOISERS, Component
+from diffusion_contract.enums import LOOP_DENOISERS, Component
 from diffusion_contract.residuals import residual_elements
 from diffusion_contract.tensors import MAX_STEPS, SECOND_WEIGHTING, WEIGHTING, DType, Interface
 
@@ -38,7 +38,7 @@ COMPONENTS: Mapping[Component, ComponentSpec] = {
         ComponentSpec(Component.VAE_ENCODER, autoencoder.load_encoder),
         ComponentSpec(Component.CONTROLNET, controlnet.load),
         ComponentSpec(Component.ZERO_RESIDUALS, controlnet.load_zero_residuals),
-        *(ComponentSpec(variant, partial(denoiser.load, component=variant)) for variant in DENOISERS),
+        *(ComponentSpec(variant, partial(denoiser.load, component=variant)) for variant in LOOP_DENOISERS),
         ComponentSpec(Component.SCHEDULER_STEP, scheduler_step.load),
         ComponentSpec(Component.VAE_DECODER, autoencoder.load_decoder),
         ComponentSpec(Component.PREVIEW_DECODER, autoencoder.load_decoder),

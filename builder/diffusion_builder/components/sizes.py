@@ -36,7 +36,7 @@ def read_shape_facts(folders: Mapping[str, Path]) -> dict[str, int]:
         facts |= text_facts(configs.read(folders[parts.TEXT_ENCODER], parts.TEXT_ENCODER))
     if parts.TEXT_ENCODER_2 in folders:
         second = configs.read(folders[parts.TEXT_ENCODER_2], parts.TEXT_ENCODER_2)
-        facts = second_text_facts(second, facts.get("text_width", 0))
+        facts = second_text_facts(second, facts.get("text_width", 0)) | {"refiner_text_width": second["hidden_size"]}
     if parts.VAE in folders:
         facts |= vae_facts(configs.read(folders[parts.VAE], parts.VAE))
     return facts

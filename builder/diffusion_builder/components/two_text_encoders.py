@@ -24,7 +24,7 @@ from diffusion_builder.components.prompt_weighting import (
 )
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.enums import PromptWeighting
-from diffusion_contract.tensors import MAX_TEXT_CHUNKS
+from diffusion_contract.tensors import MAX_TEXT_CHUNKS, REFINER_TRAIT
 
 if TYPE_CHECKING:
     from diffusion_builder.components.parts import LoadContext
@@ -150,6 +150,23 @@ class SecondTextEncoder(_TextEncoder):
         return torch.cat([first_text_embeddings, hidden], dim=-1), pooled * is_prompt
 
 
+class RefinedSecondTextEncoder(_TextEncoder):
+    """The same, and for a refiner the hidden states and pooled embeddings without zeros.
+
+    Each id of a prompt that is encoded as zeros is -1 - id, so that the refiner gets what its text means.
+    """
+
+    def forward(self, input_ids: torch.Tensor, first_text_embeddings: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Embeddings of the denoiser, then those of the refiner, which leaves no layers out."""
+        is_prompt = (input_ids[:, :, :1] >= 0).float()
+        output = self.model(torch.where(input_ids < 0, -1 - input_ids, input_ids).flatten(0, 1))
+        whole, positive = (torch.unflatten(self._hidden[index], 0, (-1, 2)).float() for index in self._layers)
+        self._hidden.clear()
+        hidden = torch.stack([whole[:, 0], positive[:, 1]], dim=1) * is_prompt[..., None]
+        pooled = torch.unflatten(output.text_embeds, 0, (-1, 2)).float()
+        return torch.cat([first_text_embeddings, hidden], dim=-1), pooled * is_prompt, whole, pooled
+
+
 class SecondWindowedTextEncoder(_TextEncoder):
     """The same of K windows; the pooled embedding is that of the first one, without weights."""
 
@@ -194,6 +211,8 @@ class _Encoders:
             return cls(FirstCompelTextEncoder, SecondCompelTextEncoder)
         if options.long_prompts or options.prompt_weighting is PromptWeighting.A1111:
             return cls(FirstWindowedTextEncoder, SecondWindowedTextEncoder)
+        if options.refiner:
+            return cls(FirstTextEncoder, RefinedSecondTextEncoder)
         return cls(FirstTextEncoder, SecondTextEncoder)
 
 
@@ -251,6 +270,8 @@ def load_second(material: LoadContext, precision: Precision) -> LoadedModule:
     layer = _penultimate(parts.TEXT_ENCODER_2, len(model.text_model.encoder.layers), options.clip_skip)
     facts = sizes.second_text_facts(config, first_text_width) | {"vocabulary_2": config["vocab_size"]}
     facts |= _option_facts(options)
+    if options.refiner:
+        facts[REFINER_TRAIT] = config["hidden_size"]
     module = _Encoders.of(options).second(model, layer, options.clip_skip)
     return LoadedModule(module, facts, {"tokens": config["vocab_size"]}, _dynamic(options), precision)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .python_models import GENERATE, IMG2IMG, INPAINT
 from .request_inputs import SupportedSizes
-from .schedule import SchedulerSettings, calls_for
+from .schedule import SchedulerSettings, loop_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,7 @@ class ConditionerConfig:
         control_nets: their names.
         pooled_width: features of the embedding of a whole prompt; 0 without a second text encoder.
         deterministic_encoder: whether an image has one latent, for which nothing is drawn.
+        denoising_start: fraction of the denoising after which a refiner takes over; None without one.
     """
 
     channels: int
@@ -68,6 +69,7 @@ class ConditionerConfig:
     control_nets: tuple[str, ...] = ()
     pooled_width: int = 0
     deterministic_encoder: bool = False
+    denoising_start: float | None = None
 
     @classmethod
     def from_json(cls, text: str) -> ConditionerConfig:
@@ -90,6 +92,7 @@ class ConditionerConfig:
             control_nets=tuple(body["controlNets"]),
             pooled_width=body.get("pooledWidth", 0),
             deterministic_encoder=body.get("deterministicEncoder", False),
+            denoising_start=body.get("denoisingStart"),
         )
 
     @property
@@ -102,9 +105,9 @@ class ConditionerConfig:
         """Name of the default scheduler."""
         return next(iter(self.schedulers))
 
-    def calls(self, scheduler: str, steps: int) -> int:
-        """Denoiser calls for this number of steps."""
-        return calls_for(self.schedulers[scheduler].type, steps)
+    def loop(self, scheduler: str, steps: int) -> tuple[int, int]:
+        """Denoiser calls for this number of steps, and how many of them are the base's."""
+        return loop_for(self.schedulers[scheduler], steps, self.denoising_start)
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,10 @@ class EnsembleRef:
 
     def ensemble(self, config: ConditionerConfig, scheduler: str) -> str:
         """Name of the same ensemble with another scheduler."""
-        is_shared = config.calls(scheduler, self.steps) == config.calls(config.default, self.steps)
+        is_shared = config.loop(scheduler, self.steps) == config.loop(config.default, self.steps)
         suffix = [] if is_shared else [scheduler]
         return "_".join([self.task, *self.features, str(self.steps), *suffix, "pipeline"])
 
-    def calls(self, config: ConditionerConfig) -> int:
-        """Denoiser calls of this ensemble."""
-        return config.calls(self.scheduler or config.default, self.steps)
+    def loop(self, config: ConditionerConfig) -> tuple[int, int]:
+        """Denoiser calls of this ensemble, and how many of them are the base's."""
+        return config.loop(self.scheduler or config.default, self.steps)

@@ -80,6 +80,7 @@ class _Conditioning:
                 config, inputs, self._guidance
             ),
             tensors.TIME_IDS: lambda: size_inputs.time_ids(inputs, *self._pixels),
+            tensors.REFINER_TIME_IDS: lambda: size_inputs.refiner_time_ids(inputs, *self._pixels),
             python_models.VALIDATED_INPUT_IDS: lambda: self._copy_of(tensors.INPUT_IDS),
             python_models.VALIDATED_REFERENCE_PIXELS: lambda: self._copy_of(tensors.REFERENCE_PIXELS),
             python_models.ZERO_IMAGE_EMBEDDINGS: lambda: np.zeros((inputs.batch, 2, *config.image), np.float32),

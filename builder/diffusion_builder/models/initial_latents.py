@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import InvalidRequest
-from .schedule import begin_for
+from .schedule import begin_for, refined_schedule
 from .schedule import schedule as schedule_of
 
 if TYPE_CHECKING:
@@ -31,11 +31,13 @@ def make_schedule(config: ConditionerConfig, ensemble: EnsembleRef, name: str, s
     settings = config.schedulers.get(name)
     if settings is None:
         raise InvalidRequest(f"scheduler {name!r} is not supported: send {' or '.join(config.schedulers)}")
-    calls = ensemble.calls(config)
-    if config.calls(name, ensemble.steps) != calls or ensemble.scheduler not in (None, name):
+    calls, _ = loop = ensemble.loop(config)
+    if config.loop(name, ensemble.steps) != loop or ensemble.scheduler not in (None, name):
         raise InvalidRequest(
             f"scheduler {name} is not supported by this ensemble: send the request to {ensemble.ensemble(config, name)}"
         )
+    if config.denoising_start is not None:
+        return refined_schedule(settings, ensemble.steps, config.denoising_start, eta)
     schedule = schedule_of(settings, *begin_for(settings, ensemble.steps, strength), eta)
     if schedule.calls != calls:
         raise InvalidRequest(

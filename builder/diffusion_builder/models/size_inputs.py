@@ -1,4 +1,4 @@
-"""Sizes that Stable Diffusion XL is conditioned on (section 2.2 of arXiv 2307.01952)."""
+"""Sizes and scores that Stable Diffusion XL is conditioned on (section 2.2 of arXiv 2307.01952)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import InvalidRequest
-from .python_models import NEGATIVE_SIZE_CONDITIONS, SIZE_CONDITIONS
+from .python_models import AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE, NEGATIVE_SIZE_CONDITIONS, SIZE_CONDITIONS
+from .request_inputs import NumberInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _MAX_PIXELS = 16384
 _PAIR = 2
+# Defaults of diffusers' pipeline; the scores that the refiner was trained with are from 1 to 10.
+_SCORES = NumberInput(NEGATIVE_AESTHETIC_SCORE, 2.5, 0.0, 10.0), NumberInput(AESTHETIC_SCORE, 6.0, 0.0, 10.0)
 
 
 def time_ids(inputs: RequestInputs, height: int, width: int) -> Floats:
@@ -38,6 +41,28 @@ def time_ids(inputs: RequestInputs, height: int, width: int) -> Floats:
     positive = _pairs(inputs, SIZE_CONDITIONS, defaults)
     negative = _pairs(inputs, NEGATIVE_SIZE_CONDITIONS, positive)
     return np.stack([np.concatenate(pairs, axis=1) for pairs in (negative, positive)], axis=1).astype(np.float32)
+
+
+def refiner_time_ids(inputs: RequestInputs, height: int, width: int) -> Floats:
+    """Original size, crop and aesthetic score [B, 2, 5], the negative ones first.
+
+    As in diffusers' img2img, a negative original size that is left out equals the positive one, and a negative crop is
+    at the corner.
+
+    Args:
+        inputs: the request.
+        height: of the images, pixels.
+        width: of the images, pixels.
+
+    Raises:
+        InvalidRequest: a size or score is not supported, or there are more or fewer than samples.
+    """
+    size, corner = np.tile((height, width), (inputs.batch, 1)), np.zeros((inputs.batch, _PAIR))
+    positive = _pairs(inputs, SIZE_CONDITIONS[:_PAIR], (size, corner))
+    negative = _pairs(inputs, NEGATIVE_SIZE_CONDITIONS[:_PAIR], (positive[0], corner))
+    scores = [np.array(inputs.numbers(score))[:, None] for score in _SCORES]
+    sides = zip((negative, positive), scores, strict=True)
+    return np.stack([np.concatenate([*pairs, score], axis=1) for pairs, score in sides], axis=1).astype(np.float32)
 
 
 def _pairs(inputs: RequestInputs, conditions: Sequence[Tensor], defaults: Sequence[Floats]) -> list[Floats]:

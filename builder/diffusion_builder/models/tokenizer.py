@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from . import tensors
     from .request_inputs import ReadTensor
 
-# Instead of every id of a prompt that is encoded as zeros.
+# What every id of a prompt that is encoded as zeros is subtracted from: negative, and a refiner still reads it.
 _ZERO_ID = -1
 
 
@@ -72,8 +72,8 @@ class TritonPythonModel:
             return outputs
         if read(NEGATIVE_PROMPT_2.name) is not None:
             raise InvalidRequest("negative_prompt_2 needs negative_prompt: send that too, empty if need be")
-        for tensor in (INPUT_IDS, INPUT_IDS_2):
-            outputs[tensor.name][:, 0] = _ZERO_ID
+        outputs[INPUT_IDS.name][:, 0] = _ZERO_ID
+        outputs[INPUT_IDS_2.name][:, 0] = _ZERO_ID - outputs[INPUT_IDS_2.name][:, 0]
         return outputs
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# Components whose folder has the name of another component's.
+_APART = (Component.CONTROLNET, Component.PREVIEW_DECODER, Component.REFINER)
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Parts of a repository.
@@ -35,6 +39,8 @@ class Provenance:
         precisions: of all graphs.
         acceleration: of all ensembles.
         long_prompts: whether prompts may have several windows.
+        refiner: folder of the refiner's UNet, or None.
+        denoising_start: fraction of the denoising after which it takes over.
     """
 
     checkpoint: Path
@@ -48,6 +54,8 @@ class Provenance:
     precisions: frozenset[str] = field(default_factory=frozenset)
     acceleration: Acceleration | None = None
     long_prompts: bool = False
+    refiner: Path | None = None
+    denoising_start: float | None = None
 
     @property
     def family(self) -> ModelFamily:
@@ -86,6 +94,8 @@ def trace_provenance(store: Store, repository: Artifact) -> Provenance:
         frozenset(str(graph.manifest.extra["precision"]) for graph in (*graphs.values(), *nets.values())),
         Acceleration.model_validate(spec["acceleration"]) if spec.get("acceleration") else None,
         options[Component.TEXT_ENCODER].long_prompts,
+        _weights_folder(store, graphs[Component.REFINER]) if Component.REFINER in graphs else None,
+        spec.get("denoising_start"),
     )
 
 
@@ -101,7 +111,7 @@ def source_graph(store: Store, engine: str) -> Artifact:
 def _folders(store: Store, graph: Artifact) -> Iterator[tuple[str, Path]]:
     component = Component(graph.manifest.extra["component"])
     part = MAIN_PART[component]
-    if part is not None and component not in (Component.CONTROLNET, Component.PREVIEW_DECODER):
+    if part is not None and component not in _APART:
         yield part, _weights_folder(store, graph)
 
 

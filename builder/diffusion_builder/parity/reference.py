@@ -69,17 +69,42 @@ class Reference:
         """
         pipe = self._pipeline(request)
         generators = [torch.Generator().manual_seed(seed) for seed in requests.SEEDS]
+        shared: dict[str, Any] = {
+            "generator": generators, "output_type": "latent", "return_dict": False,
+            "guidance_scale": requests.GUIDANCE, "num_inference_steps": request.schedule_steps,
+        }  # fmt: skip
+        end = {} if self._refiner is None else {"denoising_end": self._provenance.denoising_start}
         with accelerated(self._unet, acceleration, self._calls(request)):
             latents = pipe(
-                **self._arguments(request), generator=generators, output_type="latent", return_dict=False,
-                guidance_scale=requests.GUIDANCE, num_inference_steps=request.schedule_steps,
-                height=request.height, width=request.width,
+                **self._arguments(request), **shared, **end, height=request.height, width=request.width
             )[0]  # fmt: skip
+        if self._refiner is not None:
+            latents = self._refine(request, latents, shared)
         with torch.no_grad():
             decoded = self._vae.decode(latents / self._vae.config.scaling_factor).sample
         images = pipe.image_processor.postprocess(decoded, output_type="pil")
         levels = np.stack([np.asarray(image) for image in images])
         return GeneratedImages(self._withhold_flagged(levels, images), latents.numpy())
+
+    def _refine(self, request: TestRequest, latents: torch.Tensor, shared: Mapping[str, Any]) -> torch.Tensor:
+        """Go on with the refiner, which shares text encoder, tokenizer and autoencoder with its base."""
+        components = self._family.components
+        pipe = _DIFFUSERS.StableDiffusionXLImg2ImgPipeline(
+            vae=self._vae, text_encoder=None, text_encoder_2=components["text_encoder_2"], tokenizer=None,
+            tokenizer_2=components["tokenizer_2"], unet=self._refiner, scheduler=self._scheduler(request.scheduler),
+            requires_aesthetics_score=True, force_zeros_for_empty_prompt=False, add_watermarker=False,
+        )  # fmt: skip
+        pipe.set_progress_bar_config(disable=True)
+        texts = {"prompt": list(requests.PROMPTS), "negative_prompt": list(requests.NEGATIVE)}
+        refined: torch.Tensor = pipe(
+            **texts, **shared, image=latents, denoising_start=self._provenance.denoising_start
+        )[0]
+        return refined
+
+    @cached_property
+    def _refiner(self) -> Any:  # noqa: ANN401 - the library has no types
+        folder = self._provenance.refiner
+        return None if folder is None else _load("UNet2DConditionModel", folder)
 
     def _withhold_flagged(self, levels: NDArray[np.uint8], images: Sequence[Image.Image]) -> NDArray[np.uint8]:
         """The images, black where the safety checker withholds them."""

@@ -29,7 +29,7 @@ from diffusion_builder.repository.unroll import check_engines
 from diffusion_builder.sources import read_json, tokens
 from diffusion_builder.store import MANIFEST, Artifact, Kind, Recipe, Store
 from diffusion_contract import enums, model_facts, python_models, tensors
-from diffusion_contract.enums import DENOISERS, SHALLOW_DENOISERS, Component, ModelFamily
+from diffusion_contract.enums import LOOP_DENOISERS, SHALLOW_DENOISERS, Component, ModelFamily
 from diffusion_contract.model_facts import ModelFacts
 from diffusion_contract.spec import acceleration
 from diffusion_contract.tensors import CONTRACT_VERSION
@@ -131,8 +131,12 @@ def _resolve_inputs(store: Store, spec: AssembleSpec) -> RepositoryInputs:
         engines[python_models.control_model(one.name)] = _engine(store, spec.runtime, Component.CONTROLNET, one.engine)
     is_xl = Component.TEXT_ENCODER_2 in spec.engines
     family = ModelFamily.STABLE_DIFFUSION_XL if is_xl else ModelFamily.STABLE_DIFFUSION
-    schedulers, state_slots = validated_schedulers(source.path, spec.schedulers, spec.pipelines, family)
+    schedulers, state_slots = validated_schedulers(
+        source.path, spec.schedulers, spec.pipelines, family, spec.denoising_start
+    )
     facts = _facts(engines, state_slots)
+    if Component.REFINER in spec.engines:
+        _check_refiner_text(engines)
     requested_tiers = tiers(spec, schedulers)
     check_engines(requested_tiers, facts, spec.engines.keys(), tuple(one.name for one in spec.control_nets))
     return RepositoryInputs(spec, source, engines, facts, schedulers, requested_tiers)
@@ -161,6 +165,15 @@ def _facts(engines: Mapping[str, Artifact], state_slots: int) -> ModelFacts:
         return ModelFacts.merge(facts_by_component)
     except ValueError as error:
         raise BadInputError(Reason.COMPONENT_MISMATCH, f"components do not fit each other: {error}") from error
+
+
+def _check_refiner_text(engines: Mapping[str, Artifact]) -> None:
+    encoder = engines.get(tensors.MODEL_NAMES[Component.TEXT_ENCODER_2])
+    if encoder is None or tensors.REFINER_TRAIT not in encoder.manifest.extra["facts"]:
+        raise BadInputError(
+            Reason.COMPONENT_MISMATCH,
+            "the refiner reads texts of text_encoder_2: export that with the option refiner",
+        )
 
 
 def code_files() -> Mapping[str, Path]:
@@ -206,7 +219,7 @@ def _write(parts: RepositoryInputs, folder: Path) -> Mapping[str, Any]:
 
 
 # Components whose CUDA graphs take memory worth counting: those of the denoising loop with a thousand kernels.
-_CAPTURED = {*DENOISERS, Component.CONTROLNET} - SHALLOW_DENOISERS
+_CAPTURED = {*LOOP_DENOISERS, Component.CONTROLNET} - SHALLOW_DENOISERS
 
 
 def _memory(parts: RepositoryInputs) -> Iterator[serving.EngineMemory]:
@@ -238,7 +251,9 @@ def _write_model(parts: RepositoryInputs, root: Path, renderer: Renderer, model:
     if model.name == python_models.CONDITIONER_NAME:
         _write_text(
             target / "conditioner.json",
-            settings.conditioner_config(parts.facts, parts.spec.shapes, parts.control_nets, parts.schedulers),
+            settings.conditioner_config(
+                parts.facts, parts.spec.shapes, parts.control_nets, parts.schedulers, parts.spec.denoising_start
+            ),
         )
 
 

@@ -20,9 +20,21 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def conditioner_config(
-    facts: ModelFacts, shapes: Shapes, control_nets: Sequence[str], schedulers: Sequence[NamedScheduler]
+    facts: ModelFacts,
+    shapes: Shapes,
+    control_nets: Sequence[str],
+    schedulers: Sequence[NamedScheduler],
+    denoising_start: float | None = None,
 ) -> str:
-    """The conditioner's `conditioner.json`."""
+    """The conditioner's `conditioner.json`.
+
+    Args:
+        facts: the checkpoint's numbers.
+        shapes: the profile.
+        control_nets: names of the ControlNets.
+        schedulers: that requests may choose among.
+        denoising_start: fraction of the denoising after which a refiner takes over; None without one.
+    """
     return _text(
         {
             "channels": facts.channels,
@@ -38,6 +50,7 @@ def conditioner_config(
             "controlNets": list(control_nets),
             **({"pooledWidth": facts.pooled_width} if facts.pooled_width else {}),
             **({"deterministicEncoder": True} if facts.deterministic_encoder else {}),
+            **({} if denoising_start is None else {"denoisingStart": denoising_start}),
         }
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from diffusion_builder.repository.server_requirements import graph_batches
-from diffusion_contract.enums import DENOISERS, Component
+from diffusion_contract.enums import LOOP_DENOISERS, Component
 from diffusion_contract.tensors import MODEL_NAMES
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # the denoiser: whoever comes back meanwhile joins it (ADR 6). Of two that wait the one with the smaller product of
 # this number and its calls so far is first: the denoiser starts when no other model of the loop is waiting.
 # Variants of the denoiser share its calls, and their numbers are larger by as much as their calls are fewer.
-_SCHEDULER_STEP, _DENOISERS = MODEL_NAMES[Component.SCHEDULER_STEP], {MODEL_NAMES[item] for item in DENOISERS}
+_SCHEDULER_STEP, _DENOISERS = MODEL_NAMES[Component.SCHEDULER_STEP], {MODEL_NAMES[item] for item in LOOP_DENOISERS}
 _CONTROLNETS = f"{MODEL_NAMES[Component.CONTROLNET]}_"
 _STEP_PRIORITY, _CONTROLNET_PRIORITY, _DENOISER_PRIORITY = 100, 200, 1000
 

@@ -35,6 +35,7 @@ _ACTIVATION_BYTES: Mapping[Component, int] = {
     Component.DENOISER_SHALLOW: 612,
     Component.DENOISER_UNGUIDED: 306,
     Component.DENOISER_SHALLOW_UNGUIDED: 306,
+    Component.REFINER: 612,
     Component.CONTROLNET: 306,
 }
 # Largest batch up to which every size is captured as a CUDA graph, and sizes of the others.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_builder.models.schedule import ScheduleError, SchedulerSettings, SchedulerType, calls_for, schedule
+from diffusion_builder.models.schedule import ScheduleError, SchedulerSettings, SchedulerType, loop_for, schedule
 from diffusion_builder.repository.unroll import Tier
 from diffusion_builder.sources import read_json
 from diffusion_contract import python_models
@@ -34,7 +34,11 @@ class NamedScheduler:
 
 
 def validated_schedulers(
-    checkpoint: Path, listed: Sequence[Scheduler], pipelines: Iterable[EnsembleSpec], family: ModelFamily
+    checkpoint: Path,
+    listed: Sequence[Scheduler],
+    pipelines: Iterable[EnsembleSpec],
+    family: ModelFamily,
+    denoising_start: float | None = None,
 ) -> tuple[tuple[NamedScheduler, ...], int]:
     """Make every schedule that will be served.
 
@@ -43,6 +47,7 @@ def validated_schedulers(
         listed: all schedulers that are requested.
         pipelines: with their step counts.
         family: of the checkpoint.
+        denoising_start: fraction of the denoising after which a refiner takes over; None without one.
 
     Returns:
         What requests may choose, and the state slots of the scheduler that has most.
@@ -51,7 +56,7 @@ def validated_schedulers(
         BadInputError: the checkpoint's configuration, the settings and the step counts do not go together.
     """
     schedulers = named_schedulers(listed, read_scheduler_config(checkpoint), family)
-    return schedulers, slots(schedulers, sorted({steps for item in pipelines for steps in item.steps}))
+    return schedulers, slots(schedulers, sorted({steps for item in pipelines for steps in item.steps}), denoising_start)
 
 
 def read_scheduler_config(checkpoint: Path) -> Mapping[str, Any]:
@@ -113,16 +118,17 @@ def resolve_schedulers(listed: Sequence[Scheduler], config: Mapping[str, Any]) -
     return schedulers
 
 
-def slots(schedulers: Sequence[NamedScheduler], steps: Sequence[int]) -> int:
+def slots(schedulers: Sequence[NamedScheduler], steps: Sequence[int], denoising_start: float | None = None) -> int:
     """State slots of the scheduler that has most.
 
     Raises:
-        BadInputError: a scheduler has no schedule of so many steps.
+        BadInputError: a scheduler has no schedule of so many steps, or a refiner cannot take over in it.
     """
     most = 0
     for one in schedulers:
         for count in steps:
             try:
+                loop_for(one.settings, count, denoising_start)
                 most = max(most, schedule(one.settings, count).slots)
             except ScheduleError as error:
                 raise BadInputError(
@@ -140,21 +146,30 @@ def tiers(spec: AssembleSpec, schedulers: Sequence[NamedScheduler]) -> tuple[Tie
         replace(tier, acceleration=spec.acceleration)
         for pipeline in spec.pipelines
         for steps in pipeline.steps
-        for tier in _tiers(pipeline, steps, schedulers)
+        for tier in _tiers(pipeline, steps, schedulers, spec.denoising_start)
     )
 
 
-def _tiers(pipeline: EnsembleSpec, steps: int, schedulers: Sequence[NamedScheduler]) -> Iterator[Tier]:
-    usual = calls_for(schedulers[0].settings.type, steps)
-    shared = [one for one in schedulers if calls_for(one.settings.type, steps) == usual]
-    yield _tier(pipeline, steps, shared, None)
+def _tiers(
+    pipeline: EnsembleSpec, steps: int, schedulers: Sequence[NamedScheduler], denoising_start: float | None
+) -> Iterator[Tier]:
+    loops = {one.name: loop_for(one.settings, steps, denoising_start) for one in schedulers}
+    usual = loops[schedulers[0].name]
+    shared = [one for one in schedulers if loops[one.name] == usual]
+    yield _tier(pipeline, steps, shared, None, usual)
     for one in schedulers:
         if one not in shared:
-            yield _tier(pipeline, steps, [one], one.name)
+            yield _tier(pipeline, steps, [one], one.name, loops[one.name])
 
 
-def _tier(pipeline: EnsembleSpec, steps: int, schedulers: Sequence[NamedScheduler], name: str | None) -> Tier:
-    calls = calls_for(schedulers[0].settings.type, steps)
+def _tier(
+    pipeline: EnsembleSpec,
+    steps: int,
+    schedulers: Sequence[NamedScheduler],
+    name: str | None,
+    loop: tuple[int, int],
+) -> Tier:
+    calls, base_calls = loop
     return Tier(
         pipeline.task,
         steps,
@@ -163,4 +178,5 @@ def _tier(pipeline: EnsembleSpec, steps: int, schedulers: Sequence[NamedSchedule
         name,
         is_stochastic=any(one.settings.is_stochastic for one in schedulers),
         previews=tuple(sorted(count for count in pipeline.previews if count < calls)),
+        refiner_calls=calls - base_calls,
     )

@@ -29,6 +29,10 @@ PIPELINES: Mapping[str, ModelFamily] = {
 }
 
 
+# Of the checkpoint of a refiner, which has no first text encoder.
+_REFINER = "StableDiffusionXLImg2ImgPipeline"
+
+
 @dataclass(frozen=True)
 class CheckpointFolder:
     """A subfolder of a checkpoint.
@@ -162,6 +166,12 @@ def check_index(index: Mapping[str, Any]) -> str:
         BadInputError: a pipeline or component class that is not supported, code of its own, or a missing component.
     """
     pipeline = index.get("_class_name")
+    if pipeline == _REFINER:
+        raise BadInputError(
+            Reason.UNSUPPORTED_PIPELINE,
+            f"{MODEL_INDEX} names the pipeline class {pipeline!r}, that of a refiner, which needs a base: name the "
+            "base in model.source, and this checkpoint in model.refiner.source",
+        )
     if not isinstance(pipeline, str) or pipeline not in PIPELINES:
         raise BadInputError(
             Reason.UNSUPPORTED_PIPELINE,

@@ -21,7 +21,7 @@ from diffusion_contract.assembly import EnsembleSpec, assembly
 from diffusion_contract.engines import CHECKPOINT, engines, sources
 from diffusion_contract.enums import Component, ModelFamily
 from diffusion_contract.spec.local import LocalSource
-from diffusion_contract.subfolders import PREVIEW_VAE
+from diffusion_contract.subfolders import PREVIEW_VAE, REFINER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -164,15 +164,20 @@ def _validate(context: StageContext, spec: DiffusionPipelineSpec, digests: Mappi
         for engine in engines(spec)
         for subfolder, source in engine.contents
         if subfolder in {parts.TEXT_ENCODER, parts.TEXT_ENCODER_2, parts.UNET, parts.VAE}
-        and engine.component is not Component.PREVIEW_DECODER
+        and engine.component not in (Component.PREVIEW_DECODER, Component.REFINER)
     }
+    if REFINER in digests:
+        preflight.validate_refiner(folder(REFINER, parts.UNET), models)
     if PREVIEW_VAE in digests:
         preflight.validate_preview_vae(folder(PREVIEW_VAE, parts.VAE), models[parts.VAE])
     nets = [ref for ref in sources(spec.model) if ref.component == parts.CONTROLNET]
     preflight.validate_models(models, {ref.name: folder(ref.name, parts.CONTROLNET) for ref in nets}, family)
     preflight.validate_acceleration(models[parts.UNET], spec.acceleration)
     ensembles = [EnsembleSpec.of(item) for item in spec.pipelines]
-    tiers.validated_schedulers(folder(CHECKPOINT, "scheduler").parent, spec.all_schedulers, ensembles, family)
+    denoising_start = spec.model.refiner.denoising_start if spec.model.refiner is not None else None
+    tiers.validated_schedulers(
+        folder(CHECKPOINT, "scheduler").parent, spec.all_schedulers, ensembles, family, denoising_start
+    )
     if parity:
         tasks = {item.task for item in spec.pipelines}
         controlled = {item.task for item in spec.pipelines if parts.CONTROLNET in (item.features or ())}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion_builder.components import configs, parts, shallow_layers, sizes
+from diffusion_builder.components import configs, parts, refiner, shallow_layers, sizes
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.enums import Component
 
@@ -28,6 +28,22 @@ def validate_preview_vae(folder: Path, vae: Path) -> None:
     """
     facts, image_facts = (sizes.vae_facts(configs.read(path, parts.VAE)) for path in (folder, vae))
     sizes.check_shape_facts(Component.PREVIEW_DECODER, facts, image_facts)
+
+
+def validate_refiner(unet: Path, folders: Mapping[str, Path]) -> None:
+    """Compare a refiner with its base.
+
+    Args:
+        unet: folder of the refiner's UNet.
+        folders: of text_encoder_2 and vae.
+
+    Raises:
+        BadInputError: it is no refiner, or that of another base.
+    """
+    config = configs.read(unet, parts.UNET)
+    refiner.check_refiner(config, configs.read(folders[parts.TEXT_ENCODER_2], parts.TEXT_ENCODER_2))
+    latent = sizes.vae_facts(configs.read(folders[parts.VAE], parts.VAE))
+    sizes.check_shape_facts(Component.REFINER, {"channels": config["out_channels"]}, latent)
 
 
 def validate_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path], family: ModelFamily) -> None:

@@ -158,6 +158,7 @@ class ComponentPrecision(ApiModel):
     image_encoder: Precision | None = _one("image_encoder")
     controlnet: Precision | None = _one("controlnet")
     denoiser: Precision | None = _one("denoiser")
+    refiner: Precision | None = _one("refiner")
     vae_decoder: Precision | None = _one("vae_decoder")
     preview_decoder: Precision | None = _one("preview_decoder")
     vae_encoder: Precision | None = _one("vae_encoder")

@@ -186,6 +186,17 @@ class IpAdapter(ApiModel):
     )
 
 
+class Refiner(ApiModel):
+    """Refiner of Stable Diffusion XL: a second denoiser for the last part of the denoising."""
+
+    source: Source = Field(description="Source of the UNet: a refiner's checkpoint, or the component alone.")
+    denoising_start: Annotated[float, Field(ge=0.05, le=0.95)] = Field(
+        default=0.8,
+        description="Fraction of the denoising after which the refiner takes over, by training timesteps as "
+        "`denoising_end` of the base and `denoising_start` of the refiner in diffusers.",
+    )
+
+
 class SafetyChecker(ApiModel):
     """Safety checker: flagged images are returned black."""
 
@@ -211,6 +222,20 @@ class Model(ApiModel):
             lambda self: not (self.prompt_weighting is PromptWeighting.COMPEL and self.long_prompts),
             ".longPrompts",
         ),
+        Rule(
+            "(has(self.family) && self.family == 'StableDiffusionXL') || !has(self.refiner)",
+            "only StableDiffusionXL has a refiner: leave refiner out, or set family to StableDiffusionXL",
+            lambda self: self.is_xl or self.refiner is None,
+            ".refiner",
+        ),
+        Rule(
+            "!has(self.refiner) || ((!has(self.longPrompts) || !self.longPrompts) && "
+            "(!has(self.promptWeighting) || self.promptWeighting == 'None'))",
+            "a refiner reads prompts of one window without weights: leave longPrompts and promptWeighting out, or the "
+            "refiner",
+            lambda self: self.refiner is None or not (self.long_prompts or self.weighting),
+            ".refiner",
+        ),
     )
 
     source: Source = Field(description="Source of the checkpoint.")
@@ -232,6 +257,9 @@ class Model(ApiModel):
         default=None, description="ControlNets."
     )
     ip_adapter: IpAdapter | None = Field(default=None, description="IP-Adapter.")
+    refiner: Refiner | None = Field(
+        default=None, description="Refiner of Stable Diffusion XL, for ensembles of the task generate."
+    )
     safety_checker: SafetyChecker | None = Field(default=None, description="Safety checker of Stable Diffusion 1.x.")
     clip_skip: Annotated[int, Field(ge=0, le=11)] | None = Field(
         default=None, description="Number of last layers of the text encoders that are skipped."

@@ -74,6 +74,29 @@ def _has_second_encoder(variants: tuple[Variant, ...]) -> bool:
     return any(item is not None and item.text_encoder_2 is not None for item in overrides)
 
 
+_REFINER_RULES = (
+    Rule(
+        "!has(self.model.refiner) || self.pipelines.all(p, p.task == 'generate')",
+        "with a strength the refiner would take over at another call in each request: with model.refiner use the task "
+        "generate only, and another pipeline for the others",
+        lambda self: self.model.refiner is None or all(item.task == "generate" for item in self.pipelines),
+        ".pipelines",
+    ),
+    Rule(
+        "!has(self.model.refiner) || self.pipelines.all(p, !has(p.features) || !('embeddings' in p.features))",
+        "a refiner reads other embeddings than the denoiser: with model.refiner leave the feature embeddings out",
+        lambda self: self.model.refiner is None or not self.serves("embeddings"),
+        ".pipelines",
+    ),
+    Rule(
+        "!has(self.model.refiner) || !has(self.acceleration)",
+        "an acceleration is one of the denoiser's calls, some of which are the refiner's: leave out one of both",
+        lambda self: self.model.refiner is None or self.acceleration is None,
+        ".acceleration",
+    ),
+)
+
+
 def _is_listed_once(self: "DiffusionPipelineSpec") -> bool:
     entries = {(item.task, frozenset(item.features or ())) for item in self.pipelines}
     return len(entries) == len(self.pipelines)
@@ -226,6 +249,7 @@ class DiffusionPipelineSpec(ApiModel):
         ),
         *_api_rules(),
         *ACCELERATION_RULES,
+        *_REFINER_RULES,
     )
 
     model: Model = Field(description="The checkpoint that is served.")

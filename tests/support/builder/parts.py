@@ -59,6 +59,10 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
     # Reads tokens of 32 and 40 features, an embedding of 24 and six numbers of 8 features.
     "sdxl": _XL,
     "sdxl-inpainting": {**_XL, "in_channels": 9},
+    # Reads tokens of the second text encoder, an embedding of 24 and five numbers of 8 features.
+    "sdxl-refiner": {
+        **_XL, "cross_attention_dim": 40, "projection_class_embeddings_input_dim": 5 * 8 + POOLED_WIDTH,
+    },
     "wide-latent": {
         "in_channels": 8, "out_channels": 8, "block_out_channels": (16, 24, 32), "layers_per_block": [1, 2, 1],
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.enums import DENOISERS, Component
+from diffusion_contract.enums import LOOP_DENOISERS, Component
 from diffusion_contract.residuals import residual_elements
 from diffusion_contract.spec.engines import Range
 from diffusion_contract.tensors import MAX_REFERENCE_IMAGES, MAX_TEXT_MASKS, Tensor, interface
@@ -75,7 +75,7 @@ def optimization_profiles(component: Component, facts: Mapping[str, int], shapes
 def _batches(component: Component, shapes: Shapes) -> tuple[Range, ...]:
     """Ranges of the batch; one with buckets, since each profile has an execution context with memory of its own."""
     batch = shapes.batch
-    if component not in DENOISERS or batch.min == batch.max or shapes.buckets:
+    if component not in LOOP_DENOISERS or batch.min == batch.max or shapes.buckets:
         return (batch,)
     return (
         Range(min=batch.min, opt=batch.min, max=batch.max),

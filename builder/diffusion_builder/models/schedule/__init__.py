@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_CALLS", "Schedule", "ScheduleError", "SchedulerSettings", "SchedulerType", "begin_for", "calls_for",
-    "schedule",
+    "loop_for", "refined_schedule", "schedule",
 ]  # fmt: skip
 
 _TABLES: Mapping[SchedulerType, Callable[[SchedulerSettings, ScheduleRun], Schedule]] = {
@@ -79,6 +79,58 @@ def calls_for(type_: SchedulerType, steps: int) -> int:
     if type_ is SchedulerType.HEUN:
         return 2 * steps - 1
     return steps + 1 if type_ is SchedulerType.PNDM and steps > 1 else steps
+
+
+def loop_for(settings: SchedulerSettings, steps: int, denoising_start: float | None = None) -> tuple[int, int]:
+    """How often the denoiser is called, and how many of these calls are the base's where there is a refiner.
+
+    Args:
+        settings: the scheduler.
+        steps: of the whole schedule.
+        denoising_start: fraction of the training timesteps after which a refiner takes over, `denoising_end` of
+            diffusers' base and `denoising_start` of its refiner; None without a refiner.
+
+    Raises:
+        ScheduleError: the refiner would have no call or all of them, or the scheduler has steps of several calls.
+    """
+    calls = calls_for(settings.type, steps)
+    if denoising_start is None:
+        return calls, calls
+    if calls != steps or settings.type in (SchedulerType.HEUN, SchedulerType.PNDM):
+        raise ScheduleError(
+            f"the scheduler {settings.type} has steps of several calls, which a refiner would cut apart: use another"
+        )
+    train = settings.num_train_timesteps
+    cutoff = round(train - denoising_start * train)
+    base = int((schedule(settings, steps).levels[:calls, 0] >= cutoff).sum())
+    if not 0 < base < calls:
+        raise ScheduleError(
+            f"refiner.denoisingStart {denoising_start} leaves {'none' if base else 'all'} of {calls} calls to the "
+            "refiner: use more steps, or another fraction"
+        )
+    return calls, base
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def refined_schedule(settings: SchedulerSettings, steps: int, denoising_start: float, eta: float = 0.0) -> Schedule:
+    """A schedule whose last calls are a refiner's, whose scheduler knows nothing of the calls before.
+
+    Args:
+        settings: of both.
+        steps: of the whole schedule.
+        denoising_start: see `loop_for`.
+        eta: as for `schedule`.
+
+    Raises:
+        ScheduleError: as for `schedule` and `loop_for`.
+    """
+    calls, base = loop_for(settings, steps, denoising_start)
+    whole, refiner = schedule(settings, steps, 0, eta), schedule(settings, steps, base, eta)
+    table, levels = whole.table.copy(), whole.levels.copy()
+    table[base:calls], levels[base:calls] = refiner.table[: calls - base], refiner.levels[: calls - base]
+    for array in (table, levels):
+        array.setflags(write=False)
+    return Schedule(calls, table, levels, whole.first, whole.initial_scale)
 
 
 def begin_for(settings: SchedulerSettings, steps: int, strength: float) -> tuple[int, int]:

@@ -36,9 +36,10 @@ def loop(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
         inputs = {tensors.MODEL_INPUT.name: model_input}
         yield EnsembleStep(models.engines[Component.ZERO_RESIDUALS], inputs, identity_map(tensors.RESIDUALS))
     for call in range(tier.calls):
-        if is_controlled:
+        is_refined = tier.denoisers[call] is Component.REFINER
+        if is_controlled and not is_refined:
             yield from (_control(models, name, call) for name in models.control_nets)
-        yield _denoise(tier, models, call)
+        yield _refine(models, call) if is_refined else _denoise(tier, models, call)
         yield _advance(tier, models, call)
 
 
@@ -83,6 +84,19 @@ def _denoise(tier: Tier, models: Models, call: int) -> EnsembleStep:
     ports = {port.name for port in model.inputs}
     # Some variants read less than the full denoiser.
     return EnsembleStep(model, {name: tensor for name, tensor in inputs.items() if name in ports}, outputs)
+
+
+def _refine(models: Models, call: int) -> EnsembleStep:
+    """A call of the refiner, which reads neither reference images nor what ControlNets give."""
+    inputs = {tensor.name: tensor_at(tensor, call) for tensor in (tensors.MODEL_INPUT, tensors.TIMESTEP)}
+    inputs |= identity_map(tensors.GUIDANCE)
+    inputs[tensors.TEXT_EMBEDDINGS.name] = tensors.REFINER_TEXT_EMBEDDINGS.name
+    inputs[tensors.POOLED_EMBEDDINGS.name] = tensors.REFINER_POOLED_EMBEDDINGS.name
+    inputs[tensors.TIME_IDS.name] = tensors.REFINER_TIME_IDS.name
+    if models.facts.guidance_rescale:
+        inputs[tensors.GUIDANCE_RESCALE.name] = VALIDATED_RESCALE
+    outputs = {tensors.MODEL_OUTPUT.name: tensor_at(tensors.MODEL_OUTPUT, call)}
+    return EnsembleStep(models.engines[Component.REFINER], inputs, outputs)
 
 
 def _advance(tier: Tier, models: Models, call: int) -> EnsembleStep:

@@ -57,7 +57,10 @@ def models(
     noise_calls = max((tier.calls for tier in tiers if tier.is_stochastic), default=0)
     control = tensors.interface(Component.CONTROLNET, asdict(facts))
     conditioner = python_models.conditioner(keys, noise_calls, control_nets)
-    has_pooled = bool(facts.pooled_width)
+    if facts.pooled_width:
+        conditioner = python_models.with_pooled(conditioner)
+    if facts.refiner_text_width:
+        conditioner = python_models.with_refiner(conditioner)
     postprocessor = python_models.POSTPROCESSOR
     if Component.SAFETY_CHECKER in components:
         postprocessor = python_models.with_flag(postprocessor)
@@ -65,9 +68,7 @@ def models(
         facts,
         _model(python_models.TOKENIZER_NAME, python_models.tokenizer(asdict(facts)), facts),
         _model(python_models.PREPROCESSOR_NAME, python_models.preprocessor(control_nets), facts),
-        _model(
-            python_models.CONDITIONER_NAME, python_models.with_pooled(conditioner) if has_pooled else conditioner, facts
-        ),
+        _model(python_models.CONDITIONER_NAME, conditioner, facts),
         _model(python_models.POSTPROCESSOR_NAME, postprocessor, facts),
         {name: _engine(name, facts) for name in components},
         {name: _model(python_models.control_model(name), control, facts) for name in control_nets},

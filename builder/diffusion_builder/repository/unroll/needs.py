@@ -70,6 +70,8 @@ def _tier(tier: Tier, facts: ModelFacts, components: AbstractSet[Component]) -> 
 
 
 def _acceleration(tier: Tier, facts: ModelFacts, components: AbstractSet[Component]) -> Iterator[str]:
+    if tier.refiner_calls and (tier.starts_from_image or python_models.EMBEDDINGS in tier.features):
+        yield "a refiner serves the task generate alone, with texts and not with embeddings"
     for variant in sorted(set(tier.denoisers) - components):
         yield f"acceleration needs the engine {variant}, which is missing"
     cache = tier.acceleration.deep_cache if tier.acceleration is not None else None

@@ -75,10 +75,11 @@ def _encode_text(tier: Tier, models: Models) -> Iterator[EnsembleStep]:
         yield EnsembleStep(encoder, input_ids, identity_map(tensors.TEXT_EMBEDDINGS))
         return
     yield EnsembleStep(encoder, input_ids, identity_map(tensors.FIRST_TEXT_EMBEDDINGS))
+    refiner = tensors.REFINER_TEXT if models.facts.refiner_text_width else ()
     yield EnsembleStep(
         models.engines[Component.TEXT_ENCODER_2],
         identity_map(tensors.INPUT_IDS_2, tensors.FIRST_TEXT_EMBEDDINGS) | _weighting(Component.TEXT_ENCODER_2, models),
-        identity_map(tensors.TEXT_EMBEDDINGS, tensors.POOLED_EMBEDDINGS),
+        identity_map(tensors.TEXT_EMBEDDINGS, tensors.POOLED_EMBEDDINGS, *refiner),
     )
 
 
@@ -198,6 +199,8 @@ def _text_inputs(tier: Tier, models: Models) -> Iterator[Tensor]:
             yield from (python_models.POOLED_PROMPT_EMBEDDINGS, python_models.NEGATIVE_POOLED_PROMPT_EMBEDDINGS)
     if models.facts.pooled_width:
         yield from (*python_models.SIZE_CONDITIONS, *python_models.NEGATIVE_SIZE_CONDITIONS)
+    if models.facts.refiner_text_width:
+        yield from (python_models.AESTHETIC_SCORE, python_models.NEGATIVE_AESTHETIC_SCORE)
 
 
 def _conditioner_outputs(tier: Tier, models: Models) -> dict[str, str]:
@@ -221,6 +224,8 @@ def _conditioner_outputs(tier: Tier, models: Models) -> dict[str, str]:
         maps |= identity_map(python_models.VALIDATED_INPUT_IDS)
     if models.facts.pooled_width:
         maps |= identity_map(tensors.TIME_IDS)
+    if models.facts.refiner_text_width:
+        maps |= identity_map(tensors.REFINER_TIME_IDS)
     if python_models.CONTROLNET in tier.features:
         maps |= identity_map(*(python_models.control_scales(name) for name in models.control_nets))
     return maps | _ip_adapter_outputs(tier, models)

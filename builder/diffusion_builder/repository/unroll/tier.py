@@ -7,11 +7,10 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from diffusion_contract import python_models
-from diffusion_contract.enums import SHALLOW_DENOISERS
+from diffusion_contract.enums import SHALLOW_DENOISERS, Component
 from diffusion_contract.spec.acceleration import denoiser_variant
 
 if TYPE_CHECKING:
-    from diffusion_contract.enums import Component
     from diffusion_contract.spec import Acceleration
 
 
@@ -29,6 +28,7 @@ class Tier:
         is_stochastic: whether one of its schedulers may draw fresh noise in a step.
         previews: denoiser calls after which there is a preview image.
         acceleration: of the pipeline.
+        refiner_calls: how many calls at the end are the refiner's.
     """
 
     task: str
@@ -39,11 +39,14 @@ class Tier:
     is_stochastic: bool = False
     previews: tuple[int, ...] = ()
     acceleration: Acceleration | None = None
+    refiner_calls: int = 0
 
     @property
     def denoisers(self) -> tuple[Component, ...]:
-        """The variant of the denoiser that each call is."""
-        return tuple(denoiser_variant(call, self.calls, self.acceleration) for call in range(self.calls))
+        """What each call is: a variant of the denoiser, or the refiner."""
+        base_calls = range(self.calls - self.refiner_calls)
+        variants = (denoiser_variant(call, self.calls, self.acceleration) for call in base_calls)
+        return (*variants, *(Component.REFINER,) * self.refiner_calls)
 
     def last_full_call(self, call: int) -> int:
         """The call whose deep features this one may use: the last one before it that computes any."""
