@@ -108,6 +108,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         **model(family="StableDiffusionXL", components={"text_encoder_2": {"source": HUB}}, clipSkip=2),
         "rollout": variants(10, model={"components": {"text_encoder_2": {"source": HUB}}}),
     },
+    "a refiner": {
+        **model(family="StableDiffusionXL", refiner={"source": HUB, "denoisingStart": 0.7}, promptWeighting="None"),
+        "componentPrecision": {"refiner": "float16"},
+    },
     "a rollout": {"rollout": {}},
     "rollout steps": {"rollout": {"steps": [{"weight": 1}, {"weight": 10, "pause": "30s"}], "rollbackTo": "0123abcd"}},
     "a mirror": {"rollout": {"traffic": {"gateway": {"name": "web", "hostnames": ["a.example"]}, "mirrorPercent": 5}}},

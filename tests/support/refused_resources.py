@@ -124,6 +124,45 @@ REFUSED: dict[str, Refused] = {
         model(promptWeighting="a1111"), "spec.model.promptWeighting", '"None", "A1111", "Compel"'
     ),
     "preview-vae": Refused(model(previewVae={"source": HUB}), "spec.model.previewVae", "add previews to a pipeline"),
+    "refiner-of-another-family": Refused(
+        model(refiner={"source": HUB}), "spec.model.refiner", "only StableDiffusionXL has a refiner"
+    ),
+    "refiner-of-long-prompts": Refused(
+        model(family="StableDiffusionXL", refiner={"source": HUB}, longPrompts=True),
+        "spec.model.refiner",
+        "prompts of one window without weights",
+    ),
+    "refiner-of-weighted-prompts": Refused(
+        model(family="StableDiffusionXL", refiner={"source": HUB}, promptWeighting="A1111"),
+        "spec.model.refiner",
+        "prompts of one window without weights",
+    ),
+    "refiner-of-every-call": Refused(
+        model(family="StableDiffusionXL", refiner={"source": HUB, "denoisingStart": 1}),
+        "spec.model.refiner.denoisingStart",
+        "less than or equal to 0",
+    ),
+    "refiner-of-img2img": Refused(
+        {**model(family="StableDiffusionXL", refiner={"source": HUB}), "pipelines": [{"task": "img2img"}]},
+        "spec.pipelines",
+        "with model.refiner use the task generate only",
+    ),
+    "refiner-of-embeddings": Refused(
+        {
+            **model(family="StableDiffusionXL", refiner={"source": HUB}),
+            "pipelines": [{"task": "generate", "features": ["embeddings"]}],
+        },
+        "spec.pipelines",
+        "leave the feature embeddings out",
+    ),
+    "refiner-with-acceleration": Refused(
+        {
+            **model(family="StableDiffusionXL", refiner={"source": HUB}),
+            "acceleration": {"guidance": {"stop": 0.5}},
+        },
+        "spec.acceleration",
+        "some of which are the refiner's",
+    ),
     "family": Refused(model(family="Flux"), "spec.model.family", '"StableDiffusion", "StableDiffusionXL"'),
     "clip-skip": Refused(model(clipSkip=12), "spec.model.clipSkip", "equal to 11"),
     "lora-weight": Refused(model(loras=[{"source": HUB, "weight": 11}]), "spec.model.loras[0].weight", "equal to 10"),

@@ -28,6 +28,14 @@ MATRIX: dict[str, dict[str, Any]] = {
         "model": {"source": HUB, "previewVae": {"source": CLAIM}, "components": {"vae": {"source": ARCHIVE}}},
         "pipelines": [{"task": "generate", "steps": [4], "previews": [2]}],
     },
+    "a refiner": {
+        "model": {
+            "source": HUB,
+            "family": "StableDiffusionXL",
+            "refiner": {"source": CLAIM},
+            "components": {"vae": {"source": ARCHIVE}},
+        },
+    },
     "another text encoder": {"model": {"source": CLAIM, "components": {"text_encoder": {"source": HUB}}}},
     "another denoiser with a controlnet": {
         "model": {
