@@ -162,11 +162,11 @@ def test_any_scheduler_goes_on_in_the_refiner(folder: Path, scheduler: dict[str,
 
 
 def test_schedulers_that_switch_at_another_call_have_ensembles_of_their_own(folder: Path) -> None:
-    # Trailing timesteps of 10 steps are 999, 899 ..., leading ones 900, 800 ...
+    # Of 4 steps leading timesteps are 750, 500, 250 and 0, trailing ones 999, 749, 499 and 249; 0.6 cuts at 400.
     schedulers = [{"type": "Euler"}, {"type": "DDIM", "name": "late", "timestepSpacing": "trailing"}]
-    spec = _spec(folder, schedulers=schedulers, pipelines=[{"task": "generate", "steps": [10]}])
+    spec = _spec(folder, schedulers=schedulers, pipelines=[{"task": "generate", "steps": [4]}])
     results: Sequence[Mapping[str, Any]] = build(context(folder / "store"), spec)
-    assert results[-2]["ensembles"] == ["generate_10_pipeline", "generate_10_late_pipeline"]
+    assert results[-2]["ensembles"] == ["generate_4_pipeline", "generate_4_late_pipeline"]
     assert results[-1]["worstPSNR"] >= _MIN_PSNR
 
 
