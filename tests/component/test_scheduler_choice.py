@@ -13,6 +13,7 @@ import torch
 from tritonclient.utils import InferenceServerException
 
 from diffusion_builder.models.schedule import SchedulerType
+from diffusion_builder.models.schedule.classes import EDM
 from diffusion_builder.stages import run as stages
 from tests.support.builder.parts import one_thread
 from tests.support.builder.repository import SHAPES, build_repository, context
@@ -31,7 +32,8 @@ _TASKS = ("generate", "img2img", "inpaint")
 _STEPS = (4, 20)
 _STRENGTH = 0.6
 _SEPARATE_TYPES = (SchedulerType.HEUN, SchedulerType.PNDM)
-_COMBINED_TYPES = tuple(type_ for type_ in SchedulerType if type_ not in _SEPARATE_TYPES)
+# The checkpoint is not in the formulation of EDM.
+_COMBINED_TYPES = tuple(type_ for type_ in SchedulerType if type_ not in (*_SEPARATE_TYPES, *EDM))
 # A second one of a type has a name of its own.
 _KARRAS = {"type": "DPMSolverMultistep", "name": "karras", "useKarrasSigmas": True}
 _ETA = {SchedulerType.DDIM: 0.5}

@@ -51,6 +51,11 @@ REFUSED_FIELDS: dict[str, Refused] = {
         "spec.pipelines",
         "at most 32 steps",
     ),
+    "timesteps-of-edm": Refused(
+        {"scheduler": {"type": "EDMEuler", "timestepSpacing": "trailing"}},
+        "spec.scheduler.timestepSpacing",
+        "noise levels instead of timesteps",
+    ),
     "heun-listed": Refused(
         {"schedulers": [{"type": "DDIM"}, {"type": "Heun"}], "pipelines": [{"task": "generate", "steps": [33]}]},
         "spec.schedulers",

@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 
 _PAGES_WITH_GO = ("README.md", "CONTRIBUTING.md")
 _PAGES_WITH_PARITY = ("README.md", "docs/builder.md", "CHANGELOG.md")
-_COUNTS = {"ten": 10, "eleven": 11}
+_COUNTS = {"eleven": 11, "thirteen": 13}
 
 
 def text_of(name: str) -> str:

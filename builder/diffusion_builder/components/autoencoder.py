@@ -29,8 +29,18 @@ class _Half(nn.Module):
     def __init__(self, model: TorchModel) -> None:
         super().__init__()
         self.model = model
-        self.factor = float(getattr(model.config, "scaling_factor", _SCALING_FACTOR))
-        self.shift = float(getattr(model.config, "shift_factor", None) or 0.0)
+        factor = float(getattr(model.config, "scaling_factor", _SCALING_FACTOR))
+        means, stds = (getattr(model.config, name, None) for name in (configs.LATENTS_MEAN, configs.LATENTS_STD))
+        # A latent is (what the encoder gives - shift) * factor.
+        self.factor: float | torch.Tensor
+        self.shift: float | torch.Tensor
+        if means and stds:
+            # Of each channel; diffusers' pipelines leave the shift of all out then.
+            self.register_buffer("factor", factor / torch.tensor(stds)[:, None, None], persistent=False)
+            self.register_buffer("shift", torch.tensor(means)[:, None, None], persistent=False)
+        else:
+            self.factor = factor
+            self.shift = float(getattr(model.config, "shift_factor", None) or 0.0)
 
 
 class VaeDecoder(_Half):

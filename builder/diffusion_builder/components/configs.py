@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 KL_VAE, TINY_VAE = VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny")
 """Autoencoders by the class names of their configurations."""
 
+LATENTS_MEAN, LATENTS_STD = _STATISTICS = ("latents_mean", "latents_std")
+"""Statistics of each channel of the latents that a denoiser was trained with, in an autoencoder's configuration."""
+
 _Types = tuple[type, ...]
 _POSITIVE: _Types = (int,)
 _LIST: _Types = (list,)
@@ -141,12 +144,23 @@ def _check_vae(name: str, config: Mapping[str, Any]) -> None:
         raise BadInputError(Reason.INVALID_CONFIG, f"{name}: shift_factor is {shift!r}, a number is needed")
     for entry in ("in_channels", "out_channels"):
         _check_channels(name, entry, config)
-    for entry in ("latents_mean", "latents_std"):
-        if config.get(entry) is not None:
-            raise BadInputError(
-                Reason.UNSUPPORTED_COMPONENT,
-                f"{name} has {entry}: autoencoders with statistics of latents are not supported",
-            )
+    _check_statistics(name, config)
+
+
+def _check_statistics(name: str, config: Mapping[str, Any]) -> None:
+    """Mean and deviation of each latent channel: both or none, as diffusers reads them."""
+    channels = config["latent_channels"]
+    for entry in _STATISTICS:
+        values, other = config.get(entry), _STATISTICS[1 - _STATISTICS.index(entry)]
+        if values is None:
+            continue
+        if is_tiny(config) or config.get(other) is None:
+            why = "autoencoders of this class have none" if is_tiny(config) else f"{other} is missing beside it"
+            raise BadInputError(Reason.UNSUPPORTED_COMPONENT, f"{name} has {entry}: {why}")
+        is_list = isinstance(values, list) and len(values) == channels and all(map(_is_number, values))
+        if not is_list or (entry == LATENTS_STD and min(values) <= 0):
+            kind = "positive numbers" if entry == LATENTS_STD else "numbers"
+            raise BadInputError(Reason.INVALID_CONFIG, f"{name}: {entry} is {values!r}, {channels} {kind} are needed")
 
 
 def _check_tiny_vae(name: str, config: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from diffusion_builder.errors import BadInputError, Reason
 from diffusion_contract.python_models import GENERATE, INPAINT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 # Of a UNet: those of the image's latent, and those with the mask and the masked image beside it.
@@ -17,12 +17,12 @@ _INPAINTING = (4, 9)
 
 
 def require_comparable(
-    unet: Path, tasks: Collection[str], *, ip_adapter: bool, controlled_tasks: Collection[str]
+    folders: Mapping[str, Path], tasks: Collection[str], *, ip_adapter: bool, controlled_tasks: Collection[str]
 ) -> None:
     """Reject what diffusers has no pipeline for.
 
     Args:
-        unet: its folder.
+        folders: of unet and vae.
         tasks: of the ensembles.
         ip_adapter: whether an ensemble has the feature.
         controlled_tasks: of the ensembles with ControlNets.
@@ -30,11 +30,13 @@ def require_comparable(
     Raises:
         BadInputError: with the reason, and what can be done.
     """
-    config = configs.read(unet, parts.UNET)
+    config = configs.read(folders[parts.UNET], parts.UNET)
     if INPAINT in tasks and config["in_channels"] not in _INPAINTING:
         raise _unsupported(
             f"inpaint: its pipelines take a UNet of 4 or 9 input channels, this one has {config['in_channels']}"
         )
+    if INPAINT in tasks and configs.read(folders[parts.VAE], parts.VAE).get(configs.LATENTS_MEAN) is not None:
+        raise _unsupported("inpaint: its pipelines leave the latents_mean of this autoencoder out when they encode")
     unguided = sorted(set(controlled_tasks) - {GENERATE})
     if unguided and config.get("time_cond_proj_dim") is not None:
         raise _unsupported(

@@ -81,10 +81,18 @@ class Reference:
         if self._refiner is not None:
             latents = self._refine(request, latents, shared)
         with torch.no_grad():
-            decoded = self._vae.decode(latents / self._vae.config.scaling_factor).sample
+            decoded = self._vae.decode(self._unscaled(latents)).sample
         images = pipe.image_processor.postprocess(decoded, output_type="pil")
         levels = np.stack([np.asarray(image) for image in images])
         return GeneratedImages(self._withhold_flagged(levels, images), latents.numpy())
+
+    def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents as the autoencoder has them."""
+        config = self._vae.config
+        if getattr(config, configs.LATENTS_MEAN, None) is None:
+            return latents / config.scaling_factor
+        mean, std = (torch.tensor(values)[:, None, None] for values in (config.latents_mean, config.latents_std))
+        return latents * std / config.scaling_factor + mean
 
     def _refine(self, request: TestRequest, latents: torch.Tensor, shared: Mapping[str, Any]) -> torch.Tensor:
         """Go on with the refiner, which shares text encoder, tokenizer and autoencoder with its base."""

@@ -12,7 +12,6 @@ import numpy as np
 
 from diffusion_builder import digests
 from diffusion_builder.compare.metrics import psnr
-from diffusion_builder.components import parts
 from diffusion_builder.errors import BadInputError, Reason
 from diffusion_builder.graphs.libraries import silence
 from diffusion_builder.parity import in_process, preconditions, provenance, requests
@@ -114,7 +113,7 @@ def _compare(
     with in_process.load_repository(store, repository) as server:
         test_requests = requests.test_requests(server.ensembles.values(), size, sources.text)
         preconditions.require_comparable(
-            sources.folders[parts.UNET], {item.task for item in test_requests.values()},
+            sources.folders, {item.task for item in test_requests.values()},
             ip_adapter=any(item.ip_adapter for item in test_requests.values()),
             controlled_tasks={item.task for item in test_requests.values() if item.control_nets},
         )  # fmt: skip

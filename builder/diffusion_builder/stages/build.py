@@ -182,5 +182,5 @@ def _validate(context: StageContext, spec: DiffusionPipelineSpec, digests: Mappi
         tasks = {item.task for item in spec.pipelines}
         controlled = {item.task for item in spec.pipelines if parts.CONTROLNET in (item.features or ())}
         preconditions.require_comparable(
-            models[parts.UNET], tasks, ip_adapter=spec.serves(parts.IP_ADAPTER), controlled_tasks=controlled
+            models, tasks, ip_adapter=spec.serves(parts.IP_ADAPTER), controlled_tasks=controlled
         )

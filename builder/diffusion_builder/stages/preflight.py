@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from diffusion_builder.components import configs, parts, refiner, shallow_layers, sizes
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.enums import Component
+from diffusion_contract.enums import Component, ModelFamily
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from diffusion_contract.enums import ModelFamily
     from diffusion_contract.spec import Acceleration
 
 
@@ -57,6 +56,13 @@ def validate_models(folders: Mapping[str, Path], control_nets: Mapping[str, Path
     Raises:
         BadInputError: a configuration is not supported, or models do not belong together.
     """
+    has_statistics = configs.read(folders[parts.VAE], parts.VAE).get(configs.LATENTS_MEAN) is not None
+    if has_statistics and family is not ModelFamily.STABLE_DIFFUSION_XL:
+        raise BadInputError(
+            Reason.UNSUPPORTED_COMPONENT,
+            f"vae/config.json has {configs.LATENTS_MEAN}, which pipelines of {family} do not read: take an autoencoder "
+            "of this family",
+        )
     text_width = sizes.read_shape_facts(folders)["text_width"]
     unet = configs.read(folders[parts.UNET], parts.UNET)
     configs.check_family(parts.UNET, unet, family)

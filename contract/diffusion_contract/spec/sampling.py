@@ -26,17 +26,23 @@ SchedulerName = Literal[
     "DPMSolverMultistep",
     "DEISMultistep",
     "UniPCMultistep",
+    "EDMEuler",
+    "EDMDPMSolverMultistep",
 ]
 
-NO_SIGMAS = ("DDIM", "DDPM", "EulerAncestral", "LCM", "PNDM", "TCD")
-NO_SAMPLE_PREDICTION = ("EulerAncestral", "PNDM")
+EDM = ("EDMEuler", "EDMDPMSolverMultistep")
+NO_SIGMAS = ("DDIM", "DDPM", "EulerAncestral", "LCM", "PNDM", "TCD", *EDM)
+NO_SAMPLE_PREDICTION = ("EulerAncestral", "PNDM", *EDM)
+
+
+def _names(types: tuple[str, ...]) -> str:
+    return ", ".join(f"'{name}'" for name in types)
 
 
 def _no_sigmas(field: str, attribute: str) -> Rule:
     """Schedulers of timesteps know no noise levels that a rule could space."""
-    types = ", ".join(f"'{name}'" for name in NO_SIGMAS)
     return Rule(
-        f"!has(self.{field}) || !has(self.type) || !(self.type in [{types}])",
+        f"!has(self.{field}) || !has(self.type) || !(self.type in [{_names(NO_SIGMAS)}])",
         f"{', '.join(NO_SIGMAS[:-1])} and {NO_SIGMAS[-1]} know no {field}: leave it out, or use another type",
         lambda self: getattr(self, attribute) is None or self.type not in NO_SIGMAS,
         f".{field}",
@@ -64,10 +70,18 @@ class Scheduler(ApiModel):
         ),
         Rule(
             "!has(self.predictionType) || self.predictionType != 'sample' || !has(self.type) || "
-            "!(self.type in ['EulerAncestral', 'PNDM'])",
-            "EulerAncestral and PNDM know no predictionType sample: use another type",
+            f"!(self.type in [{_names(NO_SAMPLE_PREDICTION)}])",
+            f"{', '.join(NO_SAMPLE_PREDICTION[:-1])} and {NO_SAMPLE_PREDICTION[-1]} know no predictionType sample: "
+            "use another type",
             lambda self: self.prediction_type != "sample" or self.type not in NO_SAMPLE_PREDICTION,
             ".predictionType",
+        ),
+        Rule(
+            f"!has(self.timestepSpacing) || !has(self.type) || !(self.type in [{_names(EDM)}])",
+            "EDMEuler and EDMDPMSolverMultistep have noise levels instead of timesteps: leave timestepSpacing out, or "
+            "use another type",
+            lambda self: self.timestep_spacing is None or self.type not in EDM,
+            ".timestepSpacing",
         ),
     )
 

@@ -14,6 +14,7 @@ from .classes import SchedulerType
 from .deis import deis
 from .discrete import ddim, ddpm, lcm, tcd
 from .dpmsolver import dpm_solver
+from .edm import edm_dpm_solver, edm_euler
 from .errors import ScheduleError
 from .euler import euler, heun
 from .pndm import pndm
@@ -41,6 +42,8 @@ _TABLES: Mapping[SchedulerType, Callable[[SchedulerSettings, ScheduleRun], Sched
     SchedulerType.DPM_SOLVER_MULTISTEP: dpm_solver,
     SchedulerType.DEIS_MULTISTEP: deis,
     SchedulerType.UNIPC_MULTISTEP: unipc,
+    SchedulerType.EDM_EULER: edm_euler,
+    SchedulerType.EDM_DPM_SOLVER_MULTISTEP: edm_dpm_solver,
 }
 _WITH_ETA = (SchedulerType.DDIM, SchedulerType.TCD)
 # A request's schedule is mostly one that was requested before; a table of 64 rows takes at most 11 kB.

@@ -29,6 +29,12 @@ class SchedulerType(StrEnum):
     DPM_SOLVER_MULTISTEP = "DPMSolverMultistep"
     DEIS_MULTISTEP = "DEISMultistep"
     UNIPC_MULTISTEP = "UniPCMultistep"
+    EDM_EULER = "EDMEuler"
+    EDM_DPM_SOLVER_MULTISTEP = "EDMDPMSolverMultistep"
+
+
+EDM = (SchedulerType.EDM_EULER, SchedulerType.EDM_DPM_SOLVER_MULTISTEP)
+"""Schedulers of models in the formulation of EDM."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,16 @@ _DPM_ONLY = {"use_lu_lambdas": False, "variance_type": None}
 _FIXED = ("fixed_small", "fixed_small_log", "fixed_large")
 _TO_ZERO = {"final_sigmas_type": "zero"}
 _NOT_SAMPLE = {"prediction_type": ("epsilon", "v_prediction")}
+
+
+_EDM = {
+    "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "sigma_schedule": "karras", "num_train_timesteps": 1000,
+    "prediction_type": "epsilon", "rho": 7.0, "final_sigmas_type": "zero",
+}  # fmt: skip
+# What other schedulers have parameters for, and these read nothing of.
+_NO_BETAS = {
+    "beta_start": 0.0, "beta_end": 0.0, "beta_schedule": "linear", "trained_betas": None, "timestep_spacing": "leading",
+}  # fmt: skip
 
 
 def _off(*parameters: Mapping[str, object]) -> dict[str, tuple[object, ...]]:
@@ -148,6 +164,22 @@ _CLASSES: Mapping[SchedulerType, SchedulerClass] = {
             "solver_type": ("bh1", "bh2"),
         },
         {"solver_type": dict.fromkeys(("midpoint", "heun", "logrho"), "bh2")},
+    ),
+    SchedulerType.EDM_EULER: SchedulerClass(_EDM, _NOT_SAMPLE, implied=_NO_BETAS),
+    SchedulerType.EDM_DPM_SOLVER_MULTISTEP: SchedulerClass(
+        {
+            **_EDM, **_THRESHOLDING, "solver_order": 2, "algorithm_type": "dpmsolver++", "solver_type": "midpoint",
+            "lower_order_final": True, "euler_at_final": False,
+        },
+        {
+            **_off(_THRESHOLDING), **_NOT_SAMPLE, "algorithm_type": ("dpmsolver++", SDE),
+            "solver_type": ("midpoint", "heun"),
+        },
+        {
+            "algorithm_type": {"deis": "dpmsolver++"},
+            "solver_type": dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"),
+        },
+        _NO_BETAS,
     ),
 }  # fmt: skip
 

@@ -24,18 +24,24 @@ if TYPE_CHECKING:
 
 def dpm_solver(settings: SchedulerSettings, run: ScheduleRun) -> Schedule:
     """Schedule of as many slots as the solver's order, and one call a step."""
-    return multistep(settings, run, _Solver, settings.solver_order)
+    return multistep(settings, run, DpmSolver, settings.solver_order)
 
 
-class _Solver(MultistepSolver):
+class DpmSolver(MultistepSolver):
+    """The solver in a latent that is signal · sample + spread · noise."""
+
     def advance(self, call: int, rows: Sequence[Row]) -> Sequence[Row]:
+        """One step of rows, as `tabulate` wants it."""
         latent, *history, output, noise = rows
-        scales = self.levels.signal(call), self.levels.spread(call)
-        samples = [clean_sample(self.settings, latent, output, *scales), *history]
+        samples = [self.clean_sample(call, latent, output), *history]
         moved = self._update(call, latent, samples[: self.order(call)])
         if self._is_stochastic:
             moved = moved + self.levels.spread(call + 1) * np.sqrt(-np.expm1(-2 * self._step(call))) * noise
         return [moved, *samples[: len(history)], samples[0]]
+
+    def clean_sample(self, call: int, latent: Row, output: Row) -> Row:
+        """The predicted clean sample."""
+        return clean_sample(self.settings, latent, output, self.levels.signal(call), self.levels.spread(call))
 
     @property
     def _is_stochastic(self) -> bool:

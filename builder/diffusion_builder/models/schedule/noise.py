@@ -90,18 +90,18 @@ def with_final_sigma(settings: SchedulerSettings, sigmas: Floats) -> Levels:
 def respaced(settings: SchedulerSettings, low: float, high: float, count: int) -> Floats | None:
     """Noise levels [count] from high to low where they are not those of the timesteps, else None."""
     if settings.use_karras_sigmas:
-        return _karras(low, high, count)
+        return karras(low, high, count)
     if settings.use_exponential_sigmas:
         exponential: Floats = np.exp(np.linspace(math.log(high), math.log(low), count))
         return exponential
     return None
 
 
-def _karras(low: float, high: float, count: int) -> Floats:
-    """Eq. 5 of arXiv 2206.00364."""
+def karras(low: float, high: float, count: int, rho: float = _KARRAS_RHO) -> Floats:
+    """Noise levels [count] from high to low: eq. 5 of arXiv 2206.00364."""
     ramp = np.linspace(0, 1, count)
-    inverse_low, inverse_high = low ** (1 / _KARRAS_RHO), high ** (1 / _KARRAS_RHO)
-    levels: Floats = (inverse_high + ramp * (inverse_low - inverse_high)) ** _KARRAS_RHO
+    inverse_low, inverse_high = low ** (1 / rho), high ** (1 / rho)
+    levels: Floats = (inverse_high + ramp * (inverse_low - inverse_high)) ** rho
     return levels
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
-from .classes import SDE, SchedulerType, class_of
+from .classes import EDM, SDE, SchedulerType, class_of
 from .errors import ScheduleError
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ class SchedulerSettings:
     variance_type: str | None = None
     original_inference_steps: int = 0
     timestep_scaling: float = 1.0
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    sigma_data: float = 0.0
+    sigma_schedule: str = ""
+    rho: float = 0.0
     # StableDiffusionPipeline.__init__ overrides the configured value of every scheduler with this one.
     steps_offset: int = 1
 
@@ -62,6 +67,20 @@ class SchedulerSettings:
             )
         if self.use_karras_sigmas and self.use_exponential_sigmas:
             raise _unsupported("use_exponential_sigmas", value=True, advice="leave out use_karras_sigmas")
+        if self.type in EDM:
+            self._check_edm()
+
+    def _check_edm(self) -> None:
+        low, high = self.sigma_limits
+        if low >= high:
+            raise _unsupported("sigma_min", low, f"use less than sigma_max, {high}")
+        if self.algorithm_type == SDE and self.solver_order > 2:  # noqa: PLR2004 - what diffusers has
+            raise _unsupported("solver_order", self.solver_order, f"use 1 or 2 with {SDE}")
+
+    @property
+    def sigma_limits(self) -> tuple[float, float]:
+        """Smallest and largest noise level of the formulation of EDM."""
+        return self.sigma_min or 0.0, self.sigma_max or 0.0
 
     @property
     def is_stochastic(self) -> bool:
@@ -98,6 +117,7 @@ class SchedulerSettings:
         Raises:
             ScheduleError: something is requested that is not supported.
         """
+        _check_formulation(type_, str(config.get("_class_name", "")))
         explicit = overrides or {}
         scheduler = class_of(type_)
         for name in explicit.keys() - scheduler.defaults.keys():
@@ -152,6 +172,17 @@ class SchedulerSettings:
         }
 
 
+def _check_formulation(type_: SchedulerType, class_name: str) -> None:
+    """A model answers what its formulation says: a scheduler of the other one would make noise of it."""
+    is_edm = class_name.startswith("EDM")
+    if class_name and is_edm is not (type_ in EDM):
+        names = " or ".join(EDM) if is_edm else "another type"
+        raise ScheduleError(
+            f"the checkpoint's scheduler is {class_name}, which the scheduler {type_} cannot stand for (EDM): "
+            f"use {names}"
+        )
+
+
 def _unforced(type_: SchedulerType, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """What other pipelines than Stable Diffusion's leave as the file or the class says it."""
     if type_ in _CLIPPING and config.get("clip_sample", _CLIPPING[type_]):
@@ -175,6 +206,10 @@ def _one_of(*choices: object) -> tuple[Callable[[object], bool], str]:
 
 def _each_item(rule: Callable[[object], bool], *, none: bool = False) -> Callable[[object], bool]:
     return lambda value: (none and value is None) or (isinstance(value, tuple) and all(map(rule, value)))
+
+
+def _sigma(value: object) -> bool:
+    return value is None or _number(1e-9, 1e9)(value)
 
 
 _FLAG = (lambda value: isinstance(value, bool), "use true or false")
@@ -203,6 +238,14 @@ _RULES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "variance_type": (lambda value: value is None or isinstance(value, str), "use a variance's name"),
     "original_inference_steps": (_number(0, 1_000_000, whole=True), "use a whole number"),
     "timestep_scaling": (_number(1e-6, 1e6), "use a number above 0"),
+    "sigma_min": (_sigma, "use a number above 0"),
+    "sigma_max": (_sigma, "use a number above 0"),
+    "sigma_data": (_number(0, 1e6), "use a number, at least 0"),
+    "sigma_schedule": (
+        (lambda value: value in ("", "karras", "exponential")),
+        "use karras or exponential",
+    ),
+    "rho": (_number(0, 1e6), "use a number, at least 0"),
     "steps_offset": (_number(0, 1_000_000, whole=True), "use a whole number"),
 }
 # Classes that may clip the predicted sample, and whether they do by default.
