@@ -107,12 +107,14 @@ _CASES: Mapping[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "an empty negative prompt": ({"negative_prompt": ""}, {"negative_prompt": ""}, {}),
     "prompts of both encoders": (
         {"negative_prompt": "bad", "prompt_2": "a blue star", "negative_prompt_2": "ugly"},
-        *[{"negative_prompt": "bad", "prompt_2": "a blue star", "negative_prompt_2": "ugly"}] * 2,
+        {"negative_prompt": "bad", "prompt_2": "a blue star", "negative_prompt_2": "ugly"},
+        {"negative_prompt": "bad", "prompt_2": "a blue star", "negative_prompt_2": "ugly"},
     ),
     "no guidance": ({"guidance_scale": 1.0}, {"guidance_scale": 1.0}, {"guidance_scale": 1.0}),
     "sizes": (
         {"original_size": (32, 48), "crop_top_left": (3, 5)},
-        *[{"original_size": (32, 48), "crops_coords_top_left": (3, 5)}] * 2,
+        {"original_size": (32, 48), "crops_coords_top_left": (3, 5)},
+        {"original_size": (32, 48), "crops_coords_top_left": (3, 5)},
     ),
     "scores": (
         {"aesthetic_score": 9.0, "negative_aesthetic_score": 1.0}, {},

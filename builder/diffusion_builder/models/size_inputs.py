@@ -57,12 +57,15 @@ def refiner_time_ids(inputs: RequestInputs, height: int, width: int) -> Floats:
     Raises:
         InvalidRequest: a size or score is not supported, or there are more or fewer than samples.
     """
-    size, corner = np.tile((height, width), (inputs.batch, 1)), np.zeros((inputs.batch, _PAIR))
+    corner = np.zeros((inputs.batch, _PAIR), np.float32)
+    size = corner + np.array((height, width), np.float32)
     positive = _pairs(inputs, SIZE_CONDITIONS[:_PAIR], (size, corner))
     negative = _pairs(inputs, NEGATIVE_SIZE_CONDITIONS[:_PAIR], (positive[0], corner))
     scores = [np.array(inputs.numbers(score))[:, None] for score in _SCORES]
     sides = zip((negative, positive), scores, strict=True)
-    return np.stack([np.concatenate([*pairs, score], axis=1) for pairs, score in sides], axis=1).astype(np.float32)
+    rows = [np.concatenate([*pairs, score], axis=1) for pairs, score in sides]
+    ids: Floats = np.stack(rows, axis=1).astype(np.float32)
+    return ids
 
 
 def _pairs(inputs: RequestInputs, conditions: Sequence[Tensor], defaults: Sequence[Floats]) -> list[Floats]:

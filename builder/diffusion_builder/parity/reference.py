@@ -89,10 +89,11 @@ class Reference:
     def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents as the autoencoder has them."""
         config = self._vae.config
+        factor = float(config.scaling_factor)
         if getattr(config, configs.LATENTS_MEAN, None) is None:
-            return latents / config.scaling_factor
+            return latents / factor
         mean, std = (torch.tensor(values)[:, None, None] for values in (config.latents_mean, config.latents_std))
-        return latents * std / config.scaling_factor + mean
+        return latents * std / factor + mean
 
     def _refine(self, request: TestRequest, latents: torch.Tensor, shared: Mapping[str, Any]) -> torch.Tensor:
         """Go on with the refiner, which shares text encoder, tokenizer and autoencoder with its base."""
