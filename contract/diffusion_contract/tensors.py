@@ -209,7 +209,10 @@ ENGINE_INTERFACES: Mapping[Component, Interface] = {
     ),
     # A UNet as the others, with ports of the same names.
     Component.REFINER: Interface(
-        (MODEL_INPUT, TIMESTEP, replace(REFINER_TEXT_EMBEDDINGS, name=TEXT_EMBEDDINGS.name), GUIDANCE),
+        (
+            MODEL_INPUT, TIMESTEP, replace(REFINER_TEXT_EMBEDDINGS, name=TEXT_EMBEDDINGS.name), GUIDANCE,
+            POOLED_EMBEDDINGS, replace(REFINER_TIME_IDS, name=TIME_IDS.name),
+        ),
         (MODEL_OUTPUT,),
     ),
     Component.SCHEDULER_STEP: Interface(
@@ -274,8 +277,7 @@ def interface(component: Component, facts: Mapping[str, int]) -> Interface:
         return Interface(inputs, (FIRST_TEXT_EMBEDDINGS,) if is_first else outputs)
     if component is Component.REFINER:
         rescale = (GUIDANCE_RESCALE,) if facts.get(GUIDANCE_RESCALE_TRAIT) else ()
-        pooled = (POOLED_EMBEDDINGS, replace(REFINER_TIME_IDS, name=TIME_IDS.name))
-        return Interface((*plain.inputs, *rescale, *pooled), plain.outputs)
+        return Interface((*plain.inputs, *rescale), plain.outputs)
     if component is Component.CONTROLNET and facts.get(POOLED_TRAIT):
         return Interface((*plain.inputs, *_POOLED), plain.outputs)
     if component not in DENOISERS:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from diffusion_contract.enums import DENOISERS, Component, ModelFamily
+from diffusion_contract.enums import LOOP_DENOISERS, Component, ModelFamily
 from tests.support.builder import parts
 
 
@@ -48,7 +48,7 @@ class Shape:
             Component.ZERO_RESIDUALS: bool(self.control),
             Component.IMAGE_ENCODER: self.adapter,
             Component.SAFETY_CHECKER: False,
-            **dict.fromkeys(DENOISERS[1:], False),
+            **dict.fromkeys(LOOP_DENOISERS[1:], False),
         }
         return tuple(component for component in Component if added.get(component, True))
 

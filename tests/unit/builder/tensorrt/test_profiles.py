@@ -4,7 +4,7 @@ import pytest
 
 from diffusion_builder.engines.tensorrt.profiles import MAX_SLOTS, InputProfile, Profile, optimization_profiles
 from diffusion_builder.errors import BadInputError, Reason
-from diffusion_contract.enums import DENOISERS, Component
+from diffusion_contract.enums import LOOP_DENOISERS, Component
 from diffusion_contract.spec import Shapes
 from diffusion_contract.spec.engines import BatchRange, PixelRange
 from diffusion_contract.tensors import ENGINE_INTERFACES
@@ -50,13 +50,19 @@ def test_buckets_are_written_as_they_are_read() -> None:
     assert (bucket_shapes().smallest, bucket_shapes().most_pixels) == ((832, 1216), 1024 * 1024)
 
 
+def facts_of(component: Component) -> dict[str, int]:
+    """Facts of a checkpoint that has this component."""
+    refiner = {"refiner_text_width": 1280, "pooled_width": 1280}
+    return FACTS | refiner if component is Component.REFINER else dict(FACTS)
+
+
 def by_name(profile: Profile) -> dict[str, InputProfile]:
     return {item.name: item for item in profile}
 
 
 @pytest.mark.parametrize("component", list(Component))
 def test_every_input_has_a_shape_in_every_profile(component: Component) -> None:
-    for profile in optimization_profiles(component, FACTS, shapes()):
+    for profile in optimization_profiles(component, facts_of(component), shapes()):
         assert [item.name for item in profile] == [tensor.name for tensor in ENGINE_INTERFACES[component].inputs]
         for item, tensor in zip(profile, ENGINE_INTERFACES[component].inputs, strict=True):
             assert {len(item.min), len(item.opt), len(item.max)} == {1 + len(tensor.dims)}
@@ -68,6 +74,12 @@ def test_a_shallow_denoiser_is_tuned_as_the_full_one() -> None:
     for name in ("deep_features", "negative_deep_features"):
         assert by_name(single)[name] == InputProfile(name, (1, 320, 32, 32), (1, 320, 64, 64), (8, 320, 96, 128))
         assert by_name(full)[name].opt == (8, 320, 64, 64)
+
+
+def test_the_refiner_is_tuned_as_the_denoiser() -> None:
+    single, full = optimization_profiles(Component.REFINER, facts_of(Component.REFINER), shapes())
+    assert by_name(single)["time_ids"] == InputProfile("time_ids", (1, 2, 5), (1, 2, 5), (8, 2, 5))
+    assert by_name(full)["text_embeddings"].opt == (8, 2, 77, 1280)
 
 
 def test_the_denoiser_is_tuned_for_one_sample_and_for_a_full_batch() -> None:
@@ -92,7 +104,7 @@ def test_a_denoiser_of_one_batch_size_has_one_profile() -> None:
     assert len(optimization_profiles(Component.DENOISER, FACTS, shapes((2, 2, 2)))) == 1
 
 
-@pytest.mark.parametrize("component", [item for item in Component if item not in DENOISERS])
+@pytest.mark.parametrize("component", [item for item in Component if item not in LOOP_DENOISERS])
 def test_other_components_are_tuned_for_the_usual_batch(component: Component) -> None:
     (profile,) = optimization_profiles(component, FACTS, shapes())
     assert {item.opt[0] for item in profile} == {4}
