@@ -50,7 +50,8 @@ class Bench:
         long = {} if self.shape.is_xl else {"longPrompts": True}
         options: dict[Component, dict[str, Any]] = {
             Component.TEXT_ENCODER: {"clipSkip": 1, **long, "loras": lora},
-            Component.TEXT_ENCODER_2: {"clipSkip": 1, "loras": lora},
+            Component.TEXT_ENCODER_2: {"clipSkip": 1, "loras": lora, "refiner": self.shape.refiner},
+            Component.REFINER: {"guidanceRescale": True, "shapeSources": [self.source]},
             Component.DENOISER: {"guidanceRescale": True, **long, "loras": lora},
             Component.CONTROLNET: {"controlNet": self.extras.get("controlnet"), **long},
         }
@@ -66,7 +67,8 @@ class Bench:
     def export(self, component: Component, precision: str) -> stages.Result:
         """Export with everything; what is there already is taken."""
         options = json.dumps(self.options(component))
-        return stages.export(context(self.workshop.store), self.source, component, precision, options)
+        source = self.extras["refiner"] if component is Component.REFINER else self.source
+        return stages.export(context(self.workshop.store), source, component, precision, options)
 
 
 @pytest.fixture(scope="module", params=tuple(SHAPES_OF.values()), ids=tuple(SHAPES_OF))
@@ -84,6 +86,8 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     writers_by_source: dict[str, dict[str, parts.Write]] = {"lora": {"lora": lora(shape)}}
     if shape.control:
         writers_by_source["controlnet"] = {"controlnet": parts.controlnet(shape.control, levels=shape.levels)}
+    if shape.refiner:
+        writers_by_source["refiner"] = {"unet": parts.unet("sdxl-refiner")}
     if shape.adapter:
         adapter = parts.ip_adapter(shape.unet, plus=shape.plus)
         encoder = {"image_encoder": parts.image_encoder()}
@@ -95,7 +99,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         Workshop(store.root, tensorrt_rtx.write_programs(folder / "programs")),
         shape,
         parts.source(store, base, folder / "base", f"{shape.family}Pipeline"),
-        {name: parts.source(store, writers, folder / name) for name, writers in writers_by_source.items()},
+        {name: parts.source(store, writers, folder / name, "") for name, writers in writers_by_source.items()},
     )
 
 

@@ -23,6 +23,7 @@ class Shape:
         adapter: whether its attention has a place for an IP-Adapter.
         plus: whether the adapter reads patches.
         family: architecture of the checkpoint.
+        refiner: whether a refiner belongs to it.
     """
 
     unet: str
@@ -33,6 +34,7 @@ class Shape:
     adapter: bool = True
     plus: bool = False
     family: ModelFamily = ModelFamily.STABLE_DIFFUSION
+    refiner: bool = False
 
     @property
     def is_xl(self) -> bool:
@@ -49,6 +51,7 @@ class Shape:
             Component.IMAGE_ENCODER: self.adapter,
             Component.SAFETY_CHECKER: False,
             **dict.fromkeys(LOOP_DENOISERS[1:], False),
+            Component.REFINER: self.refiner,
         }
         return tuple(component for component in Component if added.get(component, True))
 
@@ -60,6 +63,7 @@ class Shape:
             Component.TEXT_ENCODER: self.is_xl,
             Component.TEXT_ENCODER_2: self.is_xl,
             Component.DENOISER: True,
+            Component.REFINER: self.refiner,
             Component.CONTROLNET: bool(self.control),
             Component.VAE_ENCODER: self.levels != usual.levels,
             Component.VAE_DECODER: self.levels != usual.levels,
@@ -73,7 +77,9 @@ SHAPES_OF = {
     "inpainting": Shape("inpainting", control="sd1"),
     "wide latent, uneven blocks": Shape("wide-latent", latent=8, levels=3, plus=True),
     "attention everywhere": Shape("attention-everywhere", control="attention-everywhere", adapter=False),
-    "SDXL": Shape("sdxl", text_width=72, control="sdxl", plus=True, family=ModelFamily.STABLE_DIFFUSION_XL),
+    "SDXL": Shape(
+        "sdxl", text_width=72, control="sdxl", plus=True, family=ModelFamily.STABLE_DIFFUSION_XL, refiner=True
+    ),
     "SDXL inpainting": Shape("sdxl-inpainting", text_width=72, family=ModelFamily.STABLE_DIFFUSION_XL),
     "one level": Shape("one-level", levels=2, control="one-level", adapter=False),
 }
