@@ -1,11 +1,13 @@
 """What one operator process costs with a fleet of pipelines, on a real API server (no nodes, no controllers).
 
-The fleet is made as an operator would have left it, every pipeline served. Jobs and pods are played by this program:
-it writes the status that Kubernetes' controllers and the builder would write.
-Measured: resident memory, one look at every pipeline after a restart, requests that change something while nothing
-happens, and the time from a changed spec to its first Job. Writes out/bench-operator.json.
+The fleet is made as an operator of another version would have left it: every pipeline served, with another serving
+image. Jobs and pods are played by this program: it writes the status that Kubernetes' controllers and the builder
+would write. Measured: resident memory, one look at every pipeline after a restart, requests that change something while
+nothing happens, the time from a changed spec to its first Job, and how long new pipelines that come at once wait for
+theirs. Beside times, the processor time of the operator: it depends less on what else the machine does.
+Writes out/bench-operator.json.
 
-    python -m benchmarks.operator [--pipelines 1000] [--steady-seconds 600]
+    python -m benchmarks.operator [--pipelines 1000] [--steady-seconds 600] [--burst 300]
 """
 
 from __future__ import annotations
@@ -26,9 +28,18 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from diffusion_operator import naming
+from diffusion_operator.api import KIND
 from diffusion_operator.kube_client import MERGE, KubeClient, Reference, connect
 from tests.support.cluster.operator_process import operator_process
-from tests.support.operator.fleet import ControllerClient, Fleet, create, revision, simulate_controllers
+from tests.support.operator.fleet import (
+    ControllerClient,
+    Fleet,
+    claim,
+    create,
+    pipeline,
+    revision,
+    simulate_controllers,
+)
 from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
@@ -40,6 +51,8 @@ CRD = ROOT / "crds" / "diffusionpipelines.yaml"
 SETTLE_SECONDS = 3600.0
 CHANGES = 25
 POLL_SECONDS = 0.02
+BURST, BURST_POLL_SECONDS = "burst", 0.25
+PARALLEL = 16
 
 
 @dataclass(frozen=True)
@@ -128,13 +141,35 @@ async def first_jobs(cluster: KubeClient, fleet: Fleet) -> list[float]:
     return seconds
 
 
+async def burst(cluster: ControllerClient, count: int) -> tuple[float, float]:
+    """New pipelines that come at once, each with a checkpoint of its own; 0 for none.
+
+    Returns:
+        Seconds in which they were created, and from the first request until each had its first Job.
+    """
+    await cluster.make_namespace(BURST)
+    await cluster.create(claim(BURST))
+    limit, began = asyncio.Semaphore(PARALLEL), time.monotonic()
+
+    async def make(number: int) -> None:
+        async with limit:
+            await cluster.create(pipeline(Reference(KIND, BURST, f"new-{number}"), revision(5000 + number)))
+
+    await asyncio.gather(*map(make, range(count)))
+    created = time.monotonic() - began
+    selector = f"{naming.MANAGED_SELECTOR},{naming.STAGE}=fetch"
+    while len((await cluster.select_metadata(Reference("Job", BURST), selector))[1]) < count:
+        await _pause(BURST_POLL_SECONDS)
+    return round(created, 1), round(time.monotonic() - began, 1)
+
+
 async def _appears(cluster: KubeClient, target: Reference, selector: str, before: set[str]) -> None:
     while not await _names(cluster, target, selector) - before:
-        await _pause()
+        await _pause(POLL_SECONDS)
 
 
-async def _pause() -> None:
-    await asyncio.sleep(POLL_SECONDS)
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
 
 
 async def _names(cluster: KubeClient, target: Reference, selector: str) -> set[str]:
@@ -145,41 +180,76 @@ def _jobs(target: Reference) -> Reference:
     return Reference("Job", target.namespace)
 
 
-async def measure(server: ApiServer, fleet: Fleet, steady_seconds: float, log: Path) -> dict[str, float]:
-    """All numbers."""
-    async with connect(str(server.kubeconfig)) as connection:
-        cluster = ControllerClient.of(connection)
-        began = time.monotonic()
-        await create(cluster, fleet)
-        print(f"{fleet.pipelines} pipelines are made in {time.monotonic() - began:.0f} s")
-        with operator(server, log, 300) as running:
-            build = await settle(cluster, fleet, running)
-            building_rss = running.rss_mib("VmHWM")
-        with operator(server, log, 300) as running:
-            looked = await resync(fleet, running)
-            print(
-                f"every pipeline was looked at again in {looked:.0f} s; now nothing happens for {steady_seconds:.0f} s"
-            )
-            before, cpu = writes(server), running.cpu_seconds()
-            await asyncio.sleep(steady_seconds)
-            steady, cpu = writes(server) - before, running.cpu_seconds() - cpu
-            rss = running.rss_mib("VmHWM")
-            seconds = await first_jobs(cluster, fleet)
-            jobs = [len(await cluster.select(Reference("Job", name), "")) for name in fleet.all_namespaces()]
-        return {
-            "pipelines": fleet.pipelines,
-            "namespaces": fleet.namespaces,
-            "jobs": sum(jobs),
-            "rss_mib": rss,
-            "rss_adopting_mib": building_rss,
-            "adopt_seconds": round(build, 1),
-            "resync_seconds": round(looked, 1),
-            "steady_seconds": steady_seconds,
-            "steady_state_writes": steady,
-            "steady_cpu_fraction": round(cpu / steady_seconds, 3) if steady_seconds else 0.0,
-            "first_job_seconds_p50": round(median(seconds), 3),
-            "first_job_seconds_max": round(max(seconds), 3),
-        }
+@dataclass(frozen=True)
+class Benchmark:
+    """One run.
+
+    Attributes:
+        steady_seconds: in which nothing happens.
+        burst: new pipelines that come at once.
+        log: file of the operator's output.
+    """
+
+    server: ApiServer
+    fleet: Fleet
+    steady_seconds: float
+    burst: int
+    log: Path
+
+    async def measure(self) -> dict[str, float]:
+        """All numbers."""
+        async with connect(str(self.server.kubeconfig)) as connection:
+            cluster = ControllerClient.of(connection)
+            began = time.monotonic()
+            await create(cluster, self.fleet)
+            while await simulate_controllers(cluster, self.fleet):
+                pass
+            print(f"{self.fleet.pipelines} pipelines are made in {time.monotonic() - began:.0f} s")
+            numbers = await self._adopt(cluster)
+            jobs = [len(await cluster.select(Reference("Job", name), "")) for name in self.fleet.all_namespaces()]
+            numbers |= {"pipelines": self.fleet.pipelines, "namespaces": self.fleet.namespaces, "jobs": sum(jobs)}
+            return numbers | await self._restart(cluster)
+
+    async def _adopt(self, cluster: ControllerClient) -> dict[str, float]:
+        """The first start."""
+        with operator(self.server, self.log, 300) as running:
+            seconds = await settle(cluster, self.fleet, running)
+            return {
+                "adopt_seconds": round(seconds, 1),
+                "adopt_cpu_seconds": running.cpu_seconds(),
+                "adopt_passes": running.metric("reconcile_duration_seconds_count"),
+                "adopt_load_average": round(os.getloadavg()[0], 1),
+                "rss_adopting_mib": running.rss_mib("VmHWM"),
+            }
+
+    async def _restart(self, cluster: ControllerClient) -> dict[str, float]:
+        """The next start, quiet time, and changes."""
+        with operator(self.server, self.log, 300) as running:
+            numbers = {
+                "resync_seconds": round(await resync(self.fleet, running), 1),
+                "resync_cpu_seconds": running.cpu_seconds(),
+            }
+            print(f"{numbers}; now nothing happens for {self.steady_seconds:.0f} s")
+            before, cpu = writes(self.server), running.cpu_seconds()
+            await asyncio.sleep(self.steady_seconds)
+            steady, cpu = writes(self.server) - before, running.cpu_seconds() - cpu
+            numbers |= {
+                "steady_seconds": self.steady_seconds,
+                "steady_state_writes": steady,
+                "steady_cpu_fraction": round(cpu / self.steady_seconds, 3) if self.steady_seconds else 0.0,
+                "rss_mib": running.rss_mib("VmHWM"),
+            }
+            seconds, cpu = await first_jobs(cluster, self.fleet), running.cpu_seconds()
+            created, all_started = await burst(cluster, self.burst)
+            return numbers | {
+                "first_job_seconds_p50": round(median(seconds), 3),
+                "first_job_seconds_max": round(max(seconds), 3),
+                "burst": self.burst,
+                "burst_created_seconds": created,
+                "burst_first_jobs_seconds": all_started,
+                "burst_cpu_seconds": round(running.cpu_seconds() - cpu, 2),
+                "load_average": round(os.getloadavg()[0], 1),
+            }
 
 
 def main() -> None:
@@ -188,13 +258,15 @@ def main() -> None:
     parser.add_argument("--pipelines", type=int, default=1000)
     parser.add_argument("--namespaces", type=int, default=20)
     parser.add_argument("--steady-seconds", type=float, default=600.0)
+    parser.add_argument("--burst", type=int, default=300)
     arguments = parser.parse_args()
     fleet = Fleet(arguments.pipelines, arguments.namespaces)
     with api_server() as server, tempfile.TemporaryDirectory() as folder:
         server.apply(CRD)
         log = Path(folder, "operator.log")
         try:
-            numbers = asyncio.run(measure(server, fleet, arguments.steady_seconds, log))
+            benchmark = Benchmark(server, fleet, arguments.steady_seconds, arguments.burst, log)
+            numbers = asyncio.run(benchmark.measure())
         except BaseException:
             print(log.read_text(errors="replace")[-4000:] if log.exists() else "")
             raise

@@ -215,7 +215,7 @@ class KubeClient:
             _check_owner(body, observed)
         if observed is not None and is_applied(body, observed):
             return False
-        annotations = {**body["metadata"].get("annotations", {}), naming.APPLIED: _digest(body)}
+        annotations = {**body["metadata"].get("annotations", {}), naming.APPLIED: manifest_digest(body)}
         head = {**body["metadata"], "annotations": annotations}
         if observed is None and initial is not None:
             # Not by apply: a field that is applied once and then left out would fall back to its default.
@@ -378,8 +378,9 @@ def is_applied(body: JsonObject, observed: JsonObject) -> bool:
     annotations = observed["metadata"].get("annotations", {})
     # Items of a list do not say what they are.
     fields = {key: value for key, value in body.items() if key not in {"apiVersion", "kind"}}
-    return annotations.get(naming.APPLIED) == _digest(body) and contains(observed, fields)
+    return annotations.get(naming.APPLIED) == manifest_digest(body) and contains(observed, fields)
 
 
-def _digest(body: JsonObject) -> str:
+def manifest_digest(body: JsonObject) -> str:
+    """Digest of a manifest, which the object that was applied carries."""
     return digests.json_digest(body)[: digests.KEY_LENGTH]

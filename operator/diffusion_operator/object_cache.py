@@ -11,6 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 from diffusion_operator import naming
@@ -24,6 +25,8 @@ CLAIM_SECONDS = 5.0
 """A claim of somebody else's has no events here; many pipelines share one."""
 TERM = re.compile(r"(?P<key>[^,=!\s]+)(=(?P<value>[^,]*)| in \((?P<values>[^)]*)\))?(,|$)")
 COMPRESSION = 1
+DECODED_JOBS = 512
+"""Shared Jobs are read by one pipeline after the other: of so many the latest content stays decoded."""
 
 
 class Reader(Protocol):
@@ -75,6 +78,7 @@ class ObjectCache:
         self._trusted_until = -math.inf
         self._entries: dict[Reference, _Entry] = {}
         self._members: dict[tuple[str, str, str], set[Reference]] = defaultdict(set)
+        self._job = lru_cache(DECODED_JOBS)(_decode)
 
     @property
     def is_complete(self) -> bool:
@@ -126,17 +130,18 @@ class ObjectCache:
     def get(self, ref: Reference) -> JsonObject | None:
         """The object."""
         entry = self._entries.get(ref)
-        return _content(entry) if entry is not None else None
+        return _decode(entry.content) if entry is not None else None
 
     def select(self, ref: Reference, selector: str) -> list[JsonObject] | None:
-        """Objects of one pipeline with these labels; None when the selector names no pipeline."""
+        """Objects of one pipeline with these labels, to be read only; None when the selector names no pipeline."""
         terms = selector_terms(selector) or {}
         groups = list(_group_terms({key: ",".join(values) for key, values in terms.items()}))
         if not groups:
             return None
         members = sorted(self._members.get((ref.kind, ref.namespace, groups[0]), ()), key=str)
         entries = map(self._entries.__getitem__, members)
-        return [_content(entry) for entry in entries if _matches(entry.labels, terms)]
+        decode = self._job if ref.kind == "Job" else _decode
+        return [decode(entry.content) for entry in entries if _matches(entry.labels, terms)]
 
 
 def selector_terms(selector: str) -> dict[str, frozenset[str]] | None:
@@ -163,8 +168,8 @@ def _group_terms(labels: Mapping[str, str]) -> Iterator[str]:
             yield key
 
 
-def _content(entry: _Entry) -> JsonObject:
-    body: JsonObject = json.loads(zlib.decompress(entry.content))
+def _decode(content: bytes) -> JsonObject:
+    body: JsonObject = json.loads(zlib.decompress(content))
     return body
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.kube_client import Reference, RejectedError
 from diffusion_operator.manifests import route
 from diffusion_operator.manifests.common import Owner, gpu_node_label
-from diffusion_operator.object_cache import Reader
+from diffusion_operator.object_cache import ObjectVersion, Reader
 from diffusion_operator.plan.observed import Claims, ObservedPipeline, claim_name
 from diffusion_operator.settings import Settings
 from diffusion_operator.views.base import View, parse_object
@@ -23,7 +23,25 @@ from diffusion_operator.views.serving import DeploymentView, RouteView, ServiceV
 from diffusion_operator.views.storage import ClaimView
 
 POLICY_KINDS = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject", "NetworkPolicy")
+FINISHED_JOBS = 1024
 log = logging.getLogger(__name__)
+
+
+class FinishedJobs:
+    """The latest views of Jobs that tell everything themselves: many pipelines share one, and it changes no more."""
+
+    def __init__(self) -> None:
+        self._views: OrderedDict[ObjectVersion, JobView] = OrderedDict()
+
+    def view(self, manifest: JsonObject) -> JobView:
+        """The Job as the API server returned it."""
+        state = ObjectVersion.of(manifest)
+        view = self._views.pop(state, None) or JobView.parse(manifest)
+        if state.version:
+            self._views[state] = view
+        if len(self._views) > FINISHED_JOBS:
+            self._views.popitem(last=False)
+        return view
 
 
 class Observer:
@@ -33,12 +51,20 @@ class Observer:
         reader: of the objects.
         settings: of the process.
         now: the time.
+        finished_jobs: views of earlier passes; may be shared.
     """
 
-    def __init__(self, reader: Reader, settings: Settings, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        settings: Settings,
+        now: Callable[[], datetime],
+        finished_jobs: FinishedJobs | None = None,
+    ) -> None:
         self._reader = reader
         self._settings = settings
         self._now = now
+        self._finished_jobs = finished_jobs or FinishedJobs()
 
     async def observe(self, owner: Owner, resource: JsonObject, spec: DiffusionPipelineSpec) -> ObservedPipeline:
         """Everything that belongs to the pipeline."""
@@ -94,16 +120,19 @@ class Observer:
         self, owner: Owner, manifests: Sequence[JsonObject], gpu_labels: frozenset[str]
     ) -> tuple[JobView, ...]:
         """The pipeline's Jobs, with the pods of those whose own object does not yet tell everything."""
-        names = sorted(manifest["metadata"]["name"] for manifest in manifests if needs_pods(manifest))
+        unclear = [manifest for manifest in manifests if needs_pods(manifest)]
+        names = sorted(manifest["metadata"]["name"] for manifest in unclear)
         pods: dict[str, list[PodView]] = defaultdict(list)
         if names:
             selector = f"{JOB_NAME} in ({','.join(names)})"
             for body in await self._reader.select(Reference("Pod", owner.namespace), selector):
                 pod = PodView.parse(body, gpu_labels)
                 pods[pod.job].append(pod)
-        failures = await self._pod_failures(owner, [item for item in manifests if lacks_pods(item, pods)])
+        failures = await self._pod_failures(owner, [item for item in unclear if lacks_pods(item, pods)])
         views = (
             JobView.parse(item, pods[item["metadata"]["name"]], failures.get(item["metadata"]["uid"], ""))
+            if item["metadata"]["name"] in names
+            else self._finished_jobs.view(item)
             for item in manifests
         )
         return tuple(view for view in views if view.is_owned_by(owner.uid))

@@ -20,7 +20,7 @@ from diffusion_operator.manifests.event import event_manifest
 from diffusion_operator.metrics import Metrics, Readiness
 from diffusion_operator.metrics_scraper import MetricsScraper
 from diffusion_operator.object_cache import ACTING_KINDS, SETTLED_KINDS, CacheReader, ObjectCache
-from diffusion_operator.observation import Observer
+from diffusion_operator.observation import FinishedJobs, Observer
 from diffusion_operator.plan import actions
 from diffusion_operator.plan.build_jobs import StoreClaim
 from diffusion_operator.plan.build_steps import admissible_jobs
@@ -72,8 +72,10 @@ class Reconciler:
         self._cache = cache or ObjectCache()
         self._now = now
         self._in_progress: set[PipelineKey] = set()
-        self._settled_observer = Observer(CacheReader(client, self._cache, SETTLED_KINDS), settings, now)
-        self._observer = Observer(CacheReader(client, self._cache, ACTING_KINDS) if cache else client, settings, now)
+        reader, finished_jobs = CacheReader(client, self._cache, ACTING_KINDS) if cache else client, FinishedJobs()
+        self._observer = Observer(reader, settings, now, finished_jobs)
+        settled_reader = CacheReader(client, self._cache, SETTLED_KINDS)
+        self._settled_observer = Observer(settled_reader, settings, now, finished_jobs)
         self._admission = asyncio.Lock()
         self._metrics = metrics or Metrics()
         self._scraper = scraper or MetricsScraper()

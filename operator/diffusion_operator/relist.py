@@ -5,6 +5,7 @@ metadata is listed, and an object is read whole only where its version differs.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +26,8 @@ INTERVAL_SECONDS = (45.0, 60.0)
 """Drawn between these, so that the operators of many clusters or a restarted fleet of them do not list at once."""
 ARRIVAL_SECONDS = 2.0
 """An event that is on its way arrives within this time: what differs only for so long is not lost."""
+ARRIVAL_LOOKS = 10
+"""In this time: at the start, the pipelines wait for it."""
 TRUST_SECONDS = 150.0
 """Without a comparison for so long the cache is not read any more."""
 
@@ -50,6 +53,12 @@ class Relister:
         self._cache = cache
         self._report = report
         self._namespaces = tuple(namespaces) or ("",)
+        self._first_attempt = asyncio.Event()
+
+    async def wait_for_first_comparison(self, seconds: float) -> None:
+        """Until the first comparison has ended, or failed, but not longer than this."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._first_attempt.wait(), seconds)
 
     async def run(self) -> None:
         """Compare for as long as the process runs."""
@@ -64,6 +73,7 @@ class Relister:
             else:
                 if changes:
                     log.info("%d objects had changed without an event", changes)
+            self._first_attempt.set()
             await asyncio.sleep(random.uniform(*INTERVAL_SECONDS))  # noqa: S311 - not a secret
 
     async def compare(self) -> int:
@@ -79,11 +89,11 @@ class Relister:
 
     async def _lasting(self, suspects: Suspects) -> Suspects:
         """Those that stay as they are, without those whose events are only on their way: at the start, all of them."""
-        while suspects:
-            await asyncio.sleep(ARRIVAL_SECONDS)
+        looks = 0
+        while suspects and looks < ARRIVAL_LOOKS:
+            await asyncio.sleep(ARRIVAL_SECONDS / ARRIVAL_LOOKS)
             remaining = {ref: state for ref, state in suspects.items() if self._cache.state(ref) == state}
-            if len(remaining) == len(suspects):
-                break
+            looks = looks + 1 if len(remaining) == len(suspects) else 0
             suspects = remaining
         return suspects
 

@@ -34,6 +34,8 @@ WATCHED_KINDS = (
 GRACE_SECONDS = 10.0
 SERVER_SECONDS, CLIENT_SECONDS, CONNECT_SECONDS = 300, 330, 30
 LISTING_CHUNK, IDLE_SECONDS = 100, 0.1
+FIRST_COMPARISON_SECONDS = 15.0
+"""The pipelines that exist at the start wait at most so long until the cache can be read instead of the API server."""
 
 
 class Controller:
@@ -63,12 +65,19 @@ class Controller:
 
     async def _start(self, **_: object) -> None:
         self._queue = WorkQueue(self._reconcile, self._settings.workers)
+        self._queue.postpone_background()
         self._metrics.set_queue_gauge(self._queue.length)
         self._queue.start()
         self._background = [
             asyncio.create_task(self._resync_forever(), name="resync"),
             asyncio.create_task(self._relister.run(), name="relist"),
+            asyncio.create_task(self._begin(self._queue), name="begin"),
         ]
+
+    async def _begin(self, queue: WorkQueue) -> None:
+        """Look at the pipelines that exist already."""
+        await self._relister.wait_for_first_comparison(FIRST_COMPARISON_SECONDS)
+        queue.resume_background()
 
     async def _stop(self, **_: object) -> None:
         for task in self._background:

@@ -80,7 +80,18 @@ class WorkQueue:
         self._timers: dict[PipelineKey, asyncio.TimerHandle] = {}
         self._failures: dict[PipelineKey, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._postponed: dict[PipelineKey, None] | None = None
         self._closing = False
+
+    def postpone_background(self) -> None:
+        """Let what is not urgent wait from now on."""
+        self._postponed = {}
+
+    def resume_background(self) -> None:
+        """Begin with what was postponed."""
+        keys, self._postponed = self._postponed or {}, None
+        for key in keys:
+            self.add(key, urgent=False)
 
     def start(self) -> None:
         """Start the workers in the running loop."""
@@ -104,6 +115,11 @@ class WorkQueue:
     def add(self, key: PipelineKey, *, urgent: bool = True) -> None:
         """Reconcile the key soon; a request while it is reconciled leads to one more reconcile."""
         self._cancel_timer(key)
+        if self._postponed is not None:
+            if not urgent:
+                self._postponed[key] = None
+                return
+            self._postponed.pop(key, None)
         if key in self._running:
             self._dirty[key] = urgent or self._dirty.get(key, False)
         elif not self._closing:
@@ -123,10 +139,11 @@ class WorkQueue:
         self._cancel_timer(key)
         self._failures.pop(key, None)
         self._dirty.pop(key, None)
+        (self._postponed or {}).pop(key, None)
 
     def length(self) -> int:
         """Keys that wait for a pass."""
-        return len(self._lanes) + len(self._dirty)
+        return len(self._lanes) + len(self._dirty) + len(self._postponed or {})
 
     def is_alive(self) -> bool:
         """True while every worker works or waits."""

@@ -27,6 +27,8 @@ Phase = Literal["Queued", "Pending", "Running", "Succeeded", "Failed", "Lost"]
 
 MIN_RETRY_SECONDS = 30
 MAX_RETRY_SECONDS = 900
+ENDINGS = frozenset({"Complete", "Failed"})
+"""Types of the conditions that end a Job."""
 COMPANION_GRACE = timedelta(seconds=30)
 """Containers of others may end by themselves once the builder has; the Job then completes like any other."""
 ENGINE_STAGES = frozenset({Stage.EXPORT, Stage.COMPILE, Stage.PARITY})
@@ -157,8 +159,9 @@ def as_lost(job: JobView) -> JobView:
 
 def needs_pods(manifest: JsonObject) -> bool:
     """Whether the Job's own object does not yet tell everything, so that its pods have to be observed."""
-    fields = base_fields("Job", manifest)
-    return _ending(fields["conditions"]) is None or naming.RESULT not in fields["annotations"]
+    conditions = as_objects(as_object(manifest.get("status")).get("conditions"))
+    is_finished = any(as_text(item.get("type")) in ENDINGS and item.get("status") == "True" for item in conditions)
+    return not is_finished or naming.RESULT not in as_object(manifest["metadata"].get("annotations"))
 
 
 def lacks_pods(manifest: JsonObject, pods: Mapping[str, Sequence[PodView]]) -> bool:
@@ -169,7 +172,7 @@ def lacks_pods(manifest: JsonObject, pods: Mapping[str, Sequence[PodView]]) -> b
 
 def _ending(conditions: Iterable[ConditionView]) -> ConditionView | None:
     """The condition that ended the Job."""
-    return next((item for item in conditions if item.type in {"Complete", "Failed"} and item.is_true), None)
+    return next((item for item in conditions if item.type in ENDINGS and item.is_true), None)
 
 
 def _outcome(

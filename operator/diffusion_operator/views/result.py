@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -11,6 +12,7 @@ from diffusion_contract.results import result_type
 from diffusion_operator.json_objects import JsonObject
 
 GARBAGE_COLLECTION: Mapping[str, Any] = {"dryRun": bool, "freedBytes": int, "deleted": int, "retained": int}
+STAGES: Mapping[str, Stage] = {str(stage): stage for stage in Stage}
 
 
 def checked_result(stage: str, result: JsonObject) -> JsonObject:
@@ -20,16 +22,16 @@ def checked_result(stage: str, result: JsonObject) -> JsonObject:
         stage: of the Job's label.
         result: that the builder reported.
     """
-    types = _types(stage)
+    types = _types(STAGES.get(stage))
     fitting = {name: value for name, value in result.items() if name not in types or _fits(value, types[name])}
     if not is_digest(fitting.get("digest", "")):
         fitting.pop("digest", None)
     return fitting
 
 
-def _types(stage: str) -> dict[str, Any]:
-    stages = {str(item): item for item in Stage}
-    return get_type_hints(result_type(stages.get(stage))) | dict(GARBAGE_COLLECTION)
+@cache  # Evaluating the annotations takes longer than all else that a Job's view needs.
+def _types(stage: Stage | None) -> Mapping[str, Any]:
+    return get_type_hints(result_type(stage)) | dict(GARBAGE_COLLECTION)
 
 
 def _fits(value: Any, type_: Any) -> bool:  # noqa: ANN401 - any JSON value and its type

@@ -7,14 +7,17 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_operator import naming
 from diffusion_operator.api import API_VERSION, KIND
 from diffusion_operator.errors import OperatorError
-from diffusion_operator.kube_client import MERGE, KubeClient, Reference
+from diffusion_operator.kube_client import MERGE, KubeClient, Reference, manifest_digest
 from tests.support.operator.fake_cluster import NAMESPACE, FakeCluster, result_of
 from tests.support.operator.reconciling import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 JsonObject = dict[str, Any]
 CLAIM = "store"
@@ -120,18 +123,35 @@ async def _copy(client: ControllerClient, model: list[JsonObject], namespace: st
     await client.make_namespace(namespace)
     uids: dict[str, str] = {}
     for item in model:
-        text = json.dumps({key: value for key, value in item.items() if key != "status"})
-        for before, after in uids.items():
-            text = text.replace(f'"{before}"', f'"{after}"')
-        body = json.loads(text)
-        head = body["metadata"] | {"namespace": namespace}
-        body["metadata"] = {key: head[key] for key in head if key not in SERVER_FIELDS}
-        target = Reference(item["kind"], namespace, head["name"])
+        body = _moved(item, namespace, uids)
+        target = Reference(item["kind"], namespace, item["metadata"]["name"])
         if not await client.create(body):
             raise OperatorError(f"{target} exists")
         if item["kind"] in {KIND, "PersistentVolumeClaim"}:
             live_object = await client.get(target)
             uids[item["metadata"]["uid"]] = str(live_object["metadata"]["uid"]) if live_object is not None else ""
+
+
+def _moved(item: JsonObject, namespace: str, uids: Mapping[str, str]) -> JsonObject:
+    """The object in another namespace, as the operator would have applied it there."""
+    text = json.dumps({key: value for key, value in item.items() if key != "status"})
+    for before, after in uids.items():
+        text = text.replace(f'"{before}"', f'"{after}"')
+    body: JsonObject = json.loads(text)
+    head = body["metadata"] | {"namespace": namespace}
+    body["metadata"] = {key: head[key] for key in head if key not in SERVER_FIELDS}
+    annotations = body["metadata"].get("annotations", {})
+    if naming.APPLIED in annotations and annotations[naming.APPLIED] == manifest_digest(_manifest(item)):
+        annotations[naming.APPLIED] = manifest_digest(_manifest(body))
+    return body
+
+
+def _manifest(item: JsonObject) -> JsonObject:
+    """What was applied."""
+    head = {key: value for key, value in item["metadata"].items() if key not in SERVER_FIELDS}
+    annotations = {key: value for key, value in head.pop("annotations", {}).items() if key != naming.APPLIED}
+    head |= {"annotations": annotations} if annotations else {}
+    return {**{key: value for key, value in item.items() if key != "status"}, "metadata": head}
 
 
 def claim(namespace: str) -> JsonObject:

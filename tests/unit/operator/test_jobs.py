@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from diffusion_operator import naming
+from diffusion_operator.observation import FinishedJobs
 from diffusion_operator.views.job import JobView
 from diffusion_operator.views.pod import PodView
 
@@ -176,3 +177,14 @@ def test_no_node_is_told_in_the_scheduler_s_words() -> None:
 def test_a_build_runs_until_its_job_says_that_it_ended() -> None:
     assert view(job(), [pod(running={})]).phase == "Running"
     assert view(job(), [ended(0, json.dumps({"digest": DIGEST}))]).phase == "Running"
+
+
+def test_a_finished_job_is_parsed_once_for_all_pipelines_until_it_changes() -> None:
+    manifest = job("Complete", recorded_result=json.dumps({"digest": DIGEST}))
+    finished_jobs = FinishedJobs()
+    view = finished_jobs.view(manifest)
+    assert view == JobView.parse(manifest)
+    assert finished_jobs.view(dict(manifest)) is view
+    changed = {**manifest, "metadata": manifest["metadata"] | {"resourceVersion": "4711", "ownerReferences": []}}
+    assert finished_jobs.view(changed).owner_uids == frozenset()
+    assert finished_jobs.view(manifest) is view

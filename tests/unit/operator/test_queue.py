@@ -193,3 +193,31 @@ def test_a_stream_of_events_leaves_room_for_the_others() -> None:
     for number in range(10):
         lanes.add(key(str(number)), urgent=True)
     assert popped(lanes, BACKGROUND_SHARE)[-1] == ("resync", False)
+
+
+def test_what_is_not_urgent_waits_until_the_cache_can_be_read_and_events_do_not() -> None:
+    async def scenario() -> list[str]:
+        names: list[str] = []
+        finished = asyncio.Event()
+
+        async def work(key: PipelineKey, **_: bool) -> None:
+            names.append(key.name)
+            if len(names) == 2:
+                items.resume_background()
+            if len(names) == 4:
+                finished.set()
+
+        items = WorkQueue(work, workers=1)
+        items.postpone_background()
+        for name in ("first", "second", "deleted", "changed"):
+            items.add(key(name), urgent=False)
+        items.forget(key("deleted"))
+        items.add(key("changed"))
+        items.add(key("new"))
+        assert items.length() == 4
+        items.start()
+        await asyncio.wait_for(finished.wait(), SOON)
+        await items.stop(SOON)
+        return names
+
+    assert asyncio.run(scenario()) == ["changed", "new", "first", "second"]

@@ -2,11 +2,13 @@
 
 import asyncio
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
 from diffusion_operator import relist
 from diffusion_operator.api import KIND
+from diffusion_operator.errors import UnavailableError
 from diffusion_operator.kube_client import Reference
 from diffusion_operator.object_cache import SETTLED_KINDS, ObjectCache
 from diffusion_operator.relist import Relister
@@ -106,3 +108,41 @@ def test_a_comparison_that_fails_does_not_end_the_next_one(monkeypatch: pytest.M
         task.cancel()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_the_first_comparison_ends_the_wait_for_it_even_when_it_fails(
+    monkeypatch: pytest.MonkeyPatch, *, is_answered: bool
+) -> None:
+    watch = Watch()
+    if not is_answered:
+        monkeypatch.setattr(watch.relister, "compare", AsyncMock(side_effect=UnavailableError("no answer")))
+
+    async def scenario() -> None:
+        task = asyncio.create_task(watch.relister.run())
+        await asyncio.wait_for(watch.relister.wait_for_first_comparison(60.0), 5.0)
+        assert watch.cache.is_complete == is_answered
+        task.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_nobody_waits_longer_than_agreed_for_the_first_comparison() -> None:
+    asyncio.run(asyncio.wait_for(Watch().relister.wait_for_first_comparison(0.0), 5.0))
+
+
+def test_events_that_arrive_during_a_comparison_are_not_waited_for_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch()
+    monkeypatch.setattr(relist, "ARRIVAL_SECONDS", 600.0)
+    monkeypatch.setattr(relist, "ARRIVAL_LOOKS", 60_000)
+    watch.change("Service", watch.cluster.names("Service")[0])
+
+    async def scenario() -> int:
+        comparison = asyncio.create_task(watch.relister.compare())
+        await asyncio.sleep(0)
+        for (kind, name), body in watch.cluster.objects.items():
+            if kind in SETTLED_KINDS:
+                watch.cache.put(Reference(kind, NAMESPACE, name), body)
+        return await asyncio.wait_for(comparison, 5.0)
+
+    assert asyncio.run(scenario()) == 0
