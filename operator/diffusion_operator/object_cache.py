@@ -71,9 +71,19 @@ class _Entry:
 
 
 class ObjectCache:
-    """The newest known state of every watched object, compressed, since a fleet has tens of thousands of them."""
+    """The newest known state of every watched object, compressed, since a fleet has tens of thousands of them.
+
+    Args:
+        clock: seconds.
+
+    Attributes:
+        unwatched: kinds that have no events here.
+        unlisted: kinds that must not be listed either.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.unwatched: frozenset[str] = frozenset()
+        self.unlisted: frozenset[str] = frozenset()
         self._clock = clock
         self._trusted_until = -math.inf
         self._entries: dict[Reference, _Entry] = {}
@@ -199,7 +209,7 @@ class CacheReader:
 
     async def get(self, ref: Reference) -> JsonObject | None:
         """The object, or None when there is none."""
-        cached = self._cache.get(ref) if ref.kind in self._kinds and self._cache.is_complete else None
+        cached = self._cache.get(ref) if self._is_cached(ref.kind) else None
         if cached is not None:
             return cached
         # What nobody has labelled, such as a claim of somebody else's, is not watched.
@@ -219,11 +229,16 @@ class CacheReader:
         """All objects of the kind and namespace with these labels, and these values of fields."""
         if ref.kind in OPTIONAL and not await self._is_served(COLLECTIONS[ref.kind][0], COLLECTIONS[ref.kind][1]):
             return []
-        if ref.kind in self._kinds and self._cache.is_complete and not fields:
+        if ref.kind in self._cache.unlisted:
+            return []
+        if self._is_cached(ref.kind) and not fields:
             cached = self._cache.select(ref, selector)
             if cached is not None and not (ref.kind == "Job" and any(map(needs_pods, cached))):
                 return cached
         return await self._client.select(ref, selector, fields)
+
+    def _is_cached(self, kind: str) -> bool:
+        return kind in self._kinds - self._cache.unwatched and self._cache.is_complete
 
     async def _is_served(self, group: str, plural: str) -> bool:
         """Whether the API server knows an optional kind: asked at most twice a minute, not with every pass."""

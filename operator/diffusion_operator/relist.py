@@ -100,7 +100,7 @@ class Relister:
     async def _differences(self) -> Suspects:
         """Objects whose state in the cache, which comes with them, is older than the API server's."""
         suspects: Suspects = {}
-        for kind in sorted(SETTLED_KINDS):
+        for kind in sorted(SETTLED_KINDS - self._cache.unwatched):
             for namespace in self._namespaces:
                 selector = "" if kind == KIND else naming.MANAGED_SELECTOR
                 listing, items = await self._client.select_metadata(Reference(kind, namespace), selector)

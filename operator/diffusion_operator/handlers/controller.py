@@ -19,18 +19,19 @@ from diffusion_operator.metrics import Metrics
 from diffusion_operator.object_cache import ObjectCache
 from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.relist import Relister
+from diffusion_operator.rights import Restrictions
 from diffusion_operator.settings import Settings
 
-WATCHED_KINDS = (
-    ("batch", "v1", "jobs"),
-    ("apps", "v1", "deployments"),
-    ("", "v1", "services"),
-    ("", "v1", "persistentvolumeclaims"),
-    ("", "v1", "pods"),
-    ("policy", "v1", "poddisruptionbudgets"),
-    ("autoscaling", "v2", "horizontalpodautoscalers"),
-    ("networking.k8s.io", "v1", "networkpolicies"),
-)
+WATCHED_KINDS = {
+    "Job": ("batch", "v1", "jobs"),
+    "Deployment": ("apps", "v1", "deployments"),
+    "Service": ("", "v1", "services"),
+    "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
+    "Pod": ("", "v1", "pods"),
+    "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
+    "HorizontalPodAutoscaler": ("autoscaling", "v2", "horizontalpodautoscalers"),
+    "NetworkPolicy": ("networking.k8s.io", "v1", "networkpolicies"),
+}
 GRACE_SECONDS = 10.0
 SERVER_SECONDS, CLIENT_SECONDS, CONNECT_SECONDS = 300, 330, 30
 LISTING_CHUNK, IDLE_SECONDS = 100, 0.1
@@ -52,14 +53,16 @@ class Controller:
         self._queue: WorkQueue | None = None
         self._background: list[asyncio.Task[None]] = []
 
-    def registry(self) -> kopf.OperatorRegistry:
-        """The handlers."""
+    def registry(self, restrictions: Restrictions) -> kopf.OperatorRegistry:
+        """The handlers; a watch that the role does not allow would end the process."""
+        self._cache.unwatched, self._cache.unlisted = restrictions.unwatched, restrictions.unlisted
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(login)
         kopf.on.startup(registry=registry)(self._start)
         kopf.on.cleanup(registry=registry)(self._stop)
         kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._event)
-        for group, version, plural in WATCHED_KINDS:
+        for kind in WATCHED_KINDS.keys() - restrictions.unwatched:
+            group, version, plural = WATCHED_KINDS[kind]
             kopf.on.event(group, version, plural, registry=registry)(self._event)
         return registry
 
@@ -197,6 +200,6 @@ def kopf_settings() -> kopf.OperatorSettings:
     # By default kopf reads a whole listing at once, and keeps every object until none came for so long.
     settings.watching.chunk_size = LISTING_CHUNK
     settings.queueing.idle_timeout = IDLE_SECONDS
-    for group, version, plural in WATCHED_KINDS:
+    for group, version, plural in WATCHED_KINDS.values():
         settings.watching.label_selectors[group, version, plural] = naming.MANAGED_SELECTOR
     return settings

@@ -15,6 +15,7 @@ from diffusion_operator.handlers.endpoints import HealthChecks, serve
 from diffusion_operator.kube_client import KubeClient, connect
 from diffusion_operator.leader_election import LeaderElection, Timing, lease_reference
 from diffusion_operator.metrics import Metrics
+from diffusion_operator.rights import read_restrictions
 from diffusion_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Process:
             await preflight(client)
             if not self.settings.lease_namespace:
                 self.controller = Controller(client, self.settings, self.metrics)
-                await self._work(self.controller, asyncio.Event())
+                await self._work(client, self.controller, asyncio.Event())
                 return
             lease = lease_reference(self.settings.lease_namespace, self.settings.lease_name)
             election = LeaderElection(client, lease, self.settings.identity, self.timing)
@@ -62,7 +63,7 @@ class Process:
             self.controller = Controller(client.fenced(election.leads), self.settings, self.metrics)
             try:
                 await election.acquire()
-                await self._work_while_leading(self.controller, election)
+                await self._work_while_leading(client, self.controller, election)
             finally:
                 await election.release()
 
@@ -74,10 +75,10 @@ class Process:
             metrics=self.metrics.render,
         )
 
-    async def _work_while_leading(self, controller: Controller, election: LeaderElection) -> None:
+    async def _work_while_leading(self, client: KubeClient, controller: Controller, election: LeaderElection) -> None:
         stop = asyncio.Event()
         holding = asyncio.create_task(election.renew_until_lost(), name="lease")
-        working = asyncio.create_task(self._work(controller, stop), name="work")
+        working = asyncio.create_task(self._work(client, controller, stop), name="work")
         try:
             await asyncio.wait({holding, working}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -89,12 +90,12 @@ class Process:
         if not holding.cancelled():
             holding.result()
 
-    async def _work(self, controller: Controller, stop: asyncio.Event) -> None:
+    async def _work(self, client: KubeClient, controller: Controller, stop: asyncio.Event) -> None:
         self.metrics.set_leader(leads=True)
         namespaces = self.settings.watch_namespaces
         try:
             await kopf.operator(
-                registry=controller.registry(),
+                registry=controller.registry(await read_restrictions(client, namespaces)),
                 settings=kopf_settings(),
                 standalone=True,
                 # kopf's own default asks the password database, which does not list a uid that a namespace assigns.

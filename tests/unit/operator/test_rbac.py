@@ -56,9 +56,8 @@ def live_a_full_life(cluster: FakeCluster) -> None:
 def test_no_more_and_no_less_is_granted_than_used() -> None:
     cluster = FakeCluster()
     live_a_full_life(cluster)
-    watched = {
-        (plural, verb) for plural in [PLURAL, *(kind[2] for kind in WATCHED_KINDS)] for verb in ("list", "watch")
-    }
+    plurals = [PLURAL, *(plural for _, _, plural in WATCHED_KINDS.values())]
+    watched = {(plural, verb) for plural in plurals for verb in ("list", "watch")}
     assert granted("diffusion-operator.rules") == cluster.verbs | watched
 
 
