@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 import pytest
 
+from diffusion_operator import rights
 from diffusion_operator.errors import UnavailableError
 from diffusion_operator.kube_client import Reference, RejectedError
 from diffusion_operator.object_cache import SETTLED_KINDS, CacheReader, ObjectCache
@@ -19,16 +22,16 @@ Right = tuple[str, str, str]
 class ReviewingCluster(FakeCluster):
     """Answers questions about rights; a right is (verb, resource, namespace)."""
 
-    def __init__(self, *refusals: Right, may_ask: bool = True) -> None:
+    def __init__(self, *refusals: Right, errors: Iterable[Exception] = ()) -> None:
         super().__init__()
         self.refusals = refusals
-        self.may_ask = may_ask
+        self.errors = iter(errors)
 
     async def request(self, method: str, path: str, *arguments: Any, **options: Any) -> JsonObject | None:  # noqa: ANN401
         if not path.endswith("/selfsubjectaccessreviews"):
             return await super().request(method, path, *arguments, **options)
-        if not self.may_ask:
-            raise RejectedError("forbidden")
+        for error in self.errors:
+            raise error
         attributes = arguments[0]["spec"]["resourceAttributes"]
         right = (attributes["verb"], attributes["resource"], attributes["namespace"])
         assert (attributes["group"] == "policy") == (attributes["resource"] == "poddisruptionbudgets")
@@ -45,7 +48,15 @@ def test_a_role_of_this_version_has_no_restrictions(caplog: pytest.LogCaptureFix
 
 
 def test_where_nobody_may_ask_everything_is_tried() -> None:
-    assert restrictions(ReviewingCluster(may_ask=False)) == Restrictions()
+    refusals = [("watch", "jobs", ""), ("list", "jobs", "")]
+    assert restrictions(ReviewingCluster(*refusals, errors=repeat(RejectedError("forbidden")))) == Restrictions()
+
+
+def test_an_api_server_that_does_not_answer_is_asked_again_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rights, "PAUSES_SECONDS", (0.0, 0.0))
+    lacking, error = ("watch", "networkpolicies", ""), UnavailableError("no answer")
+    assert restrictions(ReviewingCluster(lacking, errors=[error])).unwatched == {"NetworkPolicy"}
+    assert restrictions(ReviewingCluster(lacking, errors=repeat(error))) == Restrictions()
 
 
 def test_what_an_older_role_lacks_is_named_with_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
