@@ -33,6 +33,8 @@ STRATEGIC = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
+IDENTITY = frozenset({"name", "namespace", "uid", "resourceVersion"})
+
 NOT_FOUND, CONFLICT, UNPROCESSABLE, BAD_REQUEST, FORBIDDEN, TOO_MANY = 404, 409, 422, 400, 403, 429
 SERVER_ERROR = 500
 
@@ -182,13 +184,14 @@ class KubeClient:
             query = [*query[:3], ("continue", token)]
 
     async def select_metadata(self, ref: Reference, selector: str) -> tuple[JsonObject, list[JsonObject]]:
-        """Metadata of the list, and of all objects of the kind and namespace with these labels."""
+        """Metadata of the list, and what identifies all objects of the kind and namespace with these labels."""
         items: list[JsonObject] = []
         query = [("labelSelector", selector), ("limit", str(PAGE_SIZE))]
         while True:
             page = await self.request("GET", ref.path(), content_type=METADATA, query=query) or {}
             # The list of metadata of nothing has null here, unlike that of whole objects.
-            items += as_objects(page.get("items"))
+            # A fleet has tens of thousands of objects, and most of their metadata is about managed fields.
+            items += map(_identity, as_objects(page.get("items")))
             token = page.get("metadata", {}).get("continue")
             if not token:
                 return page.get("metadata", {}), items
@@ -333,6 +336,10 @@ class KubeClient:
         response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)  # type: ignore[misc] # the library splits a request like this itself
         self.clock.note(response.getheader("Date"))  # type: ignore[no-untyped-call]
         return int(response.status), await response.read()  # type: ignore[no-untyped-call]
+
+
+def _identity(item: JsonObject) -> JsonObject:
+    return {"metadata": {key: value for key, value in item["metadata"].items() if key in IDENTITY}}
 
 
 def _error(method: str, path: str, status: int, data: bytes | str | None) -> OperatorError:

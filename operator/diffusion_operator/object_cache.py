@@ -25,7 +25,7 @@ CLAIM_SECONDS = 5.0
 """A claim of somebody else's has no events here; many pipelines share one."""
 TERM = re.compile(r"(?P<key>[^,=!\s]+)(=(?P<value>[^,]*)| in \((?P<values>[^)]*)\))?(,|$)")
 COMPRESSION = 1
-DECODED_JOBS = 512
+DECODED_JOBS = 256
 """Shared Jobs are read by one pipeline after the other: of so many the latest content stays decoded."""
 
 

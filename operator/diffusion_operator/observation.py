@@ -23,7 +23,7 @@ from diffusion_operator.views.serving import DeploymentView, RouteView, ServiceV
 from diffusion_operator.views.storage import ClaimView
 
 POLICY_KINDS = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject", "NetworkPolicy")
-FINISHED_JOBS = 1024
+FINISHED_JOBS = 256
 log = logging.getLogger(__name__)
 
 

@@ -18,6 +18,9 @@ MAX_OUTAGE_BACKOFF_SECONDS = 30.0
 """When the API server does not answer: no event says that it does again."""
 
 
+SECONDS_PER_WAITING_KEY = 0.05
+"""A pass that only looks again comes so much later for every key that waits: a large fleet would do nothing else."""
+
 BACKGROUND_SHARE = 4
 """Of so many passes at least one is not urgent, so that a stream of events does not stop the others."""
 
@@ -176,7 +179,7 @@ class WorkQueue:
         else:
             self._failures.pop(key, None)
             if requeue_seconds is not None:
-                self.add_after(key, requeue_seconds, urgent=False)
+                self.add_after(key, max(requeue_seconds, self.length() * SECONDS_PER_WAITING_KEY), urgent=False)
 
     def _backoff(self, key: PipelineKey) -> float:
         failures = self._failures.get(key, 0)

@@ -221,3 +221,25 @@ def test_what_is_not_urgent_waits_until_the_cache_can_be_read_and_events_do_not(
         return names
 
     assert asyncio.run(scenario()) == ["changed", "new", "first", "second"]
+
+
+def test_keys_that_are_only_looked_at_again_give_way_to_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> list[float]:
+        delays: list[float] = []
+        completion = asyncio.Event()
+
+        async def work(key: PipelineKey, **_: bool) -> float | None:
+            if key.name == "99":
+                completion.set()
+            return 1.0 if key.name in {"0", "99"} else None
+
+        items = WorkQueue(work, workers=1)
+        monkeypatch.setattr(items, "add_after", lambda _, seconds, **__: delays.append(seconds))
+        for number in range(100):
+            items.add(key(str(number)))
+        items.start()
+        await asyncio.wait_for(completion.wait(), SOON)
+        await items.stop(SOON)
+        return delays
+
+    assert asyncio.run(scenario()) == [99 * queue.SECONDS_PER_WAITING_KEY, 1.0]
