@@ -26,6 +26,7 @@ from tests.support.chaos import (
     resources,
     serving,
     storms,
+    upgrades,
     watches,
 )
 from tests.support.chaos.areas import Run, prepare
@@ -54,6 +55,7 @@ AREAS: Mapping[str, Callable[[Run], Coroutine[Any, Any, list[Row]]]] = {
     "failover": failover.failover,
     "edits": edits.edits,
     "quiescence": quiescence.quiescence,
+    "upgrades": upgrades.upgrades,
     "serving": _serving,
 }
 

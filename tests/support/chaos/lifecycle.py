@@ -74,16 +74,16 @@ class Life:
         await self.create()
         await self.until("serves", self.is_ready)
         self.served = True
-        first = await self._stable()
+        first = await self.stable()
         await self._change({"serving": {"image": "s:2"}})
-        await self.until("has a canary", self._has_canary)
+        await self.until("has a canary", self.has_canary)
         canary = await self._canary()
         await self.client.patch(self.reference, {"metadata": {"annotations": {naming.PROMOTE: canary}}}, MERGE)
         await self.until("is promoted", lambda: self._serves(canary))
         await self.until("is ready with the canary", self.is_ready)
         await self._change({"rollout": {"rollbackTo": first}})
         await self.until("is rolled back", lambda: self._serves(first))
-        await self.until("is settled", self._is_settled)
+        await self.until("is settled", self.is_settled)
         return await self.end_state()
 
     async def create(self) -> None:
@@ -125,10 +125,14 @@ class Life:
             if time.monotonic() - start > seconds:
                 raise StageError(f"the pipeline is not reached: {stage}; {await self._summary()}")
             self.tick()
-            await simulate_controllers(self.client, Namespace(name=self.namespace))
-            await self._check_served()
+            await self.play()
             await asyncio.sleep(POLL_SECONDS)
         self.stages[stage] = time.monotonic() - start
+
+    async def play(self) -> None:
+        """What controllers and builder would do now; and what has to hold all along."""
+        await simulate_controllers(self.client, Namespace(name=self.namespace))
+        await self._check_served()
 
     async def end_state(self) -> JsonObject:
         """What is there, without names that depend on the namespace."""
@@ -137,7 +141,7 @@ class Life:
         deployments = Counter(
             f"{_image(item)} {item['spec']['replicas']}" for item in await self._children("Deployment")
         )
-        stable = images.get(f"{NAME}-{TARGET}-{await self._stable()}")
+        stable = images.get(f"{NAME}-{TARGET}-{await self.stable()}")
         status = (await self.client.get(self.reference) or {}).get("status", {})
         conditions = {f"{item['type']}={item['status']} {item['reason']}" for item in status["conditions"]}
         return {
@@ -167,27 +171,30 @@ class Life:
         status, is_present = await self._status()
         return is_present and _state(status, "Ready") == "True"
 
-    async def _is_settled(self) -> bool:
+    async def is_settled(self) -> bool:
+        """Whether the present spec is served, and nothing else."""
         status, is_present = await self._status()
         return is_present and all(_state(status, name) == "True" for name in ("Ready", "RolloutComplete"))
 
-    async def _stable(self) -> str:
+    async def stable(self) -> str:
+        """The revision behind the target's Service; empty when there is none."""
         service = await self.client.get(Reference("Service", self.namespace, f"{NAME}-{TARGET}"))
         return str((service or {"metadata": {}})["metadata"].get("annotations", {}).get(naming.STABLE, ""))
 
     async def _serves(self, revision_id: str) -> bool:
-        return await self._stable() == revision_id
+        return await self.stable() == revision_id
 
     async def _canary(self) -> str:
         """Revision of the ready Deployment that is not the stable one; empty when there is none."""
-        stable = await self._stable()
+        stable = await self.stable()
         for item in await self._children("Deployment"):
             name = item["metadata"]["labels"][naming.REVISION]
             if name != stable and item.get("status", {}).get("readyReplicas"):
                 return str(name)
         return ""
 
-    async def _has_canary(self) -> bool:
+    async def has_canary(self) -> bool:
+        """Whether another revision than the stable one is ready."""
         return bool(await self._canary())
 
     async def _check_served(self) -> None:

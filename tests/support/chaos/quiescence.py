@@ -106,7 +106,7 @@ async def _reach(client: ApiClient, member: Member, runner: OperatorRunner) -> N
     runner.ensure()
     await life.create()
     if member.fails:
-        await life.until("has failed", lambda: _failed(client, life))
+        await life.until("has failed", lambda: has_failed(client, life))
         return
     await life.until("serves", life.is_ready)
     if member.spec is not None:
@@ -114,7 +114,7 @@ async def _reach(client: ApiClient, member: Member, runner: OperatorRunner) -> N
         await life.until("has seen its change", lambda: _is_observed(client, life.reference))
 
 
-async def _failed(client: ApiClient, life: Life) -> bool:
+async def has_failed(client: ApiClient, life: Life) -> bool:
     """Let the first Job fail for good, before the played controllers let it succeed."""
     error = {"error": {"reason": "BadCheckpoint", "message": "no checkpoint"}, "exitCode": _BAD_INPUT}
     for job in await client.select(Reference("Job", life.namespace), naming.MANAGED_SELECTOR):

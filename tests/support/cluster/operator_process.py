@@ -20,18 +20,23 @@ _STOP_SECONDS = 60
 
 
 @contextmanager
-def operator_process(server: ApiServer, log: Path, **settings: object) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def operator_process(
+    server: ApiServer, log: Path, sources: Path | None = None, **settings: object
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run an operator as the ordinary user until the block ends; yields it and its metrics port.
 
     Args:
         server: what it works on.
         log: file that its output is added to.
+        sources: checkout that its code is taken from; this one by default.
         settings: as the environment names them, without the prefix.
     """
     health, metrics = free_ports(2)
     variables = {"BUILDER_IMAGE": "b:1", "SERVING_IMAGE": "s:1", "LEASE_NAMESPACE": "default", **settings}
     variables |= {"HEALTH_PORT": health, "METRICS_PORT": metrics}
     environment = {f"DIFFUSION_OPERATOR_{name}": str(value) for name, value in variables.items()}
+    if sources is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(str(sources / part) for part in ("contract", "operator"))
     with log.open("ab") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", "diffusion_operator", "run"],
