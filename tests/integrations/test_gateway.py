@@ -18,7 +18,7 @@ from diffusion_operator.manifests import route
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.service import TrafficSplit, VariantWeight
 from tests.support.cluster.kube import Kube, Object, eventually
-from tests.support.integrations.gateway import NAME, envoy_gateway
+from tests.support.integrations.gateway import NAME, envoy_gateway, wait_for_route
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
@@ -68,17 +68,7 @@ class Door:
             del one["metadata"]["ownerReferences"]  # no pipeline stands behind it here
             self.kube.apply(one)
         for kind in route.KINDS:
-            eventually(lambda kind=kind: self._is_accepted(kind), 60, lambda kind=kind: self._story(kind))  # type: ignore[misc]
-
-    def _is_accepted(self, kind: str) -> bool:
-        live = self.kube.get(kind, "shapes") or {}
-        conditions = [c for parent in live.get("status", {}).get("parents", []) for c in parent["conditions"]]
-        current = [c for c in conditions if c["observedGeneration"] == live["metadata"]["generation"]]
-        states = {c["type"]: c["status"] for c in current}
-        return (states.get("Accepted"), states.get("ResolvedRefs")) == ("True", "True")
-
-    def _story(self, kind: str) -> str:
-        return f"the Gateway takes {kind}\n{self.kube.run('get', kind, 'shapes', '-o', 'yaml')}"
+            wait_for_route(self.kube, kind, "shapes")
 
 
 def server(revision: str, image: str) -> list[Object]:
@@ -107,7 +97,7 @@ def server(revision: str, image: str) -> list[Object]:
 def door(shared_namespace: Kube, images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     kube, (port,) = shared_namespace, free_ports(1)
     kube.apply(*server(STABLE, images["triton"]), *server(CANARY, images["triton"]))
-    with envoy_gateway(kube, tmp_path_factory.mktemp("gateway"), port):
+    with envoy_gateway(kube, tmp_path_factory.mktemp("gateway"), {"http": port}):
         for revision in (STABLE, CANARY):
             name = naming.revision_name("shapes", "cpu", revision)
             kube.run("rollout", "status", f"deployment/{name}", "--timeout=120s")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from tests.support.cluster.kube import eventually
 from tests.support.integrations.processes import Program, running
 from tests.support.integrations.programs import ENVOY, GATEWAY, GATEWAY_SOURCES, envoy, manifests, programs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tests.support.cluster.kube import Kube, Object
 
@@ -23,32 +24,53 @@ _CONTROLLER = "gateway.envoyproxy.io/gatewayclass-controller"
 _CRDS = "charts/gateway-helm/charts/crds/crds"
 # Envoy Gateway fixes these.
 _CERTIFICATES = Path("/certs")
+_SECONDS = 60
 _READY = "http://127.0.0.1:8081/readyz"
 
 
 @contextmanager
-def envoy_gateway(kube: Kube, folder: Path, port: int) -> Iterator[None]:
+def envoy_gateway(kube: Kube, folder: Path, ports: Mapping[str, int]) -> Iterator[None]:
     """Envoy Gateway with the Gateway `public` while the block runs; nothing of it is in the cluster afterwards.
 
     Args:
         kube: the cluster and the Gateway's namespace.
         folder: for what the two programs write.
-        port: of the Gateway, on the host.
+        ports: of the Gateway, on the host, by the names of its listeners.
     """
     crds = manifests(GATEWAY, GATEWAY_SOURCES) / _CRDS
     files = [f"--filename={path}" for path in (crds, crds / "generated")]
     kube.run("apply", "--server-side", "--force-conflicts", *files)
     try:
         kube.run("wait", "--for=condition=Established", "--timeout=60s", *files)
-        with _certificates(folder), running(_program(kube, folder)), _gateway(kube, port):
+        with _certificates(folder), running(_program(kube, folder)), _gateway(kube, ports):
             yield
     finally:
         kube.run("delete", "--ignore-not-found", "--wait=true", *files)
 
 
+def wait_for_route(kube: Kube, kind: str, name: str) -> None:
+    """Wait until the Gateway has taken a route as it is now.
+
+    Raises:
+        AssertionError: with the route, where it does not.
+    """
+    eventually(lambda: _is_accepted(kube.get(kind, name) or {}), _SECONDS, lambda: _story(kube, kind, name))
+
+
+def _is_accepted(route: Object) -> bool:
+    conditions = [c for parent in route.get("status", {}).get("parents", []) for c in parent["conditions"]]
+    current = [c for c in conditions if c["observedGeneration"] == route["metadata"]["generation"]]
+    states = {c["type"]: c["status"] for c in current}
+    return (states.get("Accepted"), states.get("ResolvedRefs")) == ("True", "True")
+
+
+def _story(kube: Kube, kind: str, name: str) -> str:
+    return f"the Gateway takes {kind}\n{kube.run('get', kind, name, '-o', 'yaml')}"
+
+
 @contextmanager
-def _gateway(kube: Kube, port: int) -> Iterator[None]:
-    kube.apply(*_objects(port))
+def _gateway(kube: Kube, ports: Mapping[str, int]) -> Iterator[None]:
+    kube.apply(*_objects(ports))
     try:
         yield
     finally:
@@ -96,9 +118,9 @@ def _config(folder: Path) -> Object:
     }
 
 
-def _objects(port: int) -> list[Object]:
+def _objects(ports: Mapping[str, int]) -> list[Object]:
     proxy = {"group": "gateway.envoyproxy.io", "kind": "EnvoyProxy", "name": NAME}
-    listener = {"name": "http", "protocol": "HTTP", "port": port}
+    listeners = [{"name": name, "protocol": "HTTP", "port": port} for name, port in ports.items()]
     return [
         {
             "apiVersion": "gateway.networking.k8s.io/v1",
@@ -118,7 +140,7 @@ def _objects(port: int) -> list[Object]:
             "metadata": {"name": NAME},
             "spec": {
                 "gatewayClassName": NAME,
-                "listeners": [listener],
+                "listeners": listeners,
                 "infrastructure": {"parametersRef": proxy},
             },
         },

@@ -41,6 +41,7 @@ NEEDS = {
     "dashboards": (PROMETHEUS,),
     "alerts": (PROMETHEUS,),
     "gateway": (GATEWAY,),
+    "images_api": (GATEWAY,),
     "autoscaling": (PROMETHEUS, KEDA),
     "tensorrt": (),
 }
