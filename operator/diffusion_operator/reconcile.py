@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
+from diffusion_contract.documents import problems_of
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_operator import kube_client, naming
 from diffusion_operator.api import KIND
@@ -36,6 +37,8 @@ from diffusion_operator.views.serving import DeploymentView
 from diffusion_operator.views.storage import PipelineView
 
 POLICY_KINDS = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject")
+# The one field that only the operator checks.
+OPEN_FIELD = "spec.api.podTemplate"
 log = logging.getLogger(__name__)
 
 
@@ -300,8 +303,8 @@ def _is_done(action: actions.Action, observed: ObservedPipeline) -> bool:
 
 
 def _rejection(resource: JsonObject, error: ValidationError, now: datetime) -> Plan:
-    first = error.errors()[0]
-    field = ".".join(map(str, first["loc"]))
-    message = f"spec.{field}: {first['msg']}. Is the CRD older or newer than the operator?"
+    problem = f"{problems_of(error, 'spec')[0]}."
+    # All else was admitted by the API server, by the rules of its CRD.
+    hint = "" if problem.startswith(OPEN_FIELD) else " Is the CRD older or newer than the operator?"
     generation = resource["metadata"]["generation"]
-    return rejection(generation, now, resource.get("status", {}), message)
+    return rejection(generation, now, resource.get("status", {}), problem + hint)

@@ -15,6 +15,7 @@ from tests.support.cluster.definitions import serve_foreign_apis
 from tests.support.cluster.kube import Kube, Object
 from tests.support.operator.fleet import ControllerClient, Fleet, claim, pipeline, revision, simulate_controllers
 from tests.support.paths import CRD
+from tests.support.pod_templates import EVERYTHING, SIDECAR_OF_API
 from tools.devcluster.bare import ApiServer, api_server
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ API = {
     "upstream": {"name": "proxy", "namespace": "gateways"},
     "nodeSelector": {"kind": "small"},
     "tolerations": [{"key": "small", "operator": "Exists"}],
+    "podTemplate": {**EVERYTHING, "spec": {**EVERYTHING["spec"], "containers": [SIDECAR_OF_API]}},
 }
 
 

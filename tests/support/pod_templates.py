@@ -9,6 +9,7 @@ SIDECAR = {
     "image": "agent:1",
     "volumeMounts": [{"name": "store", "mountPath": "/s", "readOnly": True}],
 }
+SIDECAR_OF_API = {"name": "agent", "image": "agent:1"}
 EVERYTHING: dict[str, Any] = {
     "metadata": {"labels": {"owner": "imaging"}, "annotations": {"prometheus.io/scrape": "true"}},
     "spec": {
@@ -203,3 +204,33 @@ REFUSED_JOBS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
 }
 """The same of `spec.jobs`."""
+
+REFUSED_API: dict[str, tuple[dict[str, Any], str, str]] = {
+    "image": (
+        {"spec": {"containers": [{"name": "gateway", "image": "x"}]}},
+        "spec.containers[0].image",
+        "env, envFrom and volumeMounts can be added",
+    ),
+    "the server's container": (
+        {"spec": {"containers": [{"name": "triton"}]}},
+        "spec.containers",
+        "the operator's container here is gateway",
+    ),
+    "an init container of the server": (
+        {"spec": {"initContainers": [{"name": "verify"}]}},
+        "spec.initContainers",
+        "the operator has no container here",
+    ),
+    "mount over the keys": (
+        {"spec": {"containers": [{"name": "gateway", "volumeMounts": [{"name": "a", "mountPath": "/keys"}]}]}},
+        "spec.containers[0].volumeMounts",
+        "mounts its own volumes at",
+    ),
+    "the keys in another container": (
+        added(volumeMounts=[{"name": "keys", "mountPath": "/k", "readOnly": True}]),
+        "spec.containers[0].volumeMounts",
+        "can mount only store",
+    ),
+    "a node": ({"spec": {"nodeName": "a"}}, "spec.nodeName", "api.nodeSelector"),
+}
+"""The same of the images API's pods, with words of the operator."""

@@ -17,6 +17,7 @@ from diffusion_contract.base import (
     Tolerations,
 )
 from diffusion_contract.resources import Resources, amount
+from diffusion_contract.spec.pod_template import ApiPodTemplate
 from diffusion_contract.spec.rollout import GatewayRef
 
 KEYS_FILE = "keys.json"
@@ -211,3 +212,8 @@ class ImagesApi(ApiModel):
     node_selector: LabelMap | None = Field(default=None, description="Labels that the nodes must have.")
     tolerations: Tolerations | None = Field(default=None, description="Taints that the pods tolerate.")
     priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the pods.")
+    pod_template: ApiPodTemplate | None = Field(
+        default=None,
+        description="Anything else that is added to the pods, with the fields of serving.podTemplate. The operator "
+        "checks it, instead of admission: the condition Accepted says what is wrong.",
+    )

@@ -14,20 +14,13 @@ from diffusion_contract.base import (
 )
 from diffusion_contract.resources import Resources, amount, is_extended
 from diffusion_contract.spec.affinity import Affinity
-from diffusion_contract.spec.pod_template import (
-    JOB_CONTAINERS,
-    JOB_INIT_CONTAINERS,
-    PodTemplate,
-    container_rules,
-)
+from diffusion_contract.spec.pod_template import JobPodTemplate
 
 Value = TypeVar("Value")
 
 
 class Jobs(ApiModel):
     """Placement and metadata of every Job: fetch, export, compile, assemble, parity, compare and garbage collection."""
-
-    rules = container_rules(JOB_CONTAINERS, JOB_INIT_CONTAINERS)
 
     node_selector: LabelMap | None = Field(
         default=None,
@@ -51,7 +44,7 @@ class Jobs(ApiModel):
         "named here keeps its default. Other Jobs have engines.resources.",
     )
 
-    pod_template: PodTemplate | None = Field(
+    pod_template: JobPodTemplate | None = Field(
         default=None,
         description="Anything else that is added to the pods: a strategic merge patch, applied after the chart's.",
     )

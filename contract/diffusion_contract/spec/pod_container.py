@@ -9,10 +9,10 @@ from pydantic.alias_generators import to_snake
 from diffusion_contract.base import ATOMIC, BY_NAME, ApiModel, ListType, OpenObject, Rule
 from diffusion_contract.resources import Resources
 
-OPERATOR_CONTAINERS = ("build", "triton", "images", "scorer", "verify")
+OPERATOR_CONTAINERS = ("build", "triton", "images", "scorer", "verify", "gateway")
 """Containers that the operator writes; a podTemplate can only add variables and mounts to them."""
 STORE_VOLUME = "store"
-OPERATOR_VOLUMES = (STORE_VOLUME, "tmp", "shm", "source", "ca", "images", "token")
+OPERATOR_VOLUMES = (STORE_VOLUME, "tmp", "shm", "source", "ca", "images", "token", "keys", "signing")
 OPERATOR_PATHS = (
     "/store",
     "/tmp",  # noqa: S108 - a path in a container
@@ -21,6 +21,8 @@ OPERATOR_PATHS = (
     "/images",
     "/etc/diffusion-ca",
     "/var/run/secrets/huggingface",
+    "/keys",
+    "/signing",
 )
 """Where the operator's containers have their volumes."""
 OPERATOR_VARIABLES = (

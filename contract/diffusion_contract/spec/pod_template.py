@@ -6,7 +6,7 @@ try are here too, so that they are refused by name.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 from pydantic.alias_generators import to_snake
 
 from diffusion_contract.base import (
@@ -24,8 +24,6 @@ from diffusion_contract.base import (
 from diffusion_contract.spec.affinity import Affinity
 from diffusion_contract.spec.pod_container import OPERATOR_CONTAINERS, OPERATOR_VOLUMES, Name, TemplateContainer
 
-SERVING_CONTAINERS, SERVING_INIT_CONTAINERS = ("triton",), ("verify",)
-JOB_CONTAINERS, JOB_INIT_CONTAINERS = ("build",), ("images", "scorer")
 VOLUME_KINDS = (
     "configMap",
     "csi",
@@ -40,7 +38,7 @@ VOLUME_KINDS = (
 _ACCOUNT = "service accounts are the administrator's: the chart's serviceAccount.build and serviceAccount.serving"
 _NODE = "Pod Security restricted allows no access to the node: leave it out"
 _USER = "users and groups are the administrator's: the chart's runAs"
-_PLACE = "use targets[].{0} for serving pods and jobs.{0} for Jobs"
+_PLACE = "use targets[].{0} for serving pods, jobs.{0} for Jobs and api.{0} for the images API"
 ShortName = Annotated[str, Field(max_length=253)]
 
 
@@ -223,27 +221,33 @@ class PodTemplate(ApiModel):
     spec: PodTemplateSpec | None = Field(default=None, description="Parts of the pod.")
 
 
-def container_rules(containers: tuple[str, ...], init_containers: tuple[str, ...]) -> tuple[Rule, ...]:
-    """Rules for a model with the field podTemplate: which of the operator's containers are in the pod, and where."""
-    return (
-        _only("containers", containers),
-        _only("initContainers", init_containers),
-    )
-
-
-def _only(field: str, names: tuple[str, ...]) -> Rule:
+def _place(field: str, names: tuple[str, ...]) -> Rule:
+    """Which of the operator's containers are in a list of the pod."""
     others = [name for name in OPERATOR_CONTAINERS if name not in names]
-    path, attribute = f"self.podTemplate.spec.{field}", to_snake(field)
+    path, attribute = f"self.spec.{field}", to_snake(field)
 
-    def holds(self: ApiModel) -> bool:
-        template: PodTemplate | None = getattr(self, "pod_template", None)
-        entries = getattr(template.spec, attribute) if template is not None and template.spec is not None else None
+    def holds(template: PodTemplate) -> bool:
+        entries = getattr(template.spec, attribute) if template.spec is not None else None
         return all(entry.name not in others for entry in entries or ())
 
+    owner = f"the operator's container here is {' or '.join(names)}" if names else "the operator has no container here"
     return Rule(
-        f"!has(self.podTemplate) || !has(self.podTemplate.spec) || !has({path}) || "
-        f"{path}.all(c, !(c.name in {others}))",
-        f"the operator's container here is {' or '.join(names)}: use another name for an added one",
+        f"!has(self.spec) || !has({path}) || {path}.all(c, !(c.name in {others}))",
+        f"{owner}: use another name for an added one",
         holds,
-        f".podTemplate.spec.{field}",
+        f".spec.{field}",
     )
+
+
+ServingPodTemplate = Annotated[PodTemplate, _place("containers", ("triton",)), _place("initContainers", ("verify",))]
+JobPodTemplate = Annotated[
+    PodTemplate, _place("containers", ("build",)), _place("initContainers", ("images", "scorer"))
+]
+ApiPodTemplate = Annotated[
+    PodTemplate,
+    _place("containers", ("gateway",)),
+    _place("initContainers", ()),
+    # A third copy would not fit into the annotation of client-side apply.
+    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+]
+"""Only the operator checks it."""

@@ -5,12 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from diffusion_contract.base import BY_NAME, SET, ApiModel, ImageName, ObjectName, Rule, ShortDuration
-from diffusion_contract.spec.pod_template import (
-    SERVING_CONTAINERS,
-    SERVING_INIT_CONTAINERS,
-    PodTemplate,
-    container_rules,
-)
+from diffusion_contract.spec.pod_template import ServingPodTemplate
 
 POD_FIELD = (
     r"^(metadata[.](name|namespace|uid|(labels|annotations)\['[-A-Za-z0-9_./]+'\])"
@@ -137,8 +132,6 @@ class Tracing(ApiModel):
 class Serving(ApiModel):
     """The Triton server."""
 
-    rules = container_rules(SERVING_CONTAINERS, SERVING_INIT_CONTAINERS)
-
     image: ImageName | None = Field(default=None, description="Image of the server; the operator's own when not given.")
     batching: Batching = Field(default=Batching(), description="How the server joins requests.")
     cuda: Cuda = Field(default=Cuda(), description="How the server launches TensorRT engines.")
@@ -148,7 +141,7 @@ class Serving(ApiModel):
     tracing: Tracing | None = Field(
         default=None, description="Traces of requests; none without it. Changing it makes a new revision."
     )
-    pod_template: PodTemplate | None = Field(
+    pod_template: ServingPodTemplate | None = Field(
         default=None,
         description="Anything else that is added to the serving pods: a strategic merge patch. Changing it makes a new "
         "revision.",

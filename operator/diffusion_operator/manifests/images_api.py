@@ -9,6 +9,7 @@ from diffusion_contract.spec.images_api import ApiLimits, ApiProvenance
 from diffusion_operator import naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner, Placement, container_fields, metadata, pod_fields
+from diffusion_operator.manifests.overlay import with_overlay
 from diffusion_operator.manifests.store_node import HOST
 from diffusion_operator.settings import Settings
 
@@ -55,6 +56,7 @@ def api_deployment(owner: Owner, spec: DiffusionPipelineSpec, api: ImagesApi, se
         "containers": [_container(owner, spec, api, settings)],
         "volumes": [{"name": "tmp", "emptyDir": {}}, *_secret_volumes(api)],
     }
+    template = with_overlay({"metadata": {"labels": api_labels(owner.name)}, "spec": pod}, api.pod_template)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -63,7 +65,7 @@ def api_deployment(owner: Owner, spec: DiffusionPipelineSpec, api: ImagesApi, se
             "revisionHistoryLimit": 1,
             "selector": {"matchLabels": api_selector(owner.name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {"metadata": {"labels": api_labels(owner.name)}, "spec": pod},
+            "template": template,
         },
     }
 

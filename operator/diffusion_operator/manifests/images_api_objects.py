@@ -87,6 +87,8 @@ def _proxy_egress(owner: Owner, proxy: ProxyService) -> JsonObject:
 def api_autoscaler(owner: Owner, scaling: ApiAutoscaling) -> JsonObject:
     """HorizontalPodAutoscaler by processor time, which an image costs the API and waiting does not."""
     target = {"type": "Utilization", "averageUtilization": scaling.target_cpu_utilization}
+    # Of the API's container alone: an added one may request no processor time.
+    processor = {"name": "cpu", "container": naming.GATEWAY, "target": target}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -95,7 +97,7 @@ def api_autoscaler(owner: Owner, scaling: ApiAutoscaling) -> JsonObject:
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": naming.api_name(owner.name)},
             "minReplicas": scaling.min_replicas,
             "maxReplicas": scaling.max_replicas,
-            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+            "metrics": [{"type": "ContainerResource", "containerResource": processor}],
         },
     }
 

@@ -18,6 +18,7 @@ def pod_template_problem(spec: DiffusionPipelineSpec, settings: Settings, store:
     templates: Mapping[str, PodTemplate | None] = {
         "spec.serving.podTemplate": spec.serving.pod_template,
         "spec.jobs.podTemplate": spec.jobs.pod_template if spec.jobs is not None else None,
+        "spec.api.podTemplate": spec.api.pod_template if spec.api is not None else None,
         "The chart's jobs.podTemplate": settings.jobs.pod_template,
     }
     for field, template in templates.items():

@@ -20,7 +20,7 @@ from diffusion_operator.api.crd import definition
 from diffusion_operator.manifests.overlay import with_overlay
 from tests.support.operator.fake_cluster import FakeCluster
 from tests.support.operator.reconciling import SETTINGS, reconcile, serve
-from tests.support.pod_templates import EVERYTHING, SIDECAR
+from tests.support.pod_templates import EVERYTHING, REFUSED_API, SIDECAR, SIDECAR_OF_API
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -126,7 +126,8 @@ def violations(pod: dict[str, Any]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "file", ["deployment", "deployment-gpu", "deployment-assigned-user", "job-compile", "job-compare"]
+    "file",
+    ["deployment", "deployment-gpu", "deployment-assigned-user", "job-compile", "job-compare", "api-behind-a-gateway"],
 )
 def test_pods_stay_restricted_and_keep_what_the_operator_wrote(file: str) -> None:
     before = template(file)
@@ -140,16 +141,14 @@ def test_pods_stay_restricted_and_keep_what_the_operator_wrote(file: str) -> Non
 
 
 def test_the_lists_of_what_is_the_operator_s_are_complete() -> None:
-    # No podTemplate is merged into pods of the images API.
-    files = [file for file in GOLDEN.glob("*.yaml") if not file.stem.startswith("api")]
-    written = [yaml.safe_load(file.read_text()) for file in files]
+    written = [yaml.safe_load(file.read_text()) for file in GOLDEN.glob("*.yaml")]
     pods = [body["spec"]["template"]["spec"] for body in written if body["kind"] in {"Job", "Deployment"}]
     containers = [item for pod in pods for item in [*pod["containers"], *pod.get("initContainers", [])]]
     mounts = [mount for item in containers for mount in item["volumeMounts"]]
     assert {item["name"] for item in containers} == set(OPERATOR_CONTAINERS)
     assert {mount["mountPath"] for mount in mounts} <= set(OPERATOR_PATHS)
     assert {volume["name"] for pod in pods for volume in pod["volumes"]} <= set(OPERATOR_VOLUMES)
-    variables = {variable["name"] for item in containers for variable in item["env"]}
+    variables = {variable["name"] for item in containers for variable in item.get("env", ())}
     assert variables - {"DIFFUSION_THREADS"} <= set(OPERATOR_VARIABLES)
 
 
@@ -191,12 +190,44 @@ def test_jobs_have_the_chart_s_overlay_and_then_the_pipeline_s() -> None:
         assert list(violations(written["spec"])) == []
 
 
-@pytest.mark.parametrize("field", ["serving", "jobs"])
+def test_a_changed_overlay_of_the_api_restarts_its_pods_and_is_no_revision() -> None:
+    cluster = FakeCluster()
+    api = {"auth": {"type": "None"}}
+    cluster.apply_pipeline(api=api)
+    serve(cluster)
+    names = cluster.names("Deployment")
+    variable = {"name": "OTEL_LOG_LEVEL", "value": "debug"}
+    containers = [SIDECAR_OF_API, {"name": "gateway", "env": [variable]}]
+    cluster.pipeline()["spec"]["api"] = api | {
+        "podTemplate": {"metadata": {"labels": {"owner": "imaging"}}, "spec": {"containers": containers}}
+    }
+    serve(cluster)
+    assert cluster.names("Deployment") == names
+    written = cluster.objects["Deployment", "shapes-api"]["spec"]
+    gateway, agent = written["template"]["spec"]["containers"]
+    assert (gateway["env"], agent["name"]) == ([variable], "agent")
+    assert list(violations(written["template"]["spec"])) == []
+    labels = written["template"]["metadata"]["labels"]
+    assert labels.items() >= {**written["selector"]["matchLabels"], "owner": "imaging"}.items()
+
+
+@pytest.mark.parametrize(("patch", "path", "words"), REFUSED_API.values(), ids=REFUSED_API)
+def test_what_cannot_be_added_to_the_api_is_said_by_the_condition(patch: dict[str, Any], path: str, words: str) -> None:
+    cluster = FakeCluster()
+    cluster.apply_pipeline(api={"auth": {"type": "None"}, "podTemplate": patch})
+    reconcile(cluster)
+    accepted = cluster.condition("Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+    assert f"spec.api.podTemplate.{path}" in accepted["message"]
+    assert words in accepted["message"]
+
+
+@pytest.mark.parametrize("field", ["serving", "jobs", "api"])
 def test_the_store_s_claim_is_mounted_by_others_only_to_read(field: str) -> None:
     claim: dict[str, Any] = {"claimName": "shapes-store"}
     cluster = FakeCluster()
     body = {"spec": {"volumes": [{"name": "mine", "persistentVolumeClaim": claim}]}}
-    change: dict[str, Any] = {field: {"podTemplate": body}}
+    change: dict[str, Any] = {field: {"podTemplate": body, **({"auth": {"type": "None"}} if field == "api" else {})}}
     cluster.apply_pipeline(**change)
     reconcile(cluster)
     accepted = cluster.condition("Accepted")
