@@ -22,6 +22,7 @@ from diffusion_gateway.keys import KeyStore
 from diffusion_gateway.page_routes import page_routes
 from diffusion_gateway.service import ImageService
 from diffusion_gateway.signing import ContentSigner
+from diffusion_gateway.tracing import RequestTracer
 from diffusion_gateway.triton import TritonServer
 from diffusion_gateway.uploads import UploadMemory
 
@@ -57,11 +58,12 @@ def create_app(
         servers = [connect(pipeline) for pipeline in settings.pipelines]
         catalog = Catalog(servers, metrics)
         admission = Admission(settings.queue, time.monotonic)
-        service = ImageService(catalog, admission, settings, signer)
+        tracer = RequestTracer(settings.tracing)
+        service = ImageService(catalog, admission, settings, tracer, signer)
         _observe(metrics, admission, settings)
         app.state.catalog = catalog
         app.routes[:0] = _api_routes(
-            Gateway(settings, catalog, service, keys, UploadMemory(settings.limits.buffered_bytes), metrics)
+            Gateway(settings, catalog, service, keys, UploadMemory(settings.limits.buffered_bytes), metrics, tracer)
         )
         refreshing = asyncio.create_task(_refresh(settings.refresh_seconds, catalog, keys))
         yield
@@ -70,6 +72,7 @@ def create_app(
             await refreshing
         service.close()
         await asyncio.gather(*(server.close() for server in servers))
+        await asyncio.to_thread(tracer.close)
 
     return Starlette(
         routes=[*page_routes(), Route("/healthz", _live), Route("/readyz", _ready)],

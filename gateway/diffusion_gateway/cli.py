@@ -22,6 +22,7 @@ from diffusion_gateway.settings import (
     RequestLimits,
     Settings,
     SigningSettings,
+    TracingSettings,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _NOT_FORWARDED = {
     "host",
     "transfer-encoding",
 }
-_DEFAULTS = RequestLimits()
+_DEFAULTS, _TRACING = RequestLimits(), TracingSettings("")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DIFFUSION_GATEWAY"})
@@ -87,6 +88,15 @@ def cli() -> None:
 @click.option(
     "--sign-algorithm", type=click.Choice(["es256", "es384", "ps256", "ed25519"]), default="es256", show_default=True
 )
+@click.option("--trace-endpoint", metavar="URL", help="OpenTelemetry collector that gets spans, OTLP over HTTP.")
+@click.option(
+    "--trace-rate", type=click.IntRange(1), default=_TRACING.rate, show_default=True,
+    help="One of so many requests is traced, besides those in a trace of their caller's.",
+)  # fmt: skip
+@click.option(
+    "--trace-resource", multiple=True, metavar="NAME=VALUE",
+    help="Attribute of the sender of spans, such as service.name=images; may be repeated.",
+)  # fmt: skip
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def run(**options: Any) -> None:  # noqa: ANN401 - click's options
     """Serve the API and the page."""
@@ -129,6 +139,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         provenance=ProvenanceSettings(**{name: name in options["embed"] for name in ("model", "prompt", "seed")}),
         signing=_signing(options),
         key_limits=KeyLimits(options["key_concurrent"], options["key_waiting"]),
+        tracing=_tracing(options),
         forwarded_headers=_forwarded_headers(options["forward_headers"]),
     )
 
@@ -136,6 +147,20 @@ def _settings(options: dict[str, Any]) -> Settings:
 def _signing(options: dict[str, Any]) -> SigningSettings | None:
     certificates, key = options["sign_certificates"], options["sign_key"]
     return SigningSettings(certificates, key, options["sign_algorithm"]) if certificates is not None else None
+
+
+def _tracing(options: dict[str, Any]) -> TracingSettings | None:
+    endpoint, attributes = options["trace_endpoint"], []
+    if endpoint is None:
+        return None
+    if not endpoint.startswith(("http://", "https://")):
+        raise SettingsError(f"--trace-endpoint {endpoint} is no URL: use such as http://collector:4318/v1/traces.")
+    for text in options["trace_resource"]:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise SettingsError(f"--trace-resource {text} is not NAME=VALUE: use such as service.name=images.")
+        attributes.append((name, value))
+    return TracingSettings(endpoint, options["trace_rate"], tuple(attributes))
 
 
 def _forwarded_headers(names: Sequence[str]) -> tuple[str, ...]:

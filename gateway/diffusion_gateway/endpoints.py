@@ -20,11 +20,13 @@ from diffusion_gateway.connections import ClientGoneError, run_while_connected
 from diffusion_gateway.errors import ApiError
 from diffusion_gateway.keys import ANONYMOUS
 from diffusion_gateway.responses import AnswerContext, error_event, model_list, model_object
+from diffusion_gateway.tracing import close_request
 from diffusion_gateway.uploads import read_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from opentelemetry.trace import Span
     from starlette.types import Receive, Scope, Send
 
     from diffusion_gateway.catalog import Catalog
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from diffusion_gateway.metrics import Metrics
     from diffusion_gateway.service import Images, ImageService, ImageTask
     from diffusion_gateway.settings import Settings
+    from diffusion_gateway.tracing import RequestTracer
     from diffusion_gateway.uploads import UploadMemory
 
 _LOG = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ class Gateway:
     keys: KeyStore | None
     uploads: UploadMemory
     metrics: Metrics
+    tracer: RequestTracer
 
     def authenticate(self, request: Request) -> Caller:
         """Who sends the request.
@@ -107,6 +111,13 @@ class _Exchange:
             self.id, self.operation, self.model, self.key, self.status, self.images, seconds,
         )  # fmt: skip
 
+    def close_span(self, span: Span) -> None:
+        """Say in its span what became of it."""
+        attributes: dict[str, str | int] = {
+            "model": self.model, "key": self.key, "images": self.images, "request_id": self.id,
+        }  # fmt: skip
+        close_request(span, self.status, {f"diffusion.{name}": value for name, value in attributes.items()})
+
     def headers(self) -> dict[str, str]:
         """Headers of every answer."""
         closing = {} if self.is_body_read else {"Connection": "close"}
@@ -126,22 +137,29 @@ class ImagesEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange = _Exchange("edit" if self._is_edit else "generate")
+        exchange, request = _Exchange("edit" if self._is_edit else "generate"), Request(scope, receive)
+        with self._gateway.tracer.request(scope["path"], request.headers) as span:
+            try:
+                await self._conclude(exchange, request, send)
+            finally:
+                exchange.record(self._gateway.metrics)
+                exchange.close_span(span)
+
+    async def _conclude(self, exchange: _Exchange, request: Request, send: Send) -> None:
+        """Answer, and write down with which status."""
         try:
-            await self._answer(exchange, Request(scope, receive), send)
+            await self._answer(exchange, request, send)
         except (ClientGoneError, ClientDisconnect, TimeoutError):
             exchange.status = _CLIENT_GONE
         except ApiError as error:
             exchange.status = error.status
-            await error_response(error, exchange.headers())(scope, receive, send)
+            await error_response(error, exchange.headers())(request.scope, request.receive, send)
         except asyncio.CancelledError:
             exchange.status = HTTPStatus.SERVICE_UNAVAILABLE
             raise
         except Exception:
             exchange.status = HTTPStatus.INTERNAL_SERVER_ERROR
             raise
-        finally:
-            exchange.record(self._gateway.metrics)
 
     async def _answer(self, exchange: _Exchange, request: Request, send: Send) -> None:
         caller = self._gateway.authenticate(request)

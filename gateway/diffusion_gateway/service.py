@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from diffusion_gateway.inference import Files, ImageJob, InferenceRequest
     from diffusion_gateway.settings import Settings
     from diffusion_gateway.signing import ContentSigner
+    from diffusion_gateway.tracing import RequestTracer
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,20 @@ class ImageService:
         catalog: of the pipelines.
         admission: that lets requests run.
         settings: of the gateway.
+        tracer: of its requests.
         signer: of images; None signs none.
     """
 
     def __init__(
-        self, catalog: Catalog, admission: Admission, settings: Settings, signer: ContentSigner | None = None
+        self,
+        catalog: Catalog,
+        admission: Admission,
+        settings: Settings,
+        tracer: RequestTracer,
+        signer: ContentSigner | None = None,
     ) -> None:
         self._catalog, self._admission, self._settings, self._signer = catalog, admission, settings, signer
+        self._tracer = tracer
         # One at a time: a mask of the largest size takes 64 MiB.
         self._worker = ThreadPoolExecutor(1, "images")
 
@@ -157,7 +165,9 @@ class ImageService:
     async def _slot(self, task: ImageTask, caller: Caller) -> AsyncIterator[None]:
         seconds = self._settings.limits.request_seconds
         try:
-            async with asyncio.timeout(seconds), self._admission.admit(task.model, caller, task.job.cost):
+            async with asyncio.timeout(seconds), AsyncExitStack() as stack:
+                with self._tracer.step("wait"):
+                    await stack.enter_async_context(self._admission.admit(task.model, caller, task.job.cost))
                 yield
         except TimeoutError as error:
             message = f"the model {task.model} did not answer within {seconds:g} s: send it again later"
@@ -167,7 +177,8 @@ class ImageService:
         self, task: ImageTask, request: InferenceRequest, preview: int | None, headers: Mapping[str, str]
     ) -> Images:
         server = self._catalog.servers[task.model]
-        encoded = await server.infer(request, headers, self._settings.limits.request_seconds)
+        with self._tracer.call(request.ensemble, headers) as call_headers:
+            encoded = await server.infer(request, call_headers, self._settings.limits.request_seconds)
         if encoded.flags is not None and all(encoded.flags):
             text = "the safety checker withholds what this request gives: change the prompt, or send another seed"
             raise ApiError(text, "prompt", code="moderation_blocked")

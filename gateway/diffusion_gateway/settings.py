@@ -107,6 +107,21 @@ class SigningSettings:
 
 
 @dataclass(frozen=True)
+class TracingSettings:
+    """Where spans are sent to.
+
+    Args:
+        endpoint: URL of an OpenTelemetry collector, for OTLP over HTTP.
+        rate: one of so many requests is traced, of those that belong to no trace of their caller's.
+        resource: attributes of the sender, such as service.name.
+    """
+
+    endpoint: str
+    rate: int = 1000
+    resource: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings.
 
@@ -118,6 +133,7 @@ class Settings:
         provenance: of each image.
         signing: of each image; None signs none.
         key_limits: of keys whose entries have none.
+        tracing: of requests; None traces none.
         forwarded_headers: names in lower case of the headers that go on to Triton's route.
         refresh_seconds: after which ensembles and keys are read again.
     """
@@ -129,5 +145,6 @@ class Settings:
     provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
     signing: SigningSettings | None = None
     key_limits: KeyLimits = KeyLimits()
+    tracing: TracingSettings | None = None
     forwarded_headers: tuple[str, ...] = FORWARDED_HEADERS
     refresh_seconds: float = 10.0

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 
 from diffusion_contract.spec import Serving, Target
 from diffusion_contract.spec.serving import Tracing
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.deployment import RevisionSpec, serving_revision
 from diffusion_operator.settings import Settings
+from tests.support.collector import collector
 from tests.support.gateway.running import start_gateway
 from tests.support.triton.tritonserver import serve, wait_until
 
@@ -35,54 +34,6 @@ TENSORS = """
 input [{name: "X" data_type: TYPE_FP32 dims: [1]}]
 output [{name: "Y" data_type: TYPE_FP32 dims: [1]}]
 """
-
-
-class Collector(ThreadingHTTPServer):
-    """Keeps what is sent to it: OTLP, which Triton sends as JSON."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.bodies: list[bytes] = []
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1/traces"
-
-    def spans(self) -> list[dict[str, Any]]:
-        """All spans."""
-        scopes = [scope for entry in self._entries() for scope in entry["scopeSpans"]]
-        return [span for scope in scopes for span in scope["spans"]]
-
-    def span_names(self) -> list[str]:
-        """Names of all spans."""
-        return [span["name"] for span in self.spans()]
-
-    def resources(self) -> list[dict[str, str]]:
-        """What the sender says that it is, each once."""
-        attributes = [
-            {
-                item["key"]: item["value"]["stringValue"]
-                for item in entry["resource"]["attributes"]
-                if item["key"].startswith("service.")
-            }
-            for entry in self._entries()
-        ]
-        return [item for index, item in enumerate(attributes) if item not in attributes[:index]]
-
-    def _entries(self) -> list[dict[str, Any]]:
-        return [entry for body in self.bodies for entry in json.loads(body)["resourceSpans"]]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test's output clean."""
 
 
 def unrolled(models: Path) -> None:
@@ -117,34 +68,43 @@ def flags(endpoint: str) -> list[str]:
 
 def test_a_request_of_twenty_steps_has_twenty_spans_of_the_denoiser(tmp_path: Path) -> None:
     unrolled(tmp_path)
-    with Collector() as collector:
-        threading.Thread(target=collector.serve_forever, daemon=True).start()
-        with serve(tmp_path, flags=flags(collector.endpoint)) as triton:
-            body = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1], "data": [0.5]}]}
-            answer = httpx.post(f"{triton.http}/v2/models/generate_20_pipeline/infer", json=body, timeout=300)
-            assert answer.json()["outputs"][0]["data"] == [0.5]
-            wait_until(lambda: "InferRequest" in collector.span_names(), 60, lambda: str(collector.span_names()))
-        collector.shutdown()
-    names = collector.span_names()
+    with collector() as spans, serve(tmp_path, flags=flags(spans.endpoint)) as triton:
+        body = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1], "data": [0.5]}]}
+        answer = httpx.post(f"{triton.http}/v2/models/generate_20_pipeline/infer", json=body, timeout=300)
+        assert answer.json()["outputs"][0]["data"] == [0.5]
+        wait_until(lambda: "InferRequest" in spans.span_names(), 60, lambda: str(spans.span_names()))
+        names = spans.span_names()
     assert names.count("5_denoiser") == STEPS
     assert names.count("generate_20_pipeline") == 1
-    assert collector.resources() == [{"service.name": "shapes", "service.namespace": "studio"}]
+    assert spans.services() == [{"service.name": "shapes", "service.namespace": "studio"}]
 
 
-def test_spans_behind_the_images_api_belong_to_the_callers_trace(built: Built, tmp_path: Path) -> None:
-    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+@pytest.mark.parametrize("is_traced", [False, True], ids=["without spans of its own", "with spans of its own"])
+def test_spans_behind_the_images_api_belong_to_the_callers_trace(
+    built: Built, tmp_path: Path, *, is_traced: bool
+) -> None:
+    trace, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     body = {"prompt": "a red circle", "num_inference_steps": SHORT}
-    with Collector() as collector:
-        threading.Thread(target=collector.serve_forever, daemon=True).start()
+    with collector() as spans:
+        options = ["--trace-endpoint", spans.endpoint, "--trace-resource", "service.name=shapes-api"]
         with (
-            serve(built.models, flags=flags(collector.endpoint)) as triton,
-            start_gateway(tmp_path, "--pipeline", f"shapes={triton.grpc}", "--auth", "none") as gateway,
+            serve(built.models, flags=flags(spans.endpoint)) as triton,
+            start_gateway(
+                tmp_path, "--pipeline", f"shapes={triton.grpc}", "--auth", "none", *(options if is_traced else [])
+            ) as gateway,
         ):
-            headers = {"traceparent": f"00-{trace}-{span}-01"}
+            headers = {"traceparent": f"00-{trace}-{caller}-01"}
             url = f"{gateway.url}/v1/images/generations"
             assert httpx.post(url, json=body, headers=headers, timeout=300).status_code == 200
-            wait_until(lambda: "InferRequest" in collector.span_names(), 60, lambda: str(collector.span_names()))
-        collector.shutdown()
-    assert collector.span_names().count("5_denoiser") == SHORT
-    assert {item["traceId"].lower() for item in collector.spans()} == {trace}
-    assert span in {item.get("parentSpanId", "").lower() for item in collector.spans()}
+            wait_until(lambda: "InferRequest" in spans.span_names(), 60, lambda: str(spans.span_names()))
+    assert spans.span_names().count("5_denoiser") == SHORT
+    assert {span.trace for span in spans.spans()} == {trace}
+    by_name = {span.name: span for span in spans.spans()}
+    parents = [by_name["InferRequest"].parent]
+    if is_traced:
+        request, call = by_name["POST /v1/images/generations"], by_name["infer"]
+        assert parents == [call.id]
+        assert call.parent == by_name["wait"].parent == request.id
+        assert request.resource["service.name"] == "shapes-api"
+        parents = [request.parent]
+    assert parents == [caller]

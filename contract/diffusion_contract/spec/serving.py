@@ -119,7 +119,7 @@ class EnvVar(ApiModel):
 
 
 class Tracing(ApiModel):
-    """Traces of requests, by Triton's OpenTelemetry exporter."""
+    """Traces of requests, by the OpenTelemetry exporters of Triton and the images API."""
 
     endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://[^\s,]+$")] = Field(
         description="Address of an OTLP collector over HTTP, such as http://collector.monitoring:4318/v1/traces."
@@ -139,7 +139,9 @@ class Serving(ApiModel):
         default=None, description="More environment variables."
     )
     tracing: Tracing | None = Field(
-        default=None, description="Traces of requests; none without it. Changing it makes a new revision."
+        default=None,
+        description="Traces of requests, through the images API and Triton; none without it. Changing it makes a new "
+        "revision.",
     )
     pod_template: ServingPodTemplate | None = Field(
         default=None,

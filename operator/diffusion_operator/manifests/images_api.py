@@ -6,6 +6,7 @@ from diffusion_contract.durations import duration_seconds
 from diffusion_contract.limits import API_METRICS_PORT, API_PORT, GRPC_PORT
 from diffusion_contract.spec import DiffusionPipelineSpec, ImagesApi
 from diffusion_contract.spec.images_api import ApiLimits, ApiProvenance
+from diffusion_contract.spec.serving import Tracing
 from diffusion_operator import naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests.common import Owner, Placement, container_fields, metadata, pod_fields
@@ -134,6 +135,8 @@ def _arguments(owner: Owner, spec: DiffusionPipelineSpec, api: ImagesApi) -> Ite
     keys = api.auth.keys_secret_ref
     yield f"--keys={KEYS_PATH}/{keys.key}" if keys is not None else "--auth=none"
     yield from _limit_arguments(api.limits)
+    if spec.serving.tracing is not None:
+        yield from _tracing_arguments(owner, spec.serving.tracing)
     if api.provenance is not None:
         yield from _provenance_arguments(api.provenance)
 
@@ -174,6 +177,13 @@ def _limit_arguments(limits: ApiLimits) -> Iterator[str]:
     yield f"--max-buffered={limits.buffered_mib}"
     yield f"--max-pixels={limits.pixels}"
     yield f"--timeout={duration_seconds(limits.timeout)}"
+
+
+def _tracing_arguments(owner: Owner, tracing: Tracing) -> Iterator[str]:
+    yield f"--trace-endpoint={tracing.endpoint}"
+    yield f"--trace-rate={tracing.rate}"
+    yield f"--trace-resource=service.name={naming.api_name(owner.name)}"
+    yield f"--trace-resource=service.namespace={owner.namespace}"
 
 
 def _provenance_arguments(provenance: ApiProvenance) -> Iterator[str]:

@@ -1,9 +1,12 @@
 """What stands beside the Deployment of the images API: Service, route, NetworkPolicy, autoscaler and budget."""
 
+import re
+
 from diffusion_contract.limits import API_METRICS_PORT, API_PORT, GRPC_PORT
 from diffusion_contract.spec import ImagesApi
 from diffusion_contract.spec.images_api import ApiAutoscaling, ProxyService
 from diffusion_contract.spec.rollout import GatewayRef
+from diffusion_contract.spec.serving import Tracing
 from diffusion_operator import naming
 from diffusion_operator.json_objects import JsonObject
 from diffusion_operator.manifests import route
@@ -13,6 +16,8 @@ from diffusion_operator.manifests.images_api import api_metadata, api_selector
 SERVICE_PORT = 80
 PREFIX = "/v1"
 PAGE = ("/", "/page.js", "/page.css")
+ENDPOINT = re.compile(r"https?://[^/?#]*?(:(?P<port>[0-9]{1,5}))?([/?#]|$)")
+DEFAULT_PORTS = {"http": 80, "https": 443}
 DNS_PORTS = (53, 5353)
 """Ports of the cluster's DNS as its pods listen on them; the second one on OpenShift."""
 
@@ -53,8 +58,17 @@ def api_route(owner: Owner, gateway: GatewayRef) -> JsonObject:
     }
 
 
-def api_network_policy(owner: Owner, api: ImagesApi) -> JsonObject:
-    """Requests and metrics come in; to the pipeline, or the proxy before it, and DNS they go out."""
+def api_network_policy(owner: Owner, api: ImagesApi, tracing: Tracing | None = None) -> JsonObject:
+    """Requests and metrics come in; to the pipeline, or the proxy before it, DNS and the collector of traces go out.
+
+    Args:
+        owner: the pipeline.
+        api: the part of its spec.
+        tracing: of its requests.
+    """
+    egress = [_dns_egress(), _proxy_egress(owner, api.upstream) if api.upstream else _serving_egress(owner)]
+    if tracing is not None:
+        egress.append(_collector_egress(tracing))
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -63,7 +77,7 @@ def api_network_policy(owner: Owner, api: ImagesApi) -> JsonObject:
             "podSelector": {"matchLabels": api_selector(owner.name)},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [{"ports": [{"protocol": "TCP", "port": port} for port in (API_PORT, API_METRICS_PORT)]}],
-            "egress": [_dns_egress(), _proxy_egress(owner, api.upstream) if api.upstream else _serving_egress(owner)],
+            "egress": egress,
         },
     }
 
@@ -82,6 +96,13 @@ def _proxy_egress(owner: Owner, proxy: ProxyService) -> JsonObject:
     """A policy sees the pods behind a Service, whose labels and ports are the proxy's own."""
     namespace = {"matchLabels": {"kubernetes.io/metadata.name": proxy.namespace or owner.namespace}}
     return {"to": [{"namespaceSelector": namespace}]}
+
+
+def _collector_egress(tracing: Tracing) -> JsonObject:
+    """To any address: a collector may be outside of the cluster."""
+    parts = ENDPOINT.match(tracing.endpoint)
+    port = int(parts["port"]) if parts is not None and parts["port"] else DEFAULT_PORTS[tracing.endpoint.split(":")[0]]
+    return {"ports": [{"protocol": "TCP", "port": port}]}
 
 
 def api_autoscaler(owner: Owner, scaling: ApiAutoscaling) -> JsonObject:

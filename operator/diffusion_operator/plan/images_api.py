@@ -96,7 +96,9 @@ def _optional_actions(observed: ObservedPipeline, api: ImagesApi) -> Iterator[Ac
     """Objects that a spec may have or not have."""
     owner, gateway = observed.owner, api.gateway or observed.spec.traffic_gateway
     bodies = {
-        "NetworkPolicy": objects.api_network_policy(owner, api) if api.network_policy else None,
+        "NetworkPolicy": (
+            objects.api_network_policy(owner, api, observed.spec.serving.tracing) if api.network_policy else None
+        ),
         # While suspended nothing may start pods again.
         "HorizontalPodAutoscaler": (
             objects.api_autoscaler(owner, api.autoscaling)

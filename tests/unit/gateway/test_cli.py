@@ -12,6 +12,8 @@ from diffusion_gateway.errors import SettingsError
 from diffusion_gateway.keys import digest_of
 from diffusion_gateway.settings import PipelineAddress, QueueLimits
 
+TRACED = ("--trace-endpoint", "http://collector:4318/v1/traces")
+
 
 def _run(*arguments: str) -> str:
     result = CliRunner().invoke(cli, ["run", *arguments])
@@ -27,6 +29,8 @@ def _run(*arguments: str) -> str:
         (("--pipeline", "shapes", "--auth", "none"), "is not NAME=HOST[:PORT]"),
         (("--pipeline", "Shapes=x", "--auth", "none"), "is not NAME=HOST[:PORT]"),
         (("--pipeline", "a=x", "--pipeline", "a=y", "--auth", "none"), "two pipelines have the same name"),
+        (("--pipeline", "a=x", "--auth", "none", "--trace-endpoint", "c:4318"), "is no URL"),
+        (("--pipeline", "a=x", "--auth", "none", *TRACED, "--trace-resource", "shapes"), "is not NAME=VALUE"),
         (("--pipeline", "a=x", "--keys", "/no/keys.json"), "/no/keys.json cannot be read"),
     ],
 )

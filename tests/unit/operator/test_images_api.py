@@ -10,7 +10,7 @@ import pytest
 
 from diffusion_contract.spec import DiffusionPipelineSpec
 from diffusion_gateway.cli import _settings, cli
-from diffusion_gateway.settings import KeyLimits, QueueLimits
+from diffusion_gateway.settings import KeyLimits, QueueLimits, TracingSettings
 from diffusion_operator import naming
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.images_api import FORWARDED_HEADERS, api_deployment
@@ -99,6 +99,28 @@ def test_all_its_objects_are_the_pipelines_and_none_is_a_server(cluster: FakeClu
         assert not cluster.objects["Service", name]["spec"]["selector"].items() <= pods.items()
     budget = cluster.objects["PodDisruptionBudget", "shapes-cpu"]["spec"]["selector"]["matchLabels"]
     assert not budget.items() <= pods.items()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [
+        ("http://collector.monitoring:4318/v1/traces", 4318),
+        ("https://traces.example/v1?a=b:7", 443),
+        ("http://[fd00::1]:4318", 4318),
+        ("http://collector", 80),
+    ],
+)
+def test_one_setting_traces_the_api_and_triton(cluster: FakeCluster, endpoint: str, port: int) -> None:
+    cluster.apply_pipeline(api=OPEN, serving={"tracing": {"endpoint": endpoint, "rate": 20}})
+    serve(cluster)
+    [container] = deployment(cluster)["spec"]["template"]["spec"]["containers"]
+    attributes = (("service.name", NAME), ("service.namespace", NAMESPACE))
+    assert gateway_settings(container["args"]).tracing == TracingSettings(endpoint, 20, attributes)
+    rules = cluster.objects["NetworkPolicy", NAME]["spec"]["egress"]
+    assert rules[-1] == {"ports": [{"protocol": "TCP", "port": port}]}
+    cluster.apply_pipeline(api=OPEN)
+    serve(cluster)
+    assert cluster.objects["NetworkPolicy", NAME]["spec"]["egress"] == rules[:-1]
 
 
 def test_a_removed_field_takes_everything_and_leaves_what_serves(cluster: FakeCluster) -> None:
