@@ -80,9 +80,9 @@ built: venv
 test-cluster: built ## The operator on the real embedded cluster
 	@$(RUN) pytest tests/cluster --numprocesses 2 $(SLOWEST)
 
-INTEGRATIONS ?= gitops dashboards alerts gateway images_api autoscaling tensorrt
+INTEGRATIONS ?= gitops dashboards alerts gateway images_api openai_node autoscaling tensorrt
 .PHONY: test-integrations
-test-integrations: built ## Other people's programs: Argo CD's engine, Prometheus, Envoy Gateway, KEDA, TensorRT (INTEGRATIONS=)
+test-integrations: built ## Other people's programs: Argo CD's engine, Prometheus, Envoy Gateway, KEDA, Node.js, TensorRT (INTEGRATIONS=)
 	@$(RUN) python -m tests.support.integrations.programs $(INTEGRATIONS)
 	@$(RUN) pytest $(INTEGRATIONS:%=tests/integrations/test_%.py)
 

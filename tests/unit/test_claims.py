@@ -201,6 +201,7 @@ def test_the_integrations_that_the_readme_names_are_those_that_run() -> None:
         "alerts": "Prometheus",
         "gateway": "Envoy Gateway",
         "gitops": "Argo CD's engine",
+        "openai_node": "OpenAI's client for Node.js",
         "tensorrt": "TensorRT for RTX",
     }
     assert set(targets.split()) - {"dashboards", "images_api"} == set(programs)

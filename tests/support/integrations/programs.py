@@ -42,6 +42,7 @@ NEEDS = {
     "alerts": (PROMETHEUS,),
     "gateway": (GATEWAY,),
     "images_api": (GATEWAY,),
+    "openai_node": (),
     "autoscaling": (PROMETHEUS, KEDA),
     "tensorrt": (),
 }
