@@ -24,6 +24,9 @@ TOKENIZER_NAME = "1_tokenizer"
 PREPROCESSOR_NAME = "1_preprocessor"
 CONDITIONER_NAME = "4_conditioner"
 POSTPROCESSOR_NAME = "8_postprocessor"
+# A parameter in the configuration of the conditioner: JSON, [height, width] of each size that is served, in pixels.
+# Without it, all sizes within the ranges are.
+BUCKETS_PARAMETER = "buckets"
 
 
 class ImageInput(NamedTuple):

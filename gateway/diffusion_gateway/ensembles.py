@@ -116,10 +116,22 @@ class Pipeline:
     Args:
         name: value of `model` in requests.
         ensembles: that its servers have.
+        buckets: width and height of the only images that it makes, in pixels; empty where a range of sizes is served.
     """
 
     name: str
     ensembles: tuple[Ensemble, ...] = ()
+    buckets: tuple[tuple[int, int], ...] = ()
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Check a width and height in pixels.
+
+        Raises:
+            ApiError: the pipeline has buckets, and none of this size.
+        """
+        if self.buckets and size not in self.buckets:
+            served = " or ".join(map(size_text, self.buckets))
+            raise ApiError(f"size {size_text(size)} is not served by the model {self.name}: send {served}", "size")
 
     def select(self, selection: Selection) -> Ensemble:
         """The ensemble that answers a request.
@@ -161,6 +173,11 @@ class Pipeline:
             needed[0] if needed else params.get(selection.task, "model"),
             code="unsupported_task",
         )
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """Width and height as the API writes them."""
+    return f"{size[0]}x{size[1]}"
 
 
 def steps_of_quality(quality: Quality, served: list[int]) -> int:

@@ -138,6 +138,8 @@ def plan_job(pipeline: Pipeline, fields: ImageFields, files: Files, seed: int) -
         ApiError: the pipeline does not serve this request.
     """
     ensemble = pipeline.select(_selection(fields, files))
+    if fields.size is not None:
+        pipeline.check_size(fields.size)
     if fields.n > ensemble.max_batch:
         raise ApiError(f"n {fields.n} is not supported: send 1 to {ensemble.max_batch}", "n")
     seeds = tuple(seed + number for number in range(fields.n))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
+from diffusion_gateway.ensembles import size_text
 from diffusion_gateway.image_files import read_header
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def model_object(pipeline: Pipeline, created: int) -> dict[str, Any]:
         "object": "model",
         "created": created,
         "owned_by": _OWNER,
+        "sizes": [*map(size_text, pipeline.buckets)] or None,
         "ensembles": [_ensemble_object(ensemble) for ensemble in pipeline.ensembles],
     }
 

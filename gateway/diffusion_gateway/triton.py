@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from http import HTTPStatus
@@ -40,6 +41,9 @@ _CHANNEL: list[tuple[str, int | str]] = [
 _ENSEMBLE_PREFIX = re.compile(r"^in ensemble '[^']*', ")
 _BOTH_SENT = re.compile(r"^(\w+) and \w+ were both sent")
 _SIDE_AS_WELL = re.compile(r"send (?:width|height) as well")
+_NOT_TOGETHER = re.compile(
+    r"height (\d+) and width (\d+) are not supported together: send height and width of one of (.*) \(height x width\)"
+)
 _FIRST_WORD = re.compile(r"^\W*(\w+)")
 _DTYPES = {dtype.config_name: dtype for dtype in DType}
 
@@ -69,13 +73,18 @@ class TritonServer:
         Raises:
             ApiError: Triton does not answer, or serves no pipeline of this project.
         """
+        client = next(self._turns)
         try:
-            conditioner = await next(self._turns).get_model_metadata(CONDITIONER, client_timeout=_DISCOVERY_SECONDS)
+            metadata, response = await asyncio.gather(
+                client.get_model_metadata(CONDITIONER, client_timeout=_DISCOVERY_SECONDS),
+                client.get_model_config(CONDITIONER, client_timeout=_DISCOVERY_SECONDS),
+            )
         except InferenceServerException as error:
             raise unavailable(f"the model {self.name} does not answer at {self.address}: {error.message()}") from error
-        names = sorted(candidates(output.name for output in conditioner.outputs))
+        names = sorted(candidates(output.name for output in metadata.outputs))
         ensembles = await asyncio.gather(*(self._describe(name) for name in names))
-        return Pipeline(self.name, tuple(ensemble for ensemble in ensembles if ensemble is not None))
+        served = tuple(ensemble for ensemble in ensembles if ensemble is not None)
+        return Pipeline(self.name, served, _buckets(response.config.parameters))
 
     async def _describe(self, name: str) -> Ensemble | None:
         try:
@@ -144,6 +153,9 @@ def explain(model: str, status: str, message: str, inputs: set[str]) -> ApiError
         )
     if code in {"UNAVAILABLE", "CANCELLED"} or "unknown model" in text or "not ready" in text:
         return unavailable(f"the model {model} does not answer now: send it again")
+    together = _NOT_TOGETHER.match(text)
+    if together is not None:
+        return ApiError(_not_together(*together.groups()), "size")
     word = _BOTH_SENT.match(text) or _FIRST_WORD.match(text)
     name = word[1] if word is not None else ""
     if code == "INVALID_ARGUMENT" or is_input(name, inputs):
@@ -155,6 +167,12 @@ def explain(model: str, status: str, message: str, inputs: set[str]) -> ApiError
     )
 
 
+def _not_together(height: str, width: str, sizes: str) -> str:
+    """The API says width first, and both in one word."""
+    served = " or ".join("x".join(reversed(size.split(" x "))) for size in sizes.split(", "))
+    return f"size {width}x{height} is not supported: send {served}"
+
+
 def _in_api_words(text: str) -> str:
     name = python_models.INPUT_IMAGE.pixels.name
     text = re.sub(rf"\b{name}\b", field_of_input(name), text.replace(python_models.INPUT_IMAGE.file.name, name))
@@ -164,6 +182,13 @@ def _in_api_words(text: str) -> str:
 def is_input(name: str, inputs: set[str]) -> bool:
     """Whether a message begins with an input that was sent, or one that is missing."""
     return bool(name) and (name in inputs or f"{name}_file" in inputs or name == python_models.INPUT_IMAGE.pixels.name)
+
+
+def _buckets(parameters: Any) -> tuple[tuple[int, int], ...]:  # noqa: ANN401 - protobuf's messages have no types
+    """Width and height of each."""
+    name = python_models.BUCKETS_PARAMETER
+    pairs = json.loads(parameters[name].string_value) if name in parameters else ()
+    return tuple((width, height) for height, width in pairs)
 
 
 def _dtype(tensor: Any) -> DType:  # noqa: ANN401 - protobuf's messages have no types

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -14,10 +15,13 @@ from diffusion_builder.store import Kind, Store
 from diffusion_contract.documents import read_local
 from tests.support.builder import parts
 from tests.support.builder.conditioned import checkpoint
-from tests.support.builder.repository import context
+from tests.support.builder.repository import Built, context
+from tests.support.gateway.running import start_gateway
+from tests.support.triton.tritonserver import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -28,7 +32,7 @@ _BUCKETS = ((128, 64), (64, 128))
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessServer]:
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Compared with diffusers at the smallest bucket."""
     root = tmp_path_factory.mktemp("buckets")
     spec = read_local(
@@ -41,7 +45,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessServer
     store = Store(root / "store")
     *_, assembled, report = build(context(store.root), spec)
     assert report["worstPSNR"] >= report["minPSNR"] == 35.0
-    with in_process.load_repository(store, store.get(Kind.REPOSITORY, str(assembled["digest"]))) as loaded:
+    return Built(store.root, str(assembled["digest"]))
+
+
+@pytest.fixture(scope="module")
+def server(repository: Built) -> Iterator[InProcessServer]:
+    store = Store(repository.store)
+    with in_process.load_repository(store, store.get(Kind.REPOSITORY, repository.repository)) as loaded:
         yield loaded
 
 
@@ -69,3 +79,21 @@ def test_other_sizes_are_refused_in_every_task(server: InProcessServer) -> None:
         server.generate("generate_1_pipeline", _request(height=64, width=64))
     with pytest.raises(BadInputError, match=says):
         server.generate("img2img_1_pipeline", _request() | {"input_image": np.zeros((1, 64, 64, 3), np.uint8)})
+
+
+def test_the_images_api_knows_the_sizes(repository: Built, tmp_path: Path) -> None:
+    """It has them from Triton; so a request that is refused does not wait."""
+    with (
+        serve(repository.models) as triton,
+        start_gateway(tmp_path, "--pipeline", f"shapes={triton.grpc}", "--auth", "none") as gateway,
+        httpx.Client(base_url=f"{gateway.url}/v1", timeout=120.0) as client,
+    ):
+        assert client.get("/models/shapes").json()["sizes"] == ["64x128", "128x64"]
+        statuses = {}
+        for size in ("64x128", "128x64", "64x64", "auto"):
+            answer = client.post("/images/generations", json={"prompt": "a red circle", "size": size})
+            statuses[size] = answer.status_code
+            if size == "64x64":
+                error = answer.json()["error"]
+                assert (error["param"], "send 64x128 or 128x64" in error["message"]) == ("size", True)
+        assert statuses == {"64x128": 200, "128x64": 200, "64x64": 400, "auto": 200}

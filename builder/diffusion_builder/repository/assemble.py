@@ -240,7 +240,9 @@ def _write_model(parts: RepositoryInputs, root: Path, renderer: Renderer, model:
     if model.name in parts.engines:
         _write_engine(parts, root, renderer, model)
         return
-    _python_model(root, model.name, _PYTHON[model.name], renderer.python(model))
+    is_conditioner = model.name == python_models.CONDITIONER_NAME
+    parameters = settings.conditioner_parameters(parts.spec.shapes) if is_conditioner else {}
+    _python_model(root, model.name, _PYTHON[model.name], renderer.python(model, parameters))
     if model.name == python_models.TOKENIZER_NAME:
         _write_tokenizers(parts, target)
     if model.name == python_models.PREPROCESSOR_NAME:
@@ -248,7 +250,7 @@ def _write_model(parts: RepositoryInputs, root: Path, renderer: Renderer, model:
             target / "preprocessor.json",
             settings.preprocessor_config(parts.facts, parts.spec.shapes, parts.control_nets),
         )
-    if model.name == python_models.CONDITIONER_NAME:
+    if is_conditioner:
         _write_text(
             target / "conditioner.json",
             settings.conditioner_config(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from diffusion_contract import python_models
 from diffusion_contract.tensors import WEIGHTING_FACTS
 
 if TYPE_CHECKING:
@@ -83,6 +84,12 @@ def preprocessor_config(facts: ModelFacts, shapes: Shapes, control_nets: Sequenc
             "controlNets": list(control_nets),
         }
     )
+
+
+def conditioner_parameters(shapes: Shapes) -> dict[str, str]:
+    """What the conditioner's configuration says to clients."""
+    buckets = [[one.height, one.width] for one in shapes.buckets or ()]
+    return {python_models.BUCKETS_PARAMETER: json.dumps(buckets)} if buckets else {}
 
 
 def _sizes(facts: ModelFacts, shapes: Shapes) -> dict[str, object]:

@@ -111,17 +111,24 @@ class Renderer:
             model: what it reads and writes.
             plan: of TensorRT; None for an ONNX file behind the Python model.
         """
-        return self._model(model, plan, self._batching)
+        return self._model(model, plan, self._batching, {})
 
-    def python(self, model: TritonModel) -> str:
-        """A model without an engine: whatever is queued is handled together, nothing waits."""
-        return self._model(model, None, None)
+    def python(self, model: TritonModel, parameters: Mapping[str, str] | None = None) -> str:
+        """A model without an engine: whatever is queued is handled together, nothing waits.
+
+        Args:
+            model: what it reads and writes.
+            parameters: that clients can read.
+        """
+        return self._model(model, None, None, parameters or {})
 
     def ensemble(self, ensemble: Ensemble) -> str:
         """An ensemble with all its steps."""
         return self._render("ensemble.pbtxt.j2", ensemble=ensemble)
 
-    def _model(self, model: TritonModel, plan: PlanFile | None, batching: Queues | None) -> str:
+    def _model(
+        self, model: TritonModel, plan: PlanFile | None, batching: Queues | None, parameters: Mapping[str, str]
+    ) -> str:
         warm_ups = warm_up(model, plan) if plan else ()
         turn = self._rate_limit(model.name)
         cuda = self._cuda if plan and _is_in_loop(model.name) else None
@@ -130,6 +137,7 @@ class Renderer:
         return self._render(
             "model.pbtxt.j2", model=model, plan=plan, batching=batching, turn=turn, priorities=priorities,
             warm_ups=warm_ups, cuda=cuda, graphs=graphs, is_ahead=plan is not None and _is_short(model.name),
+            parameters=parameters,
         )  # fmt: skip
 
     def _rate_limit(self, model: str) -> int | None:

@@ -65,7 +65,7 @@ def openai_packages() -> Path:
         options = ["--ignore-scripts", "--omit=peer", "--no-audit", "--no-fund", "--loglevel=error"]
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".install-") as partial:
             packages = Path(partial) / "packages"
-            command = [program, npm, "install", "--prefix", packages, *options, f"openai@{OPENAI}"]
+            command: list[str | Path] = [program, npm, "install", "--prefix", packages, *options, f"openai@{OPENAI}"]
             subprocess.run(command, check=True, timeout=_SECONDS)
             packages.rename(folder)
     return folder

@@ -150,6 +150,14 @@ def test_rendered_configurations_of_an_accelerated_pipeline_are_as_reviewed(stor
         assert _texts(artifact)[name] == (_GOLDEN / "accelerated" / f"{name}.pbtxt").read_text(), name
 
 
+def test_clients_read_the_buckets_from_the_conditioner(store: Store) -> None:
+    buckets = [{"height": 128, "width": 64}, {"height": 64, "width": 128}]
+    shapes = {"batch": {"min": 1, "opt": 4, "max": 8}, "buckets": buckets}
+    texts = _texts(assemble(store, _spec(store, shapes=shapes))[0])
+    parameter = 'parameters { key: "buckets" value: { string_value: "[[128, 64], [64, 128]]" } }'
+    assert [name for name, text in texts.items() if parameter in text] == ["4_conditioner"]
+
+
 def test_models_of_the_loop_take_turns_and_no_other_model_does(store: Store) -> None:
     artifact, _ = assemble(store, _spec(store))
     limited = {name for name, text in _texts(artifact).items() if "rate_limiter" in text}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,3 +140,13 @@ def test_inputs_of_the_pipeline_have_their_names_in_the_api() -> None:
     names = ["height", "width", "quality", "input_image", "input_image_file", "mask_file", "guidance_scale"]
     expected = ["size", "size", "output_compression", "image", "image", "mask", "guidance_scale"]
     assert [field_of_input(name) for name in names] == expected
+
+
+def test_a_size_outside_of_all_buckets_is_refused_with_their_list() -> None:
+    pipeline = replace(shapes_pipeline(), buckets=((64, 128), (128, 64)))
+    for size in ("64x128", "auto"):
+        plan_job(pipeline, parse_fields({"prompt": "a red star", "size": size}), {}, seed=7)
+    with pytest.raises(ApiError) as caught:
+        plan_job(pipeline, parse_fields({"prompt": "a red star", "size": "128x128"}), {}, seed=7)
+    assert caught.value.param == "size"
+    assert caught.value.message == "size 128x128 is not served by the model shapes: send 64x128 or 128x64"

@@ -6,6 +6,7 @@ import pytest
 
 from diffusion_gateway.triton import explain
 
+TOGETHER = "height 64 and width 96 are not supported together"
 INPUTS = {"prompt", "seed", "height", "width", "input_image_file", "mask_file", "contrast", "quality"}
 
 
@@ -13,6 +14,11 @@ INPUTS = {"prompt", "seed", "height", "width", "input_image_file", "mask_file", 
     ("message", "param", "says"),
     [
         ("height 65 is not supported: send a multiple of 8", "size", "height 65 is not supported"),
+        (
+            f"{TOGETHER}: send height and width of one of 128 x 64, 64 x 128 (height x width)",
+            "size",
+            "size 96x64 is not supported: send 64x128 or 128x64",
+        ),
         ("contrast 9 is not supported: send 0 to 4", "contrast", "contrast 9"),
         ("quality 0 is not supported: send 1 to 100", "output_compression", "quality 0"),
         ("mask_file is broken or cut off (x): send the whole file", "mask", "mask_file is broken"),
