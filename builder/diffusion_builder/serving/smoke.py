@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffusion_builder.errors import BadInputError, Reason, SmokeTestError, UnavailableError
-from diffusion_builder.serving.triton_client import ErrorResponse, OutputTensor, TritonClient, request_tensor
+from diffusion_builder.serving.triton_client import (
+    ErrorResponse,
+    OutputTensor,
+    RequestTensor,
+    TritonClient,
+    request_tensor,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from diffusion_builder.store import Artifact
 
@@ -17,7 +23,7 @@ _CHANNELS = 3
 
 
 def smoke_test(url: str, repository: Artifact, timeout: float) -> Sequence[str]:
-    """Check readiness, then each ensemble at the smallest size of the profile.
+    """Check readiness, then each ensemble with the request that the repository has for it.
 
     Args:
         url: the server's HTTP address.
@@ -31,21 +37,20 @@ def smoke_test(url: str, repository: Artifact, timeout: float) -> Sequence[str]:
         SmokeTestError: not ready, an error, or an answer that is not an image.
     """
     extra, client = repository.manifest.extra, TritonClient(url, timeout)
-    shape = (1, *_smallest_size(extra["shapes"]), _CHANNELS)
     try:
         client.check_ready()
         for name in extra["ensembles"]:
             inputs = [request_tensor(**tensor) for tensor in extra["requests"][name]]
-            _check(name, client.infer(name, inputs, "image"), shape)
+            _check(name, client.infer(name, inputs, "image"), _image_shape(inputs))
     except (BadInputError, UnavailableError) as error:
         raise SmokeTestError(Reason.SMOKE_TEST_FAILED, error.message) from error
     return tuple(extra["ensembles"])
 
 
-def _smallest_size(shapes: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width as `Shapes.smallest` has them; its model is not imported here, since pydantic takes long."""
-    sizes = [(bucket["height"], bucket["width"]) for bucket in shapes.get("buckets") or ()]
-    return min(sizes, key=math.prod) if sizes else (shapes["height"]["min"], shapes["width"]["min"])
+def _image_shape(request: Sequence[RequestTensor]) -> tuple[int, ...]:
+    """Shape of the answer to a request, which says height and width: [1, height, width, 3]."""
+    sides = {tensor["name"]: tensor["data"][0] for tensor in request if tensor["name"] in {"height", "width"}}
+    return 1, sides["height"], sides["width"], _CHANNELS
 
 
 def _check(name: str, output: OutputTensor | ErrorResponse, shape: tuple[int, ...]) -> None:

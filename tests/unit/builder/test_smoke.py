@@ -18,16 +18,16 @@ from diffusion_builder.store import Artifact, Kind, Manifest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SIDE = {"min": 64, "opt": 64, "max": 64}
 _REQUEST = [
     {"name": "prompt", "datatype": "BYTES", "shape": [1, 1], "data": ["an image"]},
     {"name": "input_image", "datatype": "UINT8", "shape": [1, 8, 8, 3]},
     {"name": "prompt_embeddings", "datatype": "FP32", "shape": [1, 2, 4]},
+    {"name": "height", "datatype": "INT32", "shape": [1, 1], "data": [64]},
+    {"name": "width", "datatype": "INT32", "shape": [1, 1], "data": [96]},
 ]
 _ENSEMBLES = ["generate_4_pipeline", "generate_20_pipeline"]
 _EXTRA = {
     "ensembles": _ENSEMBLES,
-    "shapes": {"height": _SIDE, "width": _SIDE},
     "requests": dict.fromkeys(_ENSEMBLES, _REQUEST),
 }
 # An answer, or its header and binary content.
@@ -40,7 +40,7 @@ def _image(data: list[int], shape: list[int]) -> tuple[bytes, bytes]:
     return json.dumps({"outputs": [{"name": "image", "datatype": "UINT8", "shape": shape}]}).encode(), bytes(data)
 
 
-_GOOD = _image([0, 255] * (64 * 64 * 3 // 2), [1, 64, 64, 3])
+_GOOD = _image([0, 255] * (64 * 96 * 3 // 2), [1, 64, 96, 3])
 
 
 class Server(ThreadingHTTPServer):
@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt, image, embeddings = body["inputs"]
+        prompt, image, embeddings, *_ = body["inputs"]
         assert prompt == _REQUEST[0]
         assert [len(image["data"]), len(set(image["data"])) > 1, min(image["data"]) >= 0] == [192, True, True]
         assert [len(embeddings["data"]), all(-1 <= value <= 1 for value in embeddings["data"])] == [8, True]
@@ -92,22 +92,15 @@ def test_all_ensembles_must_answer() -> None:
         assert smoke_test(url, _REPOSITORY, 10.0) == tuple(_ENSEMBLES)
 
 
-def test_of_buckets_the_smallest_one_is_expected() -> None:
-    buckets = [{"height": 128, "width": 64}, {"height": 64, "width": 64}]
-    extra = {**_EXTRA, "shapes": {"batch": {"max": 1}, "buckets": buckets}}
-    with _serve() as url:
-        artifact = Artifact(Path("x"), Manifest(Kind.REPOSITORY, "0" * 64, {}, {}, extra=extra))
-        assert smoke_test(url, artifact, 10.0) == tuple(_ENSEMBLES)
-
-
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
         ((500, b'{"error":"broken engine"}'), "broken engine"),
         ((200, b"no json"), "cannot be read"),
         ((200, b"{}"), "cannot be read"),
-        ((200, _image([7] * (64 * 64 * 3), [1, 64, 64, 3])), "a single color"),
+        ((200, _image([7] * (64 * 96 * 3), [1, 64, 96, 3])), "a single color"),
         ((200, _image([1, 2], [1, 2, 1, 1])), "shape"),
+        ((200, _image([0, 255] * (96 * 64 * 3 // 2), [1, 96, 64, 3])), "shape"),
     ],
 )
 def test_one_bad_ensemble_is_named(answer: tuple[int, Body], says: str) -> None:
