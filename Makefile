@@ -80,7 +80,7 @@ built: venv
 test-cluster: built ## The operator on the real embedded cluster
 	@$(RUN) pytest tests/cluster --numprocesses 2 $(SLOWEST)
 
-INTEGRATIONS ?= gitops dashboards alerts gateway images_api openai_node autoscaling tensorrt
+INTEGRATIONS ?= gitops dashboards alerts metrics_adapter gateway images_api openai_node autoscaling tensorrt
 .PHONY: test-integrations
 test-integrations: built ## Other people's programs: Argo CD's engine, Prometheus, Envoy Gateway, KEDA, Node.js, TensorRT (INTEGRATIONS=)
 	@$(RUN) python -m tests.support.integrations.programs $(INTEGRATIONS)

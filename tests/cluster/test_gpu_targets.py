@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,17 +14,15 @@ from diffusion_operator.kube_client import connect
 from diffusion_operator.reconcile import PipelineKey, Reconciler
 from diffusion_operator.settings import Settings
 from tests.support.cluster.admission import answer, with_schema
+from tests.support.cluster.control_plane import component
 from tests.support.cluster.kube import Kube, Object, condition, eventually
 from tests.support.operator.fake_cluster import result_of
 from tests.support.paths import CRD
 from tests.support.resource_parts import pipeline
 from tools.devcluster.bare import ApiServer, api_server
-from tools.devcluster.build import require_built
-from tools.devcluster.layout import default_root, layout_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SETTINGS = Settings(
     "b:1", "s:1", tensorrt_builder_image="trt:1", tensorrt_serving_image="trts:1", compile_jobs_per_sku=1
@@ -38,26 +34,10 @@ SKU = "NVIDIA-L4"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with api_server() as running, scheduler(running, tmp_path_factory.mktemp("scheduler") / "log"):
+    log = tmp_path_factory.mktemp("scheduler") / "log"
+    with api_server() as running, component(running, "kube-scheduler", log):
         running.apply(CRD)
         yield running
-
-
-@contextmanager
-def scheduler(server: ApiServer, log: Path) -> Iterator[None]:
-    """kube-scheduler for this API server; its log is in `log`."""
-    # Under a path of its own: `devcluster down` ends what runs from its own folder.
-    program = log.parent / "kube"
-    program.symlink_to(require_built(layout_at(default_root())).devcluster_kube)
-    flags = [f"--kubeconfig={server.kubeconfig}", "--leader-elect=false", "--secure-port=0"]
-    flags += [f"--authentication-kubeconfig={server.kubeconfig}", f"--authorization-kubeconfig={server.kubeconfig}"]
-    with log.open("wb") as sink:
-        process = subprocess.Popen([str(program), "kube-scheduler", *flags], stdout=sink, stderr=sink)
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")

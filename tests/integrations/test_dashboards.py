@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +12,7 @@ import yaml
 from diffusion_gateway.metrics import Metrics as GatewayMetrics
 from diffusion_operator.metrics import Metrics
 from tests.support.cluster.kube import eventually
+from tests.support.integrations.pages import metrics_pages
 from tests.support.integrations.processes import Program, running
 from tests.support.integrations.programs import PROMETHEUS, programs
 from tests.support.integrations.prometheus import Prometheus
@@ -22,7 +21,7 @@ from tools.dashboards.content import BOARDS
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 MODELS = ("5_denoiser", "7_vae_decoder", "generate_4_pipeline")
@@ -41,32 +40,14 @@ def triton(scrapes: int) -> str:
 @pytest.fixture(scope="module")
 def exporter() -> Iterator[str]:
     """host:port of something that exports as operator and servers do."""
-    metrics, gateway, lock, scrapes = Metrics(), GatewayMetrics(), threading.Lock(), iter(range(1, 1_000_000))
-    pages: dict[str, Callable[[], str]] = {
+    metrics, gateway, scrapes = Metrics(), GatewayMetrics(), iter(range(1, 1_000_000))
+    pages = {
         "/operator": lambda: live(metrics),
         "/gateway": lambda: live_gateway(gateway),
         "/triton": lambda: triton(next(scrapes)),
     }
-
-    class Pages(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            with lock:
-                page = pages[self.path]()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            self.wfile.write(page.encode())
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with metrics_pages(pages) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,12 @@ from tools.common.errors import ToolError
 from tools.common.files import write
 from tools.common.shell import WITH_PARENT
 from tools.devcluster.build import require_built
+from tools.devcluster.commands import front_proxy_flags
 from tools.devcluster.configs import KubeconfigParts, audit_policy, kubeconfig
 from tools.devcluster.health import Endpoint
 from tools.devcluster.kubectl import Kubectl
 from tools.devcluster.layout import default_root, layout_at
-from tools.devcluster.pki import Pki, Subject
+from tools.devcluster.pki import FRONT_PROXY, Pki, Subject
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def _etcd(folder: Path, client: int, peer: int) -> list[str]:
 def _apiserver(folder: Path, pki: Pki, etcd: int, port: int) -> list[str]:
     serving = pki.issue("serving", Subject("kube-apiserver", hosts=("127.0.0.1", "localhost")))
     tokens = pki.service_account_key()
+    front_proxy = pki.issue("front-proxy", FRONT_PROXY, "front-proxy")
     return [
         f"--etcd-servers=http://127.0.0.1:{etcd}",
         "--bind-address=127.0.0.1",
@@ -137,6 +139,7 @@ def _apiserver(folder: Path, pki: Pki, etcd: int, port: int) -> list[str]:
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={tokens}",
         f"--service-account-signing-key-file={tokens}",
+        *front_proxy_flags(pki.authority("front-proxy"), front_proxy),
     ]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.devcluster.pki import FRONT_PROXY
 from tools.devcluster.processes import Component
 
 if TYPE_CHECKING:
@@ -187,14 +188,21 @@ def _apiserver_keys(keys: ApiServerKeys, etcd: str) -> tuple[str, ...]:
         f"--kubelet-certificate-authority={keys.cluster_authority.certificate}",
         f"--kubelet-client-certificate={keys.kubelet_client.certificate}",
         f"--kubelet-client-key={keys.kubelet_client.key}",
-        f"--proxy-client-cert-file={keys.front_proxy_client.certificate}",
-        f"--proxy-client-key-file={keys.front_proxy_client.key}",
-        f"--requestheader-client-ca-file={keys.front_proxy_authority.certificate}",
-        "--requestheader-allowed-names=front-proxy-client",
-        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
-        "--requestheader-group-headers=X-Remote-Group",
-        "--requestheader-username-headers=X-Remote-User",
+        *front_proxy_flags(keys.front_proxy_authority, keys.front_proxy_client),
         f"--service-account-issuer={issuer}",
         f"--service-account-key-file={keys.service_accounts}",
         f"--service-account-signing-key-file={keys.service_accounts}",
+    )
+
+
+def front_proxy_flags(authority: Pair, client: Pair) -> tuple[str, ...]:
+    """Return the flags with which the API server passes requests on to other API servers, for example of metrics."""
+    return (
+        f"--proxy-client-cert-file={client.certificate}",
+        f"--proxy-client-key-file={client.key}",
+        f"--requestheader-client-ca-file={authority.certificate}",
+        f"--requestheader-allowed-names={FRONT_PROXY.user}",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-username-headers=X-Remote-User",
     )

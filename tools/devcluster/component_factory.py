@@ -12,7 +12,7 @@ from tools.devcluster.addons import DNS_USER, PROVISIONER_USER, PROXY_USER
 from tools.devcluster.commands import ApiServerKeys, Commands, Identity
 from tools.devcluster.configs import KubeconfigParts, NodeFolders
 from tools.devcluster.layout import STORAGE_CLASS, Layout, Network
-from tools.devcluster.pki import Pair, Pki, Subject
+from tools.devcluster.pki import FRONT_PROXY, Pair, Pki, Subject
 
 if TYPE_CHECKING:
     from tools.devcluster.build import Programs
@@ -126,7 +126,7 @@ class ComponentFactory:
             serving=issue("apiserver", Subject("kube-apiserver", hosts=hosts)),
             etcd_client=issue("apiserver-etcd", Subject("kube-apiserver"), "etcd"),
             kubelet_client=issue("apiserver-kubelet", Subject("kube-apiserver-kubelet-client", _MASTERS)),
-            front_proxy_client=issue("front-proxy", Subject("front-proxy-client"), "front-proxy"),
+            front_proxy_client=issue("front-proxy", FRONT_PROXY, "front-proxy"),
             service_accounts=self.pki.service_account_key(),
         )
 

@@ -40,6 +40,10 @@ class Subject:
     hosts: tuple[str, ...] = ()
 
 
+FRONT_PROXY = Subject("front-proxy-client")
+"""The API server, where it passes a request on to another one."""
+
+
 class Pki:
     """Makes what is missing below a folder, and keeps what is there."""
 

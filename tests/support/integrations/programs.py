@@ -32,6 +32,7 @@ PROMETHEUS = Module(
     tags="remove_all_sd,enable_kubernetes_sd",
     folder=SOURCES,
 )
+ADAPTER = Module("adapter", (("prometheus-adapter", "sigs.k8s.io/prometheus-adapter/cmd/adapter"),), folder=SOURCES)
 # Argo CD's engine; the other dependencies are those of the devcluster, whose compiled packages it shares.
 GITOPS = Module("gitops", (("gitops", "."),), folder=SOURCES)
 GATEWAY = Module("gateway", (("envoy-gateway", f"{GATEWAY_SOURCES}/cmd/envoy-gateway"),), folder=SOURCES)
@@ -43,6 +44,7 @@ NEEDS = {
     "gateway": (GATEWAY,),
     "images_api": (GATEWAY,),
     "openai_node": (),
+    "metrics_adapter": (PROMETHEUS, ADAPTER),
     "autoscaling": (PROMETHEUS, KEDA),
     "tensorrt": (),
 }
