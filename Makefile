@@ -80,9 +80,10 @@ built: venv
 test-cluster: built ## The operator on the real embedded cluster
 	@$(RUN) pytest tests/cluster --numprocesses 2 $(SLOWEST)
 
-INTEGRATIONS ?= gitops dashboards alerts metrics_adapter gateway images_api openai_node autoscaling tensorrt
+# The quick start installs the operator by itself, so it comes first.
+INTEGRATIONS ?= quickstart gitops dashboards alerts metrics_adapter gateway images_api openai_node autoscaling tensorrt
 .PHONY: test-integrations
-test-integrations: built ## Other people's programs: Argo CD's engine, Prometheus, Envoy Gateway, KEDA, Node.js, TensorRT (INTEGRATIONS=)
+test-integrations: built ## The quick start, and other people's programs: Argo CD's engine, Prometheus, Envoy Gateway, KEDA, Node.js, TensorRT (INTEGRATIONS=)
 	@$(RUN) python -m tests.support.integrations.programs $(INTEGRATIONS)
 	@$(RUN) pytest $(INTEGRATIONS:%=tests/integrations/test_%.py)
 

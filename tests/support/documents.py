@@ -110,6 +110,21 @@ def commands() -> list[Command]:
     ]
 
 
+def typed_lines(document: Path, heading: str) -> list[str]:
+    """What the `console` blocks of a section (`## Heading`) say after `$`, each a line for a shell.
+
+    Raises:
+        ValueError: The document has no such heading.
+    """
+    section = re.split(r"^## ", document.read_text().partition(f"\n## {heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[
+        0
+    ]
+    if not section:
+        raise ValueError(f"{document} has no section {heading!r}")
+    shown = [block for block in _blocks(document, section) if block.language == "console"]
+    return [line for block in shown for line in _typed(block.text)]
+
+
 def _typed(text: str) -> Iterator[str]:
     """The lines after a prompt, joined where they end with a backslash."""
     joined = re.sub(r"\\\n\s*", " ", text)

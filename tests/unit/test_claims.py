@@ -203,6 +203,7 @@ def test_the_integrations_that_the_readme_names_are_those_that_run() -> None:
         "gitops": "Argo CD's engine",
         "openai_node": "OpenAI's client for Node.js",
         "metrics_adapter": "Prometheus and its adapter",
+        "quickstart": "a registry that asks for a login",
         "tensorrt": "TensorRT for RTX",
     }
     assert set(targets.split()) - {"dashboards", "images_api"} == set(programs)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from functools import cache
 from typing import TYPE_CHECKING
 
 from diffusion_builder import errors
 from diffusion_operator import conditions
-from tests.support.documents import documents
+from tests.support.documents import documents, typed_lines
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -45,6 +46,24 @@ def test_from_zero_to_an_image_it_takes_at_most_five_commands() -> None:
     way = text.partition("## From zero to an image")[2].partition("\n## ")[0]
     assert 0 < len(re.findall(r"^\$ ", way, flags=re.MULTILINE)) <= 5
     assert " && " not in way
+
+
+def test_the_readme_has_the_five_commands_of_the_demo_checkpoint_which_an_integration_runs() -> None:
+    """tests/integrations/test_quickstart.py; they differ in the checkpoint, and the demo's have further settings."""
+    demo = {
+        "examples/stable-diffusion-1-5.yaml": "examples/pipeline.yaml",
+        "stable-diffusion": "shapes",
+        "--timeout=3h": "--timeout=30m",
+        "a lighthouse at dusk": "a red star on a blue background",
+    }
+    commands = typed_lines(ROOT / "README.md", "On your own cluster")
+    assert len(commands) == 5
+    tested = [shlex.split(line) for line in typed_lines(DOCS / "quickstart.md", "With the demo checkpoint")]
+    text = "\n".join(commands)
+    for name, replacement in demo.items():
+        text = text.replace(name, replacement)
+    for command in text.splitlines():
+        assert [words for words in tested if set(shlex.split(command)) <= set(words)], command
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -38,6 +38,7 @@ GITOPS = Module("gitops", (("gitops", "."),), folder=SOURCES)
 GATEWAY = Module("gateway", (("envoy-gateway", f"{GATEWAY_SOURCES}/cmd/envoy-gateway"),), folder=SOURCES)
 
 NEEDS = {
+    "quickstart": (),
     "gitops": (GITOPS,),
     "dashboards": (PROMETHEUS,),
     "alerts": (PROMETHEUS,),
