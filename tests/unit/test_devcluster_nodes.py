@@ -48,7 +48,7 @@ def test_a_file_names_cpu_and_gpu_nodes() -> None:
         ("nodes: [{}]", "nodes[0].name"),
         ("nodes: [{name: Big}]", "nodes[0].name"),
         ("nodes: [{name: a/../b}]", "nodes[0].name"),
-        ("nodes: [{name: a, gpu: {product: NVIDIA-L4}}]", "nodes[0].gpu must be a mapping"),
+        ("nodes: [{name: a, gpu: {product: NVIDIA-L4}}]", "nodes[0].gpu must be `host` or a mapping"),
         ("nodes: [{name: a, gpu: {product: 'NVIDIA L4', count: 1}}]", "nodes[0].gpu.product"),
         ("nodes: [{name: a, gpu: {product: NVIDIA-L4, count: 0}}]", "nodes[0].gpu.count"),
         ("nodes: [{name: a, gpu: {product: NVIDIA-L4, count: true}}]", "nodes[0].gpu.count"),

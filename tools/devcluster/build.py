@@ -40,6 +40,7 @@ class Module:
     ldflags: str = "-s -w"
     tags: str = ""
     folder: Path = field(default=SOURCES, repr=False)  # holds the module's sources in a folder of its name
+    cgo: bool = field(default=False, repr=False)  # whether its packages hold C
 
 
 def _version_flags() -> str:
@@ -61,6 +62,17 @@ RUNTIME = Module(
     tags="no_btrfs",
 )
 
+_DEVICE_PLUGIN = "github.com/NVIDIA/k8s-device-plugin/cmd"
+# Only for nodes with the machine's own GPUs. The driver's library is loaded at run time, so no driver is needed here.
+NVIDIA = Module(
+    "nvidia",
+    (
+        ("nvidia-device-plugin", f"{_DEVICE_PLUGIN}/nvidia-device-plugin"),
+        ("nvidia-cdi-hook", "github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-cdi-hook"),
+    ),
+    cgo=True,
+)
+
 
 @dataclass(frozen=True)
 class Programs:
@@ -69,6 +81,7 @@ class Programs:
     kube: Path
     runtime: Path
     kubectl: Path
+    nvidia: Path
 
     @property
     def devcluster_kube(self) -> Path:
@@ -92,6 +105,7 @@ def programs(layout: Layout) -> Programs:
         kube=_entry(layout, KUBE),
         runtime=_entry(layout, RUNTIME),
         kubectl=layout.bin / f"kubectl-{KUBERNETES}" / "bin" / "kubectl",
+        nvidia=_entry(layout, NVIDIA),
     )
 
 
@@ -166,7 +180,7 @@ def _build(layout: Layout, module: Module, entry: Path, log: Logger) -> None:
 def _go_build(go: Path, module: Module, package: str, output: Path) -> None:
     argv: list[str | Path] = ["nice", "-n", "5", go, "build", "-trimpath", f"-ldflags={module.ldflags}"]
     argv += [f"-tags={module.tags}", "-o", output, package]
-    run(argv, cwd=module.folder / module.name, env=_GO_ENVIRONMENT)
+    run(argv, cwd=module.folder / module.name, env={**_GO_ENVIRONMENT, "CGO_ENABLED": str(int(module.cgo))})
 
 
 def _remove_older(entry: Path, module: Module) -> None:

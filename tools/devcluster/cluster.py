@@ -14,9 +14,19 @@ from tools.common.files import write
 from tools.devcluster import build, cgroups, control_plane, host, leftovers, network, preflight
 from tools.devcluster.addons import addons
 from tools.devcluster.component_factory import ComponentFactory
+from tools.devcluster.gpus import find_host_gpus
 from tools.devcluster.kubectl import Kubectl
 from tools.devcluster.node import Nodes
-from tools.devcluster.nodes import DEFAULT_NODES, Node, PlacedNode, from_record, place, removed_nodes, to_record
+from tools.devcluster.nodes import (
+    DEFAULT_NODES,
+    Node,
+    PlacedNode,
+    from_record,
+    place,
+    removed_nodes,
+    to_record,
+    with_host_gpus,
+)
 from tools.devcluster.processes import Component, Processes
 
 if TYPE_CHECKING:
@@ -25,7 +35,7 @@ if TYPE_CHECKING:
     from tools.common.log import Logger
     from tools.devcluster.layout import Layout, Network
 
-NODE_COMPONENTS = ("containerd", "kubelet")
+NODE_COMPONENTS = ("containerd", "kubelet", "device-plugin")
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class Cluster:
                 preflight.require_rights(self.layout.root)
             factory = ComponentFactory(self.layout, self.network, build.ensure(self.layout, self.log))
             existing = self.placed()
-            nodes = place(desired or [p.node for p in existing] or DEFAULT_NODES, existing)
+            nodes = place(self._with_gpus(desired or [p.node for p in existing] or DEFAULT_NODES), existing)
             surplus = removed_nodes(nodes, existing)
             # Recorded before anything starts: whatever a kill leaves, `down` knows all of it.
             self._record((*nodes, *surplus))
@@ -138,6 +148,18 @@ class Cluster:
         yield from factory.services(nodes[0].node.name)
         for placed in nodes:
             yield from (factory.containerd(placed), factory.kubelet(placed))
+            if placed.node.host_gpus:
+                yield factory.device_plugin(placed)
+
+    def _with_gpus(self, nodes: Sequence[Node]) -> Sequence[Node]:
+        """Look for the machine's GPUs, and build what hands them to pods, where a node is to have them."""
+        if not any(node.host_gpus for node in nodes):
+            return nodes
+        gpus = find_host_gpus()
+        complete = [with_host_gpus(node, gpus) for node in nodes]
+        preflight.ensure_packages(self.log, preflight.COMPILER)
+        build.ensure_module(self.layout, build.NVIDIA, self.log)
+        return complete
 
     def _record(self, nodes: Sequence[PlacedNode]) -> None:
         write(self.layout.nodes, json.dumps([to_record(placed) for placed in nodes]))

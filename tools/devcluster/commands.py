@@ -12,7 +12,7 @@ from tools.devcluster.processes import Component
 if TYPE_CHECKING:
     from tools.devcluster.configs import NodeFolders
     from tools.devcluster.layout import Layout, Network
-    from tools.devcluster.nodes import PlacedNode
+    from tools.devcluster.nodes import Node, PlacedNode
     from tools.devcluster.pki import Pair
 
 REGISTRY_PROGRAM = Path("/usr/bin/docker-registry")
@@ -170,6 +170,26 @@ class Commands:
             *([f"--node-labels={labels}"] if labels else []),
         )
         return Component(f"kubelet@{placed.node.name}", argv, inputs=(config,))
+
+    def device_plugin(self, node: Node, programs: Path) -> Component:
+        """Return NVIDIA's device plugin of a node with the machine's GPUs.
+
+        Args:
+            node: with the driver's folder.
+            programs: folder of the plugin and of the program that containers' hooks run.
+        """
+        root = node.driver_root
+        env = {
+            "NVIDIA_DRIVER_ROOT": root,
+            "DRIVER_ROOT_CTR_PATH": root,  # the plugin is no container here
+            "NVIDIA_DEV_ROOT": "/",
+            "NVIDIA_CDI_HOOK_PATH": str(programs / "nvidia-cdi-hook"),
+            "DEVICE_LIST_STRATEGY": "cdi-cri",
+            "MIG_STRATEGY": "none",
+            **{f"{name}_ENABLED": "false" for name in ("GDRCOPY", "GDS", "MOFED")},
+            **({"LD_LIBRARY_PATH": f"{root}/lib64:{root}/usr/lib64"} if root != "/" else {}),
+        }
+        return Component(f"device-plugin@{node.name}", (str(programs / "nvidia-device-plugin"),), env)
 
     def _kube(self, name: str, *flags: str, inputs: tuple[Path, ...] = ()) -> Component:
         return Component(name, (str(self.kube), name, *flags), inputs=inputs)

@@ -115,6 +115,10 @@ class ComponentFactory:
         write(kubeconfig, self._kubeconfig_text(pair), 0o600)
         return self.commands.kubelet(placed, folders, path, kubeconfig)
 
+    def device_plugin(self, placed: PlacedNode) -> Component:
+        """Return the device plugin of a node with the machine's GPUs."""
+        return self.commands.device_plugin(placed.node, self.programs.nvidia)
+
     def _apiserver_keys(self) -> ApiServerKeys:
         addresses = (str(self.network.control), str(self.network.api_service), "127.0.0.1", "localhost")
         hosts = (*addresses, *_API_NAMES, f"{_API_NAMES[-1]}.cluster.local")

@@ -26,8 +26,8 @@ _TUNABLES = (
 )
 _CONTAINER_LOGS = Path("/var/log/containers")
 _CNI_RESULTS = Path("/var/lib/cni/results")
-# Where kubelet and CNI write whatever their configuration says.
-_FOLDERS = (_CONTAINER_LOGS, _CNI_RESULTS.parent, Path("/var/lib/kubelet"))
+# Where kubelet, CNI and the device plugin write whatever their configuration says.
+_FOLDERS = (_CONTAINER_LOGS, _CNI_RESULTS.parent, Path("/var/lib/kubelet"), Path("/var/run/cdi"))
 
 
 def remember(layout: Layout) -> None:

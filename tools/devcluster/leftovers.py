@@ -12,7 +12,7 @@ from tools.devcluster.layout import NAME, Layout, Network
 from tools.devcluster.network import rule_leftovers
 from tools.devcluster.processes import kill_all, pids_of
 
-_PROGRAMS = ("devcluster-kube", "containerd", "containerd-shim-runc-v2")
+_PROGRAMS = ("devcluster-kube", "containerd", "containerd-shim-runc-v2", "nvidia-device-plugin")
 
 
 def kill_programs(layout: Layout) -> None:

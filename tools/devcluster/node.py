@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CONTAINERD_SECONDS = 60.0
 _READY_SECONDS = 180.0
+_GPU_SECONDS = 60.0
 _KILL_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 _GPU_LABELS = (GPU_PRODUCT, GPU_COUNT)
@@ -65,7 +66,11 @@ class Nodes:
         self.processes.wait(f"kubelet@{name}", health.healthy, _READY_SECONDS, "healthy")
         self.processes.wait(f"kubelet@{name}", lambda: self.ready(name), _READY_SECONDS)
         self._label(placed.node)
-        self._simulate_gpus(placed.node)
+        if placed.node.host_gpus:
+            self._wait_for_gpus(placed)
+        else:
+            self.processes.stop(f"device-plugin@{name}")
+            self._simulate_gpus(placed.node)
 
     def ready(self, name: str) -> bool:
         """Return whether a node is Ready."""
@@ -75,6 +80,7 @@ class Nodes:
     def delete(self, placed: PlacedNode) -> None:
         """Stop a node with everything that runs on it, and delete it from the API."""
         name, folders = placed.node.name, self.factory.folders(placed)
+        self.processes.stop(f"device-plugin@{name}", force=True)
         self.processes.stop(f"kubelet@{name}", force=True)
         self.clear(placed)
         leftovers.remove_tree(folders.home)
@@ -122,6 +128,17 @@ class Nodes:
         desired = {key: node.labels.get(key) for key in _GPU_LABELS}
         if desired != {key: current.get(key) for key in _GPU_LABELS}:
             self._patch(node, {"metadata": {"labels": desired}})
+
+    def _wait_for_gpus(self, placed: PlacedNode) -> None:
+        component = self.factory.device_plugin(placed)
+        self.processes.ensure(component)
+        field = f"jsonpath={{.status.allocatable.{GPU_RESOURCE.replace('.', chr(92) + '.')}}}"
+        count = str(placed.node.gpu_count)
+
+        def allocatable() -> bool:
+            return self.kubectl.attempt("get", "node", placed.node.name, "-o", field).stdout == count
+
+        self.processes.wait(component.name, allocatable, _GPU_SECONDS, f"known to the kubelet with {count} GPUs")
 
     def _simulate_gpus(self, node: Node) -> None:
         count = str(node.gpu_count) if node.gpu_count else None

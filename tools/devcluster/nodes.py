@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -13,6 +13,8 @@ from tools.common.errors import ToolError, bad_input
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from tools.devcluster.gpus import HostGpus
+
 MAX_NODES = 16
 GPU_RESOURCE = "nvidia.com/gpu"
 GPU_PRODUCT = "nvidia.com/gpu.product"
@@ -21,15 +23,26 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 _PRODUCT = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _FIELDS = {"name", "gpu"}
 _GPU_FIELDS = {"product", "count"}
+_HOST = "host"
 
 
 @dataclass(frozen=True)
 class Node:
-    """One node: a name, and the GPUs that it pretends to have."""
+    """One node: a name, and its GPUs.
+
+    Attributes:
+        name: Of the node.
+        gpu_product: As GPU feature discovery names it.
+        gpu_count: How many it has.
+        driver_root: Folder of the driver where the GPUs are the machine's own; empty where the node pretends.
+        host_gpus: Whether it has the machine's own GPUs.
+    """
 
     name: str
     gpu_product: str = ""
     gpu_count: int = 0
+    driver_root: str = ""
+    host_gpus: bool = False
 
     @property
     def labels(self) -> dict[str, str]:
@@ -53,6 +66,8 @@ DEFAULT_NODES = (Node("cpu-0"),)
 def parse_nodes(text: str, origin: str) -> tuple[Node, ...]:
     """Read a nodes file: ``nodes: [{name: cpu-0}, {name: gpu-0, gpu: {product: NVIDIA-L4, count: 1}}]``.
 
+    ``gpu: host`` stands for the machine's own GPUs.
+
     Raises:
         ToolError: The text is not such a list; the message names the entry and the field.
     """
@@ -68,6 +83,8 @@ def parse_nodes(text: str, origin: str) -> tuple[Node, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise _wrong(origin, f"names {', '.join(twice)} more than once")
+    if sum(node.host_gpus for node in nodes) > 1:
+        raise _wrong(origin, "gives the machine's GPUs to more than one node")
     return nodes
 
 
@@ -83,8 +100,10 @@ def _node(entry: object, where: str) -> Node:
 
 
 def _gpu_node(name: str, gpu: object, where: str) -> Node:
+    if gpu == _HOST:
+        return Node(name, host_gpus=True)
     if not isinstance(gpu, dict) or set(gpu) != _GPU_FIELDS:
-        raise _wrong(where, f"must be a mapping with the keys {sorted(_GPU_FIELDS)}")
+        raise _wrong(where, f"must be `{_HOST}` or a mapping with the keys {sorted(_GPU_FIELDS)}")
     product, count = gpu["product"], gpu["count"]
     if not isinstance(product, str) or not _PRODUCT.fullmatch(product):
         raise _wrong(f"{where}.product", "must be a label value such as NVIDIA-L4")
@@ -95,6 +114,22 @@ def _gpu_node(name: str, gpu: object, where: str) -> Node:
 
 def _wrong(where: str, what: str, detail: str = "") -> ToolError:
     return bad_input(f"{where} {what}", do="see docs/devcluster.md, section Nodes", detail=detail)
+
+
+def with_host_gpus(node: Node, gpus: HostGpus | None) -> Node:
+    """Return the node with what the machine has.
+
+    Raises:
+        ToolError: The node is to have the machine's GPUs, and there are none.
+    """
+    if not node.host_gpus:
+        return node
+    if gpus is None:
+        raise bad_input(
+            f"node {node.name} is to have this machine's GPUs, but nvidia-smi lists none, or several products",
+            do="install NVIDIA's driver, or give the node a product and a count: see docs/devcluster.md, section Nodes",
+        )
+    return replace(node, gpu_product=gpus.product, gpu_count=gpus.count, driver_root=str(gpus.driver_root))
 
 
 def place(nodes: Iterable[Node], existing: Iterable[PlacedNode]) -> tuple[PlacedNode, ...]:

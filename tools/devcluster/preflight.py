@@ -14,6 +14,8 @@ from tools.devcluster.cgroups import hierarchies
 from tools.devcluster.configs import CNI_PLUGINS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tools.common.log import Logger
 
 # Debian package: a file that says it is there.
@@ -30,6 +32,8 @@ _PACKAGES = {
     "debootstrap": "/usr/sbin/debootstrap",
     "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 }
+# For the programs of nodes with the machine's GPUs, which hold C.
+COMPILER = {"gcc": "/usr/bin/gcc", "libc6-dev": "/usr/include/stdio.h"}
 _PROBE = "dop-probe0"
 
 
@@ -42,18 +46,18 @@ def require_root() -> None:
         )
 
 
-def missing_packages() -> list[str]:
-    """Return the Debian packages that are not installed."""
-    return sorted(name for name, path in _PACKAGES.items() if not Path(path).exists())
+def missing_packages(packages: Mapping[str, str] = _PACKAGES) -> list[str]:
+    """Return the Debian packages, package to a file that says it is there, that are not installed."""
+    return sorted(name for name, path in packages.items() if not Path(path).exists())
 
 
-def ensure_packages(log: Logger) -> None:
+def ensure_packages(log: Logger, packages: Mapping[str, str] = _PACKAGES) -> None:
     """Install missing Debian packages.
 
     Raises:
         ToolError: They cannot be installed.
     """
-    missing = missing_packages()
+    missing = missing_packages(packages)
     if not missing:
         return
     log(f"installing Debian packages: {' '.join(missing)}")
