@@ -26,6 +26,7 @@ from examples.demo_support.cluster import Cluster, bring_up, own_kubeconfig
 from examples.demo_support.commands import Tools
 from examples.demo_support.errors import DemoError
 from examples.demo_support.follow import BuildSummary, wait_until_served
+from examples.demo_support.gpu import GPU_NODES, choose_gpu
 from examples.demo_support.image import GeneratedImage, generate_image, port_forward
 from examples.demo_support.install import (
     Images,
@@ -44,8 +45,11 @@ def main() -> int:
     console = Console(highlight=False)
     try:
         settings = from_environment(os.environ, own_kubeconfig())
+        choice = choose_gpu(settings)
+        if choice.reason:
+            console.print(choice.reason, soft_wrap=True)
         with Board(console) as board:
-            served = serve(settings, board)
+            served = serve(settings, board, choice.product)
             generated_images = _generate_images(settings, served.cluster, served.name, board)
     except DemoError as error:
         console.print(f"\n[bold red]The demo stopped.[/] {escape(str(error))}", soft_wrap=True)
@@ -74,24 +78,29 @@ class ServedDemo:
     build_summary: BuildSummary
 
 
-def serve(settings: Settings, board: Board) -> ServedDemo:
+def serve(settings: Settings, board: Board, gpu_product: str = "") -> ServedDemo:
     """From nothing to the served pipeline.
+
+    Args:
+        settings: of the demo.
+        board: shows the steps.
+        gpu_product: of the machine, where the pipeline runs on its GPU; empty for the CPU.
 
     Raises:
         DemoError: Something cannot be built, started or reached.
     """
-    cluster, images = _cluster_and_images(settings, board)
+    cluster, images = _cluster_and_images(settings, board, on_gpu=bool(gpu_product))
     with ThreadPoolExecutor(max_workers=2) as together:
         parts = [together.submit(part, settings, cluster, images, board) for part in (_hub, _operator)]
         for part in parts:
             part.result()
     since = datetime.now(UTC)
-    name = apply_pipeline(cluster.tools, settings.namespace)
+    name = apply_pipeline(cluster.tools, settings.namespace, gpu_product)
     build_summary = wait_until_served(cluster.tools, board, name, settings.namespace, since)
     return ServedDemo(cluster, images, name, build_summary)
 
 
-def _cluster_and_images(settings: Settings, board: Board) -> tuple[Cluster, Images]:
+def _cluster_and_images(settings: Settings, board: Board, *, on_gpu: bool) -> tuple[Cluster, Images]:
     """Start the cluster and build the images side by side: one compiles Go, the other moves files."""
     set_images = dict(settings.images)
     build = not settings.kubeconfig or bool(settings.registry)
@@ -100,7 +109,7 @@ def _cluster_and_images(settings: Settings, board: Board) -> tuple[Cluster, Imag
     with ThreadPoolExecutor(max_workers=1) as beside:
         early = beside.submit(_images, "", board) if build else None
         with board.task("cluster") as set_detail:
-            cluster = bring_up(settings, Tools(), set_detail)
+            cluster = bring_up(settings, Tools(), set_detail, GPU_NODES if on_gpu else None)
             set_detail(cluster.context)
         if early:
             early.result()
@@ -121,7 +130,7 @@ def _hub(settings: Settings, cluster: Cluster, images: Images, board: Board) -> 
 
 def _operator(settings: Settings, cluster: Cluster, images: Images, board: Board) -> None:
     with board.task("operator"):
-        install_operator(cluster.tools, images, settings.namespace)
+        install_operator(cluster.tools, images, settings.namespace, settings.tensorrt_images)
 
 
 def _generate_images(settings: Settings, cluster: Cluster, name: str, board: Board) -> list[GeneratedImage]:

@@ -40,8 +40,14 @@ def own_kubeconfig() -> Path:
     return layout_at(default_root()).kubeconfig
 
 
-def bring_up(settings: Settings, tools: Tools, tell: Callable[[str], None]) -> Cluster:
+def bring_up(settings: Settings, tools: Tools, tell: Callable[[str], None], nodes: Path | None = None) -> Cluster:
     """Return a cluster that answers; the embedded one is started where it is not running.
+
+    Args:
+        settings: of the demo.
+        tools: programs.
+        tell: is told each line of progress.
+        nodes: file with the nodes of the embedded cluster; None for those that it has.
 
     Raises:
         DemoError: It cannot be started or reached.
@@ -51,7 +57,8 @@ def bring_up(settings: Settings, tools: Tools, tell: Callable[[str], None]) -> C
         if "gitVersion" not in version:
             raise DemoError(f"{settings.kubeconfig} does not lead to a Kubernetes API server.")
         return Cluster(tools, settings.registry, f"your cluster ({settings.kubeconfig})")
-    tools.follow([*_DEVCLUSTER, "up"], tell, what="Starting the embedded cluster (python -m tools.devcluster up)")
+    up = [*_DEVCLUSTER, "up", *(["--nodes", str(nodes)] if nodes else [])]
+    tools.follow(up, tell, what="Starting the embedded cluster (python -m tools.devcluster up)")
     ready = tools.with_environment(exported(tools.output(*_DEVCLUSTER, "env")))
     registry = tools.output(*_DEVCLUSTER, "push-info").split()[-1]
     return Cluster(ready, registry, "embedded Kubernetes")

@@ -10,6 +10,7 @@ import yaml
 from examples.demo_hub import Repository
 from examples.demo_support import hub
 from examples.demo_support.errors import DemoError
+from examples.demo_support.gpu import on_gpu
 from examples.demo_support.settings import IMAGE_VARIABLES, ROOT
 from tools.common.errors import ToolError
 from tools.images.build import Options, build_all, prepare
@@ -64,13 +65,22 @@ def prepare_images() -> None:
         raise DemoError(str(error)) from error
 
 
-def install_operator(tools: Tools, images: Mapping[str, str], namespace: str) -> None:
+def install_operator(
+    tools: Tools, images: Mapping[str, str], namespace: str, tensorrt_images: Mapping[str, str]
+) -> None:
     """Install or upgrade the chart and wait until the operator runs.
+
+    Args:
+        tools: programs.
+        images: name → reference.
+        namespace: of the hub.
+        tensorrt_images: name below the chart's `images` → reference; empty where nothing runs on a GPU.
 
     Raises:
         DemoError: Helm refuses, or the operator does not start.
     """
-    chart_images = {"operator": images["operator"], "builder": images["builder"], "serving": images["triton"]}
+    own_images = {"operator": images["operator"], "builder": images["builder"], "serving": images["triton"]}
+    chart_images = {**own_images, **tensorrt_images}
     options = ["--set-string", f"hub.endpoint={hub.endpoint(namespace)}", *image_options(chart_images)]
     upgrade_operator(tools, ["--install", "--create-namespace", *options])
 
@@ -120,19 +130,19 @@ def wait_for_rollout(tools: Tools, deployment: str, namespace: str) -> None:
         raise DemoError(f"{deployment} does not start.\n{error}\n{pods[-1500:]}") from error
 
 
-def apply_pipeline(tools: Tools, namespace: str) -> str:
-    """Apply examples/pipeline.yaml; return the pipeline's name.
+def apply_pipeline(tools: Tools, namespace: str, gpu_product: str = "") -> str:
+    """Apply examples/pipeline.yaml, for a GPU where one is named; return the pipeline's name.
 
     Raises:
         DemoError: The file names another revision than the checkpoint in this checkout has.
     """
-    text = PIPELINE_FILE.read_text()
-    document = yaml.safe_load(text)
+    document = yaml.safe_load(PIPELINE_FILE.read_text())
     check_revision(document["spec"]["model"]["source"]["huggingFace"]["revision"], CHECKPOINT)
     # Right after the chart's first install the API server may not serve the new kind yet.
     for attempt in range(10):
         try:
-            tools.output("kubectl", "apply", "-n", namespace, "-f", str(PIPELINE_FILE), what="kubectl apply")
+            manifest = yaml.safe_dump(on_gpu(document, gpu_product)) if gpu_product else PIPELINE_FILE.read_text()
+            tools.output("kubectl", "apply", "-n", namespace, "-f", "-", stdin=manifest, what="kubectl apply")
             break
         except DemoError as error:
             if "no matches for kind" not in str(error) or attempt == 9:  # noqa: PLR2004 - the last of range(10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +22,11 @@ IMAGE_VARIABLES: Final = {
     "triton": "SERVING_IMAGE",
     "demo-hub": "HUB_IMAGE",
 }
+# Name below the chart's `images` → variable.
+TENSORRT_VARIABLES: Final = {
+    "tensorrt.builder": "TENSORRT_BUILDER_IMAGE",
+    "tensorrt.serving": "TENSORRT_SERVING_IMAGE",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,7 @@ class Settings:
         kubeconfig: Cluster to use; None for the embedded one.
         registry: host:port that takes the images for a cluster of your own; empty where `images` is given.
         images: Name → reference of images that are in a registry already.
+        tensorrt_images: The same of those with TensorRT, for the machine's GPU.
         namespace: Namespace of the demo's pipeline and hub.
         out: Folder for the images.
     """
@@ -47,12 +53,13 @@ class Settings:
     kubeconfig: Path | None = None
     registry: str = ""
     images: Mapping[str, str]
+    tensorrt_images: Mapping[str, str] = field(default_factory=dict)
     namespace: str = "diffusion-demo"
     out: Path = ROOT / "out"
 
 
 def from_environment(environment: Mapping[str, str], own_kubeconfig: Path) -> Settings:
-    """Read PROMPT, SEED, STEPS, SIZE, KUBECONFIG, REGISTRY and the image variables.
+    """Read PROMPT, SEED, STEPS, SIZE, KUBECONFIG, REGISTRY and the variables of images.
 
     Args:
         environment: Variables of the process.
@@ -72,6 +79,7 @@ def from_environment(environment: Mapping[str, str], own_kubeconfig: Path) -> Se
         kubeconfig=kubeconfig,
         registry=environment.get("REGISTRY", ""),
         images=images,
+        tensorrt_images={name: environment[key] for name, key in TENSORRT_VARIABLES.items() if environment.get(key)},
     )
     _check(settings)
     return settings

@@ -18,8 +18,11 @@ from examples.demo_support.board import Board, Row
 from examples.demo_support.cluster import exported
 from examples.demo_support.errors import DemoError
 from examples.demo_support.follow import PATIENCE_SECONDS, ProblemTimer, condition, engines, problem_of, rows
+from examples.demo_support.gpu import GPU_NODES, GpuChoice, choose_gpu, on_gpu
 from examples.demo_support.install import CHECKPOINT, PIPELINE_FILE, check_revision, split_reference
-from examples.demo_support.settings import IMAGE_VARIABLES, ROOT, TIERS, from_environment
+from examples.demo_support.settings import IMAGE_VARIABLES, ROOT, TENSORRT_VARIABLES, TIERS, from_environment
+from tools.devcluster.gpus import HostGpus
+from tools.devcluster.nodes import parse_nodes
 
 OWN = Path("/cache/devcluster/kubeconfig")
 NOW = datetime(2026, 1, 2, 3, 4, 30, tzinfo=UTC)
@@ -131,6 +134,53 @@ def test_a_cluster_of_your_own_with_all_images_builds_none() -> None:
     variables = {key: f"registry/{name}:1" for name, key in IMAGE_VARIABLES.items()}
     settings = from_environment({"KUBECONFIG": "/k", **variables}, OWN)
     assert settings.images["triton"] == "registry/triton:1"
+
+
+def test_a_machine_without_a_gpu_runs_the_demo_on_the_cpu_and_says_nothing() -> None:
+    variables = {key: f"registry/{name}:1" for name, key in TENSORRT_VARIABLES.items()}
+    assert choose_gpu(from_environment(variables, OWN), lambda: None) == GpuChoice()
+
+
+def test_the_machines_gpu_is_used_where_the_images_with_tensorrt_are_named() -> None:
+    variables = {key: f"registry/{name}:1" for name, key in TENSORRT_VARIABLES.items()}
+    settings = from_environment(variables, OWN)
+
+    assert choose_gpu(settings, lambda: HostGpus("NVIDIA-H200", 1)) == GpuChoice("NVIDIA-H200")
+    assert settings.tensorrt_images["tensorrt.builder"] == "registry/tensorrt.builder:1"
+
+
+def test_a_gpu_that_is_not_used_is_named_with_what_is_missing() -> None:
+    settings = from_environment({"TENSORRT_SERVING_IMAGE": "registry/server:1"}, OWN)
+
+    choice = choose_gpu(settings, lambda: HostGpus("NVIDIA-H200", 1))
+
+    assert not choice.product
+    assert "NVIDIA-H200 is not used: set TENSORRT_BUILDER_IMAGE (" in choice.reason
+
+
+def test_the_machines_gpu_is_not_looked_for_when_the_cluster_is_another_one() -> None:
+    variables = {key: f"registry/{name}:1" for name, key in (IMAGE_VARIABLES | TENSORRT_VARIABLES).items()}
+    settings = from_environment({"KUBECONFIG": "/k", **variables}, OWN)
+
+    assert choose_gpu(settings, lambda: HostGpus("NVIDIA-H200", 1)) == GpuChoice()
+
+
+def test_the_pipeline_for_a_gpu_is_what_the_api_accepts_and_differs_in_target_and_precision_only() -> None:
+    document = yaml.safe_load(PIPELINE_FILE.read_text())
+
+    changed = on_gpu(document, "NVIDIA-H200")
+
+    spec = DiffusionPipelineSpec.model_validate(changed["spec"])
+    assert [target.gpu.product for target in spec.targets if target.gpu is not None] == ["NVIDIA-H200"]
+    assert {key for key in changed["spec"] if changed["spec"][key] != document["spec"].get(key)} == {
+        "precision",
+        "targets",
+    }
+
+
+def test_the_nodes_file_of_the_demo_gives_a_node_the_machines_gpus() -> None:
+    (node,) = parse_nodes(GPU_NODES.read_text(), str(GPU_NODES))
+    assert node.host_gpus
 
 
 def test_shell_exports_are_read() -> None:
