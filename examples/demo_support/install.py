@@ -66,7 +66,7 @@ def prepare_images() -> None:
 
 
 def install_operator(
-    tools: Tools, images: Mapping[str, str], namespace: str, tensorrt_images: Mapping[str, str]
+    tools: Tools, images: Mapping[str, str], namespace: str, tensorrt_images: Mapping[str, str] | None = None
 ) -> None:
     """Install or upgrade the chart and wait until the operator runs.
 
@@ -74,13 +74,13 @@ def install_operator(
         tools: programs.
         images: name → reference.
         namespace: of the hub.
-        tensorrt_images: name below the chart's `images` → reference; empty where nothing runs on a GPU.
+        tensorrt_images: name below the chart's `images` → reference; None where nothing runs on a GPU.
 
     Raises:
         DemoError: Helm refuses, or the operator does not start.
     """
     own_images = {"operator": images["operator"], "builder": images["builder"], "serving": images["triton"]}
-    chart_images = {**own_images, **tensorrt_images}
+    chart_images = {**own_images, **(tensorrt_images or {})}
     options = ["--set-string", f"hub.endpoint={hub.endpoint(namespace)}", *image_options(chart_images)]
     upgrade_operator(tools, ["--install", "--create-namespace", *options])
 
