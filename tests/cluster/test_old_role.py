@@ -17,10 +17,10 @@ from tests.support.cluster.pipelines import ready
 from tests.support.operator.fleet import (
     ControllerClient,
     Fleet,
+    claim,
     pipeline,
     revision,
     simulate_controllers,
-    store_claim,
 )
 from tests.support.paths import CRD
 from tools.devcluster.bare import USER, ApiServer, api_server
@@ -61,7 +61,7 @@ def server() -> Iterator[ApiServer]:
 def kube(server: ApiServer) -> Kube:
     kube = Kube(server.environment, PIPELINE.namespace)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PIPELINE.namespace}})
-    kube.apply(store_claim(PIPELINE.namespace), *role("lease", RULES["lease"]), *role("operator", RULES["cluster"]))
+    kube.apply(claim(PIPELINE.namespace), *role("lease", RULES["lease"]), *role("operator", RULES["cluster"]))
     return kube
 
 
