@@ -168,23 +168,23 @@ def _model(folder: Path, family: str, *, additions: bool) -> dict[str, Any]:
 @pytest.mark.parametrize("family", ["StableDiffusion", "StableDiffusionXL"])
 @pytest.mark.parametrize("name", _CASES)
 def test_an_accelerated_repository_draws_what_diffusers_draws_with_the_same_calls(
-    tmp_path: Path, name: str, family: str
+    store: Path, tmp_path: Path, name: str, family: str
 ) -> None:
     model = _model(tmp_path, family, additions=name == "additions")
     spec = read_local({"model": model, "shapes": json.loads(SHAPES), **_CASES[name]})
-    report = build(context(tmp_path / "store"), spec)[-1]
+    report = build(context(store), spec)[-1]
     assert len(report["ensembles"]) == len(spec.pipelines) * len(spec.all_schedulers)
     # Without the same reuse in diffusers the images would differ by the price.
     assert report["accelerationPSNR"] + 15 < report["worstPSNR"] >= report["minPSNR"]
 
 
-def test_a_repository_without_acceleration_reports_no_price(tmp_path: Path) -> None:
+def test_a_repository_without_acceleration_reports_no_price(store: Path, tmp_path: Path) -> None:
     model = {"source": {"path": str(sd_checkpoint(tmp_path / "base", "sd1"))}}
     spec = read_local({"model": model, "shapes": json.loads(SHAPES), "pipelines": [{"task": "generate", "steps": [3]}]})
-    assert build(context(tmp_path / "store"), spec)[-1]["accelerationPSNR"] is None
+    assert build(context(store), spec)[-1]["accelerationPSNR"] is None
 
 
-def test_guidance_stops_with_controlnets_as_in_diffusers(tmp_path: Path) -> None:
+def test_guidance_stops_with_controlnets_as_in_diffusers(store: Path, tmp_path: Path) -> None:
     model = {"source": {"path": str(sd_checkpoint(tmp_path / "base", "sd1"))}, **feature_sources(tmp_path)}
     pipelines = [{"task": "generate", "steps": [3], "features": features} for features in (["controlnet"], None)]
     spec = read_local(
@@ -193,7 +193,7 @@ def test_guidance_stops_with_controlnets_as_in_diffusers(tmp_path: Path) -> None
             "acceleration": {"guidance": {"stop": 0.4}},
         }
     )  # fmt: skip
-    report = build(context(tmp_path / "store"), spec)[-1]
+    report = build(context(store), spec)[-1]
     assert report["accelerationPSNR"] + 15 < report["worstPSNR"] >= report["minPSNR"]
 
 

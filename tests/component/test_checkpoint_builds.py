@@ -65,7 +65,8 @@ def _pipelines(shape: Shape) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", SHAPES_OF)
-def test_a_build_with_all_features_draws_what_diffusers_draws(tmp_path: Path, name: str) -> None:
+def test_a_build_with_all_features_draws_what_diffusers_draws(store: Path, tmp_path: Path, name: str) -> None:
+    """All in one store, as pipelines share a claim: none is compared with a part of another."""
     shape = SHAPES_OF[name]
     spec = {
         "model": _model(tmp_path, shape),
@@ -73,7 +74,7 @@ def test_a_build_with_all_features_draws_what_diffusers_draws(tmp_path: Path, na
         "pipelines": _pipelines(shape),
         "shapes": json.loads(SHAPES),
     }
-    report = build(context(tmp_path / "store"), read_local(spec))[-1]
+    report = build(context(store), read_local(spec))[-1]
     assert (report["stage"], report["precision"]) == ("parity", "float32")
     assert len(report["ensembles"]) == len(spec["pipelines"])
     assert report["worstPSNR"] >= report["minPSNR"] == 35.0

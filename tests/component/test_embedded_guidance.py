@@ -51,7 +51,7 @@ def test_the_unet_is_called_with_positive_prompts_alone(tmp_path: Path) -> None:
     torch.testing.assert_close(output, raw, rtol=1e-3, atol=1e-3)
 
 
-def test_every_task_with_additions_draws_what_diffusers_draws(tmp_path: Path) -> None:
+def test_every_task_with_additions_draws_what_diffusers_draws(store: Path, tmp_path: Path) -> None:
     features = ["controlnet", "ip_adapter"]
     folder = checkpoint(tmp_path / "checkpoint", "lcm")
     spec = {
@@ -65,7 +65,7 @@ def test_every_task_with_additions_draws_what_diffusers_draws(tmp_path: Path) ->
         ],
         "shapes": json.loads(SHAPES),
     }
-    report = build(context(tmp_path / "store"), read_local(spec))[-1]
+    report = build(context(store), read_local(spec))[-1]
     assert len(report["ensembles"]) == len(spec["pipelines"])
     assert report["worstPSNR"] >= report["minPSNR"] == 35.0
 

@@ -52,12 +52,12 @@ def _additions(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", _CASES)
-def test_a_repository_draws_what_diffusers_draws(tmp_path: Path, name: str) -> None:
+def test_a_repository_draws_what_diffusers_draws(store: Path, tmp_path: Path, name: str) -> None:
     base = checkpoint(tmp_path / "base", "sd1")
     model = {"source": {"path": str(base)}, **_additions(tmp_path)[name]}
     case = _CASES[name]
     spec = read_local({"model": model, "shapes": json.loads(SHAPES), **case})
-    report = build(context(tmp_path / "store"), spec)[-1]
+    report = build(context(store), spec)[-1]
     assert report["stage"] == "parity"
     per_scheduler = len(case.get("schedulers", [0]))
     assert len(report["ensembles"]) == per_scheduler * len(case["pipelines"])

@@ -98,8 +98,8 @@ def _preview_spec(folder: Path, write_vae: parts.Write) -> dict[str, Any]:
     }
 
 
-def test_parity_compares_images_with_the_autoencoder_of_images(tmp_path: Path) -> None:
-    report = build(context(tmp_path / "store"), read_local(_preview_spec(tmp_path, parts.tiny_vae())))[-1]
+def test_parity_compares_images_with_the_autoencoder_of_images(store: Path, tmp_path: Path) -> None:
+    report = build(context(store), read_local(_preview_spec(tmp_path, parts.tiny_vae())))[-1]
     assert report["worstPSNR"] >= report["minPSNR"] == 35.0
 
 
@@ -122,18 +122,18 @@ def test_both_halves_compute_what_diffusers_computes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unet", _CHECKPOINTS)
-def test_every_task_draws_what_diffusers_draws(tmp_path: Path, unet: str) -> None:
-    report = build(context(tmp_path / "store"), _spec(tmp_path, unet, parts.tiny_vae()))[-1]
+def test_every_task_draws_what_diffusers_draws(store: Path, tmp_path: Path, unet: str) -> None:
+    report = build(context(store), _spec(tmp_path, unet, parts.tiny_vae()))[-1]
     assert report["worstPSNR"] >= report["minPSNR"] == 35.0
     assert report["worstLatentError"] < 1e-3
 
 
-def test_a_checkpoint_may_have_one_itself(tmp_path: Path) -> None:
+def test_a_checkpoint_may_have_one_itself(store: Path, tmp_path: Path) -> None:
     folder = sd_checkpoint(tmp_path / "checkpoint", "sd1", parts.tiny_vae())
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, "vae": ["diffusers", "AutoencoderTiny"]}))
     spec = read_local({"model": {"source": {"path": str(folder)}}, "shapes": json.loads(SHAPES)})
-    report = build(context(tmp_path / "store"), spec)[-1]
+    report = build(context(store), spec)[-1]
     assert report["worstPSNR"] >= 35.0
 
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-
-# Components whose folder has the name of another component's.
-_APART = (Component.CONTROLNET, Component.PREVIEW_DECODER, Component.REFINER)
+# Not of the checkpoint's folder of that name, or without weights: zero residuals are the same for denoisers of one form, and so is their
+# engine, which may have been made for another denoiser.
+_WITHOUT_FOLDER = (Component.CONTROLNET, Component.PREVIEW_DECODER, Component.REFINER, Component.ZERO_RESIDUALS)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def source_graph(store: Store, engine: str) -> Artifact:
 def _folders(store: Store, graph: Artifact) -> Iterator[tuple[str, Path]]:
     component = Component(graph.manifest.extra["component"])
     part = MAIN_PART[component]
-    if part is not None and component not in _APART:
+    if part is not None and component not in _WITHOUT_FOLDER:
         yield part, _weights_folder(store, graph)
 
 
