@@ -46,7 +46,7 @@ test: check docs unit built ## Everything CI runs; each suite prints its ten slo
 		"cluster=$(MAKE) --no-print-directory test-cluster" "component=$(MAKE) --no-print-directory test-component"
 
 .PHONY: unit
-unit: venv ## Unit tests (about 3 minutes of processor time, spread over all cores)
+unit: venv ## Unit tests (about 200 s of processor time, spread over all cores)
 	@$(RUN) pytest tests/unit --numprocesses auto $(SLOWEST)
 
 .PHONY: test-component
