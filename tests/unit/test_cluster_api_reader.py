@@ -107,7 +107,10 @@ def test_every_name_that_kubectl_takes_leads_to_the_preferred_version(tmp_path: 
 
 def test_objects_of_a_list_say_their_kind_and_the_selector_is_sent(tmp_path: Path) -> None:
     path = "/apis/autoscaling/v2/namespaces/test/horizontalpodautoscalers"
-    answers = {path: [(200, {"items": []})], f"{path}?labelSelector=a%3Db": [(200, {"items": [{"metadata": {}}]})]}
+    answers: Answers = {
+        path: [(200, {"items": []})],
+        f"{path}?labelSelector=a%3Db": [(200, {"items": [{"metadata": {}}]})],
+    }
     with reader(tmp_path, DISCOVERY | answers) as (api, _paths):
         assert api.list("hpa", "test") == []
         kind_fields = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler"}
@@ -116,7 +119,9 @@ def test_objects_of_a_list_say_their_kind_and_the_selector_is_sent(tmp_path: Pat
 
 def test_a_definition_that_comes_later_is_found(tmp_path: Path) -> None:
     keda = group("keda.sh", "v1alpha1", entry("ScaledObject", "scaledobjects"))
-    answers = DISCOVERY | {"/apis": [(200, {"items": GROUPS}), (200, {"items": GROUPS}), (200, {"items": [keda]})]}
+    answers: Answers = DISCOVERY | {
+        "/apis": [(200, {"items": GROUPS}), (200, {"items": GROUPS}), (200, {"items": [keda]})]
+    }
     answers["/apis/keda.sh/v1alpha1/namespaces/test/scaledobjects"] = [(200, {"items": []})]
     with reader(tmp_path, answers) as (api, _paths):
         with pytest.raises(UnknownResourceError, match="resource type 'scaledobjects'"):
@@ -126,7 +131,9 @@ def test_a_definition_that_comes_later_is_found(tmp_path: Path) -> None:
 
 def test_a_server_that_says_later_is_asked_again_and_a_refusal_is_told(tmp_path: Path) -> None:
     path = "/api/v1/namespaces/test/pods/one"
-    answers = DISCOVERY | {path: [(429, {}), (429, {}), (200, {"kind": "Pod"}), (403, {"message": "no rights"})]}
+    answers: Answers = DISCOVERY | {
+        path: [(429, {}), (429, {}), (200, {"kind": "Pod"}), (403, {"message": "no rights"})]
+    }
     with reader(tmp_path, answers) as (api, paths):
         assert api.get("pod", "test", "one") == {"kind": "Pod"}
         assert paths.count(path) == 3
