@@ -142,7 +142,9 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or len(commands) < len(arguments):
         sys.stderr.write(f"Usage: {__spec__.name} NAME=COMMAND…, not: {' '.join(arguments)}\n")
         return _BAD_USAGE
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Also where SIGINT is ignored, as in the background of a script: what is handled here is not ignored by the suites.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         return run(commands, sys.stdout)
     except KeyboardInterrupt:

@@ -53,9 +53,11 @@ def test_so_does_their_session() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_lets_all_of_them_take_down_what_is_theirs(number: signal.Signals) -> None:
+@pytest.mark.parametrize("shell", ["", "trap '' INT; "], ids=["on a terminal", "in the background of a script"])
+def test_an_interrupt_lets_all_of_them_take_down_what_is_theirs(number: signal.Signals, shell: str) -> None:
+    program = ["bash", "-c", f'{shell}exec "$@"', "bash", *PROGRAM]
     with subprocess.Popen(
-        [*PROGRAM, f"first={SUITE}", f"second={SUITE}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*program, f"first={SUITE}", f"second={SUITE}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         pids = [read_pid(process.stdout) for _ in range(2)]
