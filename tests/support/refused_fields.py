@@ -53,8 +53,8 @@ REFUSED_FIELDS: dict[str, Refused] = {
     ),
     "timesteps-of-edm": Refused(
         {"scheduler": {"type": "EDMEuler", "timestepSpacing": "trailing"}},
-        "spec.scheduler.timestepSpacing",
-        "noise levels instead of timesteps",
+        "spec.scheduler.type",
+        "the noise levels of EDM are the checkpoint's",
     ),
     "heun-listed": Refused(
         {"schedulers": [{"type": "DDIM"}, {"type": "Heun"}], "pipelines": [{"task": "generate", "steps": [33]}]},

@@ -161,7 +161,7 @@ REFUSED: dict[str, Refused] = {
             "acceleration": {"guidance": {"stop": 0.5}},
         },
         "spec.acceleration",
-        "some of which are the refiner's",
+        "some calls are the refiner's",
     ),
     "family": Refused(model(family="Flux"), "spec.model.family", '"StableDiffusion", "StableDiffusionXL"'),
     "clip-skip": Refused(model(clipSkip=12), "spec.model.clipSkip", "equal to 11"),

@@ -38,9 +38,9 @@ class HuggingFaceSource(ApiModel):
             "copy it from the repository's commit page",
             lambda revision: re.fullmatch(COMMIT_PATTERN, revision) is not None,
         ),
-    ] = Field(description="Commit of the repository: 40 lower-case hex digits; a branch or tag can move.")
+    ] = Field(description="Commit of the repository, 40 lower-case hex digits.")
     token_secret_ref: SecretKey | None = Field(
-        default=None, description="Access token for private repositories; only the download step sees it."
+        default=None, description="Access token for private repositories, for the download step only."
     )
 
 
@@ -59,8 +59,7 @@ class ClaimSource(ApiModel):
     ] = Field(default=".", description="Folder of the checkpoint inside the claim; its links may lead anywhere in it.")
     version: Annotated[str, Field(max_length=63, pattern=r"^[-._A-Za-z0-9]+$")] | None = Field(
         default=None,
-        description="Any string. A changed one reads the folder again, as is required after its files were "
-        "replaced; only artifacts with changed inputs are rebuilt.",
+        description="Any string. A changed one reads the folder again: needed when its files were replaced.",
     )
 
 
@@ -192,8 +191,7 @@ class Refiner(ApiModel):
     source: Source = Field(description="Source of the UNet: a refiner's checkpoint, or the component alone.")
     denoising_start: Annotated[float, Field(ge=0.05, le=0.95)] = Field(
         default=0.8,
-        description="Fraction of the denoising after which the refiner takes over, by training timesteps as "
-        "`denoising_end` of the base and `denoising_start` of the refiner in diffusers.",
+        description="Fraction of the training timesteps after which it takes over, as in diffusers.",
     )
 
 
@@ -231,8 +229,7 @@ class Model(ApiModel):
         Rule(
             "!has(self.refiner) || ((!has(self.longPrompts) || !self.longPrompts) && "
             "(!has(self.promptWeighting) || self.promptWeighting == 'None'))",
-            "a refiner reads prompts of one window without weights: leave longPrompts and promptWeighting out, or the "
-            "refiner",
+            "a refiner reads prompts of one window without weights: leave longPrompts and promptWeighting out",
             lambda self: self.refiner is None or not (self.long_prompts or self.weighting),
             ".refiner",
         ),
@@ -257,9 +254,7 @@ class Model(ApiModel):
         default=None, description="ControlNets."
     )
     ip_adapter: IpAdapter | None = Field(default=None, description="IP-Adapter.")
-    refiner: Refiner | None = Field(
-        default=None, description="Refiner of Stable Diffusion XL, for ensembles of the task generate."
-    )
+    refiner: Refiner | None = Field(default=None, description="Refiner of Stable Diffusion XL.")
     safety_checker: SafetyChecker | None = Field(default=None, description="Safety checker of Stable Diffusion 1.x.")
     clip_skip: Annotated[int, Field(ge=0, le=11)] | None = Field(
         default=None, description="Number of last layers of the text encoders that are skipped."

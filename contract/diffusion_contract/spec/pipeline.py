@@ -77,20 +77,20 @@ def _has_second_encoder(variants: tuple[Variant, ...]) -> bool:
 _REFINER_RULES = (
     Rule(
         "!has(self.model.refiner) || self.pipelines.all(p, p.task == 'generate')",
-        "with a strength the refiner would take over at another call in each request: with model.refiner use the task "
-        "generate only, and another pipeline for the others",
+        "with a strength a refiner would take over at another call in each request: with model.refiner use the task "
+        "generate only",
         lambda self: self.model.refiner is None or all(item.task == "generate" for item in self.pipelines),
         ".pipelines",
     ),
     Rule(
         "!has(self.model.refiner) || self.pipelines.all(p, !has(p.features) || !('embeddings' in p.features))",
-        "a refiner reads other embeddings than the denoiser: with model.refiner leave the feature embeddings out",
+        "a refiner reads other embeddings: with model.refiner leave the feature embeddings out",
         lambda self: self.model.refiner is None or not self.serves("embeddings"),
         ".pipelines",
     ),
     Rule(
         "!has(self.model.refiner) || !has(self.acceleration)",
-        "an acceleration is one of the denoiser's calls, some of which are the refiner's: leave out one of both",
+        "some calls are the refiner's, which has no acceleration: leave out one of both",
         lambda self: self.model.refiner is None or self.acceleration is None,
         ".acceleration",
     ),

@@ -30,19 +30,15 @@ SchedulerName = Literal[
     "EDMDPMSolverMultistep",
 ]
 
-EDM = ("EDMEuler", "EDMDPMSolverMultistep")
-NO_SIGMAS = ("DDIM", "DDPM", "EulerAncestral", "LCM", "PNDM", "TCD", *EDM)
-NO_SAMPLE_PREDICTION = ("EulerAncestral", "PNDM", *EDM)
-
-
-def _names(types: tuple[str, ...]) -> str:
-    return ", ".join(f"'{name}'" for name in types)
+NO_SIGMAS = ("DDIM", "DDPM", "EulerAncestral", "LCM", "PNDM", "TCD")
+NO_SAMPLE_PREDICTION = ("EulerAncestral", "PNDM")
 
 
 def _no_sigmas(field: str, attribute: str) -> Rule:
     """Schedulers of timesteps know no noise levels that a rule could space."""
+    types = ", ".join(f"'{name}'" for name in NO_SIGMAS)
     return Rule(
-        f"!has(self.{field}) || !has(self.type) || !(self.type in [{_names(NO_SIGMAS)}])",
+        f"!has(self.{field}) || !has(self.type) || !(self.type in [{types}])",
         f"{', '.join(NO_SIGMAS[:-1])} and {NO_SIGMAS[-1]} know no {field}: leave it out, or use another type",
         lambda self: getattr(self, attribute) is None or self.type not in NO_SIGMAS,
         f".{field}",
@@ -70,18 +66,20 @@ class Scheduler(ApiModel):
         ),
         Rule(
             "!has(self.predictionType) || self.predictionType != 'sample' || !has(self.type) || "
-            f"!(self.type in [{_names(NO_SAMPLE_PREDICTION)}])",
-            f"{', '.join(NO_SAMPLE_PREDICTION[:-1])} and {NO_SAMPLE_PREDICTION[-1]} know no predictionType sample: "
-            "use another type",
+            "!(self.type in ['EulerAncestral', 'PNDM'])",
+            "EulerAncestral and PNDM know no predictionType sample: use another type",
             lambda self: self.prediction_type != "sample" or self.type not in NO_SAMPLE_PREDICTION,
             ".predictionType",
         ),
+        # Once for all fields: this schema is in the CRD three times, whose size is limited.
         Rule(
-            f"!has(self.timestepSpacing) || !has(self.type) || !(self.type in [{_names(EDM)}])",
-            "EDMEuler and EDMDPMSolverMultistep have noise levels instead of timesteps: leave timestepSpacing out, or "
-            "use another type",
-            lambda self: self.timestep_spacing is None or self.type not in EDM,
-            ".timestepSpacing",
+            "!has(self.type) || !self.type.startsWith('EDM') || !(has(self.useKarrasSigmas) || "
+            "has(self.useExponentialSigmas) || has(self.timestepSpacing) || "
+            "(has(self.predictionType) && self.predictionType == 'sample'))",
+            "the noise levels of EDM are the checkpoint's: leave out useKarrasSigmas, useExponentialSigmas, "
+            "timestepSpacing and predictionType sample",
+            lambda self: not (self.type or "").startswith("EDM") or not self.spaces_levels,
+            ".type",
         ),
     )
 
@@ -113,6 +111,12 @@ class Scheduler(ApiModel):
     prediction_type: PredictionType | None = Field(
         default=None, description="Prediction type of the denoiser. Defaults to the checkpoint's value."
     )
+
+    @property
+    def spaces_levels(self) -> bool:
+        """Whether something is set that schedulers of EDM do not have."""
+        settings = (self.use_karras_sigmas, self.use_exponential_sigmas, self.timestep_spacing)
+        return self.prediction_type == "sample" or any(setting is not None for setting in settings)
 
     @property
     def request_name(self) -> str:
