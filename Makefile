@@ -93,6 +93,12 @@ test-chaos: venv ## Faults on purpose on a real API server: writes out/chaos.jso
 	@$(DEVCLUSTER) build
 	@$(RUN) python -m tests.support.chaos --minutes 30 --write $(CHAOS)
 
+HOURS ?= 1
+.PHONY: soak
+soak: venv ## The same for HOURS hours, with more plans, and outages of ten minutes
+	@$(DEVCLUSTER) build
+	@$(RUN) python -m tests.support.chaos --soak --scale 4 --minutes $$(( $(HOURS) * 60 )) --write $(CHAOS)
+
 .PHONY: check
 check: venv ## ruff, mypy --strict, import layers, spelling, names, drift of generated files
 	@$(RUN) ruff check .

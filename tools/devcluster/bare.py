@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tempfile
 import time
+import urllib.request
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tools.common.errors import ToolError
 from tools.common.files import write
@@ -40,11 +42,40 @@ class ApiServer:
         kubeconfig: of the administrator, whom no rate limit holds back.
         user_kubeconfig: of an ordinary user who may do everything.
         kubectl: the program.
+        process: of the API server.
+        etcd: base URL of its etcd.
     """
 
     kubeconfig: Path
     user_kubeconfig: Path
     kubectl: Path
+    process: _ApiServerProcess
+    etcd: str
+
+    def stop(self) -> None:
+        """End the API server; etcd stays."""
+        self.process.stop()
+
+    def start(self) -> None:
+        """Start it again where it was.
+
+        Raises:
+            ToolError: it does not start.
+        """
+        self.process.start()
+
+    def compact(self) -> int:
+        """Let etcd forget all states but the present one; returns its revision."""
+        revision = int(self._etcd("range", {"key": "AA=="})["header"]["revision"])
+        self._etcd("compaction", {"revision": str(revision), "physical": True})
+        return revision
+
+    def _etcd(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.etcd}/v3/kv/{verb}", json.dumps(body).encode(), headers)  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=_STOP_SECONDS) as answer:  # noqa: S310 - the same
+            parsed: dict[str, Any] = json.load(answer)
+        return parsed
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,6 +104,29 @@ class ApiServer:
                 return
 
 
+@dataclass
+class _ApiServerProcess:
+    """kube-apiserver, which can be stopped and started again on its port."""
+
+    folder: Path
+    program: Path
+    arguments: tuple[str, ...]
+    endpoint: Endpoint
+    running: ExitStack = field(default_factory=ExitStack)
+
+    def start(self) -> None:
+        process = self.running.enter_context(_process(self.folder, self.program, "kube-apiserver", *self.arguments))
+        end = time.monotonic() + _START_SECONDS
+        while not self.endpoint.healthy():
+            if process.poll() is not None or time.monotonic() > end:
+                log = (self.folder / "kube-apiserver.log").read_text(errors="replace")[-2000:]
+                raise ToolError(f"kube-apiserver does not start:\n{log}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        self.running.close()
+
+
 @contextmanager
 def api_server(audit: Path | None = None, authorization: str = "AlwaysAllow") -> Iterator[ApiServer]:
     """Run etcd and kube-apiserver on free loopback ports until the block ends; nothing is left afterwards.
@@ -98,11 +152,12 @@ def api_server(audit: Path | None = None, authorization: str = "AlwaysAllow") ->
         ]
         running.enter_context(_process(folder, kube, "etcd", *_etcd(folder, client, peer)))
         flags = (f"--authorization-mode={authorization}", *_audit(folder, audit))
-        apiserver = running.enter_context(
-            _process(folder, kube, "kube-apiserver", *_apiserver(folder, pki, client, port), *flags)
-        )
-        _wait(apiserver, pki, port, folder)
-        yield ApiServer(kubeconfigs[0], kubeconfigs[1], programs.kubectl)
+        arguments = (*_apiserver(folder, pki, client, port), *flags)
+        process = _ApiServerProcess(folder, kube, arguments, _endpoint(pki, port))
+        running.callback(process.stop)
+        process.start()
+        etcd = f"http://127.0.0.1:{client}"
+        yield ApiServer(kubeconfigs[0], kubeconfigs[1], programs.kubectl, process, etcd)
 
 
 def _etcd(folder: Path, client: int, peer: int) -> list[str]:
@@ -174,15 +229,9 @@ def _process(folder: Path, program: Path, name: str, *arguments: str) -> Iterato
         _stop(process)
 
 
-def _wait(apiserver: subprocess.Popen[bytes], pki: Pki, port: int, folder: Path) -> None:
+def _endpoint(pki: Pki, port: int) -> Endpoint:
     authority, admin = pki.authority("cluster").certificate, pki.issue("admin", Subject("admin", ("system:masters",)))
-    endpoint = Endpoint("127.0.0.1", port, "/readyz", authority, admin)
-    end = time.monotonic() + _START_SECONDS
-    while not endpoint.healthy():
-        if apiserver.poll() is not None or time.monotonic() > end:
-            log = (folder / "kube-apiserver.log").read_text(errors="replace")[-2000:]
-            raise ToolError(f"kube-apiserver does not start:\n{log}")
-        time.sleep(0.2)
+    return Endpoint("127.0.0.1", port, "/readyz", authority, admin)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

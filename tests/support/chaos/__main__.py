@@ -13,6 +13,8 @@ import logging
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +26,13 @@ from tests.support.chaos import (
     quiescence,
     report,
     resources,
+    restarts,
     serving,
     storms,
     upgrades,
     watches,
 )
 from tests.support.chaos.areas import Run, prepare
-from tests.support.chaos.plans import Plan
 from tools.devcluster.bare import api_server
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ AREAS: Mapping[str, Callable[[Run], Coroutine[Any, Any, list[Row]]]] = {
     "failover": failover.failover,
     "edits": edits.edits,
     "quiescence": quiescence.quiescence,
+    "restarts": restarts.restarts,
     "upgrades": upgrades.upgrades,
     "serving": _serving,
 }
@@ -69,6 +72,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of plans")
     parser.add_argument("--minutes", type=float, help="begin no plan after so long; no limit by default")
+    parser.add_argument("--soak", action="store_true", help="also plans that take ten minutes each")
     parser.add_argument("--plan", help="a single plan, as a failure names it")
     parser.add_argument("--write", action="store_true", help="write docs/reliability.md, too")
     parser.add_argument("--page", action="store_true", help="write docs/reliability.md from the last runs alone")
@@ -81,32 +85,48 @@ def main() -> int:
         return 0
     if arguments.plan:
         area, seed, number = arguments.plan.split("/")
-        return _exit_code(_run(area, Plan(area, int(number), int(seed)), 1.0, None, alone=True))
-    rows = _run_areas(arguments.areas or list(AREAS), arguments.seed, arguments.scale, arguments.minutes)
+        run = partial(Run, scale=1.0, only=int(number), soak=arguments.soak)
+        return _exit_code(_run(area, int(seed), run))
+    limits = Limits(arguments.scale, arguments.minutes, soak=arguments.soak)
+    rows = _run_areas(arguments.areas or list(AREAS), arguments.seed, limits)
     if arguments.write:
         report.write_page()
     return _exit_code(rows)
 
 
-def _run_areas(areas: Sequence[str], seed: int, scale: float, minutes: float | None) -> list[Row]:
+@dataclass(frozen=True)
+class Limits:
+    """How much is run.
+
+    Attributes:
+        scale: share of the usual number of plans.
+        minutes: after which no plan begins; None for no limit.
+        soak: whether plans may take ten minutes each.
+    """
+
+    scale: float
+    minutes: float | None
+    soak: bool
+
+
+def _run_areas(areas: Sequence[str], seed: int, limits: Limits) -> list[Row]:
     """Areas one after the other, each with an equal share of the time that is left; rows are written at once."""
-    end = time.monotonic() + minutes * 60 if minutes is not None else None
+    end = time.monotonic() + limits.minutes * 60 if limits.minutes is not None else None
     rows: list[Row] = []
     for position, area in enumerate(areas):
         now = time.monotonic()
         share = now + (end - now) / (len(areas) - position) if end is not None else None
-        area_rows = _run(area, Plan(area, 0, seed), scale, share)
+        area_rows = _run(area, seed, partial(Run, scale=limits.scale, end=share, soak=limits.soak))
         report.write_rows(area_rows)
         rows += area_rows
     return rows
 
 
-def _run(area: str, plan: Plan, scale: float, end: float | None, *, alone: bool = False) -> list[Row]:
+def _run(area: str, seed: int, make_run: Callable[..., Run]) -> list[Row]:
     """An area on an API server of its own."""
     with api_server() as server, tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         prepare(server)
-        run = Run(server, Path(folder), plan.seed, scale, plan.number if alone else None, end)
-        return asyncio.run(AREAS[area](run))
+        return asyncio.run(AREAS[area](make_run(server, Path(folder), seed)))
 
 
 def _exit_code(rows: list[Row]) -> int:

@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.support.chaos.plans import Plan
+from tests.support.chaos.plans import Plan, Row
 from tests.support.cluster.definitions import serve_foreign_apis
 from tests.support.cluster.kube import Kube
 from tests.support.paths import CRD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from tests.support.chaos.plans import Outcome
@@ -31,6 +31,7 @@ class Run:
         scale: share of the usual number of plans.
         only: number of the plan to run alone; None for all.
         end: when no other plan begins, of the monotonic clock; None for never.
+        soak: whether plans may take ten minutes each.
     """
 
     server: ApiServer
@@ -39,6 +40,7 @@ class Run:
     scale: float = 1.0
     only: int | None = None
     end: float | None = None
+    soak: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -76,6 +78,20 @@ class Tally:
     def failures(self) -> tuple[str, ...]:
         """Of all plans."""
         return tuple(f"{outcome.plan}: {outcome.failure}" for outcome in self.outcomes if outcome.failure)
+
+    def row(self, run: Run, area: str, promise: str, bound: str, measured: str, misses: Iterable[str] = ()) -> Row:
+        """The row of all plans.
+
+        Args:
+            run: that they belong to.
+            area: that ran it.
+            promise: what holds.
+            bound: what it is compared with.
+            measured: the number, with its unit.
+            misses: numbers beyond the bound, beside the plans that failed.
+        """
+        failures = (*self.failures, *misses)
+        return Row(area, promise, bound, measured, len(self.outcomes), run.seed, failures)
 
     def total(self, name: str) -> float:
         """Sum of a number over all plans."""
