@@ -89,7 +89,9 @@ class StageContext:
 
 
 def _reported_fields(manifest: Manifest, stage: Stage) -> Result:
-    fields = {**manifest.extra, "weightBytes": _weight_bytes(manifest)}
+    # Only a source has weights as its files, and tens of thousands of files.
+    measured_fields = {"weightBytes": _weight_bytes(manifest)} if stage is Stage.FETCH else {}
+    fields = {**manifest.extra, **measured_fields}
     return {name: fields[name] for name in reported(stage)}
 
 

@@ -35,8 +35,11 @@ WATCHED_KINDS = {
 GRACE_SECONDS = 10.0
 SERVER_SECONDS, CLIENT_SECONDS, CONNECT_SECONDS = 300, 330, 30
 LISTING_CHUNK, IDLE_SECONDS = 100, 0.1
-FIRST_COMPARISON_SECONDS = 15.0
-"""The pipelines that exist at the start wait at most so long until the cache can be read instead of the API server."""
+FIRST_COMPARISON_SECONDS = 60.0
+"""The pipelines that exist at the start wait at most so long until the cache can be read instead of the API server.
+
+The objects of 1,000 pipelines arrive within half of it.
+"""
 
 
 class Controller:

@@ -107,6 +107,11 @@ def median(values: Sequence[float]) -> float:
     return values[len(values) // 2] if values else 0.0
 
 
+def late(values: Iterable[float], bound: float) -> list[str]:
+    """What a row says about seconds beyond its bound."""
+    return [f"only after {seconds:.0f} s" for seconds in values if seconds > bound]
+
+
 async def until(probe: Callable[[], bool], pause: float = 0.05) -> None:
     """Wait until the probe is true; the caller has the deadline."""
     while not probe():  # noqa: ASYNC110 - what is probed sets no event

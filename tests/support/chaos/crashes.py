@@ -101,7 +101,8 @@ async def crashes(run: Run) -> list[Row]:
         tally = await run_all(run, run.plans(AREA, _PLANS), lambda plan: _outcome(stage, plan, state))
     recovery = tally.values("recovery")
     return [
-        Row(
+        tally.row(
+            run,
             area=AREA,
             promise="SIGKILL of the operator at a write of build, serve, canary, promote, rollback and delete: the end "
             "state is that without a kill, no Job is made twice, and something ready is behind the Service all along",
@@ -109,9 +110,6 @@ async def crashes(run: Run) -> list[Row]:
             measured=f"{tally.total('kills'):.0f} kills in {len(tally.outcomes)} lives of {proxy.writes} writes: "
             f"{len(tally.failures)} other ends; all writes again after {median(recovery):.1f} s "
             f"(median of the lives), {recovery[-1] if recovery else 0:.1f} s at most",
-            plans=len(tally.outcomes),
-            seed=run.seed,
-            failures=tally.failures,
         )
     ]
 

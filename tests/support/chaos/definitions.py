@@ -10,7 +10,7 @@ from diffusion_operator.api import GROUP, PLURAL
 from diffusion_operator.errors import OperatorError
 from diffusion_operator.kube_client import Reference, connect
 from tests.support.chaos.api import ApiClient
-from tests.support.chaos.areas import Run, Tally, median
+from tests.support.chaos.areas import Run, Tally, late, median
 from tests.support.chaos.lifecycle import Life, StageError
 from tests.support.chaos.operators import SETTINGS, OperatorRunner
 from tests.support.chaos.plans import Outcome, Plan, Row
@@ -60,16 +60,15 @@ async def definitions(run: Run) -> list[Row]:
             await asyncio.to_thread(runner.stop)
     seconds = tally.values("seconds")
     return [
-        Row(
+        tally.row(
+            run,
             area=AREA,
             promise="The CRD is deleted, with all pipelines, and installed again after 3 to 45 s, while the operator "
             "runs; a process that ends is started again with the pauses of Kubernetes: a new pipeline has a status",
             bound=f"{_BOUND_SECONDS:.0f} s",
             measured=f"{median(seconds):.1f} s after the CRD was there (median), {max(seconds, default=0.0):.1f} s at "
             f"most; {kubelet.ends} ends of the process",
-            plans=len(tally.outcomes),
-            seed=run.seed,
-            failures=(*tally.failures, *(f"only after {late:.0f} s" for late in seconds if late > _BOUND_SECONDS)),
+            misses=late(seconds, _BOUND_SECONDS),
         )
     ]
 

@@ -164,26 +164,22 @@ def _essence(item: JsonObject) -> JsonObject:
 
 
 def _writers_row(run: Run, tally: Tally) -> Row:
-    return Row(
+    return tally.row(
+        run,
         area=AREA,
         promise="A person (merge patches) and a GitOps engine (server-side apply) change one pipeline at once, "
         "while the operator writes its status: every edit is stored, and no other field changes",
         bound="0 lost",
         measured=f"{len(tally.failures)} of {len(tally.outcomes):,} edits lost",
-        plans=len(tally.outcomes),
-        seed=run.seed,
-        failures=tally.failures,
     )
 
 
 def _repairs_row(run: Run, tally: Tally) -> Row:
     seconds = tally.values("repair")
-    return Row(
+    return tally.row(
+        run,
         area=AREA,
         promise=f"Somebody edits or deletes an object of a served pipeline: {', '.join(DAMAGES)}; it is repaired",
         bound=f"{_REPAIR_SECONDS:.0f} s",
         measured=f"{max(seconds, default=0):.1f} s at most, {len(tally.failures)} not repaired",
-        plans=len(tally.outcomes),
-        seed=run.seed,
-        failures=tally.failures,
     )

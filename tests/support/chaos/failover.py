@@ -170,7 +170,8 @@ async def failover(run: Run) -> list[Row]:
                 await asyncio.to_thread(replica.runner.stop)
     takeover = tally.values("takeover")
     return [
-        Row(
+        tally.row(
+            run,
             area=AREA,
             promise="Of two operators the leader is killed, stopped, cut off, or paused (SIGSTOP) until the other one "
             "works and woken then, while somebody changes the pipeline ten times a second: no write by a process "
@@ -178,9 +179,6 @@ async def failover(run: Run) -> list[Row]:
             bound="0 writes",
             measured=f"{len(tally.failures)} of {len(tally.outcomes)} failovers with such a write; the other one wrote "
             f"after {median(takeover):.1f} s (median), with a Lease of {TIMING.duration:.0f} s",
-            plans=len(tally.outcomes),
-            seed=run.seed,
-            failures=tally.failures,
         )
     ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diffusion_operator.errors import OperatorError
 from diffusion_operator.kube_client import MERGE, Reference, connect
 from tests.support.chaos.api import ApiClient
-from tests.support.chaos.areas import Run, Tally, median
+from tests.support.chaos.areas import Run, Tally, late, median
 from tests.support.chaos.definitions import Kubelet
 from tests.support.chaos.lifecycle import NAME, TARGET, Life, StageError
 from tests.support.chaos.operators import SETTINGS, OperatorRunner
@@ -120,18 +120,17 @@ async def restarts(run: Run) -> list[Row]:
         finally:
             await asyncio.to_thread(runner.stop)
     followed, repaired = tally.values("followed"), tally.values("repaired")
-    late = [f"only after {seconds:.0f} s" for seconds in (*followed, *repaired) if seconds > _BOUND_SECONDS]
     return [
         tally.row(
             run,
-            AREA,
-            f"The process of the API server is stopped for {min(lengths):.0f} to {max(lengths):.0f} s, and etcd is "
+            area=AREA,
+            promise=f"The process of the API server is stopped for {min(lengths):.0f} to {max(lengths):.0f} s, and etcd is "
             "compacted meanwhile, so that every watch is refused with 410 (checked) once it is back: what serves is "
             "left alone, a changed spec is followed, and then a deleted Service is made again",
-            f"{_BOUND_SECONDS:.0f} s each",
-            f"followed after {median(followed):.1f} s (median), {max(followed, default=0.0):.1f} s at most; made again "
+            bound=f"{_BOUND_SECONDS:.0f} s each",
+            measured=f"followed after {median(followed):.1f} s (median), {max(followed, default=0.0):.1f} s at most; made again "
             f"after {max(repaired, default=0.0):.1f} s at most; {kubelet.ends} ends of the operator's process",
-            late,
+            misses=late([*followed, *repaired], _BOUND_SECONDS),
         )
     ]
 

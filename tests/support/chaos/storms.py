@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from diffusion_operator.kube_client import connect
 from tests.support.chaos.api import ApiClient
-from tests.support.chaos.areas import Run, Tally, median, until
+from tests.support.chaos.areas import Run, Tally, late, median, until
 from tests.support.chaos.crashes import Stage, run_all, stage_of
 from tests.support.chaos.faults import NO_FAULTS, Faults, WatchFault
-from tests.support.chaos.plans import Outcome, Plan, Row
 
 if TYPE_CHECKING:
+    from tests.support.chaos.plans import Outcome, Plan, Row
     from tests.support.chaos.proxy import FaultProxy
 
 STORMS, OUTAGES = "storms", "outages"
@@ -44,6 +44,7 @@ AWAY: tuple[tuple[str, float, int], ...] = (
 _ANSWERS = {"503": Faults(errors=(503,), error_share=1.0), "429": Faults(errors=(429,), error_share=1.0)}
 _STORM_PLANS, _OUTAGE_PLANS = 33, 10
 _REQUESTS_PER_MINUTE = 1200.0
+_BACK_SECONDS = 90.0
 
 
 async def storms(run: Run) -> list[Row]:
@@ -58,7 +59,8 @@ async def storms(run: Run) -> list[Row]:
 
         tally = await run_all(run, run.plans(STORMS, _STORM_PLANS), outcome)
     return [
-        Row(
+        tally.row(
+            run,
             area=STORMS,
             promise=f"A whole life with {_SHARE:.0%} of the requests answered 429, 500, 503 or 409, half of the "
             "answers to writes lost, 2 s of delay, a third of the watch events lost or sent again, watches that end "
@@ -66,9 +68,7 @@ async def storms(run: Run) -> list[Row]:
             bound=f"0 other ends; {_REQUESTS_PER_MINUTE:,.0f} requests a minute",
             measured=f"{len(tally.failures)} other ends; {_most(tally):,.0f} requests a minute at most, "
             f"{median(tally.values('requests_per_minute')):,.0f} at the median",
-            plans=len(tally.outcomes),
-            seed=run.seed,
-            failures=(*tally.failures, *_busy(tally)),
+            misses=_busy(tally),
         )
     ]
 
@@ -81,17 +81,16 @@ async def outages(run: Run) -> list[Row]:
         tally = await run_all(run, run.plans(OUTAGES, _OUTAGE_PLANS), lambda plan: _away(stage, plan, state))
     back = tally.values("back")
     return [
-        Row(
+        tally.row(
+            run,
             area=OUTAGES,
             promise="No API server for 5 s and for 60 s (connections refused, 503, 429), while building and while "
             "rolling out: what serves is left alone, and the end state is that without an outage",
-            bound="0 other ends; writes again within 90 s",
+            bound=f"0 other ends; writes again within {_BACK_SECONDS:.0f} s",
             measured=f"{len(tally.failures)} other ends; the next write came {median(back):.1f} s after the API server "
             f"(median), {max(back, default=0):.1f} s at most; {max(tally.values('storm'), default=0):,.0f} requests a "
             "minute at most while it was away",
-            plans=len(tally.outcomes),
-            seed=run.seed,
-            failures=(*tally.failures, *(f"{at:.0f} s until the next write" for at in back if at > 90)),
+            misses=late(back, _BACK_SECONDS),
         )
     ]
 

@@ -145,7 +145,8 @@ async def upgrades(run: Run) -> list[Row]:
             name = list(releases)[plan.number % len(releases)]
             tally.add(await _outcome(run, client, plan, name, releases[name]))
     return [
-        Row(
+        tally.row(
+            run,
             area=AREA,
             promise=f"The operator of {', '.join(releases)} leaves pipelines ({', '.join(STATES)}) and ends; the new "
             "CRD and the new operator come: something ready is behind the Service all along, canaries, histories, "
@@ -155,9 +156,6 @@ async def upgrades(run: Run) -> list[Row]:
             measured=f"{len(tally.failures)} with differences; {tally.total('repeats'):.0f} of "
             f"{tally.total('jobs'):.0f} Jobs repeated without such a change, {tally.total('documented'):.0f} with one; "
             f"settled after {max(tally.values('seconds'), default=0):.0f} s",
-            plans=len(tally.outcomes) * len(STATES),
-            seed=run.seed,
-            failures=tally.failures,
         )
     ]
 

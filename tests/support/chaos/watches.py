@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from diffusion_operator.errors import OperatorError
 from diffusion_operator.kube_client import MERGE, Reference, connect
 from tests.support.chaos.api import ApiClient
-from tests.support.chaos.areas import Run, median
+from tests.support.chaos.areas import Run, late, median
 from tests.support.chaos.crashes import Stage, run_all, stage_of
 from tests.support.chaos.faults import NO_FAULTS, Faults, WatchFault
 from tests.support.chaos.lifecycle import NAME, TARGET, Life, StageError
@@ -40,16 +40,15 @@ async def watches(run: Run) -> list[Row]:
         tally = await run_all(run, run.plans(AREA, _PLANS), lambda plan: _outcome(stage, plan))
     seconds = tally.values("seconds")
     return [
-        Row(
+        tally.row(
+            run,
             area=AREA,
             promise="Every watch event is lost, watches end with 410, or their connections carry nothing more, from "
             "when a pipeline serves on: a deleted Service is made again, and a changed spec is followed, without a "
             "resync",
             bound=f"{_BOUND_SECONDS:.0f} s",
             measured=f"after {median(seconds):.1f} s (median), {max(seconds, default=0.0):.1f} s at most",
-            plans=len(tally.outcomes),
-            seed=run.seed,
-            failures=(*tally.failures, *(f"only after {late:.0f} s" for late in seconds if late > _BOUND_SECONDS)),
+            misses=late(seconds, _BOUND_SECONDS),
         )
     ]
 
