@@ -119,11 +119,13 @@ check: venv ## ruff, mypy --strict, import layers, spelling, names, drift of gen
 BANDIT := bandit==1.9.4
 ZIZMOR := zizmor==1.32.0
 PIP_AUDIT := pip-audit==2.10.1
+CHECKOV := checkov==3.3.30
 
 .PHONY: audit
-audit: $(UV) ## Scan the code and the workflows: bandit, zizmor (kube-score looks at the charts in test-cluster)
+audit: $(UV) ## Scan code, workflows and manifests: bandit, zizmor, checkov (kube-score looks at the charts in test-cluster)
 	@$(UV) tool run --quiet --from $(BANDIT) bandit --quiet --configfile pyproject.toml --recursive contract operator builder gateway
 	@$(UV) tool run --quiet --from $(ZIZMOR) zizmor --offline --no-progress --quiet .github/workflows
+	@$(UV) tool run --quiet --from $(CHECKOV) checkov --config-file tools/checkov.yaml --file deploy/install.yaml
 
 .PHONY: audit-dependencies
 audit-dependencies: $(UV) ## Known vulnerabilities of the locked packages, by PyPI itself (a mirror does not have them)
