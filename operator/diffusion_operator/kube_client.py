@@ -75,7 +75,7 @@ class ConflictError(OperatorError):
     """The object changed since it was observed: observe it again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reference:
     """Kind, namespace and name of one object; an empty namespace means all of them."""
 

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from sys import intern
 from typing import Any, Protocol
 
 from diffusion_operator import naming
@@ -39,7 +40,7 @@ class Reader(Protocol):
         """All objects of the kind and namespace with these labels, and these values of fields."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ObjectVersion:
     """Which state of which object.
 
@@ -63,7 +64,7 @@ def version_number(metadata: Mapping[str, Any]) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     state: ObjectVersion
     labels: Mapping[str, str]
@@ -107,7 +108,8 @@ class ObjectCache:
         self._unlink(ref)
         metadata = {key: value for key, value in body.get("metadata", {}).items() if key != "managedFields"}
         text = json.dumps({**body, "metadata": metadata}, separators=(",", ":"))
-        labels = dict(metadata.get("labels") or {})
+        # Tens of thousands of objects have the same few labels.
+        labels = {intern(key): intern(str(value)) for key, value in (metadata.get("labels") or {}).items()}
         self._entries[ref] = _Entry(state, labels, zlib.compress(text.encode(), COMPRESSION))
         for term in _group_terms(labels):
             self._members[ref.kind, ref.namespace, term].add(ref)

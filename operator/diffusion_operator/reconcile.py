@@ -42,7 +42,7 @@ OPEN_FIELD = "spec.api.podTemplate"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PipelineKey:
     """Namespace and name of a pipeline."""
 

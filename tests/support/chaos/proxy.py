@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _HOP_HEADERS = frozenset({"host", "connection", "transfer-encoding", "content-length", "accept-encoding"})
 _CREATED = 201
+_CHANGE_NOTHING = ("/leases", "/selfsubjectaccessreviews")
+"""Renewals of the Lease, and questions about rights."""
 _LARGEST_BODY = 64 * 2**20
 _GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}}
 
@@ -47,7 +49,7 @@ class Exchange:
     @property
     def is_write(self) -> bool:
         """Whether it changes an object other than the Lease."""
-        return self.method != "GET" and "/leases" not in self.path
+        return self.method != "GET" and not any(part in self.path for part in _CHANGE_NOTHING)
 
 
 @dataclass(frozen=True)

@@ -125,11 +125,11 @@ async def restarts(run: Run) -> list[Row]:
             run,
             area=AREA,
             promise=f"The process of the API server is stopped for {min(lengths):.0f} to {max(lengths):.0f} s, and "
-            "etcd is compacted meanwhile, so that every watch is refused with 410 (checked) once it is back: what serves is "
-            "left alone, a changed spec is followed, and then a deleted Service is made again",
+            "etcd is compacted meanwhile, so that every watch is refused with 410 (checked) once it is back: what "
+            "serves is left alone, a changed spec is followed, and then a deleted Service is made again",
             bound=f"{_BOUND_SECONDS:.0f} s each",
             measured=f"followed after {median(followed):.1f} s (median), {max(followed, default=0.0):.1f} s at most; "
-            f"made again after {max(repaired, default=0.0):.1f} s at most; {kubelet.ends} ends of the operator's process",
+            f"made again after {max(repaired, default=0.0):.1f} s at most; {kubelet.ends} ends of the operator",
             misses=late([*followed, *repaired], _BOUND_SECONDS),
         )
     ]
