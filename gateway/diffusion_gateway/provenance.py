@@ -96,7 +96,8 @@ def embed(content: bytes, packet: bytes) -> bytes:
     """
     _, header = read_header(content)
     if header.format == "png":
-        return content[:_PNG_HEADER_END] + _png_chunk(packet) + content[_PNG_HEADER_END:]
+        # Joined, since every other way copies the pixels more than once.
+        return b"".join((content[:_PNG_HEADER_END], _png_chunk(packet), memoryview(content)[_PNG_HEADER_END:]))
     if header.format == "jpeg":
         segment = _JPEG_XMP + packet[:_JPEG_MOST]
         position = _after_jfif(content)

@@ -39,17 +39,17 @@ class AnswerContext:
     def images(self, contents: Sequence[bytes], seeds: Sequence[int], flags: Sequence[bool] | None = None) -> bytes:
         """The JSON answer with all images; `flags` are those of a safety checker."""
         triples = zip(contents, seeds, _flag_fields(flags, len(seeds)), strict=True)
-        entries = [{"b64_json": _base64(content), "seed": seed, **flag} for content, seed, flag in triples]
-        return to_json(
-            {
-                "created": self.created,
-                "data": entries,
-                "background": "opaque",
-                "output_format": self.output_format,
-                "quality": self.quality,
-                "size": _size(contents[0]),
-            }
-        )
+        entries = [_object_parts(content, {"seed": seed, **flag}) for content, seed, flag in triples]
+        fields = {
+            "created": self.created,
+            "background": "opaque",
+            "output_format": self.output_format,
+            "quality": self.quality,
+            "size": _size(contents[0]),
+        }
+        first, *others = entries
+        separated = (part for entry in others for part in (b",", *entry))
+        return b"".join((b'{"data":[', *first, *separated, b"],", to_json(fields).removeprefix(b"{")))
 
     def partial_event(self, content: bytes, index: int) -> bytes:
         """The event with a preview; `index` counts the previews from 0."""
@@ -66,14 +66,13 @@ class AnswerContext:
         kind = f"{'image_edit' if self.is_edit else 'image_generation'}.{name}"
         body = {
             "type": kind,
-            "b64_json": _base64(content),
             "background": "opaque",
             "created_at": self.created,
             "output_format": self.output_format,
             "quality": self.quality,
             "size": _size(content),
         }
-        return _sse(kind, body | fields)
+        return _sse(kind, *_object_parts(content, body | fields))
 
 
 def _flag_fields(flags: Sequence[bool] | None, count: int) -> list[dict[str, bool]]:
@@ -83,7 +82,7 @@ def _flag_fields(flags: Sequence[bool] | None, count: int) -> list[dict[str, boo
 
 def error_event(error: ApiError) -> bytes:
     """The last event of a stream that fails."""
-    return _sse("error", {"type": "error", **error.body()})
+    return _sse("error", to_json({"type": "error", **error.body()}))
 
 
 def model_list(pipelines: Iterable[Pipeline], created: int) -> dict[str, Any]:
@@ -114,12 +113,16 @@ def _ensemble_object(ensemble: Ensemble) -> dict[str, Any]:
     }
 
 
-def _sse(name: str, body: dict[str, Any]) -> bytes:
-    return b"event: " + name.encode() + b"\ndata: " + to_json(body) + b"\n\n"
+def _sse(name: str, *body: bytes) -> bytes:
+    return b"".join((b"event: ", name.encode(), b"\ndata: ", *body, b"\n\n"))
 
 
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+def _object_parts(content: bytes, fields: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
+    """A JSON object with the image before other fields, in parts that are joined once.
+
+    A writer of JSON would look for what to escape in all of the image, which takes longer than base64 itself.
+    """
+    return b'{"b64_json":"', base64.b64encode(content), b'",' + to_json(fields).removeprefix(b"{")
 
 
 def _size(content: bytes) -> str:
