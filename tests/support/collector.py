@@ -113,9 +113,9 @@ def _from_protobuf(body: bytes) -> Mapping[str, Any]:
 
 
 def _span(fields: Mapping[str, Any], resource: Mapping[str, str]) -> CollectedSpan:
-    ids = [fields.get(name, "").lower() for name in ("traceId", "spanId", "parentSpanId")]
+    trace, span, parent = (fields.get(name, "").lower() for name in ("traceId", "spanId", "parentSpanId"))
     has_failed = fields.get("status", {}).get("code") in {2, "STATUS_CODE_ERROR"}
-    return CollectedSpan(fields["name"], *ids, resource, _attributes(fields), has_failed)
+    return CollectedSpan(fields["name"], trace, span, parent, resource, _attributes(fields), has_failed)
 
 
 def _attributes(fields: Mapping[str, Any]) -> Mapping[str, str]:
