@@ -72,10 +72,13 @@ def build(kube: Kube, folder: Path) -> Library:
     """
     # The operator makes the claim, and nothing else yet.
     kube.apply(example(suspend=True))
-    copy(folder, volume(kube, _CLAIM))
+    store = volume(kube, _CLAIM)
+    # An empty folder is nobody's store: its owner could not be the store's.
+    if any(folder.iterdir()):
+        copy(folder, store)
     kube.apply(example())
     pipeline = wait_ready(kube)
-    copy(volume(kube, _CLAIM), folder)
+    copy(store, folder)
     library = Library(kube, folder, end_state(kube), pipeline["status"])
     kube.apply(example(suspend=True))
     return library
