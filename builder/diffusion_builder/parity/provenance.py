@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-# Not of the checkpoint's folder of that name, or without weights: zero residuals are the same for denoisers of one form,
-# and so is their engine, which may have been made for another denoiser.
+# Not of the checkpoint's folder of that name, or without weights: zero residuals are the same for denoisers of one
+# form, and so is their engine, which may have been made for another denoiser.
 _WITHOUT_FOLDER = (Component.CONTROLNET, Component.PREVIEW_DECODER, Component.REFINER, Component.ZERO_RESIDUALS)
 
 
