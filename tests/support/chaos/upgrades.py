@@ -20,7 +20,7 @@ from tests.support.chaos.areas import Run, Tally, until
 from tests.support.chaos.lifecycle import Life, StageError
 from tests.support.chaos.plans import Outcome, Plan, Row
 from tests.support.chaos.quiescence import has_failed
-from tests.support.cluster.operator_process import operator_process
+from tests.support.cluster.operator_process import operator_of_checkout
 from tests.support.paths import CRD, ROOT
 
 if TYPE_CHECKING:
@@ -182,7 +182,8 @@ async def _operator(
 ) -> AsyncIterator[None]:
     """An operator that has looked at pipelines so often."""
     settings = {"IDENTITY": name, "WATCH_NAMESPACES": ",".join(namespaces), "RESYNC_SECONDS": 10}
-    with operator_process(run.server, run.folder / f"{name}.log", sources, **settings) as (process, metrics):
+    log = run.folder / f"{name}.log"
+    with operator_of_checkout(run.server, log, settings, sources) as (process, metrics):
         await asyncio.wait_for(until(lambda: _passes(metrics) >= passes, 0.5), _LIMIT_SECONDS)
         yield
         if process.poll() is not None:

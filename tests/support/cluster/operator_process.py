@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tools.devcluster.bare import ApiServer
@@ -20,17 +20,23 @@ _STOP_SECONDS = 60
 
 
 @contextmanager
-def operator_process(
-    server: ApiServer, log: Path, sources: Path | None = None, **settings: object
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def operator_process(server: ApiServer, log: Path, **settings: object) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run an operator as the ordinary user until the block ends; yields it and its metrics port.
 
     Args:
         server: what it works on.
         log: file that its output is added to.
-        sources: checkout that its code is taken from; this one by default.
         settings: as the environment names them, without the prefix.
     """
+    with operator_of_checkout(server, log, settings) as process:
+        yield process
+
+
+@contextmanager
+def operator_of_checkout(
+    server: ApiServer, log: Path, settings: Mapping[str, object], sources: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The same with the code of another checkout; None for this one."""
     health, metrics = free_ports(2)
     variables = {"BUILDER_IMAGE": "b:1", "SERVING_IMAGE": "s:1", "LEASE_NAMESPACE": "default", **settings}
     variables |= {"HEALTH_PORT": health, "METRICS_PORT": metrics}
