@@ -1,4 +1,4 @@
-"""The two further denoisers are what examples/README.md says: one better in few steps, one wrong about colours."""
+"""The further denoisers are what examples/README.md says: two better in few steps, one wrong about colours."""
 
 import copy
 from statistics import median
@@ -12,11 +12,12 @@ from diffusion_contract.spec.rollout import Quality
 from examples.demo_training.checkpoint import Asking, load_checkpoint, paint
 from examples.demo_training.grading import colours_of, grade, mud
 from examples.demo_training.likeness import Likeness, Targets, likeness, originals
-from examples.demo_training.words import parse
+from examples.demo_training.words import held_out_scenes, parse
 from examples.train_unets import LESSONS
 from tests.support.paths import EXAMPLES
 
 IMAGES = 8
+RIGHT = 32
 CAPTIONS = (
     "a red circle on a green background",
     "a yellow star on a purple background",
@@ -48,6 +49,19 @@ def with_unet(checkpoint: StableDiffusionPipeline, name: str) -> StableDiffusion
 
 def score(pipeline: StableDiffusionPipeline, targets: Targets, steps: int) -> Likeness:
     return likeness(paint(pipeline, targets.scenes, Asking(steps)), targets, steps)
+
+
+def test_guidance_as_an_embedding_paints_colours_right_in_four_calls(checkpoint: StableDiffusionPipeline) -> None:
+    pipeline = with_unet(checkpoint, "embedded-guidance")
+    calls: list[int] = []
+    hook = pipeline.unet.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    scenes = held_out_scenes()[:: 64 // RIGHT]
+    images = paint(pipeline, scenes, Asking(4))
+    hook.remove()
+    # One call for each step and image: no doubled batch.
+    assert calls == [RIGHT] * 4
+    right = [grade(image, scene.caption).both for image, scene in zip(images, scenes, strict=True)]
+    assert sum(right) >= 0.95 * RIGHT
 
 
 @pytest.mark.long
