@@ -241,6 +241,10 @@ def test_a_step_that_fails_is_shown_as_failed() -> None:
 
 
 def test_the_documentation_names_the_denoisers_by_the_revisions_that_the_hub_gives_them() -> None:
-    text = (ROOT / "docs" / "rollouts.md").read_text()
-    for name in ("few-steps", "wrong-colours"):
-        assert revision_of(ROOT / "examples" / "demo-unets" / name) in text
+    pages = {
+        "few-steps": "docs/rollouts.md",
+        "wrong-colours": "docs/rollouts.md",
+        "embedded-guidance": "examples/README.md",
+    }
+    for name, page in pages.items():
+        assert revision_of(ROOT / "examples" / "demo-unets" / name) in (ROOT / page).read_text()
