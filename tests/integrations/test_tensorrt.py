@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from diffusion_operator import naming
@@ -23,11 +24,11 @@ from examples.demo_support.image import port_forward
 from examples.demo_support.install import image_options, install_operator, split_reference, upgrade_operator
 from examples.demo_support.settings import GUIDANCE, ROOT
 from examples.demo_training.grading import grade
-from tests.support.cluster.fixtures import HUB_NAMESPACE
-from tests.support.cluster.kube import condition, eventually
-from tests.support.cluster.nodes import further_nodes
+from tests.support.cluster.fixtures import HUB_NAMESPACE, run_devcluster
+from tests.support.cluster.kube import Object, condition, eventually
 from tests.support.cluster.pipelines import BUILD_SECONDS, describe_namespace, example, leftovers
 from tests.support.tensorrt import tensorrt_rtx
+from tools.devcluster.nodes import DEFAULT_NODES
 from tools.images.build import local_reference
 from tools.images.buildah import open_buildah
 from tools.images.paths import default_paths
@@ -36,7 +37,6 @@ from tools.images.registry import parse_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from examples.demo_support.cluster import Cluster
@@ -90,9 +90,23 @@ def enabled(cluster: Cluster, images: Images, builder: str) -> Iterator[None]:
         install_operator(cluster.tools, images, HUB_NAMESPACE)
 
 
-def gpu_nodes(folder: Path) -> AbstractContextManager[None]:
+@contextmanager
+def gpu_nodes(folder: Path) -> Iterator[None]:
     """One node more per product, each with two GPUs that only the scheduler knows of."""
-    return further_nodes(folder, [{"name": name, "gpu": {"product": sku, "count": 2}} for sku, name in NODES.items()])
+    usual: list[Object] = [{"name": node.name} for node in DEFAULT_NODES]
+    gpus: list[Object] = [{"name": name, "gpu": {"product": sku, "count": 2}} for sku, name in NODES.items()]
+    try:
+        nodes(folder, [*usual, *gpus])
+        yield
+    finally:
+        nodes(folder, usual)
+
+
+def nodes(folder: Path, entries: list[Object]) -> None:
+    file = folder / "nodes.yaml"
+    file.write_text(yaml.safe_dump({"nodes": entries}))
+    process = run_devcluster("up", "--nodes", str(file))
+    assert process.returncode == 0, process.stderr
 
 
 def has_repositories(kube: Kube) -> bool:
