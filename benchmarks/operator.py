@@ -88,7 +88,7 @@ class Operator:
 def operator(server: ApiServer, log: Path, resync_seconds: float) -> Iterator[Operator]:
     """Run the operator as an ordinary user until the block ends."""
     settings = {"RESYNC_SECONDS": resync_seconds, "IDENTITY": "bench"}
-    with operator_process(server, log, None, **settings) as (process, metrics):
+    with operator_process(server, log, **settings) as (process, metrics):
         yield Operator(process.pid, metrics)
 
 

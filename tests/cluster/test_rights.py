@@ -111,7 +111,7 @@ def test_a_full_life_is_possible_with_the_rights_that_the_chart_grants(
     source = {"source": {"huggingFace": {"repo": "demo/shapes", "revision": revision(2)}}}
     api = {"auth": {"type": "None"}, "autoscaling": {"maxReplicas": 3}, "gateway": {"name": "web"}}
     options = {"LEASE_NAMESPACE": NAMESPACE, "IDENTITY": "first", "GATEWAY_IMAGE": "g:1"}
-    with operator_process(server, tmp_path / "operator.log", None, **options):
+    with operator_process(server, tmp_path / "operator.log", **options):
         for targets in ([{"name": "cpu", "autoscaling": {"maxReplicas": 3}}], [{"name": "cpu", "autoscaling": keda}]):
             live(server, kube, spec(targets=targets))
         live(server, kube, spec(targets=two))

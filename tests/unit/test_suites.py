@@ -16,7 +16,7 @@ from tests.support import suites
 
 PROGRAM = [sys.executable, "-m", "tests.support.suites"]
 # Says who it is, and that fixtures would have taken down what they brought up.
-SUITE = "trap 'echo taken down; exit 2' INT; echo $$; while true; do read -t 0.05 < <(:) || true; done"
+SUITE = "sleep 300 >/dev/null 2>&1 & trap 'kill $!; echo taken down; exit 2' INT; echo $$; wait"
 STUBBORN = "trap '' INT; echo $$; while true; do read -t 0.05 < <(:) || true; done"
 
 
