@@ -19,7 +19,7 @@ from diffusion_operator import naming
 from diffusion_operator.manifests.common import Owner
 from diffusion_operator.manifests.policies import PODS_METRIC, autoscaler
 from tests.support.cluster.control_plane import component
-from tests.support.cluster.kube import Kube, Object, condition, eventually
+from tests.support.cluster.kube import Kube, KubectlError, Object, condition, eventually
 from tests.support.integrations.metrics_adapter import API, metrics_adapter
 from tests.support.integrations.pages import metrics_pages
 from tests.support.integrations.processes import Program, running
@@ -61,9 +61,14 @@ class Scaled:
     queue: Queue
 
     def metrics(self) -> dict[str, str]:
-        """Pod → waiting steps, as the API server has it from the adapter."""
+        """Pod → waiting steps, as the API server has it from the adapter; empty before it knows the metric."""
         path = f"/apis/{API}/v1beta2/namespaces/{NAMESPACE}/pods/*/{PODS_METRIC}"
-        listed = json.loads(self.kube.run("get", "--raw", path))
+        try:
+            listed = json.loads(self.kube.run("get", "--raw", path))
+        except KubectlError as error:
+            if "could not find the metric" not in str(error):
+                raise
+            return {}
         return {item["describedObject"]["name"]: item["value"] for item in listed["items"]}
 
     def replicas(self) -> int:

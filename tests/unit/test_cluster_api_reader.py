@@ -146,3 +146,14 @@ def test_a_server_that_is_gone_is_an_error(tmp_path: Path) -> None:
         pass
     with pytest.raises(ApiError, match=r"127\.0\.0\.1"):
         api.get("pod", "test", "one")
+
+
+def test_an_aggregated_api_that_cannot_be_reached_yet_hides_no_other(tmp_path: Path) -> None:
+    stale = {"metadata": {"name": "custom.metrics.k8s.io"}, "versions": [{"version": "v1beta2", "freshness": "Stale"}]}
+    answers: Answers = {
+        "/api": [(200, {"items": CORE})],
+        "/apis": [(200, {"items": [*GROUPS, stale]})],
+        "/api/v1/nodes/one": [(200, {"kind": "Node"})],
+    }
+    with reader(tmp_path, answers) as (api, _paths):
+        assert api.get("node", "test", "one") == {"kind": "Node"}

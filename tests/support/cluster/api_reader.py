@@ -164,7 +164,8 @@ def _named_resources(discovery: Object) -> Iterator[tuple[str, Resource]]:
         preferred = group["versions"][0]
         api_version = f"{name}/{preferred['version']}" if name else preferred["version"]
         path = f"/apis/{api_version}" if name else f"/api/{api_version}"
-        for entry in preferred["resources"]:
+        # An aggregated API that cannot be reached yet lists none.
+        for entry in preferred.get("resources", ()):
             kind, plural = entry["responseKind"]["kind"], entry["resource"]
             resource = Resource(path, api_version, kind, plural, entry["scope"] == "Namespaced")
             names = [plural, entry.get("singularResource", ""), *entry.get("shortNames", ()), f"{plural}.{name}"]
