@@ -165,5 +165,5 @@ def assembly(
         ),
         cuda=spec.serving.cuda if runtime == Runtime.TENSORRT else None,
         acceleration=spec.acceleration,
-        denoising_start=spec.model.refiner.denoising_start if spec.model.refiner is not None else None,
+        denoising_start=spec.model.denoising_start,
     )

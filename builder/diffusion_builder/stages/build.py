@@ -174,10 +174,8 @@ def _validate(context: StageContext, spec: DiffusionPipelineSpec, digests: Mappi
     preflight.validate_models(models, {ref.name: folder(ref.name, parts.CONTROLNET) for ref in nets}, family)
     preflight.validate_acceleration(models[parts.UNET], spec.acceleration)
     ensembles = [EnsembleSpec.of(item) for item in spec.pipelines]
-    denoising_start = spec.model.refiner.denoising_start if spec.model.refiner is not None else None
-    tiers.validated_schedulers(
-        folder(CHECKPOINT, "scheduler").parent, spec.all_schedulers, ensembles, family, denoising_start
-    )
+    checkpoint = folder(CHECKPOINT, "scheduler").parent
+    tiers.validated_schedulers(checkpoint, spec.all_schedulers, ensembles, family, spec.model.denoising_start)
     if parity:
         tasks = {item.task for item in spec.pipelines}
         controlled = {item.task for item in spec.pipelines if parts.CONTROLNET in (item.features or ())}

@@ -273,6 +273,11 @@ class Model(ApiModel):
         return "" if self.prompt_weighting in (None, PromptWeighting.NONE) else str(self.prompt_weighting)
 
     @property
+    def denoising_start(self) -> float | None:
+        """Fraction of the training timesteps after which the refiner takes over; None without one."""
+        return self.refiner.denoising_start if self.refiner is not None else None
+
+    @property
     def is_xl(self) -> bool:
         """Whether the checkpoint is of the family StableDiffusionXL."""
         return self.family is ModelFamily.STABLE_DIFFUSION_XL

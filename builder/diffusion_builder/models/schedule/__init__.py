@@ -99,7 +99,7 @@ def loop_for(settings: SchedulerSettings, steps: int, denoising_start: float | N
     calls = calls_for(settings.type, steps)
     if denoising_start is None:
         return calls, calls
-    if calls != steps or settings.type in (SchedulerType.HEUN, SchedulerType.PNDM):
+    if settings.type in (SchedulerType.HEUN, SchedulerType.PNDM):
         raise ScheduleError(
             f"the scheduler {settings.type} has steps of several calls, which a refiner would cut apart: use another"
         )

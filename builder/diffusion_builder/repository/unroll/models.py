@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from diffusion_builder.repository.graph import Port, TritonModel
 from diffusion_contract import python_models, tensors
 from diffusion_contract.enums import Component
-from diffusion_contract.model_facts import ModelFacts
-from diffusion_contract.tensors import Interface, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
