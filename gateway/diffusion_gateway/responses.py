@@ -127,4 +127,4 @@ def _object_parts(content: bytes, fields: dict[str, Any]) -> tuple[bytes, bytes,
 
 def _size(content: bytes) -> str:
     _, header = read_header(content)
-    return f"{header.width}x{header.height}"
+    return size_text((header.width, header.height))
