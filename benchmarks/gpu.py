@@ -93,13 +93,17 @@ class Setting:
     @property
     def out(self) -> Path:
         """The file of all figures."""
-        family = "" if self.family == "sd1" else f"-{self.family}"
-        return OUT / f"bench-gpu{family}{'-accelerated' * bool(self.acceleration)}.json"
+        return OUT / f"bench-{base_name(self.family)}{'-accelerated' * bool(self.acceleration)}.json"
 
     def phase_file(self, phase: str) -> Path:
         """File with what a phase has found."""
         folder = self.base if phase in ("checkpoint", "torch") else self.work
         return folder / f"{phase}.done.json"
+
+
+def base_name(family: str) -> str:
+    """Of the files and the folder of a family's run."""
+    return "gpu" if family == "sd1" else f"gpu-{family}"
 
 
 def gpu() -> dict[str, Any]:
@@ -258,7 +262,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="folder of a run without acceleration (default: that of --work)")
     given = parser.parse_args()
     case = CASES[given.family]
-    work = (given.work or ROOT / "out" / ("gpu" if given.family == "sd1" else f"gpu-{given.family}")).resolve()
+    work = (given.work or OUT / base_name(given.family)).resolve()
     setting = Setting(
         work, given.tritonserver, given.trtexec, given.jobs, given.seconds, given.acceleration,
         given.base.resolve() if given.base is not None else work,

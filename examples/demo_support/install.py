@@ -136,12 +136,13 @@ def apply_pipeline(tools: Tools, namespace: str, gpu_product: str = "") -> str:
     Raises:
         DemoError: The file names another revision than the checkpoint in this checkout has.
     """
-    document = yaml.safe_load(PIPELINE_FILE.read_text())
+    text = PIPELINE_FILE.read_text()
+    document = yaml.safe_load(text)
     check_revision(document["spec"]["model"]["source"]["huggingFace"]["revision"], CHECKPOINT)
+    manifest = yaml.safe_dump(on_gpu(document, gpu_product)) if gpu_product else text
     # Right after the chart's first install the API server may not serve the new kind yet.
     for attempt in range(10):
         try:
-            manifest = yaml.safe_dump(on_gpu(document, gpu_product)) if gpu_product else PIPELINE_FILE.read_text()
             tools.output("kubectl", "apply", "-n", namespace, "-f", "-", stdin=manifest, what="kubectl apply")
             break
         except DemoError as error:

@@ -243,7 +243,7 @@ def _differences(state: str, before: Snapshot, after: Snapshot, *, is_same_forma
         "revisions are gone": before.revisions.items() <= after.revisions.items() or state == "canary",
         "nothing is stable any more": bool(after.stable) >= bool(before.stable),
         "a canary is gone": bool(after.canary[0]) >= bool(before.canary[0]),
-        "another reason": after.ready[1] in {before.ready[1], *({"Ready", "CanaryProgressing"} - {before.ready[1]})},
+        "another reason": after.ready[1] in {before.ready[1], "Ready", "CanaryProgressing"},
     }
     if state == "suspended":
         checks["it was suspended"] = after.ready == before.ready and after.stable == before.stable
