@@ -11,14 +11,14 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from diffusion_builder.compare.metrics import psnr
-from diffusion_builder.errors import BadInputError, Reason
+from diffusion_builder.errors import Reason
 from diffusion_builder.parity import in_process
 from diffusion_builder.stages.build import build
 from diffusion_builder.store import Kind, Store
 from diffusion_contract.documents import read_local
 from tests.support.builder import parts
 from tests.support.builder.conditioned import checkpoint as sd_checkpoint
-from tests.support.builder.repository import SHAPES, context
+from tests.support.builder.repository import SHAPES, context, refused_build
 from tests.support.builder.xl_checkpoints import write_xl_checkpoint
 
 if TYPE_CHECKING:
@@ -85,13 +85,6 @@ def test_the_image_is_that_of_the_whole_pipeline(folder: Path) -> None:
     assert psnr(actual, np.asarray(expected)) >= _MIN_PSNR
 
 
-def _refusal(folder: Path, spec: DiffusionPipelineSpec) -> BadInputError:
-    with pytest.raises(BadInputError) as caught:
-        build(context(folder / "store"), spec)
-    assert not list((folder / "store" / "onnx").glob("*"))
-    return caught.value
-
-
 @pytest.mark.parametrize(
     ("entries", "reason", "says"),
     [
@@ -106,17 +99,17 @@ def test_statistics_that_are_none_are_refused(
 ) -> None:
     checkpoint = _playground(tmp_path / "checkpoint")
     _change(checkpoint / "vae" / "config.json", **entries)
-    refusal = _refusal(tmp_path, _spec(checkpoint))
+    refusal = refused_build(tmp_path, _spec(checkpoint))
     assert refusal.reason is reason
     assert says in str(refusal)
 
 
 def test_statistics_are_refused_where_diffusers_does_not_read_them(tmp_path: Path) -> None:
     inpaint = _spec(_playground(tmp_path / "xl"), pipelines=[{"task": "inpaint", "steps": [2]}])
-    assert "latents_mean of this autoencoder" in str(_refusal(tmp_path, inpaint))
+    assert "latents_mean of this autoencoder" in str(refused_build(tmp_path, inpaint))
     checkpoint = sd_checkpoint(tmp_path / "sd", "sd1")
     _change(checkpoint / "vae" / "config.json", **_STATISTICS)
-    refusal = _refusal(tmp_path, _spec(checkpoint, "StableDiffusion"))
+    refusal = refused_build(tmp_path, _spec(checkpoint, "StableDiffusion"))
     assert refusal.reason is Reason.UNSUPPORTED_COMPONENT
     assert "pipelines of StableDiffusion do not read" in str(refusal)
 
@@ -124,6 +117,6 @@ def test_statistics_are_refused_where_diffusers_does_not_read_them(tmp_path: Pat
 @pytest.mark.parametrize("type_", ["Euler", "DPMSolverMultistep", "DDIM"])
 def test_a_scheduler_of_another_formulation_is_refused(tmp_path: Path, type_: str) -> None:
     checkpoint = _playground(tmp_path / "checkpoint")
-    refusal = _refusal(tmp_path, _spec(checkpoint, scheduler={"type": type_}))
+    refusal = refused_build(tmp_path, _spec(checkpoint, scheduler={"type": type_}))
     assert refusal.reason is Reason.UNSUPPORTED_SCHEDULER
     assert "use EDMEuler or EDMDPMSolverMultistep" in str(refusal)

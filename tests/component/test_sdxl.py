@@ -20,7 +20,7 @@ from diffusion_builder.store import Kind, Store
 from diffusion_contract.documents import read_local
 from tests.support.builder import parts
 from tests.support.builder.conditioned import checkpoint as sd_checkpoint
-from tests.support.builder.repository import SHAPES, context
+from tests.support.builder.repository import SHAPES, context, sample_inputs
 from tests.support.builder.xl_checkpoints import write_xl_checkpoint
 
 if TYPE_CHECKING:
@@ -67,20 +67,6 @@ def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield loaded
 
 
-def _tensors(**inputs: str | float | tuple[int, int]) -> dict[str, NDArray[Any]]:
-    """A request of one sample."""
-    tensors: dict[str, NDArray[Any]] = {"seed": np.array([[_SEED]], np.int64)}
-    for name, value in inputs.items():
-        match value:
-            case str():
-                tensors[name] = np.array([[value.encode()]], object)
-            case tuple():
-                tensors[name] = np.array([value], np.int32)
-            case _:
-                tensors[name] = np.array([[value]], np.float32)
-    return tensors
-
-
 def _reference_image(pipeline_class: Any, checkpoint: Path, **arguments: Any) -> NDArray[np.uint8]:  # noqa: ANN401 - the library has no types
     pipe = pipeline_class.from_pretrained(checkpoint, dtype=torch.float32, local_files_only=True, add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
@@ -115,14 +101,14 @@ _CASES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", _CASES)
 def test_a_request_means_what_it_means_to_diffusers(name: str, checkpoint: Path, server: InProcessServer) -> None:
     inputs, arguments = _CASES[name]
-    actual = server.generate("generate_2_pipeline", _tensors(prompt=_PROMPT, **inputs)).images[0]
+    actual = server.generate("generate_2_pipeline", sample_inputs(_SEED, prompt=_PROMPT, **inputs)).images[0]
     sizes = {"num_inference_steps": 2, "height": _SIDE, "width": _SIDE}
     expected = _reference_image(_Generate, checkpoint, prompt=_PROMPT, **sizes, **arguments)
     assert psnr(actual, expected) >= _MIN_PSNR
 
 
 def test_what_is_left_out_of_img2img_has_the_defaults_of_diffusers(checkpoint: Path, server: InProcessServer) -> None:
-    request = {**_tensors(prompt=_PROMPT, target_size=(128, 96)), "input_image": _IMAGE[None]}
+    request = {**sample_inputs(_SEED, prompt=_PROMPT, target_size=(128, 96)), "input_image": _IMAGE[None]}
     actual = server.generate("img2img_2_pipeline", request).images[0]
     # Two steps at strength 0.3 are the last of seven.
     arguments = {"prompt": _PROMPT, "image": Image.fromarray(_IMAGE), "num_inference_steps": 7}
@@ -135,7 +121,8 @@ def test_each_input_changes_the_image(name: str, server: InProcessServer) -> Non
     """Without this, parity would say nothing about the input."""
     inputs, _ = _CASES[name]
     plain, changed = (
-        server.generate("generate_2_pipeline", _tensors(prompt=_PROMPT, **added)).latents for added in ({}, inputs)
+        server.generate("generate_2_pipeline", sample_inputs(_SEED, prompt=_PROMPT, **added)).latents
+        for added in ({}, inputs)
     )
     if name == "an empty negative prompt" and not _zeroes(server):
         assert np.array_equal(plain, changed)
@@ -144,7 +131,7 @@ def test_each_input_changes_the_image(name: str, server: InProcessServer) -> Non
 
 
 def _zeroes(server: InProcessServer) -> bool:
-    ids = server.runs["1_tokenizer"](_tensors(prompt=_PROMPT), ("input_ids",))["input_ids"]
+    ids = server.runs["1_tokenizer"](sample_inputs(_SEED, prompt=_PROMPT), ("input_ids",))["input_ids"]
     return bool((ids[:, 0] == -1).all())
 
 
@@ -158,11 +145,11 @@ def _zeroes(server: InProcessServer) -> bool:
 )
 def test_sizes_that_are_none_are_refused(server: InProcessServer, inputs: dict[str, Any], says: str) -> None:
     with pytest.raises(BadInputError, match=says):
-        server.generate("generate_2_pipeline", _tensors(prompt=_PROMPT, **inputs))
+        server.generate("generate_2_pipeline", sample_inputs(_SEED, prompt=_PROMPT, **inputs))
 
 
 def test_a_second_negative_prompt_alone_is_refused_where_it_would_have_no_effect(server: InProcessServer) -> None:
-    request = _tensors(prompt=_PROMPT, negative_prompt_2="bad")
+    request = sample_inputs(_SEED, prompt=_PROMPT, negative_prompt_2="bad")
     if not _zeroes(server):
         assert server.generate("generate_2_pipeline", request).images.shape == (1, _SIDE, _SIDE, 3)
         return

@@ -18,7 +18,7 @@ from diffusion_builder.store import Kind, Store
 from diffusion_contract.documents import read_local
 from tests.support.builder import parts
 from tests.support.builder.conditioned import Conditioned, request_images
-from tests.support.builder.repository import SHAPES, context
+from tests.support.builder.repository import SHAPES, context, refused_build, sample_inputs
 from tests.support.builder.xl_checkpoints import write_xl_checkpoint
 from tests.support.triton.tritonserver import serve
 
@@ -70,20 +70,6 @@ def server(folder: Path) -> Iterator[InProcessServer]:
         yield loaded
 
 
-def _tensors(**inputs: str | float | tuple[int, int]) -> dict[str, NDArray[Any]]:
-    """A request of one sample."""
-    tensors: dict[str, NDArray[Any]] = {"seed": np.array([[_SEED]], np.int64)}
-    for name, value in inputs.items():
-        match value:
-            case str():
-                tensors[name] = np.array([[value.encode()]], object)
-            case tuple():
-                tensors[name] = np.array([value], np.int32)
-            case _:
-                tensors[name] = np.array([[value]], np.float32)
-    return tensors
-
-
 def _two_pipelines(folder: Path, base: Mapping[str, Any], refiner: Mapping[str, Any]) -> NDArray[np.uint8]:
     first = _Base.from_pretrained(
         folder / "base", dtype=torch.float32, local_files_only=True, add_watermarker=False
@@ -126,14 +112,14 @@ _CASES: Mapping[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", _CASES)
 def test_a_request_means_what_it_means_to_both_pipelines(name: str, folder: Path, server: InProcessServer) -> None:
     inputs, base, refiner = _CASES[name]
-    actual = server.generate(_ENSEMBLE, _tensors(prompt=_PROMPT, **inputs)).images[0]
+    actual = server.generate(_ENSEMBLE, sample_inputs(_SEED, prompt=_PROMPT, **inputs)).images[0]
     assert psnr(actual, _two_pipelines(folder, base, refiner)) >= _MIN_PSNR
 
 
 def test_scores_change_the_image(server: InProcessServer) -> None:
     """Without this, parity would say nothing about them."""
     plain, scored = (
-        server.generate(_ENSEMBLE, _tensors(prompt=_PROMPT, **inputs)).latents
+        server.generate(_ENSEMBLE, sample_inputs(_SEED, prompt=_PROMPT, **inputs)).latents
         for inputs in ({}, {"aesthetic_score": 9.0})
     )
     assert np.abs(plain - scored).max() > 1e-4
@@ -141,7 +127,7 @@ def test_scores_change_the_image(server: InProcessServer) -> None:
 
 def test_a_score_beyond_what_there_is_is_refused(server: InProcessServer) -> None:
     with pytest.raises(BadInputError, match="aesthetic_score"):
-        server.generate(_ENSEMBLE, _tensors(prompt=_PROMPT, aesthetic_score=11.0))
+        server.generate(_ENSEMBLE, sample_inputs(_SEED, prompt=_PROMPT, aesthetic_score=11.0))
 
 
 @pytest.mark.parametrize(
@@ -185,13 +171,6 @@ def test_real_triton_draws_what_both_pipelines_draw_with_a_controlnet_on_the_bas
             assert min(ratios) >= _MIN_PSNR
 
 
-def _refusal(folder: Path, spec: DiffusionPipelineSpec) -> BadInputError:
-    with pytest.raises(BadInputError) as caught:
-        build(context(folder / "store"), spec)
-    assert not list((folder / "store" / "onnx").glob("*"))
-    return caught.value
-
-
 @pytest.mark.parametrize(
     ("unet", "says"),
     [
@@ -205,7 +184,7 @@ def test_what_is_no_refiner_of_the_base_is_refused_before_anything_is_exported(
 ) -> None:
     write_xl_checkpoint(tmp_path / "base")
     parts.unet(unet)(tmp_path / "other")
-    refusal = _refusal(tmp_path, _spec(tmp_path, "other"))
+    refusal = refused_build(tmp_path, _spec(tmp_path, "other"))
     assert refusal.reason in (Reason.COMPONENT_MISMATCH, Reason.UNSUPPORTED_COMPONENT)
     assert refusal.args[-1] == str(refusal)
     with pytest.raises(BadInputError, match=says):
@@ -226,7 +205,7 @@ def test_a_schedule_that_cannot_be_shared_is_refused_before_anything_is_exported
     write_xl_checkpoint(tmp_path / "base")
     parts.unet("sdxl-refiner")(tmp_path / "refiner")
     pipelines = [{"task": "generate", "steps": [steps]}]
-    refusal = _refusal(tmp_path, _spec(tmp_path, scheduler={"type": scheduler}, pipelines=pipelines))
+    refusal = refused_build(tmp_path, _spec(tmp_path, scheduler={"type": scheduler}, pipelines=pipelines))
     assert refusal.reason is Reason.UNSUPPORTED_SCHEDULER
     assert says in str(refusal)
 
@@ -237,6 +216,6 @@ def test_a_refiner_without_a_base_is_refused(tmp_path: Path) -> None:
     index = json.loads((checkpoint / "model_index.json").read_text())
     alone = {"_class_name": "StableDiffusionXLImg2ImgPipeline", "text_encoder": [None, None]}
     (checkpoint / "model_index.json").write_text(json.dumps(index | alone))
-    refusal = _refusal(tmp_path, _spec(tmp_path))
+    refusal = refused_build(tmp_path, _spec(tmp_path))
     assert refusal.reason is Reason.UNSUPPORTED_PIPELINE
     assert "needs a base: name the base in model.source, and this checkpoint in model.refiner.source" in str(refusal)

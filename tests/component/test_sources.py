@@ -7,15 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import urllib.request
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from diffusion_builder.errors import ExitCode, Reason
 from examples.demo_hub import HubHandler, HubServer, revision_of
+from tests.support.loopback import serving
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -86,19 +85,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, random_checkpoint: Path) -> P
 
 @pytest.fixture(scope="module")
 def hub(root: Path) -> Iterator[str]:
-    with HubServer(("127.0.0.1", 0), root, quiet=True) as server, _running(server) as address:
+    with serving(HubServer(("127.0.0.1", 0), root, quiet=True)) as address:
         yield address
-
-
-@contextmanager
-def _running(server: HubServer) -> Iterator[str]:
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 def _fetch(store: Path, endpoint: str, *arguments: str, **environment: str) -> tuple[int, dict[str, object], str]:
@@ -173,7 +161,7 @@ class RecordingServer(HubServer):
 
 def test_unsupported_pipeline_costs_no_weights(root: Path, tmp_path: Path) -> None:
     revision = revision_of(root / "bad" / "other-pipeline")
-    with RecordingServer(root) as server, _running(server) as address:
+    with RecordingServer(root) as server, serving(server) as address:
         code, _, _ = _fetch(tmp_path / "store", address, "--repo", "bad/other-pipeline", "--revision", revision)
     assert code == ExitCode.BAD_INPUT
     assert any("model_index.json" in path for path in server.sent)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
 from diffusion_gateway.metrics import Metrics as GatewayMetrics
 from diffusion_operator.metrics import Metrics
 from tests.support.cluster.kube import eventually
 from tests.support.integrations.pages import metrics_pages
-from tests.support.integrations.processes import Program, running
-from tests.support.integrations.programs import PROMETHEUS, programs
-from tests.support.integrations.prometheus import Prometheus
+from tests.support.integrations.prometheus import Prometheus, running_prometheus
 from tests.support.queries import ALERTS, RECORDED, expressions, live, live_gateway, plain
 from tools.dashboards.content import BOARDS
-from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MODELS = ("5_denoiser", "7_vae_decoder", "generate_4_pipeline")
 SERVING = {"namespace": "studio", "pipeline": "shapes", "target": "l4"}
@@ -53,35 +47,21 @@ def exporter() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def prometheus(exporter: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that has read everything several times."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    (port,) = free_ports(1)
-    server = Prometheus(f"http://127.0.0.1:{port}")
-    with running(_program(exporter, port, folder)):
+    with running_prometheus(tmp_path_factory.mktemp("prometheus"), _scrape_jobs(exporter)) as server:
         read = "min(count_over_time(nv_inference_count[5m])) >= 3 and min(count_over_time(up[5m])) >= 3"
         eventually(lambda: bool(server.query(read)), 60, lambda: "Prometheus reads three times")
         yield server
 
 
-def _program(exporter: str, port: int, folder: Path) -> Program:
+def _scrape_jobs(exporter: str) -> list[dict[str, object]]:
     pods = [{"targets": [exporter], "labels": {**SERVING, "revision": name, "pod": name}} for name in ("a1", "b2")]
     api = {"targets": [exporter], "labels": {"namespace": "studio", "pipeline": "shapes", "pod": "shapes-api-1"}}
     own = {"targets": [exporter], "labels": {"namespace": "diffusion-operator", "pod": "operator"}}
-    config = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-        "scrape_configs": [
-            {"job_name": "operator", "metrics_path": "/operator", "static_configs": [own]},
-            {"job_name": "apis", "metrics_path": "/gateway", "static_configs": [api]},
-            {"job_name": "pipelines", "metrics_path": "/triton", "static_configs": pods},
-        ],
-    }
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    argv: list[str | Path] = [
-        programs(PROMETHEUS) / "prometheus",
-        f"--config.file={folder / 'prometheus.yaml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
+    return [
+        {"job_name": "operator", "metrics_path": "/operator", "static_configs": [own]},
+        {"job_name": "apis", "metrics_path": "/gateway", "static_configs": [api]},
+        {"job_name": "pipelines", "metrics_path": "/triton", "static_configs": pods},
     ]
-    return Program(argv, f"http://127.0.0.1:{port}/-/ready", folder / "log", os.environ)
 
 
 @pytest.mark.parametrize(

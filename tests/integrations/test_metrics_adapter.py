@@ -7,7 +7,6 @@ what it exports is a page of Triton's with a queue that the test decides.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +21,12 @@ from tests.support.cluster.control_plane import component
 from tests.support.cluster.kube import Kube, KubectlError, Object, condition, eventually
 from tests.support.integrations.metrics_adapter import API, metrics_adapter
 from tests.support.integrations.pages import metrics_pages
-from tests.support.integrations.processes import Program, running
-from tests.support.integrations.programs import PROMETHEUS, programs
+from tests.support.integrations.prometheus import running_prometheus
 from tests.support.paths import ROOT
 from tools.devcluster.bare import ApiServer, api_server
-from tools.devcluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 NAMESPACE, POD = "default", "shapes-cpu-a1-x"
 LABELS = {"app": "shapes"}
@@ -90,22 +86,6 @@ def documented_rules() -> dict[str, Any]:
     return rules
 
 
-def prometheus(folder: Path, port: int, target: str) -> Program:
-    pods = {"targets": [target], "labels": {"namespace": NAMESPACE, "pod": POD}}
-    config = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-        "scrape_configs": [{"job_name": "pipelines", "static_configs": [pods]}],
-    }
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    argv: list[str | Path] = [
-        programs(PROMETHEUS) / "prometheus",
-        f"--config.file={folder / 'prometheus.yaml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    return Program(argv, f"http://127.0.0.1:{port}/-/ready", folder / "prometheus.log", os.environ)
-
-
 def objects() -> list[Object]:
     """A Deployment with one pod, and the operator's autoscaler for it."""
     container = {"name": "triton", "image": "triton:1"}
@@ -134,11 +114,13 @@ def scaled(server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder, queue, kube = tmp_path_factory.mktemp("adapter"), Queue(), Kube(server.environment, NAMESPACE)
     rules = folder / "rules.yaml"
     rules.write_text(yaml.safe_dump(documented_rules()))
-    (port,) = free_ports(1)
+    labels = {"namespace": NAMESPACE, "pod": POD}
     with (
         metrics_pages({"/metrics": queue.page}) as target,
-        running(prometheus(folder, port, target)),
-        metrics_adapter(server, rules, f"http://127.0.0.1:{port}", folder),
+        running_prometheus(
+            folder, [{"job_name": "pipelines", "static_configs": [{"targets": [target], "labels": labels}]}]
+        ) as prometheus,
+        metrics_adapter(server, rules, prometheus.url, folder),
     ):
         kube.apply(*objects())
         status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.support.loopback import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,14 +76,9 @@ class Collector(ThreadingHTTPServer):
 @contextmanager
 def collector() -> Iterator[Collector]:
     """Serve a collector while the block runs."""
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = Collector()
+    with serving(server):
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):

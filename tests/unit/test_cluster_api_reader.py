@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.cluster.api_reader import ApiError, ApiReader, UnknownResourceError
+from tests.support.loopback import serving
 from tools.devcluster.configs import KubeconfigParts, kubeconfig
 from tools.devcluster.pki import Pki, Subject
 
@@ -61,19 +61,14 @@ def reader(folder: Path, answers: Answers) -> Iterator[tuple[ApiReader, list[str
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - of the base class
             pass
 
-    serving = pki.issue("serving", Subject("kube-apiserver", hosts=("127.0.0.1",)))
+    certificate = pki.issue("serving", Subject("kube-apiserver", hosts=("127.0.0.1",)))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=pki.authority("cluster").certificate)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(serving.certificate, serving.key)
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield ApiReader(write_kubeconfig(folder, pki, server.server_port)), paths
-        finally:
-            server.shutdown()
-            thread.join()
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with serving(server):
+        yield ApiReader(write_kubeconfig(folder, pki, server.server_port)), paths
 
 
 def write_kubeconfig(folder: Path, pki: Pki, port: int) -> Path:

@@ -6,6 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pytest
+
+from diffusion_builder.errors import BadInputError
 from diffusion_builder.stages.build import build
 from diffusion_builder.stages.progress import Mode, reporter
 from diffusion_builder.stages.run import StageContext
@@ -15,6 +19,8 @@ from diffusion_contract.documents import read_local
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from diffusion_builder.stages.run import Result
     from diffusion_contract.spec import DiffusionPipelineSpec
@@ -56,6 +62,28 @@ def pipeline_spec(checkpoint: Path, scheduler: str = "DDIM", **fields: Any) -> D
 def build_repository(store: Path, checkpoint: Path, scheduler: str = "DDIM", **fields: Any) -> Sequence[Result]:  # noqa: ANN401
     """Build without a check, which the tests with a real Triton make; the last result is the repository's."""
     return build(context(store), pipeline_spec(checkpoint, scheduler, **fields), parity=False)
+
+
+def refused_build(folder: Path, spec: DiffusionPipelineSpec) -> BadInputError:
+    """Why a spec is not built; nothing of it has been exported."""
+    with pytest.raises(BadInputError) as caught:
+        build(context(folder / "store"), spec)
+    assert not list((folder / "store" / "onnx").glob("*"))
+    return caught.value
+
+
+def sample_inputs(seed: int, **inputs: str | float | tuple[int, int]) -> dict[str, NDArray[Any]]:
+    """A request of one sample."""
+    tensors: dict[str, NDArray[Any]] = {"seed": np.array([[seed]], np.int64)}
+    for name, value in inputs.items():
+        match value:
+            case str():
+                tensors[name] = np.array([[value.encode()]], object)
+            case tuple():
+                tensors[name] = np.array([value], np.int32)
+            case _:
+                tensors[name] = np.array([[value]], np.float32)
+    return tensors
 
 
 def context(store: Path) -> StageContext:

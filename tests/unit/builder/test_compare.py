@@ -6,7 +6,6 @@ import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from diffusion_builder.compare.metrics import color_shift, is_constant, measure
 from diffusion_builder.store import Kind, Store
 from diffusion_builder.store.garbage_collection import RETAINED_COMPARISONS, GarbageCollectionOptions, collect
 from diffusion_builder.store.manifest import Recipe
+from tests.support import loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -85,14 +85,8 @@ def serving(fake: Fake) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with loopback.serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

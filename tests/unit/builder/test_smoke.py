@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from diffusion_builder.errors import ExitCode, SmokeTestError
 from diffusion_builder.serving.smoke import smoke_test
 from diffusion_builder.store import Artifact, Kind, Manifest
+from tests.support.loopback import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,14 +77,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def _serve(ready: int = 200, **answers: tuple[int, Body]) -> Iterator[str]:
-    with Server(ready, answers) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Server(ready, answers)) as url:
+        yield url
 
 
 def test_all_ensembles_must_answer() -> None:

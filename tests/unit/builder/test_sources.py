@@ -18,7 +18,8 @@ from examples.demo_hub import File, HubHandler, HubServer, Repository, revision_
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-from tests.support.builder.file_server import UNET, files_of, ignore, serving
+from tests.support.builder.file_server import UNET, files_of, ignore
+from tests.support.loopback import serving
 
 
 def test_names_of_sources_are_as_they_always_were(pristine_checkpoint: Path, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from diffusion_builder.store import Artifact, Store
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-from tests.support.builder.file_server import UNET, files_of, ignore, serving
+from tests.support.builder.file_server import UNET, files_of, ignore
+from tests.support.loopback import serving
 
 
 class FileServer(ThreadingHTTPServer):

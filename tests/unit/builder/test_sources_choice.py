@@ -19,9 +19,10 @@ from diffusion_builder.sources.hub import Hub, HubReference
 from diffusion_builder.sources.layout import Selection
 from diffusion_builder.store import Store
 from examples.demo_hub import HubServer, revision_of
-from tests.support.builder.file_server import UNET, files_of, ignore, serving
+from tests.support.builder.file_server import UNET, files_of, ignore
 from tests.support.builder.folder_sources import STEMS, as_variant, fetch, fetch_error
 from tests.support.builder.hostile_archives import LocalArchive, zip_file
+from tests.support.loopback import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
