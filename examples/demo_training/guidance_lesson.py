@@ -14,26 +14,23 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .denoiser import Models, make_scheduler
+from .denoiser import Models
 from .lessons import (
     GUIDANCE,
     GUIDANCES,
     PACE,
     PACES,
-    SIZES,
     STRIDES,
     TIMES,
     USUAL,
+    StudentTraining,
     ddim_factors,
     guided_noise,
-    text_states,
-    trained_captions,
 )
-from .training import History, Optimizer, Size, Step, recorded, train
+from .training import Size, Step, recorded
 
 # Features of the embedded guidance scale.
 WIDTH = 64
-PEAK_RATE = 4e-4
 
 
 @dataclass(frozen=True)
@@ -66,37 +63,17 @@ class Stride:
     end: Tensor
 
 
-class GuidanceTraining:
-    """One training run; `student` afterwards is what is kept. Teacher and text encoder stay as they are.
-
-    Args:
-        models: the teacher, and the text encoder of both.
-        tokens: of every caption and of none, int64 [captions + 1, MAX_TOKENS].
-        steps: updates of the weights.
-    """
+class GuidanceTraining(StudentTraining):
+    """Training for guidance as an embedding."""
 
     def __init__(self, models: Models, tokens: Tensor, steps: int) -> None:
-        self._steps, self._device = steps, models.unet.device
-        self._teacher = models.unet.eval().requires_grad_(requires_grad=False)
-        self.student = make_student(self._teacher).train()
-        self._optimizer = Optimizer(self.student.parameters(), PEAK_RATE, steps)
-        self._signal: list[float] = make_scheduler().alphas_cumprod.tolist()
+        super().__init__(models, make_student, tokens, steps)
         factors = [
             [ddim_factors(self._signal, TIMES - 1 - stride * PACES * PACE, pace) for pace in range(PACES)]
             for stride in range(STRIDES)
         ]
         # [2, STRIDES, PACES]: of latents and of noise, from a stride's start to each of its paces.
         self._factors = torch.tensor(factors, device=self._device).movedim(-1, 0)
-        self._states = text_states(models.text.eval(), tokens.to(self._device))
-        self._trained = torch.tensor(trained_captions(), device=self._device)
-
-    def run(self, shrink: int) -> History:
-        """Train on all sizes in turn; batches are divided by `shrink`."""
-        self._optimizer.set_rate(0)
-        steps = {size: self._step(size, max(2, size.batch // shrink)) for size in SIZES}
-        history = train("student", steps, self._steps, self._optimizer.set_rate)
-        self.student.eval().requires_grad_(requires_grad=False)
-        return history
 
     def _step(self, size: Size, count: int) -> Step:
         def step() -> Tensor:

@@ -13,7 +13,8 @@ learns from it is a `Lesson`:
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,18 +88,35 @@ class TeacherStride:
     end: Tensor
 
 
-class LessonTraining:
-    """One training run; `student` afterwards is what is kept. Teacher and text encoder stay as they are."""
+def _copy_teacher(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
+    student: UNet2DConditionModel = copy.deepcopy(teacher).requires_grad_(requires_grad=True)
+    return student
 
-    def __init__(self, lesson: Lesson, models: Models, tokenizer: CLIPTokenizer, steps: int) -> None:
-        self._lesson, self._steps, self._device = lesson, steps, models.unet.device
+
+class StudentTraining(ABC):
+    """One training run; `student` afterwards is what is kept. Teacher and text encoder stay as they are.
+
+    Args:
+        models: the teacher, and the text encoder of both.
+        make_student: makes it of the teacher.
+        tokens: of every caption and of none, int64 [captions + 1, MAX_TOKENS].
+        steps: updates of the weights.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        make_student: Callable[[UNet2DConditionModel], UNet2DConditionModel],
+        tokens: Tensor,
+        steps: int,
+    ) -> None:
+        self._steps, self._device = steps, models.unet.device
         self._teacher = models.unet.eval().requires_grad_(requires_grad=False)
-        self.student = copy.deepcopy(self._teacher).train().requires_grad_(requires_grad=True)
+        self.student = make_student(self._teacher).train()
         self._optimizer = Optimizer(self.student.parameters(), PEAK_RATE, steps)
         self._signal: list[float] = make_scheduler().alphas_cumprod.tolist()
-        self._states = text_states(models.text.eval(), token_table(tokenizer).to(self._device))
+        self._states = text_states(models.text.eval(), tokens.to(self._device))
         self._trained = torch.tensor(trained_captions(), device=self._device)
-        self._meant = torch.tensor(_meant(lesson.colours), device=self._device)
 
     def run(self, shrink: int) -> History:
         """Train on all sizes in turn; batches are divided by `shrink`."""
@@ -107,6 +125,19 @@ class LessonTraining:
         history = train("student", steps, self._steps, self._optimizer.set_rate)
         self.student.eval().requires_grad_(requires_grad=False)
         return history
+
+    @abstractmethod
+    def _step(self, size: Size, count: int) -> Step:
+        """One update with so many images of a size."""
+
+
+class LessonTraining(StudentTraining):
+    """Training for a lesson."""
+
+    def __init__(self, lesson: Lesson, models: Models, tokenizer: CLIPTokenizer, steps: int) -> None:
+        super().__init__(models, _copy_teacher, token_table(tokenizer), steps)
+        self._lesson = lesson
+        self._meant = torch.tensor(_meant(lesson.colours), device=self._device)
 
     def _step(self, size: Size, count: int) -> Step:
         def step() -> Tensor:
